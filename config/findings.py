@@ -1,0 +1,143 @@
+"""The table of findings: words, severity and consequences of everything the node may notice."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from string import Formatter
+
+from segmentation.observation import Observation
+
+
+class Severity(StrEnum):
+    INFO = "info"  # worth knowing, nothing is withheld on its account alone
+    CAUTION = "caution"  # the reader must weigh it; some outputs may be withheld
+    REFUSAL = "refusal"  # the study, or the level it names, is not measured
+
+
+class Output(StrEnum):
+    """What a finding can withhold. Per level: volume, hu, bmd. The rest belong to the study."""
+
+    VOLUME = "volume"
+    HU = "hu"
+    BMD = "bmd"
+    T_SCORE = "t_score"
+    Z_SCORE = "z_score"
+    DENSITY_CATEGORY = "density_category"
+    STUDY_CLASS = "study_class"
+    FEATURES = "features"
+    RAD_SCORE = "rad_score"
+    NOMOGRAM = "nomogram"
+
+
+# An output that cannot stand without another: a row that withholds the key must withhold these too.
+FOLLOWS: Mapping[Output, frozenset[Output]] = {
+    Output.HU: frozenset({Output.BMD}),
+    Output.BMD: frozenset({Output.T_SCORE, Output.Z_SCORE, Output.DENSITY_CATEGORY}),
+    Output.T_SCORE: frozenset({Output.STUDY_CLASS, Output.RAD_SCORE}),
+    Output.FEATURES: frozenset({Output.RAD_SCORE}),
+    Output.RAD_SCORE: frozenset({Output.NOMOGRAM}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An observation in words, with its consequences."""
+
+    code: str
+    severity: Severity
+    text: str
+    level: str | None
+    withholds: frozenset[Output]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRow:
+    """One row of findings.toml."""
+
+    code: str
+    severity: Severity
+    withholds: frozenset[Output]
+    hazard: str  # what could happen to a patient if this went unsaid
+    text: Mapping[str, str]  # language -> text with {placeholders}
+
+
+class UnknownFinding(KeyError):
+    """An observation whose code stands in no row of the table."""
+
+
+class FindingTable:
+    """All rows of findings.toml."""
+
+    def __init__(self, rows: Mapping[str, FindingRow]) -> None:
+        self.rows = rows
+
+    def describe(self, observation: Observation, language: str = "en") -> Finding:
+        """The finding for an observation.
+
+        Raises
+        ------
+        UnknownFinding
+            If the table has no such code.
+        """
+        row = self.rows.get(observation.code)
+        if row is None:
+            raise UnknownFinding(observation.code)
+        template = row.text.get(language, row.text["en"])
+        values = {"level": observation.level or "the study", **observation.values}
+        return Finding(
+            code=row.code,
+            severity=row.severity,
+            text=Formatter().vformat(template, (), values),
+            level=observation.level,
+            withholds=row.withholds,
+        )
+
+
+def withheld(findings: Iterable[Finding], output: Output, levels: Iterable[str] = ()) -> bool:
+    """Whether any finding withholds `output`.
+
+    Parameters
+    ----------
+    levels : the vertebral levels that the output rests on. A finding that names a level counts only for
+        outputs that rest on that level; one that names none counts for all.
+    """
+    resting_on = frozenset(levels)
+    return any(
+        output in finding.withholds and (finding.level is None or finding.level in resting_on)
+        for finding in findings
+    )
+
+
+def parse_findings(text: str) -> FindingTable:
+    """The table in TOML form -> `FindingTable`.
+
+    Raises
+    ------
+    ValueError
+        If a row lacks a field, names an unknown output or severity, or has no English text.
+    """
+    rows = {}
+    for code, raw in tomllib.loads(text).items():
+        if "en" not in raw["text"]:
+            raise ValueError(f"finding {code!r} has no English text")
+        rows[code] = FindingRow(
+            code=code,
+            severity=Severity(raw["severity"]),
+            withholds=frozenset(Output(name) for name in raw["withholds"]),
+            hazard=raw["hazard"],
+            text=dict(raw["text"]),
+        )
+    return FindingTable(rows)
+
+
+def load_findings(site: Path | None = None) -> FindingTable:
+    """The shipped table, overlaid row by row with ``findings.toml`` of a site's folder."""
+    table = dict(parse_findings(files("config").joinpath("findings.toml").read_text("utf-8")).rows)
+    if site is not None and (overlay := site / "findings.toml").is_file():
+        table |= parse_findings(overlay.read_text("utf-8")).rows
+    return FindingTable(table)

@@ -1,0 +1,149 @@
+"""The types that a report is made of. Everything that is shown, coded or sent is read from `Report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+
+from config.findings import Finding
+from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
+from scoring.calibration import Calibration
+from scoring.nomogram import NomogramResult
+from scoring.radscore import RadScore
+from segmentation.vertebrae import EngineInfo
+
+
+class Outcome(StrEnum):
+    REPORTED = "reported"  # at least one level has a density
+    REFUSED = "refused"  # a QCT study that could not be measured
+    NOT_APPLICABLE = "not applicable"  # no QCT study: nothing goes back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyIdentity:
+    """Who and what was scanned. Never logged."""
+
+    study_instance_uid: str  # "" where the study has none
+    patient_id: str  # "" where the study has none
+    issuer_of_patient_id: str
+    accession_number: str
+    study_date: date | None
+    birth_date: date | None
+    age_years: int | None  # at the study date; from the birth date, else PatientAge
+    sex: str  # "M", "F", "O" or ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFacts:
+    """Technique of the chosen series."""
+
+    series_instance_uid: str
+    instances: int
+    kvp: float | None
+    slice_thickness_mm: float | None
+    slice_spacing_mm: float
+    pixel_spacing_mm: tuple[float, float]  # (row, column), as DICOM orders them
+    kernel: str
+    manufacturer: str
+    model: str
+    device_serial: str
+    contrast_agent: str  # "" where none is documented
+    lossy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSeries:
+    """A CT series that was not measured, and why."""
+
+    series_instance_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelResult:
+    """One vertebra as reported. What is withheld is None."""
+
+    name: str
+    complete: bool
+    centroid_mm: tuple[float, float, float]  # of the body, LPS
+    volume_mm3: float | None  # of the whole body, cortex included
+    measured: BmdResult | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laboratory:
+    """Laboratory values of this patient, with where they come from."""
+
+    alp_u_l: float | None = None
+    homocysteine_umol_l: float | None = None
+    taken_on: date | None = None
+    source: str = ""  # "CSV", "HL7", ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What produced the numbers."""
+
+    software: str
+    version: str
+    engine: EngineInfo | None
+    phantom: str | None
+    reference: str | None
+    model: str | None
+    model_sha256: str | None
+    radiomics_settings_sha256: str | None
+    configuration_sha256: str
+    packages: Mapping[str, str] = field(
+        default_factory=dict
+    )  # versions of what computes: numpy, pyradiomics...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One study's answer, or why there is none. Absent values are None, each with its finding."""
+
+    outcome: Outcome
+    issued_at: datetime  # aware; minted once
+    language: str
+    study: StudyIdentity
+    series: SeriesFacts | None
+    rejected: tuple[RejectedSeries, ...]
+    levels: tuple[LevelResult, ...]  # superior to inferior
+    numbering_confirmed: bool
+    numbering_basis: str
+    calibration: Calibration | None
+    reference: Reference | None
+    t_score: ReferenceScore | None
+    z_score: ReferenceScore | None
+    study_class: StudyClass | None
+    density: DensityVerdict | None
+    features: Mapping[str, float] | None
+    rad_score: RadScore | None
+    nomogram: NomogramResult | None
+    laboratory: Laboratory
+    findings: tuple[Finding, ...]
+    provenance: Provenance
+    predecessor_uid: str | None = None  # SOP Instance UID of the last confirmed report that this one amends
+    amendment_reason: str | None = None
+
+    def level(self, name: str) -> LevelResult | None:
+        return next((level for level in self.levels if level.name == name), None)
+
+
+class ObjectKind(StrEnum):
+    SEGMENTATION = "SEG"
+    STRUCTURED_REPORT = "SR"
+    PICTURE = "SC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedObject:
+    """A finished DICOM object, byte for byte as it is stored and sent."""
+
+    kind: ObjectKind
+    file_name: str  # "report.dcm", "segmentation.dcm", "nomogram-1-answer.dcm", ...
+    sop_class_uid: str
+    sop_instance_uid: str
+    content: bytes  # a DICOM Part 10 file

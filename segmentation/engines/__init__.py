@@ -1,0 +1,30 @@
+"""Segmentation engines: one file each, behind one protocol.
+
+None replaces another at run time: which engine a node uses is settled once, at start.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from segmentation.vertebrae import EngineInfo, Vertebrae
+from segmentation.volume import CtVolume
+
+
+class Segmenter(Protocol):
+    """Finds and names the vertebrae of a CT volume."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def segment(self, volume: CtVolume) -> Vertebrae:
+        """Label the vertebral bodies of `volume`, on its own grid and in any orientation.
+
+        An image without a lumbar vertebra is not an error: it gives no levels, and an observation.
+
+        Raises
+        ------
+        EngineUnavailable
+            If the engine lacks what it needs to run.
+        """
+        ...

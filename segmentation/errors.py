@@ -1,0 +1,33 @@
+"""What can go wrong in the pure image room."""
+
+from __future__ import annotations
+
+
+class SegmentationError(Exception):
+    """Base of every error that this room raises."""
+
+
+class GridMismatch(SegmentationError):
+    """Two images that must lie on one grid do not.
+
+    Attributes
+    ----------
+    what : the property that differs ("shape", "spacing", "origin" or "direction").
+    """
+
+    def __init__(self, what: str, left: object, right: object) -> None:
+        super().__init__(f"grids differ in {what}: {left} against {right}")
+        self.what = what
+
+
+class EngineUnavailable(SegmentationError):
+    """A configured engine lacks what it needs (weights, a mask file, an installed extra)."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(f"segmentation engine {engine!r} is not available: {reason}")
+        self.engine = engine
+        self.reason = reason
+
+
+class MaskNotUsable(SegmentationError):
+    """A mask drawn elsewhere cannot be read as vertebral levels."""

@@ -1,0 +1,67 @@
+"""The vertebrae of one CT volume, as every engine returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from segmentation.observation import Observation
+from segmentation.volume import Grid, LabelMap, Mask
+
+# Values of the label map. They are TotalSegmentator's `total` class numbers, a convention many tools read.
+LABELS: Mapping[str, int] = {
+    "sacrum": 25, "S1": 26, "L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32, "T11": 33, "T10": 34,
+}  # fmt: skip
+LUMBAR = ("L1", "L2", "L3", "L4", "L5")
+ANATOMICAL_ORDER = ("T10", "T11", "T12", *LUMBAR, "S1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """Who drew the label map."""
+
+    name: str
+    version: str
+    model_free: bool  # True where no trained network took part
+    weights_sha256: str | None = None
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One vertebra found in the image."""
+
+    name: str  # "L3"
+    label: int  # its value in the label map
+    complete: bool  # the whole body lies inside the volume
+    centroid_mm: tuple[float, float, float]  # of the body, patient coordinates (LPS)
+    body_volume_mm3: float
+    axis: tuple[float, float, float]  # unit vector of the body's own long axis, towards superior (LPS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vertebrae:
+    """Vertebral bodies and their names.
+
+    `bodies` holds one value per vertebral *body* (posterior elements left out), on the source grid.
+    """
+
+    grid: Grid
+    bodies: LabelMap  # uint8, shape of the grid; values of LABELS, 0 elsewhere
+    levels: tuple[Level, ...]  # from superior to inferior
+    numbering_confirmed: bool  # names anchored by the sacrum or the last rib, not by position alone
+    numbering_basis: str  # "sacrum", "last rib", "sacrum and last rib", "mask" or "none"
+    engine: EngineInfo
+    observations: tuple[Observation, ...] = ()
+
+    def level(self, name: str) -> Level | None:
+        return next((found for found in self.levels if found.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regions:
+    """The measured parts of one vertebral body, as masks on the source grid."""
+
+    level: str
+    bmd: Mask  # mid-body cancellous bone: where density is read
+    radiomics: Mask  # the whole eroded cancellous volume: where features are computed

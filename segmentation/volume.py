@@ -1,0 +1,135 @@
+"""CT volumes and their grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentation.errors import GridMismatch
+
+FloatArray = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+LabelMap = npt.NDArray[np.uint8]
+Vector = tuple[float, float, float]
+
+# Array axes (z, y, x) of the canonical frame run towards superior, posterior and left (DICOM's LPS).
+_CANONICAL_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Where voxels lie in the patient.
+
+    The centre of voxel (k, j, i) is ``origin_mm + k*s[0]*d[0] + j*s[1]*d[1] + i*s[2]*d[2]`` in DICOM
+    patient coordinates (LPS, mm).
+    """
+
+    shape: tuple[int, int, int]  # (z, y, x)
+    spacing_mm: Vector  # along the array axes (z, y, x)
+    origin_mm: Vector  # (x, y, z) in LPS: centre of voxel [0, 0, 0]
+    direction: tuple[Vector, Vector, Vector]  # unit vectors in LPS, one for each array axis (z, y, x)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        return float(np.prod(self.spacing_mm))
+
+    def step_matrix(self) -> npt.NDArray[np.float64]:
+        """Columns: the displacement in mm (LPS) of one step along array axes z, y, x."""
+        return (np.asarray(self.direction, dtype=float) * np.asarray(self.spacing_mm)[:, None]).T
+
+    def to_patient(self, index_zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Patient coordinates (LPS, mm; shape (..., 3)) of array indices (shape (..., 3), 0-based)."""
+        return np.asarray(index_zyx, dtype=float) @ self.step_matrix().T + np.asarray(self.origin_mm)
+
+    def to_index(self, point_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Fractional array indices (z, y, x) of points given in patient coordinates (LPS, mm)."""
+        inverse = np.linalg.inv(self.step_matrix())
+        return (np.asarray(point_mm, dtype=float) - np.asarray(self.origin_mm)) @ inverse.T
+
+    def require_same(self, other: Grid, *, tolerance_mm: float = 1e-3) -> None:
+        """Raise `GridMismatch` unless `other` is this grid."""
+        if self.shape != other.shape:
+            raise GridMismatch("shape", self.shape, other.shape)
+        for what in ("spacing_mm", "origin_mm", "direction"):
+            left, right = getattr(self, what), getattr(other, what)
+            if not np.allclose(left, right, atol=tolerance_mm, rtol=0):
+                raise GridMismatch(what.removesuffix("_mm"), left, right)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CtVolume:
+    """A CT series as one array of Hounsfield units."""
+
+    hu: FloatArray  # shape (z, y, x)
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.hu.shape != self.grid.shape:
+            raise GridMismatch("shape", self.hu.shape, self.grid.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reorientation:
+    """A lossless change of axis order and sense between a source grid and the canonical frame.
+
+    In the canonical frame array axes (z, y, x) run most nearly towards superior, posterior and left.
+    """
+
+    axes: tuple[int, int, int]  # source axis that becomes canonical axis 0, 1, 2
+    flips: tuple[bool, bool, bool]  # per canonical axis: reversed after the permutation
+
+    def forward(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Source array (z, y, x) -> canonical array."""
+        moved = np.transpose(array, self.axes)
+        return np.ascontiguousarray(moved[tuple(slice(None, None, -1 if f else 1) for f in self.flips)])
+
+    def backward(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Canonical array -> source array: the exact inverse of `forward`."""
+        unflipped = array[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
+        return np.ascontiguousarray(np.transpose(unflipped, tuple(int(a) for a in np.argsort(self.axes))))
+
+
+def reorientation_of(grid: Grid) -> Reorientation:
+    """The permutation and flips that bring a grid nearest to the canonical frame."""
+    direction = np.asarray(grid.direction, dtype=float)
+    cosines = _CANONICAL_AXES @ direction.T  # [canonical axis, source axis]
+    remaining = np.abs(cosines)
+    axes = [0, 0, 0]
+    for _ in range(3):
+        canonical, source = np.unravel_index(int(np.argmax(remaining)), remaining.shape)
+        axes[canonical] = int(source)
+        remaining[canonical, :] = -1
+        remaining[:, source] = -1
+    flips = tuple(bool(cosines[axis, axes[axis]] < 0) for axis in range(3))
+    return Reorientation(axes=(axes[0], axes[1], axes[2]), flips=(flips[0], flips[1], flips[2]))
+
+
+def canonical(volume: CtVolume) -> tuple[CtVolume, Reorientation]:
+    """The same voxels with array axes towards superior, posterior, left, and the way back."""
+    turn = reorientation_of(volume.grid)
+    return CtVolume(hu=turn.forward(volume.hu), grid=canonical_grid(volume.grid, turn)), turn
+
+
+def canonical_grid(grid: Grid, turn: Reorientation) -> Grid:
+    """The grid of an array after `turn.forward`."""
+    shape = tuple(grid.shape[a] for a in turn.axes)
+    spacing = tuple(grid.spacing_mm[a] for a in turn.axes)
+    direction = []
+    corner = [0.0, 0.0, 0.0]
+    for axis in range(3):
+        source = turn.axes[axis]
+        sense = -1.0 if turn.flips[axis] else 1.0
+        x, y, z = grid.direction[source]
+        direction.append((sense * x, sense * y, sense * z))
+        if turn.flips[axis]:
+            corner[source] = grid.shape[source] - 1
+    origin = grid.to_patient(corner)
+    return Grid(
+        shape=(shape[0], shape[1], shape[2]),
+        spacing_mm=(spacing[0], spacing[1], spacing[2]),
+        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction=(direction[0], direction[1], direction[2]),
+    )
