@@ -95,9 +95,7 @@ class Provenance:
     model_sha256: str | None
     radiomics_settings_sha256: str | None
     configuration_sha256: str
-    packages: Mapping[str, str] = field(
-        default_factory=dict
-    )  # versions of what computes: numpy, pyradiomics...
+    packages: Mapping[str, str] = field(default_factory=dict)  # of what computes: numpy, pyradiomics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

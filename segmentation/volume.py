@@ -38,16 +38,23 @@ class Grid:
 
     def step_matrix(self) -> npt.NDArray[np.float64]:
         """Columns: the displacement in mm (LPS) of one step along array axes z, y, x."""
-        return (np.asarray(self.direction, dtype=float) * np.asarray(self.spacing_mm)[:, None]).T
+        steps: npt.NDArray[np.float64] = np.asarray(self.direction, dtype=float).T * np.asarray(
+            self.spacing_mm
+        )
+        return steps
 
     def to_patient(self, index_zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Patient coordinates (LPS, mm; shape (..., 3)) of array indices (shape (..., 3), 0-based)."""
-        return np.asarray(index_zyx, dtype=float) @ self.step_matrix().T + np.asarray(self.origin_mm)
+        offset: npt.NDArray[np.float64] = np.asarray(index_zyx, dtype=float) @ self.step_matrix().T
+        return offset + np.asarray(self.origin_mm)
 
     def to_index(self, point_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Fractional array indices (z, y, x) of points given in patient coordinates (LPS, mm)."""
         inverse = np.linalg.inv(self.step_matrix())
-        return (np.asarray(point_mm, dtype=float) - np.asarray(self.origin_mm)) @ inverse.T
+        index: npt.NDArray[np.float64] = (
+            np.asarray(point_mm, dtype=float) - np.asarray(self.origin_mm)
+        ) @ inverse.T
+        return index
 
     def require_same(self, other: Grid, *, tolerance_mm: float = 1e-3) -> None:
         """Raise `GridMismatch` unless `other` is this grid."""
