@@ -46,7 +46,8 @@ class Grid:
     def to_patient(self, index_zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Patient coordinates (LPS, mm; shape (..., 3)) of array indices (shape (..., 3), 0-based)."""
         offset: npt.NDArray[np.float64] = np.asarray(index_zyx, dtype=float) @ self.step_matrix().T
-        return offset + np.asarray(self.origin_mm)
+        point: npt.NDArray[np.float64] = offset + np.asarray(self.origin_mm)
+        return point
 
     def to_index(self, point_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Fractional array indices (z, y, x) of points given in patient coordinates (LPS, mm)."""
