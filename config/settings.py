@@ -1,0 +1,204 @@
+"""Settings: the sole reader of configuration files and of the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+Port = Field(ge=0, le=65535)  # 0: any free port
+Positive = Field(gt=0)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSettings(_Section):
+    ae_title: str = Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]*$")
+    host: str
+    port: int = Port
+    language: Literal["en"]
+    site: str
+
+    @property
+    def site_folder(self) -> Path | None:
+        return Path(self.site) if self.site else None
+
+
+class StorageSettings(_Section):
+    root: Path
+    database_url: str
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.root.resolve() / 'osteonode.sqlite3'}"
+
+
+class BrokerSettings(_Section):
+    url: str
+
+
+class CompletenessSettings(_Section):
+    quiet_s: float = Positive
+    poll_s: float = Positive
+
+
+class SelectionSettings(_Section):
+    qct_ae_titles: tuple[str, ...]
+    qct_procedure_codes: tuple[str, ...]
+
+    @field_validator("qct_procedure_codes")
+    @classmethod
+    def _code_and_scheme(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for code in codes:
+            if len(code.split("^")) != 2:
+                raise ValueError(f"{code!r} is not CODE^SCHEME")
+        return codes
+
+
+class SegmentationSettings(_Section):
+    engine: Literal["auto", "geometric", "mask"]
+
+
+class CalibrationSettings(_Section):
+    phantom: str = Field(min_length=1)
+
+
+class ScoringSettings(_Section):
+    reference: str
+    model: str
+
+
+class ClinicalSettings(_Section):
+    csv: str
+    max_age_days: int = Field(ge=0)
+
+
+class WorkerSettings(_Section):
+    lease_s: float = Positive
+    max_attempts: int = Field(ge=1)
+    backoff_s: tuple[float, ...] = Field(min_length=1)
+    send_backoff_s: tuple[float, ...] = Field(min_length=1)
+    send_give_up_after_s: float = Positive
+    reconcile_s: float = Positive
+    time_limit_s: float = Positive
+
+
+class WebSettings(_Section):
+    host: str
+    port: int = Port
+
+
+class LogSettings(_Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    format: Literal["auto", "console", "json"]
+
+
+class Destination(_Section):
+    """A PACS that results are sent to."""
+
+    name: str = Field(min_length=1)
+    ae_title: str = Field(min_length=1, max_length=16)
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+
+
+class Settings(BaseSettings):
+    """Everything a site can set. Defaults stand in config/default.toml alone."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OSTEONODE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    node: NodeSettings
+    storage: StorageSettings
+    broker: BrokerSettings
+    completeness: CompletenessSettings
+    selection: SelectionSettings
+    segmentation: SegmentationSettings
+    calibration: CalibrationSettings
+    scoring: ScoringSettings
+    clinical: ClinicalSettings
+    worker: WorkerSettings
+    web: WebSettings
+    log: LogSettings
+    destinations: tuple[Destination, ...] = ()
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_differ(cls, destinations: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        if len({d.name for d in destinations}) != len(destinations):
+            raise ValueError("destinations must have different names")
+        return destinations
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        defaults = InitSettingsSource(settings_cls, tomllib.loads(default_toml()))
+        return env_settings, init_settings, defaults
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every setting that can change a result (addresses, paths and limits left out)."""
+        content = self.model_dump(
+            mode="json", include={"selection", "segmentation", "calibration", "scoring", "clinical"}
+        )
+        content["clinical"].pop("csv")
+        content["language"] = self.node.language
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class ConfigurationError(Exception):
+    """A configuration file that cannot be read or holds something that is not a setting."""
+
+
+def default_toml() -> str:
+    """The shipped config/default.toml."""
+    return files("config").joinpath("default.toml").read_text("utf-8")
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Defaults, overlaid by the file at `path`, then by `overrides` (sections or parts), then by the environment.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, is not TOML, or holds an unknown or invalid setting.
+    """
+    given: dict[str, Any] = {}
+    try:
+        if path is not None:
+            given = tomllib.loads(path.read_text("utf-8"))
+        return Settings(**_merged(given, overrides))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # TOMLDecodeError and pydantic's ValidationError are ValueErrors
+        raise ConfigurationError(f"{path or 'settings'}: {error}") from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merged(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,1 @@
+"""The journey of a study: select, segment, score, report, deliver."""

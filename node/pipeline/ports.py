@@ -1,0 +1,111 @@
+"""What the pipeline needs of the rooms beside it, as protocols; node.wiring binds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from config.settings import Destination
+from node.report import EncodedObject, Laboratory
+
+
+class Step(StrEnum):
+    """The steps of a study, in order."""
+
+    SELECT = "select"
+    SEGMENT = "segment"
+    SCORE = "score"
+    REPORT = "report"
+    DELIVER = "deliver"
+
+    @property
+    def following(self) -> Step | None:
+        order = list(Step)
+        place = order.index(self) + 1
+        return order[place] if place < len(order) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMessage:
+    """All that travels through the broker. The truth behind it stands in the database."""
+
+    job_id: int
+    step: Step
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """When the report was issued and what it amends: minted once per generation, reused by every retry."""
+
+    issued_at: datetime  # aware
+    predecessor_uid: str | None = None
+    amendment_reason: str | None = None
+
+
+class Artefacts(Protocol):
+    """The intermediate results of one study and generation, by name."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep `content` durably under `name`, replacing what stood there."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Raises `ArtefactMissing` if there is none."""
+        ...
+
+    def names(self) -> Sequence[str]: ...
+
+
+class ArtefactMissing(LookupError):
+    """A step's input was never made, or is gone."""
+
+
+class ClinicalValues(Protocol):
+    """Where laboratory values come from."""
+
+    def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
+        """Values nearest to the study date (ISO 8601); fields are None where there is no value in time."""
+        ...
+
+
+class SendOutcome(StrEnum):
+    SENT = "sent"  # the peer answered Success or a warning that it stored the object
+    TRANSIENT = "transient"  # worth another try: no connection, out of resources
+    PERMANENT = "permanent"  # another try of the same bytes cannot succeed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What became of one object at one destination."""
+
+    sop_instance_uid: str
+    outcome: SendOutcome
+    status: int | None  # DIMSE status; None where no answer came
+    detail: str
+
+
+class Sender(Protocol):
+    """C-STORE to a PACS."""
+
+    def send(self, destination: Destination, objects: Sequence[EncodedObject]) -> Sequence[SendResult]:
+        """Send each object over one association; one result per object, in order. Never raises for a peer."""
+        ...
+
+
+class Publisher(Protocol):
+    """The broker. Losing a message is harmless: `reconcile` publishes again from the database."""
+
+    def publish(self, message: StepMessage) -> None: ...
+
+
+class Studies(Protocol):
+    """Received instances."""
+
+    def instances(self, study_instance_uid: str) -> Sequence[Path]:
+        """Part 10 files of a study, as received."""
+        ...
