@@ -176,7 +176,7 @@ def default_toml() -> str:
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
-    """Defaults, overlaid by the file at `path`, then by `overrides` (sections or parts), then by the environment.
+    """Defaults, overlaid by the file at `path`, then by `overrides`, then by the environment.
 
     Raises
     ------

@@ -1,0 +1,37 @@
+# The two commands: `make demo` shows the node at work, `make test` proves it. Everything else serves them.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help setup system-tools demo test lint lock clean
+
+help:
+	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
+	@echo "make test    set up, install or name the system tools, lint, run all tests"
+	@echo "make setup   prepare .venv"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make lock    compile the hashed requirements again"
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml requirements/uv.txt requirements/dev.txt tools/setup-venv.sh
+	@tools/setup-venv.sh $(PYTHON)
+	@touch $@
+
+system-tools:
+	@tools/system-tools.sh
+
+demo: setup
+	@$(BIN)/osteonode demo --out var/demo
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+test: setup system-tools lint
+	@$(BIN)/pytest
+
+lock:
+	@tools/lock.sh
+
+clean:
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
