@@ -77,9 +77,11 @@ class Laboratory:
     """Laboratory values of this patient, with where they come from."""
 
     alp_u_l: float | None = None
+    alp_taken_on: date | None = None
     homocysteine_umol_l: float | None = None
-    taken_on: date | None = None
-    source: str = ""  # "CSV", "HL7", ...
+    homocysteine_taken_on: date | None = None
+    source: str = ""  # "CSV"; "" where no source is configured
+    problems: tuple[str, ...] = ()  # what could not be read, without patient identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

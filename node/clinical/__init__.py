@@ -1,0 +1,1 @@
+"""Where age, ALP and homocysteine come from. Age comes from the DICOM header."""

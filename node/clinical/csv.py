@@ -1,0 +1,109 @@
+"""Laboratory values from a CSV file: patient_id, issuer, date, alp_u_l, homocysteine_umol_l."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from math import isfinite
+from pathlib import Path
+
+from node.report import Laboratory
+
+COLUMNS = ("patient_id", "issuer", "date", "alp_u_l", "homocysteine_umol_l")
+_VALUES = ("alp_u_l", "homocysteine_umol_l")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    value: float
+    taken_on: date
+
+
+class CsvLaboratory:
+    """Looks a patient up in a CSV file, which is read anew each time: a laboratory may append to it.
+
+    A value counts if its patient ID matches, its issuer matches where both sides name one, and its date
+    lies within `max_age_days` of the study date. The nearest to the study is taken, each analyte by itself.
+    What cannot be read is told in `Laboratory.problems`, by line number, and never guessed.
+    """
+
+    def __init__(self, path: Path, *, max_age_days: int) -> None:
+        self._path = path
+        self._max_age_days = max_age_days
+
+    def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
+        """Values nearest to the study date (ISO 8601)."""
+        if not patient_id:
+            return Laboratory()
+        if study_date is None:
+            return Laboratory(
+                source="CSV", problems=("the study has no date to match laboratory values with",)
+            )
+        try:
+            with self._path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, skipinitialspace=True)
+                absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+                if absent:
+                    return Laboratory(
+                        source="CSV", problems=(f"the file lacks the columns {', '.join(absent)}",)
+                    )
+                rows = [(reader.line_num, row) for row in reader]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            return Laboratory(source="CSV", problems=(f"the file cannot be read ({type(error).__name__})",))
+        mine = [(line, row) for line, row in rows if _is_of(row, patient_id, issuer)]
+        return self._nearest(mine, date.fromisoformat(study_date))
+
+    def _nearest(self, rows: Iterable[tuple[int, Mapping[str, str | None]]], study: date) -> Laboratory:
+        best: dict[str, _Value] = {}
+        problems: list[str] = []
+        for line, row in rows:
+            try:
+                taken_on = date.fromisoformat((row["date"] or "").strip())
+            except ValueError:
+                problems.append(f"line {line}: date is not YYYY-MM-DD")
+                continue
+            distance = abs((taken_on - study).days)
+            if distance > self._max_age_days:
+                continue
+            for name in _VALUES:
+                cell = (row[name] or "").strip()
+                if not cell:
+                    continue
+                value = _number(cell)
+                if value is None:
+                    problems.append(f"line {line}: {name} is not a number")
+                    continue
+                known = best.get(name)
+                if known is None or distance < abs((known.taken_on - study).days):
+                    best[name] = _Value(value=value, taken_on=taken_on)
+        alp, homocysteine = best.get("alp_u_l"), best.get("homocysteine_umol_l")
+        return Laboratory(
+            alp_u_l=alp.value if alp else None,
+            alp_taken_on=alp.taken_on if alp else None,
+            homocysteine_umol_l=homocysteine.value if homocysteine else None,
+            homocysteine_taken_on=homocysteine.taken_on if homocysteine else None,
+            source="CSV",
+            problems=tuple(problems),
+        )
+
+
+class NoLaboratory:
+    """No source of laboratory values is configured."""
+
+    def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:  # noqa: ARG002
+        return Laboratory()
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None
+
+
+def _is_of(row: Mapping[str, str | None], patient_id: str, issuer: str) -> bool:
+    named = (row["issuer"] or "").strip()
+    return (row["patient_id"] or "").strip() == patient_id and (not named or not issuer or named == issuer)

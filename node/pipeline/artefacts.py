@@ -1,0 +1,128 @@
+"""How intermediate results are written down: typed JSON, and label maps as compressed arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from node.pipeline.ports import ArtefactMissing
+from segmentation.observation import Observation
+from segmentation.vertebrae import EngineInfo, Level, Regions, Vertebrae
+from segmentation.volume import Grid, Mask
+
+T = TypeVar("T")
+
+# Names of the artefacts, each written by one step.
+SELECTION = "selection.json"
+SEGMENTATION = "segmentation.npz"
+MEASUREMENTS = "measurements.json"
+REPORT = "report.json"
+RESULT = "result.json"
+TIMINGS = "timings.json"
+
+
+def to_json(value: object) -> bytes:
+    """A dataclass (nested ones included) as JSON. Floats survive exactly."""
+    content: bytes = TypeAdapter(type(value)).dump_json(value)
+    return content
+
+
+def from_json(kind: type[T], content: bytes) -> T:
+    """The inverse of `to_json`; raises pydantic's ValidationError on content of another shape."""
+    value: T = TypeAdapter(kind).validate_json(content)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationArtefact:
+    """What the segment step leaves behind."""
+
+    vertebrae: Vertebrae
+    regions: tuple[Regions, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Description:
+    """Everything of a segmentation but its arrays."""
+
+    grid: Grid
+    levels: tuple[Level, ...]
+    numbering_confirmed: bool
+    numbering_basis: str
+    engine: EngineInfo
+    observations: tuple[Observation, ...]
+    regions: tuple[str, ...]
+
+
+def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
+    """Label map and regions on the source grid, with their description, as one compressed archive."""
+    found = segmentation.vertebrae
+    description = _Description(
+        grid=found.grid,
+        levels=found.levels,
+        numbering_confirmed=found.numbering_confirmed,
+        numbering_basis=found.numbering_basis,
+        engine=found.engine,
+        observations=found.observations,
+        regions=tuple(region.level for region in segmentation.regions),
+    )
+    arrays: dict[str, Any] = {
+        "bodies": found.bodies,
+        "description": np.frombuffer(to_json(description), np.uint8),
+    }
+    for region in segmentation.regions:
+        arrays[f"bmd_{region.level}"] = np.packbits(region.bmd)
+        arrays[f"radiomics_{region.level}"] = np.packbits(region.radiomics)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
+    """The inverse of `segmentation_to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        about = from_json(_Description, archive["description"].tobytes())
+
+        def mask(name: str) -> Mask:
+            bits = np.unpackbits(archive[name], count=int(np.prod(about.grid.shape)))
+            return bits.reshape(about.grid.shape).astype(bool)
+
+        return SegmentationArtefact(
+            vertebrae=Vertebrae(
+                grid=about.grid,
+                bodies=archive["bodies"],
+                levels=about.levels,
+                numbering_confirmed=about.numbering_confirmed,
+                numbering_basis=about.numbering_basis,
+                engine=about.engine,
+                observations=about.observations,
+            ),
+            regions=tuple(
+                Regions(level=name, bmd=mask(f"bmd_{name}"), radiomics=mask(f"radiomics_{name}"))
+                for name in about.regions
+            ),
+        )
+
+
+class MemoryArtefacts:
+    """Artefacts of one run that nobody needs to resume."""
+
+    def __init__(self) -> None:
+        self._contents: dict[str, bytes] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        self._contents[name] = content
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._contents[name]
+        except KeyError:
+            raise ArtefactMissing(name) from None
+
+    def names(self) -> Sequence[str]:
+        return tuple(self._contents)
