@@ -1,0 +1,193 @@
+"""`result.json`: the report as the command line's contract writes it. Absent is null, with a finding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from node.report import LevelResult, Report
+
+SCHEMA_VERSION = "1.0"
+
+
+def result_document(report: Report, timings_s: Mapping[str, float]) -> dict[str, Any]:
+    """The report as plain JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "outcome": report.outcome.value,
+        "issued_at": report.issued_at.isoformat(),
+        "study": _study(report),
+        "series": _series(report),
+        "levels": {level.name: _level(level) for level in report.levels},
+        "numbering": {"confirmed": report.numbering_confirmed, "basis": report.numbering_basis},
+        "calibration": _calibration(report),
+        "t_score": report.t_score.value if report.t_score else None,
+        "z_score": report.z_score.value if report.z_score else None,
+        "categories": _categories(report),
+        "rad_score": report.rad_score.value if report.rad_score else None,
+        "features": dict(report.features) if report.features is not None else None,
+        "nomogram": _nomogram(report),
+        "laboratory": _laboratory(report),
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity.value,
+                "text": finding.text,
+                "level": finding.level,
+                "withholds": sorted(finding.withholds),
+            }
+            for finding in report.findings
+        ],
+        "provenance": _provenance(report),
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
+    }
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """The document as it is written to a file. A NaN or infinity is an error, not a value."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _study(report: Report) -> dict[str, Any]:
+    study = report.study
+    return {
+        "study_instance_uid": study.study_instance_uid or None,
+        "patient_id": study.patient_id or None,
+        "issuer_of_patient_id": study.issuer_of_patient_id or None,
+        "accession_number": study.accession_number or None,
+        "study_date": study.study_date.isoformat() if study.study_date else None,
+        "age_years": study.age_years,
+        "sex": study.sex or None,
+    }
+
+
+def _series(report: Report) -> dict[str, Any] | None:
+    rejected = [
+        {"series_instance_uid": series.series_instance_uid or None, "reason": series.reason}
+        for series in report.rejected
+    ]
+    facts = report.series
+    if facts is None:
+        return {"series_instance_uid": None, "rejected": rejected}
+    return {
+        "series_instance_uid": facts.series_instance_uid or None,
+        "instances": facts.instances,
+        "kvp": facts.kvp,
+        "slice_thickness_mm": facts.slice_thickness_mm,
+        "slice_spacing_mm": facts.slice_spacing_mm,
+        "pixel_spacing_mm": list(facts.pixel_spacing_mm),
+        "kernel": facts.kernel or None,
+        "manufacturer": facts.manufacturer or None,
+        "model": facts.model or None,
+        "device_serial": facts.device_serial or None,
+        "rejected": rejected,
+    }
+
+
+def _level(level: LevelResult) -> dict[str, Any]:
+    read = level.measured
+    return {
+        "complete": level.complete,
+        "centroid_mm": list(level.centroid_mm),
+        "volume_mm3": level.volume_mm3,
+        "hu_mean": read.hu_mean if read else None,
+        "hu_sd": read.hu_sd if read else None,
+        "roi_volume_mm3": read.roi_volume_mm3 if read else None,
+        "bmd_mg_cm3": read.bmd_mg_cm3 if read else None,
+        "bmd_uncertainty_mg_cm3": read.bmd_uncertainty_mg_cm3 if read else None,
+    }
+
+
+def _calibration(report: Report) -> dict[str, Any] | None:
+    found = report.calibration
+    if found is None:
+        return None
+    return {
+        "method": found.method,
+        "phantom": found.phantom,
+        "equivalent": found.equivalent.value,
+        "slope": found.slope,
+        "intercept": found.intercept,
+        "r2": found.r2,
+        "max_residual_hu": found.max_residual_hu,
+        "rods": [
+            {
+                "name": rod.name,
+                "density_mg_cm3": rod.density_mg_cm3,
+                "hu_mean": rod.hu_mean,
+                "hu_sd": rod.hu_sd,
+                "voxels": rod.voxels,
+            }
+            for rod in found.rods
+        ],
+    }
+
+
+def _categories(report: Report) -> dict[str, Any]:
+    density = report.density
+    return {
+        "study_class": report.study_class.value if report.study_class else None,
+        "density": {
+            "category": density.category.value,
+            "levels": list(density.levels),
+            "mean_mg_cm3": density.mean_mg_cm3,
+            "equivalent": density.equivalent.value,
+        }
+        if density
+        else None,
+    }
+
+
+def _nomogram(report: Report) -> dict[str, Any] | None:
+    found = report.nomogram
+    if found is None:
+        return None
+    return {
+        "total_points": found.total_points,
+        "probability": found.probability,
+        "positive_class": found.positive_class,
+        "inputs": [
+            {"name": one.name, "value": one.value, "unit": one.unit, "points": one.points}
+            for one in found.inputs
+        ],
+    }
+
+
+def _laboratory(report: Report) -> dict[str, Any]:
+    values = report.laboratory
+    return {
+        "alp_u_l": values.alp_u_l,
+        "alp_date": values.alp_taken_on.isoformat() if values.alp_taken_on else None,
+        "homocysteine_umol_l": values.homocysteine_umol_l,
+        "homocysteine_date": values.homocysteine_taken_on.isoformat()
+        if values.homocysteine_taken_on
+        else None,
+        "source": values.source or None,
+    }
+
+
+def _provenance(report: Report) -> dict[str, Any]:
+    source = report.provenance
+    engine = source.engine
+    return {
+        "software": source.software,
+        "version": source.version,
+        "engine": {
+            "name": engine.name,
+            "version": engine.version,
+            "model_free": engine.model_free,
+            "weights_sha256": engine.weights_sha256,
+            "parameters": dict(engine.parameters),
+        }
+        if engine
+        else None,
+        "phantom": source.phantom,
+        "reference": source.reference,
+        "model": source.model,
+        "model_sha256": source.model_sha256,
+        "radiomics_settings_sha256": source.radiomics_settings_sha256,
+        "configuration_sha256": source.configuration_sha256,
+        "packages": dict(source.packages),
+        "predecessor_uid": report.predecessor_uid,
+    }

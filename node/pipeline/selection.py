@@ -1,0 +1,60 @@
+"""The typed result of the select step, and how later steps load what it chose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from node.dicom.headers import SeriesHeaders, group_series, read_headers
+from node.dicom.read import LoadedSeries, read_series
+from node.pipeline.artefacts import SELECTION, from_json
+from node.pipeline.context import StepContext
+from node.report import RejectedSeries, SeriesFacts, StudyIdentity
+from scoring.phantom import PhantomReading
+from segmentation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionArtefact:
+    """Who was scanned, which series is measured and what its phantom reads."""
+
+    study: StudyIdentity
+    header_source: str  # file name of the instance whose identity results copy
+    series: SeriesFacts | None  # None: nothing can be measured
+    rejected: tuple[RejectedSeries, ...]
+    phantom: PhantomReading | None  # None where no series could be read
+    observations: tuple[Observation, ...]
+
+
+def selection_of(context: StepContext) -> SelectionArtefact:
+    """What the select step left behind."""
+    return from_json(SelectionArtefact, context.artefacts.get(SELECTION))
+
+
+def load_chosen(context: StepContext, selection: SelectionArtefact) -> LoadedSeries | None:
+    """The chosen series as a volume, None where there is none."""
+    if selection.series is None:
+        return None
+    return load_series(tuple(context.instances), selection.series.series_instance_uid)
+
+
+@lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once
+def load_series(paths: tuple[Path, ...], series_instance_uid: str) -> LoadedSeries:
+    """Decode one series out of a study's files.
+
+    Raises
+    ------
+    SeriesUnusable
+        If its slices are no regular grid or cannot be decoded.
+    LookupError
+        If no such series is among the files.
+    """
+    return read_series(_series_named(group_series(read_headers(paths)), series_instance_uid))
+
+
+def _series_named(series: tuple[SeriesHeaders, ...], uid: str) -> SeriesHeaders:
+    found = next((candidate for candidate in series if candidate.series_instance_uid == uid), None)
+    if found is None:
+        raise LookupError("the chosen series is no longer among the files")
+    return found

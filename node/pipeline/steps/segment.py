@@ -1,0 +1,31 @@
+"""Segment: find and name the vertebrae, and draw the regions that are measured."""
+
+from __future__ import annotations
+
+from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_to_bytes
+from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.selection import load_chosen, selection_of
+from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.vertebrae import LUMBAR, Regions, Vertebrae
+from segmentation.volume import CtVolume
+
+
+def segment(context: StepContext) -> StepResult:
+    """Write `segmentation.npz` where a series can be measured; nothing where none can."""
+    loaded = load_chosen(context, selection_of(context))
+    if loaded is not None:
+        vertebrae = context.engine().segment(loaded.volume)
+        artefact = SegmentationArtefact(
+            vertebrae=vertebrae, regions=_lumbar_regions(loaded.volume, vertebrae)
+        )
+        context.artefacts.put(SEGMENTATION, segmentation_to_bytes(artefact))
+    return PROCEED
+
+
+def _lumbar_regions(volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
+    settings = RegionSettings()
+    return tuple(
+        regions_of(volume, vertebrae, level.name, settings)
+        for level in vertebrae.levels
+        if level.complete and level.name in LUMBAR
+    )

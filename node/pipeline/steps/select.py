@@ -1,0 +1,132 @@
+"""Select: is this a QCT study, whose is it, which series is measured, and is a phantom in view?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config.catalog import load_phantom
+from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers
+from node.dicom.read import LoadedSeries
+from node.dicom.select import is_qct_candidate, select_series
+from node.pipeline.artefacts import SELECTION, to_json
+from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
+from node.pipeline.selection import SelectionArtefact, load_series
+from node.report import RejectedSeries, StudyIdentity
+from scoring.phantom import PhantomReading, find_rods
+from segmentation.observation import Observation
+
+# A series thicker than this blends endplates into cancellous bone; R, to be confirmed.
+THICK_SLICES_MM = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Readable:
+    """The best series that can really be read, and why the others are not used."""
+
+    loaded: LoadedSeries | None
+    rejected: tuple[RejectedSeries, ...]
+    few_slices: int | None  # slices of a series that only lacks slices
+
+
+def select(context: StepContext) -> StepResult:
+    """Write `selection.json`, or end the study as not applicable or set aside."""
+    instances = read_headers(context.instances)
+    series = group_series(instances)
+    readable = _first_readable(context, series)
+    phantom = None
+    if readable.loaded is not None:
+        model, _ = load_phantom(context.settings.calibration.phantom, context.settings.node.site_folder)
+        phantom = find_rods(readable.loaded.volume, model)
+    if not _is_candidate(context, instances, phantom):
+        return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
+
+    source = _header_source(series, instances, readable)
+    study = identity_of(source.header)
+    context.artefacts.put(
+        SELECTION,
+        to_json(
+            SelectionArtefact(
+                study=study,
+                header_source=source.path.name,
+                series=readable.loaded.facts if readable.loaded else None,
+                rejected=readable.rejected,
+                phantom=phantom,
+                observations=(*_identity_observations(study), *_series_observations(readable)),
+            )
+        ),
+    )
+    if not study.patient_id or not study.study_instance_uid:
+        return StepResult(verdict=Verdict.SET_ASIDE, reason="the study carries no patient or study identity")
+    return PROCEED
+
+
+def _first_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> _Readable:
+    """Try the preferred series first; one that cannot be read makes room for the next."""
+    candidates = list(series)
+    unreadable: list[RejectedSeries] = []
+    few_slices: int | None = None
+    while True:
+        selection = select_series(candidates)
+        few_slices = few_slices or selection.too_few
+        if selection.chosen is None:
+            return _Readable(loaded=None, rejected=(*selection.rejected, *unreadable), few_slices=few_slices)
+        uid = selection.chosen.series_instance_uid
+        try:
+            loaded = load_series(tuple(context.instances), uid)
+        except SeriesUnusable as error:
+            unreadable.append(RejectedSeries(series_instance_uid=uid, reason=str(error)))
+            if error.reason is Unusable.SINGLE_SLICE:
+                few_slices = few_slices or 1
+            candidates = [one for one in candidates if one.series_instance_uid != uid]
+            continue
+        return _Readable(loaded=loaded, rejected=(*selection.rejected, *unreadable), few_slices=None)
+
+
+def _is_candidate(
+    context: StepContext, instances: tuple[Instance, ...], phantom: PhantomReading | None
+) -> bool:
+    settings = context.settings.selection
+    return (
+        context.declared_qct
+        or bool(context.called_ae_titles & frozenset(settings.qct_ae_titles))
+        or is_qct_candidate(instances, settings.qct_procedure_codes)
+        or (phantom is not None and phantom.in_view)
+    )
+
+
+def _header_source(
+    series: tuple[SeriesHeaders, ...], instances: tuple[Instance, ...], readable: _Readable
+) -> Instance:
+    """The instance that results copy their identity from: the chosen series', else any CT image's."""
+    for one in series:
+        if readable.loaded and one.series_instance_uid == readable.loaded.facts.series_instance_uid:
+            return one.instances[0]
+    return series[0].instances[0] if series else instances[0]
+
+
+def _identity_observations(study: StudyIdentity) -> list[Observation]:
+    missing = []
+    if not study.study_instance_uid:
+        missing.append(Observation(code="study_uid_missing"))
+    if not study.patient_id:
+        missing.append(Observation(code="patient_id_missing"))
+    return missing
+
+
+def _series_observations(readable: _Readable) -> list[Observation]:
+    if readable.loaded is None:
+        if readable.few_slices is not None:
+            return [Observation(code="single_slice", values={"slices": readable.few_slices})]
+        reasons = "; ".join(sorted({one.reason for one in readable.rejected})) or "no CT image"
+        return [Observation(code="no_usable_series", values={"reasons": reasons})]
+    facts = readable.loaded.facts
+    noticed = []
+    if facts.contrast_agent:
+        noticed.append(Observation(code="contrast_given", values={"agent": facts.contrast_agent}))
+    if facts.lossy:
+        noticed.append(Observation(code="lossy_source"))
+    thickness_mm = facts.slice_thickness_mm or facts.slice_spacing_mm
+    if thickness_mm > THICK_SLICES_MM:
+        noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{thickness_mm:g}"}))
+    return noticed
