@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -143,18 +144,6 @@ class Settings(BaseSettings):
             raise ValueError("destinations must have different names")
         return destinations
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        defaults = InitSettingsSource(settings_cls, tomllib.loads(default_toml()))
-        return env_settings, init_settings, defaults
-
     @property
     def sha256(self) -> str:
         """Hash of every setting that can change a result (addresses, paths and limits left out)."""
@@ -176,29 +165,58 @@ def default_toml() -> str:
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
-    """Defaults, overlaid by the file at `path`, then by `overrides`, then by the environment.
+    """Defaults, overlaid by the file at `path`, then by the environment, then by `overrides`.
+
+    Parameters
+    ----------
+    overrides : sections or parts of them, as a command line's options give them.
 
     Raises
     ------
     ConfigurationError
         If the file is missing, is not TOML, or holds an unknown or invalid setting.
     """
-    given: dict[str, Any] = {}
     try:
-        if path is not None:
-            given = tomllib.loads(path.read_text("utf-8"))
-        return Settings(**_merged(given, overrides))
+        given = tomllib.loads(path.read_text("utf-8")) if path is not None else {}
+        return _layered(given)(**overrides)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # TOMLDecodeError and pydantic's ValidationError are ValueErrors
         raise ConfigurationError(f"{path or 'settings'}: {error}") from error
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
+def _layered(given: dict[str, Any]) -> type[Settings]:
+    """`Settings` that reads a file's content between the environment and the defaults."""
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = InitSettingsSource(settings_cls, given)
+            defaults = InitSettingsSource(settings_cls, tomllib.loads(default_toml()))
+            return init_settings, env_settings, file, defaults
+
+    return Layered
+
+
+def source_date_epoch() -> int | None:
+    """SOURCE_DATE_EPOCH of reproducible builds, None where it is not set.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is set and is no whole number.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigurationError(f"SOURCE_DATE_EPOCH is no whole number: {text!r}") from error

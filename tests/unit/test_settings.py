@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from config.settings import ConfigurationError, Settings, default_toml, load_settings
+from config.settings import ConfigurationError, Settings, default_toml, load_settings, source_date_epoch
 
 
 def test_every_setting_has_its_default_in_the_shipped_file():
@@ -30,6 +30,19 @@ def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
     (tmp_path / "site.toml").write_text("[node]\nport = 104\n")
     monkeypatch.setenv("OSTEONODE_NODE__PORT", "105")
     assert load_settings(tmp_path / "site.toml").node.port == 105
+
+
+def test_an_option_of_the_command_line_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("OSTEONODE_SEGMENTATION__ENGINE", "mask")
+    assert load_settings(segmentation={"engine": "geometric"}).segmentation.engine == "geometric"
+
+
+def test_the_reproducible_date_must_be_a_number(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert source_date_epoch() == 1_700_000_000
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
+    with pytest.raises(ConfigurationError, match="SOURCE_DATE_EPOCH"):
+        source_date_epoch()
 
 
 @pytest.mark.parametrize(
