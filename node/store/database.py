@@ -1,0 +1,137 @@
+"""One SQL database: SQLite on one host, PostgreSQL on several."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Dialect, Float, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from node.store.errors import StorageFull, StoreError, StoreUnavailable
+
+_BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another before the caller is told to come again
+_READ_ONLY = "osteonode_read_only"
+_MIGRATION_LOCK = 0x05730  # any number that only this node's migrations use
+
+
+class now_s(FunctionElement[float]):  # noqa: N801 - reads as the SQL function that it is
+    """Seconds since 1970-01-01 UTC by the clock of the database, the only one that leases go by."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(now_s, "sqlite")
+def _now_in_sqlite(element: now_s, compiler: Any, **options: Any) -> str:  # noqa: ARG001
+    return "((julianday('now') - 2440587.5) * 86400.0)"  # 2440587.5: Julian day of the epoch
+
+
+@compiles(now_s, "postgresql")
+def _now_in_postgresql(element: now_s, compiler: Any, **options: Any) -> str:  # noqa: ARG001
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """Connections with the durability that the journey of a study rests on.
+
+    SQLite runs with a write-ahead log, full synchronisation, enforced foreign keys, and takes its write lock
+    at the beginning of a transaction, so that two writers queue instead of failing half-way.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            self._engine = create_engine(parsed, pool_pre_ping=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes; committed when the block ends, rolled back when it raises.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be reached, is locked for too long, or has no space (`StorageFull`).
+        """
+        with _typed_errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view; takes no write lock. Raises as `writing` does."""
+        with (
+            _typed_errors(),
+            self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the tables to this version's shape. Several processes may do so at once; one works."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
+    """Insert a row; False if one with the same key stands there already (and then nothing is changed)."""
+    dialect: Dialect = connection.dialect
+    make = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return bool(connection.execute(make(table).values(**row).on_conflict_do_nothing()).rowcount)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's hook
+    connection.isolation_level = None  # the driver must not begin transactions by itself: _begin_sqlite does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        cause = error.orig
+        if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            raise StorageFull("the database's disk is full") from error
+        if getattr(cause, "sqlstate", None) == "53100":  # PostgreSQL: disk_full
+            raise StorageFull("the database's disk is full") from error
+        if error.connection_invalidated or type(cause).__name__ in {"OperationalError", "InterfaceError"}:
+            raise StoreUnavailable(f"the database does not answer ({type(cause).__name__})") from error
+        raise StoreError(f"the database refused a statement ({type(cause).__name__})") from error
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(f"the database cannot be used ({type(error).__name__})") from error
+
+
+def storage_error(error: OSError) -> StoreUnavailable:
+    """The store's name for an error of the file system."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFull("no space left in the file store")
+    return StoreUnavailable(f"the file store cannot be used ({error.strerror})")

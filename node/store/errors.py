@@ -1,0 +1,48 @@
+"""What can go wrong in the store, named by what the caller does about it."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of every error that this room raises."""
+
+
+class StoreUnavailable(StoreError):
+    """The database or the file system does not answer or does not accept a write now; try again later."""
+
+
+class StorageFull(StoreUnavailable):
+    """No space left (or the quota is reached) for received bytes, an artefact or the database."""
+
+
+class LeaseLost(StoreError):
+    """The caller no longer holds the job: its lease ran out and another took over, or the study was reopened.
+
+    What the caller was about to write has not been written.
+    """
+
+    def __init__(self, job_id: int, token: int) -> None:
+        super().__init__(f"job {job_id} is no longer held with token {token}")
+        self.job_id = job_id
+        self.token = token
+
+
+class NoSuchArtefact(StoreError):
+    """An artefact that was never made, or is gone from the disk."""
+
+
+class NoSuchStudy(StoreError):
+    """A study that the node does not hold."""
+
+
+class NothingToRetry(StoreError):
+    """A study that has no failure to retry.
+
+    Attributes
+    ----------
+    state : where it stands instead.
+    """
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the study is {state}: there is nothing to retry")
+        self.state = state

@@ -1,0 +1,100 @@
+"""Files that survive a power cut: received bytes and artefacts. Names are hashes, never text from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from node.store.database import storage_error
+
+
+class FileStore:
+    """A folder of immutable files.
+
+    Paths given out are relative to the root, so that the folder may be moved.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    def write(self, shelf: str, sha256: str, chunks: Sequence[bytes], *, suffix: str = "") -> str:
+        """Write a new file durably: when this returns, it outlives a power cut.
+
+        Parameters
+        ----------
+        shelf : "instances" or "artefacts".
+        sha256 : names the file; a random part keeps two writers of equal bytes apart.
+        chunks : the content, in pieces.
+
+        Returns
+        -------
+        The path, relative to the root.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the file system refuses (`StorageFull` where it has no space). Nothing is left behind.
+        """
+        path = Path(shelf) / sha256[:2] / f"{sha256}-{secrets.token_hex(4)}{suffix}"
+        target = self.root / path
+        try:
+            self._ensure_folder(target.parent)
+            _write_durably(target, chunks)
+        except OSError as error:
+            raise storage_error(error) from error
+        return path.as_posix()
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError if the file is gone."""
+        return (self.root / path).read_bytes()
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def holds(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def _ensure_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._ensure_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _sync_folder(folder.parent)
+
+
+def sha256_of(*chunks: bytes) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_durably(target: Path, chunks: Sequence[bytes]) -> None:
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+        _sync_folder(target.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

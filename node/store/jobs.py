@@ -1,0 +1,275 @@
+"""Jobs: one row for each study and generation, held by one worker at a time.
+
+A holder is known by the job's fencing token, which grows with each claim. Every write names the token that it
+was made under; a holder whose lease ran out meets `LeaseLost` instead of overwriting its successor's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+
+from node.store.database import Database, insert_unless_there, now_s
+from node.store.errors import LeaseLost
+from node.store.schema import deliveries, jobs, objects, reports, studies
+from node.store.states import ARRIVED, DeliveryState, JobState, StudyState
+
+_MAX_ERROR_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to work on one step of a job."""
+
+    job_id: int
+    study_instance_uid: str
+    generation: int
+    step: str
+    token: int
+    owner: str
+    attempt: int  # 1 for the first try of this step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueJob:
+    """A step that someone should work on now."""
+
+    job_id: int
+    step: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeObject:
+    """A finished DICOM object, stored as an artefact."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    kind: str
+    artefact: str
+    is_report: bool  # the structured report, which a later one may name as its predecessor
+
+
+class Jobs:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, *, job_id: int, step: str, generation: int, owner: str, lease_s: float) -> Lease | None:
+        """Take a job, if it stands at this very step, is due, and nobody holds it; else None.
+
+        The claim counts as an attempt at once, so that a worker that dies is counted too.
+        """
+        taken = (
+            update(jobs)
+            .where(jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, _is_due())
+            .values(
+                state=JobState.RUNNING,
+                attempts=jobs.c.attempts + 1,
+                token=jobs.c.token + 1,
+                lease_owner=owner,
+                lease_until=now_s() + lease_s,
+                updated_at=now_s(),
+            )
+            .returning(jobs.c.study_instance_uid, jobs.c.token, jobs.c.attempts)
+        )
+        with self._database.writing() as connection:
+            row = connection.execute(taken).first()
+        if row is None:
+            return None
+        return Lease(
+            job_id=job_id,
+            study_instance_uid=row.study_instance_uid,
+            generation=generation,
+            step=step,
+            token=row.token,
+            owner=owner,
+            attempt=row.attempts,
+        )
+
+    def renew(self, lease: Lease, lease_s: float) -> None:
+        """Hold on for another `lease_s`. Raises LeaseLost if another took over."""
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease, lease_until=now_s() + lease_s)
+
+    def advance(self, lease: Lease, following: str, made: Sequence[MadeObject] = ()) -> DueJob:
+        """Record the step as done and create the next one, with the objects it made, in one transaction."""
+        with self._database.writing() as connection:
+            write_as_holder(
+                connection,
+                lease,
+                **_released(),
+                step=following,
+                state=JobState.WAITING,
+                attempts=0,
+                not_before=now_s(),
+                last_error="",
+            )
+            if made:
+                _replace_objects(connection, lease, made)
+        return DueJob(job_id=lease.job_id, step=following, generation=lease.generation)
+
+    def finish(self, lease: Lease, state: StudyState, reason: str) -> None:
+        """The study has reached its end. A study that was reopened meanwhile keeps its newer state."""
+        with self._database.writing() as connection:
+            write_as_holder(
+                connection, lease, **_released(), state=JobState.FINISHED, attempts=0, last_error=""
+            )
+            _set_study(connection, lease, state, reason)
+
+    def retry_in(self, lease: Lease, error: str, delay_s: float) -> None:
+        """The attempt failed; another may begin after `delay_s`."""
+        with self._database.writing() as connection:
+            write_as_holder(
+                connection,
+                lease,
+                **_released(),
+                state=JobState.WAITING,
+                not_before=now_s() + delay_s,
+                last_error=error[:_MAX_ERROR_CHARACTERS],
+            )
+
+    def postpone(self, lease: Lease, reason: str, delay_s: float) -> None:
+        """Planned waiting, for a peer or because the worker stops: does not count as an attempt."""
+        with self._database.writing() as connection:
+            write_as_holder(
+                connection,
+                lease,
+                **_released(),
+                state=JobState.WAITING,
+                attempts=lease.attempt - 1,
+                not_before=now_s() + delay_s,
+                last_error=reason[:_MAX_ERROR_CHARACTERS],
+            )
+
+    def set_aside(self, lease: Lease, error: str) -> None:
+        """Give up until a person asks for a retry."""
+        with self._database.writing() as connection:
+            write_as_holder(
+                connection,
+                lease,
+                **_released(),
+                state=JobState.SET_ASIDE,
+                last_error=error[:_MAX_ERROR_CHARACTERS],
+            )
+            _set_study(connection, lease, StudyState.SET_ASIDE, error)
+
+    def release_all(self, owner: str) -> int:
+        """Give back what a worker held that was stopped on purpose; its attempts do not count."""
+        held = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_owner == owner)
+        with self._database.writing() as connection:
+            return connection.execute(
+                update(jobs)
+                .where(held)
+                .values(
+                    **_released(),
+                    state=JobState.WAITING,
+                    attempts=jobs.c.attempts - 1,
+                    token=jobs.c.token + 1,
+                    updated_at=now_s(),
+                )
+            ).rowcount
+
+    def due(self) -> Sequence[DueJob]:
+        """Every step that waits for a worker now, the oldest first."""
+        wanted = (
+            select(jobs.c.job_id, jobs.c.step, jobs.c.generation).where(_is_due()).order_by(jobs.c.job_id)
+        )
+        with self._database.reading() as connection:
+            return tuple(
+                DueJob(job_id=row.job_id, step=row.step, generation=row.generation)
+                for row in connection.execute(wanted)
+            )
+
+
+def write_as_holder(connection: Connection, lease: Lease, **values: object) -> None:
+    """Write to the job's row under the lease's token; raises LeaseLost, and writes nothing, if stale."""
+    held = and_(jobs.c.job_id == lease.job_id, jobs.c.token == lease.token, jobs.c.state == JobState.RUNNING)
+    if not connection.execute(update(jobs).where(held).values(updated_at=now_s(), **values)).rowcount:
+        raise LeaseLost(lease.job_id, lease.token)
+
+
+def _is_due() -> ColumnElement[bool]:
+    free = or_(
+        jobs.c.state == JobState.WAITING,
+        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now_s()),
+    )
+    return and_(free, jobs.c.not_before <= now_s())
+
+
+def _released() -> dict[str, object]:
+    return {"lease_owner": None, "lease_until": None}
+
+
+def _set_study(connection: Connection, lease: Lease, state: StudyState, reason: str) -> None:
+    connection.execute(
+        update(studies)
+        .where(
+            studies.c.study_instance_uid == lease.study_instance_uid,
+            studies.c.generation == lease.generation,
+        )
+        .values(state=state, reason=reason[:_MAX_ERROR_CHARACTERS])
+    )
+
+
+def _replace_objects(connection: Connection, lease: Lease, made: Sequence[MadeObject]) -> None:
+    """Enter the objects of this generation; forget those of an earlier run of it that no peer has seen."""
+    uids = [one.sop_instance_uid for one in made]
+    arrived = (
+        select(deliveries.c.sop_instance_uid)
+        .where(deliveries.c.sop_instance_uid == objects.c.sop_instance_uid, deliveries.c.state.in_(ARRIVED))
+        .exists()
+    )
+    obsolete = list(
+        connection.execute(
+            select(objects.c.sop_instance_uid).where(
+                objects.c.study_instance_uid == lease.study_instance_uid,
+                objects.c.generation == lease.generation,
+                objects.c.sop_instance_uid.not_in(uids),
+                ~arrived,
+            )
+        ).scalars()
+    )
+    connection.execute(delete(deliveries).where(deliveries.c.sop_instance_uid.in_(obsolete)))
+    connection.execute(delete(objects).where(objects.c.sop_instance_uid.in_(obsolete)))
+    for one in made:
+        insert_unless_there(
+            connection,
+            objects,
+            {
+                "sop_instance_uid": one.sop_instance_uid,
+                "sop_class_uid": one.sop_class_uid,
+                "kind": one.kind,
+                "study_instance_uid": lease.study_instance_uid,
+                "generation": lease.generation,
+                "artefact": one.artefact,
+            },
+        )
+        if one.is_report:
+            connection.execute(
+                update(reports)
+                .where(
+                    reports.c.study_instance_uid == lease.study_instance_uid,
+                    reports.c.generation == lease.generation,
+                )
+                .values(sop_instance_uid=one.sop_instance_uid)
+            )
+
+
+def reset_failed_deliveries(connection: Connection, study_instance_uid: str, generation: int) -> None:
+    """Dead letters of a study become pending again, their patience renewed."""
+    mine = select(objects.c.sop_instance_uid).where(
+        objects.c.study_instance_uid == study_instance_uid, objects.c.generation == generation
+    )
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.sop_instance_uid.in_(mine), deliveries.c.state == DeliveryState.FAILED)
+        .values(
+            state=DeliveryState.PENDING,
+            attempts=0,
+            pending_since=now_s(),
+            not_before=now_s(),
+            updated_at=now_s(),
+        )
+    )

@@ -1,0 +1,222 @@
+"""What the node holds and why it stands where it stands: for the command line and the operator's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Row, Select, and_, case, func, select
+
+from node.store.database import Database
+from node.store.errors import NoSuchStudy
+from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, reports, studies
+from node.store.states import CT_SOP_CLASSES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """One line of `osteonode studies list`. Times are UTC."""
+
+    study_instance_uid: str
+    state: str
+    reason: str
+    generation: int
+    images: int  # CT instances
+    others: int  # anything else but the node's own objects
+    last_received_at: datetime | None
+    step: str | None  # of the latest job
+    attempts: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    generation: int
+    step: str
+    state: str
+    attempts: int
+    not_before: datetime
+    lease_owner: str | None
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtefactRow:
+    generation: int
+    name: str
+    step: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    generation: int
+    artefact: str
+    sop_instance_uid: str
+    destination: str
+    state: str
+    attempts: int
+    status: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    generation: int
+    issued_at: datetime
+    sop_instance_uid: str | None
+    predecessor_uid: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyDetail:
+    """Everything that `osteonode studies show` says."""
+
+    summary: StudySummary
+    quarantined: int
+    own_returned: int  # objects made here that came back
+    jobs: tuple[JobRow, ...]
+    artefacts: tuple[ArtefactRow, ...]
+    reports: tuple[ReportRow, ...]
+    deliveries: tuple[DeliveryRow, ...]
+
+
+class Overview:
+    """Reads only. Tells studies apart by their UID; patients are not named in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self) -> Sequence[StudySummary]:
+        """All studies, the latest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_summaries().order_by(studies.c.created_at.desc())).all()
+        return tuple(_summary(row) for row in rows)
+
+    def show(self, study_instance_uid: str) -> StudyDetail:
+        """Raises NoSuchStudy."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                _summaries().where(studies.c.study_instance_uid == study_instance_uid)
+            ).first()
+            if row is None:
+                raise NoSuchStudy(study_instance_uid)
+            return StudyDetail(
+                summary=_summary(row),
+                quarantined=connection.execute(
+                    select(func.count())
+                    .select_from(quarantine)
+                    .where(quarantine.c.study_instance_uid == study_instance_uid)
+                ).scalar_one(),
+                own_returned=connection.execute(
+                    select(func.count())
+                    .select_from(instances)
+                    .where(instances.c.study_instance_uid == study_instance_uid, instances.c.own)
+                ).scalar_one(),
+                jobs=_jobs(connection, study_instance_uid),
+                artefacts=_artefacts(connection, study_instance_uid),
+                reports=_reports(connection, study_instance_uid),
+                deliveries=_deliveries(connection, study_instance_uid),
+            )
+
+
+def _summaries() -> Select[tuple[object, ...]]:
+    ct = instances.c.sop_class_uid.in_(CT_SOP_CLASSES)
+    counts = (
+        select(
+            instances.c.study_instance_uid,
+            func.sum(case((and_(ct, ~instances.c.own), 1), else_=0)).label("images"),
+            func.sum(case((and_(~ct, ~instances.c.own), 1), else_=0)).label("others"),
+        )
+        .group_by(instances.c.study_instance_uid)
+        .subquery()
+    )
+    latest = (
+        select(jobs.c.study_instance_uid, func.max(jobs.c.generation).label("generation"))
+        .group_by(jobs.c.study_instance_uid)
+        .subquery()
+    )
+    return (
+        select(
+            studies.c.study_instance_uid,
+            studies.c.state,
+            studies.c.reason,
+            studies.c.generation,
+            func.coalesce(counts.c.images, 0).label("images"),
+            func.coalesce(counts.c.others, 0).label("others"),
+            studies.c.last_received_at,
+            jobs.c.step,
+            func.coalesce(jobs.c.attempts, 0).label("attempts"),
+            func.coalesce(jobs.c.last_error, "").label("last_error"),
+        )
+        .outerjoin(counts, counts.c.study_instance_uid == studies.c.study_instance_uid)
+        .outerjoin(latest, latest.c.study_instance_uid == studies.c.study_instance_uid)
+        .outerjoin(
+            jobs,
+            and_(
+                jobs.c.study_instance_uid == studies.c.study_instance_uid,
+                jobs.c.generation == latest.c.generation,
+            ),
+        )
+    )
+
+
+def _summary(row: Row[tuple[object, ...]]) -> StudySummary:
+    fields = dict(row._mapping)
+    at = fields.pop("last_received_at")
+    return StudySummary(last_received_at=None if at is None else _utc(at), **fields)
+
+
+def _jobs(connection: Connection, study_instance_uid: str) -> tuple[JobRow, ...]:
+    wanted = select(
+        jobs.c.generation,
+        jobs.c.step,
+        jobs.c.state,
+        jobs.c.attempts,
+        jobs.c.not_before,
+        jobs.c.lease_owner,
+        jobs.c.last_error,
+    ).where(jobs.c.study_instance_uid == study_instance_uid)
+    rows = connection.execute(wanted.order_by(jobs.c.generation)).mappings()
+    return tuple(JobRow(**{**row, "not_before": _utc(row["not_before"])}) for row in rows)
+
+
+def _artefacts(connection: Connection, study_instance_uid: str) -> tuple[ArtefactRow, ...]:
+    wanted = select(
+        artefacts.c.generation, artefacts.c.name, artefacts.c.step, artefacts.c.sha256, artefacts.c.size_bytes
+    ).where(artefacts.c.study_instance_uid == study_instance_uid)
+    order = (artefacts.c.generation, artefacts.c.written_at, artefacts.c.name)
+    return tuple(ArtefactRow(**row) for row in connection.execute(wanted.order_by(*order)).mappings())
+
+
+def _reports(connection: Connection, study_instance_uid: str) -> tuple[ReportRow, ...]:
+    wanted = select(
+        reports.c.generation, reports.c.issued_at, reports.c.sop_instance_uid, reports.c.predecessor_uid
+    ).where(reports.c.study_instance_uid == study_instance_uid)
+    rows = connection.execute(wanted.order_by(reports.c.generation)).mappings()
+    return tuple(ReportRow(**{**row, "issued_at": datetime.fromisoformat(row["issued_at"])}) for row in rows)
+
+
+def _deliveries(connection: Connection, study_instance_uid: str) -> tuple[DeliveryRow, ...]:
+    wanted = (
+        select(
+            objects.c.generation,
+            objects.c.artefact,
+            objects.c.sop_instance_uid,
+            deliveries.c.destination,
+            deliveries.c.state,
+            deliveries.c.attempts,
+            deliveries.c.status,
+            deliveries.c.detail,
+        )
+        .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+        .where(objects.c.study_instance_uid == study_instance_uid)
+    )
+    order = (objects.c.generation, deliveries.c.destination, objects.c.artefact)
+    return tuple(DeliveryRow(**row) for row in connection.execute(wanted.order_by(*order)).mappings())
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,170 @@
+"""Tables. Times are seconds since 1970-01-01 UTC by the database's clock. No patient identity is kept here.
+
+`migrations/` makes these tables; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("generation", Integer, nullable=False),  # from 1; a late CT instance begins the next
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),  # why it stands where it stands
+    Column("declared_qct", Boolean, nullable=False),  # a person asked for this study by name
+    Column("created_at", Float, nullable=False),
+    Column("last_received_at", Float),  # of a CT instance; NULL before the first
+    Index("ix_studies_state", "state"),
+)
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("association_id", Integer, primary_key=True),
+    Column("peer", String(64), nullable=False),  # network address
+    Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("closed_at", Float),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the data set as received, without the file header
+    Column("path", Text, nullable=False),  # relative to the storage root; "" for the node's own objects
+    Column("size_bytes", Integer, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
+    Column("association_id", Integer, ForeignKey("associations.association_id")),
+    Column("own", Boolean, nullable=False),  # made here and come back
+    Index("ix_instances_study_instance_uid", "study_instance_uid"),
+    Index("ix_instances_association_id", "association_id"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", Integer, primary_key=True),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    UniqueConstraint("sop_instance_uid", "sha256"),
+    Index("ix_quarantine_study_instance_uid", "study_instance_uid"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Integer, primary_key=True),
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("step", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),  # of this step, since its last success
+    Column("not_before", Float, nullable=False),
+    Column("lease_owner", String(128)),
+    Column("lease_until", Float),
+    Column("token", Integer, nullable=False),  # fencing token: grows with each claim and each revocation
+    Column("last_error", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("study_instance_uid", "generation"),
+    Index("ix_jobs_state", "state", "not_before"),
+)
+
+artefacts = Table(
+    "artefacts",
+    metadata,
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("step", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("path", Text, nullable=False),  # relative to the storage root
+    Column("size_bytes", Integer, nullable=False),
+    Column("parameters", Text, nullable=False),  # JSON: software version, hash of the configuration
+    Column("written_at", Float, nullable=False),
+    PrimaryKeyConstraint("study_instance_uid", "generation", "name"),
+    ForeignKeyConstraint(["study_instance_uid"], ["studies.study_instance_uid"]),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("issued_at", String(40), nullable=False),  # ISO 8601 with offset: minted once, used by every retry
+    Column("predecessor_uid", String(64)),
+    Column("amendment_reason", Text),
+    Column("sop_instance_uid", String(64)),  # of the structured report, once made
+    PrimaryKeyConstraint("study_instance_uid", "generation"),
+    ForeignKeyConstraint(["study_instance_uid"], ["studies.study_instance_uid"]),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("artefact", String(64), nullable=False),  # its name among the artefacts
+    Index("ix_objects_study_instance_uid", "study_instance_uid", "generation"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("sop_instance_uid", String(64), ForeignKey("objects.sop_instance_uid"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("pending_since", Float, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("status", Integer),  # the last DIMSE status; NULL where no answer came
+    Column("detail", Text, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("sop_instance_uid", "destination"),
+    Index("ix_deliveries_state", "state"),
+)

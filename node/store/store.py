@@ -1,0 +1,58 @@
+"""The store as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config.settings import StorageSettings
+from node.store.artefacts import Artefacts
+from node.store.associations import Associations
+from node.store.database import Database
+from node.store.files import FileStore
+from node.store.instances import Instances
+from node.store.jobs import Jobs
+from node.store.overview import Overview
+from node.store.reports import Reports
+from node.store.studies import Studies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Everything the node remembers. One per process: connections do not survive a fork."""
+
+    database: Database
+    files: FileStore
+    instances: Instances
+    studies: Studies
+    jobs: Jobs
+    artefacts: Artefacts
+    reports: Reports
+    associations: Associations
+    overview: Overview
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def open_store(settings: StorageSettings) -> Store:
+    """Open the store, making or migrating its tables where needed.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the folder or the database cannot be used.
+    """
+    files = FileStore(settings.root.resolve())
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    return Store(
+        database=database,
+        files=files,
+        instances=Instances(database, files),
+        studies=Studies(database),
+        jobs=Jobs(database),
+        artefacts=Artefacts(database, files),
+        reports=Reports(database),
+        associations=Associations(database),
+        overview=Overview(database),
+    )
