@@ -1,0 +1,81 @@
+"""The algorithms of a report as TID 4019 and as the SEG names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues
+from highdicom.sr import AlgorithmIdentification
+from pydicom.sr.coding import Code
+
+from node.dicom import codes
+from node.dicom.equipment import MANUFACTURER
+from node.report import Provenance
+from segmentation.vertebrae import EngineInfo
+
+
+def _family(engine: EngineInfo) -> Code:
+    if engine.name == "mask":
+        return codes.MANUAL
+    return codes.MORPHOLOGICAL if engine.model_free else codes.ARTIFICIAL_INTELLIGENCE
+
+
+def _engine_parameters(engine: EngineInfo) -> Mapping[str, str]:
+    parameters = {key: str(value) for key, value in sorted(engine.parameters.items())}
+    return parameters | ({"weights_sha256": engine.weights_sha256} if engine.weights_sha256 else {})
+
+
+def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
+    """The engine for the segments that it drew."""
+    return AlgorithmIdentificationSequence(
+        name=engine.name,
+        family=_family(engine),
+        version=engine.version,
+        source=MANUFACTURER,
+        parameters=dict(_engine_parameters(engine)) or None,
+    )
+
+
+def segment_algorithm_type(engine: EngineInfo) -> SegmentAlgorithmTypeValues:
+    """A mask drawn elsewhere is measured automatically, but was not drawn so."""
+    if engine.name == "mask":
+        return SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    return SegmentAlgorithmTypeValues.AUTOMATIC
+
+
+def engine_identification(engine: EngineInfo) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        name=engine.name,
+        version=engine.version,
+        parameters=[f"{key}={value}" for key, value in _engine_parameters(engine).items()] or None,
+        family=_family(engine),
+    )
+
+
+def node_identification(provenance: Provenance) -> AlgorithmIdentification:
+    """The node itself: it calibrates and measures."""
+    parameters = [f"configuration_sha256={provenance.configuration_sha256}"]
+    parameters += [f"{name}={version}" for name, version in sorted(provenance.packages.items())]
+    return AlgorithmIdentification(
+        name=provenance.software,
+        version=provenance.version,
+        parameters=parameters,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def model_identification(provenance: Provenance) -> AlgorithmIdentification | None:
+    """The model card behind rad-score and nomogram, by its hash."""
+    if provenance.model is None:
+        return None
+    hashes = {
+        "model_sha256": provenance.model_sha256,
+        "radiomics_settings_sha256": provenance.radiomics_settings_sha256,
+    }
+    return AlgorithmIdentification(
+        name=provenance.model,
+        version=(provenance.model_sha256 or "unknown")[:16],
+        parameters=[f"{key}={value}" for key, value in hashes.items() if value] or None,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+    )

@@ -1,0 +1,127 @@
+"""The gate before an object is written or sent: it must decode, and hold what a PACS needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from node.dicom.errors import ObjectInvalid
+from node.dicom.headers import text_of
+from node.dicom.identity import IDENTITY_KEYWORDS
+from node.dicom.select import made_here
+
+# By absolute path: a virtual environment may shadow tools of the system.
+DCIODVFY = Path("/usr/bin/dciodvfy")
+_TIMEOUT_S = 60
+
+_ERROR_LINE = re.compile(r"^Error - (?P<text>.*)$", re.MULTILINE)
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID")
+
+
+def check_object(content: bytes) -> None:
+    """Decode a finished object and hold it to the rules of its kind.
+
+    Raises
+    ------
+    ObjectInvalid
+        With one line for each broken rule. Lines hold no patient data.
+    """
+    violations = [*own_violations(content), *dciodvfy_errors(content)]
+    if violations:
+        raise ObjectInvalid(tuple(violations))
+
+
+def own_violations(content: bytes) -> list[str]:
+    """Broken rules of the node's own: identity, evidence, honesty about what the object is."""
+    dataset = dcmread(BytesIO(content))
+    rules = {
+        "meta and data set name different instances": (
+            dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        ),
+        "no Study Instance UID": bool(text_of(dataset, "StudyInstanceUID")),
+        "no Patient ID": bool(text_of(dataset, "PatientID")),
+        "does not name this node as its maker": made_here(dataset),
+        "series description lacks 'research use only'": "research use only" in dataset.SeriesDescription,
+        "UID not minted under 2.25": str(dataset.SOPInstanceUID).startswith("2.25."),
+    }
+    by_class = {
+        Comprehensive3DSRStorage: _report_rules,
+        SegmentationStorage: _segmentation_rules,
+        SecondaryCaptureImageStorage: _picture_rules,
+    }
+    special = by_class.get(dataset.SOPClassUID)
+    if special is None:
+        return [f"unexpected SOP class {dataset.SOPClassUID}"]
+    rules |= special(dataset)
+    return [text for text, holds in rules.items() if not holds]
+
+
+def _report_rules(dataset: Dataset) -> dict[str, bool]:
+    return {
+        "report without evidence": bool(dataset.get("CurrentRequestedProcedureEvidenceSequence")),
+        "report claims to be verified": dataset.VerificationFlag == "UNVERIFIED",
+        "report claims to be final": dataset.PreliminaryFlag == "PRELIMINARY",
+        "private codes undeclared": bool(dataset.get("CodingSchemeIdentificationSequence")),
+        "report without content": bool(dataset.get("ContentSequence")),
+    }
+
+
+def _segmentation_rules(dataset: Dataset) -> dict[str, bool]:
+    frames = dataset.pixel_array
+    return {
+        "segmentation with an empty frame": bool(
+            np.all(frames.reshape(dataset.NumberOfFrames, -1).any(axis=1))
+        ),
+        "segmentation without frame of reference": bool(text_of(dataset, "FrameOfReferenceUID")),
+        "segmentation without source images": bool(dataset.get("ReferencedSeriesSequence")),
+    }
+
+
+def _picture_rules(dataset: Dataset) -> dict[str, bool]:
+    return {
+        "picture claims geometry": not any(keyword in dataset for keyword in _GEOMETRY),
+        "picture is not marked as annotated": dataset.BurnedInAnnotation == "YES",
+        "picture is not RGB": dataset.pixel_array.ndim == 3,
+        "picture is blank": bool(np.ptp(dataset.pixel_array) > 0),
+    }
+
+
+def dciodvfy_errors(content: bytes) -> list[str]:
+    """Errors that dciodvfy reports; none where it is not installed.
+
+    Identity is copied as it came, so an error in it is the source's and does not hold back the result.
+    """
+    if not DCIODVFY.is_file():
+        return []
+    with NamedTemporaryFile(suffix=".dcm") as file:
+        file.write(content)
+        file.flush()
+        run = subprocess.run(
+            [str(DCIODVFY), file.name],
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    output = (run.stderr + run.stdout).decode("utf-8", "replace")
+    errors = [match["text"] for match in _ERROR_LINE.finditer(output)]
+    return [_without_value(text) for text in errors if not _concerns_identity(text)]
+
+
+def _concerns_identity(text: str) -> bool:
+    return any(f"{keyword}>" in text or f"/{keyword}(" in text for keyword in IDENTITY_KEYWORDS)
+
+
+def _without_value(text: str) -> str:
+    """The line without the values it quotes, for it ends in logs."""
+    return re.sub(r"<[^<>]*?>", lambda m: m[0] if m[0].startswith(("</", "<(")) else "<...>", text)

@@ -1,0 +1,211 @@
+"""Every coded concept of the report. A code is chosen here and nowhere else.
+
+Standard codes are from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN), UCUM and the IBSI reference manual. What has
+no standard code is coded in the node's own scheme, declared in each object that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from config.findings import Severity
+from scoring.bmd import DensityCategory, StudyClass
+from scoring.calibration import Mineral
+
+PRIVATE = "99OSTEO"
+PRIVATE_SCHEME_UID = "2.25.111961928577470750042000775698053643762"
+_CODE_VALUE_LENGTH = 16  # SH
+_CODE_MEANING_LENGTH = 64  # LO
+
+
+def private(value: str, meaning: str) -> Code:
+    return Code(value, PRIVATE, meaning)
+
+
+def private_scheme() -> CodingSchemeIdentificationItem:
+    """The declaration of the private scheme (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
+    return CodingSchemeIdentificationItem(
+        designator=PRIVATE,
+        name="Osteonode concepts for quantitative CT of bone",
+        registry="HL7",
+        uid=PRIVATE_SCHEME_UID,
+        responsible_organization="Osteonode",
+    )
+
+
+def short_code(name: str) -> str:
+    """A code value of at most 16 characters: `name` itself, else its beginning and a digest of the whole."""
+    if len(name) <= _CODE_VALUE_LENGTH:
+        return name
+    return f"{name[:9]}-{sha256(name.encode()).hexdigest()[:6]}"
+
+
+def finding_code(code: str) -> Code:
+    """A row of findings.toml as a coded value; its meaning spells the row's name."""
+    return private(short_code(code), code.replace("_", " ")[:_CODE_MEANING_LENGTH])
+
+
+# ---- document ------------------------------------------------------------------------------------------------
+TITLE = Code("126000", "DCM", "Imaging Measurement Report")
+PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")  # CID 100 has no closer one
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+SOURCE = Code("260753009", "SCT", "Source")
+FINDING = codes.DCM.Finding
+FINDING_SITE = Code("363698007", "SCT", "Finding Site")
+COMMENT = Code("121106", "DCM", "Comment")
+SEVERITY = Code("246112005", "SCT", "Severity")
+SEVERITIES: Mapping[Severity, Code] = {
+    Severity.INFO: private("SEV-INFO", "Information"),
+    Severity.CAUTION: private("SEV-CAUTION", "Caution"),
+    Severity.REFUSAL: private("SEV-REFUSAL", "Refusal: not measured"),
+}
+QUALITY = Code("111050", "DCM", "Quality Assessment")
+QUALITY_MET = Code("111237", "DCM", "Usable - Meets the quality control standard")
+QUALITY_NOT_MET = Code("111236", "DCM", "Usable - Does not meet the quality control standard")
+QUALITY_UNUSABLE = Code("111235", "DCM", "Unusable - Quality renders image unusable")
+INTENDED_USE = private("INTENDED-USE", "Intended use")
+RESEARCH_USE_ONLY = private("RESEARCH-ONLY", "Research use only, not for diagnosis")
+AMENDMENT_REASON = private("AMENDMENT", "Reason for amendment")
+
+# ---- anatomy -------------------------------------------------------------------------------------------------
+LEVELS: Mapping[str, Code] = {
+    "L1": Code("66794005", "SCT", "L1 vertebra"),
+    "L2": Code("14293000", "SCT", "L2 vertebra"),
+    "L3": Code("36470004", "SCT", "L3 vertebra"),
+    "L4": Code("11994002", "SCT", "L4 vertebra"),
+    "L5": Code("49668003", "SCT", "L5 vertebra"),
+}
+LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
+TISSUE = Code("85756007", "SCT", "Tissue")
+BONE = Code("3138006", "SCT", "Bone")
+
+# ---- algorithms ----------------------------------------------------------------------------------------------
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+MORPHOLOGICAL = Code("123104", "DCM", "Morphological Operations")
+MANUAL = Code("123109", "DCM", "Manual Processing")
+
+# ---- units ---------------------------------------------------------------------------------------------------
+MG_PER_CM3 = Code("mg/cm3", "UCUM", "mg/cm3")
+HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+MM3 = Code("mm3", "UCUM", "mm3")
+MM = Code("mm", "UCUM", "mm")
+KILOVOLT = Code("kV", "UCUM", "kV")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+YEAR = Code("a", "UCUM", "year")
+UNITY = Code("1", "UCUM", "no units")
+UNIT_PER_L = Code("U/L", "UCUM", "U/L")
+UMOL_PER_L = Code("umol/L", "UCUM", "umol/L")
+MG_PER_CM3_PER_HU = Code("mg/cm3/[hnsf'U]", "UCUM", "mg/cm3 per HU")
+UNITS: Mapping[str, Code] = {
+    unit.value: unit for unit in (MG_PER_CM3, HOUNSFIELD, KILOVOLT, YEAR, UNITY, UNIT_PER_L, UMOL_PER_L)
+}
+
+
+def unit_code(unit: str) -> Code:
+    """A UCUM unit as a code; an empty string is unity."""
+    return UNITS.get(unit) or (Code(unit, "UCUM", unit) if unit else UNITY)
+
+
+# ---- measurements --------------------------------------------------------------------------------------------
+VOLUME = Code("118565006", "SCT", "Volume")
+ATTENUATION = Code("110850", "DCM", "Hounsfield Unit")
+MEAN = Code("373098007", "SCT", "Mean")
+STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
+BMD: Mapping[Mineral, Code] = {  # two codes: the equivalents are different quantities
+    Mineral.HA: private("BMD-HA", "Bone mineral density, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("BMD-K2HPO4", "Bone mineral density, K2HPO4 equivalent"),
+}
+UNCERTAINTY = Code("371884006", "SCT", "+/-, range of measurement uncertainty")
+T_SCORE = private("T-SCORE-QCT", "T-score, QCT (not equivalent to DXA)")
+Z_SCORE = Code("121416", "DCM", "Z-Score of measurement")
+POPULATION_MEAN = Code("373098007", "SCT", "Mean Value of population")
+POPULATION_SD = Code("121414", "DCM", "Standard deviation of population")
+POPULATION = Code("121405", "DCM", "Population Description")
+AUTHORITY = Code("121406", "DCM", "Reference Authority")
+REFERENCE_NAME = private("REFERENCE", "Reference population used")
+
+DENSITY_CATEGORY = private("DENSITY-CATEGORY", "QCT density category")
+DENSITY_CATEGORIES: Mapping[DensityCategory, Code] = {
+    DensityCategory.NORMAL: Code("17621005", "SCT", "Normal"),
+    DensityCategory.LOW: Code("312894000", "SCT", "Osteopenia"),
+    DensityCategory.OSTEOPOROSIS: Code("64859006", "SCT", "Osteoporosis"),
+}
+DENSITY_MEAN: Mapping[Mineral, Code] = {
+    Mineral.HA: private("BMD-MEAN2-HA", "Mean BMD of two bodies, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("BMD-MEAN2-K2HPO4", "Mean BMD of two bodies, K2HPO4 equivalent"),
+}
+STUDY_CLASS = private("STUDY-CLASS", "Class by study rule, Xie 2022")
+STUDY_CLASSES: Mapping[StudyClass, Code] = {
+    StudyClass.NORMAL: private("XIE2022-NORMAL", "Study rule, Xie 2022: normal (T >= -1)"),
+    StudyClass.OSTEOPENIA: private("XIE2022-PENIA", "Study rule, Xie 2022: osteopenia (-2.5 < T < -1)"),
+    StudyClass.OSTEOPOROSIS: private("XIE2022-POROSIS", "Study rule, Xie 2022: osteoporosis (T <= -2.5)"),
+}
+
+RAD_SCORE = private("RAD-SCORE", "Rad-score")
+POINTS = private("NOMOGRAM-POINTS", "Nomogram points")
+TOTAL_POINTS = private("NOMOGRAM-TOTAL", "Nomogram total points")
+PROBABILITY = Code("122157", "DCM", "Probability")
+NOMOGRAM_PREDICTOR = private("PREDICTOR", "Predictor that the points belong to")
+POSITIVE_CLASS = private("POSITIVE-CLASS", "Positive class of the probability")
+POSITIVE_CLASSES: Mapping[str, Code] = {
+    "osteoporosis": private("CLASS-POROSIS", "Osteoporosis, as labelled by the study rule"),
+    "osteopenia": private("CLASS-PENIA", "Osteopenia, as labelled by the study rule"),
+}
+AGE = Code("121033", "DCM", "Subject Age")
+ALP = Code("6768-6", "LN", "Alkaline phosphatase [Enzymatic activity/volume] in Serum")
+HOMOCYSTEINE = Code("13965-9", "LN", "Homocysteine [Moles/volume] in Serum or Plasma")
+INPUTS: Mapping[str, Code] = {
+    "rad_score": RAD_SCORE,
+    "age": AGE,
+    "alp": ALP,
+    "homocysteine": HOMOCYSTEINE,
+}
+
+SLOPE: Mapping[Mineral, Code] = {
+    Mineral.HA: private("CAL-SLOPE-HA", "Calibration slope, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("CAL-SLOPE-K2HPO4", "Calibration slope, K2HPO4 equivalent"),
+}
+INTERCEPT: Mapping[Mineral, Code] = {
+    Mineral.HA: private("CAL-ICPT-HA", "Calibration intercept, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("CAL-ICPT-K2HPO4", "Calibration intercept, K2HPO4 equivalent"),
+}
+R_SQUARED = private("CAL-R2", "Coefficient of determination of the calibration")
+MAX_RESIDUAL = private("CAL-RESIDUAL", "Largest residual of the calibration")
+CALIBRATION_METHOD = private("CAL-METHOD", "Calibration method")
+CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")
+ROD_DENSITY = private("ROD-DENSITY", "Certified density of a calibration rod")
+ROD_ATTENUATION = private("ROD-HU", "Attenuation of a calibration rod")
+KVP = Code("113733", "DCM", "KVP")
+SLICE_THICKNESS = Code("112225", "DCM", "Slice Thickness")
+SLICE_SPACING = private("SLICE-SPACING", "Spacing between slices")
+KERNEL = Code("113961", "DCM", "Reconstruction Algorithm")
+
+# ---- features ------------------------------------------------------------------------------------------------
+# IBSI reference manual codes of the features that the model uses. The filtered image is named by a modifier,
+# for wavelet-filtered values lie outside IBSI chapter 1.
+IBSI_FEATURES: Mapping[str, Code] = {
+    "firstorder_10Percentile": Code("QG58", "IBSI", "10th percentile"),
+    "firstorder_Median": Code("Y12H", "IBSI", "Median"),
+    "firstorder_InterquartileRange": Code("SALO", "IBSI", "Interquartile range"),
+    "firstorder_Skewness": Code("KE2A", "IBSI", "Skewness"),
+    "glrlm_ShortRunLowGrayLevelEmphasis": Code("HTZT", "IBSI", "Short run low grey level emphasis"),
+}
+FILTERED_IMAGE = private("IMAGE-FILTER", "Image that the feature was computed on")
+
+
+def feature_code(name: str) -> Code:
+    """The concept of a feature given by its pyradiomics name, e.g. "wavelet-LLL_firstorder_Median"."""
+    _, _, feature = name.partition("_")
+    known = IBSI_FEATURES.get(feature)
+    return known or private(short_code(feature), feature[:_CODE_MEANING_LENGTH])
+
+
+def filter_code(name: str) -> Code:
+    """The image a feature was computed on: "original" or a wavelet sub-band."""
+    image = name.partition("_")[0]
+    return private(short_code(image.upper()), f"{image} image")

@@ -1,0 +1,68 @@
+"""What can go wrong in the DICOM room."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DicomError(Exception):
+    """Base of every error that this room raises."""
+
+
+class Unusable(StrEnum):
+    """Why a series cannot become a volume."""
+
+    NO_SLICES = "no slices"
+    SINGLE_SLICE = "single slice"
+    DUPLICATE_POSITIONS = "duplicate slice positions"
+    SLICE_GAP = "missing slices"
+    SPACING_VARIES = "slice spacing varies"
+    ORIENTATION_VARIES = "slice orientation varies"
+    SIZE_VARIES = "matrix or pixel spacing varies"
+    GANTRY_TILT = "gantry tilt"
+    GEOMETRY_MISSING = "geometry missing"
+    RESCALE_MISSING = "rescale to Hounsfield units missing"
+    NOT_GREYSCALE = "not a single-frame greyscale image"
+    UNDECODABLE = "pixels cannot be decoded"
+
+
+class SeriesUnusable(DicomError):
+    """A CT series whose geometry or pixels cannot be trusted.
+
+    Attributes
+    ----------
+    reason : the kind of problem.
+    detail : particulars, free of patient data.
+    slices : how many slices the series has.
+    """
+
+    def __init__(self, reason: Unusable, detail: str, *, slices: int) -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+        self.slices = slices
+
+
+class MaskUnreadable(DicomError):
+    """A mask file that is no three-dimensional label image."""
+
+
+class IdentityMissing(DicomError):
+    """A DICOM object was asked for where the source has no Study Instance UID."""
+
+
+class SegmentationMismatch(DicomError):
+    """A SEG that, decoded again, does not hold the mask it was made from."""
+
+
+class ObjectInvalid(DicomError):
+    """A finished object breaks a rule; it must not leave the node.
+
+    Attributes
+    ----------
+    violations : one line for each broken rule.
+    """
+
+    def __init__(self, violations: tuple[str, ...]) -> None:
+        super().__init__("; ".join(violations))
+        self.violations = violations

@@ -1,0 +1,140 @@
+"""Slices in space: their order, their spacing, and what makes them no volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+
+from node.dicom.errors import SeriesUnusable, Unusable
+from segmentation.volume import Grid, Vector
+
+# Scanners write positions with a few decimals: closer than this is the same place.
+_SAME_POSITION_MM = 0.01
+# A step may differ from the median by rounding, no more; half a step more is a missing slice.
+_SPACING_TOLERANCE = 0.02
+_GAP_FACTOR = 1.5
+# Cosines are written with six or so digits.
+_COSINE_TOLERANCE = 1e-3
+# Slices that shift sideways from one to the next (a tilted gantry shears the volume).
+_SHEAR_TOLERANCE_DEGREES = 0.2
+_TILT_TOLERANCE_DEGREES = 0.1
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceStack:
+    """Slices in ascending order along the normal, and the grid they span."""
+
+    order: tuple[int, ...]  # order[k] is the place of slice k in the input
+    grid: Grid
+
+
+def _vector(header: Dataset, keyword: str, length: int, slices: int) -> FloatArray:
+    value: Any = header.get(keyword)
+    if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != length:
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, keyword, slices=slices)
+    return np.asarray([float(part) for part in value])
+
+
+def normal_of(orientation: FloatArray) -> FloatArray:
+    """The unit normal (row x column) of an ImageOrientationPatient of six cosines."""
+    normal: FloatArray = np.cross(orientation[:3], orientation[3:])
+    normal /= np.linalg.norm(normal)
+    return normal
+
+
+def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
+    """Order the slices of one series and make sure that they form a regular grid.
+
+    Array axis 0 steps along the normal (row x column), axis 1 down the image, axis 2 along a row.
+
+    Raises
+    ------
+    SeriesUnusable
+        If geometry is missing, or the slices repeat, leave a gap, change orientation, spacing or size, or
+        are sheared by a tilted gantry.
+    """
+    count = len(headers)
+    if count == 0:
+        raise SeriesUnusable(Unusable.NO_SLICES, "", slices=0)
+    orientations = np.stack([_vector(h, "ImageOrientationPatient", 6, count) for h in headers])
+    positions = np.stack([_vector(h, "ImagePositionPatient", 3, count) for h in headers])
+    spacings = np.stack([_vector(h, "PixelSpacing", 2, count) for h in headers])
+    sizes = {(h.get("Rows"), h.get("Columns")) for h in headers}
+    orientation = orientations[0]
+    if not np.allclose(orientations, orientation, atol=_COSINE_TOLERANCE):
+        raise SeriesUnusable(Unusable.ORIENTATION_VARIES, "", slices=count)
+    if len(sizes) != 1 or not np.allclose(spacings, spacings[0], rtol=1e-4):
+        raise SeriesUnusable(Unusable.SIZE_VARIES, "", slices=count)
+    _require_cosines(orientation, spacings[0], count)
+    _require_untilted(headers, count)
+    if count == 1:
+        raise SeriesUnusable(Unusable.SINGLE_SLICE, "", slices=1)
+    normal = normal_of(orientation)
+    depths = positions @ normal
+    order = np.argsort(depths, kind="stable")
+    step_mm = _regular_step(depths[order], count)
+    _require_straight(positions[order], normal, count)
+    rows, columns = next(iter(sizes))
+    return SliceStack(
+        order=tuple(int(place) for place in order),
+        grid=Grid(
+            shape=(count, int(rows), int(columns)),
+            # PixelSpacing is (between rows, between columns): y before x.
+            spacing_mm=(step_mm, float(spacings[0][0]), float(spacings[0][1])),
+            origin_mm=_as_vector(positions[order[0]]),
+            direction=(_as_vector(normal), _as_vector(orientation[3:]), _as_vector(orientation[:3])),
+        ),
+    )
+
+
+def _as_vector(values: FloatArray) -> Vector:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -> None:
+    row, column = orientation[:3], orientation[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not np.allclose(lengths, 1, atol=1e-2) or abs(float(row @ column)) > 1e-2:
+        raise SeriesUnusable(
+            Unusable.GEOMETRY_MISSING, "orientation is no pair of unit vectors", slices=count
+        )
+    if not bool(np.all(spacing > 0)):
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "PixelSpacing is not positive", slices=count)
+
+
+def _require_untilted(headers: Sequence[Dataset], count: int) -> None:
+    tilts = [float(h.GantryDetectorTilt) for h in headers if h.get("GantryDetectorTilt") not in (None, "")]
+    worst = max((abs(tilt) for tilt in tilts), default=0.0)
+    if worst > _TILT_TOLERANCE_DEGREES:
+        raise SeriesUnusable(Unusable.GANTRY_TILT, f"{worst:.1f} degrees", slices=count)
+
+
+def _regular_step(depths_mm: FloatArray, count: int) -> float:
+    steps = np.diff(depths_mm)
+    if bool(np.any(steps < _SAME_POSITION_MM)):
+        repeated = int(np.sum(steps < _SAME_POSITION_MM))
+        raise SeriesUnusable(Unusable.DUPLICATE_POSITIONS, f"{repeated} repeated", slices=count)
+    typical = float(np.median(steps))
+    if bool(np.any(steps > _GAP_FACTOR * typical)):
+        gaps = int(np.sum(steps > _GAP_FACTOR * typical))
+        raise SeriesUnusable(Unusable.SLICE_GAP, f"{gaps} gap(s) at {typical:.2f} mm", slices=count)
+    if bool(np.any(np.abs(steps - typical) > _SPACING_TOLERANCE * typical + _SAME_POSITION_MM)):
+        detail = f"{steps.min():.3f} to {steps.max():.3f} mm"
+        raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
+    return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
+
+
+def _require_straight(positions: FloatArray, normal: FloatArray, count: int) -> None:
+    travel = positions[-1] - positions[0]
+    along = float(travel @ normal)
+    sideways = float(np.linalg.norm(travel - along * normal))
+    degrees = float(np.degrees(np.arctan2(sideways, along)))
+    if degrees > _SHEAR_TOLERANCE_DEGREES:
+        raise SeriesUnusable(Unusable.GANTRY_TILT, f"slices shift by {degrees:.1f} degrees", slices=count)

@@ -1,0 +1,137 @@
+"""Headers of a study: read, grouped into series, and asked who the patient is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
+
+from node.report import StudyIdentity
+
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_DATE = re.compile(
+    r"(\d{4})\.?(\d{2})\.?(\d{2})"
+)  # with the dots of ACR-NEMA, which some archives still send
+_DAYS_PER_YEAR = 365.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One DICOM file: where it lies, and all of its header but the pixels."""
+
+    path: Path
+    header: Dataset
+    sop_class_uid: str  # of the data set, else of the file meta information
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesHeaders:
+    """The image instances of one series, in the order they were found."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    instances: tuple[Instance, ...]
+
+    @property
+    def first(self) -> Dataset:
+        return self.instances[0].header
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """An attribute as text, "" where it is absent or empty; several values are joined by a blank."""
+    value: Any = header.get(keyword)
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
+        return " ".join(str(part) for part in value).strip()
+    return str(value).strip()
+
+
+def number_of(header: Dataset, keyword: str) -> float | None:
+    """An attribute as a number, None where it is absent, empty or no number."""
+    try:
+        return float(text_of(header, keyword))
+    except ValueError:
+        return None
+
+
+def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
+    """The headers of every DICOM file among `paths`; other files (truth.json, masks) are passed over."""
+    found = []
+    for path in sorted(paths):
+        try:
+            header = dcmread(path, stop_before_pixels=True)
+        except (InvalidDicomError, EOFError):
+            continue
+        meta = header.file_meta
+        found.append(
+            Instance(
+                path=path,
+                header=header,
+                sop_class_uid=text_of(header, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID"),
+                transfer_syntax_uid=text_of(meta, "TransferSyntaxUID"),
+            )
+        )
+    return tuple(found)
+
+
+def is_ct_image(instance: Instance) -> bool:
+    """Whether the instance is a CT image, classic or enhanced."""
+    return instance.sop_class_uid in (CTImageStorage, EnhancedCTImageStorage)
+
+
+def group_series(instances: Iterable[Instance]) -> tuple[SeriesHeaders, ...]:
+    """CT images by study and series, in order of appearance. Other objects are left out."""
+    groups: dict[tuple[str, str], list[Instance]] = {}
+    for instance in filter(is_ct_image, instances):
+        key = (text_of(instance.header, "StudyInstanceUID"), text_of(instance.header, "SeriesInstanceUID"))
+        groups.setdefault(key, []).append(instance)
+    return tuple(
+        SeriesHeaders(study_instance_uid=study, series_instance_uid=series, instances=tuple(members))
+        for (study, series), members in groups.items()
+    )
+
+
+def date_of(header: Dataset, keyword: str) -> date | None:
+    """A DA attribute, None where it is absent or no date."""
+    match = _DATE.fullmatch(text_of(header, keyword))
+    if match is None:
+        return None
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        return None
+
+
+def _age_years(birth: date | None, study: date | None, stated: str) -> int | None:
+    """Completed years at the study date; where a date is missing, what PatientAge states."""
+    if birth is not None and study is not None and birth <= study:
+        return study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day))
+    match = _AGE.fullmatch(stated)
+    if match is None:
+        return None
+    days = {"D": 1.0, "W": 7.0, "M": _DAYS_PER_YEAR / 12, "Y": _DAYS_PER_YEAR}[match[2]]
+    return int(int(match[1]) * days / _DAYS_PER_YEAR + 1e-6)
+
+
+def identity_of(header: Dataset) -> StudyIdentity:
+    """Who and what was scanned. What the header lacks stays empty."""
+    birth, study = date_of(header, "PatientBirthDate"), date_of(header, "StudyDate")
+    return StudyIdentity(
+        study_instance_uid=text_of(header, "StudyInstanceUID"),
+        patient_id=text_of(header, "PatientID"),
+        issuer_of_patient_id=text_of(header, "IssuerOfPatientID"),
+        accession_number=text_of(header, "AccessionNumber"),
+        study_date=study,
+        birth_date=birth,
+        age_years=_age_years(birth, study, text_of(header, "PatientAge")),
+        sex=text_of(header, "PatientSex"),
+    )

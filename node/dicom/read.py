@@ -1,0 +1,106 @@
+"""A CT series on disk -> a volume in Hounsfield units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID
+
+from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.geometry import stack_slices
+from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.report import SeriesFacts
+from segmentation.volume import CtVolume, FloatArray, Grid
+
+# Transfer syntaxes that lose information, whatever LossyImageCompression says.
+_LOSSY_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",  # JPEG baseline
+        "1.2.840.10008.1.2.4.51",  # JPEG extended
+        "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.4.203",  # HTJ2K
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSeries:
+    """A series as a volume, with what its derived objects must refer to."""
+
+    volume: CtVolume  # HU, float32; axis 0 steps along the slice normal
+    headers: tuple[Dataset, ...]  # of slice k of the volume, without pixel data
+    facts: SeriesFacts
+
+
+def read_series(series: SeriesHeaders) -> LoadedSeries:
+    """Decode the slices of `series` into one volume.
+
+    Raises
+    ------
+    SeriesUnusable
+        With a coded reason, if the slices are no regular grid or their pixels cannot be turned into HU.
+    """
+    stack = stack_slices([instance.header for instance in series.instances])
+    ordered = tuple(series.instances[place] for place in stack.order)
+    hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
+    for k, instance in enumerate(ordered):
+        hu[k] = _hounsfield(instance, (stack.grid.shape[1], stack.grid.shape[2]), len(ordered))
+    return LoadedSeries(
+        volume=CtVolume(hu=hu, grid=stack.grid),
+        headers=tuple(instance.header for instance in ordered),
+        facts=facts_of(ordered, stack.grid),
+    )
+
+
+def _hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
+    header = instance.header
+    slope, intercept = number_of(header, "RescaleSlope"), number_of(header, "RescaleIntercept")
+    if slope is None or intercept is None or slope == 0:
+        raise SeriesUnusable(Unusable.RESCALE_MISSING, "", slices=slices)
+    if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
+        raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
+    try:
+        stored = dcmread(instance.path).pixel_array
+    # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
+    # AttributeError, a codec's own type): any of them means that this slice cannot be read.
+    except Exception as error:
+        detail = f"{UID(instance.transfer_syntax_uid).name} ({type(error).__name__})"
+        raise SeriesUnusable(Unusable.UNDECODABLE, detail, slices=slices) from error
+    if stored.shape != shape:
+        raise SeriesUnusable(Unusable.UNDECODABLE, f"decoded to {stored.shape}", slices=slices)
+    hu: FloatArray = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return hu
+
+
+def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
+    """Technique of a series from its first header."""
+    first = instances[0].header
+    return SeriesFacts(
+        series_instance_uid=text_of(first, "SeriesInstanceUID"),
+        instances=len(instances),
+        kvp=number_of(first, "KVP"),
+        slice_thickness_mm=number_of(first, "SliceThickness"),
+        slice_spacing_mm=grid.spacing_mm[0],
+        pixel_spacing_mm=(grid.spacing_mm[1], grid.spacing_mm[2]),
+        kernel=text_of(first, "ConvolutionKernel"),
+        manufacturer=text_of(first, "Manufacturer"),
+        model=text_of(first, "ManufacturerModelName"),
+        device_serial=text_of(first, "DeviceSerialNumber"),
+        contrast_agent=_contrast(first),
+        lossy=any(_is_lossy(instance) for instance in instances),
+    )
+
+
+def _contrast(header: Dataset) -> str:
+    agent = text_of(header, "ContrastBolusAgent")
+    if not agent and header.get("ContrastBolusAgentSequence"):
+        agent = text_of(header.ContrastBolusAgentSequence[0], "CodeMeaning") or "coded agent"
+    return "" if agent.upper() in {"NONE", "NO", "N", "WITHOUT"} else agent
+
+
+def _is_lossy(instance: Instance) -> bool:
+    flag = text_of(instance.header, "LossyImageCompression")
+    return flag == "01" or instance.transfer_syntax_uid in _LOSSY_SYNTAXES

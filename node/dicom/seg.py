@@ -1,0 +1,200 @@
+"""The regions behind the numbers, as a DICOM Segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from highdicom.color import CIELabColor
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import Dataset, dcmread
+
+from node.dicom import codes
+from node.dicom.algorithms import segment_algorithm, segment_algorithm_type
+from node.dicom.equipment import (
+    MANUFACTURER,
+    MODEL_NAME,
+    SEGMENTATION_DESCRIPTION,
+    SEGMENTATION_SERIES,
+    apply_equipment,
+)
+from node.dicom.errors import SegmentationMismatch
+from node.dicom.identity import copy_identity, without_identity
+from node.dicom.read import LoadedSeries
+from node.dicom.uids import derived_uid, mint, to_bytes
+from node.report import EncodedObject, ObjectKind, Report
+from segmentation.vertebrae import EngineInfo, Regions, Vertebrae
+from segmentation.volume import Grid, Mask
+
+# Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
+_CENTROID_TOLERANCE_MM = 0.1
+
+
+class Part(StrEnum):
+    """What a segment shows of a vertebra."""
+
+    BODY = "vertebral body"
+    BMD = "cancellous core (BMD region)"
+    RADIOMICS = "radiomics region"
+
+
+# L*, a*, b*: apart in hue and in lightness, so that they differ on a grey-scale monitor too.
+_COLOURS: Mapping[Part, tuple[float, float, float]] = {
+    Part.BODY: (70.0, -10.0, -35.0),
+    Part.BMD: (85.0, 5.0, 75.0),
+    Part.RADIOMICS: (55.0, 60.0, -30.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One segment of the object."""
+
+    number: int  # 1-based, as in the SEG
+    level: str
+    part: Part
+    label: str
+    tracking_id: str
+    tracking_uid: str
+    mask: Mask  # shape of the series' grid
+
+
+def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Regions]) -> tuple[Segment, ...]:
+    """The segments that stand behind the report's numbers: nothing is shown that was withheld."""
+    masks: list[tuple[str, Part, Mask]] = []
+    for result in (level for level in report.levels if level.name in codes.LEVELS):
+        found = vertebrae.level(result.name)
+        region = next((r for r in regions if r.level == result.name), None)
+        if found is not None and result.volume_mm3 is not None:
+            masks.append((result.name, Part.BODY, vertebrae.bodies == found.label))
+        if region is not None and result.measured is not None:
+            masks.append((result.name, Part.BMD, region.bmd))
+            if report.features is not None and result.name == "L3":
+                masks.append((result.name, Part.RADIOMICS, region.radiomics))
+    presumed = "" if report.numbering_confirmed else " (level presumed)"
+    series_uid = report.series.series_instance_uid if report.series else ""
+    return tuple(
+        Segment(
+            number=number,
+            level=level,
+            part=part,
+            label=f"{level}{presumed} {part.value}",
+            tracking_id=f"{level} {part.value}",
+            tracking_uid=derived_uid(
+                "tracking", report.study.study_instance_uid, series_uid, level, part.name
+            ),
+            mask=mask,
+        )
+        for number, (level, part, mask) in enumerate((m for m in masks if m[2].any()), start=1)
+    )
+
+
+def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence[Segment]) -> EncodedObject:
+    """A BINARY segmentation of `segments` on the source slices, read back and compared.
+
+    Raises
+    ------
+    SegmentationMismatch
+        If the finished object, decoded, does not hold the masks it was made from.
+    """
+    engine = report.provenance.engine
+    if engine is None or not segments:
+        raise ValueError("a segmentation needs an engine and at least one segment")
+    occupied = np.flatnonzero(np.logical_or.reduce([s.mask.any(axis=(1, 2)) for s in segments]))
+    span = slice(int(occupied[0]), int(occupied[-1]) + 1)
+    dataset = Segmentation(
+        source_images=[without_identity(header) for header in series.headers[span]],
+        pixel_array=np.stack([s.mask[span] for s in segments], axis=-1).view(np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(segment, engine) for segment in segments],
+        series_instance_uid=derived_uid("placeholder"),
+        series_number=SEGMENTATION_SERIES,
+        sop_instance_uid=derived_uid("placeholder"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=report.provenance.version,
+        device_serial_number="",
+        content_label="LUMBAR_QCT",
+        content_description="Research use only",
+        omit_empty_frames=True,
+    )
+    copy_identity(series.headers[0], dataset)
+    apply_equipment(dataset, report, series_number=SEGMENTATION_SERIES, description=SEGMENTATION_DESCRIPTION)
+    mint([dataset], report.issued_at)
+    content = to_bytes(dataset)
+    require_same_voxels(content, series.volume.grid, segments)
+    return EncodedObject(
+        kind=ObjectKind.SEGMENTATION,
+        file_name="segmentation.dcm",
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        content=content,
+    )
+
+
+def _describe(segment: Segment, engine: EngineInfo) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=segment.number,
+        segment_label=segment.label,
+        segmented_property_category=codes.TISSUE,
+        segmented_property_type=codes.BONE,
+        algorithm_type=segment_algorithm_type(engine),
+        algorithm_identification=segment_algorithm(engine),
+        tracking_uid=segment.tracking_uid,
+        tracking_id=segment.tracking_id,
+        anatomic_regions=[codes.LEVELS[segment.level]],
+        display_color=CIELabColor(*_COLOURS[segment.part]),
+    )
+
+
+def require_same_voxels(content: bytes, grid: Grid, segments: Sequence[Segment]) -> None:
+    """Decode a SEG and compare each segment's voxel count and centroid with its mask.
+
+    Raises
+    ------
+    SegmentationMismatch
+        If they differ: a mirrored, shifted or incomplete mask must not leave the node.
+    """
+    decoded = read_segments(content)
+    for segment in segments:
+        points = decoded.get(segment.number, np.empty((0, 3)))
+        expected = grid.to_patient(np.argwhere(segment.mask))
+        if len(points) != len(expected):
+            raise SegmentationMismatch(f"{segment.label}: {len(points)} voxels for {len(expected)}")
+        shift = float(np.linalg.norm(points.mean(axis=0) - expected.mean(axis=0)))
+        if shift > _CENTROID_TOLERANCE_MM:
+            raise SegmentationMismatch(f"{segment.label}: centroid shifted by {shift:.3f} mm")
+
+
+def read_segments(content: bytes) -> Mapping[int, npt.NDArray[np.float64]]:
+    """Patient coordinates (LPS, mm; shape (n, 3)) of every voxel of each segment, by segment number."""
+    dataset = dcmread(BytesIO(content))
+    frames = np.atleast_3d(dataset.pixel_array)
+    if dataset.NumberOfFrames == 1:
+        frames = dataset.pixel_array[np.newaxis]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    spacing = [float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing]
+    orientation = np.asarray(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float)
+    found: dict[int, list[npt.NDArray[np.float64]]] = {}
+    for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        found.setdefault(number, []).append(_points(frame, group, spacing, orientation))
+    return {number: np.concatenate(points) for number, points in found.items()}
+
+
+def _points(
+    frame: npt.NDArray[np.uint8], group: Dataset, spacing: list[float], orientation: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    corner = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+    rows, columns = np.nonzero(frame)
+    points: npt.NDArray[np.float64] = (
+        corner
+        + np.outer(columns * spacing[1], orientation[:3])
+        + np.outer(rows * spacing[0], orientation[3:])
+    )
+    return points

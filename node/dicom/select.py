@@ -1,0 +1,168 @@
+"""Which series to measure, why the others are not, and whose studies these are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage
+
+from node.dicom.equipment import MANUFACTURER
+from node.dicom.geometry import normal_of
+from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.report import RejectedSeries
+
+# Limits for a series that can show a whole lumbar body; project choices (R in the fact sheet), not published.
+_MIN_SLICES = 4
+_MIN_COVERAGE_MM = 30.0
+_AXIAL_COSINE = 0.85  # normal within about 30 degrees of the body axis
+_COVERAGE_STEP_MM = 50.0  # coverage counts in steps: a few millimetres more do not outweigh thinner slices
+
+# Kernel names are the vendors' own; these patterns only rank series, they refuse none (R).
+_SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|SHARP|DETAIL|^YA|^YB|^L$|^FC[35]\d|^FC8\d", re.IGNORECASE)
+_SOFT_KERNEL = re.compile(r"STANDARD|SOFT|^B$|^A$|^C$|^FC0\d|^FC1\d", re.IGNORECASE)
+_SIEMENS_KERNEL = re.compile(r"^[BHDQ][a-z]{0,2}(\d{2})", re.IGNORECASE)
+_SIEMENS_SHARP_FROM = 50
+
+_QCT_WORDS = re.compile(r"\bQCT\b|\bBMD\b|bone (mineral )?densit|osteoporos", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The series to measure, if any, and the others."""
+
+    chosen: SeriesHeaders | None
+    rejected: tuple[RejectedSeries, ...]
+    too_few: int | None  # slices of the longest series that lacks nothing but slices, where none is chosen
+
+
+def made_here(dataset: Dataset) -> bool:
+    """Whether this node (any version of it) made the object: it names itself as contributing equipment."""
+    items = dataset.get("ContributingEquipmentSequence") or ()
+    return any(text_of(item, "Manufacturer") == MANUFACTURER for item in items)
+
+
+def is_qct_candidate(
+    instances: Iterable[Instance], procedure_codes: Collection[str], *, trust_descriptions: bool = False
+) -> bool:
+    """Whether the study is declared as QCT by its procedure codes.
+
+    Parameters
+    ----------
+    procedure_codes : "CODE^SCHEME", as in the settings.
+    trust_descriptions : also take words such as "QCT" in descriptions. They are typed by hand and often
+        wrong, so a site must ask for it.
+    """
+    wanted = frozenset(procedure_codes)
+    for instance in instances:
+        if wanted & frozenset(_procedure_codes(instance.header)):
+            return True
+        if trust_descriptions and any(
+            _QCT_WORDS.search(text_of(instance.header, keyword))
+            for keyword in ("StudyDescription", "RequestedProcedureDescription", "ProtocolName")
+        ):
+            return True
+    return False
+
+
+def _procedure_codes(header: Dataset) -> Iterable[str]:
+    holders = [header, *(header.get("RequestAttributesSequence") or ())]
+    for holder in holders:
+        for keyword in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
+            for code in holder.get(keyword) or ():
+                yield f"{text_of(code, 'CodeValue')}^{text_of(code, 'CodingSchemeDesignator')}"
+
+
+def select_series(series: Sequence[SeriesHeaders]) -> Selection:
+    """Choose among the CT series of one study.
+
+    Soft kernels come first, then more coverage of the body, then thinner slices, then more of them.
+    """
+    rejected = []
+    suitable = []
+    short = []
+    for candidate in series:
+        count = len(candidate.instances)
+        if reason := _unsuitable(candidate):
+            rejected.append(_rejection(candidate, reason))
+        elif count < _MIN_SLICES:
+            rejected.append(_rejection(candidate, f"only {count} slice(s)"))
+            short.append(count)
+        elif (covered := coverage_mm(candidate)) < _MIN_COVERAGE_MM:
+            rejected.append(_rejection(candidate, f"covers only {covered:.0f} mm"))
+        else:
+            suitable.append(candidate)
+    suitable.sort(key=_preference)
+    if suitable:
+        best = suitable[0]
+        rejected += [_rejection(other, _why_less(best, other)) for other in suitable[1:]]
+        return Selection(chosen=best, rejected=tuple(rejected), too_few=None)
+    return Selection(chosen=None, rejected=tuple(rejected), too_few=max(short, default=None))
+
+
+def _rejection(series: SeriesHeaders, reason: str) -> RejectedSeries:
+    return RejectedSeries(series_instance_uid=series.series_instance_uid, reason=reason)
+
+
+def _unsuitable(series: SeriesHeaders) -> str | None:
+    """Why this series must not be measured at all, None if it may be."""
+    header = series.first
+    kinds = text_of(header, "ImageType").upper().split()
+    orientation = header.get("ImageOrientationPatient")
+    problems = {
+        "enhanced (multi-frame) CT cannot be read": any(
+            i.sop_class_uid != CTImageStorage for i in series.instances
+        ),
+        "made by this node": made_here(header),
+        "not an original acquisition (ImageType)": kinds[:2] != ["ORIGINAL", "PRIMARY"],
+        "localizer": "LOCALIZER" in kinds,
+        "no orientation": orientation is None or len(orientation) != 6,
+    }
+    reason = next((text for text, applies in problems.items() if applies), None)
+    if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < _AXIAL_COSINE:
+        reason = "not axial"
+    return reason
+
+
+def coverage_mm(series: SeriesHeaders) -> float:
+    """Extent along the slice normal, from the first slice centre to the last."""
+    normal = normal_of(np.asarray(series.first.ImageOrientationPatient, dtype=float))
+    depths = [
+        float(np.asarray(i.header.ImagePositionPatient, dtype=float) @ normal)
+        for i in series.instances
+        if i.header.get("ImagePositionPatient") is not None
+    ]
+    return max(depths) - min(depths) if depths else 0.0
+
+
+def kernel_rank(kernel: str) -> int:
+    """0 soft or standard, 1 unknown, 2 sharp."""
+    if _SHARP_KERNEL.search(kernel):
+        return 2
+    if _SOFT_KERNEL.search(kernel):
+        return 0
+    siemens = _SIEMENS_KERNEL.match(kernel)
+    if siemens is None:
+        return 1
+    return 2 if int(siemens[1]) >= _SIEMENS_SHARP_FROM else 0
+
+
+def _preference(series: SeriesHeaders) -> tuple[int, int, float, int, str]:
+    thickness = number_of(series.first, "SliceThickness")
+    return (
+        kernel_rank(text_of(series.first, "ConvolutionKernel")),
+        -int(coverage_mm(series) // _COVERAGE_STEP_MM),
+        float("inf") if thickness is None else thickness,
+        -len(series.instances),
+        series.series_instance_uid,
+    )
+
+
+def _why_less(best: SeriesHeaders, other: SeriesHeaders) -> str:
+    chosen, rest = _preference(best), _preference(other)
+    reasons = ("sharper kernel", "covers less", "thicker slices", "fewer slices", "same technique")
+    place = next(i for i in range(len(reasons)) if chosen[i] != rest[i])
+    return f"{reasons[place]} than the chosen series" if place < 4 else "same technique as the chosen series"

@@ -1,0 +1,220 @@
+"""The report as a TID 1500 Comprehensive 3D Structured Report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from io import BytesIO
+
+from highdicom.sr import (
+    CodeContentItem,
+    Comprehensive3DSR,
+    ContainerContentItem,
+    ContentItem,
+    ContentSequence,
+    DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
+    MeasurementReport,
+    ObservationContext,
+    ObserverContext,
+    RelationshipTypeValues,
+    UIDRefContentItem,
+)
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes as standard
+from pydicom.uid import Comprehensive3DSRStorage
+
+from node.dicom import codes
+from node.dicom.equipment import (
+    MANUFACTURER,
+    MODEL_NAME,
+    REPORT_DESCRIPTION,
+    REPORT_SERIES,
+    apply_equipment,
+    device_uid,
+)
+from node.dicom.headers import number_of, text_of
+from node.dicom.identity import copy_identity, without_identity
+from node.dicom.seg import Segment
+from node.dicom.sr_groups import finding_items, patient_groups, region_groups
+from node.dicom.sr_items import CONTAINS, evaluation, number_item, text_item
+from node.dicom.uids import derived_uid, mint, series_uid_of, to_bytes
+from node.report import EncodedObject, ObjectKind, Outcome, Report
+
+ACQUISITION = RelationshipTypeValues.HAS_ACQ_CONTEXT
+
+
+def encode_sr(
+    report: Report,
+    headers: Sequence[Dataset],
+    *,
+    seg: EncodedObject | None = None,
+    segments: Sequence[Segment] = (),
+) -> EncodedObject:
+    """The structured report.
+
+    Parameters
+    ----------
+    headers : of the images that the report rests on (or, in a refusal, that it refuses); at least one.
+    seg : the finished segmentation, so that the report names its final UID; None where nothing was measured.
+    segments : what `seg` holds.
+    """
+    evidence = [without_identity(header) for header in headers]
+    if seg is not None:
+        evidence.append(_reference_to(seg))
+    dataset = Comprehensive3DSR(
+        evidence=evidence,
+        content=_document(report, headers, seg, segments),
+        series_instance_uid=derived_uid("placeholder"),
+        series_number=REPORT_SERIES,
+        sop_instance_uid=derived_uid("placeholder"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        coding_schemes=[codes.private_scheme()],
+    )
+    _fill_evidence(dataset, evidence)
+    if report.predecessor_uid is not None:
+        dataset.PredecessorDocumentsSequence = [_predecessor(report, report.predecessor_uid)]
+    copy_identity(headers[0], dataset)
+    apply_equipment(dataset, report, series_number=REPORT_SERIES, description=REPORT_DESCRIPTION)
+    mint([dataset], report.issued_at)
+    return EncodedObject(
+        kind=ObjectKind.STRUCTURED_REPORT,
+        file_name="report.dcm",
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        content=to_bytes(dataset),
+    )
+
+
+def _document(
+    report: Report, headers: Sequence[Dataset], seg: EncodedObject | None, segments: Sequence[Segment]
+) -> ContentItem:
+    groups = [
+        *(region_groups(report, seg, segments) if seg is not None else ()),
+        *patient_groups(report),
+    ]
+    observer = ObserverContext(
+        observer_type=standard.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=device_uid(report.provenance),
+            name=MODEL_NAME,
+            manufacturer_name=MANUFACTURER,
+            model_name=MODEL_NAME,
+            serial_number=report.provenance.configuration_sha256[:16],
+        ),
+    )
+    root = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.PROCEDURE,
+        imaging_measurements=groups,
+        title=codes.TITLE,
+    )[0]
+    measured_at = len(root.ContentSequence) - 1
+    root.ContentSequence.insert(measured_at, _image_library(headers))
+    root.ContentSequence.append(_evaluations(report))
+    return root
+
+
+def _evaluations(report: Report) -> ContainerContentItem:
+    """TID 1500's qualitative evaluations: intended use, findings, what is amended."""
+    container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=CONTAINS)
+    items = [
+        evaluation(codes.INTENDED_USE, codes.RESEARCH_USE_ONLY)[0],
+        text_item(codes.COMMENT, _use(report)),
+    ]
+    items += finding_items(report)
+    if report.amendment_reason:
+        items.append(text_item(codes.AMENDMENT_REASON, report.amendment_reason))
+    container.ContentSequence = ContentSequence(items)
+    return container
+
+
+def _use(report: Report) -> str:
+    statement = "Research use only. Preliminary, unverified result of software; not for diagnosis."
+    if report.outcome is Outcome.REFUSED:
+        return f"{statement} REFUSED: this study was not measured; the findings say why."
+    return statement
+
+
+def _image_library(headers: Sequence[Dataset]) -> ContainerContentItem:
+    """TID 1600: what all slices share stands once at the group, each slice is named below it."""
+    first = headers[0]
+    shared: list[ContentItem] = [
+        CodeContentItem(
+            name=standard.DCM.Modality, value=standard.cid29.ComputedTomography, relationship_type=ACQUISITION
+        )
+    ]
+    if frame := text_of(first, "FrameOfReferenceUID"):
+        shared.append(
+            UIDRefContentItem(
+                name=standard.DCM.FrameOfReferenceUID, value=frame, relationship_type=ACQUISITION
+            )
+        )
+    for name, keyword, unit in (
+        (standard.DCM.PixelDataRows, "Rows", codes.PIXELS),
+        (standard.DCM.PixelDataColumns, "Columns", codes.PIXELS),
+        (codes.SLICE_THICKNESS, "SliceThickness", codes.MM),
+    ):
+        if (value := number_of(first, keyword)) is not None:
+            shared.append(number_item(name, value, unit, ACQUISITION))
+    images = [
+        ImageContentItem(
+            name=codes.SOURCE,
+            referenced_sop_class_uid=header.SOPClassUID,
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            relationship_type=CONTAINS,
+        )
+        for header in headers
+    ]
+    group = ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
+    group.ContentSequence = ContentSequence([*shared, *images])
+    library = ContainerContentItem(
+        name=standard.DCM.ImageLibrary, relationship_type=CONTAINS, template_id="1600"
+    )
+    library.ContentSequence = ContentSequence([group])
+    return library
+
+
+def _reference_to(seg: EncodedObject) -> Dataset:
+    """What the evidence says of the finished SEG: its real UIDs."""
+    header = dcmread(BytesIO(seg.content), specific_tags=["SeriesInstanceUID", "StudyInstanceUID"])
+    reference = without_identity(header)
+    reference.SOPClassUID = seg.sop_class_uid
+    reference.SOPInstanceUID = seg.sop_instance_uid
+    return reference
+
+
+def _fill_evidence(dataset: Dataset, evidence: Sequence[Dataset]) -> None:
+    """Every object the report rests on, by series, in the order given."""
+    series: dict[str, list[Dataset]] = defaultdict(list)
+    for source in evidence:
+        item = Dataset()
+        item.ReferencedSOPClassUID = source.SOPClassUID
+        item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        series[str(source.SeriesInstanceUID)].append(item)
+    study = Dataset()
+    study.StudyInstanceUID = evidence[0].StudyInstanceUID
+    study.ReferencedSeriesSequence = []
+    for uid, items in series.items():
+        entry = Dataset()
+        entry.SeriesInstanceUID = uid
+        entry.ReferencedSOPSequence = items
+        study.ReferencedSeriesSequence.append(entry)
+    dataset.CurrentRequestedProcedureEvidenceSequence = [study]
+
+
+def _predecessor(report: Report, uid: str) -> Dataset:
+    instance = Dataset()
+    instance.ReferencedSOPClassUID = Comprehensive3DSRStorage
+    instance.ReferencedSOPInstanceUID = uid
+    series = Dataset()
+    series.SeriesInstanceUID = series_uid_of([uid])
+    series.ReferencedSOPSequence = [instance]
+    study = Dataset()
+    study.StudyInstanceUID = report.study.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study

@@ -1,0 +1,319 @@
+"""The measurement groups of the report: TID 1411 for regions, TID 1501 for the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ContentItem,
+    FindingSite,
+    Measurement,
+    MeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    SourceSeriesForSegmentation,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.sr.coding import Code
+
+from config.findings import Severity
+from node.dicom import codes
+from node.dicom.algorithms import engine_identification, model_identification, node_identification
+from node.dicom.seg import Part, Segment
+from node.dicom.sr_items import PROPERTY, coded_property, comment, evaluation, measurement, modifier, number_item, plain, text_item
+from node.dicom.uids import derived_uid
+from node.report import EncodedObject, Outcome, Report
+from scoring.bmd import ReferenceScore
+
+Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+
+
+def region_groups(report: Report, seg: EncodedObject, segments: Sequence[Segment]) -> Iterable[Group]:
+    """TID 1411: one group for each segment, with what was measured in it."""
+    for segment in segments:
+        measurements = _segment_measurements(report, segment)
+        if not measurements:
+            continue
+        engine = report.provenance.engine
+        algorithm = node_identification(report.provenance)
+        if segment.part is Part.BODY and engine is not None:
+            algorithm = engine_identification(engine)
+        yield VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
+            referenced_segment=ReferencedSegment(
+                sop_class_uid=seg.sop_class_uid,
+                sop_instance_uid=seg.sop_instance_uid,
+                segment_number=segment.number,
+                source_series=SourceSeriesForSegmentation(
+                    report.series.series_instance_uid if report.series else ""
+                ),
+            ),
+            finding_type=codes.BONE,
+            finding_sites=[FindingSite(anatomic_location=codes.LEVELS[segment.level])],
+            algorithm_id=algorithm,
+            measurements=measurements,
+        )
+
+
+def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]:
+    level = report.level(segment.level)
+    if level is None:
+        return []
+    if segment.part is Part.BODY:
+        return [] if level.volume_mm3 is None else [measurement(codes.VOLUME, level.volume_mm3, codes.MM3)]
+    if segment.part is Part.RADIOMICS:
+        return [
+            measurement(
+                codes.feature_code(name),
+                value,
+                codes.UNITY,
+                details=[modifier(codes.FILTERED_IMAGE, codes.filter_code(name)), comment(name)],
+            )
+            for name, value in (report.features or {}).items()
+        ]
+    measured = level.measured
+    if measured is None:
+        return []
+    items = [
+        measurement(codes.ATTENUATION, measured.hu_mean, codes.HOUNSFIELD, derivation=codes.MEAN),
+        measurement(codes.ATTENUATION, measured.hu_sd, codes.HOUNSFIELD, derivation=codes.STANDARD_DEVIATION),
+    ]
+    if measured.bmd_mg_cm3 is not None and report.calibration is not None:
+        items.append(
+            measurement(
+                codes.BMD[report.calibration.equivalent],
+                measured.bmd_mg_cm3,
+                codes.MG_PER_CM3,
+                uncertainty=measured.bmd_uncertainty_mg_cm3,
+                details=[comment("uncertainty is standard (k = 1) and excludes marrow-fat error")],
+            )
+        )
+    return items
+
+
+def patient_groups(report: Report) -> Iterable[Group]:
+    """TID 1501: what concerns the patient and the study as a whole."""
+    reported = report.outcome is Outcome.REPORTED
+    yield _group(
+        report,
+        "quality",
+        evaluations=_quality_evaluations(report),
+        algorithm=node_identification(report.provenance),
+    )
+    measurements = [*_technique(report), *(_calibration(report) if reported else ())]
+    if measurements:
+        texts = _technique_texts(report, with_calibration=reported)
+        yield _group(report, "calibration and technique", measurements=measurements, extra=texts)
+    if not reported:
+        return
+    scores, categories = list(_scores(report)), list(_categories(report))
+    if scores or categories:
+        yield _group(
+            report,
+            "density scores and categories",
+            measurements=scores,
+            evaluations=categories,
+            site=codes.LUMBAR_SPINE,
+        )
+    model, classes = list(_model_measurements(report)), list(_model_evaluations(report))
+    if model:
+        yield _group(
+            report,
+            "rad-score and nomogram",
+            measurements=model,
+            evaluations=classes,
+            algorithm=model_identification(report.provenance),
+            extra=_model_texts(report),
+        )
+    if laboratory := list(_laboratory(report)):
+        yield _group(report, "laboratory values and age", measurements=laboratory)
+
+
+def _group(
+    report: Report,
+    name: str,
+    *,
+    measurements: Sequence[Measurement] = (),
+    evaluations: Sequence[QualitativeEvaluation] = (),
+    algorithm: AlgorithmIdentification | None = None,
+    site: Code | None = None,
+    extra: Sequence[ContentItem] = (),
+) -> MeasurementsAndQualitativeEvaluations:
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=derived_uid("tracking", report.study.study_instance_uid, name), identifier=name
+        ),
+        algorithm_id=algorithm,
+        finding_sites=[FindingSite(anatomic_location=site)] if site else None,
+        measurements=list(measurements),
+        qualitative_evaluations=list(evaluations),
+    )
+    group[0].ContentSequence.extend(extra)
+    return group
+
+
+def _quality_evaluations(report: Report) -> list[QualitativeEvaluation]:
+    worst = {finding.severity for finding in report.findings}
+    if report.outcome is Outcome.REFUSED:
+        verdict = codes.QUALITY_UNUSABLE
+    else:
+        verdict = codes.QUALITY_NOT_MET if Severity.CAUTION in worst else codes.QUALITY_MET
+    return [evaluation(codes.QUALITY, verdict)]
+
+
+def _technique(report: Report) -> Iterable[Measurement]:
+    facts = report.series
+    if facts is None:
+        return
+    if facts.kvp is not None:
+        yield measurement(codes.KVP, facts.kvp, codes.KILOVOLT)
+    if facts.slice_thickness_mm is not None:
+        yield measurement(codes.SLICE_THICKNESS, facts.slice_thickness_mm, codes.MM)
+    yield measurement(codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM)
+
+
+def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentItem]:
+    texts: list[ContentItem] = []
+    if report.series is not None and report.series.kernel:
+        texts.append(text_item(codes.KERNEL, report.series.kernel))
+    if with_calibration and report.calibration is not None:
+        texts.append(text_item(codes.CALIBRATION_OBJECT, report.calibration.phantom))
+        texts.append(text_item(codes.CALIBRATION_METHOD, report.calibration.method))
+    return texts
+
+
+def _calibration(report: Report) -> Iterable[Measurement]:
+    calibration = report.calibration
+    if calibration is None:
+        return
+    yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
+    yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
+    if calibration.r2 is not None:
+        yield measurement(codes.R_SQUARED, calibration.r2, codes.UNITY)
+    if calibration.max_residual_hu is not None:
+        yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
+    for rod in calibration.rods:
+        named = [comment(f"rod {rod.name}")]
+        yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=named)
+        for value, derivation in ((rod.hu_mean, codes.MEAN), (rod.hu_sd, codes.STANDARD_DEVIATION)):
+            yield measurement(
+                codes.ROD_ATTENUATION,
+                value,
+                codes.HOUNSFIELD,
+                derivation=derivation,
+                details=[comment(f"rod {rod.name}")],
+            )
+
+
+def _scores(report: Report) -> Iterable[Measurement]:
+    for code, score in ((codes.T_SCORE, report.t_score), (codes.Z_SCORE, report.z_score)):
+        if score is not None:
+            yield measurement(code, score.value, codes.UNITY, details=_population(report, score))
+    if report.density is not None:
+        density = report.density
+        yield measurement(
+            codes.DENSITY_MEAN[density.equivalent],
+            density.mean_mg_cm3,
+            codes.MG_PER_CM3,
+            details=[comment(f"mean of {density.levels[0]} and {density.levels[1]}")],
+        )
+
+
+def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
+    """TID 311: the reference population that a score stands on."""
+    reference = report.reference
+    items: list[ContentItem] = [
+        number_item(name, value, codes.MG_PER_CM3, PROPERTY)
+        for name, value in (
+            (codes.POPULATION_MEAN, score.mean_mg_cm3),
+            (codes.POPULATION_SD, score.sd_mg_cm3),
+        )
+    ]
+    if reference is not None:
+        mark = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE: " if reference.demonstration else ""
+        items.append(text_item(codes.POPULATION, f"{mark}{reference.name}: {reference.population}", PROPERTY))
+        items.append(text_item(codes.AUTHORITY, reference.authority or reference.source, PROPERTY))
+    items.append(comment(f"mean BMD of {', '.join(score.levels)}: {score.bmd_mg_cm3:.1f} mg/cm3"))
+    return items
+
+
+def _categories(report: Report) -> Iterable[QualitativeEvaluation]:
+    if report.density is not None:
+        levels = f"mean of {report.density.levels[0]} and {report.density.levels[1]}"
+        yield evaluation(
+            codes.DENSITY_CATEGORY,
+            codes.DENSITY_CATEGORIES[report.density.category],
+            details=[comment(f"QCT density category = {report.density.category.value}; {levels}")],
+        )
+    if report.study_class is not None:
+        yield evaluation(codes.STUDY_CLASS, codes.STUDY_CLASSES[report.study_class])
+
+
+def _model_measurements(report: Report) -> Iterable[Measurement]:
+    if report.rad_score is not None:
+        yield measurement(codes.RAD_SCORE, report.rad_score.value, codes.UNITY)
+    if report.nomogram is None:
+        return
+    for entry in report.nomogram.inputs:
+        concept = codes.INPUTS.get(entry.name) or codes.private(codes.short_code(entry.name), entry.name)
+        details = [
+            modifier(codes.NOMOGRAM_PREDICTOR, concept),
+            comment(f"{entry.name}: {entry.value:g} {entry.unit}"),
+        ]
+        yield measurement(codes.POINTS, entry.points, codes.UNITY, details=details)
+    yield measurement(codes.TOTAL_POINTS, report.nomogram.total_points, codes.UNITY)
+    yield measurement(
+        codes.PROBABILITY,
+        report.nomogram.probability,
+        codes.UNITY,
+        details=[comment(f"positive class: {report.nomogram.positive_class}")],
+    )
+
+
+def _model_evaluations(report: Report) -> Iterable[QualitativeEvaluation]:
+    if report.nomogram is not None:
+        name = report.nomogram.positive_class
+        known = codes.POSITIVE_CLASSES.get(name)
+        yield evaluation(
+            codes.POSITIVE_CLASS, known or codes.private(codes.short_code(name), plain(name)[:64])
+        )
+
+
+def _model_texts(report: Report) -> list[ContentItem]:
+    demonstration = (report.rad_score and report.rad_score.demonstration) or (
+        report.nomogram and report.nomogram.demonstration
+    )
+    return [text_item(codes.COMMENT, "DEMONSTRATION MODEL - NOT FOR CLINICAL USE")] if demonstration else []
+
+
+def _laboratory(report: Report) -> Iterable[Measurement]:
+    laboratory = report.laboratory
+    if report.study.age_years is not None:
+        yield measurement(codes.AGE, report.study.age_years, codes.YEAR)
+    for code, value, unit, taken_on in (
+        (codes.ALP, laboratory.alp_u_l, codes.UNIT_PER_L, laboratory.alp_taken_on),
+        (
+            codes.HOMOCYSTEINE,
+            laboratory.homocysteine_umol_l,
+            codes.UMOL_PER_L,
+            laboratory.homocysteine_taken_on,
+        ),
+    ):
+        if value is not None:
+            taken = f", taken on {taken_on.isoformat()}" if taken_on else ""
+            origin = comment(f"from {laboratory.source or 'unnamed source'}{taken}")
+            yield measurement(code, value, unit, details=[origin])
+
+
+def finding_items(report: Report) -> Iterable[ContentItem]:
+    """Each finding as a code, the level it concerns, its severity, and its words."""
+    for finding in report.findings:
+        details: list[ContentItem] = []
+        if finding.level is not None and finding.level in codes.LEVELS:
+            details.append(modifier(codes.FINDING_SITE, codes.LEVELS[finding.level]))
+        details.append(coded_property(codes.SEVERITY, codes.SEVERITIES[finding.severity]))
+        details.append(comment(finding.text))
+        yield evaluation(codes.FINDING, codes.finding_code(finding.code), details=details)[0]
