@@ -1,11 +1,17 @@
-"""BMD of a level, T-score, Z-score and density categories."""
+"""BMD of a level; the types of T-score, Z-score and density categories (see `scoring.assessment`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import sqrt
 
-from scoring.calibration import Mineral
+import numpy as np
+
+from scoring.calibration import Calibration, Mineral, density_uncertainty
+from scoring.errors import RegionEmpty
+from segmentation.errors import GridMismatch
+from segmentation.volume import CtVolume, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +89,49 @@ class DensityVerdict:
     levels: tuple[str, str]
     mean_mg_cm3: float
     equivalent: Mineral
+
+
+def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None, *, level: str) -> BmdResult:
+    """Mean HU and, with a calibration, mean BMD of one vertebra's cancellous region.
+
+    Parameters
+    ----------
+    volume : HU, float32, shape (z, y, x).
+    region : bool, on the volume's grid.
+    level : the vertebra, "L3".
+
+    Returns
+    -------
+    BmdResult
+        Its uncertainty is the standard uncertainty (k = 1) of the mean, from the noise of region and rods.
+        It takes voxels for independent, which CT noise is not, and leaves marrow fat out.
+
+    Raises
+    ------
+    GridMismatch
+        If region and volume differ in shape.
+    RegionEmpty
+        If the region holds no voxel.
+
+    Source: Xie et al. 2022, Methods, calculation formula of Db.
+    """
+    if region.shape != volume.hu.shape:
+        raise GridMismatch("shape", volume.hu.shape, region.shape)
+    values = volume.hu[region].astype(np.float64)
+    if not values.size:
+        raise RegionEmpty(level)
+    hu_mean = float(values.mean())
+    hu_sd = float(values.std(ddof=1)) if values.size > 1 else 0.0
+    bmd, uncertainty = None, None
+    if calibration is not None:
+        bmd = calibration.bmd(hu_mean)
+        uncertainty = density_uncertainty(calibration, hu_mean, hu_sd / sqrt(values.size))
+    return BmdResult(
+        level=level,
+        hu_mean=hu_mean,
+        hu_sd=hu_sd,
+        voxels=int(values.size),
+        roi_volume_mm3=values.size * volume.grid.voxel_volume_mm3,
+        bmd_mg_cm3=bmd,
+        bmd_uncertainty_mg_cm3=uncertainty,
+    )

@@ -35,3 +35,29 @@ class FeaturesImpossible(ScoringError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class RegionEmpty(ScoringError):
+    """A region without a voxel: it has no mean.
+
+    Attributes
+    ----------
+    level : the vertebra whose region it is.
+    """
+
+    def __init__(self, level: str) -> None:
+        super().__init__(f"the region of {level} holds no voxel")
+        self.level = level
+
+
+class LaboratoryMissing(ScoringError):
+    """A nomogram cannot be read without one of its inputs: none is ever filled in.
+
+    Attributes
+    ----------
+    names : the inputs that are missing, as the model card names them.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(f"nomogram inputs missing: {', '.join(names)}")
+        self.names = names

@@ -1,0 +1,203 @@
+"""T-score, Z-score and the two rules built on density: to whom they apply, and what they say.
+
+Every rule works on unrounded values. Whatever does not apply is None, and an observation says why.
+
+Sources: T-score and classes, Xie et al. 2022; density rule, ACR/ISCD criteria as given in PMC7495321 Table 2
+(its K2HPO4 basis is recalled, to be confirmed); ages, ISCD official positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scoring.bmd import (
+    AgeBin,
+    BmdResult,
+    DensityCategory,
+    DensityVerdict,
+    Reference,
+    ReferenceScore,
+    StudyClass,
+)
+from scoring.calibration import Mineral
+from segmentation.observation import Observation
+
+ADULT_FROM_YEARS = 20  # below: no score
+T_FROM_YEARS = 50  # below: the Z-score counts (ISCD)
+T_OSTEOPENIA_BELOW = -1.0
+T_OSTEOPOROSIS_FROM = -2.5
+DENSITY_NORMAL_ABOVE = 120.0  # mg/cm3 K2HPO4
+DENSITY_OSTEOPOROSIS_BELOW = 80.0
+# Pairs for the density rule in order of preference: L1 and L2 (ISCD), else the pair nearest L3.
+DENSITY_PAIRS = (("L1", "L2"), ("L2", "L3"), ("L3", "L4"), ("L4", "L5"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What the measured densities say about this patient."""
+
+    t_score: ReferenceScore | None
+    z_score: ReferenceScore | None
+    study_class: StudyClass | None
+    density: DensityVerdict | None
+    observations: tuple[Observation, ...]
+
+
+def assess(
+    levels: Mapping[str, BmdResult],
+    *,
+    equivalent: Mineral | None,
+    reference: Reference | None,
+    age_years: int | None,
+    sex: str,
+    kvp: float | None,
+) -> Assessment:
+    """Scores, classes and what stands in their way.
+
+    Parameters
+    ----------
+    levels : the measured lumbar levels by name. A level that a finding withholds must not be among them.
+    equivalent : what the calibration measures in; None without one, and then nothing is said here.
+    sex : DICOM's "M" or "F"; anything else counts as not stated.
+    kvp : tube voltage of the series.
+    """
+    densities = {name: result.bmd_mg_cm3 for name, result in levels.items() if result.bmd_mg_cm3 is not None}
+    if equivalent is None or not densities:
+        return Assessment(t_score=None, z_score=None, study_class=None, density=None, observations=())
+    notes = [Observation(code="marrow_fat")]
+    barred = patient_observations(age_years=age_years, sex=sex)
+    notes += barred
+    codes = {note.code for note in barred}
+    scored = not codes & {"age_unknown", "age_under_20", "sex_unknown"}
+    elderly = scored and "age_under_50" not in codes
+    misfit = reference_observations(reference, equivalent=equivalent, sex=sex, kvp=kvp, densities=densities)
+    notes += misfit if scored else []
+    t, z = None, None
+    if scored and not misfit and reference is not None and age_years is not None:
+        z, missing = z_score(densities, reference, age_years)
+        notes += missing
+        t = t_score(densities, reference) if elderly else None
+        if reference.demonstration and (t is not None or z is not None):
+            notes.append(Observation(code="demonstration_reference", values={"reference": reference.name}))
+    if t is not None:
+        notes.append(Observation(code="not_dxa"))
+    density = None
+    if elderly:
+        density, withheld = density_verdict(densities, equivalent)
+        notes += withheld
+    return Assessment(
+        t_score=t,
+        z_score=z,
+        study_class=None if t is None else study_class(t.value),
+        density=density,
+        observations=tuple(notes),
+    )
+
+
+def patient_observations(*, age_years: int | None, sex: str) -> list[Observation]:
+    """What age and sex stand in the way of."""
+    found = []
+    if sex not in ("M", "F"):
+        found.append(Observation(code="sex_unknown"))
+    if age_years is None:
+        found.append(Observation(code="age_unknown"))
+    elif age_years < ADULT_FROM_YEARS:
+        found.append(Observation(code="age_under_20"))
+    elif age_years < T_FROM_YEARS:
+        found.append(Observation(code="age_under_50"))
+    return found
+
+
+def reference_observations(
+    reference: Reference | None,
+    *,
+    equivalent: Mineral,
+    sex: str,
+    kvp: float | None,
+    densities: Mapping[str, float],
+) -> list[Observation]:
+    """Why a reference may not be compared with this study: `no_reference`, `reference_mismatch` or nothing."""
+    if reference is None:
+        return [Observation(code="no_reference")]
+    reasons = []
+    if reference.equivalent is not equivalent:
+        reasons.append(f"it is given in {reference.equivalent}, the phantom measures {equivalent}")
+    if reference.sex not in ("any", sex):
+        reasons.append(f"it describes sex {reference.sex}")
+    if reference.kvp is not None:
+        lower, upper = reference.kvp
+        if kvp is None:
+            reasons.append("the tube voltage is not stated")
+        elif not lower <= kvp <= upper:
+            reasons.append(f"{kvp:g} kV is outside {lower:g} to {upper:g} kV")
+    unmeasured = [level for level in reference.levels if level not in densities]
+    if unmeasured:
+        reasons.append(f"it needs {', '.join(reference.levels)}; not measured: {', '.join(unmeasured)}")
+    if not reasons:
+        return []
+    values = {"reference": reference.name, "reason": "; ".join(reasons)}
+    return [Observation(code="reference_mismatch", values=values)]
+
+
+def t_score(densities: Mapping[str, float], reference: Reference) -> ReferenceScore:
+    """``T = (BMD - mean_young) / SD_young`` on the mean of the reference's levels (all must be given)."""
+    return _score(densities, reference, reference.young)
+
+
+def z_score(
+    densities: Mapping[str, float], reference: Reference, age_years: int
+) -> tuple[ReferenceScore | None, list[Observation]]:
+    """``Z = (BMD - mean_age) / SD_age``; without an age bin for this age None, and `z_reference_missing`."""
+    matched = next((ages for ages in reference.ages if ages.age_from <= age_years <= ages.age_to), None)
+    if matched is None:
+        values: dict[str, str | int | float] = {"reference": reference.name, "age": age_years}
+        return None, [Observation(code="z_reference_missing", values=values)]
+    return _score(densities, reference, matched), []
+
+
+def _score(densities: Mapping[str, float], reference: Reference, compared: AgeBin) -> ReferenceScore:
+    bmd = sum(densities[level] for level in reference.levels) / len(reference.levels)
+    return ReferenceScore(
+        value=(bmd - compared.mean_mg_cm3) / compared.sd_mg_cm3,
+        levels=reference.levels,
+        bmd_mg_cm3=bmd,
+        mean_mg_cm3=compared.mean_mg_cm3,
+        sd_mg_cm3=compared.sd_mg_cm3,
+    )
+
+
+def study_class(t: float) -> StudyClass:
+    """The paper's class of a T-score: osteoporosis from -2.5 down, normal from -1 up."""
+    if t <= T_OSTEOPOROSIS_FROM:
+        return StudyClass.OSTEOPOROSIS
+    return StudyClass.OSTEOPENIA if t < T_OSTEOPENIA_BELOW else StudyClass.NORMAL
+
+
+def density_verdict(
+    densities: Mapping[str, float], equivalent: Mineral
+) -> tuple[DensityVerdict | None, list[Observation]]:
+    """The density category on the mean of two lumbar bodies, L1 and L2 where measured.
+
+    None with `density_rule_equivalent` where the densities are not K2HPO4's, for which the rule was made, and
+    with `density_levels_missing` where no adjacent pair was measured.
+    """
+    if equivalent is not Mineral.K2HPO4:
+        return None, [Observation(code="density_rule_equivalent", values={"equivalent": equivalent.value})]
+    pair = next((p for p in DENSITY_PAIRS if p[0] in densities and p[1] in densities), None)
+    if pair is None:
+        return None, [Observation(code="density_levels_missing")]
+    mean = (densities[pair[0]] + densities[pair[1]]) / 2
+    verdict = DensityVerdict(
+        category=density_category(mean), levels=pair, mean_mg_cm3=mean, equivalent=equivalent
+    )
+    return verdict, []
+
+
+def density_category(mean_mg_cm3: float) -> DensityCategory:
+    """Category of a mean density in mg/cm3 K2HPO4: normal above 120, osteoporosis below 80."""
+    if mean_mg_cm3 > DENSITY_NORMAL_ABOVE:
+        return DensityCategory.NORMAL
+    if mean_mg_cm3 < DENSITY_OSTEOPOROSIS_BELOW:
+        return DensityCategory.OSTEOPOROSIS
+    return DensityCategory.LOW

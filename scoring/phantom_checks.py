@@ -1,0 +1,133 @@
+"""Whether a phantom's reading may carry a calibration: one check for each way in which it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import pi
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from scoring.calibration import RodReading
+from scoring.phantom_model import PhantomLimits, PhantomModel, PhantomReading, SliceReading
+from segmentation.observation import Observation
+
+Particulars = dict[str, str | int | float]
+
+
+def judge(
+    reading: PhantomReading, model: PhantomModel, *, sds_hu: Sequence[float], truncated: bool
+) -> tuple[Observation, ...]:
+    """Everything that forbids a calibration from `reading`.
+
+    Parameters
+    ----------
+    sds_hu : unevenness of each rod, as `PhantomLimits.rod_sd_hu` defines it.
+    truncated : whether a rod leaves the image.
+    """
+    return (
+        *([Observation(code="phantom_truncated")] if truncated else []),
+        *_order(reading.rods),
+        *_plausible(reading.rods, model),
+        *_water(reading.rods, model.limits),
+        *_evenness(reading.rods, sds_hu, model.limits),
+        *_areas(model, reading.areas_mm2),
+        *_tilt(reading.tilt_degrees, model.limits),
+        *_drift(slope_drift(reading.slices), model.limits),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Change of the calibration slope from the caudal to the cranial end of the phantom."""
+
+    percent: float
+    noise_percent: float  # half width of the change's 95 % interval
+
+
+def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
+    """The drift, from a straight line through the HU difference of the outermost rods; None below 3 slices.
+
+    A line, not the extremes: single slices are too noisy for a limit of a few per cent.
+    """
+    if len(slices) < 3:
+        return None
+    z = np.array([reading.z_mm for reading in slices])
+    contrast = np.array([reading.hu[-1] - reading.hu[0] for reading in slices])
+    centred = z - z.mean()
+    trend = float(centred @ contrast / (centred @ centred))
+    residual = contrast - contrast.mean() - trend * centred
+    error = float(np.sqrt(residual @ residual / (len(z) - 2) / (centred @ centred)))
+    percent = 100.0 * float(z[-1] - z[0]) / float(contrast.mean())
+    return Drift(
+        percent=-trend * percent,  # the slope is inverse to the contrast
+        noise_percent=float(student_t.ppf(0.975, len(z) - 2)) * error * abs(percent),
+    )
+
+
+def _order(rods: Sequence[RodReading]) -> list[Observation]:
+    rising = all(a.hu_mean < b.hu_mean for a, b in pairwise(rods))
+    return [] if rising else [Observation(code="rod_order")]
+
+
+def _plausible(rods: Sequence[RodReading], model: PhantomModel) -> list[Observation]:
+    found = []
+    for rod, expected in zip(rods, model.rods, strict=True):
+        lower, upper = expected.expected_hu
+        if rod.density_mg_cm3 != 0 and not lower <= rod.hu_mean <= upper:
+            values: Particulars = {
+                "rod": rod.name,
+                "hu": round(rod.hu_mean, 1),
+                "lower": lower,
+                "upper": upper,
+            }
+            found.append(Observation(code="rod_off", values=values))
+    return found
+
+
+def _water(rods: Sequence[RodReading], limits: PhantomLimits) -> list[Observation]:
+    return [
+        Observation(code="water_rod_off", values={"hu": round(rod.hu_mean, 1), "limit": limits.water_rod_hu})
+        for rod in rods
+        if rod.density_mg_cm3 == 0 and abs(rod.hu_mean) > limits.water_rod_hu
+    ]
+
+
+def _evenness(
+    rods: Sequence[RodReading], sds_hu: Sequence[float], limits: PhantomLimits
+) -> list[Observation]:
+    return [
+        Observation(
+            code="rod_uneven",
+            values={"rod": rod.name, "sd_hu": round(sd, 1), "limit": limits.rod_sd_hu},
+        )
+        for rod, sd in zip(rods, sds_hu, strict=True)
+        if sd > limits.rod_sd_hu
+    ]
+
+
+def _areas(model: PhantomModel, areas_mm2: Sequence[float]) -> list[Observation]:
+    found = []
+    for rod, area in zip(model.rods, areas_mm2, strict=True):
+        expected = pi * (rod.diameter_mm / 2) ** 2
+        if abs(area / expected - 1.0) > model.limits.area_tolerance:
+            values: Particulars = {"rod": rod.name, "area_mm2": round(area), "expected_mm2": round(expected)}
+            found.append(Observation(code="rod_area_off", values=values))
+    return found
+
+
+def _tilt(tilt_degrees: float | None, limits: PhantomLimits) -> list[Observation]:
+    if tilt_degrees is None or tilt_degrees <= limits.tilt_degrees:
+        return []
+    values = {"degrees": round(tilt_degrees, 1), "limit": limits.tilt_degrees}
+    return [Observation(code="phantom_tilted", values=values)]
+
+
+def _drift(drift: Drift | None, limits: PhantomLimits) -> list[Observation]:
+    # A trend that noise explains is no drift of the scanner.
+    if drift is None or abs(drift.percent) <= max(limits.slope_drift_percent, drift.noise_percent):
+        return []
+    values = {"percent": round(drift.percent, 1), "limit": limits.slope_drift_percent}
+    return [Observation(code="calibration_drift", values=values)]

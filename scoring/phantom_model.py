@@ -1,0 +1,83 @@
+"""What a calibration phantom looks like, when a reading of it is refused, and the reading itself.
+
+Phantoms are data: config/phantoms/*.toml, read into `PhantomModel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scoring.calibration import Mineral, RodReading
+from segmentation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RodModel:
+    """One rod as its certificate and the maker's drawing describe it. Rods are upright cylinders."""
+
+    name: str
+    density_mg_cm3: float  # certified
+    diameter_mm: float
+    offset_mm: float  # of its centre along the phantom's row of rods
+    expected_hu: tuple[float, float]  # over the tube voltages of use; for water see PhantomLimits
+    search_hu: tuple[float, float]  # wider: an object that reads so is taken for the rod and then judged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomLimits:
+    """When a reading is refused. None of these is published: see the phantom's file."""
+
+    water_rod_hu: float  # |HU| of a rod of density 0
+    tilt_degrees: float  # between a rod and the slice normal
+    slope_drift_percent: float  # change of the calibration slope from one end of the phantom to the other
+    area_tolerance: float  # relative, of a rod's cross-section
+    rod_sd_hu: float  # of a rod in a slab of 10 mm, smoothed by 1 mm in the plane
+    minimum_length_mm: float  # of phantom in view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomModel:
+    """A kind of calibration phantom."""
+
+    name: str
+    manufacturer: str
+    equivalent: Mineral
+    method: str  # a key of scoring.calibration.METHODS
+    rods: tuple[RodModel, ...]  # by rising density
+    body_hu: tuple[float, float]  # of the material around the rods
+    roi_margin_mm: float  # a rod is read this far inside its wall
+    limits: PhantomLimits
+    source: str
+
+    @property
+    def rod_distance_mm(self) -> float:
+        """Distance between the outermost rods' centres."""
+        offsets = [rod.offset_mm for rod in self.rods]
+        return max(offsets) - min(offsets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceReading:
+    """All rods in one slice."""
+
+    z_mm: float  # along the slice normal, from the caudal end of the volume
+    hu: tuple[float, ...]  # mean of each rod, in the order of `PhantomReading.rods`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomReading:
+    """The phantom in one volume. With any observation there is no calibration."""
+
+    model: str
+    rods: tuple[RodReading, ...] = ()  # by rising certified density; empty where no phantom was found
+    slices: tuple[SliceReading, ...] = ()  # caudal to cranial
+    areas_mm2: tuple[float, ...] = ()  # cross-section of each rod
+    body_hu: float | None = None
+    tilt_degrees: float | None = None  # of the rods against the slice normal
+    slope_drift_percent: float | None = None  # end to end, towards cranial; None below 3 slices
+    observations: tuple[Observation, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether a calibration may rest on this reading."""
+        return bool(self.rods) and not self.observations

@@ -1,0 +1,150 @@
+"""A CT volume in coarse blocks, prepared for the search of rods (`scoring.rods`).
+
+Coordinates are millimetres in the canonical frame's own axes, from the centre of voxel [0, 0, 0]: (y, x) in
+the plane, z along the slice normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import fftconvolve
+
+from segmentation.volume import CtVolume
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Images = npt.NDArray[np.float32]
+
+BLOCK_MM = 10.0  # slices are averaged over this length
+PITCH_MM = 1.4  # in-plane sampling
+CORE_MARGIN_MM = 3.0  # a rod's core ends this far inside its wall
+CORE_SD_HU = 20.0  # structure allowed within a core, beyond noise
+RING_MM = (1.5, 4.0)  # the densest rod is compared with a ring this far outside its wall
+MINIMUM_COVERAGE = 0.5  # part of a core that must lie inside the image for it to be considered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RodTarget:
+    """What the search knows about one rod."""
+
+    diameter_mm: float
+    offset_mm: float  # along the phantom's row of rods
+    search_hu: tuple[float, float]  # wide enough to find a rod that will then be judged off
+    brighter: bool  # than the phantom's body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """The volume in coarse blocks, with what every pixel would read as the centre of a rod's core.
+
+    Arrays have the shape (blocks, y, x); those of rods one such array for each rod.
+    """
+
+    z_mm: Floats  # (blocks,): of their middles
+    hu: Images
+    inside: Bools  # False where the scanner padded: outside the field of view
+    core_hu: tuple[Images, ...]
+    possible: tuple[Bools, ...]  # the core reads like that rod, is even, and lies in the image well enough
+    stands_out_hu: Images  # of the densest rod's core above its ring
+    targets: tuple[RodTarget, ...]  # the last is the densest
+    body_hu: tuple[float, float]
+    pitch_mm: Floats  # (2,): y, x
+    corner_mm: Floats  # (2,): centre of pixel [0, 0]
+
+    def pixels(self, points_mm: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Bools]:
+        """Nearest rows and columns of points (..., 2), clipped, and which of the points lie in the image."""
+        index = np.rint((points_mm - self.corner_mm) / self.pitch_mm).astype(np.intp)
+        limit = np.asarray(self.hu.shape[1:]) - 1
+        in_image = np.all((index >= 0) & (index <= limit), axis=-1)
+        index = np.clip(index, 0, limit)
+        return index[..., 0], index[..., 1], in_image
+
+
+def padding_value(hu: Images) -> float | None:
+    """The value that fills the corners outside a circular field of view, if all four corners share one."""
+    corners = hu[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    value = float(corners.flat[0])
+    return value if value <= -900 and bool(np.all(corners == value)) else None
+
+
+def block_edges(slices: int, spacing_mm: float) -> list[tuple[int, int]]:
+    """Slice ranges [from, to) of about `BLOCK_MM` that cover the volume."""
+    count = min(slices, max(1, round(slices * spacing_mm / BLOCK_MM)))
+    return [(int(a), int(b)) for a, b in pairwise(np.linspace(0, slices, count + 1).round())]
+
+
+def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> Scene:
+    """The coarse blocks of a canonical volume, caudal to cranial, and their maps."""
+    dz, dy, dx = volume.grid.spacing_mm
+    fy, fx = max(1, round(PITCH_MM / dy)), max(1, round(PITCH_MM / dx))
+    pitch = (fy * dy, fx * dx)
+    padding = padding_value(volume.hu)
+    edges = block_edges(volume.grid.shape[0], dz)
+    images, insides = [], []
+    for first, last in edges:
+        stack = volume.hu[first:last]
+        outside = np.zeros(stack.shape[1:], bool) if padding is None else np.all(stack == padding, axis=0)
+        images.append(_binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
+        insides.append(_binned(outside.astype(np.float32), fy, fx) == 0)
+    hu, inside = np.stack(images), np.stack(insides)
+    noise_hu = _noise_hu(hu, body_hu)
+    cores = [_core_maps(hu, inside, target, pitch, noise_hu) for target in targets]
+    radius = targets[-1].diameter_mm / 2
+    ring_hu, _ = _disc_means(hu, inside, pitch, radius + RING_MM[0], radius + RING_MM[1])
+    return Scene(
+        z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
+        hu=hu,
+        inside=inside,
+        core_hu=tuple(core for core, _ in cores),
+        possible=tuple(possible for _, possible in cores),
+        stands_out_hu=cores[-1][0] - ring_hu,
+        targets=tuple(targets),
+        body_hu=body_hu,
+        pitch_mm=np.array(pitch),
+        corner_mm=np.array([(fy - 1) / 2 * dy, (fx - 1) / 2 * dx]),
+    )
+
+
+def _binned(image: Images, fy: int, fx: int) -> Images:
+    rows, columns = image.shape[0] // fy, image.shape[1] // fx
+    trimmed = image[: rows * fy, : columns * fx]
+    binned: Images = trimmed.reshape(rows, fy, columns, fx).mean(axis=(1, 3), dtype=np.float32)
+    return binned
+
+
+def _noise_hu(hu: Images, body_hu: tuple[float, float]) -> float:
+    """SD of a coarse pixel's noise, from neighbours that both read about like the phantom's body."""
+    alike = (hu > body_hu[0] - 100) & (hu < body_hu[1] + 100)
+    steps = np.abs(np.diff(hu, axis=2))[alike[:, :, 1:] & alike[:, :, :-1]]
+    return float(np.median(steps)) * 1.4826 / 2**0.5 if steps.size else 0.0
+
+
+def _core_maps(
+    hu: Images, inside: Bools, target: RodTarget, pitch_mm: tuple[float, float], noise_hu: float
+) -> tuple[Images, Bools]:
+    outer = target.diameter_mm / 2 - CORE_MARGIN_MM
+    mean, part = _disc_means(hu, inside, pitch_mm, 0.0, outer)
+    square, _ = _disc_means(hu * hu, inside, pitch_mm, 0.0, outer)
+    low, high = target.search_hu
+    # 1.3: the scatter of a sample SD over the few pixels of a core.
+    even = square - mean * mean <= CORE_SD_HU**2 + (1.3 * noise_hu) ** 2
+    return mean, even & (part >= MINIMUM_COVERAGE) & (mean >= low) & (mean <= high)
+
+
+def _disc_means(
+    hu: Images, inside: Bools, pitch_mm: tuple[float, float], inner_mm: float, outer_mm: float
+) -> tuple[Images, Images]:
+    """Mean over a ring about every pixel, of what lies inside the image, and how much of the ring does."""
+    dy, dx = pitch_mm
+    ny, nx = int(outer_mm / dy) + 1, int(outer_mm / dx) + 1
+    y, x = np.mgrid[-ny : ny + 1, -nx : nx + 1]
+    distance = np.hypot(y * dy, x * dx)
+    kernel = ((distance >= inner_mm) & (distance <= outer_mm)).astype(np.float32)[None]
+    weight = fftconvolve(inside.astype(np.float32), kernel, mode="same", axes=(1, 2))
+    total = fftconvolve(np.where(inside, hu, np.float32(0)), kernel, mode="same", axes=(1, 2))
+    return total / np.maximum(weight, 0.5), weight / kernel.sum()

@@ -1,0 +1,273 @@
+"""Where a phantom's rods run in a CT volume: the search behind `scoring.phantom`.
+
+All coordinates here are millimetres in the canonical frame's own axes, measured from the centre of voxel
+[0, 0, 0]: (y, x) in the plane, z along the slice normal.
+
+The search averages the slices in blocks of 10 mm. In each block it looks for the densest rod as an even disc
+that stands out of what surrounds it, then turns the phantom's row of rods about that disc until every other
+rod falls on an even disc of its own, with phantom body between them. Bone, bowel and tubing may pass in some
+blocks; only a phantom passes along one straight line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import cos, pi, radians, sin, tan
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.rod_scene import PITCH_MM, Floats, Images, RodTarget, Scene
+
+# Tuning of the search alone: none of these decides whether a reading is accepted (see PhantomLimits).
+STANDS_OUT_HU = 60.0  # the densest rod above the mean of that ring
+BRIDGE_SD_HU = 25.0  # structure allowed in the body from one rod to the next
+BRIDGE_LANES = 5  # profiles across the bridge
+BODY_MARGIN_HU = 10.0  # the body's range is widened by this in a single block
+MINIMUM_CONTRAST_HU = 8.0  # between a rod and the body beside it, in one block
+MINIMUM_MEAN_CONTRAST_HU = 12.0  # the same, over all blocks on a line: chance averages out
+ANCHORS_PER_BLOCK = 8
+POSES_PER_BLOCK = 3
+DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
+SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
+LINE_TOLERANCE_MM = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """The rods' centres in one block."""
+
+    z_mm: float
+    centres_mm: Floats  # (rods, 2): y, x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The rods' axes: centre(z) = intercept + gradient * z."""
+
+    intercept_mm: Floats  # (rods, 2): y, x
+    gradient: Floats  # (rods, 2): mm in the plane per mm along z
+
+    def at(self, z_mm: float | Floats) -> Floats:
+        """Centres (..., rods, 2) in the plane at `z_mm` (...)."""
+        centres: Floats = self.intercept_mm + self.gradient * np.asarray(z_mm)[..., None, None]
+        return centres
+
+
+def poses_of(scene: Scene) -> list[Pose]:
+    """Places in each block where the whole row of rods fits, the clearest of each."""
+    densest = len(scene.targets) - 1
+    poses = []
+    for block in range(len(scene.z_mm)):
+        anchors = disc_candidates(scene, block, densest, scene.stands_out_hu[block], STANDS_OUT_HU)
+        turned = [found for centre in anchors if (found := _turned_row(scene, block, centre)) is not None]
+        turned.sort(key=lambda found: -found[0])
+        poses += [pose for _, pose in turned[:POSES_PER_BLOCK]]
+    return poses
+
+
+def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
+    """Centres (y, x in mm) in one block of discs that may be that rod, by falling merit."""
+    rows, columns = np.nonzero(scene.possible[rod][block] & (merit >= minimum))
+    points = np.column_stack([rows, columns]) * scene.pitch_mm + scene.corner_mm
+    chosen: list[Floats] = []
+    for point in points[np.argsort(-merit[rows, columns], kind="stable")]:
+        if all(np.hypot(*(point - other)) > scene.targets[rod].diameter_mm / 2 for other in chosen):
+            chosen.append(point)
+            if len(chosen) == ANCHORS_PER_BLOCK:
+                break
+    return chosen
+
+
+def _turned_row(scene: Scene, block: int, anchor_mm: Floats) -> tuple[float, Pose] | None:
+    """The best turn of the row about its densest rod at `anchor_mm`, with its contrast, if any fits."""
+    offsets = np.array([target.offset_mm - scene.targets[-1].offset_mm for target in scene.targets])
+    angles = np.arange(0.0, 2 * pi, PITCH_MM / float(np.abs(offsets).max()))
+    scales = np.linspace(1 - DISTANCE_TOLERANCE, 1 + DISTANCE_TOLERANCE, 5)
+    turn, scale = (grid.ravel() for grid in np.meshgrid(angles, scales, indexing="ij"))
+    direction = np.column_stack([np.sin(turn), np.cos(turn)]) * scale[:, None]
+    centres = anchor_mm + direction[:, None, :] * offsets[None, :, None]  # (turns, rods, 2)
+    contrast = row_contrast(scene, np.full(len(turn), block), centres)
+    best = int(np.argmax(contrast))
+    if contrast[best] < MINIMUM_CONTRAST_HU:
+        return None
+    return float(contrast[best]), Pose(z_mm=float(scene.z_mm[block]), centres_mm=centres[best])
+
+
+def row_contrast(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+    """Contrast of each row's faintest rod to the body between its rods, -inf where a row cannot be there.
+
+    Parameters
+    ----------
+    block : (n,) index of the block that each row lies in.
+    centres_mm : (n, rods, 2).
+    """
+    contrast = np.full(len(block), -np.inf)
+    row, column, in_image = scene.pixels(centres_mm)
+    fits = in_image.all(axis=1)
+    for rod, possible in enumerate(scene.possible):
+        fits &= possible[block, row[:, rod], column[:, rod]]
+    kept = np.flatnonzero(fits)
+    if not len(kept):
+        return contrast
+    body = _body_between(scene, block[kept], centres_mm[kept])
+    signs = np.array([1.0 if target.brighter else -1.0 for target in scene.targets])
+    cores = np.stack(
+        [core[block[kept], row[kept, rod], column[kept, rod]] for rod, core in enumerate(scene.core_hu)]
+    )
+    contrast[kept] = np.where(np.isnan(body), -np.inf, ((cores - body) * signs[:, None]).min(axis=0))
+    return contrast
+
+
+def _body_between(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+    """Mean HU (n,) of what lies between the rods of each row, NaN where that is no phantom body."""
+    points = np.stack([bridges(centres, scene.targets) for centres in centres_mm])  # (n, lanes, steps, 2)
+    row, column, in_image = scene.pixels(points)
+    profile = scene.hu[block[:, None, None], row, column].mean(
+        axis=1
+    )  # across the bridge: noise averages out
+    mean = profile.mean(axis=1).astype(np.float64)
+    low, high = scene.body_hu
+    is_body = (mean >= low - BODY_MARGIN_HU) & (mean <= high + BODY_MARGIN_HU)
+    is_body &= (profile.std(axis=1) <= BRIDGE_SD_HU) & in_image.all(axis=(1, 2))
+    return np.where(is_body, mean, np.nan)
+
+
+def bridges(centres_mm: Floats, targets: Sequence[RodTarget]) -> Floats:
+    """Points (lanes, steps, 2) on the body between neighbouring rods, clear of either wall."""
+    order = np.argsort([target.offset_mm for target in targets])
+    parts: list[Floats] = []
+    for left, right in pairwise(order):
+        across = centres_mm[right] - centres_mm[left]
+        along = across / np.hypot(*across)
+        nominal = targets[right].offset_mm - targets[left].offset_mm  # so that all rows have as many steps
+        start = targets[left].diameter_mm / 2 + 3.0
+        stop = nominal - targets[right].diameter_mm / 2 - 3.0
+        aside = min(targets[left].diameter_mm, targets[right].diameter_mm) / 4
+        u = np.arange(start, max(stop, start) + 0.5, 1.5)[None, :, None] * along
+        v = np.linspace(-aside, aside, BRIDGE_LANES)[:, None, None] * np.array([-along[1], along[0]])
+        parts.append(centres_mm[left] + u + v)
+    return np.concatenate(parts, axis=1)
+
+
+def straight_lines(
+    scene: Scene, poses: Sequence[Pose], minimum_blocks: int
+) -> tuple[Lines, tuple[float, float]] | None:
+    """The straight row of rods that the image supports best, and the z range in which it was seen.
+
+    Every pair of poses proposes lines (in a fixed order, no random draws); each proposal is judged by the
+    contrast of its faintest rod in all blocks, so that a chance match in two of them does not last.
+    """
+    best: tuple[float, Lines, Floats] | None = None
+    steepest = tan(radians(SEARCH_TILT_DEGREES))
+    every_block = np.arange(len(scene.z_mm))
+    for a, b in combinations(poses, 2):
+        if a.z_mm == b.z_mm:
+            continue
+        gradient = (b.centres_mm - a.centres_mm) / (b.z_mm - a.z_mm)
+        if np.hypot(gradient[:, 0], gradient[:, 1]).max() > steepest:
+            continue
+        lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
+        contrast = row_contrast(scene, every_block, lines.at(scene.z_mm))
+        seen = np.isfinite(contrast)
+        if seen.sum() < minimum_blocks or contrast[seen].mean() < MINIMUM_MEAN_CONTRAST_HU:
+            continue
+        if best is None or contrast[seen].sum() > best[0]:
+            best = float(contrast[seen].sum()), lines, scene.z_mm[seen]
+    if best is None:
+        return None
+    _, lines, seen_mm = best
+    return _steadied(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
+
+
+def _steadied(lines: Lines, poses: Sequence[Pose]) -> Lines:
+    """`lines`, fitted anew to all poses within `LINE_TOLERANCE_MM` of them."""
+    offs = [np.hypot(*(pose.centres_mm - lines.at(pose.z_mm)).T).max() for pose in poses]
+    return fit_lines([pose for pose, off in zip(poses, offs, strict=True) if off <= LINE_TOLERANCE_MM])
+
+
+def fit_lines(poses: Sequence[Pose]) -> Lines:
+    """Least-squares lines through the rods' centres of several blocks."""
+    z = np.array([pose.z_mm for pose in poses])
+    centres = np.stack([pose.centres_mm for pose in poses])  # (blocks, rods, 2)
+    middle = z.mean()
+    gradient = np.tensordot(z - middle, centres - centres.mean(axis=0), axes=1) / np.sum((z - middle) ** 2)
+    return Lines(intercept_mm=centres.mean(axis=0) - gradient * middle, gradient=gradient)
+
+
+def parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> Lines:
+    """The same lines, turned about their middle to one common direction: a phantom is rigid.
+
+    A rod's centroid scatters inversely to its contrast, and rods are weighted accordingly.
+    """
+    weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
+    common = np.broadcast_to(weights @ lines.gradient / weights.sum(), lines.gradient.shape)
+    return Lines(intercept_mm=lines.at(middle_mm) - common * middle_mm, gradient=common)
+
+
+def cut_off(scene: Scene, minimum_blocks: int) -> bool:
+    """Whether a lone rod lies in phantom body that runs on to the border of the image.
+
+    So reads a phantom of which the field of view has cut another rod away. The same rod must be seen along a
+    straight line through at least half of the blocks, so that no chance disc in the patient passes for one.
+    """
+    needed = max(minimum_blocks, len(scene.z_mm) // 2)
+    for rod in (len(scene.targets) - 1, 0):
+        places: list[Pose] = []
+        for block, z_mm in enumerate(scene.z_mm):
+            if rod == len(scene.targets) - 1:
+                merit, minimum = scene.stands_out_hu[block], STANDS_OUT_HU
+            else:
+                merit, minimum = -np.abs(scene.core_hu[rod][block]), -np.inf
+            found = disc_candidates(scene, block, rod, merit, minimum)
+            places += [
+                Pose(z_mm=float(z_mm), centres_mm=centre[None])
+                for centre in found
+                if _leads_out(scene, block, rod, centre)
+            ]
+        if _on_one_line(places) >= needed:
+            return True
+    return False
+
+
+def _on_one_line(places: Sequence[Pose]) -> int:
+    """The most blocks that hold a place on one and the same straight line."""
+    most = 0
+    steepest = tan(radians(SEARCH_TILT_DEGREES))
+    for a, b in combinations(places, 2):
+        if a.z_mm == b.z_mm:
+            continue
+        gradient = (b.centres_mm - a.centres_mm) / (b.z_mm - a.z_mm)
+        if np.hypot(*gradient[0]) > steepest:
+            continue
+        lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
+        offs = [float(np.hypot(*(place.centres_mm - lines.at(place.z_mm))[0])) for place in places]
+        near = {p.z_mm for p, off in zip(places, offs, strict=True) if off <= LINE_TOLERANCE_MM}
+        most = max(most, len(near))
+    return most
+
+
+def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
+    """Whether, somewhere, phantom body runs from this rod to the border before the next rod would end."""
+    target = scene.targets[rod]
+    radius = target.diameter_mm / 2
+    distance = min(abs(t.offset_mm - target.offset_mm) for t in scene.targets if t is not target)
+    steps = np.arange(radius + 3.0, distance + radius, 1.0)
+    before_next = steps < distance - radius - 3.0
+    angles = np.arange(0.0, 2 * pi, radians(3))
+    rays = centre_mm + steps[None, :, None] * np.array([[sin(a), cos(a)] for a in angles])[:, None, :]
+    row, column, in_image = scene.pixels(rays)
+    visible = in_image & scene.inside[block, row, column]
+    for ray in np.flatnonzero(~visible.all(axis=1)):
+        body = before_next & (np.arange(len(steps)) < np.argmin(visible[ray]))
+        values = scene.hu[block, row[ray, body], column[ray, body]]
+        # 4 mm of body are the least that can be told from the rod's own blur.
+        if len(values) < 4 or values.std() > BRIDGE_SD_HU:
+            continue
+        contrast = scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])] - values.mean()
+        stands_out = contrast * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
+        if scene.body_hu[0] <= values.mean() <= scene.body_hu[1] and stands_out:
+            return True
+    return False
