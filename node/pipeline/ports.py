@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -92,8 +92,17 @@ class SendResult:
 class Sender(Protocol):
     """C-STORE to a PACS."""
 
-    def send(self, destination: Destination, objects: Sequence[EncodedObject]) -> Sequence[SendResult]:
-        """Send each object over one association; one result per object, in order. Never raises for a peer."""
+    def send(
+        self,
+        destination: Destination,
+        objects: Sequence[EncodedObject],
+        *,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> Sequence[SendResult]:
+        """Send each object over one association; one result per object, in order. Never raises for a peer.
+
+        `before_each` is called before each C-STORE; what it raises ends the sending and is raised again.
+        """
         ...
 
 

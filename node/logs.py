@@ -1,0 +1,54 @@
+"""Logs as events with fields. No patient name, id or date of birth may enter one; a test greps for them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+import structlog
+
+from config.settings import LogSettings
+
+# The least level at which a library is heard. The DICOM libraries can quote what they read, and the events of
+# node.net say what became of each association; the others report every statement, task and request.
+_LIBRARIES = {
+    "pydicom": logging.CRITICAL,
+    "pynetdicom": logging.CRITICAL,
+    "alembic": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "celery": logging.WARNING,
+    "kombu": logging.WARNING,
+    "uvicorn": logging.WARNING,
+}
+
+
+def configure(settings: LogSettings) -> None:
+    """Send structlog's events, and the standard library's warnings and errors, to standard error."""
+    as_console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level)
+    for name, level in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(level)
+    # pydicom's warnings quote the offending value, which may be a name or a date of birth.
+    warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom)\b")

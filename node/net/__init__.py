@@ -1,0 +1,1 @@
+"""DICOM on the network: the listener and the sender."""

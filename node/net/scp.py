@@ -1,0 +1,221 @@
+"""The listener: C-ECHO, and C-STORE of anything a PACS may send along."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import structlog
+from pydicom import Dataset, dcmread
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.dsutils import encode_file_meta
+from pynetdicom.sop_class import Verification
+
+from config.settings import NodeSettings
+from node.net.sockets import send_at_once
+from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
+from node.pipeline.policy import describe
+from node.store.errors import StoreError
+from node.store.instances import Receipt, ReceivedInstance
+from node.store.states import CT_SOP_CLASSES
+from node.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 5.0
+_MAX_ASSOCIATIONS = 100
+_MAX_PDU_BYTES = 131072
+_ACSE_TIMEOUT_S = 30.0
+_IDLE_TIMEOUT_S = 60.0  # a peer that says nothing for so long is gone
+_UID = re.compile(r"[0-9.]{1,64}")  # lenient on purpose: leading zeros occur in the wild
+
+# All that is read of a CT instance on arrival; the rest stays as it came.
+_IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenAssociation:
+    association_id: int
+    instances: int = 0
+
+
+class Listener:
+    """Keeps what is sent, durably, before it answers Success.
+
+    Parameters
+    ----------
+    made_here : tells from a data set (without pixels) whether this node made the object.
+    """
+
+    def __init__(self, settings: NodeSettings, store: Store, made_here: Callable[[Dataset], bool]) -> None:
+        self._settings = settings
+        self._store = store
+        self._made_here = made_here
+        self._lock = threading.Lock()
+        self._open: dict[Any, _OpenAssociation] = {}
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat_forever, name="association-heartbeat", daemon=True)
+        self._ae = _application_entity(settings.ae_title)
+        self._server: Any = None
+
+    def start(self) -> int:
+        """Listen. Returns the port, which matters where the settings say 0.
+
+        Raises
+        ------
+        OSError
+            If the address cannot be bound.
+        """
+        self._server = self._ae.start_server(
+            (self._settings.host, self._settings.port),
+            block=False,
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, send_at_once),
+                (evt.EVT_C_ECHO, _answer_echo),
+                (evt.EVT_C_STORE, self._answer_store),
+                (evt.EVT_CONN_CLOSE, self._note_closed),
+            ],
+        )
+        self._heart.start()
+        port = int(self._server.server_address[1])
+        log.info("listening", ae_title=self._settings.ae_title, host=self._settings.host, port=port)
+        return port
+
+    def stop(self) -> None:
+        """Stop listening; associations that are open are aborted."""
+        self._stop.set()
+        if self._server is not None:
+            self._ae.shutdown()
+            self._heart.join()
+        for association in list(self._open):
+            self._close(association)
+
+    def _answer_store(self, event: evt.Event) -> int:
+        try:
+            instance, own = self._received(event)
+            receipt = (
+                self._store.instances.note_own(instance) if own else self._store.instances.receive(instance)
+            )
+        except Exception as error:  # noqa: BLE001 - the SCP's boundary: status_for decides about every error
+            status = status_for(error)
+            log.warning("instance_refused", status=f"0x{status:04X}", error=describe(error))
+            return int(status)
+        if receipt is Receipt.QUARANTINED:
+            log.warning("instance_quarantined", sop_instance_uid=instance.sop_instance_uid)
+        else:
+            log.debug("instance_received", sop_instance_uid=instance.sop_instance_uid, receipt=receipt.value)
+        return int(Status.SUCCESS)
+
+    def _received(self, event: evt.Event) -> tuple[ReceivedInstance, bool]:
+        """What came, and whether this node made it."""
+        dataset = event.encoded_dataset(include_meta=False)
+        header = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
+        identifiers = _parse(header + dataset, brief=event.request.AffectedSOPClassUID in CT_SOP_CLASSES)
+        sop_class_uid = _uid(identifiers, "SOPClassUID")
+        sop_instance_uid = _uid(identifiers, "SOPInstanceUID")
+        if sop_class_uid != event.request.AffectedSOPClassUID:
+            raise IdentifierMismatch("the SOP Class UID differs from that of the command")
+        if sop_instance_uid != event.request.AffectedSOPInstanceUID:
+            raise IdentifierMismatch("the SOP Instance UID differs from that of the command")
+        instance = ReceivedInstance(
+            sop_instance_uid=sop_instance_uid,
+            series_instance_uid=_uid(identifiers, "SeriesInstanceUID"),
+            study_instance_uid=_uid(identifiers, "StudyInstanceUID"),
+            sop_class_uid=sop_class_uid,
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            sha256=hashlib.sha256(dataset).hexdigest(),
+            content=(header, dataset),
+            calling_ae=event.assoc.requestor.ae_title,
+            called_ae=event.assoc.requestor.primitive.called_ae_title,
+            association_id=self._association_id(event.assoc),
+        )
+        return instance, self._is_own(instance, identifiers)
+
+    def _is_own(self, instance: ReceivedInstance, header: Dataset) -> bool:
+        """Results go out as SEG, SR and SC; a CT image is never one of them."""
+        if instance.is_ct:
+            return False
+        return self._store.instances.is_own(instance.sop_instance_uid) or self._made_here(header)
+
+    def _association_id(self, association: Any) -> int:
+        """The row of an association, made when it brings its first instance."""
+        with self._lock:
+            known = self._open.get(association)
+            if known is None:
+                known = _OpenAssociation(
+                    association_id=self._store.associations.open(
+                        peer=association.requestor.address,
+                        calling_ae=association.requestor.ae_title,
+                        called_ae=association.requestor.primitive.called_ae_title,
+                    )
+                )
+                self._open[association] = known
+            known.instances += 1
+            return known.association_id
+
+    def _note_closed(self, event: evt.Event) -> None:
+        self._close(event.assoc)
+
+    def _close(self, association: Any) -> None:
+        with self._lock:
+            known = self._open.pop(association, None)
+        if known is None:
+            return
+        log.info("association_closed", association_id=known.association_id, instances=known.instances)
+        try:
+            self._store.associations.close(known.association_id)
+        except StoreError as error:  # its heartbeat stops, which closes it too
+            log.warning("association_not_closed", error=describe(error))
+
+    def _beat_forever(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            for association in [one for one in list(self._open) if not one.is_alive()]:
+                self._close(association)
+            with self._lock:
+                beating = [one.association_id for one in self._open.values()]
+            try:
+                if beating:
+                    self._store.associations.beat(beating)
+            except StoreError as error:
+                log.warning("heartbeat_failed", error=describe(error))
+
+
+def _application_entity(ae_title: str) -> AE:
+    ae = AE(ae_title)
+    ae.maximum_associations = _MAX_ASSOCIATIONS
+    ae.maximum_pdu_size = _MAX_PDU_BYTES
+    ae.acse_timeout = _ACSE_TIMEOUT_S
+    ae.network_timeout = _IDLE_TIMEOUT_S
+    ae.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+    return ae
+
+
+def _answer_echo(event: evt.Event) -> int:  # noqa: ARG001 - pynetdicom's signature
+    return int(Status.SUCCESS)
+
+
+def _parse(part10: bytes, *, brief: bool) -> Dataset:
+    """The header of a received file: of a CT image its identifiers alone, of others all but the pixels."""
+    try:
+        dataset = dcmread(
+            BytesIO(part10), stop_before_pixels=True, specific_tags=_IDENTIFIERS if brief else None
+        )
+        for keyword in _IDENTIFIERS:
+            dataset.get(keyword)  # pydicom decodes values when they are asked for
+    except Exception as error:  # pydicom raises whatever broken bytes lead to
+        raise NotUnderstood(f"the data set cannot be parsed ({type(error).__name__})") from error
+    return dataset
+
+
+def _uid(dataset: Dataset, keyword: str) -> str:
+    value = str(dataset.get(keyword) or "")
+    if not _UID.fullmatch(value):
+        raise IdentifierMismatch(f"{keyword} is missing or is no UID")
+    return value

@@ -1,0 +1,80 @@
+"""The database's wishes, told to the broker again and again: whatever the broker lost, it learns anew."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import Protocol
+
+import structlog
+
+from config.settings import Settings
+from node.pipeline.policy import describe
+from node.pipeline.ports import Publisher, Step, StepMessage
+from node.pipeline.runner import message_for
+from node.store.errors import StoreError
+from node.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+# The listener beats every 5 s; four missed beats mean that it is gone.
+ASSOCIATION_STALE_S = 20.0
+
+
+class Broker(Publisher, Protocol):
+    """A broker that can tell how much it still holds."""
+
+    def waiting(self, step: Step) -> int:
+        """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
+        ...
+
+
+def close_studies(store: Store, settings: Settings) -> int:
+    """Begin the journey of every study that is whole. Returns how many."""
+    closed = store.studies.close_due(
+        first_step=Step.SELECT, quiet_s=settings.completeness.quiet_s, stale_s=ASSOCIATION_STALE_S
+    )
+    for job in closed:
+        log.info("study_closed", job_id=job.job_id, generation=job.generation)
+    return len(closed)
+
+
+def republish(store: Store, broker: Broker) -> int:
+    """Publish every due step of which the broker has too few messages. Returns how many messages went out.
+
+    A message too many is harmless (its claim fails) and a message too few costs time, so no attempt is made
+    to tell which one is missing; comparing counts keeps a queue from growing while its workers are busy.
+    """
+    due: defaultdict[Step, list[StepMessage]] = defaultdict(list)
+    for job in store.jobs.due():
+        message = message_for(job)
+        due[message.step].append(message)
+    published = 0
+    for step, messages in due.items():
+        if broker.waiting(step) < len(messages):
+            for message in messages:
+                broker.publish(message)
+            published += len(messages)
+    return published
+
+
+def retry_study(store: Store, study_instance_uid: str) -> None:
+    """A person asks for another try; `reconcile` of the running node takes it from there.
+
+    Raises
+    ------
+    NoSuchStudy, NothingToRetry
+    """
+    job = store.studies.retry(study_instance_uid, first_step=Step.SELECT)
+    log.info("retry_requested", job_id=job.job_id, step=job.step)
+
+
+def reconcile_forever(store: Store, broker: Broker, settings: Settings, stop: threading.Event) -> None:
+    """Close studies and republish until `stop` is set."""
+    pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
+    while not stop.wait(pause_s):
+        try:
+            close_studies(store, settings)
+            republish(store, broker)
+        except StoreError as error:
+            log.error("reconcile_failed", error=describe(error))

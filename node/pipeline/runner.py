@@ -1,0 +1,224 @@
+"""Runs one step of one study: claim, work, record together with the next step, and only then publish."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from config.settings import Settings
+from node import __version__
+from node.pipeline.artefacts import TIMINGS
+from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
+from node.pipeline.deliver import Waiting, deliver
+from node.pipeline.objects import stored_objects
+from node.pipeline.policy import Action, decide, delay_s, describe
+from node.pipeline.ports import ClinicalValues, Issue, Publisher, Sender, Step, StepMessage
+from node.pipeline.stored import StoredArtefacts
+from node.report import ObjectKind
+from node.store.errors import LeaseLost, StoreError
+from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.states import StudyState
+from node.store.store import Store
+from segmentation.engines import Segmenter
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What a runner works with; one set per process."""
+
+    settings: Settings
+    store: Store
+    publisher: Publisher
+    sender: Sender
+    functions: Mapping[Step, StepFunction]  # of every step but deliver
+    engine: Callable[[], Segmenter]
+    clinical: ClinicalValues
+    owner: str  # of leases
+
+
+def run_step(message: StepMessage, dependencies: Dependencies) -> None:
+    """Do what a message asks for, if it still needs doing. Never raises: the database says how it went.
+
+    A message for a step that is done, held by another, not due or superseded is answered by doing nothing,
+    so that messages may be lost, repeated and reordered.
+    """
+    store, settings = dependencies.store, dependencies.settings.worker
+    try:
+        lease = store.jobs.claim(
+            job_id=message.job_id,
+            step=message.step,
+            generation=message.generation,
+            owner=dependencies.owner,
+            lease_s=settings.lease_s,
+        )
+    except StoreError as error:
+        log.warning("claim_failed", job_id=message.job_id, error=describe(error))  # reconcile comes again
+        return
+    if lease is None:
+        log.debug("message_stale", job_id=message.job_id, step=message.step.value)
+        return
+    with bound_contextvars(
+        job_id=lease.job_id, step=lease.step, generation=lease.generation, attempt=lease.attempt
+    ):
+        try:
+            following = _attempt(lease, dependencies)
+        except Exception as error:  # noqa: BLE001 - the task boundary: policy decides about every error
+            _fail(lease, error, dependencies)
+            return
+        if following is not None:
+            dependencies.publisher.publish(message_for(following))
+
+
+def message_for(job: DueJob) -> StepMessage:
+    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation)
+
+
+def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:
+    """One attempt at a step, recorded. Returns the next step, if there is one."""
+    settings = dependencies.settings
+    if lease.attempt > settings.worker.max_attempts:
+        # Failures of the step itself end in `_fail`; these attempts ended without a word.
+        reason = f"the worker was lost {lease.attempt - 1} times in this step"
+        dependencies.store.jobs.set_aside(lease, reason)
+        log.error("study_set_aside", reason=reason)
+        return None
+    started = time.perf_counter()
+    log.info("step_started")
+    artefacts = StoredArtefacts(
+        dependencies.store, lease, {"software": __version__, "configuration_sha256": settings.sha256}
+    )
+    step = Step(lease.step)
+    if step is Step.DELIVER:
+        _deliver(lease, artefacts, dependencies)
+        log.info("step_finished", seconds=round(time.perf_counter() - started, 3))
+        return None
+    with _kept(dependencies.store, lease, settings.worker.lease_s):
+        result = dependencies.functions[step](_context(lease, artefacts, dependencies))
+        seconds = time.perf_counter() - started
+        _note_timing(artefacts, step, seconds)
+        made = _made_objects(artefacts) if step is Step.REPORT else ()
+    log.info("step_finished", seconds=round(seconds, 3), verdict=result.verdict.value, reason=result.reason)
+    return _record(lease, result, made, dependencies.store)
+
+
+def _record(lease: Lease, result: StepResult, made: tuple[MadeObject, ...], store: Store) -> DueJob | None:
+    following = Step(lease.step).following
+    assert following is not None, "deliver, the last step, records for itself"
+    match result.verdict:
+        case Verdict.PROCEED:
+            return store.jobs.advance(lease, following, made)
+        case Verdict.NOT_APPLICABLE:
+            store.jobs.finish(lease, StudyState.NOT_APPLICABLE, result.reason)
+        case Verdict.SET_ASIDE:
+            store.jobs.set_aside(lease, result.reason)
+    return None
+
+
+def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencies) -> None:
+    store, settings = dependencies.store, dependencies.settings
+    with _kept(store, lease, settings.worker.lease_s):
+        outcome = deliver(
+            store=store,
+            lease=lease,
+            objects=stored_objects(artefacts),
+            destinations=settings.destinations,
+            sender=dependencies.sender,
+            settings=settings.worker,
+        )
+    if isinstance(outcome, Waiting):
+        store.jobs.postpone(lease, outcome.reason, outcome.delay_s)
+        log.warning("delivery_waits", reason=outcome.reason, delay_s=round(outcome.delay_s, 1))
+        return
+    store.jobs.finish(lease, outcome.state, outcome.reason)
+    log.info("study_finished", state=outcome.state.value, reason=outcome.reason)
+
+
+def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencies) -> StepContext:
+    store, uid = dependencies.store, lease.study_instance_uid
+
+    def issue() -> Issue:
+        issued = store.reports.issue(lease)
+        return Issue(
+            issued_at=issued.issued_at,
+            predecessor_uid=issued.predecessor_uid,
+            amendment_reason=issued.amendment_reason,
+        )
+
+    return StepContext(
+        settings=dependencies.settings,
+        instances=store.instances.paths(uid),
+        artefacts=artefacts,
+        engine=dependencies.engine,
+        clinical=dependencies.clinical,
+        issue=issue,
+        called_ae_titles=store.instances.called_ae_titles(uid),
+        declared_qct=store.studies.is_declared_qct(uid),
+    )
+
+
+def _made_objects(artefacts: StoredArtefacts) -> tuple[MadeObject, ...]:
+    return tuple(
+        MadeObject(
+            sop_instance_uid=one.sop_instance_uid,
+            sop_class_uid=one.sop_class_uid,
+            kind=one.kind.value,
+            artefact=one.file_name,
+            is_report=one.kind is ObjectKind.STRUCTURED_REPORT,
+        )
+        for one in stored_objects(artefacts)
+    )
+
+
+def _note_timing(artefacts: StoredArtefacts, step: Step, seconds: float) -> None:
+    timings_s = json.loads(artefacts.get(TIMINGS)) if TIMINGS in artefacts.names() else {}
+    artefacts.put(TIMINGS, json.dumps({**timings_s, step.value: round(seconds, 3)}).encode())
+
+
+def _fail(lease: Lease, error: Exception, dependencies: Dependencies) -> None:
+    settings = dependencies.settings.worker
+    action = decide(error, attempt=lease.attempt, max_attempts=settings.max_attempts)
+    told = describe(error)
+    log.error("step_failed", error=told, action=action.value)
+    try:
+        match action:
+            case Action.RETRY:
+                dependencies.store.jobs.retry_in(lease, told, delay_s(settings.backoff_s, lease.attempt))
+            case Action.SET_ASIDE:
+                dependencies.store.jobs.set_aside(lease, told)
+            case Action.ABANDON:
+                pass
+    except StoreError as store_error:
+        # The lease runs out and the job is due again; the attempt has been counted by its claim.
+        log.error("failure_not_recorded", error=describe(store_error))
+
+
+@contextmanager
+def _kept(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
+    """Renew the lease from a thread while the block runs."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(lease_s / 3):
+            try:
+                store.jobs.renew(lease, lease_s)
+            except LeaseLost:
+                return  # the next write of the step says so
+            except StoreError as error:
+                log.warning("lease_not_renewed", error=describe(error))
+
+    keeper = threading.Thread(target=keep, name=f"lease-{lease.job_id}", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join()
