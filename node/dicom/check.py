@@ -124,4 +124,4 @@ def _concerns_identity(text: str) -> bool:
 
 def _without_value(text: str) -> str:
     """The line without the values it quotes, for it ends in logs."""
-    return re.sub(r"<[^<>]*?>", lambda m: m[0] if m[0].startswith(("</", "<(")) else "<...>", text)
+    return re.sub(r"(?<=value )<[^>]*>", "<...>", text)

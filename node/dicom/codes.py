@@ -1,7 +1,7 @@
 """Every coded concept of the report. A code is chosen here and nowhere else.
 
-Standard codes are from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN), UCUM and the IBSI reference manual. What has
-no standard code is coded in the node's own scheme, declared in each object that uses it.
+Standard codes are from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN), UCUM and the IBSI reference manual. What
+has no standard code is coded in the node's own scheme, declared in each object that uses it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def finding_code(code: str) -> Code:
     return private(short_code(code), code.replace("_", " ")[:_CODE_MEANING_LENGTH])
 
 
-# ---- document ------------------------------------------------------------------------------------------------
+# ---- document ---------------------------------------------------------------------------------------
 TITLE = Code("126000", "DCM", "Imaging Measurement Report")
 PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")  # CID 100 has no closer one
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
@@ -72,7 +72,7 @@ INTENDED_USE = private("INTENDED-USE", "Intended use")
 RESEARCH_USE_ONLY = private("RESEARCH-ONLY", "Research use only, not for diagnosis")
 AMENDMENT_REASON = private("AMENDMENT", "Reason for amendment")
 
-# ---- anatomy -------------------------------------------------------------------------------------------------
+# ---- anatomy ----------------------------------------------------------------------------------------
 LEVELS: Mapping[str, Code] = {
     "L1": Code("66794005", "SCT", "L1 vertebra"),
     "L2": Code("14293000", "SCT", "L2 vertebra"),
@@ -84,12 +84,12 @@ LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
 
-# ---- algorithms ----------------------------------------------------------------------------------------------
+# ---- algorithms -------------------------------------------------------------------------------------
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 MORPHOLOGICAL = Code("123104", "DCM", "Morphological Operations")
 MANUAL = Code("123109", "DCM", "Manual Processing")
 
-# ---- units ---------------------------------------------------------------------------------------------------
+# ---- units ------------------------------------------------------------------------------------------
 MG_PER_CM3 = Code("mg/cm3", "UCUM", "mg/cm3")
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 MM3 = Code("mm3", "UCUM", "mm3")
@@ -111,7 +111,7 @@ def unit_code(unit: str) -> Code:
     return UNITS.get(unit) or (Code(unit, "UCUM", unit) if unit else UNITY)
 
 
-# ---- measurements --------------------------------------------------------------------------------------------
+# ---- measurements -----------------------------------------------------------------------------------
 VOLUME = Code("118565006", "SCT", "Volume")
 ATTENUATION = Code("110850", "DCM", "Hounsfield Unit")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -185,7 +185,7 @@ SLICE_THICKNESS = Code("112225", "DCM", "Slice Thickness")
 SLICE_SPACING = private("SLICE-SPACING", "Spacing between slices")
 KERNEL = Code("113961", "DCM", "Reconstruction Algorithm")
 
-# ---- features ------------------------------------------------------------------------------------------------
+# ---- features ---------------------------------------------------------------------------------------
 # IBSI reference manual codes of the features that the model uses. The filtered image is named by a modifier,
 # for wavelet-filtered values lie outside IBSI chapter 1.
 IBSI_FEATURES: Mapping[str, Code] = {

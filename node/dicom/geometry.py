@@ -44,7 +44,7 @@ def _vector(header: Dataset, keyword: str, length: int, slices: int) -> FloatArr
 
 def normal_of(orientation: FloatArray) -> FloatArray:
     """The unit normal (row x column) of an ImageOrientationPatient of six cosines."""
-    normal: FloatArray = np.cross(orientation[:3], orientation[3:])
+    normal: FloatArray = np.cross(orientation[:3], orientation[3:]).astype(np.float64)
     normal /= np.linalg.norm(normal)
     return normal
 

@@ -23,7 +23,17 @@ from config.findings import Severity
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification, model_identification, node_identification
 from node.dicom.seg import Part, Segment
-from node.dicom.sr_items import PROPERTY, coded_property, comment, evaluation, measurement, modifier, number_item, plain, text_item
+from node.dicom.sr_items import (
+    PROPERTY,
+    coded_property,
+    comment,
+    evaluation,
+    measurement,
+    modifier,
+    number_item,
+    plain,
+    text_item,
+)
 from node.dicom.uids import derived_uid
 from node.report import EncodedObject, Outcome, Report
 from scoring.bmd import ReferenceScore

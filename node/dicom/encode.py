@@ -1,0 +1,82 @@
+"""A report in DICOM: every object that goes back to the PACS, checked before anyone may send it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from node.dicom.check import check_object
+from node.dicom.pictures import draw_answer, draw_nomogram, draw_overlay, draw_refusal
+from node.dicom.read import LoadedSeries
+from node.dicom.sc import Picture, encode_pictures
+from node.dicom.seg import Segment, encode_segmentation, plan_segments
+from node.dicom.sr import encode_sr
+from node.report import EncodedObject, Outcome, Report
+from segmentation.vertebrae import Regions, Vertebrae
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedReport:
+    """What a report looks like outside the node."""
+
+    objects: tuple[EncodedObject, ...]  # SEG (where something was measured), SR, pictures: in sending order
+    pictures: tuple[Picture, ...]  # the same pages as arrays
+
+
+def draw_pictures(
+    report: Report,
+    series: LoadedSeries | None,
+    vertebrae: Vertebrae | None,
+    regions: Sequence[Regions],
+) -> tuple[Picture, ...]:
+    """The pages of a report: one for a refusal; else the answer, the nomogram and the overlay."""
+    if report.outcome is Outcome.REFUSED:
+        return (Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report)),)
+    pages = [
+        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report)),
+        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report)),
+    ]
+    if series is not None and vertebrae is not None:
+        pixels = draw_overlay(report, series.volume, vertebrae, regions)
+        pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
+    return tuple(pages)
+
+
+def encode_report(
+    report: Report,
+    source_headers: Sequence[Dataset],
+    *,
+    series: LoadedSeries | None = None,
+    vertebrae: Vertebrae | None = None,
+    regions: Sequence[Regions] = (),
+) -> EncodedReport:
+    """Encode and check everything that goes back.
+
+    Parameters
+    ----------
+    source_headers : of the images that the report rests on or refuses; the first gives the identity.
+    series, vertebrae, regions : what was measured; without them there is no segmentation and no overlay.
+
+    Raises
+    ------
+    IdentityMissing
+        If the source has no Study Instance UID.
+    ObjectInvalid, SegmentationMismatch
+        If a finished object breaks a rule: it must not be sent.
+    """
+    pictures = draw_pictures(report, series, vertebrae, regions)
+    objects: list[EncodedObject] = []
+    segments: tuple[Segment, ...] = ()
+    seg: EncodedObject | None = None
+    if report.outcome is Outcome.REPORTED and series is not None and vertebrae is not None:
+        segments = plan_segments(report, vertebrae, regions)
+        if segments:
+            seg = encode_segmentation(report, series, segments)
+            objects.append(seg)
+    objects.append(encode_sr(report, source_headers, seg=seg, segments=segments))
+    objects.extend(encode_pictures(report, source_headers[0], pictures))
+    for encoded in objects:
+        check_object(encoded.content)
+    return EncodedReport(objects=tuple(objects), pictures=pictures)

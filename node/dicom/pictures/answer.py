@@ -1,0 +1,175 @@
+"""Page 1: the answer, what it rests on, and its caveats."""
+
+from __future__ import annotations
+
+from config.findings import Output, withheld
+from node.dicom.pictures.findings import draw_findings
+from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
+from node.dicom.pictures.words import (
+    EQUIVALENTS,
+    STUDY_CLASSES,
+    calibration_line,
+    number,
+    technique_line,
+    why_withheld,
+)
+from node.report import LevelResult, Report
+from scoring.bmd import ReferenceScore
+
+_LEFT_WIDTH = 520
+_COLUMNS = (MARGIN + 8, 200.0, 290.0, 420.0, 536.0)  # level (left edge); then right edges of the numbers
+
+
+def draw_answer(report: Report) -> Pixels:
+    """The answer page as RGB, shape (768, 1024, 3)."""
+    return compose_answer(report).pixels()
+
+
+def compose_answer(report: Report) -> Page:
+    page, y = framed_page(report, "Lumbar QCT: bone density")
+    y = _headline(page, report, y)
+    foot = _foot(page, report)
+    left_end = MARGIN + _LEFT_WIDTH
+    bottom = _table(page, report, y)
+    _scores(page, report, bottom + 8, left_end)
+    page.line(left_end + 14, y, left_end + 14, foot - 8)
+    column = Box(left=left_end + 28, top=y + 26, right=WIDTH - MARGIN, bottom=foot - 8)
+    page.text(column.left, y, "Findings and caveats", size=16, bold=True, colour=ACCENT)
+    draw_findings(page, column, report.findings)
+    return page
+
+
+def _headline(page: Page, report: Report, y: float) -> float:
+    """The one leading answer: the density category, or why there is none."""
+    density = report.density
+    if density is not None:
+        y = page.text(MARGIN, y, f"QCT density category = {density.category.value}", size=28, bold=True)
+        basis = (
+            f"mean of {density.levels[0]} and {density.levels[1]}: {number(density.mean_mg_cm3, 1)} mg/cm³ "
+            f"({EQUIVALENTS[density.equivalent]}); rule: > 120 normal, 80 to 120 low, < 80 osteoporosis"
+        )
+        return page.text(MARGIN, y, basis, size=15, colour=QUIET, width=WIDTH - 2 * MARGIN) + 8
+    y = page.text(MARGIN, y, "QCT density category: withheld", size=26, bold=True, colour=CAUTION)
+    reason = why_withheld(report, Output.DENSITY_CATEGORY) or "see the findings"
+    return page.text(MARGIN, y, reason, size=15, colour=TEXT, width=WIDTH - 2 * MARGIN) + 8
+
+
+def _table(page: Page, report: Report, y: float) -> float:
+    calibration = report.calibration
+    title = f"BMD, mg/cm³ ({EQUIVALENTS[calibration.equivalent]})" if calibration else "BMD"
+    page.text(MARGIN, y, title, size=16, bold=True, colour=ACCENT)
+    y += 26
+    heads = ("Level", "BMD", "± (k=1)", "HU ± SD", "Body, cm³")
+    for place, head in enumerate(heads):
+        align = "left" if place == 0 else "right"
+        page.text(_COLUMNS[place], y, head, size=13, colour=QUIET, align=align)
+    y += 20
+    page.line(MARGIN, y, MARGIN + _LEFT_WIDTH, y, colour=RULE)
+    y += 5
+    for level in report.levels:
+        _row(page, report, level, y)
+        y += 27
+    if not report.levels:
+        y = page.text(_COLUMNS[0], y, "no lumbar level measured", size=15, colour=CAUTION)
+    page.line(MARGIN, y, MARGIN + _LEFT_WIDTH, y, colour=RULE)
+    return y
+
+
+def _row(page: Page, report: Report, level: LevelResult, y: float) -> None:
+    measured = level.measured
+    name = level.name if report.numbering_confirmed else f"{level.name} ?"
+    page.text(_COLUMNS[0], y, name, size=17, bold=True)
+    if not level.complete:
+        page.text(_COLUMNS[1], y, "cut off", size=15, colour=CAUTION, align="right")
+        return
+    bmd = measured.bmd_mg_cm3 if measured else None
+    if bmd is None:
+        page.text(_COLUMNS[1], y, "withheld", size=15, colour=CAUTION, align="right")
+    else:
+        page.text(_COLUMNS[1], y, number(bmd, 1), size=18, bold=True, align="right")
+    if measured is not None:
+        if measured.bmd_uncertainty_mg_cm3 is not None and bmd is not None:
+            page.text(_COLUMNS[2], y, number(measured.bmd_uncertainty_mg_cm3, 1), size=15, align="right")
+        spread = f"{number(measured.hu_mean, 0)} ± {number(measured.hu_sd, 0)}"
+        page.text(_COLUMNS[3], y, spread, size=15, align="right")
+    if level.volume_mm3 is not None:
+        page.text(_COLUMNS[4], y, number(level.volume_mm3 / 1000, 1), size=15, align="right")
+
+
+def _scores(page: Page, report: Report, y: float, right: float) -> float:
+    width = right - MARGIN
+    y = _score(page, report, "T-score", report.t_score, Output.T_SCORE, y, width)
+    y = _score(page, report, "Z-score", report.z_score, Output.Z_SCORE, y, width)
+    if report.reference is not None and (report.t_score or report.z_score):
+        named = f"Reference: {report.reference.name} ({report.reference.population}); not equivalent to DXA"
+        y = page.text(MARGIN, y, named, size=13, colour=QUIET, width=width) + 4
+    if report.study_class is not None:
+        words = STUDY_CLASSES[report.study_class]
+        y = page.text(MARGIN, y, f"Study rule, Xie 2022: {words}", size=16, bold=True, width=width)
+        y = page.text(MARGIN, y, "a class of the study, not a diagnosis", size=13, colour=QUIET) + 4
+    return _model(page, report, y, width)
+
+
+def _score(
+    page: Page,
+    report: Report,
+    name: str,
+    score: ReferenceScore | None,
+    output: Output,
+    y: float,
+    width: float,
+) -> float:
+    if score is None:
+        why = (
+            "withheld, see findings"
+            if withheld(report.findings, output, _all_levels(report))
+            else "not available"
+        )
+        return page.text(MARGIN, y, f"{name}: {why}", size=16, colour=CAUTION) + 2
+    page.text(MARGIN, y, f"{name} {number(score.value, 2)}", size=19, bold=True)
+    basis = (
+        f"mean of {', '.join(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
+        f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³"
+    )
+    end = page.text(MARGIN + 154, y + 4, basis, size=13, colour=QUIET, width=width - 154)
+    return max(end, y + 26) + 2
+
+
+def _all_levels(report: Report) -> list[str]:
+    return [level.name for level in report.levels]
+
+
+def _model(page: Page, report: Report, y: float, width: float) -> float:
+    if report.rad_score is None:
+        why = why_withheld(report, Output.RAD_SCORE)
+        return page.text(
+            MARGIN,
+            y,
+            f"Rad-score: not available{', see findings' if why else ''}",
+            size=16,
+            colour=CAUTION,
+            width=width,
+        )
+    page.text(MARGIN, y, f"Rad-score {number(report.rad_score.value, 2)}", size=19, bold=True)
+    y += 27
+    nomogram = report.nomogram
+    if nomogram is None:
+        return page.text(
+            MARGIN, y, "Nomogram: not available, not computed", size=16, colour=CAUTION, width=width
+        )
+    words = (
+        f"Nomogram {number(nomogram.total_points, 1)} points: probability "
+        f"{100 * nomogram.probability:.0f} % of {nomogram.positive_class}, as the model labels it"
+    )
+    return page.text(MARGIN, y, words, size=16, width=width)
+
+
+def _foot(page: Page, report: Report) -> float:
+    """Calibration and technique, above the footer; returns where they start."""
+    lines = [line for line in (calibration_line(report), technique_line(report)) if line]
+    width = WIDTH - 2 * MARGIN
+    y = top = CONTENT_BOTTOM - sum(page.height_of(line, width, size=13) for line in lines)
+    for line in lines:
+        y = page.text(MARGIN, y, line, size=13, colour=QUIET, width=width)
+    return top

@@ -1,0 +1,173 @@
+"""Page 2: the nomogram, drawn as the R package rms draws it, with this patient on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+from matplotlib.ticker import MaxNLocator
+
+from config.findings import Output
+from node.dicom.pictures.findings import draw_findings
+from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
+from node.dicom.pictures.words import UNITS, number, value_with_unit
+from node.report import Report
+from scoring.nomogram import NomogramAxis, NomogramInput, NomogramResult, NomogramScale
+
+_SCALE_LEFT, _SCALE_RIGHT = 232.0, 792.0
+_VALUE_RIGHT, _POINTS_RIGHT = 916.0, WIDTH - MARGIN
+_PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+_TICK = 6.0
+_LABEL_SIZE = 13.0
+_LABEL_GAP = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    x: float  # pixels
+    label: str
+
+
+def draw_nomogram(report: Report) -> Pixels:
+    """The nomogram page as RGB, shape (768, 1024, 3)."""
+    return compose_nomogram(report).pixels()
+
+
+def compose_nomogram(report: Report) -> Page:
+    page, y = framed_page(report, "Nomogram")
+    if report.nomogram is None:
+        _not_available(page, report, y + 20)
+    else:
+        _drawing(page, report.nomogram, y)
+    return page
+
+
+def _not_available(page: Page, report: Report, y: float) -> None:
+    width = WIDTH - 2 * MARGIN
+    y = page.text(MARGIN, y, "Not available: nomogram not computed", size=30, bold=True, colour=CAUTION) + 10
+    reasons = [finding for finding in report.findings if Output.NOMOGRAM in finding.withholds]
+    box = Box(left=MARGIN, top=y, right=MARGIN + width, bottom=y + 260)
+    y = draw_findings(page, box, reasons, sizes=(19.0, 17.0, 15.0, 13.0)) + 24
+    if report.rad_score is not None:
+        y = page.text(MARGIN, y, f"Rad-score alone: {number(report.rad_score.value, 2)}", size=30, bold=True)
+        page.text(MARGIN, y, f"model {report.rad_score.model_name}", size=15, colour=QUIET, width=width)
+
+
+def _drawing(page: Page, nomogram: NomogramResult, y: float) -> None:
+    scale = nomogram.scale
+    rows = 3 + len(scale.axes)
+    height = (CONTENT_BOTTOM - 84 - y) / rows
+    page.text(_VALUE_RIGHT, y, "this patient", size=_LABEL_SIZE, colour=ACCENT, align="right")
+    page.text(_POINTS_RIGHT, y, "points", size=_LABEL_SIZE, colour=ACCENT, align="right")
+    line = y + height * 0.55
+    points = [Tick(x=_points_x(p), label=f"{p:g}") for p in range(0, 101, 10)]
+    _axis(page, "Points", "", line, points)
+    given = {entry.name: entry for entry in nomogram.inputs}
+    for axis in scale.axes:
+        line += height
+        _predictor(page, axis, given.get(axis.name), line)
+    line += height
+    _axis(page, "Total points", "", line, _total_ticks(scale))
+    _mark(page, _total_x(scale, nomogram.total_points), line)
+    page.text(_POINTS_RIGHT, line - 12, number(nomogram.total_points, 1), size=20, bold=True, align="right")
+    line += height
+    _axis(page, "Probability of", nomogram.positive_class, line, _probability_ticks(page, scale))
+    _mark(page, _total_x(scale, nomogram.total_points), line)
+    percent = f"{100 * nomogram.probability:.0f} %"
+    page.text(_POINTS_RIGHT, line - 12, percent, size=20, bold=True, align="right")
+    _answer(page, nomogram, CONTENT_BOTTOM - 56)
+
+
+def _answer(page: Page, nomogram: NomogramResult, y: float) -> None:
+    words = (
+        f"Total {number(nomogram.total_points, 1)} points: probability {100 * nomogram.probability:.0f} % "
+        f"of {nomogram.positive_class}"
+    )
+    y = page.text(MARGIN, y, words, size=22, bold=True)
+    note = f"positive class as model {nomogram.model_name} labels it; the measured density leads"
+    page.text(MARGIN, y, note, size=13, colour=QUIET, width=WIDTH - 2 * MARGIN)
+
+
+def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: float) -> None:
+    unit = UNITS.get(axis.unit, axis.unit)
+    _axis(page, axis.label, unit, y, predictor_ticks(page, axis))
+    if entry is None:
+        return
+    _mark(page, _points_x(min(max(entry.points, 0.0), 100.0)), y)
+    shown = value_with_unit(entry.value, entry.unit)
+    page.text(_VALUE_RIGHT, y - 10, shown, size=16, align="right")
+    page.text(_POINTS_RIGHT, y - 10, number(entry.points, 1), size=16, bold=True, align="right")
+
+
+def predictor_ticks(page: Page, axis: NomogramAxis) -> list[Tick]:
+    """Round values along the axis, as many as their labels leave room for; its two ends at least."""
+    for most in (9, 7, 5, 4, 3, 2):
+        values = [
+            float(v)
+            for v in MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.lower, axis.upper)
+            if axis.lower - 1e-9 <= v <= axis.upper + 1e-9
+        ]
+        ticks = [Tick(x=_points_x(_points_at(axis, v)), label=f"{v:g}".replace("-", "−")) for v in values]
+        if len(ticks) > 1 and _fit(page, ticks):
+            return ticks
+    return [Tick(x=_points_x(_points_at(axis, axis.lower)), label=f"{axis.lower:g}".replace("-", "−"))]
+
+
+def _fit(page: Page, ticks: Sequence[Tick]) -> bool:
+    ordered = sorted(ticks, key=lambda tick: tick.x)
+    widths = [page.text_width(tick.label, size=_LABEL_SIZE) for tick in ordered]
+    return all(
+        right.x - left.x >= (w0 + w1) / 2 + _LABEL_GAP
+        for left, right, w0, w1 in zip(ordered, ordered[1:], widths, widths[1:], strict=False)
+    )
+
+
+def _points_at(axis: NomogramAxis, value: float) -> float:
+    share = (value - axis.lower) / (axis.upper - axis.lower)
+    return axis.points_at_lower + share * (axis.points_at_upper - axis.points_at_lower)
+
+
+def _points_x(points: float) -> float:
+    return _SCALE_LEFT + points / 100 * (_SCALE_RIGHT - _SCALE_LEFT)
+
+
+def _total_x(scale: NomogramScale, total: float) -> float:
+    share = min(max(total / scale.total_points_max, 0.0), 1.0)
+    return _SCALE_LEFT + share * (_SCALE_RIGHT - _SCALE_LEFT)
+
+
+def _total_ticks(scale: NomogramScale) -> list[Tick]:
+    values = MaxNLocator(nbins=11, steps=[1, 2, 2.5, 5, 10]).tick_values(0, scale.total_points_max)
+    return [Tick(x=_total_x(scale, v), label=f"{v:g}") for v in values if 0 <= v <= scale.total_points_max]
+
+
+def _probability_ticks(page: Page, scale: NomogramScale) -> list[Tick]:
+    """Usual probabilities within the scale, without those whose label would touch the one before."""
+    ticks: list[Tick] = []
+    for probability in _PROBABILITIES:
+        total = (log(probability / (1 - probability)) - scale.lp_at_zero_points) * scale.points_per_lp
+        if not 0 <= total <= scale.total_points_max:
+            continue
+        tick = Tick(x=_total_x(scale, total), label=f"{probability:g}")
+        if not ticks or _fit(page, [ticks[-1], tick]):
+            ticks.append(tick)
+    return ticks
+
+
+def _axis(page: Page, label: str, second: str, y: float, ticks: Sequence[Tick]) -> None:
+    page.text(MARGIN, y - 14 if second else y - 8, label, size=16, bold=True)
+    if second:
+        page.text(MARGIN, y + 5, second, size=_LABEL_SIZE, colour=QUIET)
+    if not ticks:
+        return
+    xs = [tick.x for tick in ticks]
+    page.line(min(xs), y, max(xs), y, colour=TEXT, width=1.4)
+    for tick in ticks:
+        page.line(tick.x, y, tick.x, y + _TICK, colour=TEXT)
+        page.text(tick.x, y + _TICK + 2, tick.label, size=_LABEL_SIZE, align="center")
+
+
+def _mark(page: Page, x: float, y: float) -> None:
+    page.marker(x, y - 1, size=14)

@@ -1,0 +1,97 @@
+"""How numbers and facts are worded on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from config.findings import Finding, Output, Severity
+from node.report import Report
+from scoring.bmd import StudyClass
+from scoring.calibration import Mineral
+
+MINUS = "−"
+RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
+DEMONSTRATION_MODEL = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
+DEMONSTRATION_REFERENCE = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE"
+
+EQUIVALENTS = {Mineral.HA: "HA equivalent", Mineral.K2HPO4: "K₂HPO₄ equivalent"}
+STUDY_CLASSES = {
+    StudyClass.NORMAL: "normal (T ≥ −1)",
+    StudyClass.OSTEOPENIA: "osteopenia (−2.5 < T < −1)",
+    StudyClass.OSTEOPOROSIS: "osteoporosis (T ≤ −2.5)",
+}
+# Units as a reader writes them; UCUM stays in the coded report.
+UNITS = {"1": "", "a": "years", "umol/L": "µmol/L"}
+
+_ORDER = {Severity.REFUSAL: 0, Severity.CAUTION: 1, Severity.INFO: 2}
+
+
+def number(value: float, digits: int) -> str:
+    """A number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def value_with_unit(value: float, unit: str) -> str:
+    shown = UNITS.get(unit, unit)
+    return f"{value:.4g}".replace("-", MINUS) + (f" {shown}" if shown else "")
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """Refusals first, then cautions, then what is only worth knowing; within each as given."""
+    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+
+
+def why_withheld(report: Report, output: Output) -> str | None:
+    """The words of the gravest finding that withholds `output`, if any does."""
+    for finding in by_severity(report.findings):
+        if output in finding.withholds:
+            return finding.text
+    return None
+
+
+def banners(report: Report) -> list[str]:
+    """Marks that stand at the top of every page that shows what they warn of."""
+    found = []
+    if (report.rad_score and report.rad_score.demonstration) or (
+        report.nomogram and report.nomogram.demonstration
+    ):
+        found.append(DEMONSTRATION_MODEL)
+    if report.reference is not None and report.reference.demonstration and (report.t_score or report.z_score):
+        found.append(DEMONSTRATION_REFERENCE)
+    return found
+
+
+def calibration_line(report: Report) -> str | None:
+    calibration = report.calibration
+    if calibration is None:
+        return None
+    sign = MINUS if calibration.intercept < 0 else "+"
+    fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
+    rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
+    return (
+        f"Calibration: {calibration.phantom}, {calibration.method}, BMD = {calibration.slope:.4f} × HU "
+        f"{sign} {abs(calibration.intercept):.2f} mg/cm³ {calibration.equivalent.value}{fit}; rods: {rods}"
+    )
+
+
+def technique_line(report: Report) -> str | None:
+    facts = report.series
+    if facts is None:
+        return None
+    parts = [
+        f"{facts.kvp:g} kV" if facts.kvp is not None else "kV not stated",
+        f"{facts.slice_thickness_mm:g} mm slices" if facts.slice_thickness_mm is not None else "",
+        f"every {facts.slice_spacing_mm:.4g} mm",
+        f"kernel {facts.kernel}" if facts.kernel else "",
+        f"{facts.manufacturer} {facts.model}".strip(),
+        f"contrast: {facts.contrast_agent}" if facts.contrast_agent else "",
+    ]
+    return "Technique: " + ", ".join(part for part in parts if part)
+
+
+def provenance_line(report: Report) -> str:
+    made_by = report.provenance
+    engine = f"; segmentation {made_by.engine.name} {made_by.engine.version}" if made_by.engine else ""
+    model = f"; model {made_by.model} ({(made_by.model_sha256 or '')[:8]})" if made_by.model else ""
+    settings = f"; configuration {made_by.configuration_sha256[:8]}"
+    return f"{made_by.software} {made_by.version}{engine}{model}{settings}"
