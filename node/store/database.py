@@ -98,8 +98,10 @@ class Database:
 def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
     """Insert a row; False if one with the same key stands there already (and then nothing is changed)."""
     dialect: Dialect = connection.dialect
-    make = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
-    return bool(connection.execute(make(table).values(**row).on_conflict_do_nothing()).rowcount)
+    make: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    # Not by rowcount, which drivers leave undefined for INSERT.
+    insert = make(table).values(**row).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return connection.execute(insert).first() is not None
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's hook
