@@ -117,7 +117,7 @@ def reference_observations(
     kvp: float | None,
     densities: Mapping[str, float],
 ) -> list[Observation]:
-    """Why a reference may not be compared with this study: `no_reference`, `reference_mismatch` or nothing."""
+    """Why a reference may not be compared with this study: `no_reference` or `reference_mismatch`."""
     if reference is None:
         return [Observation(code="no_reference")]
     reasons = []

@@ -61,3 +61,20 @@ class LaboratoryMissing(ScoringError):
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__(f"nomogram inputs missing: {', '.join(names)}")
         self.names = names
+
+
+class RadiomicsSettingsInvalid(ScoringError):
+    """Feature settings that pyradiomics would not accept, or that ask for what this node does not do."""
+
+
+class UnknownFeature(ScoringError):
+    """A feature name that the settings do not provide.
+
+    Attributes
+    ----------
+    names : the names in question.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(f"features not provided by the settings: {', '.join(names)}")
+        self.names = names

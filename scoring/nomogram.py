@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
+from scoring.errors import LaboratoryMissing
+from scoring.modelcard import ModelCard
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NomogramAxis:
@@ -40,7 +43,7 @@ class NomogramScale:
 
     def probability(self, total_points: float) -> float:
         """Probability of the positive class at a total (logistic link)."""
-        return 1.0 / (1.0 + exp(-(self.lp_at_zero_points + total_points / self.points_per_lp)))
+        return logistic(self.lp_at_zero_points + total_points / self.points_per_lp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +57,87 @@ class NomogramResult:
     positive_class: str  # "osteoporosis"
     model_name: str
     demonstration: bool
+
+
+def logistic(linear_predictor: float) -> float:
+    """Probability of log-odds, without overflow at either end."""
+    if linear_predictor >= 0:
+        return 1.0 / (1.0 + exp(-linear_predictor))
+    odds = exp(linear_predictor)
+    return odds / (1.0 + odds)
+
+
+def nomogram_scale(card: ModelCard) -> NomogramScale:
+    """The axes of a card's nomogram: the predictor whose axis moves the log-odds most spans 100 points.
+
+    ``points_k = (x_k * beta_k - min_k) * sc`` with ``sc = 100 / max_k(range of x_k * beta_k)``, min_k the
+    least of ``x_k * beta_k`` on its axis; ``LP = intercept + sum(min_k) + total / sc``.
+
+    Source: the algorithm of rms::nomogram (Harrell).
+    """
+    effects = [(term.axis[0] * term.coefficient, term.axis[1] * term.coefficient) for term in card.terms]
+    points_per_lp = 100.0 / max(abs(upper - lower) for lower, upper in effects)
+    axes = tuple(
+        NomogramAxis(
+            name=term.name,
+            label=term.label,
+            unit=term.unit,
+            lower=term.axis[0],
+            upper=term.axis[1],
+            points_at_lower=(lower - min(lower, upper)) * points_per_lp,
+            points_at_upper=(upper - min(lower, upper)) * points_per_lp,
+        )
+        for term, (lower, upper) in zip(card.terms, effects, strict=True)
+    )
+    return NomogramScale(
+        axes=axes,
+        total_points_max=sum(max(axis.points_at_lower, axis.points_at_upper) for axis in axes),
+        points_per_lp=points_per_lp,
+        lp_at_zero_points=card.clinical_intercept + sum(min(effect) for effect in effects),
+    )
+
+
+def apply_nomogram(
+    card: ModelCard,
+    *,
+    rad_score: float,
+    age: float | None,
+    alp: float | None,
+    homocysteine: float | None,
+) -> NomogramResult:
+    """This patient's points and probability. Values beyond an axis get points beyond its ends.
+
+    Parameters
+    ----------
+    age : years. alp : U/L. homocysteine : umol/L.
+
+    Raises
+    ------
+    LaboratoryMissing
+        If an input is None: none is ever filled in.
+    """
+    given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
+    values = {name: value for name, value in given.items() if value is not None}
+    if len(values) != len(given):
+        raise LaboratoryMissing(tuple(name for name in given if name not in values))
+    scale = nomogram_scale(card)
+    inputs = tuple(
+        NomogramInput(
+            name=term.name,
+            value=values[term.name],
+            unit=term.unit,
+            points=(values[term.name] * term.coefficient - min(end * term.coefficient for end in term.axis))
+            * scale.points_per_lp,
+        )
+        for term in card.terms
+    )
+    total = sum(entry.points for entry in inputs)
+    return NomogramResult(
+        scale=scale,
+        inputs=inputs,
+        total_points=total,
+        probability=scale.probability(total),
+        positive_class=card.positive_class,
+        model_name=card.name,
+        demonstration=card.demonstration,
+    )

@@ -1,0 +1,201 @@
+"""Phantoms, references, models and feature settings by name: shipped files, overlaid by a site's folder.
+
+A site's folder has the same layout as this package (``phantoms/``, ``references/``, ``models/``,
+``radiomics.yaml``); a file there takes the place of the shipped one of the same name. Every loader returns
+what it read together with the SHA-256 of the file's bytes, so that a result can say exactly what it used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from scoring.bmd import AgeBin, Reference
+from scoring.calibration import METHODS, Mineral
+from scoring.errors import ModelCardInvalid
+from scoring.modelcard import ModelCard, parse_model_card
+from scoring.phantom import PhantomLimits, PhantomModel, RodModel
+
+
+class CatalogEntryMissing(LookupError):
+    """No file of that kind and name, neither shipped nor in the site's folder."""
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no {kind} named {name!r}; known: {', '.join(known) or 'none'}")
+        self.kind = kind
+        self.name = name
+        self.known = known
+
+
+class CatalogEntryInvalid(ValueError):
+    """A file that does not describe what its folder promises."""
+
+    def __init__(self, kind: str, name: str, reason: str) -> None:
+        super().__init__(f"{kind} {name!r}: {reason}")
+        self.kind = kind
+        self.name = name
+        self.reason = reason
+
+
+def list_phantoms(site: Path | None = None) -> tuple[str, ...]:
+    """Names of all phantoms, sorted."""
+    return _names("phantoms", ".toml", site)
+
+
+def list_references(site: Path | None = None) -> tuple[str, ...]:
+    """Names of all reference populations, sorted."""
+    return _names("references", ".toml", site)
+
+
+def list_models(site: Path | None = None) -> tuple[str, ...]:
+    """Names of all model cards, sorted."""
+    return _names("models", ".json", site)
+
+
+def load_phantom(name: str, site: Path | None = None) -> tuple[PhantomModel, str]:
+    """A phantom's model and the SHA-256 of its file.
+
+    Raises
+    ------
+    CatalogEntryMissing, CatalogEntryInvalid
+    """
+    content = _content("phantoms", name, ".toml", site)
+    try:
+        return _phantom(tomllib.loads(content.decode("utf-8"))), _sha256(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogEntryInvalid("phantom", name, str(error)) from error
+
+
+def load_reference(name: str, site: Path | None = None) -> tuple[Reference, str]:
+    """A reference population and the SHA-256 of its file.
+
+    Raises
+    ------
+    CatalogEntryMissing, CatalogEntryInvalid
+    """
+    content = _content("references", name, ".toml", site)
+    try:
+        return _reference(tomllib.loads(content.decode("utf-8"))), _sha256(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogEntryInvalid("reference", name, str(error)) from error
+
+
+def load_model_card(name: str, site: Path | None = None) -> tuple[ModelCard, str]:
+    """A model card and the SHA-256 of its file (`ModelCard.sha256` is that of its canonical content).
+
+    Raises
+    ------
+    CatalogEntryMissing, CatalogEntryInvalid
+    """
+    content = _content("models", name, ".json", site)
+    try:
+        return parse_model_card(content.decode("utf-8")), _sha256(content)
+    except (ValueError, ModelCardInvalid) as error:
+        raise CatalogEntryInvalid("model", name, str(error)) from error
+
+
+def load_radiomics_settings_text(site: Path | None = None) -> tuple[str, str]:
+    """The feature settings (pyradiomics' parameter format, YAML) and their SHA-256.
+
+    `scoring.radiomics.parse_settings` reads the text: only that module may import pyradiomics.
+    """
+    content = _content("", "radiomics", ".yaml", site)
+    return content.decode("utf-8"), _sha256(content)
+
+
+def _names(folder: str, suffix: str, site: Path | None) -> tuple[str, ...]:
+    found = {entry.name for entry in files("config").joinpath(folder).iterdir()}
+    if site is not None and (site / folder).is_dir():
+        found |= {entry.name for entry in (site / folder).iterdir()}
+    return tuple(sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix)))
+
+
+def _content(folder: str, name: str, suffix: str, site: Path | None) -> bytes:
+    file_name = f"{name}{suffix}"
+    if Path(file_name).name != file_name:  # a name, never a path out of the folder
+        raise CatalogEntryMissing(folder or "settings", name, ())
+    if site is not None and (own := site / folder / file_name).is_file():
+        return own.read_bytes()
+    shipped = files("config").joinpath(folder, file_name) if folder else files("config").joinpath(file_name)
+    if not shipped.is_file():
+        raise CatalogEntryMissing(folder or "settings", name, _names(folder, suffix, site) if folder else ())
+    return shipped.read_bytes()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _phantom(raw: Mapping[str, Any]) -> PhantomModel:
+    model = PhantomModel(
+        name=str(raw["name"]),
+        manufacturer=str(raw["manufacturer"]),
+        equivalent=Mineral(raw["equivalent"]),
+        method=str(raw["method"]),
+        rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: rod.density_mg_cm3)),
+        body_hu=_pair(raw["body_hu"]),
+        roi_margin_mm=float(raw["roi_margin_mm"]),
+        limits=PhantomLimits(**{key: float(value) for key, value in raw["limits"].items()}),
+        source=str(raw["source"]),
+    )
+    if model.method not in METHODS:
+        raise ValueError(f"unknown method {model.method!r}")
+    if len(model.rods) < 2 or model.rod_distance_mm <= 0:
+        raise ValueError("a phantom needs two rods apart from each other")
+    if any(rod.diameter_mm / 2 <= model.roi_margin_mm for rod in model.rods):
+        raise ValueError("roi_margin_mm leaves nothing of a rod")
+    return model
+
+
+def _rod(raw: Mapping[str, Any]) -> RodModel:
+    return RodModel(
+        name=str(raw["name"]),
+        density_mg_cm3=float(raw["density_mg_cm3"]),
+        diameter_mm=float(raw["diameter_mm"]),
+        offset_mm=float(raw["offset_mm"]),
+        expected_hu=_pair(raw["expected_hu"]),
+        search_hu=_pair(raw["search_hu"]),
+    )
+
+
+def _reference(raw: Mapping[str, Any]) -> Reference:
+    if raw["sex"] not in ("M", "F", "any"):
+        raise ValueError(f"sex must be M, F or any, not {raw['sex']!r}")
+    if not isinstance(raw["demonstration"], bool):
+        raise ValueError("demonstration must be true or false")
+    return Reference(
+        name=str(raw["name"]),
+        population=str(raw["population"]),
+        authority=str(raw["authority"]),
+        source=str(raw["source"]),
+        sex=raw["sex"],
+        equivalent=Mineral(raw["equivalent"]),
+        levels=tuple(str(level) for level in raw["levels"]),
+        young=_age_bin(raw["young"]),
+        ages=tuple(_age_bin(entry) for entry in raw.get("ages", ())),
+        kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
+        demonstration=raw["demonstration"],
+    )
+
+
+def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
+    ages = AgeBin(
+        age_from=int(raw["age_from"]),
+        age_to=int(raw["age_to"]),
+        mean_mg_cm3=float(raw["mean_mg_cm3"]),
+        sd_mg_cm3=float(raw["sd_mg_cm3"]),
+    )
+    if ages.age_from > ages.age_to or ages.sd_mg_cm3 <= 0:
+        raise ValueError(f"impossible age bin {raw!r}")
+    return ages
+
+
+def _pair(raw: Any) -> tuple[float, float]:
+    lower, upper = (float(value) for value in raw)
+    if not lower < upper:
+        raise ValueError(f"{raw!r} is no range")
+    return lower, upper

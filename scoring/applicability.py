@@ -1,0 +1,104 @@
+"""Whether a model may speak about a study: its range, the patient's T-score, the laboratory's values."""
+
+from __future__ import annotations
+
+from scoring.assessment import T_OSTEOPENIA_BELOW
+from scoring.calibration import Mineral
+from scoring.modelcard import ModelCard, Range
+from segmentation.observation import Observation
+
+
+def model_observations(
+    card: ModelCard | None,
+    *,
+    kvp: float | None,
+    slice_spacing_mm: float,
+    pixel_spacing_mm: tuple[float, float],
+    equivalent: Mineral | None,
+    t_score: float | None,
+) -> list[Observation]:
+    """What keeps the rad-score and the nomogram from being given, and that a model is a demonstration.
+
+    `no_model`, `model_range`, `t_above_model`; `demonstration_model` alone withholds nothing. A missing
+    T-score or calibration is not repeated here: whatever withheld it withholds the scores too.
+    """
+    if card is None:
+        return [Observation(code="no_model")]
+    found = []
+    if card.demonstration:
+        found.append(Observation(code="demonstration_model", values={"model": card.name}))
+    trained = card.applicability
+    reasons = []
+    if kvp is None:
+        reasons.append("the tube voltage is not stated")
+    elif not _within(kvp, trained.kvp):
+        reasons.append(f"{kvp:g} kV is outside {_words(trained.kvp)} kV")
+    if not _within(slice_spacing_mm, trained.slice_spacing_mm):
+        reasons.append(
+            f"slices {slice_spacing_mm:g} mm apart are outside {_words(trained.slice_spacing_mm)} mm"
+        )
+    if not all(_within(pixel, trained.pixel_spacing_mm) for pixel in pixel_spacing_mm):
+        reasons.append(
+            f"pixels of {max(pixel_spacing_mm):g} mm are outside {_words(trained.pixel_spacing_mm)} mm"
+        )
+    if equivalent not in (None, trained.equivalent):
+        reasons.append(f"the phantom measures {equivalent}, the model's labels rest on {trained.equivalent}")
+    if reasons:
+        found.append(_out_of_range(card, "; ".join(reasons)))
+    if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:
+        found.append(Observation(code="t_above_model", values={"t": round(t_score, 2)}))
+    return found
+
+
+def input_observations(
+    card: ModelCard,
+    *,
+    rad_score: float,
+    age: float | None,
+    alp: float | None,
+    homocysteine: float | None,
+) -> list[Observation]:
+    """What keeps the nomogram from being computed: `laboratory_missing`, `laboratory_implausible`.
+
+    A rad-score beyond anything that the card holds plausible is a `model_range`. Plausible ranges are the
+    card's own: R, to be confirmed for each laboratory.
+    """
+    found = []
+    given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
+    missing = [card.term(name).label for name, value in given.items() if value is None]
+    if missing:
+        found.append(Observation(code="laboratory_missing", values={"names": ", ".join(missing)}))
+    for name, value in given.items():
+        term = card.term(name)
+        if value is None or _within(value, term.plausible):
+            continue
+        if name == "rad_score":
+            found.append(
+                _out_of_range(card, f"a rad-score of {value:.2f} is outside {_words(term.plausible)}")
+            )
+            continue
+        found.append(
+            Observation(
+                code="laboratory_implausible",
+                values={
+                    "name": term.label,
+                    "value": value,
+                    "unit": term.unit,
+                    "lower": term.plausible[0],
+                    "upper": term.plausible[1],
+                },
+            )
+        )
+    return found
+
+
+def _out_of_range(card: ModelCard, reason: str) -> Observation:
+    return Observation(code="model_range", values={"model": card.name, "reason": reason})
+
+
+def _within(value: float, limits: Range) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def _words(limits: Range) -> str:
+    return f"{limits[0]:g} to {limits[1]:g}"
