@@ -31,3 +31,11 @@ class EngineUnavailable(SegmentationError):
 
 class MaskNotUsable(SegmentationError):
     """A mask drawn elsewhere cannot be read as vertebral levels."""
+
+
+class LevelNotFound(SegmentationError):
+    """A vertebral level that is asked for was not found in the image."""
+
+    def __init__(self, level: str) -> None:
+        super().__init__(f"{level} was not found")
+        self.level = level

@@ -1,0 +1,167 @@
+"""The model-free engine: finds lumbar vertebrae by their geometry, without a trained network or a download.
+
+The steps, each a module: `canal` tracks the spinal canal; `column` lays a curve through the bodies before it;
+`discs` divides it; `body` (with `endplates`, `outline` and `cortex`) draws each body in its own axes;
+`numbering` names them from the sacrum and the last rib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segmentation.engines.geometric.body import Body, body_between, rasterise, settled
+from segmentation.engines.geometric.canal import track_canal
+from segmentation.engines.geometric.column import Curve, body_curve
+from segmentation.engines.geometric.discs import SPACING_MM, find_discs
+from segmentation.engines.geometric.frame import coarsen
+from segmentation.engines.geometric.numbering import (
+    Numbering,
+    Segment,
+    describe_segments,
+    number_segments,
+    straighten,
+)
+from segmentation.levels import from_superior, identity_observations, level_of
+from segmentation.observation import Observation
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Vertebrae
+from segmentation.volume import CtVolume, LabelMap, Mask, Reorientation, canonical
+
+__all__ = ["GeometricEngine", "GeometricSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometricSettings:
+    """What a site may change. All values are proposals for adults (R)."""
+
+    working_step_mm: float = 2.0
+    cortex_hu: float = 1000.0  # compact bone free of partial volume
+    min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
+    min_depth_mm: float = 22.0
+    height_mm: tuple[float, float] = (10.0, 45.0)
+
+
+class GeometricEngine:
+    """A `Segmenter` that measures shapes instead of recognising them."""
+
+    def __init__(self, settings: GeometricSettings | None = None) -> None:
+        self._settings = settings or GeometricSettings()
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            name="geometric",
+            version="1",
+            model_free=True,
+            parameters={
+                "working_step_mm": self._settings.working_step_mm,
+                "cortex_hu": self._settings.cortex_hu,
+            },
+        )
+
+    def segment(self, volume: CtVolume) -> Vertebrae:
+        """Label the vertebral bodies of `volume`; see `segmentation.engines.Segmenter`."""
+        turned, turn = canonical(volume)
+        canal = track_canal(coarsen(turned, self._settings.working_step_mm))
+        if canal is None:
+            return self._nothing(volume)
+        curve = body_curve(canal)
+        discs = find_discs(turned, curve)
+        segments = describe_segments(straighten(turned, curve), discs.at_mm)
+        bodies = self._bodies(turned, curve, segments)
+        numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
+        return self._labelled(volume, turned, turn, bodies, numbering)
+
+    def _nothing(self, volume: CtVolume) -> Vertebrae:
+        return Vertebrae(
+            grid=volume.grid,
+            bodies=np.zeros(volume.grid.shape, np.uint8),
+            levels=(),
+            numbering_confirmed=False,
+            numbering_basis="none",
+            engine=self.info,
+            observations=(Observation(code="no_lumbar_level"),),
+        )
+
+    def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[Segment]) -> list[Body | None]:
+        """The body of each segment; None where none is found or the segment is longer than a vertebra."""
+        bodies: list[Body | None] = []
+        for number, segment in enumerate(segments):
+            body = None
+            if segment.last_mm - segment.first_mm <= SPACING_MM[1] and not segment.wings:
+                body = body_between(
+                    volume,
+                    curve,
+                    segment.first_mm if number > 0 else None,
+                    segment.last_mm if number < len(segments) - 1 else None,
+                )
+            bodies.append(body and settled(body, self._settings.cortex_hu))
+        return bodies
+
+    def _lumbar_sized(self, body: Body | None) -> bool:
+        rules = self._settings
+        return (
+            body is not None
+            and body.complete
+            and body.width_mm >= rules.min_width_mm
+            and body.depth_mm >= rules.min_depth_mm
+            and rules.height_mm[0] <= body.height_mm <= rules.height_mm[1]
+        )
+
+    def _labelled(
+        self,
+        volume: CtVolume,
+        turned: CtVolume,
+        turn: Reorientation,
+        bodies: Sequence[Body | None],
+        numbering: Numbering,
+    ) -> Vertebrae:
+        """Bodies and names as a label map on the source grid."""
+        named = [(name, body) for name, body in zip(numbering.names, bodies, strict=True) if name and body]
+        if not any(name in LUMBAR and self._lumbar_sized(body) for name, body in named):
+            return self._nothing(volume)
+        labels: LabelMap = np.zeros(turned.grid.shape, np.uint8)
+        levels = []
+        for name, body in named:
+            box, inside = rasterise(body, turned)
+            inside &= labels[box] == 0
+            if not inside.any():
+                continue
+            labels[box][inside] = LABELS[name]
+            levels.append(
+                level_of(
+                    name,
+                    inside,
+                    turned.grid,
+                    axis=turned.grid.step_matrix() @ (body.frame.along / np.asarray(turned.grid.spacing_mm)),
+                    complete=body.complete and not _touches_edge(box, inside, turned.grid.shape),
+                    corner=[part.start for part in box],
+                )
+            )
+        row = from_superior(levels)
+        return Vertebrae(
+            grid=volume.grid,
+            bodies=turn.backward(labels),
+            levels=row,
+            numbering_confirmed=numbering.confirmed,
+            numbering_basis=numbering.basis,
+            engine=self.info,
+            observations=(*_numbering_observations(numbering), *identity_observations(row)),
+        )
+
+
+def _touches_edge(box: tuple[slice, slice, slice], inside: Mask, shape: tuple[int, int, int]) -> bool:
+    """Whether the body reaches the volume's first or last voxel along any axis."""
+    return any(
+        (part.start == 0 and bool(np.take(inside, 0, axis).any()))
+        or (part.stop == size and bool(np.take(inside, -1, axis).any()))
+        for axis, (part, size) in enumerate(zip(box, shape, strict=True))
+    )
+
+
+def _numbering_observations(numbering: Numbering) -> tuple[Observation, ...]:
+    if numbering.conflict is not None:
+        return (Observation(code="numbering_conflict", values={"detail": numbering.conflict}),)
+    return () if numbering.confirmed else (Observation(code="level_unconfirmed"),)

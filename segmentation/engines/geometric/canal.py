@@ -1,0 +1,168 @@
+"""Finding the spinal canal: a tube of soft tissue that bone surrounds, slice after slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.engines.geometric.frame import Points, Profile, WorkingVolume
+
+BONE_HU = 200.0  # laminae and pedicles at 2 mm lie above this even in osteoporosis (R)
+CANAL_HU = (-120.0, 180.0)  # epidural fat to dural sac with contrast (R)
+RAY_MM = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider (R)
+DIRECTIONS = 16
+MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees
+MAX_SIDE = 1
+BACKWARD_PENALTY = 0.05  # per cell and slice: lordosis and the sacrum need this movement
+SIDEWAYS_PENALTY = 0.20  # scoliosis needs little of it; leaving the sacrum for the iliac marrow needs much
+MIN_SCORE = 0.42  # mean share of rays that meet bone, over a vertebra's height, along a real canal (R)
+MIN_LENGTH_MM = 30.0
+WORTH = (
+    0.30  # a slice adds to a path only with more enclosure than this: the path may end where the canal does
+)
+OFF_MIDLINE_PER_MM = (
+    0.01  # taken from the worth of a voxel, beyond `NEAR_MIDLINE_MM` from the trunk's middle:
+)
+NEAR_MIDLINE_MM = 20.0  # the marrow of the iliac bones is enclosed too, 50 mm and more to either side (R)
+TRUNK_HU = -300.0
+MAX_SIDE_SLOPE = (
+    0.6  # 31 degrees over 20 mm: steeper than scoliosis, the path has left the sacrum for the ilium
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canal:
+    """The canal's centre line, from inferior to superior, one point per working slice."""
+
+    points_mm: Points  # shape (n, 3), (z, y, x)
+    enclosure: Profile  # shape (n,), share of rays that meet bone, 0..1
+
+
+def enclosure_map(work: WorkingVolume) -> npt.NDArray[np.float32]:
+    """For each soft voxel, the share of in-plane rays that meet bone within `RAY_MM`; 0 in bone or air.
+
+    Rays in all directions count alike, so that neither a single wall nor a corner passes as a tube.
+    """
+    bone = work.hu > BONE_HU
+    reach = round(RAY_MM / work.step_mm)
+    hits = np.zeros(work.hu.shape, np.float32)
+    for angle in np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
+        met = np.zeros_like(bone)
+        seen = set()
+        for distance in range(1, reach + 1):
+            shift = (round(distance * np.sin(angle)), round(distance * np.cos(angle)))
+            if shift not in seen:
+                seen.add(shift)
+                _or_shifted(met, bone, shift)
+        hits += met
+    soft = (work.hu > CANAL_HU[0]) & (work.hu < CANAL_HU[1])
+    enclosed: npt.NDArray[np.float32] = np.where(soft, hits / DIRECTIONS, 0).astype(np.float32)
+    return enclosed
+
+
+def _or_shifted(target: npt.NDArray[np.bool_], source: npt.NDArray[np.bool_], shift: tuple[int, int]) -> None:
+    """``target[z, y, x] |= source[z, y + dy, x + dx]`` where that lies inside."""
+    to, start = [slice(None)], [slice(None)]
+    for size, step in zip(source.shape[1:], shift, strict=True):
+        if abs(step) >= size:
+            return
+        to.append(slice(max(0, -step), size - max(0, step)))
+        start.append(slice(max(0, step), size - max(0, -step)))
+    target[tuple(to)] |= source[tuple(start)]
+
+
+def track_canal(work: WorkingVolume) -> Canal | None:
+    """The best continuous tube through the slices; it may begin and end inside the volume.
+
+    Returns None where no stretch of at least `MIN_LENGTH_MM` looks like a canal.
+    """
+    enclosed = enclosure_map(work)
+    # A canal is a few voxels wide: averaging over its width prefers its middle to its rim.
+    score = ndimage.uniform_filter(enclosed, size=(1, 5, 5), mode="constant")
+    first, path = _best_path(score - np.float32(WORTH) - _off_midline(work).astype(np.float32))
+    slices = first + np.arange(len(path))
+    along = score[slices, path[:, 0], path[:, 1]].astype(float)
+    steady = ndimage.uniform_filter1d(along, max(3, round(MIN_LENGTH_MM / work.step_mm)), mode="nearest")
+    kept = _longest_run((steady >= MIN_SCORE) & (_side_slope(path, work.step_mm) <= MAX_SIDE_SLOPE))
+    if (kept.stop - kept.start) * work.step_mm < MIN_LENGTH_MM:
+        return None
+    centres = _recentre(enclosed, slices, path, round(8.0 / work.step_mm))[kept]
+    points = np.column_stack([slices[kept].astype(float), centres]) * work.step_mm
+    return Canal(points_mm=points, enclosure=along[kept])
+
+
+def _off_midline(work: WorkingVolume) -> Profile:
+    """What a column of the volume loses for lying beside the trunk's middle; shape (x,)."""
+    trunk = (work.hu > TRUNK_HU).sum(axis=(0, 1))
+    columns = np.arange(len(trunk))
+    middle = float((trunk * columns).sum() / max(1, trunk.sum()))
+    beside_mm = np.abs(columns - middle) * work.step_mm
+    loss: Profile = OFF_MIDLINE_PER_MM * np.maximum(0.0, beside_mm - NEAR_MIDLINE_MM)
+    return loss
+
+
+def _best_path(worth: npt.NDArray[np.float32]) -> tuple[int, npt.NDArray[np.intp]]:
+    """Viterbi through the slices with free ends: the first slice, and (row, column) per slice from there."""
+    depth, rows, columns = worth.shape
+    moves = [(dy, dx) for dy in range(-MAX_BACK, MAX_BACK + 1) for dx in range(-MAX_SIDE, MAX_SIDE + 1)]
+    begin = len(moves)  # the choice that says: the path begins here
+    total = worth[0].copy()
+    choice = np.full((depth, rows, columns), begin, np.uint8)
+    finish, finish_total = (0, 0, 0), -float("inf")
+    for k in range(depth):
+        if k > 0:
+            best = np.zeros((rows, columns), np.float32)
+            padded = np.pad(total, max(MAX_BACK, MAX_SIDE), constant_values=-np.inf)
+            for number, (dy, dx) in enumerate(moves):
+                came = padded[MAX_BACK + dy :, MAX_BACK + dx :][:rows, :columns] - np.float32(
+                    BACKWARD_PENALTY * abs(dy) + SIDEWAYS_PENALTY * abs(dx)
+                )
+                better = came > best
+                best[better] = came[better]
+                choice[k][better] = number
+            total = best + worth[k]
+        if total.max() > finish_total:
+            row, column = np.unravel_index(int(np.argmax(total)), total.shape)
+            finish, finish_total = (k, int(row), int(column)), float(total[row, column])
+    at, y, x = finish
+    path = [(y, x)]
+    while choice[at, y, x] != begin:
+        dy, dx = moves[choice[at, y, x]]
+        at, y, x = at - 1, y + dy, x + dx
+        path.append((y, x))
+    return at, np.asarray(path[::-1], dtype=np.intp)
+
+
+def _side_slope(path: npt.NDArray[np.intp], step_mm: float) -> Profile:
+    """How far the path moves sideways per mm, over 20 mm around each slice."""
+    reach = max(1, round(10.0 / step_mm))
+    side = np.pad(path[:, 1].astype(float), reach, mode="edge")
+    slope: Profile = np.abs(side[2 * reach :] - side[: -2 * reach]) / (2 * reach)
+    return slope
+
+
+def _recentre(
+    enclosed: npt.NDArray[np.float32], slices: npt.NDArray[np.intp], path: npt.NDArray[np.intp], reach: int
+) -> Points:
+    """Per slice, the enclosure-weighted centre of the neighbourhood of the path."""
+    centres = path.astype(float)
+    for k, (row, column) in enumerate(path):
+        top, left = max(0, row - reach), max(0, column - reach)
+        patch = enclosed[slices[k], top : row + reach + 1, left : column + reach + 1].astype(float) ** 4
+        if patch.sum() > 0:
+            centres[k] = ndimage.center_of_mass(patch)
+            centres[k] += (top, left)
+    return centres
+
+
+def _longest_run(flags: npt.NDArray[np.bool_]) -> slice:
+    """The longest stretch of True; empty where there is none."""
+    labels, count = ndimage.label(flags)
+    if count == 0:
+        return slice(0, 0)
+    lengths = ndimage.sum_labels(flags, labels, np.arange(1, count + 1))
+    run = np.flatnonzero(labels == int(np.argmax(lengths)) + 1)
+    return slice(int(run[0]), int(run[-1]) + 1)

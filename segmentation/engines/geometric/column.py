@@ -1,0 +1,77 @@
+"""The vertebral column straightened along its own curve, and the discs that divide it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.engines.geometric.canal import Canal
+from segmentation.engines.geometric.frame import Points
+
+BODY_OFFSET_MM = 26.0  # canal centre to body centre: half a canal (8) and half a body's depth (17-18) (R)
+CURVE_SMOOTHING_MM = 14.0  # about half a vertebra: the curve follows the column, not each vertebra
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The line through the vertebral bodies, sampled every mm from inferior to superior, with its frames."""
+
+    centre_mm: Points  # (n, 3)
+    along: Points  # (n, 3) unit vectors towards superior
+    front: Points  # (n, 3) unit vectors towards anterior, square to `along`
+    left: Points  # (n, 3)
+    canal_mm: Points  # (m, 3) the smoothed middle of the canal
+
+    @property
+    def length(self) -> int:
+        return len(self.centre_mm)
+
+    def points(self, s: npt.ArrayLike, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
+        """Working-frame points of whole-mm positions `s` along, `u` left and `v` anterior (broadcast)."""
+        at = np.asarray(s, dtype=int)
+        moved: Points = (
+            self.centre_mm[at]
+            + np.asarray(u)[..., None] * self.left[at]
+            + np.asarray(v)[..., None] * self.front[at]
+        )
+        return moved
+
+
+def body_curve(canal: Canal) -> Curve:
+    """Move the canal's line forward into the bodies and give each mm of it a frame."""
+    canal_mm = _smooth(_even_steps(canal.points_mm))
+    _, front, _ = _frames(canal_mm)
+    line = _even_steps(_smooth(_even_steps(canal_mm + BODY_OFFSET_MM * front)))
+    along, front, left = _frames(line)
+    return Curve(centre_mm=line, along=along, front=front, left=left, canal_mm=canal_mm)
+
+
+def _smooth(line: Points) -> Points:
+    """Gaussian smoothing along the line, continued point-symmetrically so that its ends stay put."""
+    reach = min(round(3 * CURVE_SMOOTHING_MM), len(line) - 1)
+    padded = np.pad(line, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    smooth: Points = ndimage.gaussian_filter1d(padded, CURVE_SMOOTHING_MM, axis=0)[reach:-reach]
+    return smooth
+
+
+def _even_steps(line: Points) -> Points:
+    """The same line with points 1 mm apart."""
+    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+    at = np.concatenate([[0.0], np.cumsum(steps)])
+    even = np.arange(0.0, at[-1], 1.0)
+    return np.column_stack([np.interp(even, at, line[:, axis]) for axis in range(3)])
+
+
+def _frames(line: Points) -> tuple[Points, Points, Points]:
+    """Unit vectors (along, front, left); front is the anterior direction made square to along."""
+    along = np.gradient(line, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    anterior = np.array([0.0, -1.0, 0.0])
+    front = anterior - (along @ anterior)[:, None] * along
+    front /= np.linalg.norm(front, axis=1, keepdims=True)
+    left = np.cross(along, front)
+    left *= np.sign(left[:, 2])[:, None]
+    return along, front, left

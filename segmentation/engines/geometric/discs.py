@@ -1,0 +1,107 @@
+"""The discs that divide the straightened column: soft valleys between bright endplates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segmentation.engines.geometric.column import Curve
+from segmentation.engines.geometric.frame import OUTSIDE_HU, Profile, sample
+from segmentation.volume import CtVolume
+
+RIM_ANGLES_DEG = np.arange(-30.0, 211.0, 10.0)  # left, front and right; pedicles and canal lie behind
+RIM_RADII_MM = np.arange(8.0, 31.0, 1.0)
+RIM_QUANTILE = 0.35  # below the middle, so that a calcified or contrasted aorta in front counts for nothing
+HU_RANGE = (-100.0, 600.0)
+FLANK_MM = (3, 13)  # an endplate lies this far from its disc's middle (R)
+MIN_CONTRAST_HU = 40.0  # rim of body or endplate against disc (R)
+FULL_CONTRAST_HU = 150.0
+SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), and room for a collapse
+UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discs:
+    """Middles of the discs along the curve, from inferior to superior."""
+
+    at_mm: tuple[int, ...]
+    rim_hu: Profile  # (n,) brightness of the column's rim along the curve; `OUTSIDE_HU` outside the volume
+
+
+def rim_profile(volume: CtVolume, curve: Curve) -> Profile:
+    """How bright the rim of the column is at each mm of the curve.
+
+    A body has a cortex all around, however little mineral it holds inside; a disc has none. That tells them
+    apart in osteoporosis too, where the disc's middle is denser than the body's.
+    """
+    angle = np.deg2rad(RIM_ANGLES_DEG)[None, :, None]
+    radius = RIM_RADII_MM[None, None, :]
+    s = np.arange(curve.length)[:, None, None]
+    hu = sample(volume, curve.points(s, np.cos(angle) * radius, np.sin(angle) * radius))
+    brightest = np.clip(hu, *HU_RANGE).max(axis=2)
+    rim: Profile = np.quantile(brightest, RIM_QUANTILE, axis=1)
+    outside = (hu <= OUTSIDE_HU + 1).mean(axis=(1, 2)) > 0.3
+    rim[outside] = OUTSIDE_HU
+    return rim
+
+
+def find_discs(volume: CtVolume, curve: Curve) -> Discs:
+    """The chain of valleys with the greatest contrast whose spacing is that of vertebrae."""
+    rim = rim_profile(volume, curve)
+    contrast = _valley_contrast(rim)
+    candidates = _local_maxima(contrast)
+    worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
+    return Discs(at_mm=_best_chain(candidates, worth), rim_hu=rim)
+
+
+def _valley_contrast(rim: Profile) -> Profile:
+    """By how much the brighter surroundings on both sides exceed each place; 0 where there are none."""
+    valley = ndimage.uniform_filter1d(rim, 3, mode="nearest")
+    near, far = FLANK_MM
+    width = far - near + 1
+    ridge = ndimage.maximum_filter1d(valley, width, mode="constant", cval=OUTSIDE_HU)
+    reach = near + width // 2
+    padded = np.pad(ridge, reach, constant_values=OUTSIDE_HU)
+    below, above = padded[: len(rim)], padded[2 * reach :]
+    contrast: Profile = np.minimum(below, above) - valley
+    contrast[rim <= OUTSIDE_HU + 1] = 0.0
+    return np.maximum(contrast, 0.0)
+
+
+def _local_maxima(contrast: Profile) -> list[int]:
+    peak = ndimage.maximum_filter1d(contrast, 9) == contrast
+    found = np.flatnonzero(peak & (contrast >= MIN_CONTRAST_HU))
+    kept: list[int] = []
+    for at in found:  # a flat valley gives several equal maxima: keep their middle
+        run = [k for k in found if abs(k - at) <= 4]
+        middle = int(np.round(np.mean(run)))
+        if not kept or middle - kept[-1] > 4:
+            kept.append(middle)
+    return kept
+
+
+def _best_chain(candidates: list[int], worth: Profile) -> tuple[int, ...]:
+    """Dynamic programming over pairs of neighbouring discs: contrast, less unevenness of the spacing."""
+    count = len(candidates)
+    best: dict[tuple[int, int], tuple[float, int | None]] = {}
+    for j in range(count):
+        for i in range(j):
+            spacing = candidates[j] - candidates[i]
+            if not SPACING_MM[0] <= spacing <= SPACING_MM[1]:
+                continue
+            options: list[tuple[float, int | None]] = [(float(worth[i]), None)]
+            for h in range(i):
+                if (h, i) in best:
+                    uneven = abs(spacing - (candidates[i] - candidates[h]))
+                    options.append((best[h, i][0] - UNEVEN_PENALTY * uneven, h))
+            total, before = max(options, key=lambda option: option[0])
+            best[i, j] = (total + float(worth[j]), before)
+    if not best:
+        return tuple(candidates[k] for k in np.argsort(-worth)[:1])
+    i, j = max(best, key=lambda pair: best[pair][0])
+    chain = [j, i]
+    while (before := best[chain[-1], chain[-2]][1]) is not None:
+        chain.append(before)
+    return tuple(candidates[k] for k in reversed(chain))

@@ -1,0 +1,234 @@
+"""Which vertebra is which: the sacrum's wings below, the last rib above.
+
+Both are looked for in the straightened column, where "beside the body" means the same at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.engines.geometric.column import Curve
+from segmentation.engines.geometric.frame import OUTSIDE_HU, Points, Profile, sample
+from segmentation.volume import CtVolume, Mask
+
+STEP_MM = 2.0
+HALF_WIDTH_MM = 110.0
+BACK_MM, FRONT_MM = -80.0, 40.0
+BONE_HU = 160.0  # ribs and wings after interpolation to 2 mm
+BESIDE_MM = 26.0  # bone nearer the middle is the vertebra itself
+ATTACHED_MM = 34.0  # a rib's neck, a transverse process or a wing begins within this (R)
+RIB_REACH_MM = 58.0  # transverse processes end by about 50 mm from the middle, L3's being the longest (R)
+PROCESS_REACH_MM = 53.0  # between the two: a long process or a stunted rib, which proves nothing
+RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
+WING_V_MM = (-45.0, 8.0)
+WING_ROOT_V_MM = -20.0  # a wing springs from the body's side; ribs and most processes start further back (R)
+WING_REACH_MM = 56.0  # over the wing and the sacroiliac joint into the ilium (R)
+WING_CONTACT_MM = 14.0  # of a vertebra's height; a transverse process is thinner where it stands alone (R)
+WING_BRIGHT_HU = 300.0  # the ilium's cortex is; liver, spleen and kidney with contrast are not (R)
+RIB_ROOM_MM = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
+THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
+
+
+class Rib(Enum):
+    """What stands beside a vertebra."""
+
+    PRESENT = "present"  # on both sides
+    ABSENT = "absent"
+    UNCLEAR = "unclear"  # one side only, a stunted rib, or out of view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What lies between two discs of the straightened column, or beyond the first and last."""
+
+    first_mm: int
+    last_mm: int
+    ribs: Rib
+    wings: bool  # bone joins it to the ilium on both sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Straightened:
+    """The column and its surroundings on a grid of `STEP_MM`, axes (s, u, v)."""
+
+    hu: Profile
+    s_mm: Points
+    u_mm: Points
+    v_mm: Points
+
+
+def straighten(volume: CtVolume, curve: Curve) -> Straightened:
+    """Sample the volume along the curve."""
+    s = np.arange(0, curve.length, int(STEP_MM))
+    u = np.arange(-HALF_WIDTH_MM, HALF_WIDTH_MM + 1, STEP_MM)
+    v = np.arange(BACK_MM, FRONT_MM + 1, STEP_MM)
+    hu = sample(volume, curve.points(s[:, None, None], u[None, :, None], v[None, None, :]))
+    return Straightened(hu=hu, s_mm=s.astype(float), u_mm=u, v_mm=v)
+
+
+def describe_segments(column: Straightened, disc_mm: Sequence[int]) -> tuple[Segment, ...]:
+    """Ribs and wings of every segment, from inferior to superior."""
+    bone = column.hu > BONE_HU
+    beside = bone & (np.abs(column.u_mm) >= BESIDE_MM)[None, :, None]
+    reach = _rib_reach(column, beside, disc_mm)
+    ends = [0, *disc_mm, int(column.s_mm[-1]) + 1]
+    segments = []
+    for number, (first, last) in enumerate(pairwise(ends)):
+        rows = (column.s_mm >= first) & (column.s_mm < last)
+        top_in_view = number < len(disc_mm) and last - first >= RIB_ROOM_MM
+        ribs = _rib(reach[number], top_in_view and _sides_in_view(column, rows))
+        wings = ribs is not Rib.PRESENT and _has_wings(column, beside, rows)
+        segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
+    return tuple(segments)
+
+
+def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> npt.NDArray[np.float64]:
+    """How far thin bone attached behind each segment reaches to the right and left; shape (segments, 2)."""
+    radius = round(THICK_MM / STEP_MM)
+    core = ndimage.binary_erosion(beside, iterations=radius)
+    thin = beside & ~ndimage.binary_dilation(core, iterations=radius + 2)
+    labels, _ = ndimage.label(thin, np.ones((3, 3, 3)))
+    reach = np.zeros((len(disc_mm) + 1, 2))
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        k, i, j = (
+            index + part.start for index, part in zip(np.nonzero(labels[box] == number), box, strict=True)
+        )
+        out = np.abs(column.u_mm[i])
+        if out.min() > ATTACHED_MM:
+            continue
+        near = out <= out.min() + 6.0
+        at, behind = float(column.s_mm[k[near]].mean()), float(column.v_mm[j[near]].mean())
+        far = float(column.s_mm[k[out >= out.max() - 8.0]].mean())
+        # The lower ribs fall away sideways; what rises sideways from the column is the pelvis.
+        if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
+            side = int(column.u_mm[i[0]] > 0)
+            segment = int(np.searchsorted(disc_mm, at))
+            reach[segment, side] = max(reach[segment, side], float(out.max()))
+    return reach
+
+
+def _sides_in_view(column: Straightened, rows: Mask) -> bool:
+    """Whether a rib would be seen: the volume reaches far enough on both sides behind the segment."""
+    behind = (column.v_mm >= -45.0) & (column.v_mm <= -15.0)
+    for side in (-1.0, 1.0):
+        columns = (column.u_mm * side >= ATTACHED_MM) & (column.u_mm * side <= RIB_REACH_MM)
+        part = column.hu[np.ix_(rows, columns, behind)]
+        if part.size == 0 or (part <= OUTSIDE_HU + 1).mean() > 0.3:
+            return False
+    return True
+
+
+def _rib(reach: Profile, in_view: bool) -> Rib:
+    if (reach >= RIB_REACH_MM).all():
+        return Rib.PRESENT
+    if in_view and (reach <= PROCESS_REACH_MM).all():
+        return Rib.ABSENT
+    return Rib.UNCLEAR
+
+
+def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
+    """Whether, within this segment alone, bone leads from the body over to the ilium on both sides."""
+    slab = beside[rows] & ((column.v_mm >= WING_V_MM[0]) & (column.v_mm <= WING_V_MM[1]))[None, None, :]
+    for side in (-1.0, 1.0):
+        half = slab & (column.u_mm * side > 0)[None, :, None]
+        labels, count = ndimage.label(half, np.ones((3, 3, 3)))
+        out = np.broadcast_to(np.abs(column.u_mm)[None, :, None], half.shape)
+        if not any(_is_wing(column, rows, labels == number, out) for number in range(1, count + 1)):
+            return False
+    return True
+
+
+def _is_wing(column: Straightened, rows: Mask, part: Mask, out: Profile) -> bool:
+    root = part & (out <= ATTACHED_MM)
+    if not root.any() or float(out[part].max()) < WING_REACH_MM:
+        return False
+    if float(np.quantile(column.hu[rows][part], 0.9)) < WING_BRIGHT_HU:
+        return False
+    contact_mm = float(root.any(axis=(1, 2)).sum() * STEP_MM)
+    behind = float(column.v_mm[np.nonzero(root)[2]].mean())
+    return contact_mm >= WING_CONTACT_MM and behind >= WING_ROOT_V_MM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbering:
+    """Names of the segments, and what they rest on."""
+
+    names: tuple[str | None, ...]  # None: sacrum, or beyond the names in use
+    confirmed: bool
+    basis: str  # as in `Vertebrae.numbering_basis`
+    conflict: str | None = None  # how sacrum and last rib disagree
+
+
+# From inferior to superior, beginning above the sacrum.
+UPWARD = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10")
+LUMBAR_COUNT = 5
+
+
+def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbering:
+    """Name the segments from the sacrum, from the last rib, or, failing both, by position alone.
+
+    Parameters
+    ----------
+    lumbar_sized : per segment, whether a whole body of lumbar size was found there.
+    """
+    sacrum = _sacrum(segments)
+    last_rib = _last_rib(segments)
+    if sacrum is not None and last_rib is not None:
+        between = last_rib - sacrum - 1
+        return Numbering(
+            names=_names(len(segments), sacrum + 1),
+            confirmed=between == LUMBAR_COUNT,
+            basis="sacrum and last rib",
+            conflict=None if between == LUMBAR_COUNT else f"{between} vertebrae lie between them",
+        )
+    if sacrum is not None:
+        return Numbering(names=_names(len(segments), sacrum + 1), confirmed=True, basis="sacrum")
+    if last_rib is not None:
+        return Numbering(
+            names=_names(len(segments), last_rib - LUMBAR_COUNT), confirmed=True, basis="last rib"
+        )
+    return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
+
+
+def _names(count: int, fifth: int) -> tuple[str | None, ...]:
+    """Names where segment number `fifth` (which may lie below the image) is L5."""
+    return tuple(UPWARD[k - fifth] if 0 <= k - fifth < len(UPWARD) else None for k in range(count))
+
+
+def _sacrum(segments: Sequence[Segment]) -> int | None:
+    """The topmost of the winged segments that reach up from the lowest one in view."""
+    winged = [k for k, segment in enumerate(segments) if segment.wings]
+    # Below the first sacral segment there may be one that no longer tells itself from its surroundings.
+    return max(winged) if winged and max(winged) <= len(winged) else None
+
+
+def _last_rib(segments: Sequence[Segment]) -> int | None:
+    """The lowest segment with ribs, where the one below it is in view and clearly has none."""
+    ribbed = [k for k, segment in enumerate(segments) if segment.ribs is Rib.PRESENT]
+    if not ribbed or ribbed[0] == 0:
+        return None
+    lowest = ribbed[0]
+    return lowest if segments[lowest - 1].ribs is Rib.ABSENT else None
+
+
+def _presumed(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
+    """The middle one of the whole bodies without ribs is taken for L3: lumbar CT is planned around it."""
+    whole = [
+        k
+        for k, (segment, sized) in enumerate(zip(segments, lumbar_sized, strict=True))
+        if sized and segment.ribs is not Rib.PRESENT
+    ]
+    ribbed = [k for k, segment in enumerate(segments) if segment.ribs is Rib.PRESENT]
+    if not whole or (ribbed and ribbed[0] <= whole[0]):
+        return (None,) * len(segments)
+    fifth = whole[len(whole) // 2] - 2
+    if ribbed:
+        fifth = ribbed[0] - LUMBAR_COUNT
+    return _names(len(segments), fifth)

@@ -1,0 +1,124 @@
+"""Vertebral levels: their numbers in space, and whether their names can be a spine's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentation.observation import Observation
+from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
+from segmentation.volume import Grid, Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """When a row of vertebrae is not believed. All values are proposals (R)."""
+
+    # Middle to middle. Lumbar bodies lie 30 to 42 mm apart; a collapsed one nearer, a missed one doubles it.
+    spacing_mm: tuple[float, float] = (18.0, 55.0)
+    spacing_ratio: float = 1.6  # between neighbouring spacings: more is a missed or a split vertebra
+    volume_ratio: float = 1.8  # between neighbouring whole bodies
+
+
+def level_of(
+    name: str,
+    inside: Mask,
+    grid: Grid,
+    *,
+    axis: npt.ArrayLike,
+    complete: bool,
+    corner: Sequence[int] = (0, 0, 0),
+) -> Level:
+    """Measure one body.
+
+    Parameters
+    ----------
+    inside : bool, a part of the grid's array that holds the whole body.
+    corner : index (z, y, x) of that part's first voxel in the grid.
+    axis : the body's long axis towards superior, LPS; any length.
+    """
+    index = np.argwhere(inside)
+    centre = grid.to_patient(index.mean(axis=0) + np.asarray(corner))
+    unit = np.asarray(axis, dtype=float)
+    unit = unit / np.linalg.norm(unit)
+    return Level(
+        name=name,
+        label=LABELS[name],
+        complete=complete,
+        centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        body_volume_mm3=float(len(index) * grid.voxel_volume_mm3),
+        axis=(float(unit[0]), float(unit[1]), float(unit[2])),
+    )
+
+
+def from_superior(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """In anatomical order, T10 first."""
+    return tuple(sorted(levels, key=lambda level: ANATOMICAL_ORDER.index(level.name)))
+
+
+def identity_observations(
+    levels: Sequence[Level], settings: IdentitySettings | None = None
+) -> tuple[Observation, ...]:
+    """What speaks against the names: a gap, an order or a spacing that no spine has. Levels in any order."""
+    rules = settings or IdentitySettings()
+    row = from_superior(levels)
+    doubts = [
+        *_gaps(row),
+        *_misplaced(row),
+        *_odd_spacing([level for level in row if level.complete], rules),
+        *_odd_volumes([level for level in row if level.complete], rules),
+    ]
+    return tuple(Observation(code="level_implausible", values={"detail": doubt}) for doubt in doubts)
+
+
+def _gaps(row: Sequence[Level]) -> list[str]:
+    names = [level.name for level in row]
+    first, last = (ANATOMICAL_ORDER.index(name) for name in (names[0], names[-1])) if names else (0, -1)
+    return [f"{name} is missing" for name in ANATOMICAL_ORDER[first : last + 1] if name not in names]
+
+
+def _misplaced(row: Sequence[Level]) -> list[str]:
+    """Each lies below the one before it, in the direction that its own axis says."""
+    return [
+        f"{lower.name} does not lie below {upper.name}"
+        for upper, lower in pairwise(row)
+        if float(np.dot(np.subtract(upper.centroid_mm, lower.centroid_mm), upper.axis)) <= 0
+    ]
+
+
+def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
+    return [
+        (upper, lower)
+        for upper, lower in pairwise(row)
+        if ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
+    ]
+
+
+def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    spacings = [
+        (upper.name, lower.name, float(np.linalg.norm(np.subtract(upper.centroid_mm, lower.centroid_mm))))
+        for upper, lower in _adjacent(row)
+    ]
+    doubts = [
+        f"{upper} and {lower} lie {spacing:.0f} mm apart"
+        for upper, lower, spacing in spacings
+        if not rules.spacing_mm[0] <= spacing <= rules.spacing_mm[1]
+    ]
+    for above, below in pairwise(spacings):
+        if max(above[2], below[2]) > rules.spacing_ratio * min(above[2], below[2]):
+            doubts.append(f"the spacing changes from {above[2]:.0f} to {below[2]:.0f} mm at {below[0]}")
+    return doubts
+
+
+def _odd_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    return [
+        f"{upper.name} holds {upper.body_volume_mm3 / 1000:.0f} cm3 and {lower.name} "
+        f"{lower.body_volume_mm3 / 1000:.0f} cm3"
+        for upper, lower in _adjacent(row)
+        if max(upper.body_volume_mm3, lower.body_volume_mm3)
+        > rules.volume_ratio * min(upper.body_volume_mm3, lower.body_volume_mm3)
+    ]

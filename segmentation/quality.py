@@ -1,0 +1,111 @@
+"""What is wrong with a body or its regions: gates give observations, config/findings.toml the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segmentation.observation import Observation
+from segmentation.vertebra import body_coordinates, height_range
+from segmentation.vertebrae import LUMBAR, Level, Regions, Vertebrae
+from segmentation.volume import CtVolume, Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualitySettings:
+    """Limits of the gates. All values are proposals (R)."""
+
+    height_mm: tuple[float, float] = (18.0, 40.0)
+    metal_hu: float = 1000.0  # in the body; compact bone seen through the scanner's blur stays below
+    metal_near_hu: float = 1800.0  # around it, where the dense bone of facets and laminae lies
+    metal_margin_mm: float = 10.0
+    metal_min_mm3: float = 10.0  # single voxels of noise are not metal
+    min_region_cm3: float = 3.0
+    max_region_sd_hu: float = 80.0
+
+
+def quality_observations(
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    regions: Mapping[str, Regions],
+    settings: QualitySettings | None = None,
+) -> tuple[Observation, ...]:
+    """Everything that speaks against measuring a lumbar level, from superior to inferior.
+
+    Parameters
+    ----------
+    regions : by level name; levels without an entry are judged by their body alone.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
+    volume.grid.require_same(vertebrae.grid)
+    rules = settings or QualitySettings()
+    found: list[Observation] = []
+    for level in vertebrae.levels:
+        if level.name not in LUMBAR:
+            continue
+        if not level.complete:
+            found.append(Observation(code="body_truncated", level=level.name))
+            continue
+        found += _body(volume, vertebrae, level, rules)
+        if level.name in regions:
+            found += _region(volume, regions[level.name], rules)
+    third = vertebrae.level("L3")
+    if vertebrae.levels and (third is None or not third.complete):
+        found.append(Observation(code="l3_not_found"))
+    return tuple(found)
+
+
+def _body(
+    volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: QualitySettings
+) -> Iterable[Observation]:
+    bodies = vertebrae.bodies == level.label
+    box = _box_with_margin(bodies, volume, rules.metal_margin_mm)
+    body = bodies[box]
+    low, high = height_range(body_coordinates(volume.grid, level, box), body)
+    height = high - low + _voxel_along(volume, level)
+    if not rules.height_mm[0] <= height <= rules.height_mm[1]:
+        yield Observation(
+            code="body_height_implausible", level=level.name, values={"height_mm": round(height, 1)}
+        )
+    outside = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm)
+    metal = (body & (volume.hu[box] > rules.metal_hu)) | (
+        (outside <= rules.metal_margin_mm) & (volume.hu[box] > rules.metal_near_hu)
+    )
+    voxels = int(metal.sum())
+    if voxels * volume.grid.voxel_volume_mm3 >= rules.metal_min_mm3:
+        yield Observation(code="metal_near_body", level=level.name, values={"voxels": voxels})
+
+
+def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Iterable[Observation]:
+    hu = volume.hu[regions.bmd]
+    volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
+    if volume_cm3 < rules.min_region_cm3:
+        yield Observation(
+            code="roi_too_small", level=regions.level, values={"volume_cm3": round(volume_cm3, 1)}
+        )
+    if hu.size > 1 and (spread := float(hu.std(ddof=1))) > rules.max_region_sd_hu:
+        yield Observation(code="roi_heterogeneous", level=regions.level, values={"sd_hu": round(spread)})
+
+
+def _voxel_along(volume: CtVolume, level: Level) -> float:
+    """A voxel's extent along the body's axis: the body reaches half of it beyond its outermost centres."""
+    steps = np.abs(np.asarray(volume.grid.direction) @ np.asarray(level.axis)) * np.asarray(
+        volume.grid.spacing_mm
+    )
+    return float(steps.max())
+
+
+def _box_with_margin(mask: Mask, volume: CtVolume, margin_mm: float) -> tuple[slice, slice, slice]:
+    parts = []
+    for axis, (size, spacing) in enumerate(zip(mask.shape, volume.grid.spacing_mm, strict=True)):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = int(np.ceil(margin_mm / spacing))
+        parts.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + margin + 1)))
+    return (parts[0], parts[1], parts[2])

@@ -1,0 +1,168 @@
+"""The measured parts of a vertebral body: where density is read, and where features are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.errors import LevelNotFound
+from segmentation.vertebrae import Level, Regions, Vertebrae
+from segmentation.volume import CtVolume, FloatArray, Grid, Mask
+
+Coordinates = npt.NDArray[np.float64]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionSettings:
+    """How the regions are cut from a body. All values are proposals (R): a site may change each."""
+
+    erosion_mm: float = 3.0  # from the body's surface: cortex, its blur, and subcortical bone
+    min_erosion_voxels: int = 2  # across the body's axis
+    central_height: float = 0.55  # share of the body's height, around its middle, that density is read in
+    wedge_half_angle_deg: float = (
+        25.0  # of the basivertebral veins, as seen from the body's middle; 0 keeps them
+    )
+    dense_hu: float = 300.0  # clusters above are sclerosis, bone islands or cement
+    dense_above_median_hu: float = (
+        150.0  # and so much denser than the region: young bone at 80 kVp exceeds 300 HU
+    )
+    dense_smoothing_mm: float = 1.0  # so that noise makes no clusters
+    dense_min_mm3: float = 20.0
+
+
+def regions_of(
+    volume: CtVolume, vertebrae: Vertebrae, level_name: str, settings: RegionSettings | None = None
+) -> Regions:
+    """Cut the density region and the radiomics region of one level.
+
+    Parameters
+    ----------
+    volume : the CT that `vertebrae` were found in.
+
+    Returns
+    -------
+    Masks of the volume's shape. They may be empty: `segmentation.quality` says when they are too small.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    LevelNotFound
+        If the level is not among the vertebrae.
+    """
+    volume.grid.require_same(vertebrae.grid)
+    rules = settings or RegionSettings()
+    level = vertebrae.level(level_name)
+    if level is None:
+        raise LevelNotFound(level_name)
+    bodies = vertebrae.bodies == level.label
+    box = _box_around(bodies)
+    body, hu = bodies[box], volume.hu[box]
+    local = body_coordinates(volume.grid, level, box)
+    core = _eroded(body, volume.grid, level, rules)
+    core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
+    density = core & _central(local, body, rules) & ~_basivertebral(local, rules)
+    return Regions(
+        level=level_name,
+        bmd=_in_volume(_largest_part(density), box, volume.grid),
+        radiomics=_in_volume(core, box, volume.grid),
+    )
+
+
+def body_coordinates(grid: Grid, level: Level, box: Box) -> Coordinates:
+    """Position of each voxel of `box` in the body's own axes, from its centroid, in mm.
+
+    Returns
+    -------
+    Shape (3, z, y, x): towards superior along the body's axis, towards posterior and towards left across it.
+    """
+    axes = [np.arange(part.start, part.stop) for part in box]
+    points = grid.to_patient(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)) - np.asarray(
+        level.centroid_mm
+    )
+    up = np.asarray(level.axis)
+    back = np.array([0.0, 1.0, 0.0]) - up[1] * up
+    back = back / np.linalg.norm(back)
+    left = np.cross(back, up)
+    coordinates: Coordinates = np.stack([points @ up, points @ back, points @ left])
+    return coordinates
+
+
+def height_range(local: Coordinates, body: Mask) -> tuple[float, float]:
+    """Where the body begins and ends along its axis, mm from its centroid; single rim voxels do not count."""
+    low, high = np.quantile(local[0][body], [0.01, 0.99])
+    return float(low), float(high)
+
+
+def _box_around(mask: Mask) -> Box:
+    """The smallest box around a mask, one voxel larger where the volume allows."""
+    parts = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        if hit.size == 0:
+            return (slice(0, 0), slice(0, 0), slice(0, 0))
+        parts.append(slice(max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)))
+    return (parts[0], parts[1], parts[2])
+
+
+def _in_volume(part: Mask, box: Box, grid: Grid) -> Mask:
+    whole = np.zeros(grid.shape, bool)
+    whole[box] = part
+    return whole
+
+
+def _eroded(body: Mask, grid: Grid, level: Level, rules: RegionSettings) -> Mask:
+    """The voxels that lie wholly deeper than the erosion.
+
+    A voxel reaches half its size beyond its centre, so the reach along each array axis is the erosion plus
+    half a voxel: the distance transform in units of that reach erodes by an ellipsoid.
+    """
+    spacing = np.asarray(grid.spacing_mm)
+    reach = rules.erosion_mm + spacing / 2
+    along = int(np.argmax(np.abs(np.asarray(grid.direction) @ np.asarray(level.axis))))
+    across = np.arange(3) != along
+    reach[across] = np.maximum(reach[across], rules.min_erosion_voxels * spacing[across])
+    padded = np.pad(body, 1)
+    deep: Mask = ndimage.distance_transform_edt(padded, sampling=spacing / reach)[1:-1, 1:-1, 1:-1] >= 1.0
+    return deep
+
+
+def _central(local: Coordinates, body: Mask, rules: RegionSettings) -> Mask:
+    if not body.any():
+        return body
+    low, high = height_range(local, body)
+    central: Mask = np.abs(local[0] - (low + high) / 2) <= rules.central_height * (high - low) / 2
+    return central
+
+
+def _basivertebral(local: Coordinates, rules: RegionSettings) -> Mask:
+    """The wedge behind the body's middle through which the basivertebral veins leave."""
+    tangent = np.tan(np.deg2rad(rules.wedge_half_angle_deg))
+    wedge: Mask = (local[1] > 0) & (np.abs(local[2]) < local[1] * tangent)
+    return wedge
+
+
+def _dense_clusters(hu: FloatArray, core: Mask, grid: Grid, rules: RegionSettings) -> Mask:
+    """Connected dense bone inside the core, large enough not to be noise."""
+    if not core.any():
+        return core
+    limit = max(rules.dense_hu, float(np.median(hu[core])) + rules.dense_above_median_hu)
+    smooth = ndimage.gaussian_filter(hu, rules.dense_smoothing_mm / np.asarray(grid.spacing_mm))
+    labels, count = ndimage.label(core & (smooth > limit), np.ones((3, 3, 3)))
+    sizes = ndimage.sum_labels(np.ones_like(labels), labels, np.arange(1, count + 1)) * grid.voxel_volume_mm3
+    large = np.concatenate([[False], sizes >= rules.dense_min_mm3])
+    dense: Mask = large[labels]
+    return dense
+
+
+def _largest_part(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    sizes = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
+    largest: Mask = labels == int(np.argmax(sizes)) + 1
+    return largest
