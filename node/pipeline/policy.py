@@ -8,7 +8,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.findings import UnknownFinding
@@ -62,9 +61,24 @@ def describe(error: BaseException) -> str:
     read (pydicom quotes values), so only their type and the place where they arose are told.
     """
     name = type(error).__name__
-    if type(error).__module__.partition(".")[0] in _OWN_PACKAGES:
+    if _is_own(type(error).__module__):
         return f"{name}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     told = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
-    return f"{name}{told}{place}"
+    return f"{name}{told}{_place(error)}"
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] in _OWN_PACKAGES
+
+
+def _place(error: BaseException) -> str:
+    """Where in this project's code the error passed last, else where it arose."""
+    places = [
+        (str(frame.f_globals.get("__name__", "")), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [place for place in places if _is_own(place[0])]
+    if not places:
+        return ""
+    module, line = (own or places)[-1]
+    return f" at {module}:{line}"

@@ -131,13 +131,13 @@ class Reports:
 
     def tally(self, lease: Lease) -> DeliveryTally:
         counted = (
-            select(deliveries.c.state, func.count())
+            select(deliveries.c.state, func.count().label("objects"))
             .join(objects, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
             .where(_of(lease))
             .group_by(deliveries.c.state)
         )
         with self._database.reading() as connection:
-            counts: dict[str, int] = dict(connection.execute(counted).tuples().all())
+            counts = {row.state: row.objects for row in connection.execute(counted)}
         return DeliveryTally(
             arrived=sum(counts.get(state, 0) for state in ARRIVED),
             pending=counts.get(DeliveryState.PENDING, 0),

@@ -1,0 +1,452 @@
+"""Steps on a real store, with small step functions and a sender that answers as told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from config.settings import Destination, Settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult, Verdict
+from node.pipeline.objects import store_objects
+from node.pipeline.ports import SendOutcome, SendResult, Step, StepMessage
+from node.pipeline.reconcile import close_studies, republish, retry_study
+from node.pipeline.runner import Dependencies, run_step
+from node.report import EncodedObject, ObjectKind
+from node.store.instances import ReceivedInstance
+from node.store.states import StudyState
+from node.store.store import Store
+from segmentation.engines import Segmenter
+from segmentation.errors import EngineUnavailable
+
+Make = Callable[..., ReceivedInstance]
+
+PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+SEG_UID, SR_UID = "2.25.10", "2.25.11"
+
+
+@dataclass
+class Queue:
+    """A broker in memory, which can lose everything."""
+
+    messages: list[StepMessage] = field(default_factory=list)
+
+    def publish(self, message: StepMessage) -> None:
+        self.messages.append(message)
+
+    def waiting(self, step: Step) -> int:
+        return sum(message.step is step for message in self.messages)
+
+
+@dataclass
+class ScriptedSender:
+    """Answers each object with the next of its outcomes, the last one for ever."""
+
+    outcomes: dict[str, list[SendOutcome]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+
+    def send(
+        self,
+        destination: Destination,
+        objects: Sequence[EncodedObject],
+        *,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> Sequence[SendResult]:
+        results = []
+        for one in objects:
+            before_each()
+            script = self.outcomes.get(one.sop_instance_uid, [SendOutcome.SENT])
+            outcome = script.pop(0) if len(script) > 1 else script[0]
+            if outcome is SendOutcome.SENT:
+                self.sent.append(one.sop_instance_uid)
+            results.append(
+                SendResult(sop_instance_uid=one.sop_instance_uid, outcome=outcome, status=None, detail="")
+            )
+        return results
+
+
+def _no_engine() -> Segmenter:
+    raise EngineUnavailable("none", "these steps segment nothing")
+
+
+def _object(kind: ObjectKind, name: str, uid: str) -> EncodedObject:
+    return EncodedObject(
+        kind=kind, file_name=name, sop_class_uid="1.2.3", sop_instance_uid=uid, content=name.encode()
+    )
+
+
+def _report(context: StepContext) -> StepResult:
+    context.artefacts.put("issued.txt", context.issue().issued_at.isoformat().encode())
+    store_objects(
+        context.artefacts,
+        (
+            _object(ObjectKind.SEGMENTATION, "segmentation.dcm", SEG_UID),
+            _object(ObjectKind.STRUCTURED_REPORT, "report.dcm", SR_UID),
+        ),
+    )
+    return PROCEED
+
+
+def _proceed(context: StepContext) -> StepResult:
+    return PROCEED
+
+
+FUNCTIONS: Mapping[Step, StepFunction] = {
+    Step.SELECT: _proceed,
+    Step.SEGMENT: _proceed,
+    Step.SCORE: _proceed,
+    Step.REPORT: _report,
+}
+
+
+@dataclass
+class Bench:
+    """A node in miniature, worked by hand."""
+
+    dependencies: Dependencies
+    queue: Queue
+    sender: ScriptedSender
+
+    @property
+    def store(self) -> Store:
+        return self.dependencies.store
+
+    def replaced(self, **fields: Any) -> Dependencies:
+        return replace(self.dependencies, **fields)
+
+    def with_step(self, step: Step, function: StepFunction) -> Dependencies:
+        return self.replaced(functions={**self.dependencies.functions, step: function})
+
+    def close(self) -> None:
+        assert close_studies(self.store, self.dependencies.settings) == 1
+
+    def work(self, dependencies: Dependencies | None = None, rounds: int = 40) -> None:
+        """Reconcile and work until nothing is due any more."""
+        for _ in range(rounds):
+            republish(self.store, self.queue)
+            if not self.queue.messages and not self._waits():
+                return
+            while self.queue.messages:
+                run_step(self.queue.messages.pop(0), dependencies or self.dependencies)
+        raise AssertionError("the study does not come to rest")
+
+    def _waits(self) -> bool:
+        return self.summary.state == StudyState.PROCESSING
+
+    @property
+    def summary(self) -> Any:
+        return self.store.overview.list()[0]
+
+    @property
+    def detail(self) -> Any:
+        return self.store.overview.show(self.summary.study_instance_uid)
+
+
+@pytest.fixture
+def make_bench(
+    make_settings: Callable[..., Settings], sqlite_store: Store, make_instance: Make
+) -> Callable[..., Bench]:
+    def make(**sections: Any) -> Bench:
+        sections.setdefault("completeness", {"quiet_s": 1e-6, "poll_s": 0.05})
+        sections.setdefault("destinations", [PACS])
+        sqlite_store.instances.receive(make_instance(called_ae="QCT"))
+        queue, sender = Queue(), ScriptedSender()
+        dependencies = Dependencies(
+            settings=make_settings(**sections),
+            store=sqlite_store,
+            publisher=queue,
+            sender=sender,
+            functions=FUNCTIONS,
+            engine=_no_engine,
+            clinical=NoLaboratory(),
+            owner="bench",
+        )
+        return Bench(dependencies=dependencies, queue=queue, sender=sender)
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
+
+
+def test_a_study_goes_through_all_steps_and_is_sent_once(bench: Bench) -> None:
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+    assert bench.sender.sent == [SEG_UID, SR_UID]  # what the report refers to goes first
+    assert {one.state for one in bench.detail.deliveries} == {"sent"}
+    assert bench.detail.reports[0].sop_instance_uid == SR_UID
+
+
+def test_the_next_step_is_published_after_the_commit_without_waiting_for_reconcile(bench: Bench) -> None:
+    bench.close()
+    republish(bench.store, bench.queue)
+    run_step(bench.queue.messages.pop(), bench.dependencies)
+    (message,) = bench.queue.messages
+    assert message.step is Step.SEGMENT
+    assert bench.summary.step == "segment"
+
+
+def test_each_step_leaves_its_time_behind(bench: Bench) -> None:
+    bench.close()
+    bench.work()
+    timings_s = json.loads(bench.store.artefacts.get(bench.summary.study_instance_uid, 1, "timings.json"))
+    assert list(timings_s) == ["select", "segment", "score", "report"]
+
+
+def test_a_step_is_told_how_the_study_arrived(bench: Bench) -> None:
+    seen: list[StepContext] = []
+
+    def look(context: StepContext) -> StepResult:
+        seen.append(context)
+        return PROCEED
+
+    bench.close()
+    bench.work(bench.with_step(Step.SELECT, look))
+    (context,) = seen
+    assert context.called_ae_titles == {"QCT"}
+    assert [path.read_bytes() for path in context.instances] == [b"headerpixels 1"]
+    assert not context.declared_qct
+
+
+def test_stale_and_repeated_messages_do_nothing(bench: Bench) -> None:
+    bench.close()
+    republish(bench.store, bench.queue)
+    (first,) = bench.queue.messages
+    bench.work()
+    done = bench.detail
+    for message in (
+        first,
+        replace(first, step=Step.DELIVER),
+        replace(first, generation=2),
+        replace(first, job_id=999),
+    ):
+        run_step(message, bench.dependencies)
+    assert bench.detail == done
+    assert bench.queue.messages == []
+
+
+def test_a_wiped_broker_costs_nothing_but_time(bench: Bench) -> None:
+    bench.close()
+    for _ in range(4):
+        republish(bench.store, bench.queue)
+        message = bench.queue.messages.pop(0)
+        bench.queue.messages.clear()
+        run_step(message, bench.dependencies)
+        bench.queue.messages.clear()
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+    assert bench.sender.sent == [SEG_UID, SR_UID]
+
+
+def test_a_busy_worker_does_not_let_the_queue_grow(bench: Bench) -> None:
+    bench.close()
+    assert [republish(bench.store, bench.queue) for _ in range(5)] == [1, 0, 0, 0, 0]
+
+
+def test_a_failing_step_is_tried_three_times_and_then_set_aside(bench: Bench) -> None:
+    attempts = []
+
+    def fail(context: StepContext) -> StepResult:
+        attempts.append(1)
+        raise ValueError("Doe^Jane")
+
+    bench.close()
+    bench.work(bench.with_step(Step.SCORE, fail))
+    assert len(attempts) == 3
+    assert bench.summary.state == StudyState.SET_ASIDE
+    assert "ValueError at node.pipeline.runner:" in bench.summary.last_error
+    assert "Doe" not in bench.summary.last_error  # a library's message may quote a header
+
+    retry_study(bench.store, bench.summary.study_instance_uid)
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+
+
+def test_a_step_that_recovers_starts_the_next_one_with_a_clean_count(bench: Bench) -> None:
+    failures = iter([ValueError(), ValueError()])
+
+    def recover(context: StepContext) -> StepResult:
+        for failure in failures:
+            raise failure
+        return PROCEED
+
+    bench.close()
+    bench.work(bench.with_step(Step.SEGMENT, recover))
+    assert bench.summary.state == StudyState.SENT
+    assert bench.summary.attempts == 0
+
+
+def test_an_error_that_no_retry_can_cure_is_set_aside_at_once(bench: Bench) -> None:
+    attempts = []
+
+    def segment(context: StepContext) -> StepResult:
+        attempts.append(1)
+        context.engine()
+        return PROCEED
+
+    bench.close()
+    bench.work(bench.with_step(Step.SEGMENT, segment))
+    assert len(attempts) == 1
+    assert bench.summary.state == StudyState.SET_ASIDE
+    assert "is not available" in bench.summary.last_error
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [
+        (Verdict.NOT_APPLICABLE, StudyState.NOT_APPLICABLE),
+        (Verdict.SET_ASIDE, StudyState.SET_ASIDE),
+    ],
+)
+def test_a_verdict_ends_the_study_and_nothing_is_sent(
+    bench: Bench, verdict: Verdict, state: StudyState
+) -> None:
+    bench.close()
+    bench.work(bench.with_step(Step.SELECT, lambda context: StepResult(verdict=verdict, reason="because")))
+    assert (bench.summary.state, bench.summary.reason) == (state, "because")
+    assert bench.sender.sent == []
+
+
+def test_a_lost_worker_is_counted_and_a_study_that_kills_workers_is_set_aside(bench: Bench) -> None:
+    bench.close()
+    for _ in range(3):  # each dies without a word: its lease runs out
+        (due,) = bench.store.jobs.due()
+        assert bench.store.jobs.claim(
+            job_id=due.job_id, step=due.step, generation=due.generation, owner="dead", lease_s=-1.0
+        )
+    bench.work()
+    assert bench.summary.state == StudyState.SET_ASIDE
+    assert "lost 3 times" in bench.summary.last_error
+
+
+def test_a_step_longer_than_its_lease_keeps_it(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(worker={"lease_s": 0.3})
+    renewals = threading.Semaphore(0)
+
+    class CountingJobs:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.store.jobs, name)
+
+        def renew(self, lease: Any, lease_s: float) -> None:
+            bench.store.jobs.renew(lease, lease_s)
+            renewals.release()
+
+    def outlast(context: StepContext) -> StepResult:
+        for _ in range(5):  # renewed every third of the lease: this outlasts it
+            assert renewals.acquire(timeout=10)
+        return PROCEED
+
+    bench.close()
+    slow = replace(bench.with_step(Step.SELECT, outlast), store=replace(bench.store, jobs=CountingJobs()))
+    republish(bench.store, bench.queue)
+    run_step(bench.queue.messages.pop(), slow)
+    assert (bench.summary.step, bench.summary.attempts) == ("segment", 0)
+
+
+def test_a_step_that_lost_its_lease_writes_nothing(bench: Bench) -> None:
+    def robbed(context: StepContext) -> StepResult:
+        bench.store.jobs.release_all("bench")
+        context.artefacts.put("selection.json", b"stale")
+        return PROCEED
+
+    bench.close()
+    republish(bench.store, bench.queue)
+    run_step(bench.queue.messages.pop(), bench.with_step(Step.SELECT, robbed))
+    assert bench.summary.step == "select"
+    assert bench.detail.artefacts == ()
+
+
+def test_without_a_destination_results_are_kept_and_it_is_said(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(destinations=[])
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.REPORTED
+    assert "no destination is configured" in bench.summary.reason
+    assert bench.store.instances.is_own(SR_UID)
+
+
+def test_only_what_a_destination_refused_for_now_is_sent_again(bench: Bench) -> None:
+    bench.sender.outcomes[SR_UID] = [SendOutcome.TRANSIENT, SendOutcome.TRANSIENT, SendOutcome.SENT]
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+    assert bench.sender.sent == [SEG_UID, SR_UID]
+    assert {one.artefact: one.attempts for one in bench.detail.deliveries} == {
+        "report.dcm": 3,
+        "segmentation.dcm": 1,
+    }
+
+
+def test_waiting_for_a_pacs_never_sets_a_study_aside(bench: Bench) -> None:
+    bench.sender.outcomes[SR_UID] = [SendOutcome.TRANSIENT] * 10 + [SendOutcome.SENT]
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+
+
+def test_a_refusal_for_good_is_a_dead_letter_that_a_person_can_retry(bench: Bench) -> None:
+    bench.sender.outcomes[SR_UID] = [SendOutcome.PERMANENT, SendOutcome.SENT]
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.UNDELIVERED
+    assert {one.artefact: one.state for one in bench.detail.deliveries} == {
+        "report.dcm": "failed",
+        "segmentation.dcm": "sent",
+    }
+    retry_study(bench.store, bench.summary.study_instance_uid)
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+    assert bench.sender.sent == [SEG_UID, SR_UID]
+
+
+def test_a_pacs_that_stays_away_too_long_becomes_a_dead_letter(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(worker={"send_give_up_after_s": 1e-6})
+    bench.sender.outcomes[SR_UID] = [SendOutcome.TRANSIENT]
+    bench.close()
+    bench.work()
+    assert bench.summary.state == StudyState.UNDELIVERED
+
+
+def test_the_lease_is_checked_before_each_object_leaves(bench: Bench) -> None:
+    class Robber(ScriptedSender):
+        def send(self, destination: Destination, objects: Any, *, before_each: Any = None) -> Any:
+            before_each()
+            bench.store.jobs.release_all("bench")
+            before_each()
+            raise AssertionError("an object left under a lost lease")
+
+    bench.close()
+    for _ in range(4):
+        republish(bench.store, bench.queue)
+        run_step(bench.queue.messages.pop(0), bench.dependencies)
+        bench.queue.messages.clear()
+    republish(bench.store, bench.queue)
+    run_step(bench.queue.messages.pop(0), bench.replaced(sender=Robber()))
+    assert {one.state for one in bench.detail.deliveries} == {"pending"}
+    bench.queue.messages.clear()
+    bench.work()
+    assert bench.summary.state == StudyState.SENT
+
+
+def test_late_images_make_an_amended_report(bench: Bench, make_instance: Make) -> None:
+    bench.close()
+    bench.work()
+    bench.store.instances.receive(make_instance(2))
+    bench.close()
+
+    def amended(context: StepContext) -> StepResult:
+        store_objects(context.artefacts, (_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", "2.25.12"),))
+        assert context.issue().predecessor_uid == SR_UID
+        return PROCEED
+
+    bench.work(bench.with_step(Step.REPORT, amended))
+    assert bench.summary.state == StudyState.SENT
+    assert bench.sender.sent == [SEG_UID, SR_UID, "2.25.12"]
