@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 
 import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_description
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     SecondaryCaptureImageStorage,
@@ -26,6 +27,8 @@ DCIODVFY = Path("/usr/bin/dciodvfy")
 _TIMEOUT_S = 60
 
 _ERROR_LINE = re.compile(r"^Error - (?P<text>.*)$", re.MULTILINE)
+# dciodvfy names an attribute by its keyword or, in other messages, by its words.
+_IDENTITY_NAMES = IDENTITY_KEYWORDS | {dictionary_description(keyword) for keyword in IDENTITY_KEYWORDS}
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID")
 
 
@@ -119,7 +122,7 @@ def dciodvfy_errors(content: bytes) -> list[str]:
 
 
 def _concerns_identity(text: str) -> bool:
-    return any(f"{keyword}>" in text or f"/{keyword}(" in text for keyword in IDENTITY_KEYWORDS)
+    return any(f"<{name}>" in text for name in _IDENTITY_NAMES)
 
 
 def _without_value(text: str) -> str:

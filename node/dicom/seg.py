@@ -174,23 +174,32 @@ def require_same_voxels(content: bytes, grid: Grid, segments: Sequence[Segment])
 def read_segments(content: bytes) -> Mapping[int, npt.NDArray[np.float64]]:
     """Patient coordinates (LPS, mm; shape (n, 3)) of every voxel of each segment, by segment number."""
     dataset = dcmread(BytesIO(content))
-    frames = np.atleast_3d(dataset.pixel_array)
-    if dataset.NumberOfFrames == 1:
-        frames = dataset.pixel_array[np.newaxis]
+    frames = dataset.pixel_array.reshape(dataset.NumberOfFrames, dataset.Rows, dataset.Columns)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     spacing = [float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing]
     orientation = np.asarray(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float)
     found: dict[int, list[npt.NDArray[np.float64]]] = {}
-    for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        found.setdefault(number, []).append(_points(frame, group, spacing, orientation))
+    for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+        corner = _group(own, shared, "PlanePositionSequence").ImagePositionPatient
+        points = _points(frame, np.asarray(corner, dtype=float), spacing, orientation)
+        found.setdefault(number, []).append(points)
     return {number: np.concatenate(points) for number, points in found.items()}
 
 
+def _group(own: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    """A functional group of a frame; what all frames have in common stands among the shared ones."""
+    item: Dataset = (own.get(keyword) or shared.get(keyword))[0]
+    return item
+
+
 def _points(
-    frame: npt.NDArray[np.uint8], group: Dataset, spacing: list[float], orientation: npt.NDArray[np.float64]
+    frame: npt.NDArray[np.uint8],
+    corner: npt.NDArray[np.float64],
+    spacing: list[float],
+    orientation: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    corner = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+    """Patient coordinates of the voxels set in one frame."""
     rows, columns = np.nonzero(frame)
     points: npt.NDArray[np.float64] = (
         corner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.findings import Output, withheld
+from config.findings import Output
 from node.dicom.pictures.findings import draw_findings
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
@@ -77,30 +77,32 @@ def _table(page: Page, report: Report, y: float) -> float:
 
 
 def _row(page: Page, report: Report, level: LevelResult, y: float) -> None:
+    def cell(column: int, words: str, *, size: float = 15, bold: bool = False, colour: str = TEXT) -> None:
+        # One baseline for the row, whatever the size.
+        align = "left" if column == 0 else "right"
+        page.text(_COLUMNS[column], y + 18 - size, words, size=size, bold=bold, colour=colour, align=align)
+
     measured = level.measured
-    name = level.name if report.numbering_confirmed else f"{level.name} ?"
-    page.text(_COLUMNS[0], y, name, size=17, bold=True)
+    cell(0, level.name if report.numbering_confirmed else f"{level.name} ?", size=17, bold=True)
     if not level.complete:
-        page.text(_COLUMNS[1], y, "cut off", size=15, colour=CAUTION, align="right")
+        cell(1, "cut off", colour=CAUTION)
         return
-    bmd = measured.bmd_mg_cm3 if measured else None
-    if bmd is None:
-        page.text(_COLUMNS[1], y, "withheld", size=15, colour=CAUTION, align="right")
+    if measured is None or measured.bmd_mg_cm3 is None:
+        cell(1, "withheld", colour=CAUTION)
     else:
-        page.text(_COLUMNS[1], y, number(bmd, 1), size=18, bold=True, align="right")
+        cell(1, number(measured.bmd_mg_cm3, 1), size=18, bold=True)
+        if measured.bmd_uncertainty_mg_cm3 is not None:
+            cell(2, number(measured.bmd_uncertainty_mg_cm3, 1))
     if measured is not None:
-        if measured.bmd_uncertainty_mg_cm3 is not None and bmd is not None:
-            page.text(_COLUMNS[2], y, number(measured.bmd_uncertainty_mg_cm3, 1), size=15, align="right")
-        spread = f"{number(measured.hu_mean, 0)} ± {number(measured.hu_sd, 0)}"
-        page.text(_COLUMNS[3], y, spread, size=15, align="right")
+        cell(3, f"{number(measured.hu_mean, 1)} ± {number(measured.hu_sd, 1)}")
     if level.volume_mm3 is not None:
-        page.text(_COLUMNS[4], y, number(level.volume_mm3 / 1000, 1), size=15, align="right")
+        cell(4, number(level.volume_mm3 / 1000, 1))
 
 
 def _scores(page: Page, report: Report, y: float, right: float) -> float:
     width = right - MARGIN
-    y = _score(page, report, "T-score", report.t_score, Output.T_SCORE, y, width)
-    y = _score(page, report, "Z-score", report.z_score, Output.Z_SCORE, y, width)
+    for name, score in (("T-score", report.t_score), ("Z-score", report.z_score)):
+        y = _score(page, name, score, y, width)
     if report.reference is not None and (report.t_score or report.z_score):
         named = f"Reference: {report.reference.name} ({report.reference.population}); not equivalent to DXA"
         y = page.text(MARGIN, y, named, size=13, colour=QUIET, width=width) + 4
@@ -111,22 +113,9 @@ def _scores(page: Page, report: Report, y: float, right: float) -> float:
     return _model(page, report, y, width)
 
 
-def _score(
-    page: Page,
-    report: Report,
-    name: str,
-    score: ReferenceScore | None,
-    output: Output,
-    y: float,
-    width: float,
-) -> float:
+def _score(page: Page, name: str, score: ReferenceScore | None, y: float, width: float) -> float:
     if score is None:
-        why = (
-            "withheld, see findings"
-            if withheld(report.findings, output, _all_levels(report))
-            else "not available"
-        )
-        return page.text(MARGIN, y, f"{name}: {why}", size=16, colour=CAUTION) + 2
+        return page.text(MARGIN, y, f"{name}: not given, see findings", size=16, colour=CAUTION) + 2
     page.text(MARGIN, y, f"{name} {number(score.value, 2)}", size=19, bold=True)
     basis = (
         f"mean of {', '.join(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
@@ -136,28 +125,16 @@ def _score(
     return max(end, y + 26) + 2
 
 
-def _all_levels(report: Report) -> list[str]:
-    return [level.name for level in report.levels]
-
-
 def _model(page: Page, report: Report, y: float, width: float) -> float:
     if report.rad_score is None:
-        why = why_withheld(report, Output.RAD_SCORE)
-        return page.text(
-            MARGIN,
-            y,
-            f"Rad-score: not available{', see findings' if why else ''}",
-            size=16,
-            colour=CAUTION,
-            width=width,
-        )
+        words = "Rad-score and nomogram: not given, see findings"
+        return page.text(MARGIN, y, words, size=16, colour=CAUTION, width=width)
     page.text(MARGIN, y, f"Rad-score {number(report.rad_score.value, 2)}", size=19, bold=True)
     y += 27
     nomogram = report.nomogram
     if nomogram is None:
-        return page.text(
-            MARGIN, y, "Nomogram: not available, not computed", size=16, colour=CAUTION, width=width
-        )
+        words = "Not available: nomogram not computed"
+        return page.text(MARGIN, y, words, size=16, colour=CAUTION, width=width)
     words = (
         f"Nomogram {number(nomogram.total_points, 1)} points: probability "
         f"{100 * nomogram.probability:.0f} % of {nomogram.positive_class}, as the model labels it"

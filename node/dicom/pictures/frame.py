@@ -25,14 +25,10 @@ def framed_page(report: Report, title: str) -> tuple[Page, float]:
     page = Page()
     page.text(MARGIN, 12, title, size=22, bold=True)
     _tag(page, WIDTH - MARGIN, 12, RESEARCH_USE_ONLY)
-    page.text(
-        MARGIN,
-        42,
-        f"Study of {report.study.study_date.isoformat() if report.study.study_date else 'unknown date'}"
-        f"   ·   issued {report.issued_at:%Y-%m-%d %H:%M %Z}   ·   preliminary, unverified result of software",
-        size=13,
-        colour=QUIET,
-    )
+    scanned = report.study.study_date.isoformat() if report.study.study_date else "unknown date"
+    issued = f"issued {report.issued_at:%Y-%m-%d %H:%M %Z}"
+    status = f"Study of {scanned}   ·   {issued}   ·   preliminary, unverified result of software"
+    page.text(MARGIN, 42, status, size=13, colour=QUIET)
     y = 66.0
     for banner in banners(report):
         page.box(Box(left=MARGIN, top=y, right=WIDTH - MARGIN, bottom=y + 24), fill=CAUTION)

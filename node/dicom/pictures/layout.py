@@ -38,6 +38,13 @@ _LINE_HEIGHT = 1.32
 Pixels = npt.NDArray[np.uint8]
 
 
+def font(size: float, *, bold: bool = False) -> FontProperties:
+    """DejaVu Sans as matplotlib ships it, `size` pixels high, whatever the machine's own fonts are."""
+    properties = (_BOLD if bold else _REGULAR).copy()
+    properties.set_size(size * _POINTS_PER_PIXEL)
+    return properties
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """A rectangle in pixels from the top left."""
@@ -60,9 +67,7 @@ class Page:
     """One picture being drawn."""
 
     def __init__(self) -> None:
-        self.figure = Figure(
-            figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=BACKGROUND
-        )
+        self.figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self.figure)
 
     def text(
@@ -90,8 +95,7 @@ class Page:
                 x / WIDTH,
                 1 - (y + size) / HEIGHT,
                 line,
-                fontproperties=_BOLD if bold else _REGULAR,
-                fontsize=size * _POINTS_PER_PIXEL,
+                fontproperties=font(size, bold=bold),
                 color=colour,
                 ha=align,
                 va="baseline",
@@ -102,9 +106,8 @@ class Page:
 
     def text_width(self, words: str, *, size: float = 16, bold: bool = False) -> float:
         """Width in pixels of one line."""
-        font = (_BOLD if bold else _REGULAR).copy()
-        font.set_size(size * _POINTS_PER_PIXEL)
-        width, _, _ = self._canvas.get_renderer().get_text_width_height_descent(words, font, ismath=False)
+        renderer = self._canvas.get_renderer()
+        width, _, _ = renderer.get_text_width_height_descent(words, font(size, bold=bold), ismath=False)
         return float(width)
 
     def wrap(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> list[str]:

@@ -63,18 +63,22 @@ def _drawing(page: Page, nomogram: NomogramResult, y: float) -> None:
     page.text(_POINTS_RIGHT, y, "points", size=_LABEL_SIZE, colour=ACCENT, align="right")
     line = y + height * 0.55
     points = [Tick(x=_points_x(p), label=f"{p:g}") for p in range(0, 101, 10)]
-    _axis(page, "Points", "", line, points)
+    _axis(page, ("Points", ""), line, points, span=(_SCALE_LEFT, _SCALE_RIGHT))
+    total_x = _total_x(scale, nomogram.total_points)
     given = {entry.name: entry for entry in nomogram.inputs}
     for axis in scale.axes:
         line += height
         _predictor(page, axis, given.get(axis.name), line)
     line += height
-    _axis(page, "Total points", "", line, _total_ticks(scale))
-    _mark(page, _total_x(scale, nomogram.total_points), line)
+    _axis(page, ("Total points", ""), line, _total_ticks(scale), span=(_SCALE_LEFT, _SCALE_RIGHT))
+    _mark(page, total_x, line)
     page.text(_POINTS_RIGHT, line - 12, number(nomogram.total_points, 1), size=20, bold=True, align="right")
     line += height
-    _axis(page, "Probability of", nomogram.positive_class, line, _probability_ticks(page, scale))
-    _mark(page, _total_x(scale, nomogram.total_points), line)
+    probabilities = _probability_ticks(page, scale)
+    ends = [tick.x for tick in probabilities] or [_SCALE_LEFT]
+    _axis(page, ("Probability of", nomogram.positive_class), line, probabilities, span=(min(ends), max(ends)))
+    page.line(total_x, line - height + 26, total_x, line - 18, colour=CAUTION, dashed=True)
+    _mark(page, total_x, line)
     percent = f"{100 * nomogram.probability:.0f} %"
     page.text(_POINTS_RIGHT, line - 12, percent, size=20, bold=True, align="right")
     _answer(page, nomogram, CONTENT_BOTTOM - 56)
@@ -92,7 +96,8 @@ def _answer(page: Page, nomogram: NomogramResult, y: float) -> None:
 
 def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: float) -> None:
     unit = UNITS.get(axis.unit, axis.unit)
-    _axis(page, axis.label, unit, y, predictor_ticks(page, axis))
+    span = (_points_x(axis.points_at_lower), _points_x(axis.points_at_upper))
+    _axis(page, (axis.label, unit), y, predictor_ticks(page, axis), span=span)
     if entry is None:
         return
     _mark(page, _points_x(min(max(entry.points, 0.0), 100.0)), y)
@@ -156,14 +161,15 @@ def _probability_ticks(page: Page, scale: NomogramScale) -> list[Tick]:
     return ticks
 
 
-def _axis(page: Page, label: str, second: str, y: float, ticks: Sequence[Tick]) -> None:
+def _axis(
+    page: Page, labels: tuple[str, str], y: float, ticks: Sequence[Tick], *, span: tuple[float, float]
+) -> None:
+    """One scale: its name and unit on the left, a line over `span`, ticks below it."""
+    label, second = labels
     page.text(MARGIN, y - 14 if second else y - 8, label, size=16, bold=True)
     if second:
         page.text(MARGIN, y + 5, second, size=_LABEL_SIZE, colour=QUIET)
-    if not ticks:
-        return
-    xs = [tick.x for tick in ticks]
-    page.line(min(xs), y, max(xs), y, colour=TEXT, width=1.4)
+    page.line(span[0], y, span[1], y, colour=TEXT, width=1.4)
     for tick in ticks:
         page.line(tick.x, y, tick.x, y + _TICK, colour=TEXT)
         page.text(tick.x, y + _TICK + 2, tick.label, size=_LABEL_SIZE, align="center")

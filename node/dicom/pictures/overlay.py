@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
 
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
+from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels, font
 from node.dicom.pictures.words import number
 from node.report import Report
 from scoring.calibration import RodReading
@@ -23,6 +24,9 @@ _FILL_OPACITY = 0.40
 _SAGITTAL_HALF_DEPTH_MM = 85.0
 _MARGIN_MM = 15.0
 _PANEL_GAP = 20
+_BACKDROP = {"facecolor": "black", "alpha": 0.55, "pad": 2, "edgecolor": "none"}
+_SAGITTAL_SHARE = 0.40  # of the width
+_LABEL_OFFSET_MM = 28.0  # level names stand behind the bodies
 
 Image = npt.NDArray[np.float64]
 
@@ -34,45 +38,50 @@ def draw_overlay(
     return compose_overlay(report, volume, vertebrae, regions).pixels()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """What both planes show, with array axes towards superior, posterior and left."""
+
+    report: Report
+    volume: CtVolume
+    bodies: Mask
+    fill: Mask  # where BMD is read
+    level: str  # that the axial plane cuts
+    centre: npt.NDArray[np.float64]  # fractional index (z, y, x) that both planes pass through
+
+
 def compose_overlay(
     report: Report, volume: CtVolume, vertebrae: Vertebrae, regions: Sequence[Regions]
 ) -> Page:
     page, top = framed_page(report, "Measured regions")
-    upright, turn = canonical(volume)
-    shown = [region for region in regions if _is_measured(report, region.level)]
-    fill = (
-        turn.forward(np.logical_or.reduce([r.bmd for r in shown]))
-        if shown
-        else np.zeros_like(upright.hu, bool)
-    )
-    bodies: Mask = turn.forward(vertebrae.bodies > 0)
-    level = _axial_level(report, [r.level for r in shown])
-    centre = upright.grid.to_index(_centre_of(level, shown, volume.grid))
+    scene = _scene(report, volume, vertebrae, regions)
     bottom = CONTENT_BOTTOM - 30
-    middle = MARGIN + (WIDTH - 2 * MARGIN) * 0.40
-    _sagittal(
-        page,
-        Box(left=MARGIN, top=top + 24, right=middle, bottom=bottom),
-        report,
-        upright,
-        bodies,
-        fill,
-        centre,
-    )
-    _axial(
-        page,
-        Box(left=middle + _PANEL_GAP, top=top + 24, right=WIDTH - MARGIN, bottom=bottom),
-        report,
-        upright,
-        bodies,
-        fill,
-        centre,
-    )
+    middle = MARGIN + (WIDTH - 2 * MARGIN) * _SAGITTAL_SHARE
     page.text(MARGIN, top, "Sagittal", size=16, bold=True, colour=ACCENT)
-    page.text(middle + _PANEL_GAP, top, f"Axial through {level}", size=16, bold=True, colour=ACCENT)
+    _sagittal(page, Box(left=MARGIN, top=top + 24, right=middle, bottom=bottom), scene)
+    left = middle + _PANEL_GAP
+    page.text(left, top, f"Axial through {scene.level}", size=16, bold=True, colour=ACCENT)
+    _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
     legend = "outline: vertebral body   ·   filled: region where BMD is read   ·   circles: calibration rods"
     page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
     return page
+
+
+def _scene(report: Report, volume: CtVolume, vertebrae: Vertebrae, regions: Sequence[Regions]) -> _Scene:
+    upright, turn = canonical(volume)
+    shown = [region for region in regions if _is_measured(report, region.level)]
+    fill = np.zeros(volume.grid.shape, dtype=bool)
+    for region in shown:
+        fill |= region.bmd
+    level = _axial_level(report, [region.level for region in shown])
+    return _Scene(
+        report=report,
+        volume=upright,
+        bodies=turn.forward(vertebrae.bodies > 0),
+        fill=turn.forward(fill),
+        level=level,
+        centre=upright.grid.to_index(_centre_of(level, shown, volume.grid)),
+    )
 
 
 def _is_measured(report: Report, name: str) -> bool:
@@ -121,66 +130,44 @@ def _show(axes: Axes, image: Image, extent: tuple[float, float, float, float], b
         axes.contour(x, y, bodies.astype(float), levels=[0.5], colors=[ACCENT], linewidths=1.3)
 
 
-def _sagittal(
-    page: Page,
-    box: Box,
-    report: Report,
-    volume: CtVolume,
-    bodies: Mask,
-    fill: Mask,
-    centre: npt.NDArray[np.float64],
-) -> None:
-    """The plane x = centre, superior up, anterior left."""
-    column = int(np.clip(round(centre[2]), 0, volume.grid.shape[2] - 1))
-    sz, sy, _ = volume.grid.spacing_mm
-    nz, ny, _ = volume.grid.shape
-    plane = _blend(_grey(volume.hu[:, :, column]), fill[:, :, column])[::-1]
+def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
+    """The plane x = centre, superior up, anterior left; mm along y from the centre, along z from slice 0."""
+    grid, centre = scene.volume.grid, scene.centre
+    column = int(np.clip(round(centre[2]), 0, grid.shape[2] - 1))
+    sz, sy, _ = grid.spacing_mm
+    nz, ny, _ = grid.shape
+    plane = _blend(_grey(scene.volume.hu[:, :, column]), scene.fill[:, :, column])[::-1]
     axes = page.axes(box)
-    # Coordinates: mm along y from the plane's centre, mm along z from the lowest slice.
-    _show(
-        axes,
-        plane,
-        ((-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy, -0.5 * sz, (nz - 0.5) * sz),
-        bodies[::-1, :, column],
-    )
+    low, high = -0.5 * sz, (nz - 0.5) * sz
+    extent = ((-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy, low, high)
+    _show(axes, plane, extent, scene.bodies[::-1, :, column])
     half = min(_SAGITTAL_HALF_DEPTH_MM, ny * sy)
-    _limit(axes, box, (-half, half), (-0.5 * sz, (nz - 0.5) * sz))
-    for level in report.levels:
-        z, y, _ = volume.grid.to_index(level.centroid_mm)
-        _label(axes, (y - centre[1]) * sy + 26, z * sz, level.name)
+    _limit(axes, box, (-half, half), (low, high))
+    for level in scene.report.levels:
+        z, y, _ = grid.to_index(level.centroid_mm)
+        _label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name)
     _orientation(axes, left="A", right="P", top="H", bottom="F")
     _scale_bar(axes)
 
 
-def _axial(
-    page: Page,
-    box: Box,
-    report: Report,
-    volume: CtVolume,
-    bodies: Mask,
-    fill: Mask,
-    centre: npt.NDArray[np.float64],
-) -> None:
+def _axial(page: Page, box: Box, scene: _Scene) -> None:
     """The plane z = centre as a radiologist sees it: anterior up, the patient's right on the left."""
-    row = int(np.clip(round(centre[0]), 0, volume.grid.shape[0] - 1))
-    _, sy, sx = volume.grid.spacing_mm
-    _, ny, nx = volume.grid.shape
-    plane = _blend(_grey(volume.hu[row]), fill[row])
+    grid, centre = scene.volume.grid, scene.centre
+    row = int(np.clip(round(centre[0]), 0, grid.shape[0] - 1))
+    _, sy, sx = grid.spacing_mm
+    _, ny, nx = grid.shape
+    plane = _blend(_grey(scene.volume.hu[row]), scene.fill[row])
     axes = page.axes(box)
-    extent = (
-        (-0.5 - centre[2]) * sx,
-        (nx - 0.5 - centre[2]) * sx,
-        (ny - 0.5 - centre[1]) * sy,
-        (-0.5 - centre[1]) * sy,
-    )
-    _show(axes, plane, extent, bodies[row])
-    circles = _rod_circles(report, volume.grid, row, centre)
+    left, right = (-0.5 - centre[2]) * sx, (nx - 0.5 - centre[2]) * sx
+    front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
+    _show(axes, plane, (left, right, back, front), scene.bodies[row])
+    circles = _rod_circles(scene.report, grid, row, centre)
     reach_x = max([85.0, *(abs(x) + radius + _MARGIN_MM for _, x, _, radius in circles)])
     reach_y = max([60.0, *(y + radius + 2 * _MARGIN_MM for _, _, y, radius in circles)])
     _limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
     for rod, x, y, radius in circles:
         axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        _label(axes, x, y + radius + 9, f"{number(rod.density_mg_cm3, 0)} mg", align="center")
+        _label(axes, x, y + radius + 9, f"{number(rod.density_mg_cm3, 0)} mg/cm³", align="center")
     _orientation(axes, left="R", right="L", top="A", bottom="P")
     _scale_bar(axes)
 
@@ -220,16 +207,30 @@ def _limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float])
 
 
 def _label(axes: Axes, x: float, y: float, words: str, *, align: str = "left") -> None:
-    axes.text(x, y, words, color=TEXT, fontsize=11, fontweight="bold", ha=align, va="center", clip_on=True,
-              bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"})  # fmt: skip
+    axes.text(
+        x, y, words, color=TEXT, fontproperties=font(15, bold=True), ha=align, va="center", bbox=_BACKDROP
+    )
 
 
 def _orientation(axes: Axes, *, left: str, right: str, top: str, bottom: str) -> None:
-    for x, y, mark in ((0.02, 0.5, left), (0.98, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
+    """Orientation marks at the middle of the four sides."""
+    for x, y, mark, align in (
+        (0.02, 0.5, left, "left"),
+        (0.98, 0.5, right, "right"),
+        (0.5, 0.97, top, "center"),
+        (0.5, 0.03, bottom, "center"),
+    ):
         axes.text(
-            x, y, mark, transform=axes.transAxes, color=TEXT, fontsize=14, fontweight="bold",
-            ha="left" if x < 0.1 else "right" if x > 0.9 else "center", va="center",
-        )  # fmt: skip
+            x,
+            y,
+            mark,
+            transform=axes.transAxes,
+            color=TEXT,
+            fontproperties=font(20, bold=True),
+            ha=align,
+            va="center",
+            bbox=_BACKDROP,
+        )
 
 
 def _scale_bar(axes: Axes) -> None:
@@ -238,4 +239,5 @@ def _scale_bar(axes: Axes) -> None:
     y = y0 + 0.06 * (y1 - y0)
     left = x0 + 8
     axes.plot([left, left + 50], [y, y], color=TEXT, linewidth=2)
-    axes.text(left + 25, y + 0.018 * (y1 - y0), "50 mm", color=TEXT, fontsize=9, ha="center", va="bottom")
+    words_at = y + 0.018 * (y1 - y0)
+    axes.text(left + 25, words_at, "50 mm", color=TEXT, fontproperties=font(13), ha="center", va="bottom")

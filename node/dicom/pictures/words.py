@@ -14,7 +14,8 @@ RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
 DEMONSTRATION_MODEL = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
 DEMONSTRATION_REFERENCE = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE"
 
-EQUIVALENTS = {Mineral.HA: "HA equivalent", Mineral.K2HPO4: "K₂HPO₄ equivalent"}
+MINERALS = {Mineral.HA: "HA", Mineral.K2HPO4: "K₂HPO₄"}
+EQUIVALENTS = {mineral: f"{name} equivalent" for mineral, name in MINERALS.items()}
 STUDY_CLASSES = {
     StudyClass.NORMAL: "normal (T ≥ −1)",
     StudyClass.OSTEOPENIA: "osteopenia (−2.5 < T < −1)",
@@ -70,7 +71,8 @@ def calibration_line(report: Report) -> str | None:
     rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
     return (
         f"Calibration: {calibration.phantom}, {calibration.method}, BMD = {calibration.slope:.4f} × HU "
-        f"{sign} {abs(calibration.intercept):.2f} mg/cm³ {calibration.equivalent.value}{fit}; rods: {rods}"
+        f"{sign} {abs(calibration.intercept):.2f} mg/cm³ "
+        f"{MINERALS[calibration.equivalent]}{fit}; rods: {rods}"
     )
 
 

@@ -1,0 +1,232 @@
+"""Everything that goes back is valid, complete, reproducible, and says whose it is."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+from io import BytesIO
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from node.dicom.check import check_object, dciodvfy_errors
+from node.dicom.encode import encode_report
+from node.dicom.errors import IdentityMissing, ObjectInvalid
+from node.dicom.select import made_here
+from node.dicom.uids import derived_uid, series_uid_of
+from node.report import ObjectKind
+
+VARIANTS = ["complete", "laboratory missing", "density category", "refused", "amended"]
+
+
+@pytest.fixture(scope="module")
+def encoded(study, variants):
+    return {
+        name: encode_report(
+            report,
+            study.series.headers,
+            series=study.series,
+            vertebrae=study.vertebrae,
+            regions=study.regions,
+        )
+        for name, report in variants.items()
+    }
+
+
+def _dataset(encoded_object):
+    return dcmread(BytesIO(encoded_object.content))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_dciodvfy_reports_no_error(encoded, dciodvfy, variant, tmp_path):
+    for item in encoded[variant].objects:
+        path = tmp_path / item.file_name
+        path.write_bytes(item.content)
+        run = subprocess.run([dciodvfy, path], capture_output=True, text=True, check=False)
+        errors = [line for line in run.stderr.splitlines() if line.startswith("Error")]
+        assert errors == []
+
+
+def test_a_report_is_a_segmentation_a_structured_report_and_three_pictures(encoded):
+    names = [item.file_name for item in encoded["complete"].objects]
+    assert names == [
+        "segmentation.dcm",
+        "report.dcm",
+        "nomogram-1-answer.dcm",
+        "nomogram-2-nomogram.dcm",
+        "nomogram-3-overlay.dcm",
+    ]
+
+
+def test_a_refusal_is_a_structured_report_and_one_picture(encoded):
+    names = [item.file_name for item in encoded["refused"].objects]
+    assert names == ["report.dcm", "nomogram-1-refusal.dcm"]
+
+
+def test_a_refusal_needs_nothing_but_a_header(study, variants):
+    bare = replace(variants["refused"], series=None, levels=())
+    kinds = [item.kind for item in encode_report(bare, study.series.headers[:1]).objects]
+    assert kinds == [ObjectKind.STRUCTURED_REPORT, ObjectKind.PICTURE]
+
+
+def test_the_same_report_is_the_same_bytes(study, encoded):
+    again = encode_report(
+        study.report,
+        study.series.headers,
+        series=study.series,
+        vertebrae=study.vertebrae,
+        regions=study.regions,
+    )
+    assert again.objects == encoded["complete"].objects
+
+
+@pytest.mark.parametrize("change", ["time", "value", "finding", "identity"])
+def test_other_content_is_another_instance(study, encoded, change):
+    report, headers = study.report, list(study.series.headers)
+    if change == "time":
+        report = replace(report, issued_at=report.issued_at + timedelta(seconds=1))
+    elif change == "value":
+        report = replace(report, t_score=replace(report.t_score, value=-3.0313))
+    elif change == "finding":
+        report = replace(report, findings=report.findings[:-1])
+    else:
+        headers[0] = dcmread(BytesIO(_bytes_of(headers[0])), force=True)
+        headers[0].PatientName = "Muster^Eva"
+    other = encode_report(report, headers)
+    before = {item.kind: item.sop_instance_uid for item in encoded["complete"].objects[1:3]}
+    after = {item.kind: item.sop_instance_uid for item in other.objects[:2]}
+    assert before[ObjectKind.STRUCTURED_REPORT] != after[ObjectKind.STRUCTURED_REPORT]
+    if change != "value":  # the change in the fourth decimal shows in no picture
+        assert before[ObjectKind.PICTURE] != after[ObjectKind.PICTURE]
+
+
+def _bytes_of(header) -> bytes:
+    buffer = BytesIO()
+    header.save_as(buffer, implicit_vr=False, little_endian=True)
+    return buffer.getvalue()
+
+
+def test_uids_are_minted_under_2_25_and_never_repeat(encoded):
+    uids = [item.sop_instance_uid for report in encoded.values() for item in report.objects]
+    assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in uids)
+    for report in encoded.values():
+        own = [item.sop_instance_uid for item in report.objects]
+        assert len(set(own)) == len(own)
+
+
+def test_a_derived_uid_is_a_128_bit_integer():
+    assert derived_uid("a", "b") != derived_uid("ab")
+    assert int(derived_uid("a").removeprefix("2.25.")) < 2**128
+
+
+def test_every_time_is_the_issue_time(encoded):
+    for item in encoded["complete"].objects:
+        dataset = _dataset(item)
+        for keyword in ("InstanceCreation", "Content", "Series"):
+            assert dataset[f"{keyword}Date"].value == "20240517"
+            assert str(dataset[f"{keyword}Time"].value) == "093005"
+
+
+def test_times_follow_the_offset_that_the_study_states(study):
+    headers = [dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)]
+    headers[0].TimezoneOffsetFromUTC = "+0800"
+    dataset = _dataset(encode_report(study.report, headers).objects[0])
+    assert dataset.TimezoneOffsetFromUTC == "+0800"
+    assert (dataset.ContentDate, str(dataset.ContentTime)) == ("20240517", "173005")
+
+
+def test_pictures_share_one_series_and_each_kind_has_its_own(encoded):
+    datasets = [_dataset(item) for item in encoded["complete"].objects]
+    numbers = [(d.Modality, d.SeriesNumber) for d in datasets]
+    assert numbers == [("SEG", 9101), ("SR", 9102), ("OT", 9103), ("OT", 9103), ("OT", 9103)]
+    assert len({d.SeriesInstanceUID for d in datasets}) == 3
+    assert [d.InstanceNumber for d in datasets[2:]] == [1, 2, 3]
+
+
+def test_every_object_says_who_made_it_and_what_it_is_for(encoded):
+    for item in encoded["complete"].objects:
+        dataset = _dataset(item)
+        assert made_here(dataset)
+        assert dataset.Manufacturer == "Osteonode"
+        assert "research use only" in dataset.SeriesDescription
+        models = [entry.ManufacturerModelName for entry in dataset.ContributingEquipmentSequence]
+        assert models == ["Osteonode", "geometric", "demonstration-2024"]
+        assert all(entry.DeviceUID.startswith("2.25.") for entry in dataset.ContributingEquipmentSequence)
+
+
+def test_a_retrained_model_is_another_device(study, encoded):
+    provenance = replace(study.report.provenance, model_sha256="12" * 32)
+    other = encode_report(replace(study.report, provenance=provenance), study.series.headers)
+    before = _dataset(encoded["complete"].objects[1]).ContributingEquipmentSequence[2].DeviceUID
+    assert _dataset(other.objects[0]).ContributingEquipmentSequence[2].DeviceUID != before
+
+
+def test_pictures_claim_no_geometry(encoded):
+    for item in encoded["complete"].objects[2:]:
+        dataset = _dataset(item)
+        assert list(dataset.ImageType) == ["DERIVED", "SECONDARY"]
+        assert (dataset.ConversionType, dataset.BurnedInAnnotation) == ("WSD", "YES")
+        assert (dataset.Rows, dataset.Columns) == (768, 1024)
+        for keyword in (
+            "PixelSpacing",
+            "ImagePositionPatient",
+            "FrameOfReferenceUID",
+            "NominalScannedPixelSpacing",
+        ):
+            assert keyword not in dataset
+
+
+def test_the_pictures_sent_are_the_pictures_drawn(encoded):
+    report = encoded["complete"]
+    for item, picture in zip(report.objects[2:], report.pictures, strict=True):
+        assert np.array_equal(_dataset(item).pixel_array, picture.pixels)
+
+
+def test_an_amendment_names_what_it_replaces(encoded):
+    dataset = _dataset(encoded["amended"].objects[1])
+    (study_item,) = dataset.PredecessorDocumentsSequence
+    (series_item,) = study_item.ReferencedSeriesSequence
+    assert series_item.SeriesInstanceUID == series_uid_of(["2.25.1234567890"])
+    assert series_item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.1234567890"
+
+
+def test_a_predecessors_series_follows_from_its_own_uid(encoded):
+    """What an amendment computes is what the report it amends really carries."""
+    first = encoded["complete"].objects[1]
+    assert _dataset(first).SeriesInstanceUID == series_uid_of([first.sop_instance_uid])
+
+
+def test_no_study_uid_no_object(study, variants):
+    header = dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)
+    header.StudyInstanceUID = ""
+    with pytest.raises(IdentityMissing):
+        encode_report(variants["refused"], [header])
+
+
+def test_the_gate_stops_an_object_without_evidence(encoded):
+    dataset = _dataset(encoded["complete"].objects[1])
+    del dataset.CurrentRequestedProcedureEvidenceSequence
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    with pytest.raises(ObjectInvalid, match="report without evidence"):
+        check_object(buffer.getvalue())
+
+
+def test_the_gate_stops_what_dciodvfy_rejects_and_quotes_no_value(encoded, dciodvfy):
+    dataset = _dataset(encoded["complete"].objects[2])
+    dataset.ConversionType = "SECRET"
+    del dataset.SeriesNumber
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    errors = dciodvfy_errors(buffer.getvalue())
+    assert errors
+    assert "SECRET" not in " ".join(errors)
+
+
+def test_an_odd_sex_in_the_source_is_kept_and_does_not_hold_back_the_result(study, dciodvfy):
+    header = dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)
+    header.PatientSex = "W"
+    report = encode_report(study.report, [header])
+    assert {_dataset(item).PatientSex for item in report.objects} == {"W"}

@@ -1,0 +1,101 @@
+"""Patient and study come back as they were sent, in whatever character set."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from node.dicom.encode import encode_report
+
+# Names from PS3.5 Annexes H to K and of common use, with the bytes that a modality writes.
+NAMES = {
+    "default": ("", b"Muster^Erika"),
+    "Latin-1": ("ISO_IR 100", "Müller^Jürgen".encode("latin-1")),
+    "UTF-8": ("ISO_IR 192", "Wang^XiaoDong=王^小东".encode()),
+    "GB18030": ("GB18030", "Wang^XiaoDong=王^小东".encode("gb18030")),
+    "Korean": (
+        "\\ISO 2022 IR 149",
+        b"Hong^Gildong=\x1b\x24\x29\x43\xfb\xf3^\x1b\x24\x29\x43\xd1\xce\xd4\xd7",
+    ),
+    "Japanese": (
+        "\\ISO 2022 IR 87",
+        b"Yamada^Tarou=\x1b\x24\x42\x3b\x33\x45\x44\x1b\x28\x42^\x1b\x24\x42\x42\x40\x4f\x3a\x1b\x28\x42",
+    ),
+}
+COPIED = (
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC",
+)
+
+
+def _source(study, charset: str, name: bytes) -> Dataset:
+    """A header as it comes off the wire: the name's bytes have never been decoded."""
+    buffer = BytesIO()
+    header = Dataset()
+    header.update(study.series.headers[0])
+    header.TimezoneOffsetFromUTC = "-0330"
+    header.SpecificCharacterSet = charset.split("\\") if charset else None
+    header.PatientName = "P" * len(name) if len(name) % 2 == 0 else "P" * len(name)
+    header.save_as(buffer, implicit_vr=False, little_endian=True)
+    raw = buffer.getvalue().replace(b"P" * len(name), name)
+    return dcmread(BytesIO(raw), force=True)
+
+
+def _written_name(content: bytes) -> bytes:
+    """The bytes of PatientName (0010,0010) PN in an Explicit VR Little Endian file."""
+    at = content.index(b"\x10\x00\x10\x00PN") + 6
+    length = int.from_bytes(content[at : at + 2], "little")
+    return content[at + 2 : at + 2 + length].rstrip(b" ")
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_the_bytes_of_the_name_survive(study, case):
+    charset, name = NAMES[case]
+    for item in encode_report(study.report, [_source(study, charset, name)]).objects:
+        assert _written_name(item.content) == name
+        dataset = dcmread(BytesIO(item.content))
+        stated = dataset.get("SpecificCharacterSet")
+        shown = stated if isinstance(stated, str) or stated is None else "\\".join(stated)
+        assert (shown or "") == charset
+
+
+def test_identity_is_copied_value_for_value(study):
+    source = _source(study, "ISO_IR 100", b"Muster^Erika")
+    for item in encode_report(study.report, [source]).objects:
+        dataset = dcmread(BytesIO(item.content))
+        for keyword in COPIED:
+            assert dataset[keyword].value == source[keyword].value, keyword
+
+
+def test_what_the_source_lacks_stays_empty(study):
+    source = _source(study, "ISO_IR 100", b"Muster^Erika")
+    del (
+        source.AccessionNumber,
+        source.IssuerOfPatientID,
+        source.PatientBirthDate,
+        source.ReferringPhysicianName,
+    )
+    for item in encode_report(study.report, [source]).objects:
+        dataset = dcmread(BytesIO(item.content))
+        assert not dataset.AccessionNumber
+        assert not dataset.PatientBirthDate
+        assert not dataset.ReferringPhysicianName
+        assert "IssuerOfPatientID" not in dataset
+
+
+def test_the_source_header_is_left_as_it_was(study):
+    source = _source(study, "ISO_IR 100", b"Muster^Erika")
+    before = source.to_json()
+    encode_report(study.report, [source])
+    assert source.to_json() == before

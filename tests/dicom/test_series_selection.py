@@ -1,0 +1,132 @@
+"""The node measures the right series, says why not the others, and knows its own objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from node.dicom.headers import group_series, read_headers
+from node.dicom.select import is_qct_candidate, kernel_rank, made_here, select_series
+
+
+@pytest.fixture
+def write_series(tmp_path, make_slice):
+    def write(name: str, *, count: int = 12, step_mm: float = 5.0, **changes) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        uid = f"1.2.3.{len(list(tmp_path.iterdir()))}"
+        for k in range(count):
+            make_slice(
+                folder / f"{k:03d}.dcm",
+                np.zeros((4, 4), dtype=np.int16),
+                (0.0, 0.0, step_mm * k),
+                SeriesInstanceUID=uid,
+                SliceThickness=step_mm,
+                **changes,
+            )
+        return uid
+
+    return write
+
+
+def _select(tmp_path: Path):
+    return select_series(group_series(read_headers(tmp_path.glob("*/*.dcm"))))
+
+
+def _reasons(selection) -> dict[str, str]:
+    return {rejected.series_instance_uid: rejected.reason for rejected in selection.rejected}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "not an original acquisition (ImageType)"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
+        ({"ImageOrientationPatient": None}, "no orientation"),
+        ({"count": 3}, "only 3 slice(s)"),
+        ({"step_mm": 2.0}, "covers only 22 mm"),
+    ],
+)
+def test_an_unsuitable_series_is_rejected_with_its_reason(tmp_path, write_series, changes, reason):
+    bad = write_series("bad", **changes)
+    good = write_series("good")
+    selection = _select(tmp_path)
+    assert selection.chosen is not None
+    assert selection.chosen.series_instance_uid == good
+    assert _reasons(selection) == {bad: reason}
+
+
+def test_a_soft_kernel_goes_before_a_sharp_one(tmp_path, write_series):
+    sharp = write_series("sharp", ConvolutionKernel="B70s", step_mm=3.0, count=20)
+    soft = write_series("soft", ConvolutionKernel="B40f")
+    selection = _select(tmp_path)
+    assert selection.chosen.series_instance_uid == soft
+    assert _reasons(selection) == {sharp: "sharper kernel than the chosen series"}
+
+
+def test_more_coverage_goes_before_thinner_slices(tmp_path, write_series):
+    part = write_series("part", step_mm=1.0, count=40)
+    whole = write_series("whole", step_mm=5.0, count=40)
+    selection = _select(tmp_path)
+    assert selection.chosen.series_instance_uid == whole
+    assert _reasons(selection) == {part: "covers less than the chosen series"}
+
+
+def test_thinner_slices_go_before_thick_ones(tmp_path, write_series):
+    thick = write_series("thick", step_mm=10.0, count=10)
+    thin = write_series("thin", step_mm=1.25, count=73)
+    selection = _select(tmp_path)
+    assert selection.chosen.series_instance_uid == thin
+    assert _reasons(selection) == {thick: "thicker slices than the chosen series"}
+
+
+def test_a_single_slice_is_told_apart_from_no_series(tmp_path, write_series):
+    write_series("one", count=1)
+    selection = _select(tmp_path)
+    assert selection.chosen is None
+    assert selection.too_few == 1
+
+
+def test_nothing_suitable_is_no_choice(tmp_path, write_series):
+    write_series("scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    selection = _select(tmp_path)
+    assert selection.chosen is None
+    assert selection.too_few is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rank"),
+    [("B40f", 0), ("Br38f 3", 0), ("STANDARD", 0), ("FC08", 0), ("B", 0), ("B60s", 2), ("BONEPLUS", 2),
+     ("LUNG", 2), ("YC", 1), ("", 1)],
+)  # fmt: skip
+def test_kernels_of_several_vendors_are_ranked(kernel, rank):
+    assert kernel_rank(kernel) == rank
+
+
+def _coded(value: str, scheme: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, "a procedure"
+    return item
+
+
+def test_a_configured_procedure_code_declares_a_qct(tmp_path, write_series):
+    write_series("coded", ProcedureCodeSequence=[_coded("CTQCT", "99HOSP")])
+    instances = read_headers(tmp_path.glob("*/*.dcm"))
+    assert is_qct_candidate(instances, ["CTQCT^99HOSP"])
+    assert not is_qct_candidate(instances, ["CTQCT^OTHER"])
+    assert not is_qct_candidate(instances, [])
+
+
+def test_a_description_counts_only_where_a_site_asks_for_it(tmp_path, write_series):
+    write_series("described", StudyDescription="CT lumbar QCT")
+    instances = read_headers(tmp_path.glob("*/*.dcm"))
+    assert not is_qct_candidate(instances, [])
+    assert is_qct_candidate(instances, [], trust_descriptions=True)
+
+
+def test_an_object_without_contributing_equipment_is_not_ours(study):
+    assert not made_here(study.series.headers[0])
