@@ -60,7 +60,7 @@ def _level_mask(name: str, radius_mm: float, height_mm: float) -> np.ndarray:
 
 def synthetic_hu() -> np.ndarray:
     """int16 HU, shape SHAPE: soft tissue, five bodies with cortex, two rods, air around."""
-    z, y, x = _patient_grid()
+    _, y, x = _patient_grid()
     rng = np.random.default_rng(7)
     hu = np.full(SHAPE, -1000.0)
     hu[(x / 140) ** 2 + (y / 85) ** 2 <= 1] = -80
@@ -224,12 +224,23 @@ FEATURES = {
     "wavelet-HLH_firstorder_Median": 0.015625,
     "original_glrlm_ShortRunLowGrayLevelEmphasis": 0.0078125,
 }
-_AXES = (
-    NomogramAxis(name="rad_score", label="Rad-score", unit="1", lower=-4, upper=4, points_at_lower=0, points_at_upper=100),
-    NomogramAxis(name="age", label="Age", unit="a", lower=20, upper=90, points_at_lower=0, points_at_upper=42),
-    NomogramAxis(name="alp", label="Alkaline phosphatase", unit="U/L", lower=20, upper=200, points_at_lower=0, points_at_upper=31),
-    NomogramAxis(name="homocysteine", label="Homocysteine", unit="umol/L", lower=5, upper=50, points_at_lower=24, points_at_upper=0),
-)  # fmt: skip
+_AXES = tuple(
+    NomogramAxis(
+        name=name,
+        label=label,
+        unit=unit,
+        lower=lower,
+        upper=upper,
+        points_at_lower=first,
+        points_at_upper=last,
+    )
+    for name, label, unit, lower, upper, first, last in (
+        ("rad_score", "Rad-score", "1", -4, 4, 0, 100),
+        ("age", "Age", "a", 20, 90, 0, 42),
+        ("alp", "Alkaline phosphatase", "U/L", 20, 200, 0, 31),
+        ("homocysteine", "Homocysteine", "umol/L", 5, 50, 24, 0),
+    )
+)
 NOMOGRAM = NomogramResult(
     scale=NomogramScale(axes=_AXES, total_points_max=197.0, points_per_lp=14.0, lp_at_zero_points=-6.5),
     inputs=(

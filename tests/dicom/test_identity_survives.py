@@ -46,7 +46,7 @@ def _source(study, charset: str, name: bytes) -> Dataset:
     header.update(study.series.headers[0])
     header.TimezoneOffsetFromUTC = "-0330"
     header.SpecificCharacterSet = charset.split("\\") if charset else None
-    header.PatientName = "P" * len(name) if len(name) % 2 == 0 else "P" * len(name)
+    header.PatientName = "P" * len(name)
     header.save_as(buffer, implicit_vr=False, little_endian=True)
     raw = buffer.getvalue().replace(b"P" * len(name), name)
     return dcmread(BytesIO(raw), force=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from node.dicom.errors import SeriesUnusable, Unusable
@@ -109,8 +109,6 @@ def test_every_voxel_lies_where_its_slice_says(tmp_path, make_slice, load_series
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(7)), spacing=st.floats(0.4, 10), start=st.floats(-900, 900))
 def test_any_file_order_gives_the_same_stack(order, spacing, start):
-    from pydicom import Dataset
-
     headers = []
     for k in order:
         header = Dataset()

@@ -1,0 +1,239 @@
+"""Every page can be read: nothing is cut off, nothing overlaps, nobody is named, nothing is claimed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from node.dicom.pictures import layout
+from node.dicom.pictures.answer import compose_answer
+from node.dicom.pictures.layout import HEIGHT, WIDTH, Page
+from node.dicom.pictures.nomogram import compose_nomogram
+from node.dicom.pictures.overlay import compose_overlay
+from node.dicom.pictures.refusal import compose_refusal
+from node.report import Report
+
+_INK_SLACK = 1.0  # pixels: antialiasing
+
+
+def _words(page: Page) -> str:
+    return " ".join(text for text, _ in page.text_boxes())
+
+
+def _pages(study, report: Report) -> dict[str, Page]:
+    if report.outcome.value == "refused":
+        return {"refusal": compose_refusal(report)}
+    return {
+        "answer": compose_answer(report),
+        "nomogram": compose_nomogram(report),
+        "overlay": compose_overlay(report, study.series.volume, study.vertebrae, study.regions),
+    }
+
+
+def _crowded(report: Report, describe_finding) -> Report:
+    """As much to say as a bad day brings."""
+    findings = (
+        describe_finding("contrast_given", agent="Iopromide 370 mg/ml, 100 ml, portal venous phase"),
+        describe_finding("level_unconfirmed"),
+        *(describe_finding("body_truncated", level=name) for name in ("L4", "L5")),
+        *(describe_finding("roi_heterogeneous", level=name, sd_hu=93.4) for name in ("L1", "L2", "L3")),
+        *(describe_finding("metal_near_body", level=name, voxels=120) for name in ("L4", "L5")),
+        describe_finding("thick_slices", thickness_mm=10),
+        describe_finding("lossy_source"),
+        describe_finding("sex_unknown"),
+        *report.findings,
+    )
+    return replace(
+        report,
+        findings=findings,
+        t_score=None,
+        z_score=None,
+        study_class=None,
+        rad_score=None,
+        nomogram=None,
+        numbering_confirmed=False,
+    )
+
+
+def _wordy(report: Report) -> Report:
+    """Long names everywhere that a site may choose them."""
+    long = "Long population name of a multi-centre reference with a subtitle and a year, 2019"
+    return replace(
+        report,
+        reference=replace(report.reference, name=long, population="adults of both sexes, all regions"),
+        calibration=replace(
+            report.calibration, phantom="A phantom with a very long model designation, mark IV"
+        ),
+        provenance=replace(
+            report.provenance, model="a-model-with-a-remarkably-long-name-for-a-model-card-v12.3"
+        ),
+        series=replace(report.series, kernel="Qr59d 3 iterative strength 5", contrast_agent="Iopromide"),
+        predecessor_uid="2.25.1",
+        amendment_reason="Homocysteine arrived after the report was issued; the nomogram was computed anew",
+    )
+
+
+@pytest.fixture(scope="module")
+def pages(study, variants, describe_finding):
+    reports = dict(variants)
+    reports["crowded"] = _crowded(study.report, describe_finding)
+    reports["wordy"] = _wordy(study.report)
+    reports["crowded refusal"] = replace(
+        variants["refused"],
+        findings=(
+            *variants["refused"].findings,
+            *(describe_finding("rod_uneven", rod="bone", sd_hu=88, limit=40) for _ in range(9)),
+            *_crowded(study.report, describe_finding).findings,
+        ),
+    )
+    return {
+        (name, page): drawn
+        for name, report in reports.items()
+        for page, drawn in _pages(study, report).items()
+    }
+
+
+def test_no_text_is_cut_off(pages):
+    for key, page in pages.items():
+        for text, box in page.text_boxes():
+            inside = box.left >= 0 and box.top >= 0 and box.right <= WIDTH and box.bottom <= HEIGHT
+            assert inside, (key, text, box)
+
+
+def test_no_texts_overlap(pages):
+    for key, page in pages.items():
+        boxes = page.text_boxes()
+        for place, (text, box) in enumerate(boxes):
+            for other, other_box in boxes[place + 1 :]:
+                assert not box.overlaps(other_box, slack=_INK_SLACK), (key, text, other)
+
+
+def test_no_page_names_the_patient(study, pages):
+    identity = study.report.study
+    secrets = ("Muster", "Erika", identity.patient_id, identity.accession_number, "1955", "Ward")
+    for key, page in pages.items():
+        words = _words(page)
+        for secret in secrets:
+            assert secret not in words, (key, secret)
+
+
+def test_every_page_says_research_use_only(pages):
+    for key, page in pages.items():
+        assert "RESEARCH USE ONLY" in _words(page), key
+
+
+def test_demonstrations_are_marked_on_every_page_that_uses_them(pages):
+    for page in ("answer", "nomogram", "overlay"):
+        words = _words(pages["complete", page])
+        assert "DEMONSTRATION MODEL - NOT FOR CLINICAL USE" in words
+        assert "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE" in words
+
+
+def test_a_real_model_is_not_marked_as_a_demonstration(study):
+    report = study.report
+    report = replace(
+        report,
+        findings=(),
+        reference=replace(report.reference, demonstration=False),
+        rad_score=replace(report.rad_score, demonstration=False),
+        nomogram=replace(report.nomogram, demonstration=False),
+    )
+    assert "DEMONSTRATION" not in _words(compose_answer(report))
+
+
+def test_the_answer_leads_with_the_density_category(pages):
+    words = _words(pages["density category", "answer"])
+    assert "QCT density category = low bone mass" in words
+    assert "mean of L1 and L2: 85.1 mg/cm³" in words
+
+
+def test_a_withheld_category_says_why(pages):
+    words = _words(pages["complete", "answer"])
+    assert "QCT density category: withheld" in words
+    assert "this phantom measures HA: no density category" in words
+
+
+def test_the_answer_shows_every_headline_number(pages):
+    words = _words(pages["complete", "answer"])
+    for shown in ("85.6", "84.6", "83.6", "82.6", "81.6", "T-score −3.03", "Z-score −0.92", "Rad-score 0.81",
+                  "119.4 points", "88 %", "Study rule, Xie 2022: osteoporosis", "HA equivalent"):  # fmt: skip
+        assert shown in words, shown
+
+
+def test_the_nomogram_shows_this_patients_values(pages):
+    words = _words(pages["complete", "nomogram"])
+    for shown in (
+        "0.8125",
+        "60.2",
+        "68 years",
+        "28.8",
+        "84 U/L",
+        "11.0",
+        "13.5 µmol/L",
+        "19.5",
+        "119.4",
+        "88 %",
+    ):
+        assert shown in words, shown
+    assert "Probability of osteoporosis" in words
+
+
+def test_a_missing_laboratory_shows_the_rad_score_alone(pages):
+    words = _words(pages["laboratory missing", "nomogram"])
+    assert "Not available: nomogram not computed" in words
+    assert "ALP, homocysteine" in words
+    assert "Rad-score alone: 0.81" in words
+    assert "119.4" not in words
+    assert "%" not in words
+
+
+def test_a_refusal_shows_its_reason_and_no_density(pages):
+    words = _words(pages["refused", "refusal"])
+    assert "Not measured: no density is given" in words
+    assert "No calibration phantom of the configured model (Siemens Osteo)" in words
+    assert "mg/cm" not in words
+
+
+def test_withheld_values_are_absent_from_the_page(pages):
+    words = _words(pages["crowded", "answer"])
+    for absent in ("−3.03", "−0.92", "0.81", "119.4"):
+        assert absent not in words
+    assert "L1 ?" in words
+
+
+def test_findings_that_do_not_fit_are_counted(pages):
+    words = _words(pages["crowded refusal", "refusal"])
+    assert "more: see the structured report" in words
+
+
+def test_anatomy_carries_orientation_marks(pages):
+    marks = [text for text, _ in pages["complete", "overlay"].text_boxes() if len(text) == 1]
+    assert sorted(marks) == sorted(["H", "F", "A", "P", "R", "L", "A", "P"])
+
+
+def test_rods_and_levels_are_named_on_the_overlay(pages):
+    words = _words(pages["complete", "overlay"])
+    for shown in ("L1", "L5", "0 mg/cm³", "200 mg/cm³", "Axial through L3", "50 mm"):
+        assert shown in words
+
+
+def test_a_page_is_1024_by_768_and_the_same_each_time(study):
+    first, second = compose_answer(study.report).pixels(), compose_answer(study.report).pixels()
+    assert first.shape == (768, 1024, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, second)
+
+
+def test_marks_stand_out_on_a_grey_scale_monitor(study):
+    """Text against its ground, in luminance: at least the 4.5 to 1 that WCAG asks for."""
+
+    def luminance(colour: str) -> float:
+        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+    ground = luminance(layout.BACKGROUND)
+    for colour in (layout.TEXT, layout.QUIET, layout.CAUTION, layout.REFUSAL, layout.ACCENT):
+        assert (luminance(colour) + 0.05) / (ground + 0.05) > 4.5
