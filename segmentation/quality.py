@@ -22,7 +22,8 @@ class QualitySettings:
     metal_hu: float = 1000.0  # in the body; compact bone seen through the scanner's blur stays below
     metal_near_hu: float = 1800.0  # around it, where the dense bone of facets and laminae lies
     metal_margin_mm: float = 10.0
-    metal_min_mm3: float = 10.0  # single voxels of noise are not metal
+    metal_min_mm3: float = 30.0  # of one connected piece: a screw has hundreds, noise has a voxel or two
+    metal_min_voxels: int = 3
     min_region_cm3: float = 3.0
     max_region_sd_hu: float = 80.0
 
@@ -68,8 +69,8 @@ def _body(
     bodies = vertebrae.bodies == level.label
     box = _box_with_margin(bodies, volume, rules.metal_margin_mm)
     body = bodies[box]
-    low, high = height_range(body_coordinates(volume.grid, level, box), body)
-    height = high - low + _voxel_along(volume, level)
+    low, high = height_range(body_coordinates(volume.grid, level, box), body, volume.grid, level)
+    height = high - low
     if not rules.height_mm[0] <= height <= rules.height_mm[1]:
         yield Observation(
             code="body_height_implausible", level=level.name, values={"height_mm": round(height, 1)}
@@ -78,8 +79,8 @@ def _body(
     metal = (body & (volume.hu[box] > rules.metal_hu)) | (
         (outside <= rules.metal_margin_mm) & (volume.hu[box] > rules.metal_near_hu)
     )
-    voxels = int(metal.sum())
-    if voxels * volume.grid.voxel_volume_mm3 >= rules.metal_min_mm3:
+    voxels = _largest_piece(metal)
+    if voxels >= rules.metal_min_voxels and voxels * volume.grid.voxel_volume_mm3 >= rules.metal_min_mm3:
         yield Observation(code="metal_near_body", level=level.name, values={"voxels": voxels})
 
 
@@ -94,12 +95,10 @@ def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Itera
         yield Observation(code="roi_heterogeneous", level=regions.level, values={"sd_hu": round(spread)})
 
 
-def _voxel_along(volume: CtVolume, level: Level) -> float:
-    """A voxel's extent along the body's axis: the body reaches half of it beyond its outermost centres."""
-    steps = np.abs(np.asarray(volume.grid.direction) @ np.asarray(level.axis)) * np.asarray(
-        volume.grid.spacing_mm
-    )
-    return float(steps.max())
+def _largest_piece(mask: Mask) -> int:
+    """Voxels of the largest connected piece."""
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
 
 
 def _box_with_margin(mask: Mask, volume: CtVolume, margin_mm: float) -> tuple[slice, slice, slice]:

@@ -52,7 +52,7 @@ def regions_of(
     GridMismatch
         If volume and vertebrae lie on different grids.
     LevelNotFound
-        If the level is not among the vertebrae.
+        If the level is not among the vertebrae, or has no voxel.
     """
     volume.grid.require_same(vertebrae.grid)
     rules = settings or RegionSettings()
@@ -60,12 +60,15 @@ def regions_of(
     if level is None:
         raise LevelNotFound(level_name)
     bodies = vertebrae.bodies == level.label
+    if not bodies.any():
+        raise LevelNotFound(level_name)
     box = _box_around(bodies)
     body, hu = bodies[box], volume.hu[box]
     local = body_coordinates(volume.grid, level, box)
     core = _eroded(body, volume.grid, level, rules)
     core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
-    density = core & _central(local, body, rules) & ~_basivertebral(local, rules)
+    height = height_range(local, body, volume.grid, level)
+    density = core & _central(local, height, rules) & ~_basivertebral(local, rules)
     return Regions(
         level=level_name,
         bmd=_in_volume(_largest_part(density), box, volume.grid),
@@ -92,10 +95,12 @@ def body_coordinates(grid: Grid, level: Level, box: Box) -> Coordinates:
     return coordinates
 
 
-def height_range(local: Coordinates, body: Mask) -> tuple[float, float]:
+def height_range(local: Coordinates, body: Mask, grid: Grid, level: Level) -> tuple[float, float]:
     """Where the body begins and ends along its axis, mm from its centroid; single rim voxels do not count."""
     low, high = np.quantile(local[0][body], [0.01, 0.99])
-    return float(low), float(high)
+    steps = np.abs(np.asarray(grid.direction) @ np.asarray(level.axis)) * np.asarray(grid.spacing_mm)
+    half = float(steps.max()) / 2  # the body reaches half a voxel beyond its outermost centres
+    return float(low) - half, float(high) + half
 
 
 def _box_around(mask: Mask) -> Box:
@@ -103,8 +108,6 @@ def _box_around(mask: Mask) -> Box:
     parts = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        if hit.size == 0:
-            return (slice(0, 0), slice(0, 0), slice(0, 0))
         parts.append(slice(max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)))
     return (parts[0], parts[1], parts[2])
 
@@ -131,10 +134,8 @@ def _eroded(body: Mask, grid: Grid, level: Level, rules: RegionSettings) -> Mask
     return deep
 
 
-def _central(local: Coordinates, body: Mask, rules: RegionSettings) -> Mask:
-    if not body.any():
-        return body
-    low, high = height_range(local, body)
+def _central(local: Coordinates, height: tuple[float, float], rules: RegionSettings) -> Mask:
+    low, high = height
     central: Mask = np.abs(local[0] - (low + high) / 2) <= rules.central_height * (high - low) / 2
     return central
 

@@ -45,6 +45,7 @@ WHOLE_WIDTH_MM = (
     68.0  # a body is at most about 62 mm wide, a vertebra with its transverse processes 75 and more (R)
 )
 MASK_HU = 400.0  # what a mask's inside counts as where the geometric engine's tools read it like an image
+DISC_HALF_MM = 3  # the search for an endplate begins this far outside the mask
 MIN_VOXELS = 20
 MIN_OVERLAP = 0.5  # share of the mask that must lie inside the volume
 
@@ -104,18 +105,16 @@ class MaskEngine:
         naming = resolve_naming(labels, volume.grid, self._convention)
         turned, turn = canonical(volume)
         there = turn.forward(labels)
+        drawn = {name: there == value for value, name in naming.items()}
+        if any(is_whole_vertebra(inside, turned.grid) for inside in drawn.values()):
+            curve = _curve_of(turned)
+            drawn = {name: cut_to_body(inside, turned.grid, curve, name) for name, inside in drawn.items()}
         bodies: LabelMap = np.zeros(there.shape, np.uint8)
         levels = []
-        curve: Curve | None = None
-        for value, name in naming.items():
-            inside = there == value
-            if inside.sum() < MIN_VOXELS:
-                continue
-            if is_whole_vertebra(inside, turned.grid):
-                curve = curve or _curve_of(turned)
-                inside = cut_to_body(inside, turned.grid, curve, name)
-            bodies[inside] = LABELS[name]
-            levels.append(_level(name, inside, turned.grid))
+        for name, inside in drawn.items():
+            if inside.sum() >= MIN_VOXELS:
+                bodies[inside] = LABELS[name]
+                levels.append(_level(name, inside, turned.grid))
         row = from_superior(levels)
         return Vertebrae(
             grid=volume.grid,
@@ -249,23 +248,26 @@ def _curve_of(volume: CtVolume) -> Curve:
 def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:
     """The vertebral body of a whole vertebra: the geometric engine's shape, drawn on the mask, not the CT.
 
+    A vertebra that the volume cuts may have no body in view: the result is then empty.
+
     Raises
     ------
     MaskNotUsable
-        If no body with two endplates can be made out.
+        If a vertebra that lies wholly in the volume shows no body with two endplates.
     """
     drawn = CtVolume(hu=np.where(inside, MASK_HU, 0.0).astype(np.float32), grid=grid)
     body = _body_on_curve(drawn, inside, curve)
-    if body is None:
-        raise MaskNotUsable(f"{name}: the body cannot be told from the posterior elements")
-    box, within = rasterise(body, drawn)
     kept = np.zeros_like(inside)
-    kept[box] = within & inside[box]
+    if body is not None:
+        box, within = rasterise(body, drawn)
+        kept[box] = within & inside[box]
+    elif not _at_edge(inside):
+        raise MaskNotUsable(f"{name}: the body cannot be told from the posterior elements")
     return kept
 
 
 def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
-    """The body between the places where the curve enters and leaves the mask."""
+    """The body between where the curve enters and leaves the mask; open where the volume cuts it."""
     index = np.round(curve.centre_mm / np.asarray(drawn.grid.spacing_mm)).astype(int)
     within = ((index >= 0) & (index < np.asarray(inside.shape))).all(axis=1)
     crossed = np.zeros(curve.length, bool)
@@ -273,14 +275,23 @@ def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
     hit = np.flatnonzero(crossed)
     if hit.size == 0:
         return None
-    return body_between(drawn, curve, max(0, int(hit[0]) - 3), min(curve.length - 1, int(hit[-1]) + 3))
+    below, above = int(hit[0]) - DISC_HALF_MM, int(hit[-1]) + DISC_HALF_MM
+    return body_between(
+        drawn,
+        curve,
+        None if inside[0].any() else max(0, below),
+        None if inside[-1].any() else min(curve.length - 1, above),
+    )
+
+
+def _at_edge(inside: Mask) -> bool:
+    return any(bool(np.take(inside, at, axis).any()) for axis in range(3) for at in (0, -1))
 
 
 def _level(name: str, inside: Mask, grid: Grid) -> Level:
-    edge = any(bool(np.take(inside, at, axis).any()) for axis in range(3) for at in (0, -1))
     axis_mm = axis_of_body(inside, grid)
     axis = grid.step_matrix() @ (axis_mm / np.asarray(grid.spacing_mm))
-    return level_of(name, inside, grid, axis=axis, complete=not edge)
+    return level_of(name, inside, grid, axis=axis, complete=not _at_edge(inside))
 
 
 def axis_of_body(inside: Mask, grid: Grid) -> Points:

@@ -1,0 +1,81 @@
+"""Whether a row of vertebrae can be a spine's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segmentation.levels import from_superior, identity_observations, level_of
+from segmentation.vertebrae import LABELS, Level
+from segmentation.volume import Grid
+
+
+def level(name: str, z_mm: float, volume_mm3: float = 40_000.0, *, complete: bool = True) -> Level:
+    return Level(
+        name=name,
+        label=LABELS[name],
+        complete=complete,
+        centroid_mm=(0.0, 0.0, z_mm),
+        body_volume_mm3=volume_mm3,
+        axis=(0.0, 0.0, 1.0),
+    )
+
+
+def spine(**heights: float) -> list[Level]:
+    return [level(name, z) for name, z in heights.items()]
+
+
+def details(levels: list[Level]) -> list[str]:
+    found = identity_observations(levels)
+    assert all(observation.code == "level_implausible" for observation in found)
+    return [str(observation.values["detail"]) for observation in found]
+
+
+def test_an_even_row_raises_no_doubt_in_any_order() -> None:
+    row = spine(L3=0, L1=72, L2=36, L5=-74, L4=-37)
+    assert details(row) == []
+    assert [found.name for found in from_superior(row)] == ["L1", "L2", "L3", "L4", "L5"]
+
+
+def test_a_missing_level_is_named() -> None:
+    assert "L3 is missing" in details(spine(L1=72, L2=36, L4=-37))
+
+
+def test_swapped_levels_are_named() -> None:
+    assert details(spine(L2=0, L3=36)) == ["L3 does not lie below L2"]
+
+
+def test_a_jump_in_spacing_is_a_missed_vertebra() -> None:
+    assert any("spacing" in text for text in details(spine(L1=72, L2=38, L3=0, L4=-66)))
+
+
+def test_a_split_vertebra_shows_in_its_volume() -> None:
+    row = [level("L2", 36), level("L3", 0, 18_000.0), level("L4", -36)]
+    assert len(details(row)) == 2
+
+
+def test_a_truncated_body_is_not_judged_by_its_volume() -> None:
+    row = [level("L2", 36), level("L3", 0), level("L4", -30, 9_000.0, complete=False)]
+    assert details(row) == []
+
+
+def test_no_levels_raise_no_doubt() -> None:
+    assert identity_observations(()) == ()
+
+
+def test_centroid_and_volume_come_out_in_patient_coordinates() -> None:
+    """A box in an oblique, anisotropic grid, cropped: its middle and size are known."""
+    grid = Grid(
+        shape=(10, 12, 14),
+        spacing_mm=(2.0, 0.5, 1.5),
+        origin_mm=(10.0, -20.0, 30.0),
+        direction=((0.0, -0.6, 0.8), (0.0, 0.8, 0.6), (1.0, 0.0, 0.0)),
+    )
+    inside = np.zeros((4, 6, 5), bool)
+    inside[1:4, 2:5, 1:4] = True
+    found = level_of("L4", inside, grid, axis=(0.0, -1.2, 1.6), complete=True, corner=(3, 4, 5))
+    expected = np.array([10.0, -20.0, 30.0]) + 5 * 2.0 * np.array([0, -0.6, 0.8])
+    expected = expected + 7 * 0.5 * np.array([0, 0.8, 0.6]) + 7 * 1.5 * np.array([1.0, 0, 0])
+    assert found.centroid_mm == pytest.approx(tuple(expected))
+    assert found.body_volume_mm3 == pytest.approx(27 * 1.5)
+    assert found.axis == pytest.approx((0.0, -0.6, 0.8))

@@ -1,0 +1,204 @@
+"""Density and radiomics regions, and the gates, on bodies whose every voxel is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segmentation.errors import GridMismatch, LevelNotFound
+from segmentation.levels import level_of
+from segmentation.quality import quality_observations
+from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.vertebrae import LABELS, EngineInfo, Regions, Vertebrae
+from segmentation.volume import CtVolume, Grid, Mask
+
+ENGINE = EngineInfo(name="test", version="1", model_free=True)
+CANCELLOUS_HU = 120.0
+HALF_WIDTH_MM, HALF_DEPTH_MM, HALF_HEIGHT_MM = 22.0, 16.0, 14.0
+
+
+def grid_of(spacing_mm: tuple[float, float, float], extent_mm: float = 64.0) -> Grid:
+    nz, ny, nx = (int(extent_mm / spacing) for spacing in spacing_mm)
+    return Grid(
+        shape=(nz, ny, nx),
+        spacing_mm=spacing_mm,
+        origin_mm=(-31.0, -30.0, 100.0),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+
+
+def body_coordinates_mm(grid: Grid, tilt_deg: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(h, back, left) from the volume's middle, the body's axis tilted forward about the left-right axis."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
+    middle = grid.to_patient((np.asarray(grid.shape) - 1) / 2)
+    x, y, z = np.moveaxis(grid.to_patient(index) - middle, -1, 0)
+    angle = np.deg2rad(tilt_deg)
+    return np.cos(angle) * z - np.sin(angle) * y, np.sin(angle) * z + np.cos(angle) * y, x
+
+
+def elliptic_body(grid: Grid, tilt_deg: float = 0.0) -> Mask:
+    h, back, left = body_coordinates_mm(grid, tilt_deg)
+    return (np.abs(h) <= HALF_HEIGHT_MM) & ((left / HALF_WIDTH_MM) ** 2 + (back / HALF_DEPTH_MM) ** 2 <= 1)
+
+
+def as_vertebrae(grid: Grid, body: Mask, tilt_deg: float = 0.0, name: str = "L3") -> Vertebrae:
+    angle = np.deg2rad(tilt_deg)
+    level = level_of(name, body, grid, axis=(0.0, -np.sin(angle), np.cos(angle)), complete=True)
+    return Vertebrae(
+        grid=grid,
+        bodies=np.where(body, LABELS[name], 0).astype(np.uint8),
+        levels=(level,),
+        numbering_confirmed=True,
+        numbering_basis="mask",
+        engine=ENGINE,
+    )
+
+
+def uniform(grid: Grid, hu: float = CANCELLOUS_HU) -> CtVolume:
+    return CtVolume(hu=np.full(grid.shape, hu, np.float32), grid=grid)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 0.7, 0.7), (3.0, 0.7, 0.7), (1.0, 0.5, 1.2), (5.0, 0.9, 0.9)])
+def test_erosion_reaches_the_same_depth_in_mm_whatever_the_voxels(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    grid = grid_of(spacing_mm)
+    body = elliptic_body(grid)
+    core = regions_of(uniform(grid), as_vertebrae(grid, body), "L3").radiomics
+    h, back, left = body_coordinates_mm(grid)
+    assert core.any()
+    # A mask knows its own border to half a voxel.
+    assert np.abs(left[core]).max() <= HALF_WIDTH_MM - 3.0 + spacing_mm[2] / 2
+    assert np.abs(back[core]).max() <= HALF_DEPTH_MM - 3.0 + spacing_mm[1] / 2
+    assert np.abs(h[core]).max() <= HALF_HEIGHT_MM - 3.0 + spacing_mm[0] / 2
+    # Not deeper than the voxels force: the erosion, a whole voxel, and half a voxel of the body's own border.
+    assert np.abs(left[core]).max() >= HALF_WIDTH_MM - 3.0 - 2.0 * spacing_mm[2]
+    assert np.abs(back[core]).max() >= HALF_DEPTH_MM - 3.0 - 2.0 * spacing_mm[1]
+    assert np.abs(h[core]).max() >= HALF_HEIGHT_MM - 3.0 - 2.0 * spacing_mm[0]
+
+
+def test_coarse_pixels_are_eroded_by_two_voxels_across_the_axis() -> None:
+    grid = grid_of((2.0, 2.4, 2.4))
+    core = regions_of(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3").radiomics
+    _, _, left = body_coordinates_mm(grid)
+    assert np.abs(left[core]).max() <= HALF_WIDTH_MM - 1.5 * 2.4
+
+
+def test_a_cortex_and_its_blur_leave_the_density_untouched() -> None:
+    """Cancellous bone of one value under a blurred 1.2 mm cortex: the region must read that value."""
+    grid = grid_of((1.0, 0.8, 0.8))
+    body = elliptic_body(grid)
+    depth = ndimage.distance_transform_edt(body, sampling=grid.spacing_mm)
+    hu = np.where(body, np.where(depth <= 1.2, 900.0, CANCELLOUS_HU), 40.0)
+    hu = ndimage.gaussian_filter(hu, 0.6 / np.asarray(grid.spacing_mm)).astype(np.float32)
+    regions = regions_of(CtVolume(hu=hu, grid=grid), as_vertebrae(grid, body), "L3")
+    assert hu[regions.bmd].mean() == pytest.approx(CANCELLOUS_HU, abs=0.5)
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 25.0])
+def test_density_is_read_in_the_middle_of_the_bodys_own_height(tilt_deg: float) -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    body = elliptic_body(grid, tilt_deg)
+    bmd = regions_of(uniform(grid), as_vertebrae(grid, body, tilt_deg), "L3").bmd
+    h, _, _ = body_coordinates_mm(grid, tilt_deg)
+    reach = RegionSettings().central_height * HALF_HEIGHT_MM
+    assert np.abs(h[bmd]).max() == pytest.approx(reach, abs=1.0)
+
+
+def test_the_basivertebral_wedge_is_cut_from_the_density_region_alone() -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    regions = regions_of(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3")
+    h, back, left = body_coordinates_mm(grid)
+    behind = (np.abs(left) <= 1.0) & (back > 5.0) & (back < 9.0) & (np.abs(h) < 5.0)
+    before = (np.abs(left) <= 1.0) & (back < -5.0) & (back > -9.0) & (np.abs(h) < 5.0)
+    assert not regions.bmd[behind].any()
+    assert regions.bmd[before].all()
+    assert regions.radiomics[behind].all()
+
+
+def test_a_bone_island_is_left_out_and_a_speck_of_noise_is_not() -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    body = elliptic_body(grid)
+    volume = uniform(grid)
+    h, back, left = body_coordinates_mm(grid)
+    island = (left - 8) ** 2 + (back + 2) ** 2 + h**2 <= 4.0**2
+    volume.hu[island] = 700.0
+    speck = tuple(np.argwhere((np.abs(left + 8) < 0.6) & (np.abs(back + 2) < 0.6) & (np.abs(h) < 0.6))[0])
+    volume.hu[speck] = 400.0
+    bmd = regions_of(volume, as_vertebrae(grid, body), "L3").bmd
+    assert not bmd[island].any()
+    assert bmd[speck]
+
+
+def test_dense_young_bone_is_not_taken_for_sclerosis() -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    body = elliptic_body(grid)
+    usual = regions_of(uniform(grid), as_vertebrae(grid, body), "L3").bmd
+    dense = regions_of(uniform(grid, 380.0), as_vertebrae(grid, body), "L3").bmd
+    assert (usual == dense).all()
+
+
+def test_regions_need_the_level_and_the_same_grid() -> None:
+    grid = grid_of((2.0, 2.0, 2.0))
+    vertebrae = as_vertebrae(grid, elliptic_body(grid))
+    with pytest.raises(LevelNotFound) as missing:
+        regions_of(uniform(grid), vertebrae, "L2")
+    assert missing.value.level == "L2"
+    with pytest.raises(GridMismatch):
+        regions_of(uniform(grid_of((2.0, 2.0, 1.5))), vertebrae, "L3")
+
+
+def codes(volume: CtVolume, vertebrae: Vertebrae, regions: dict[str, Regions] | None = None) -> list[str]:
+    found = quality_observations(volume, vertebrae, regions or {})
+    return [observation.code for observation in found]
+
+
+def test_a_sound_body_passes_every_gate() -> None:
+    grid = grid_of((1.0, 0.8, 0.8))
+    vertebrae = as_vertebrae(grid, elliptic_body(grid))
+    volume = uniform(grid)
+    assert codes(volume, vertebrae, {"L3": regions_of(volume, vertebrae, "L3")}) == []
+
+
+def test_a_flat_body_is_named_with_its_height() -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    h, _, _ = body_coordinates_mm(grid)
+    flat = elliptic_body(grid) & (np.abs(h) <= 7.0)
+    (found,) = quality_observations(uniform(grid), as_vertebrae(grid, flat), {})
+    assert found.code == "body_height_implausible"
+    assert found.values["height_mm"] == pytest.approx(14.0, abs=1.0)
+
+
+@pytest.mark.parametrize(("distance_mm", "expected"), [(0.0, True), (8.0, True), (14.0, False)])
+def test_a_screw_counts_within_ten_mm_of_the_body(distance_mm: float, expected: bool) -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    volume = uniform(grid)
+    h, back, left = body_coordinates_mm(grid)
+    at = HALF_DEPTH_MM + distance_mm
+    screw = (np.abs(back - at) <= 1.0) & (np.abs(left) <= 2.0) & (np.abs(h) <= 6.0)
+    volume.hu[screw] = 3000.0
+    assert ("metal_near_body" in codes(volume, as_vertebrae(grid, elliptic_body(grid)))) == expected
+
+
+def test_one_voxel_of_noise_is_not_metal() -> None:
+    grid = grid_of((3.0, 3.0, 3.0))
+    volume = uniform(grid)
+    volume.hu[tuple(n // 2 for n in grid.shape)] = 1500.0
+    assert "metal_near_body" not in codes(volume, as_vertebrae(grid, elliptic_body(grid)))
+
+
+def test_small_and_uneven_regions_are_named() -> None:
+    grid = grid_of((1.0, 1.0, 1.0))
+    vertebrae = as_vertebrae(grid, elliptic_body(grid))
+    volume = uniform(grid)
+    volume.hu[:] += np.random.default_rng(1).normal(0.0, 95.0, grid.shape).astype(np.float32)
+    h, back, left = body_coordinates_mm(grid)
+    small = (np.abs(h) < 5) & (np.abs(back) < 5) & (np.abs(left) < 5)
+    regions = Regions(level="L3", bmd=small, radiomics=small)
+    assert codes(volume, vertebrae, {"L3": regions}) == ["roi_too_small", "roi_heterogeneous"]
+
+
+def test_a_spine_without_l3_says_so() -> None:
+    grid = grid_of((2.0, 2.0, 2.0))
+    assert codes(uniform(grid), as_vertebrae(grid, elliptic_body(grid), name="L2")) == ["l3_not_found"]
