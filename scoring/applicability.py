@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from scoring.assessment import T_OSTEOPENIA_BELOW
+from scoring.assessment import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard, Range
+from scoring.nomogram import NomogramResult
 from segmentation.observation import Observation
 
 
@@ -90,6 +91,17 @@ def input_observations(
             )
         )
     return found
+
+
+def contradiction_observations(nomogram: NomogramResult, t_score: float) -> list[Observation]:
+    """`contradiction` where the model thinks the class more likely that the measured T-score denies."""
+    if (nomogram.probability > 0.5) == (t_score <= T_OSTEOPOROSIS_FROM):
+        return []
+    values: dict[str, str | int | float] = {
+        "probability": f"{nomogram.probability:.0%}",
+        "t": round(t_score, 2),
+    }
+    return [Observation(code="contradiction", values=values)]
 
 
 def _out_of_range(card: ModelCard, reason: str) -> Observation:

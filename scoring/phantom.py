@@ -75,13 +75,13 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
     block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
     minimum_blocks = max(2, round(model.limits.minimum_length_mm / block_mm))
     found = straight_lines(scene, poses_of(scene), minimum_blocks)
-    if found is None:
-        cut = cut_off(scene, minimum_blocks)
-        code = "phantom_truncated" if cut else "phantom_not_found"
-        return PhantomReading(
-            model=model.name, observations=(Observation(code=code, values={"phantom": model.name}),)
-        )
-    return _read(turned, model, targets, *found)
+    reading = None if found is None else _read(turned, model, targets, *found)
+    if reading is not None:
+        return reading
+    code = "phantom_truncated" if cut_off(scene, minimum_blocks) else "phantom_not_found"
+    return PhantomReading(
+        model=model.name, observations=(Observation(code=code, values={"phantom": model.name}),)
+    )
 
 
 def _target(rod: RodModel, body_hu: tuple[float, float]) -> RodTarget:
@@ -108,7 +108,8 @@ def _read(
     targets: Sequence[RodTarget],
     lines: Lines,
     seen_mm: tuple[float, float],
-) -> PhantomReading:
+) -> PhantomReading | None:
+    """The rods along `lines`; None where at full resolution no slice shows them."""
     dz, dy, dx = volume.grid.spacing_mm
     slabs = [
         _slab(volume, first, last, lines, targets)
@@ -121,6 +122,8 @@ def _read(
     areas, sds = _cross_sections(slabs, model, lines, (dy, dx))
     pixels, truncated = _rod_pixels(volume, model, lines)
     used = _run_of_rods(np.array([[values.mean() for values in rods] for rods in pixels]), model, dz)
+    if not used:
+        return None
     readings = tuple(
         _rod_reading(rod, _axis_points(volume, lines, index, used), [pixels[k][index] for k in used])
         for index, rod in enumerate(model.rods)
@@ -240,15 +243,17 @@ def _rod_pixels(
 
 
 def _run_of_rods(means_hu: npt.NDArray[np.float64], model: PhantomModel, spacing_mm: float) -> range:
-    """The longest run of slices in which every rod reads as such, without its blurred ends."""
+    """The longest run of slices in which every rod reads as such, without its blurred ends; maybe empty."""
     low, high = np.array([rod.search_hu for rod in model.rods]).T
     good = np.all((means_hu >= low) & (means_hu <= high), axis=1)
     turns = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(int), [0]])))
+    if not len(turns):
+        return range(0)
     first, last = max(zip(turns[::2], turns[1::2], strict=True), key=lambda run: run[1] - run[0])
     margin = round(END_MARGIN_MM / spacing_mm)
     first = first + margin if first > 0 else first
     last = last - margin if last < len(good) else last
-    return range(int(first), max(int(first) + 1, int(last)))
+    return range(int(first), int(last))
 
 
 def _axis_points(

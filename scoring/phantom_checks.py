@@ -27,8 +27,9 @@ def judge(
     sds_hu : unevenness of each rod, as `PhantomLimits.rod_sd_hu` defines it.
     truncated : whether a rod leaves the image.
     """
+    if truncated:  # a rod cut by the border fails other checks too, and they would mislead
+        return (Observation(code="phantom_truncated", values={"phantom": model.name}),)
     return (
-        *([Observation(code="phantom_truncated")] if truncated else []),
         *_order(reading.rods),
         *_plausible(reading.rods, model),
         *_water(reading.rods, model.limits),

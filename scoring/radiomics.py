@@ -199,6 +199,8 @@ def _cropped_images(volume: CtVolume, region: Mask) -> tuple[sitk.Image, sitk.Im
         raise FeaturesImpossible(
             "features_impossible", f"{slices} slices in the region, {MINIMUM_SLICES} are needed"
         )
+    if not np.isfinite(turned.hu[inside]).all():
+        raise FeaturesImpossible("features_impossible", "a voxel of the region has no finite HU")
     window = tuple(_window(at, size) for at, size in zip(occupied, inside.shape, strict=True))
     spacing_mm = turned.grid.spacing_mm
     return (

@@ -33,6 +33,7 @@ POSES_PER_BLOCK = 3
 DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
 SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
 LINE_TOLERANCE_MM = 4.0
+FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,24 +251,28 @@ def _on_one_line(places: Sequence[Pose]) -> int:
 
 
 def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
-    """Whether, somewhere, phantom body runs from this rod to the border before the next rod would end."""
+    """Whether phantom body lies on both sides of this rod, and on one of them ends at the border too soon."""
     target = scene.targets[rod]
     radius = target.diameter_mm / 2
     distance = min(abs(t.offset_mm - target.offset_mm) for t in scene.targets if t is not target)
     steps = np.arange(radius + 3.0, distance + radius, 1.0)
-    before_next = steps < distance - radius - 3.0
+    beside = steps < distance - radius - 3.0  # before the next rod
     angles = np.arange(0.0, 2 * pi, radians(3))
     rays = centre_mm + steps[None, :, None] * np.array([[sin(a), cos(a)] for a in angles])[:, None, :]
     row, column, in_image = scene.pixels(rays)
-    visible = in_image & scene.inside[block, row, column]
-    for ray in np.flatnonzero(~visible.all(axis=1)):
-        body = before_next & (np.arange(len(steps)) < np.argmin(visible[ray]))
-        values = scene.hu[block, row[ray, body], column[ray, body]]
-        # 4 mm of body are the least that can be told from the rod's own blur.
-        if len(values) < 4 or values.std() > BRIDGE_SD_HU:
+    visible = np.logical_and.accumulate(in_image & scene.inside[block, row, column], axis=1)
+    hu = scene.hu[block, row, column]
+    core_hu = float(scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])])
+    for ray, opposite in enumerate(np.roll(np.arange(len(angles)), -len(angles) // 2)):
+        if visible[ray].all():
             continue
-        contrast = scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])] - values.mean()
-        stands_out = contrast * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
-        if scene.body_hu[0] <= values.mean() <= scene.body_hu[1] and stands_out:
+        near, far = hu[ray, beside & visible[ray]], hu[opposite, beside & visible[opposite]]
+        # 4 mm of body are the least that can be told from the rod's own blur.
+        if len(near) < 4 or len(far) < FAR_SIDE_MM:
+            continue
+        values = np.concatenate([near, far])
+        stands_out = (core_hu - values.mean()) * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
+        low, high = scene.body_hu
+        if stands_out and low <= values.mean() <= high and values.std() <= BRIDGE_SD_HU:
             return True
     return False

@@ -1,0 +1,127 @@
+"""Phantoms, references, models and settings by name, shipped or from a site's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from config.catalog import (
+    CatalogEntryInvalid,
+    CatalogEntryMissing,
+    list_models,
+    list_phantoms,
+    list_references,
+    load_model_card,
+    load_phantom,
+    load_radiomics_settings_text,
+    load_reference,
+)
+from scoring.calibration import METHODS, Mineral
+
+
+def test_everything_shipped_loads():
+    assert "siemens-osteo" in list_phantoms()
+    assert "demonstration" in list_references()
+    assert "demonstration" in list_models()
+    for name in list_phantoms():
+        assert load_phantom(name)[0].name == name
+    for name in list_references():
+        assert load_reference(name)[0].name == name
+    for name in list_models():
+        assert load_model_card(name)[0].name == name
+
+
+def test_the_hash_is_that_of_the_files_bytes():
+    content = files("config").joinpath("phantoms", "siemens-osteo.toml").read_bytes()
+    assert load_phantom("siemens-osteo")[1] == hashlib.sha256(content).hexdigest()
+
+
+def test_the_siemens_osteo_phantom_has_a_water_and_a_200_mg_ha_rod():
+    model, _ = load_phantom("siemens-osteo")
+    assert [rod.density_mg_cm3 for rod in model.rods] == [0.0, 200.0]
+    assert model.equivalent is Mineral.HA
+    assert model.method in METHODS
+
+
+def test_the_demonstration_reference_says_that_it_is_invented():
+    reference, _ = load_reference("demonstration")
+    assert reference.demonstration
+    assert "NOT FOR CLINICAL USE" in reference.source
+    assert "invented" in reference.population.lower()
+    # The demonstration patient: a woman of 67 with about 95 to 100 mg HA/cm3 in L3.
+    for bmd in (95.0, 100.0):
+        assert -2.8 < (bmd - reference.young.mean_mg_cm3) / reference.young.sd_mg_cm3 < -2.2
+
+
+def test_a_sites_file_takes_the_place_of_the_shipped_one(tmp_path: Path):
+    (tmp_path / "references").mkdir()
+    shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    (tmp_path / "references" / "demonstration.toml").write_text(
+        shipped.replace('population = "DEMONSTRATION', 'population = "OUR OWN DEMONSTRATION'), "utf-8"
+    )
+    (tmp_path / "references" / "ours.toml").write_text(
+        shipped.replace('name = "demonstration"', 'name = "ours"'), "utf-8"
+    )
+    own, own_hash = load_reference("demonstration", tmp_path)
+    assert own.population.startswith("OUR OWN")
+    assert own_hash != load_reference("demonstration")[1]
+    assert list_references(tmp_path) == ("demonstration", "ours")
+    assert load_phantom("siemens-osteo", tmp_path) == load_phantom("siemens-osteo")
+    assert load_radiomics_settings_text(tmp_path) == load_radiomics_settings_text()
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "../findings", "/etc/passwd", ""])
+def test_what_is_not_in_the_catalogue_is_named_with_what_is(name):
+    with pytest.raises(CatalogEntryMissing) as missing:
+        load_phantom(name)
+    assert missing.value.name == name
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('method = "two-point"', 'method = "by eye"'),
+        ('equivalent = "HA"', 'equivalent = "chalk"'),
+        ("roi_margin_mm = 3.5", "roi_margin_mm = 10.0"),
+        ("offset_mm = 60.0", "offset_mm = 0.0"),
+        ("diameter_mm = 20.0", ""),
+        ("body_hu = [10.0, 70.0]", "body_hu = [70.0, 10.0]"),
+        ("tilt_degrees = 5.0", "tilt = 5.0"),
+        ("[limits]", "[limits"),
+    ],
+)
+def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
+    shipped = files("config").joinpath("phantoms", "siemens-osteo.toml").read_text("utf-8")
+    assert before in shipped
+    (tmp_path / "phantoms").mkdir()
+    (tmp_path / "phantoms" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
+    with pytest.raises(CatalogEntryInvalid):
+        load_phantom("ours", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('sex = "any"', 'sex = "W"'),
+        ("demonstration = true", 'demonstration = "yes"'),
+        ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = 0.0"),
+        ("age_from = 20", "age_from = 50"),
+        ("mean_mg_cm3 = 170.0, ", ""),
+    ],
+)
+def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
+    shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    (tmp_path / "references").mkdir()
+    (tmp_path / "references" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
+    with pytest.raises(CatalogEntryInvalid):
+        load_reference("ours", tmp_path)
+
+
+def test_a_model_card_that_makes_no_sense_is_refused(tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "ours.json").write_text("{}", "utf-8")
+    with pytest.raises(CatalogEntryInvalid, match="missing"):
+        load_model_card("ours", tmp_path)
