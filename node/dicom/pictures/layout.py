@@ -22,7 +22,6 @@ _POINTS_PER_PIXEL = 72 / _DPI
 
 # Told apart by lightness first, so that a grey-scale monitor shows the same.
 BACKGROUND = "#0e1116"
-PANEL = "#1b212b"
 RULE = "#4a5565"
 TEXT = "#f2f5f8"
 QUIET = "#a9b4c2"
@@ -136,14 +135,14 @@ class Page:
         """Height in pixels that `text` would take."""
         return len(self.wrap(words, width, size=size, bold=bold)) * size * _LINE_HEIGHT
 
-    def box(self, box: Box, *, fill: str = PANEL, edge: str | None = None) -> None:
+    def box(self, box: Box, *, fill: str) -> None:
         self.figure.add_artist(
             Rectangle(
                 (box.left / WIDTH, 1 - box.bottom / HEIGHT),
                 (box.right - box.left) / WIDTH,
                 (box.bottom - box.top) / HEIGHT,
                 facecolor=fill,
-                edgecolor=edge or fill,
+                edgecolor=fill,
                 linewidth=1,
                 zorder=-1,
             )
