@@ -1,0 +1,194 @@
+"""Solids -> a CT volume: partial volume, the scanner's blur, trabecular texture and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
+from node.reference.shapes import Box, Field, Solid
+from node.reference.spec import BODIES, LEVELS, StudySpec
+from node.reference.spine import (
+    Vertebra,
+    disc_below,
+    iliac_wings,
+    last_ribs,
+    posterior_elements,
+    sacral_wings,
+)
+from node.reference.surroundings import AIR_HU, Painted, canal, organs, table_and_phantom, trunk
+
+Volume = npt.NDArray[np.float32]
+Axis = npt.NDArray[np.float64]
+
+CORTEX_MG_CM3 = 330.0  # mineral of the thin shells, smeared by their porosity
+POSTERIOR_MG_CM3 = 240.0
+SACRUM_MG_CM3 = 110.0
+DISC_HU = 78.0
+BLUR_MM = 0.6  # sigma of the in-plane blur of a soft kernel
+_SUBSLICE_MM = 1.2  # slices thicker than this are averaged from several
+_MARGIN_MM = 7.0  # of image above and below the view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raster:
+    """The CT grid: z ascends, y runs backwards, x to the left."""
+
+    spec: StudySpec
+    slices: int
+    first_z_mm: float  # centre of the lowest slice
+
+    @property
+    def x_mm(self) -> Axis:
+        return self._centred(self.spec.pixel_spacing_mm[1])
+
+    @property
+    def y_mm(self) -> Axis:
+        return self._centred(self.spec.pixel_spacing_mm[0])
+
+    @property
+    def z_mm(self) -> Axis:
+        return np.float64(self.first_z_mm) + np.arange(self.slices) * np.float64(self.spec.slice_spacing_mm)
+
+    def _centred(self, spacing_mm: float) -> Axis:
+        return (np.arange(self.spec.matrix) - (self.spec.matrix - 1) / 2) * np.float64(spacing_mm)
+
+
+def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
+    """The grid that shows the view's vertebrae whole, with a margin."""
+    top, bottom = spine[spec.view[0]].body, spine[spec.view[1]].body
+    high = top.centre[2] + top.height / 2 * top.axes[2][2] + abs(top.axes[1][2]) * top.depth / 2 + _MARGIN_MM
+    low = bottom.centre[2] - bottom.height / 2 * bottom.axes[2][2] - abs(bottom.axes[1][2]) * bottom.depth / 2
+    low -= _MARGIN_MM
+    slices = max(1, ceil((high - low) / spec.slice_spacing_mm) + 1)
+    return Raster(spec=spec, slices=slices, first_z_mm=float(low))
+
+
+def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volume:
+    """HU, float32, shape (z, y, x)."""
+    scene = list(_scene(spec, spine))
+    count = max(1, ceil(spec.slice_thickness_mm / _SUBSLICE_MM))
+    offsets = (np.arange(count) - (count - 1) / 2) * spec.slice_thickness_mm / count
+    hu = np.zeros((raster.slices, spec.matrix, spec.matrix), np.float32)
+    for offset in offsets:
+        hu += _paint(scene, raster, raster.z_mm + offset, spec.slice_thickness_mm / count)
+    hu /= count
+    for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
+        gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
+    _add_texture(hu, spec, spine, raster)
+    _add_noise(hu, spec)
+    return np.clip(hu, -1024, 3071)
+
+
+def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
+    """Everything, in the order in which it is painted."""
+    per_mg = hu_per_mg(HA, spec.kev)
+    yield from table_and_phantom(spec)
+    yield from trunk(spec)
+    yield from organs(spec, spine)
+    shell, inner = 430.0 * per_mg, POSTERIOR_MG_CM3 * per_mg
+    for solid in (*sacral_wings(spine), *iliac_wings(spine)):
+        yield Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg)
+        yield Painted(solid=Shrunk(solid=solid, by_mm=1.8), hu=SACRUM_MG_CM3 * per_mg)
+    for name in BODIES:
+        yield Painted(solid=disc_below(spine, name), hu=DISC_HU)
+    elements = [solid for name in BODIES for solid in posterior_elements(spine[name])]
+    elements += last_ribs(spine["T12"])
+    yield from (Painted(solid=solid, hu=shell) for solid in elements)
+    yield from (Painted(solid=Shrunk(solid=solid, by_mm=1.6), hu=inner) for solid in elements)
+    yield from canal(spine)
+    for name in LEVELS:
+        yield Painted(solid=spine[name].body, hu=CORTEX_MG_CM3 * per_mg)
+        density = spec.bmd_mg_cm3.get(name, SACRUM_MG_CM3)
+        core = cancellous_reading(density, equivalent="HA", fat_fraction=spec.fat_fraction, kev=spec.kev)
+        yield Painted(solid=spine[name].core, hu=core.hu)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrunk:
+    """What lies deeper inside a solid than a shell."""
+
+    solid: Solid
+    by_mm: float
+
+    @property
+    def box(self) -> Box:
+        return self.solid.box
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        deeper: Field = self.solid.distance(x, y, z) + np.float32(self.by_mm)
+        return deeper
+
+
+def _paint(scene: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:
+    """One layer of each slice. An edge is as soft as a pixel is wide."""
+    x, y = raster.x_mm, raster.y_mm
+    soft = np.float32(max(*raster.spec.pixel_spacing_mm, thickness_mm * 0.7))
+    hu = np.full((len(z_mm), len(y), len(x)), AIR_HU, np.float32)
+    for painted in scene:
+        low, high = painted.solid.box.low - soft, painted.solid.box.high + soft
+        cut = tuple(
+            slice(int(np.searchsorted(values, low[axis])), int(np.searchsorted(values, high[axis], "right")))
+            for values, axis in ((z_mm, 2), (y, 1), (x, 0))
+        )
+        part = hu[cut]
+        if part.size == 0:
+            continue
+        distance = painted.solid.distance(
+            x[None, None, cut[2]].astype(np.float32),
+            y[None, cut[1], None].astype(np.float32),
+            z_mm[cut[0], None, None].astype(np.float32),
+        )
+        cover = np.clip(np.float32(0.5) - distance / soft, 0, 1)
+        part += cover * (np.float32(painted.hu) - part)
+    return hu
+
+
+def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> None:
+    """A trabecular pattern in every body whose mean over the cancellous bone is zero."""
+    if spec.texture_hu == 0:
+        return
+    spacing = (spec.slice_spacing_mm, *spec.pixel_spacing_mm)
+    for place, name in enumerate(LEVELS):
+        core = spine[name].core
+        cut = tuple(
+            slice(
+                int(np.searchsorted(v, core.box.low[axis])),
+                int(np.searchsorted(v, core.box.high[axis], "right")),
+            )
+            for v, axis in ((raster.z_mm, 2), (raster.y_mm, 1), (raster.x_mm, 0))
+        )
+        if hu[cut].size == 0:
+            continue
+        inside = core.distance(
+            raster.x_mm[None, None, cut[2]].astype(np.float32),
+            raster.y_mm[None, cut[1], None].astype(np.float32),
+            raster.z_mm[cut[0], None, None].astype(np.float32),
+        )
+        weight = np.clip(-inside / np.float32(1.5), 0, 1)
+        total = float(weight.sum())
+        if total == 0:
+            continue
+        grain = np.random.default_rng([spec.seed, 11, place]).standard_normal(weight.shape)
+        fine = gaussian_filter(grain, [1.0 / s for s in spacing]) - gaussian_filter(
+            grain, [3.0 / s for s in spacing]
+        )
+        fine -= float((fine * weight).sum()) / total
+        fine *= spec.texture_hu / float(np.sqrt((fine**2 * weight).sum() / total))
+        hu[cut] += (fine * weight).astype(np.float32)
+
+
+def _add_noise(hu: Volume, spec: StudySpec) -> None:
+    """Noise correlated between neighbouring pixels, as a soft kernel leaves it."""
+    if spec.noise_hu == 0:
+        return
+    rng = np.random.default_rng([spec.seed, 13])
+    grain = rng.standard_normal(hu.shape, dtype=np.float32)
+    for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
+        gaussian_filter1d(grain, 0.5 / spacing, axis=axis, output=grain, mode="wrap")
+    hu += grain * np.float32(spec.noise_hu / float(grain.std()))

@@ -1,0 +1,171 @@
+"""Solids given by how far a point lies outside them. Coordinates are mm: x left, y posterior, z superior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Field = npt.NDArray[np.float32]
+Point = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """An upright box that holds a solid."""
+
+    low: Point  # (x, y, z)
+    high: Point
+
+
+class Solid(Protocol):
+    @property
+    def box(self) -> Box: ...
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        """About the distance in mm to the surface, negative inside; x, y, z broadcast against one another."""
+        ...
+
+
+def _around(points: Point, reach: float | Point) -> Box:
+    return Box(low=points.min(axis=0) - reach, high=points.max(axis=0) + reach)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ellipsoid:
+    centre: Point
+    radii: Point
+
+    @property
+    def box(self) -> Box:
+        return _around(self.centre[None], self.radii)
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        q = np.sqrt(
+            ((x - np.float32(self.centre[0])) / np.float32(self.radii[0])) ** 2
+            + ((y - np.float32(self.centre[1])) / np.float32(self.radii[1])) ** 2
+            + ((z - np.float32(self.centre[2])) / np.float32(self.radii[2])) ** 2
+        )
+        scaled: Field = (q - np.float32(1)) * np.float32(self.radii.min())
+        return scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EllipticCylinder:
+    """Parallel to z, without end."""
+
+    centre: tuple[float, float]  # x, y
+    radii: tuple[float, float]
+
+    @property
+    def box(self) -> Box:
+        centre, radii = np.array([*self.centre, 0.0]), np.array([*self.radii, np.inf])
+        return Box(low=centre - radii, high=centre + radii)
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:  # noqa: ARG002 - endless along z
+        a, b = (np.float32(r) for r in self.radii)
+        q = np.sqrt(((x - np.float32(self.centre[0])) / a) ** 2 + ((y - np.float32(self.centre[1])) / b) ** 2)
+        scaled: Field = (q - np.float32(1)) * np.minimum(a, b)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slab:
+    """A bar with a rectangular section, parallel to z, without end."""
+
+    low: tuple[float, float]  # x, y
+    high: tuple[float, float]
+
+    @property
+    def box(self) -> Box:
+        return Box(low=np.array([*self.low, -np.inf]), high=np.array([*self.high, np.inf]))
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:  # noqa: ARG002 - endless along z
+        across = np.maximum(np.float32(self.low[0]) - x, x - np.float32(self.high[0]))
+        down = np.maximum(np.float32(self.low[1]) - y, y - np.float32(self.high[1]))
+        outside: Field = np.maximum(across, down)
+        return outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tube:
+    """Everything within a radius of a path of straight pieces; `flatten` < 1 narrows it front to back."""
+
+    path: Point  # (points, 3)
+    radii: Point  # (points,)
+    flatten: float = 1.0
+
+    @property
+    def box(self) -> Box:
+        return _around(self.path, float(self.radii.max()))
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        squash = np.array([1.0, 1.0 / self.flatten, 1.0])
+        best: Field | None = None
+        for start, end, r0, r1 in zip(
+            self.path[:-1] * squash, self.path[1:] * squash, self.radii[:-1], self.radii[1:], strict=True
+        ):
+            step = end - start
+            length2 = max(float(step @ step), 1e-6)
+            px, py, pz = (
+                x - np.float32(start[0]),
+                y * np.float32(squash[1]) - np.float32(start[1]),
+                z - np.float32(start[2]),
+            )
+            along = np.clip(
+                (px * np.float32(step[0]) + py * np.float32(step[1]) + pz * np.float32(step[2]))
+                / np.float32(length2),
+                0,
+                1,
+            )
+            gap = np.sqrt(
+                (px - along * np.float32(step[0])) ** 2
+                + (py - along * np.float32(step[1])) ** 2
+                + (pz - along * np.float32(step[2])) ** 2
+            ) - (np.float32(r0) + along * np.float32(r1 - r0))
+            best = gap if best is None else np.minimum(best, gap)
+        assert best is not None, "a tube has at least two points"
+        scaled: Field = (best * np.float32(self.flatten)).astype(np.float32)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A vertebral body, or the disc between two: kidney-shaped in section, waisted, with hollow endplates."""
+
+    centre: Point
+    axes: Point  # rows: unit vectors to the left, backwards and up of the body itself
+    width: float  # mm at the endplates
+    depth: float
+    height: float  # at the rim
+    waist: float  # relative narrowing at half height
+    hollow: float  # mm that the middle of each endplate lies deeper than its rim; negative bulges
+    wedge: float = 0.0  # relative: how much lower the body is behind than in front
+
+    @property
+    def box(self) -> Box:
+        reach = float(np.linalg.norm([self.width, self.depth * 1.1, self.height + 6])) / 2 + 2
+        return _around(self.centre[None], reach)
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        px, py, pz = (axis - np.float32(c) for axis, c in zip((x, y, z), self.centre, strict=True))
+        left, back, up = (
+            px * np.float32(row[0]) + py * np.float32(row[1]) + pz * np.float32(row[2]) for row in self.axes
+        )
+        rest = np.clip(2 * up / np.float32(self.height), -1, 1)
+        slim = np.float32(1) - np.float32(self.waist) * (1 - rest * rest)
+        a = np.float32(self.width / 2) * slim
+        # The wall towards the canal is drawn in: a kidney, not an egg.
+        dent = np.where(back > 0, np.float32(0.16) * np.exp(-((left / np.float32(11)) ** 2)), np.float32(0))
+        b = np.float32(self.depth / 2) * slim * (1 - dent)
+        power = np.float32(2.5)
+        q = ((np.abs(left) / a) ** power + (np.abs(back) / b) ** power) ** (1 / power)
+        radius = np.sqrt(left * left + back * back)
+        sideways = radius * (1 - 1 / np.maximum(q, np.float32(1e-3)))
+        inner = np.clip(1 - q * q, 0, 1)
+        half = np.float32(self.height / 2) * (1 - np.float32(self.wedge) * back / np.float32(self.depth))
+        endways = np.abs(up) - (half - np.float32(self.hollow) * inner)
+        outside: Field = np.maximum(sideways, endways).astype(np.float32)
+        return outside

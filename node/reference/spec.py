@@ -1,0 +1,129 @@
+"""What a digital reference study shall show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Self
+
+from node.reference.attenuation import EFFECTIVE_KEV
+
+LEVELS = ("T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2")  # superior to inferior
+BODIES = LEVELS[:6]  # those with a disc below: the bodies whose density is known
+LUMBAR = LEVELS[1:6]
+PHANTOMS = ("siemens-osteo", "none")
+
+# A woman of 67 whose bone reads low: invented.
+DEFAULT_BMD_MG_CM3: Mapping[str, float] = {
+    "T12": 104.0, "L1": 102.0, "L2": 99.0, "L3": 96.0, "L4": 97.0, "L5": 101.0,
+}  # fmt: skip
+
+
+class SpecInvalid(ValueError):
+    """A study that cannot be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySpec:
+    """A digital reference study. The same specification always gives the same bytes."""
+
+    bmd_mg_cm3: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_BMD_MG_CM3))  # HA equivalent
+    kvp: int = 120
+    seed: int = 1
+    noise_hu: float = 18.0  # SD of single voxels in soft tissue
+    texture_hu: float = 22.0  # SD of the trabecular pattern
+    pixel_spacing_mm: tuple[float, float] = (0.74, 0.74)  # (row, column)
+    matrix: int = 512
+    slice_spacing_mm: float = 2.0
+    slice_thickness_mm: float = 2.0
+    view: tuple[str, str] = ("T12", "S1")  # the topmost and lowest vertebra wholly in view
+    phantom: str = "siemens-osteo"
+    scoliosis_degrees: float = 0.0  # Cobb angle between T12 and L5, convex to the left
+    rotation_degrees: float = 0.0  # of the patient about the long axis; the phantom stays
+    age_years: int = 67
+    sex: str = "F"
+    patient_id: str = "REFERENCE-1"
+    patient_name: str = "Reference^Digital"
+    issuer: str = "OSTEONODE"
+    accession_number: str = "REF0001"
+    study_date: date = date(2026, 1, 15)
+
+    def __post_init__(self) -> None:
+        problems = {
+            f"kvp must be one of {sorted(EFFECTIVE_KEV)}": self.kvp not in EFFECTIVE_KEV,
+            f"phantom must be one of {', '.join(PHANTOMS)}": self.phantom not in PHANTOMS,
+            f"view must name two of {', '.join(LEVELS)}, the upper one first": not _is_view(self.view),
+            f"bmd_mg_cm3 must name {', '.join(BODIES)}": set(self.bmd_mg_cm3) != set(BODIES),
+            "BMD must lie between 0 and 400 mg/cm3": not all(0 <= v <= 400 for v in self.bmd_mg_cm3.values()),
+            "spacing, thickness and matrix must be positive": min(
+                *self.pixel_spacing_mm, self.slice_spacing_mm, self.slice_thickness_mm, self.matrix
+            )
+            <= 0,
+            "noise and texture must not be negative": min(self.noise_hu, self.texture_hu) < 0,
+            "scoliosis must lie within 40 degrees, rotation within 15": abs(self.scoliosis_degrees) > 40
+            or abs(self.rotation_degrees) > 15,
+            "sex must be M, F, O or empty": self.sex not in ("M", "F", "O", ""),
+            "age must lie between 18 and 110": not 18 <= self.age_years <= 110,
+        }
+        wrong = [text for text, applies in problems.items() if applies]
+        if wrong:
+            raise SpecInvalid("; ".join(wrong))
+
+    @classmethod
+    def reduced(cls, **changes: object) -> Self:
+        """A study with fewer and smaller slices that renders in a second or two: for tests."""
+        small: dict[str, object] = {
+            "pixel_spacing_mm": (1.7, 1.7),
+            "matrix": 208,
+            "slice_spacing_mm": 3.0,
+            "slice_thickness_mm": 3.0,
+        }
+        return cls(**{**small, **changes})  # type: ignore[arg-type]
+
+    @property
+    def kev(self) -> float:
+        return EFFECTIVE_KEV[self.kvp]
+
+    @property
+    def fat_fraction(self) -> float:
+        """Yellow marrow by volume of vertebral marrow; rises with age (R: about 0.3 at 30, 0.55 at 75)."""
+        return min(0.75, max(0.2, 0.3 + 0.0055 * (self.age_years - 30)))
+
+
+def _is_view(view: tuple[str, str]) -> bool:
+    return all(name in LEVELS for name in view) and LEVELS.index(view[0]) <= LEVELS.index(view[1])
+
+
+def parse_bmd(text: str) -> dict[str, float]:
+    """ "L1=110,L3=95" -> BMD of every body.
+
+    Between two named levels density is interpolated, beyond the outermost it stays.
+
+    Raises
+    ------
+    SpecInvalid
+        If a part is not LEVEL=NUMBER with a level from T12 to L5, or a level is named twice.
+    """
+    named: dict[int, float] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*", part)
+        if match is None or match[1] not in BODIES:
+            raise SpecInvalid(f"{part.strip()!r} is not LEVEL=mg/cm3 with a level from T12 to L5")
+        place = BODIES.index(match[1])
+        if place in named:
+            raise SpecInvalid(f"{match[1]} is named twice")
+        named[place] = float(match[2])
+    return {name: _between(named, place) for place, name in enumerate(BODIES)}
+
+
+def _between(named: Mapping[int, float], place: int) -> float:
+    above = max((p for p in named if p <= place), default=None)
+    below = min((p for p in named if p >= place), default=None)
+    if above is None or below is None:
+        return named[below if above is None else above]  # type: ignore[index]
+    if above == below:
+        return named[above]
+    share = (place - above) / (below - above)
+    return named[above] + share * (named[below] - named[above])

@@ -1,0 +1,210 @@
+"""The bones: vertebrae along a lordotic (and, if asked, scoliotic) curve, ribs, sacrum and pelvis.
+
+Sizes are typical of adult anatomy and belong to nobody. The frame is the patient's (LPS, mm) with the centre
+of L3 at the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import cos, radians, sin
+
+import numpy as np
+
+from node.reference.shapes import Body, Ellipsoid, Point, Solid, Tube
+from node.reference.spec import LEVELS, StudySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    width: float
+    depth: float
+    height: float
+    disc_below: float
+    lean: float  # degrees that the body's upper end leans forward: lordosis
+
+
+_SIZES = {
+    "T12": _Size(width=41, depth=30, height=25.0, disc_below=7.0, lean=-15),
+    "L1": _Size(width=42, depth=31, height=26.0, disc_below=8.0, lean=-12),
+    "L2": _Size(width=44, depth=32, height=27.0, disc_below=9.0, lean=-7),
+    "L3": _Size(width=46, depth=33, height=27.5, disc_below=10.0, lean=0),
+    "L4": _Size(width=48, depth=34, height=27.5, disc_below=11.0, lean=9),
+    "L5": _Size(width=51, depth=34, height=27.0, disc_below=10.0, lean=20),
+    "S1": _Size(width=52, depth=32, height=29.0, disc_below=1.5, lean=44),
+    "S2": _Size(width=38, depth=22, height=24.0, disc_below=1.0, lean=54),
+}
+CORTEX_MM = 1.3
+CANAL_BEHIND_MM = 9.5  # from the posterior wall to the middle of the canal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vertebra:
+    """One vertebra in place."""
+
+    name: str
+    body: Body
+
+    def at(self, left: float, back: float, up: float) -> Point:
+        """A point given in the body's own directions, from its centre."""
+        point: Point = self.body.centre + np.array([left, back, up]) @ self.body.axes
+        return point
+
+    @property
+    def canal(self) -> Point:
+        """Middle of the spinal canal at this level."""
+        return self.at(0, self.body.depth / 2 + CANAL_BEHIND_MM, 0)
+
+    @property
+    def core(self) -> Body:
+        """The cancellous bone inside the cortex."""
+        b = self.body
+        return Body(
+            centre=b.centre,
+            axes=b.axes,
+            width=b.width - 2 * CORTEX_MM,
+            depth=b.depth - 2 * CORTEX_MM,
+            height=b.height - 2 * CORTEX_MM,
+            waist=b.waist,
+            hollow=b.hollow,
+            wedge=b.wedge,
+        )
+
+
+def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
+    """All vertebrae from T12 to S2, whatever the view shows."""
+    axes = {name: _axes(spec, name) for name in LEVELS}
+    centres: dict[str, Point] = {"L3": np.zeros(3)}
+    for upper, lower in pairwise(LEVELS):
+        if upper in centres:
+            centres[lower] = centres[upper] - _step(axes, upper, lower)
+    for upper, lower in reversed(list(pairwise(LEVELS))):
+        if upper not in centres:
+            centres[upper] = centres[lower] + _step(axes, upper, lower)
+    return {name: Vertebra(name=name, body=_body(name, centres[name], axes[name])) for name in LEVELS}
+
+
+def _axes(spec: StudySpec, name: str) -> Point:
+    """Directions of a body: to its left, backwards, up."""
+    lean = radians(_SIZES[name].lean)
+    place = min(LEVELS.index(name), 5) / 5  # 0 at T12, 1 at L5 and below
+    side = radians(spec.scoliosis_degrees / 2) * cos(np.pi * place)
+    turn = radians(spec.rotation_degrees)
+    forward = np.array([[1, 0, 0], [0, cos(lean), sin(lean)], [0, -sin(lean), cos(lean)]])
+    sideways = np.array([[cos(side), 0, -sin(side)], [0, 1, 0], [sin(side), 0, cos(side)]])
+    about = np.array([[cos(turn), sin(turn), 0], [-sin(turn), cos(turn), 0], [0, 0, 1]])
+    axes: Point = forward @ sideways @ about
+    return axes
+
+
+def _step(axes: dict[str, Point], upper: str, lower: str) -> Point:
+    """From the centre of the lower body to the centre of the upper one."""
+    a, b = _SIZES[upper], _SIZES[lower]
+    between = axes[upper][2] + axes[lower][2]
+    step: Point = (
+        axes[upper][2] * a.height / 2
+        + axes[lower][2] * b.height / 2
+        + between / np.linalg.norm(between) * a.disc_below
+    )
+    return step
+
+
+def _body(name: str, centre: Point, axes: Point) -> Body:
+    size = _SIZES[name]
+    sacral = name.startswith("S")
+    return Body(
+        centre=centre,
+        axes=axes,
+        width=size.width,
+        depth=size.depth,
+        height=size.height,
+        waist=0.02 if sacral else 0.09,
+        hollow=0.3 if sacral else 1.6,
+        wedge=0.12 if name == "L5" else 0.0,
+    )
+
+
+def disc_below(spine: dict[str, Vertebra], name: str) -> Body:
+    """The disc between a vertebra and the next one: it bulges into the hollow endplates."""
+    upper, lower = spine[name].body, spine[LEVELS[LEVELS.index(name) + 1]].body
+    axes = upper.axes + lower.axes
+    axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    top = upper.centre - upper.axes[2] * upper.height / 2
+    bottom = lower.centre + lower.axes[2] * lower.height / 2
+    return Body(
+        centre=(top + bottom) / 2,
+        axes=axes,
+        width=(upper.width + lower.width) / 2 + 1,
+        depth=(upper.depth + lower.depth) / 2 + 1,
+        height=_SIZES[name].disc_below + 0.5,
+        waist=-0.03,
+        hollow=-2.2,
+        wedge=0.25 if name in ("L4", "L5") else 0.12,
+    )
+
+
+def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
+    """Pedicles, laminae, joints, transverse and spinous processes of a thoracic or lumbar vertebra."""
+    wall = vertebra.body.depth / 2
+    at = vertebra.at
+    thoracic = vertebra.name == "T12"
+    for side in (-1.0, 1.0):
+        yield _tube([at(side * 14, wall - 3, 5), at(side * 15.5, wall + 10, 5)], [6.0, 5.0])
+        yield _tube([at(side * 15.5, wall + 12, 3), at(side * 10, wall + 20, -4)], [4.5, 3.8])
+        yield _tube([at(side * 10, wall + 20, -4), at(0, wall + 25, -8)], [3.8, 4.2])
+        yield Ellipsoid(centre=at(side * 16.5, wall + 16, 11), radii=np.array([5.0, 6.0, 9.0]))
+        yield Ellipsoid(centre=at(side * 14.5, wall + 21, -14), radii=np.array([5.5, 5.0, 9.0]))
+        reach = 24.0 if thoracic else 41.0
+        yield _tube(
+            [at(side * 16, wall + 11, 4), at(side * 28, wall + 14, 3), at(side * reach, wall + 17, 4)],
+            [4.5, 3.6, 2.8],
+        )
+    for up in (-11.0, -6.0, -1.0):
+        yield _tube([at(0, wall + 24, up), at(0, wall + 46, up - 6)], [3.4, 3.0])
+
+
+def last_ribs(vertebra: Vertebra) -> Iterator[Solid]:
+    """The twelfth pair of ribs: from the body's side outwards, backwards and down."""
+    wall = vertebra.body.depth / 2
+    for side in (-1.0, 1.0):
+        path = [
+            vertebra.at(side * 21, wall - 4, 3),
+            vertebra.at(side * 34, wall + 14, 2),
+            vertebra.at(side * 62, wall + 26, -14),
+            vertebra.at(side * 92, wall + 20, -38),
+            vertebra.at(side * 112, wall + 2, -60),
+        ]
+        yield _tube(path, [5.0, 4.6, 4.6, 4.2, 3.0])
+
+
+def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
+    """The alae beside S1 and S2, and the crest behind the sacral canal."""
+    first, second = spine["S1"], spine["S2"]
+    for side in (-1.0, 1.0):
+        yield Ellipsoid(centre=first.at(side * 38, 4, -2), radii=np.array([25.0, 15.0, 19.0]))
+        yield Ellipsoid(centre=first.at(side * 33, 6, -26), radii=np.array([23.0, 13.0, 20.0]))
+        yield Ellipsoid(centre=second.at(side * 28, 4, -14), radii=np.array([20.0, 11.0, 20.0]))
+        yield _tube([first.at(side * 14, 20, 4), first.at(side * 20, 31, -6)], [5.0, 5.0])
+        yield _tube([first.at(side * 20, 31, -6), first.at(0, 39, -12)], [4.0, 4.0])
+        yield _tube([second.at(side * 14, 15, 2), second.at(0, 27, -4)], [4.0, 4.0])
+    yield _tube([first.at(0, 39, -6), first.at(0, 46, -14), second.at(0, 32, -8)], [4.0, 4.5, 4.0])
+
+
+def iliac_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
+    """The back part of the iliac bones, beside the alae and rising to the height of L4."""
+    first = spine["S1"].body.centre
+    for side in (-1.0, 1.0):
+        for start, middle, end in (
+            ((66, 34, -30), (80, 22, -22), (104, -8, -14)),
+            ((68, 38, -12), (86, 24, -2), (112, -12, 4)),
+            ((74, 36, 6), (92, 22, 16), (118, -14, 18)),
+            ((82, 32, 22), (98, 18, 32), (118, -10, 32)),
+        ):
+            path = [first + np.array([side * x, y, z]) for x, y, z in (start, middle, end)]
+            yield _tube(path, [10.0, 8.0, 7.0])
+
+
+def _tube(points: list[Point], radii: list[float]) -> Tube:
+    return Tube(path=np.array(points), radii=np.array(radii))

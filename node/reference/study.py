@@ -1,0 +1,134 @@
+"""Writes a digital reference study: DICOM CT, truth.json and truth_mask.nii.gz in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from node.reference.render import Raster, raster_of, render
+from node.reference.spec import StudySpec
+from node.reference.spine import build_spine
+from node.reference.truth import Truth, truth_mask, truth_of
+
+# Made for this project: UIDs below 2.25 need no registration.
+_IMPLEMENTATION_UID = "2.25.190426350126830012406573912218437060221"
+_RESCALE_INTERCEPT = -1024
+
+
+def write_reference_study(directory: Path, spec: StudySpec) -> Truth:
+    """Render `spec` and write it; the folder is made if missing and must hold no DICOM of another study.
+
+    Returns
+    -------
+    Truth
+        The same answers as in truth.json.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    hu = render(spec, spine, raster)
+    for number, stored in enumerate(np.rint(hu - _RESCALE_INTERCEPT).astype(np.uint16), start=1):
+        _write_slice(directory / f"IM{number:04d}.dcm", spec, raster, number, stored)
+    truth = truth_of(spec, spine, raster)
+    (directory / "truth.json").write_text(json.dumps(truth.document, indent=2) + "\n", "utf-8")
+    _write_mask(directory / "truth_mask.nii.gz", truth_mask(spine, raster), raster)
+    return truth
+
+
+def uid_of(spec: StudySpec, *parts: str) -> str:
+    """A UID that follows from the specification alone."""
+    content = json.dumps([asdict(spec), *parts], sort_keys=True, default=str)
+    return f"2.25.{int.from_bytes(hashlib.sha256(content.encode()).digest()[:16])}"
+
+
+def _write_slice(
+    path: Path, spec: StudySpec, raster: Raster, number: int, stored: npt.NDArray[np.uint16]
+) -> None:
+    z_mm = float(raster.z_mm[number - 1])
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = uid_of(spec, "instance", str(number))
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = _IMPLEMENTATION_UID
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    _patient_and_study(dataset, spec)
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.SeriesInstanceUID = uid_of(spec, "series")
+    dataset.FrameOfReferenceUID = uid_of(spec, "frame of reference")
+    dataset.PositionReferenceIndicator = ""
+    dataset.Modality = "CT"
+    dataset.SeriesNumber = 2
+    dataset.SeriesDescription = "Lumbar QCT, digital reference"
+    dataset.ProtocolName = "QCT lumbar spine"
+    dataset.BodyPartExamined = "LSPINE"
+    dataset.PatientPosition = "HFS"
+    dataset.Manufacturer = "Osteonode reference"
+    dataset.ManufacturerModelName = "Analytic scanner"
+    dataset.DeviceSerialNumber = "REF-1"
+    dataset.SoftwareVersions = "1"
+    dataset.KVP = str(spec.kvp)
+    dataset.ConvolutionKernel = "STANDARD"
+    dataset.SliceThickness = f"{spec.slice_thickness_mm:g}"
+    dataset.GantryDetectorTilt = "0"
+    dataset.TableHeight = "150"
+    dataset.ReconstructionDiameter = f"{spec.matrix * max(spec.pixel_spacing_mm):.6g}"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.AcquisitionNumber = 1
+    dataset.InstanceNumber = number
+    position = (raster.x_mm[0], raster.y_mm[0], z_mm)
+    dataset.ImagePositionPatient = [f"{value:.10g}" for value in position]
+    dataset.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
+    dataset.PixelSpacing = [f"{value:g}" for value in spec.pixel_spacing_mm]
+    dataset.SliceLocation = f"{z_mm:.10g}"
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.RescaleIntercept = str(_RESCALE_INTERCEPT)
+    dataset.RescaleSlope = "1"
+    dataset.RescaleType = "HU"
+    dataset.WindowCenter, dataset.WindowWidth = "300", "1200"
+    dataset.PixelData = np.minimum(stored, 4095).tobytes()
+    dcmwrite(path, dataset, enforce_file_format=True)
+
+
+def _patient_and_study(dataset: Dataset, spec: StudySpec) -> None:
+    day = f"{spec.study_date:%Y%m%d}"
+    born = date(spec.study_date.year - spec.age_years, 1, 1)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
+        setattr(dataset, keyword, day)
+    for keyword in ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"):
+        setattr(dataset, keyword, "101500")
+    dataset.AccessionNumber = spec.accession_number
+    dataset.ReferringPhysicianName = ""
+    dataset.StudyDescription = "QCT lumbar spine"
+    dataset.StudyInstanceUID = uid_of(spec, "study")
+    dataset.StudyID = "1"
+    dataset.PatientName = spec.patient_name
+    dataset.PatientID = spec.patient_id
+    if spec.issuer:
+        dataset.IssuerOfPatientID = spec.issuer
+    dataset.PatientBirthDate = f"{born:%Y%m%d}"
+    dataset.PatientSex = spec.sex
+    dataset.PatientAge = f"{spec.age_years:03d}Y"
+
+
+def _write_mask(path: Path, labels: npt.NDArray[np.uint8], raster: Raster) -> None:
+    image = SimpleITK.GetImageFromArray(labels)
+    row_mm, column_mm = raster.spec.pixel_spacing_mm
+    image.SetSpacing((column_mm, row_mm, raster.spec.slice_spacing_mm))
+    image.SetOrigin((float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])))
+    SimpleITK.WriteImage(image, str(path))

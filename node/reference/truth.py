@@ -1,0 +1,126 @@
+"""The known answers of a digital reference study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from node.reference.attenuation import cancellous_reading
+from node.reference.render import Raster
+from node.reference.spec import BODIES, LUMBAR, StudySpec
+from node.reference.spine import Vertebra
+from node.reference.surroundings import rods
+
+# Numbers of TotalSegmentator's `total` classes, as in masks of vertebrae drawn by others.
+MASK_LABELS: Mapping[str, int] = {"L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32}
+_SAMPLE_MM = 0.5
+_EQUIVALENT = "HA"  # of the phantom's certificate, and of `bmd_mg_cm3` in the specification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelTruth:
+    """One lumbar vertebra that is wholly in view."""
+
+    bmd_mg_cm3: float  # in the study's equivalent: what an ideal calibrated reading gives
+    volume_mm3: float  # of the whole body, cortex included
+    centroid_mm: tuple[float, float, float]  # of the body (LPS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What a perfect measurement of the study would find. `document` is truth.json."""
+
+    equivalent: str
+    levels: Mapping[str, LevelTruth]
+    document: Mapping[str, Any]
+
+
+def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Truth:
+    """The answers for all lumbar bodies that the slices hold completely."""
+    readings = {
+        name: cancellous_reading(
+            spec.bmd_mg_cm3[name], equivalent=_EQUIVALENT, fat_fraction=spec.fat_fraction, kev=spec.kev
+        )
+        for name in BODIES
+    }
+    levels = {
+        name: _level(spine[name], spec.bmd_mg_cm3[name]) for name in LUMBAR if in_view(spine[name], raster)
+    }
+    document = {
+        "equivalent": _EQUIVALENT,
+        "levels": {name: asdict(level) for name, level in levels.items()},
+        "equivalents": {
+            mineral: {name: readings[name].equivalents_mg_cm3[mineral] for name in levels}
+            for mineral in ("HA", "K2HPO4")
+        },
+        "composition": {
+            name: {
+                "hu": readings[name].hu,
+                "mineral_mg_cm3": readings[name].mineral_mg_cm3,
+                "fat_fraction": readings[name].fat_fraction,
+            }
+            for name in levels
+        },
+        "rods": [asdict(rod) for rod in rods(spec)],
+        "kvp": spec.kvp,
+        "effective_kev": spec.kev,
+        "seed": spec.seed,
+        "noise_hu": spec.noise_hu,
+        "pixel_spacing_mm": list(spec.pixel_spacing_mm),
+        "slice_spacing_mm": spec.slice_spacing_mm,
+        "slice_thickness_mm": spec.slice_thickness_mm,
+        "mask_labels": dict(MASK_LABELS),
+    }
+    return Truth(equivalent=_EQUIVALENT, levels=levels, document=document)
+
+
+def in_view(vertebra: Vertebra, raster: Raster) -> bool:
+    """Whether every part of the body lies between the first and the last slice."""
+    _, z = _inside(vertebra)
+    half = raster.spec.slice_thickness_mm / 2
+    return bool(z.min() >= raster.z_mm[0] - half and z.max() <= raster.z_mm[-1] + half)
+
+
+def _level(vertebra: Vertebra, bmd_mg_cm3: float) -> LevelTruth:
+    points, _ = _inside(vertebra)
+    x, y, z = (float(value) for value in points.mean(axis=0))
+    return LevelTruth(bmd_mg_cm3=bmd_mg_cm3, volume_mm3=len(points) * _SAMPLE_MM**3, centroid_mm=(x, y, z))
+
+
+def _inside(vertebra: Vertebra) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Points of a fine grid that lie in the body, and their z."""
+    box = vertebra.body.box
+    x, y, z = (np.arange(low, high, _SAMPLE_MM) for low, high in zip(box.low, box.high, strict=True))
+    distance = vertebra.body.distance(
+        x[None, None, :].astype(np.float32),
+        y[None, :, None].astype(np.float32),
+        z[:, None, None].astype(np.float32),
+    )
+    k, j, i = np.nonzero(distance < 0)
+    points = np.stack([x[i], y[j], z[k]], axis=1)
+    return points, points[:, 2]
+
+
+def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uint8]:
+    """Label map of the bodies on the CT grid, shape (z, y, x): a voxel belongs where its centre lies."""
+    mask = np.zeros((raster.slices, len(raster.y_mm), len(raster.x_mm)), np.uint8)
+    for name, label in MASK_LABELS.items():
+        body = spine[name].body
+        k, j, i = (
+            slice(
+                int(np.searchsorted(v, body.box.low[a])), int(np.searchsorted(v, body.box.high[a], "right"))
+            )
+            for v, a in ((raster.z_mm, 2), (raster.y_mm, 1), (raster.x_mm, 0))
+        )
+        if mask[k, j, i].size:
+            distance = body.distance(
+                raster.x_mm[None, None, i].astype(np.float32),
+                raster.y_mm[None, j, None].astype(np.float32),
+                raster.z_mm[k, None, None].astype(np.float32),
+            )
+            mask[k, j, i][distance < 0] = label
+    return mask
