@@ -19,7 +19,7 @@ from pynetdicom.sop_class import Verification
 from config.settings import NodeSettings
 from node.net.sockets import send_at_once
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
-from node.pipeline.policy import describe
+from node.pipeline.describe import describe
 from node.store.errors import StoreError
 from node.store.instances import Receipt, ReceivedInstance
 from node.store.states import CT_SOP_CLASSES

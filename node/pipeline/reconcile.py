@@ -9,16 +9,20 @@ from typing import Protocol
 import structlog
 
 from config.settings import Settings
-from node.pipeline.policy import describe
+from node.pipeline.describe import describe
 from node.pipeline.ports import Publisher, Step, StepMessage
-from node.pipeline.runner import message_for
 from node.store.errors import StoreError
+from node.store.jobs import DueJob
 from node.store.store import Store
 
 log = structlog.get_logger(__name__)
 
 # The listener beats every 5 s; four missed beats mean that it is gone.
 ASSOCIATION_STALE_S = 20.0
+
+
+def message_for(job: DueJob) -> StepMessage:
+    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation)
 
 
 class Broker(Publisher, Protocol):

@@ -17,9 +17,11 @@ from node import __version__
 from node.pipeline.artefacts import TIMINGS
 from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.deliver import Waiting, deliver
+from node.pipeline.describe import describe
 from node.pipeline.objects import stored_objects
-from node.pipeline.policy import Action, decide, delay_s, describe
+from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import ClinicalValues, Issue, Publisher, Sender, Step, StepMessage
+from node.pipeline.reconcile import message_for
 from node.pipeline.stored import StoredArtefacts
 from node.report import ObjectKind
 from node.store.errors import LeaseLost, StoreError
@@ -76,10 +78,6 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
             return
         if following is not None:
             dependencies.publisher.publish(message_for(following))
-
-
-def message_for(job: DueJob) -> StepMessage:
-    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation)
 
 
 def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:

@@ -1,0 +1,72 @@
+"""The entry of a supervised process: ``python -m node.child ROLE PARENT_PID READY_FD``, settings on stdin.
+
+Settings come through a pipe because they may hold a database password, which has no place in a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from config.settings import Settings
+from node import logs
+from node.leash import tie_to_parent
+from node.pipeline.describe import describe
+
+log = structlog.get_logger(__name__)
+
+OnReady = Callable[[str], None]
+
+
+def main() -> int:
+    role, parent_pid, ready_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    # Without its supervisor a worker would finish half an hour of work that nobody waits for. Every state of
+    # this process can be left at once: what is not yet recorded is done again.
+    tie_to_parent(parent_pid, signal.SIGKILL)
+    settings = Settings.model_validate_json(sys.stdin.buffer.read())
+    logs.configure(settings.log)
+    structlog.contextvars.bind_contextvars(process=role)
+
+    def ready(what: str) -> None:
+        os.write(ready_fd, f"{what}\n".encode())
+        os.close(ready_fd)
+
+    try:
+        return run(role, settings, ready)
+    except Exception as error:  # noqa: BLE001 - the process's boundary: the parent sees the status and restarts
+        log.error("process_failed", error=describe(error))
+        return 1
+
+
+def run(role: str, settings: Settings, ready: OnReady) -> int:
+    """Run a role to its end. Imports are its own: no process loads what it does not need.
+
+    Roles: "listener" and "worker:QUEUE,QUEUE...".
+    """
+    name, _, argument = role.partition(":")
+    match name:
+        case "listener":
+            from node.wiring.listening import run_listener  # noqa: PLC0415
+
+            return run_listener(settings, ready, _stop_on_sigterm())
+        case "worker":
+            from node.wiring.working import run_celery_worker  # noqa: PLC0415
+
+            return run_celery_worker(settings, argument.split(","), ready)
+        case _:
+            raise ValueError(f"no such role: {role}")
+
+
+def _stop_on_sigterm() -> threading.Event:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

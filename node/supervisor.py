@@ -1,0 +1,249 @@
+"""`osteonode serve`: the node's processes as supervised children, none of which outlives it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from config.settings import BrokerSettings, ConfigurationError, Settings
+from node import logs
+from node.pipeline.describe import describe
+from node.worker.broker import BrokerNotStarted, EmbeddedRedis
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT_S = 120.0  # a cold disk reads the image libraries slowly
+_TICK_S = 0.2
+_GRACE_S = 10.0  # for a running step to end by itself
+_FORCE_S = 5.0
+_FIRST_RESTART_S = 0.5
+_LAST_RESTART_S = 30.0
+_STEADY_AFTER_S = 60.0  # a child that ran so long is restarted at once again
+
+# A delivery must not wait behind a segmentation, so the long step has a worker of its own.
+WORKER_QUEUES = (("segment",), ("select", "score", "report", "deliver"))
+
+
+class ChildNotStarted(Exception):
+    """A process of the node ended or stayed silent before it was ready; its own log says why."""
+
+
+class Child:
+    """One process of the node, started again when it dies.
+
+    Must be started and restarted from a thread that lives as long as the child should: the kernel ends the
+    child with that thread.
+    """
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.ready: str | None = None  # what the child said when it was ready; a port, for those that listen
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
+        self._started_at = 0.0
+        self._delay_s = _FIRST_RESTART_S
+        self._restart_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self, settings: Settings) -> None:
+        reading, writing = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "node.child", self.role, str(os.getpid()), str(writing)],
+            stdin=subprocess.PIPE,
+            pass_fds=(writing,),
+            process_group=0,  # Ctrl-C is for the supervisor, which stops its children in order
+        )
+        os.close(writing)
+        assert self._process.stdin is not None
+        with self._process.stdin as stdin:
+            stdin.write(settings.model_dump_json().encode())
+        self._drop_pipe()
+        self._pipe = reading
+        self._started_at = time.monotonic()
+        self._restart_at = None
+        self.ready = None
+
+    def listen(self, wait_s: float = 0.0) -> bool:
+        """Whether the child is ready; waits for the news up to `wait_s`.
+
+        Raises
+        ------
+        ChildNotStarted
+            If it ended before.
+        """
+        if self._pipe is not None and select.select([self._pipe], [], [], wait_s)[0]:
+            said = os.read(self._pipe, 256)
+            self._drop_pipe()
+            if not said:
+                raise ChildNotStarted(f"{self.role} ended before it was ready")
+            self.ready = said.decode().strip()
+            log.info("child_ready", role=self.role, pid=self.pid)
+        return self.ready is not None
+
+    def look_after(self, settings: Settings) -> None:
+        """Note readiness; start the child again if it died, later each time it dies young."""
+        assert self._process is not None, "look_after follows start"
+        status = self._process.poll()
+        now = time.monotonic()
+        if status is None:
+            try:
+                self.listen()
+            except ChildNotStarted:
+                log.debug("child_not_ready", role=self.role)  # its end is met at the next look
+            return
+        if self._restart_at is None:
+            if now - self._started_at >= _STEADY_AFTER_S:
+                self._delay_s = _FIRST_RESTART_S
+            self._restart_at = now + self._delay_s
+            log.error("child_died", role=self.role, status=status, restart_in_s=self._delay_s)
+            self._delay_s = min(2 * self._delay_s, _LAST_RESTART_S)
+        elif now >= self._restart_at:
+            self.start(settings)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the child has ended, after waiting for it up to `timeout_s`."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        self._drop_pipe()
+        return True
+
+    def _drop_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+class Supervisor:
+    """The node as one thing that starts, lives and stops. Not for use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._broker = None if settings.broker.url else EmbeddedRedis()
+        if self._broker is not None:
+            settings = settings.model_copy(update={"broker": BrokerSettings(url=self._broker.url)})
+        self._settings = settings
+        self._listener = Child("listener")
+        self._children = [
+            self._listener,
+            *(Child(f"worker:{','.join(queues)}") for queues in WORKER_QUEUES),
+        ]
+
+    @property
+    def settings(self) -> Settings:
+        """As the children have them: with the broker's address, and real ports where 0 was asked for."""
+        return self._settings
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process numbers by role."""
+        pids = {child.role: child.pid for child in self._children}
+        if self._broker is not None:
+            pids["broker"] = self._broker.pid
+        return {role: pid for role, pid in pids.items() if pid is not None}
+
+    def start(self, stop: threading.Event | None = None) -> None:
+        """Start everything and return when all of it is ready, or when `stop` is set.
+
+        Raises
+        ------
+        ChildNotStarted, BrokerNotStarted
+            What has started by then is left for `stop` to end.
+        """
+        if self._broker is not None:
+            self._broker.start()
+        for child in self._children:
+            child.start(self._settings)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        waiting = list(self._children)
+        while waiting and not (stop is not None and stop.is_set()):
+            if time.monotonic() > deadline:
+                raise ChildNotStarted(f"{waiting[0].role} is not ready after {START_TIMEOUT_S:g} s")
+            waiting = [child for child in waiting if not child.listen(_TICK_S / len(waiting))]
+        if self._listener.ready:
+            # A port that the system chose stays the same when the listener is started again.
+            node = self._settings.node.model_copy(update={"port": int(self._listener.ready)})
+            self._settings = self._settings.model_copy(update={"node": node})
+        if not waiting:
+            log.info("node_ready", ae_title=self._settings.node.ae_title, port=self._settings.node.port)
+
+    def look_after(self) -> None:
+        """Restart what died. To be called a few times a second."""
+        if self._broker is not None and self._broker.has_ended():
+            log.error("child_died", role="broker")
+            try:
+                self._broker.start()
+            except BrokerNotStarted as error:
+                log.error("broker_not_started", error=describe(error))
+        for child in self._children:
+            child.look_after(self._settings)
+
+    def stop(self) -> None:
+        """Stop listener and workers, which may finish a short step, and then the broker."""
+        for child in self._children:
+            child.signal(signal.SIGTERM)
+        # Celery ends its pool at once on SIGQUIT, and the worker then gives its leases back, uncounted.
+        for urgent, patience_s in ((signal.SIGQUIT, _GRACE_S), (signal.SIGKILL, _FORCE_S)):
+            deadline = time.monotonic() + patience_s
+            for child in self._children:
+                if not child.wait(max(0.0, deadline - time.monotonic())):
+                    log.warning("child_urged", role=child.role, signal=urgent.name)
+                    child.signal(urgent)
+        for child in self._children:
+            child.wait(_FORCE_S)
+        if self._broker is not None:
+            self._broker.close()
+        log.info("node_stopped")
+
+
+def serve(settings: Settings) -> int:
+    """Run the node until SIGTERM or SIGINT. Returns the exit status: 1 if a part of it cannot start."""
+    logs.configure(settings.log)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    supervisor = Supervisor(settings)
+    try:
+        supervisor.start(stop)
+        while not stop.wait(_TICK_S):
+            supervisor.look_after()
+    except (ChildNotStarted, BrokerNotStarted) as error:
+        log.error("node_not_started", error=describe(error))
+        return 1
+    finally:
+        supervisor.stop()
+    return 0
+
+
+def worker(settings: Settings, queues: Sequence[str]) -> int:
+    """A worker by itself, on this or another machine. Returns the exit status.
+
+    Raises
+    ------
+    ConfigurationError
+        If the settings name no broker: an embedded one cannot be reached from here.
+    EngineUnavailable
+    """
+    if not settings.broker.url:
+        raise ConfigurationError("a worker by itself needs broker.url: the Redis that its node uses")
+    from node.wiring.working import run_celery_worker  # noqa: PLC0415 - `serve` loads no image libraries
+
+    logs.configure(settings.log)
+    return run_celery_worker(settings, queues)

@@ -1,0 +1,53 @@
+"""The process that listens, closes studies and keeps the broker informed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+from config.settings import Settings
+from node.dicom.select import made_here
+from node.net.scp import Listener
+from node.pipeline.ports import StepMessage
+from node.pipeline.reconcile import reconcile_forever
+from node.store.store import open_store
+from node.worker.app import CeleryBroker, create_app
+
+
+def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: threading.Event) -> int:
+    """Listen, close studies that are whole, and tell the broker what is due, until `stop` is set.
+
+    The last two live here because this process is there as long as the node is, whatever its workers do, and
+    because it never forks: a thread beside a pool of forked workers would be a hazard.
+
+    Parameters
+    ----------
+    on_ready : told the port, once instances can be received.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the store cannot be opened.
+    OSError
+        If the port cannot be bound.
+    """
+    with closing(open_store(settings.storage)) as store:
+        listener = Listener(settings.node, store, made_here)
+        port = listener.start()
+        reconciling = threading.Thread(
+            target=reconcile_forever,
+            args=(store, CeleryBroker(create_app(settings, _refuse)), settings, stop),
+            name="reconcile",
+            daemon=True,
+        )
+        reconciling.start()
+        on_ready(str(port))
+        stop.wait()
+        listener.stop()
+        reconciling.join()
+    return 0
+
+
+def _refuse(message: StepMessage) -> None:
+    raise AssertionError(f"the listener publishes and does not work: {message}")

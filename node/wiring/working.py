@@ -1,0 +1,135 @@
+"""The process that works: a Celery worker whose pool process runs the steps."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+import structlog
+
+from config.settings import Settings
+from node.clinical.csv import CsvLaboratory, NoLaboratory
+from node.leash import tie_to_parent
+from node.net.scu import DicomSender
+from node.pipeline.context import StepFunction
+from node.pipeline.describe import describe
+from node.pipeline.engine import settle_engine
+from node.pipeline.ports import ClinicalValues, Publisher, Step, StepMessage
+from node.pipeline.runner import Dependencies, run_step
+from node.store.errors import StoreError
+from node.store.store import open_store
+from node.worker.app import CeleryBroker, create_app, run_worker
+from segmentation.engines import Segmenter
+
+log = structlog.get_logger(__name__)
+
+
+def make_clinical(settings: Settings) -> ClinicalValues:
+    """Where laboratory values come from, by configuration."""
+    if not settings.clinical.csv:
+        return NoLaboratory()
+    return CsvLaboratory(Path(settings.clinical.csv), max_age_days=settings.clinical.max_age_days)
+
+
+def run_celery_worker(
+    settings: Settings,
+    queues: Sequence[str],
+    on_ready: Callable[[str], None] = lambda _: None,
+    functions: Mapping[Step, StepFunction] | None = None,
+) -> int:
+    """Work for `queues` (names of steps) until told to stop. Returns the exit status.
+
+    Parameters
+    ----------
+    functions : of the steps before deliver; the real ones if None.
+
+    Raises
+    ------
+    EngineUnavailable
+        If this worker segments and the configured engine lacks what it needs.
+    """
+    if functions is None:
+        from node.pipeline.steps import FUNCTIONS  # noqa: PLC0415 - seconds of imports that a test can spare
+
+        functions = FUNCTIONS
+
+    @cache
+    def engine() -> Segmenter:
+        return settle_engine(settings.segmentation)
+
+    if Step.SEGMENT in queues:
+        log.info("engine_settled", engine=engine().info.name)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    runner = _StepRunner(settings, functions=functions, engine=engine, owner=owner)
+    app = create_app(settings, runner)
+    runner.publisher = CeleryBroker(app)
+    parent_pid = os.getpid()
+    try:
+        return run_worker(
+            app,
+            name="-".join(queues),
+            queues=queues,
+            on_ready=lambda: on_ready(""),
+            on_child=lambda: tie_to_parent(parent_pid, signal.SIGKILL),
+        )
+    finally:
+        _give_back(settings, owner)
+
+
+class _StepRunner:
+    """Does what a message asks for. Opens the store on first use: in the pool process, after the fork."""
+
+    publisher: Publisher
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        functions: Mapping[Step, StepFunction],
+        engine: Callable[[], Segmenter],
+        owner: str,
+    ) -> None:
+        self._settings = settings
+        self._functions = functions
+        self._engine = engine
+        self._owner = owner
+        self._dependencies: Dependencies | None = None
+
+    def __call__(self, message: StepMessage) -> None:
+        if self._dependencies is None:
+            try:
+                self._dependencies = self._bind()
+            except StoreError as error:  # the job stays due; reconcile comes again
+                log.error("store_not_opened", error=describe(error))
+                return
+        run_step(message, self._dependencies)
+
+    def _bind(self) -> Dependencies:
+        return Dependencies(
+            settings=self._settings,
+            store=open_store(self._settings.storage),
+            publisher=self.publisher,
+            sender=DicomSender(self._settings.node.ae_title),
+            functions=self._functions,
+            engine=self._engine,
+            clinical=make_clinical(self._settings),
+            owner=self._owner,
+        )
+
+
+def _give_back(settings: Settings, owner: str) -> None:
+    """What the pool process held when it was stopped on purpose goes back at once, uncounted."""
+    try:
+        with closing(open_store(settings.storage)) as store:
+            held = store.jobs.release_all(owner)
+    except StoreError as error:  # the leases run out by themselves
+        log.warning("leases_not_released", error=describe(error))
+        return
+    if held:
+        log.info("leases_released", jobs=held)

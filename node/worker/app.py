@@ -1,0 +1,148 @@
+"""The Celery application: one task for each step, all of them made by one decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.signals import worker_process_init, worker_ready
+from kombu.exceptions import OperationalError
+
+from config.settings import Settings
+from node.pipeline.describe import describe
+from node.pipeline.ports import Step, StepMessage
+
+log = structlog.get_logger(__name__)
+
+# A soft limit first, so that a step which hangs in Python fails with a reason; the hard one kills it.
+_SOFT_PART = 0.9
+# The broker must not hand a message to a second worker while the first may still work (celery#5935).
+_VISIBILITY_PART = 1.1
+_CONNECT_TIMEOUT_S = 5.0
+
+
+def create_app(settings: Settings, run: Callable[[StepMessage], None]) -> Celery:
+    """The application for a broker at `settings.broker.url`.
+
+    Parameters
+    ----------
+    run : does what a message asks for. Called in a pool process, never in the parent.
+    """
+    app = Celery("osteonode", broker=settings.broker.url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_create_missing_queues=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        # The lease decides who works, not the broker.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_PART * settings.worker.time_limit_s,
+            "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        },
+    )
+    for step in Step:
+        _register(app, step, settings.worker.time_limit_s, run)
+    return app
+
+
+def task(app: Celery, step: Step, time_limit_s: float) -> Callable[[Callable[..., None]], Any]:
+    """The only way to make a task: acknowledged after the work, given back if its process dies, limited."""
+    decorate: Callable[[Callable[..., None]], Any] = app.task(
+        name=task_name(step),
+        shared=False,  # of this application alone, not of every one in the process
+        acks_late=True,
+        reject_on_worker_lost=True,
+        ignore_result=True,
+        time_limit=time_limit_s,
+        soft_time_limit=_SOFT_PART * time_limit_s,
+    )
+    return decorate
+
+
+def task_name(step: Step) -> str:
+    return f"osteonode.{step.value}"
+
+
+def _register(app: Celery, step: Step, time_limit_s: float, run: Callable[[StepMessage], None]) -> None:
+    @task(app, step, time_limit_s)
+    def perform(job_id: int, generation: int) -> None:
+        run(StepMessage(job_id=job_id, step=step, generation=generation))
+
+
+class CeleryBroker:
+    """Publishes to the queue named like the step. A broker that is away costs time and nothing else."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def publish(self, message: StepMessage) -> None:
+        try:
+            self._app.send_task(
+                task_name(message.step),
+                args=(message.job_id, message.generation),
+                queue=message.step.value,
+                retry=False,
+            )
+        except (OperationalError, OSError) as error:
+            log.warning(
+                "not_published", job_id=message.job_id, step=message.step.value, error=describe(error)
+            )
+
+    def waiting(self, step: Step) -> int:
+        """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT_S)
+                return int(connection.default_channel.client.llen(step.value))
+        except (OperationalError, OSError):
+            return 0
+
+
+def run_worker(
+    app: Celery,
+    *,
+    name: str,
+    queues: Sequence[str],
+    on_ready: Callable[[], None],
+    on_child: Callable[[], None],
+) -> int:
+    """Work until told to stop (SIGTERM: finish what is running first). Returns the exit status.
+
+    One process per worker: hard time limits exist only in prefork, and a step may use all cores by itself.
+
+    Parameters
+    ----------
+    on_child : called in each new pool process, before its first task.
+    """
+
+    def announce(**_: object) -> None:
+        on_ready()
+
+    def prepare(**_: object) -> None:
+        on_child()
+
+    worker_ready.connect(announce, weak=False)
+    worker_process_init.connect(prepare, weak=False)
+    worker = app.Worker(
+        hostname=f"{name}@%h",
+        pool_cls="prefork",
+        concurrency=1,
+        queues=list(queues),
+        optimization="fair",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)

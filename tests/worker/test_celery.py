@@ -1,0 +1,222 @@
+"""Real Celery workers on a real redis-server, killed and wiped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Comprehensive3DSRStorage
+
+from config.settings import Settings
+from node.leash import leashed
+from node.pipeline.ports import Step, StepMessage
+from node.pipeline.reconcile import reconcile_forever
+from node.store.instances import ReceivedInstance
+from node.store.states import StudyState
+from node.store.store import Store
+from node.worker.app import CeleryBroker, create_app
+from node.worker.broker import EmbeddedRedis
+
+PROGRAM = Path(__file__).parent / "small_worker.py"
+ROOT = Path(__file__).parents[2]
+
+
+def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pacs() -> Iterator[tuple[int, list[str]]]:
+    """A PACS that counts; gives its port and the UIDs it took."""
+    taken: list[str] = []
+
+    def take(event: Any) -> int:
+        taken.append(str(event.request.AffectedSOPInstanceUID))
+        return 0x0000
+
+    ae = AE("PACS")
+    ae.add_supported_context(Comprehensive3DSRStorage)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    yield int(server.server_address[1]), taken
+    ae.shutdown()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[[Settings], subprocess.Popen[bytes]]]:
+    """Start the small worker and wait until it is ready."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(settings: Settings) -> subprocess.Popen[bytes]:
+        worker = subprocess.Popen(
+            [sys.executable, PROGRAM, tmp_path],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        started.append(worker)
+        assert worker.stdin is not None
+        with worker.stdin as stdin:
+            stdin.write(settings.model_dump_json().encode())
+        wait_until((tmp_path / f"ready-{worker.pid}").exists, "the worker is ready")
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
+        worker.wait(10)
+
+
+def _write_report(path: Path) -> None:
+    report = Dataset()
+    report.SOPClassUID, report.SOPInstanceUID = Comprehensive3DSRStorage, "2.25.11"
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.save_as(path, enforce_file_format=True)
+
+
+def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
+    tmp_path: Path,
+    broker: EmbeddedRedis,
+    pacs: tuple[int, list[str]],
+    sqlite_store: Store,
+    make_settings: Callable[..., Settings],
+    make_instance: Callable[..., ReceivedInstance],
+    start_worker: Callable[[Settings], subprocess.Popen[bytes]],
+) -> None:
+    port, taken = pacs
+    _write_report(tmp_path / "report.dcm")
+    settings = make_settings(
+        broker={"url": broker.url},
+        worker={"lease_s": 1.0},
+        destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
+    )
+    sqlite_store.instances.receive(make_instance())
+    stop = threading.Event()
+    node = threading.Thread(
+        target=reconcile_forever,
+        args=(sqlite_store, CeleryBroker(create_app(settings, lambda message: None)), settings, stop),
+    )
+    node.start()
+    try:
+        first = start_worker(settings)
+        (begun,) = wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
+        pool_process = psutil.Process(int(begun.name.partition("-")[2]))
+        first.send_signal(signal.SIGKILL)
+        wait_until(lambda: not pool_process.is_running(), "the pool process dies with its parent", 10)
+        with redis.Redis(unix_socket_path=str(broker.socket)) as client:
+            client.flushall()
+        start_worker(settings)
+        summary = wait_until(
+            lambda: next((s for s in sqlite_store.overview.list() if s.state == StudyState.SENT), None),
+            "the study is sent",
+        )
+    finally:
+        stop.set()
+        node.join()
+    assert taken == ["2.25.11"]
+    assert summary.generation == 1
+    # The step that was killed ran twice, every other once.
+    begun_counts = {
+        step: len(list(tmp_path.glob(f"{step}-*"))) for step in ("select", "segment", "score", "report")
+    }
+    assert begun_counts == {"select": 1, "segment": 2, "score": 1, "report": 1}
+
+
+def test_a_message_carries_a_job_and_a_generation_and_nothing_else(
+    broker: EmbeddedRedis, make_settings: Callable[..., Settings]
+) -> None:
+    celery = CeleryBroker(create_app(make_settings(broker={"url": broker.url}), lambda message: None))
+    assert celery.waiting(Step.SCORE) == 0
+    celery.publish(StepMessage(job_id=7, step=Step.SCORE, generation=2))
+    assert celery.waiting(Step.SCORE) == 1
+    with redis.Redis(unix_socket_path=str(broker.socket), decode_responses=True) as client:
+        (message,) = client.lrange("score", 0, -1)
+    assert '"eta": null' in message
+    assert '"argsrepr": "(7, 2)"' in message
+
+
+def test_a_broker_that_is_away_is_no_error(
+    broker: EmbeddedRedis, make_settings: Callable[..., Settings]
+) -> None:
+    celery = CeleryBroker(create_app(make_settings(broker={"url": broker.url}), lambda message: None))
+    message = StepMessage(job_id=7, step=Step.SCORE, generation=1)
+    celery.publish(message)
+    broker.stop()
+    celery.publish(message)
+    assert celery.waiting(Step.SCORE) == 0
+    broker.start()
+    celery.publish(message)
+    assert celery.waiting(Step.SCORE) == 1
+
+
+def test_every_task_is_acknowledged_late_given_back_and_limited(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(broker={"url": "redis://127.0.0.1:1"}, worker={"time_limit_s": 100.0})
+    app = create_app(settings, lambda message: None)
+    tasks = [task for name, task in app.tasks.items() if name.startswith("osteonode.")]
+    assert len(tasks) == len(Step)
+    for task in tasks:
+        assert task.acks_late
+        assert task.reject_on_worker_lost
+        assert task.ignore_result
+        assert (task.soft_time_limit, task.time_limit) == (90.0, 100.0)
+    assert app.conf.broker_transport_options["visibility_timeout"] == pytest.approx(110.0)
+    assert app.conf.accept_content == ["json"]
+
+
+def test_the_broker_is_out_of_reach_of_other_users(broker: EmbeddedRedis) -> None:
+    assert broker.socket.parent.stat().st_mode & 0o777 == 0o700
+    with redis.Redis(unix_socket_path=str(broker.socket), decode_responses=True) as client:
+        assert client.config_get("port")["port"] == "0"
+        assert client.config_get("save")["save"] == ""
+
+
+def test_the_broker_leaves_nothing_behind() -> None:
+    server = EmbeddedRedis()
+    server.start()
+    process = psutil.Process(server.pid)
+    server.close()
+    assert not process.is_running()
+    assert not server.socket.parent.exists()
+
+
+def test_a_leashed_program_dies_with_its_parent() -> None:
+    code = "import subprocess, time; from node.leash import leashed; " + (
+        "print(subprocess.Popen(leashed(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait_until(lambda: child.name() == "sleep", "the program runs", 20)
+        parent.kill()
+    wait_until(lambda: not child.is_running(), "the program dies", 10)
+
+
+def test_a_leash_names_the_process_that_holds_it() -> None:
+    assert leashed(["/bin/true"])[-2:] == [str(os.getpid()), "/bin/true"]

@@ -1,0 +1,166 @@
+"""The node's processes as one thing: they start, are restarted, stop, and none outlives the node."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from config.settings import ConfigurationError, Settings
+from node.supervisor import Supervisor, worker
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (
+    "import sys; from config.settings import Settings; from node.supervisor import serve; "
+    "sys.exit(serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
+)
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@dataclass
+class Node:
+    """`serve` as a process, with what it logs."""
+
+    process: subprocess.Popen[str]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _lines: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(line)
+
+    def wait_for(self, event: str, timeout_s: float = 60.0, **fields: object) -> dict[str, Any]:
+        """The next log event of that name and fields."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no {event} {fields} among {self.events}") from None
+            entry = json.loads(line)
+            self.events.append(entry)
+            if entry["event"] == event and fields.items() <= entry.items():
+                return entry
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def start_node() -> Iterator[Callable[[Settings], Node]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(settings: Settings) -> Node:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        started.append(process)
+        assert process.stdin is not None
+        with process.stdin as stdin:
+            stdin.write(settings.model_dump_json())
+        return Node(process)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def _echo(port: int) -> bool:
+    ae = AE("PEER")
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", port)
+    if not association.is_established:
+        return False
+    answered = association.send_c_echo().Status == 0x0000
+    association.release()
+    return answered
+
+
+def _wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    assert alive == [], alive
+
+
+def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
+    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node]
+) -> None:
+    node = start_node(make_settings(log={"format": "json"}))
+    port = node.wait_for("node_ready")["port"]
+    assert _echo(port)
+
+    listener = next(e["pid"] for e in node.events if e["event"] == "child_ready" and e["role"] == "listener")
+    os.kill(listener, signal.SIGKILL)
+    node.wait_for("child_died", role="listener")
+    assert node.wait_for("child_ready", role="listener")["pid"] != listener
+    assert _echo(port)  # on the port it had
+
+    broker = next(e["pid"] for e in node.events if e["event"] == "broker_started")
+    os.kill(broker, signal.SIGKILL)
+    node.wait_for("child_died", role="broker")
+    node.wait_for("broker_started")
+
+    family = node.family()
+    assert len(family) >= 6  # broker, listener, two workers with a pool process each
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(30) == 0
+    _wait_until_gone(family)
+
+
+def test_no_process_outlives_a_node_that_was_killed(
+    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node]
+) -> None:
+    node = start_node(make_settings(log={"format": "json"}))
+    node.wait_for("node_ready")
+    family = node.family()
+    assert any("redis-server" in process.name() for process in family)
+    node.process.kill()
+    _wait_until_gone(family)
+
+
+def test_a_node_that_cannot_listen_ends_with_an_error_and_leaves_nothing(
+    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    settings = make_settings(log={"format": "json"}, storage={"root": str(tmp_path / "file" / "var")})
+    node = start_node(settings)
+    assert "StoreUnavailable" in node.wait_for("process_failed")["error"]
+    family = node.family()
+    node.wait_for("node_not_started")
+    assert node.process.wait(30) == 1
+    _wait_until_gone(family)
+
+
+def test_a_worker_by_itself_needs_a_broker_that_it_can_reach(make_settings: Callable[..., Settings]) -> None:
+    with pytest.raises(ConfigurationError, match=r"broker\.url"):
+        worker(make_settings(), ["segment"])
+
+
+def test_a_configured_broker_is_used_and_none_is_started(make_settings: Callable[..., Settings]) -> None:
+    supervisor = Supervisor(make_settings(broker={"url": "redis://redis:6379/0"}))
+    assert supervisor.settings.broker.url == "redis://redis:6379/0"
+    assert supervisor.pids == {}
