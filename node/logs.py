@@ -17,6 +17,7 @@ _LIBRARIES = {
     "pydicom": logging.CRITICAL,
     "pynetdicom": logging.CRITICAL,
     "alembic": logging.WARNING,
+    "highdicom": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "celery": logging.WARNING,
     "kombu": logging.WARNING,
@@ -50,5 +51,6 @@ def configure(settings: LogSettings) -> None:
     root.setLevel(settings.level)
     for name, level in _LIBRARIES.items():
         logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
     # pydicom's warnings quote the offending value, which may be a name or a date of birth.
     warnings.filterwarnings("ignore", module=r"(pydicom|pynetdicom)\b")

@@ -91,8 +91,13 @@ def _is_candidate(
         context.declared_qct
         or bool(context.called_ae_titles & frozenset(settings.qct_ae_titles))
         or is_qct_candidate(instances, settings.qct_procedure_codes)
-        or (phantom is not None and phantom.in_view)
+        or _phantom_in_view(phantom)
     )
+
+
+def _phantom_in_view(phantom: PhantomReading | None) -> bool:
+    """A phantom that cannot be used, cut by the image for one, still declares what the study is for."""
+    return phantom is not None and all(one.code != "phantom_not_found" for one in phantom.observations)
 
 
 def _header_source(

@@ -1,0 +1,128 @@
+"""`osteonode process`: the pipeline on a folder, without network, database or broker."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
+from node.clinical.csv import CsvLaboratory, NoLaboratory
+from node.commands.summary import print_report
+from node.dicom.errors import MaskUnreadable
+from node.dicom.headers import read_headers, text_of
+from node.logs import configure
+from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
+from node.pipeline.context import StepContext
+from node.pipeline.engine import settle_engine
+from node.pipeline.local import run_locally
+from node.pipeline.objects import stored_objects
+from node.pipeline.ports import Issue
+from node.pipeline.result import result_document, to_text
+from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
+from node.report import Outcome, Report
+from segmentation.errors import SegmentationError
+
+USED_WRONGLY = 2
+REFUSED = 3
+
+
+def process(
+    study_dir: Annotated[
+        Path, typer.Argument(help="A folder with one study's DICOM files.", exists=True, file_okay=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Where the results go; made if missing.", file_okay=False)],
+    config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
+    clinical: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV: patient_id, issuer, date, alp_u_l, homocysteine_umol_l.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="Segmentation engine: auto, geometric or mask.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Vertebrae drawn elsewhere (NIfTI).", exists=True, dir_okay=False)
+    ] = None,
+    issued_at: Annotated[
+        str | None,
+        typer.Option(
+            help="Time of issue, ISO 8601 (UTC where it names no offset); else SOURCE_DATE_EPOCH, else now."
+        ),
+    ] = None,
+) -> None:
+    """Measure one study in a folder and write SR, SEG, pictures and result.json."""
+    console = Console(stderr=True)
+    overrides = {"segmentation": {"engine": engine}} if engine else {}
+    settings = load_settings(config, **overrides)
+    configure(settings.log)
+    issued = _issued_at(issued_at)
+    instances = _one_study(study_dir)
+    started = time.perf_counter()
+    try:
+        segmenter = settle_engine(settings.segmentation, mask)
+    except (SegmentationError, MaskUnreadable) as error:
+        raise ConfigurationError(str(error)) from error
+    context = StepContext(
+        settings=settings,
+        instances=instances,
+        artefacts=MemoryArtefacts(),
+        engine=lambda: segmenter,
+        clinical=_laboratory(settings, clinical),
+        issue=lambda: Issue(issued_at=issued),
+        declared_qct=True,
+    )
+    with console.status("select") as status:
+        try:
+            run = run_locally(context, lambda step: status.update(step.value))
+        except SegmentationError as error:  # a mask that does not fit this study
+            raise ConfigurationError(str(error)) from error
+    report = from_json(Report, context.artefacts.get(REPORT))
+    timings_s = run.timings_s | {"total": time.perf_counter() - started}
+    _write(out, context, report, timings_s)
+    print_report(Console(), report)
+    if report.outcome is not Outcome.REPORTED:
+        raise typer.Exit(REFUSED)
+
+
+def _issued_at(stated: str | None) -> datetime:
+    if stated is None:
+        epoch = source_date_epoch()
+        return datetime.fromtimestamp(epoch, UTC) if epoch is not None else datetime.now(UTC)
+    try:
+        when = datetime.fromisoformat(stated)
+    except ValueError as error:
+        raise typer.BadParameter("not an ISO 8601 time", param_hint="--issued-at") from error
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _one_study(folder: Path) -> tuple[Path, ...]:
+    """The DICOM files of a folder, which must belong to one study."""
+    instances = read_headers(path for path in folder.rglob("*") if path.is_file())
+    if not instances:
+        raise typer.BadParameter(f"{folder} holds no DICOM file", param_hint="STUDY_DIR")
+    studies = {text_of(instance.header, "StudyInstanceUID") for instance in instances}
+    if len(studies) > 1:
+        raise typer.BadParameter(f"{folder} holds {len(studies)} studies, not one", param_hint="STUDY_DIR")
+    return tuple(instance.path for instance in instances)
+
+
+def _laboratory(settings: Settings, named: Path | None) -> CsvLaboratory | NoLaboratory:
+    path = named or (Path(settings.clinical.csv) if settings.clinical.csv else None)
+    if path is None:
+        return NoLaboratory()
+    return CsvLaboratory(path, max_age_days=settings.clinical.max_age_days)
+
+
+def _write(out: Path, context: StepContext, report: Report, timings_s: dict[str, float]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for one in stored_objects(context.artefacts):
+        (out / one.file_name).write_bytes(one.content)
+    for picture in (NOMOGRAM_PNG, OVERLAY_PNG):
+        if picture in context.artefacts.names():
+            (out / picture).write_bytes(context.artefacts.get(picture))
+    # Written last: whoever finds it finds everything it speaks of.
+    (out / "result.json").write_text(to_text(result_document(report, timings_s)), "utf-8")

@@ -1,0 +1,235 @@
+"""From measured numbers to what is reported: the findings table obeyed, scores computed. No pixels needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from config.findings import Finding, FindingTable, Output, withheld
+from node.pipeline.measurement import FEATURE_LEVEL, Measurements
+from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
+from scoring.applicability import contradiction_observations, input_observations, model_observations
+from scoring.assessment import Assessment, assess
+from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
+from scoring.calibration import Mineral
+from scoring.modelcard import ModelCard
+from scoring.nomogram import NomogramResult, apply_nomogram
+from scoring.radscore import RadScore, rad_score
+from segmentation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What numbers are judged by."""
+
+    table: FindingTable
+    language: str
+    reference: Reference | None
+    card: ModelCard | None
+    radiomics_settings_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Everything that a report says, and nothing that a finding withholds."""
+
+    levels: tuple[LevelResult, ...] = ()
+    t_score: ReferenceScore | None = None
+    z_score: ReferenceScore | None = None
+    study_class: StudyClass | None = None
+    density: DensityVerdict | None = None
+    features: dict[str, float] | None = None
+    rad_score: RadScore | None = None
+    nomogram: NomogramResult | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether at least one level has a density."""
+        return any(level.measured and level.measured.bmd_mg_cm3 is not None for level in self.levels)
+
+
+class _Ledger:
+    """Findings as they come up, and what they withhold."""
+
+    def __init__(self, basis: Basis) -> None:
+        self.basis = basis
+        self.findings: list[Finding] = []
+
+    def add(self, observations: Iterable[Observation]) -> None:
+        for observation in observations:
+            finding = self.basis.table.describe(observation, self.basis.language)
+            if finding not in self.findings:
+                self.findings.append(finding)
+
+    def allows(self, output: Output, levels: Sequence[str] = ()) -> bool:
+        return not withheld(self.findings, output, levels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One study's numbers, and whatever else the judgement depends on."""
+
+    measurements: Measurements
+    study: StudyIdentity
+    series: SeriesFacts | None
+    observations: Sequence[Observation]  # of earlier steps, about the study and its series
+    laboratory: Laboratory
+
+
+def judge(case: Case, basis: Basis) -> Judgement:
+    """Withhold what the findings withhold, and compute scores from the rest."""
+    ledger = _Ledger(basis)
+    ledger.add(case.observations)
+    ledger.add(case.measurements.observations)
+    levels = tuple(_level(level, ledger) for level in case.measurements.levels)
+    if case.series is None or not levels:
+        return Judgement(levels=levels, findings=tuple(ledger.findings))
+
+    scores = _assessed(levels, case, case.series, ledger)
+    features = None
+    if case.measurements.features is not None and ledger.allows(Output.FEATURES, [FEATURE_LEVEL]):
+        features = dict(case.measurements.features)
+    score = _rad_score(features, scores.t_score, case, case.series, ledger)
+    nomogram = _nomogram(score, scores.t_score, case, ledger)
+    judgement = Judgement(
+        levels=levels,
+        t_score=scores.t_score,
+        z_score=scores.z_score,
+        study_class=scores.study_class,
+        density=scores.density,
+        features=features,
+        rad_score=score,
+        nomogram=nomogram,
+    )
+    ledger.add(_unexplained(judgement, ledger))
+    return replace(judgement, findings=tuple(ledger.findings))
+
+
+def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:
+    """A level without what is withheld at it."""
+    at = [level.name]
+    return replace(
+        level,
+        volume_mm3=level.volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
+        measured=_read(level.measured, ledger, at),
+    )
+
+
+def _read(measured: BmdResult | None, ledger: _Ledger, at: Sequence[str]) -> BmdResult | None:
+    if measured is None or not ledger.allows(Output.HU, at):
+        return None
+    if not ledger.allows(Output.BMD, at):
+        return replace(measured, bmd_mg_cm3=None, bmd_uncertainty_mg_cm3=None)
+    return measured
+
+
+def _equivalent(case: Case) -> Mineral | None:
+    calibration = case.measurements.calibration
+    return calibration.equivalent if calibration else None
+
+
+def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, ledger: _Ledger) -> Assessment:
+    reference = ledger.basis.reference
+    found = assess(
+        {level.name: level.measured for level in levels if level.measured is not None},
+        equivalent=_equivalent(case),
+        reference=reference,
+        age_years=case.study.age_years,
+        sex=case.study.sex,
+        kvp=series.kvp,
+    )
+    ledger.add(found.observations)
+    on_reference = reference.levels if reference else ()
+    on_density = found.density.levels if found.density else ()
+    return replace(
+        found,
+        t_score=found.t_score if ledger.allows(Output.T_SCORE, on_reference) else None,
+        z_score=found.z_score if ledger.allows(Output.Z_SCORE, on_reference) else None,
+        study_class=found.study_class if ledger.allows(Output.STUDY_CLASS, on_reference) else None,
+        density=found.density if ledger.allows(Output.DENSITY_CATEGORY, on_density) else None,
+    )
+
+
+def _rad_score(
+    features: dict[str, float] | None,
+    t_score: ReferenceScore | None,
+    case: Case,
+    series: SeriesFacts,
+    ledger: _Ledger,
+) -> RadScore | None:
+    card = ledger.basis.card
+    ledger.add(
+        model_observations(
+            card,
+            kvp=series.kvp,
+            slice_spacing_mm=series.slice_spacing_mm,
+            pixel_spacing_mm=series.pixel_spacing_mm,
+            equivalent=_equivalent(case),
+            t_score=t_score.value if t_score else None,
+        )
+    )
+    if card is None:
+        return None
+    if card.radiomics_settings_sha256 != ledger.basis.radiomics_settings_sha256:
+        reason = "its features were computed with other settings"
+        ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
+    if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
+        return None
+    return rad_score(card, features)
+
+
+def _nomogram(
+    score: RadScore | None, t_score: ReferenceScore | None, case: Case, ledger: _Ledger
+) -> NomogramResult | None:
+    card, laboratory = ledger.basis.card, case.laboratory
+    if laboratory.problems:
+        problems = "; ".join(laboratory.problems)
+        ledger.add([Observation(code="laboratory_unreadable", values={"problems": problems})])
+    if score is None or card is None or t_score is None:
+        return None
+    inputs = {
+        "rad_score": score.value,
+        "age": case.study.age_years,
+        "alp": laboratory.alp_u_l,
+        "homocysteine": laboratory.homocysteine_umol_l,
+    }
+    ledger.add(input_observations(card, **inputs))
+    if not ledger.allows(Output.NOMOGRAM, [FEATURE_LEVEL]):
+        return None
+    found = apply_nomogram(card, **inputs)
+    ledger.add(contradiction_observations(found, t_score.value))
+    return found
+
+
+_WORDS = {
+    Output.BMD: "BMD",
+    Output.T_SCORE: "T-score",
+    Output.Z_SCORE: "Z-score",
+    Output.DENSITY_CATEGORY: "density category",
+    Output.STUDY_CLASS: "study class",
+    Output.FEATURES: "radiomic features",
+    Output.RAD_SCORE: "rad-score",
+    Output.NOMOGRAM: "nomogram",
+}
+
+
+def _unexplained(judgement: Judgement, ledger: _Ledger) -> list[Observation]:
+    """What is absent though no finding withholds it: no place in a report is empty without a word."""
+    given = {
+        Output.BMD: judgement.measured,
+        Output.T_SCORE: judgement.t_score is not None,
+        Output.Z_SCORE: judgement.z_score is not None,
+        Output.DENSITY_CATEGORY: judgement.density is not None,
+        Output.STUDY_CLASS: judgement.study_class is not None,
+        Output.FEATURES: judgement.features is not None or ledger.basis.card is None,
+        Output.RAD_SCORE: judgement.rad_score is not None,
+        Output.NOMOGRAM: judgement.nomogram is not None,
+    }
+    everywhere = tuple(level.name for level in judgement.levels)
+    absent = [
+        _WORDS[output]
+        for output, present in given.items()
+        if not present and ledger.allows(output, everywhere)
+    ]
+    return [Observation(code="not_available", values={"outputs": ", ".join(absent)})] if absent else []

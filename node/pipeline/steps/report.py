@@ -1,0 +1,173 @@
+"""Report: judge the measurements, encode SEG, SR and pictures, and keep them for sending."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from PIL import Image
+
+from config.catalog import load_model_card, load_radiomics_settings_text, load_reference
+from config.findings import load_findings
+from config.settings import Settings
+from node import __version__
+from node.dicom.encode import draw_pictures, encode_report
+from node.dicom.headers import group_series, read_headers
+from node.dicom.sc import Picture
+from node.pipeline.artefacts import (
+    MEASUREMENTS,
+    REPORT,
+    RESULT,
+    SEGMENTATION,
+    TIMINGS,
+    SegmentationArtefact,
+    from_json,
+    segmentation_from_bytes,
+    to_json,
+)
+from node.pipeline.assessment import Basis, Case, judge
+from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.measurement import Measurements
+from node.pipeline.objects import store_objects
+from node.pipeline.result import result_document, to_text
+from node.pipeline.selection import SelectionArtefact, load_chosen, selection_of
+from node.report import Outcome, Provenance, Report
+
+NOMOGRAM_PNG = "nomogram.png"
+OVERLAY_PNG = "overlay.png"
+_COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
+
+
+def report(context: StepContext) -> StepResult:
+    """Write the report, its DICOM objects (where identity allows), `result.json` and two pictures."""
+    selection = selection_of(context)
+    segmentation = _segmentation(context)
+    composed = _compose(context, selection, segmentation)
+    context.artefacts.put(REPORT, to_json(composed))
+    pictures = _encode(context, selection, segmentation, composed)
+    for name, content in _png_files(pictures).items():
+        context.artefacts.put(name, content)
+    timings = json.loads(context.artefacts.get(TIMINGS)) if TIMINGS in context.artefacts.names() else {}
+    context.artefacts.put(RESULT, to_text(result_document(composed, timings)).encode())
+    return PROCEED
+
+
+def _segmentation(context: StepContext) -> SegmentationArtefact | None:
+    if SEGMENTATION not in context.artefacts.names():
+        return None
+    return segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
+
+
+def _compose(
+    context: StepContext, selection: SelectionArtefact, segmentation: SegmentationArtefact | None
+) -> Report:
+    settings, site = context.settings, context.settings.node.site_folder
+    measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
+    names = settings.scoring
+    _, radiomics_sha256 = load_radiomics_settings_text(site)
+    basis = Basis(
+        table=load_findings(site),
+        language=settings.node.language,
+        reference=load_reference(names.reference, site)[0] if names.reference else None,
+        card=load_model_card(names.model, site)[0] if names.model else None,
+        radiomics_settings_sha256=radiomics_sha256,
+    )
+    study = selection.study
+    laboratory = context.clinical.laboratory(
+        study.patient_id,
+        study.issuer_of_patient_id,
+        study.study_date.isoformat() if study.study_date else None,
+    )
+    judgement = judge(
+        Case(
+            measurements=measurements,
+            study=study,
+            series=selection.series,
+            observations=selection.observations,
+            laboratory=laboratory,
+        ),
+        basis,
+    )
+    issue = context.issue()
+    return Report(
+        outcome=Outcome.REPORTED if judgement.measured else Outcome.REFUSED,
+        issued_at=issue.issued_at,
+        language=basis.language,
+        study=study,
+        series=selection.series,
+        rejected=selection.rejected,
+        levels=judgement.levels,
+        numbering_confirmed=measurements.numbering_confirmed,
+        numbering_basis=measurements.numbering_basis,
+        calibration=measurements.calibration,
+        reference=basis.reference,
+        t_score=judgement.t_score,
+        z_score=judgement.z_score,
+        study_class=judgement.study_class,
+        density=judgement.density,
+        features=judgement.features,
+        rad_score=judgement.rad_score,
+        nomogram=judgement.nomogram,
+        laboratory=laboratory,
+        findings=judgement.findings,
+        provenance=_provenance(settings, basis, segmentation),
+        predecessor_uid=issue.predecessor_uid,
+        amendment_reason=issue.amendment_reason,
+    )
+
+
+def _provenance(settings: Settings, basis: Basis, segmentation: SegmentationArtefact | None) -> Provenance:
+    return Provenance(
+        software="Osteonode",
+        version=__version__,
+        engine=segmentation.vertebrae.engine if segmentation else None,
+        phantom=settings.calibration.phantom,
+        reference=basis.reference.name if basis.reference else None,
+        model=basis.card.name if basis.card else None,
+        model_sha256=basis.card.sha256 if basis.card else None,
+        radiomics_settings_sha256=basis.radiomics_settings_sha256,
+        configuration_sha256=settings.sha256,
+        packages={name: version(name) for name in _COMPUTING_PACKAGES},
+    )
+
+
+def _encode(
+    context: StepContext,
+    selection: SelectionArtefact,
+    segmentation: SegmentationArtefact | None,
+    composed: Report,
+) -> tuple[Picture, ...]:
+    """Make and keep the DICOM objects; without an identity there are pictures alone."""
+    loaded = load_chosen(context, selection)
+    about: Mapping[str, Any] = {
+        "series": loaded,
+        "vertebrae": segmentation.vertebrae if segmentation else None,
+        "regions": segmentation.regions if segmentation else (),
+    }
+    if not selection.study.study_instance_uid or not selection.study.patient_id:
+        store_objects(context.artefacts, ())
+        return draw_pictures(composed, about["series"], about["vertebrae"], about["regions"])
+    if loaded is not None:
+        headers = loaded.headers
+    else:
+        series = group_series(read_headers(context.instances))
+        headers = tuple(instance.header for one in series for instance in one.instances)
+    encoded = encode_report(composed, headers, **about)
+    store_objects(context.artefacts, encoded.objects)
+    return encoded.pictures
+
+
+def _png_files(pictures: tuple[Picture, ...]) -> dict[str, bytes]:
+    """The nomogram's page (of a refusal, its only page) and the overlay, as files to look at."""
+    by_name = {picture.name: picture for picture in pictures}
+    files = {}
+    for file_name, candidates in ((NOMOGRAM_PNG, ("nomogram", "refusal")), (OVERLAY_PNG, ("overlay",))):
+        page = next((by_name[name] for name in candidates if name in by_name), None)
+        if page is not None:
+            buffer = io.BytesIO()
+            Image.fromarray(page.pixels).save(buffer, "PNG")
+            files[file_name] = buffer.getvalue()
+    return files

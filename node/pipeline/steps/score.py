@@ -1,0 +1,34 @@
+"""Score: read every number from the pixels and write `measurements.json`."""
+
+from __future__ import annotations
+
+from config.catalog import load_model_card, load_phantom, load_radiomics_settings_text
+from node.pipeline.artefacts import MEASUREMENTS, SEGMENTATION, segmentation_from_bytes, to_json
+from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.measurement import Measurements, measure
+from node.pipeline.selection import load_chosen, selection_of
+from scoring.radiomics import parse_settings
+
+
+def score(context: StepContext) -> StepResult:
+    """Measure the study; where no series can be measured, say so by empty measurements."""
+    selection = selection_of(context)
+    loaded = load_chosen(context, selection)
+    if loaded is None or selection.phantom is None:
+        context.artefacts.put(MEASUREMENTS, to_json(Measurements()))
+        return PROCEED
+    settings, site = context.settings, context.settings.node.site_folder
+    phantom, _ = load_phantom(settings.calibration.phantom, site)
+    radiomics, _ = load_radiomics_settings_text(site)
+    model = settings.scoring.model
+    card = load_model_card(model, site)[0] if model else None
+    measurements = measure(
+        loaded.volume,
+        segmentation_from_bytes(context.artefacts.get(SEGMENTATION)),
+        selection.phantom,
+        phantom,
+        feature_names=[feature.name for feature in card.features] if card else [],
+        radiomics=parse_settings(radiomics),
+    )
+    context.artefacts.put(MEASUREMENTS, to_json(measurements))
+    return PROCEED
