@@ -11,6 +11,7 @@ from pydicom.sr.coding import Code
 
 from node.dicom import codes
 from node.dicom.equipment import MANUFACTURER
+from node.dicom.text import plain
 from node.report import Provenance
 from segmentation.vertebrae import EngineInfo
 
@@ -22,16 +23,16 @@ def _family(engine: EngineInfo) -> Code:
 
 
 def _engine_parameters(engine: EngineInfo) -> Mapping[str, str]:
-    parameters = {key: str(value) for key, value in sorted(engine.parameters.items())}
+    parameters = {plain(key): plain(str(value)) for key, value in sorted(engine.parameters.items())}
     return parameters | ({"weights_sha256": engine.weights_sha256} if engine.weights_sha256 else {})
 
 
 def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
     """The engine for the segments that it drew."""
     return AlgorithmIdentificationSequence(
-        name=engine.name,
+        name=plain(engine.name),
         family=_family(engine),
-        version=engine.version,
+        version=plain(engine.version),
         source=MANUFACTURER,
         parameters=dict(_engine_parameters(engine)) or None,
     )
@@ -46,8 +47,8 @@ def segment_algorithm_type(engine: EngineInfo) -> SegmentAlgorithmTypeValues:
 
 def engine_identification(engine: EngineInfo) -> AlgorithmIdentification:
     return AlgorithmIdentification(
-        name=engine.name,
-        version=engine.version,
+        name=plain(engine.name),
+        version=plain(engine.version),
         parameters=[f"{key}={value}" for key, value in _engine_parameters(engine).items()] or None,
         family=_family(engine),
     )
@@ -74,7 +75,7 @@ def model_identification(provenance: Provenance) -> AlgorithmIdentification | No
         "radiomics_settings_sha256": provenance.radiomics_settings_sha256,
     }
     return AlgorithmIdentification(
-        name=provenance.model,
+        name=plain(provenance.model),
         version=(provenance.model_sha256 or "unknown")[:16],
         parameters=[f"{key}={value}" for key, value in hashes.items() if value] or None,
         family=codes.ARTIFICIAL_INTELLIGENCE,

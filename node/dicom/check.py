@@ -11,6 +11,7 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     SecondaryCaptureImageStorage,
@@ -47,34 +48,37 @@ def check_object(content: bytes) -> None:
 
 def own_violations(content: bytes) -> list[str]:
     """Broken rules of the node's own: identity, evidence, honesty about what the object is."""
-    dataset = dcmread(BytesIO(content))
-    rules = {
-        "meta and data set name different instances": (
-            dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
-        ),
-        "no Study Instance UID": bool(text_of(dataset, "StudyInstanceUID")),
-        "no Patient ID": bool(text_of(dataset, "PatientID")),
-        "does not name this node as its maker": made_here(dataset),
-        "series description lacks 'research use only'": "research use only" in dataset.SeriesDescription,
-        "UID not minted under 2.25": str(dataset.SOPInstanceUID).startswith("2.25."),
-    }
-    by_class = {
+    try:
+        dataset = dcmread(BytesIO(content))
+    except InvalidDicomError:
+        return ["not a DICOM file"]
+    rules_of_class = {
         Comprehensive3DSRStorage: _report_rules,
         SegmentationStorage: _segmentation_rules,
         SecondaryCaptureImageStorage: _picture_rules,
-    }
-    special = by_class.get(dataset.SOPClassUID)
-    if special is None:
-        return [f"unexpected SOP class {dataset.SOPClassUID}"]
-    rules |= special(dataset)
+    }.get(dataset.get("SOPClassUID"))
+    if rules_of_class is None:
+        return [f"unexpected SOP class {text_of(dataset, 'SOPClassUID')}"]
+    uid = text_of(dataset, "SOPInstanceUID")
+    rules = {
+        "meta and data set name different instances": (
+            uid == text_of(dataset.file_meta, "MediaStorageSOPInstanceUID")
+        ),
+        "no Study Instance UID": bool(text_of(dataset, "StudyInstanceUID")),
+        "does not name this node as its maker": made_here(dataset),
+        "series description lacks 'research use only'": (
+            "research use only" in text_of(dataset, "SeriesDescription")
+        ),
+        "UID not minted under 2.25": uid.startswith("2.25."),
+    } | rules_of_class(dataset)
     return [text for text, holds in rules.items() if not holds]
 
 
 def _report_rules(dataset: Dataset) -> dict[str, bool]:
     return {
         "report without evidence": bool(dataset.get("CurrentRequestedProcedureEvidenceSequence")),
-        "report claims to be verified": dataset.VerificationFlag == "UNVERIFIED",
-        "report claims to be final": dataset.PreliminaryFlag == "PRELIMINARY",
+        "report claims to be verified": text_of(dataset, "VerificationFlag") == "UNVERIFIED",
+        "report claims to be final": text_of(dataset, "PreliminaryFlag") == "PRELIMINARY",
         "private codes undeclared": bool(dataset.get("CodingSchemeIdentificationSequence")),
         "report without content": bool(dataset.get("ContentSequence")),
     }
@@ -86,6 +90,8 @@ def _segmentation_rules(dataset: Dataset) -> dict[str, bool]:
         "segmentation with an empty frame": bool(
             np.all(frames.reshape(dataset.NumberOfFrames, -1).any(axis=1))
         ),
+        # A refusal may go without (process writes it, nothing sends it); a measurement never.
+        "measured without a Patient ID": bool(text_of(dataset, "PatientID")),
         "segmentation without frame of reference": bool(text_of(dataset, "FrameOfReferenceUID")),
         "segmentation without source images": bool(dataset.get("ReferencedSeriesSequence")),
     }
@@ -94,7 +100,7 @@ def _segmentation_rules(dataset: Dataset) -> dict[str, bool]:
 def _picture_rules(dataset: Dataset) -> dict[str, bool]:
     return {
         "picture claims geometry": not any(keyword in dataset for keyword in _GEOMETRY),
-        "picture is not marked as annotated": dataset.BurnedInAnnotation == "YES",
+        "picture is not marked as annotated": text_of(dataset, "BurnedInAnnotation") == "YES",
         "picture is not RGB": dataset.pixel_array.ndim == 3,
         "picture is blank": bool(np.ptp(dataset.pixel_array) > 0),
     }

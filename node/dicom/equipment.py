@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from node.dicom.text import plain
 from node.dicom.uids import derived_uid
 from node.report import Provenance, Report
 
@@ -35,7 +36,7 @@ def apply_equipment(dataset: Dataset, report: Report, *, series_number: int, des
     """Set equipment, series number and description, and name each algorithm that took part."""
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME
-    dataset.SoftwareVersions = report.provenance.version
+    dataset.SoftwareVersions = plain(report.provenance.version)[:64]
     dataset.DeviceSerialNumber = report.provenance.configuration_sha256[:16]
     dataset.SeriesNumber = series_number
     dataset.SeriesDescription = description
@@ -66,8 +67,8 @@ def _contribution(model: str, version: str, uid: str, what: str) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [purpose]
     item.Manufacturer = MANUFACTURER
-    item.ManufacturerModelName = model[:64]
-    item.SoftwareVersions = version[:64]
+    item.ManufacturerModelName = plain(model)[:64]
+    item.SoftwareVersions = plain(version)[:64]
     item.DeviceUID = uid
     item.ContributionDescription = what
     return item

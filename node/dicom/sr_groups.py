@@ -31,9 +31,9 @@ from node.dicom.sr_items import (
     measurement,
     modifier,
     number_item,
-    plain,
     text_item,
 )
+from node.dicom.text import plain
 from node.dicom.uids import derived_uid
 from node.report import EncodedObject, Outcome, Report
 from scoring.bmd import ReferenceScore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 from highdicom.sr import (
@@ -19,35 +18,11 @@ from highdicom.sr import (
 from pydicom.sr.coding import Code
 
 from node.dicom import codes
+from node.dicom.text import plain
 
 PROPERTY = RelationshipTypeValues.HAS_PROPERTIES
 MODIFIER = RelationshipTypeValues.HAS_CONCEPT_MOD
 CONTAINS = RelationshipTypeValues.CONTAINS
-
-# What reports use beyond ASCII, where the source's character set may not hold it.
-_SPELLED = {
-    "−": "-",
-    "–": "-",
-    "≤": "<=",
-    "≥": ">=",
-    "±": "+/-",
-    "µ": "u",
-    "μ": "u",
-    "³": "3",
-    "²": "2",
-    "×": "x",
-}
-
-
-def plain(text: str) -> str:
-    """`text` in ASCII. The source's character set is kept for names, and not every set holds every sign."""
-    spelled = "".join(_SPELLED.get(sign, sign) for sign in text)
-    decomposed = unicodedata.normalize("NFKD", spelled)
-    return (
-        "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-        .encode("ascii", "replace")
-        .decode("ascii")
-    )
 
 
 def text_item(name: Code, text: str, relation: RelationshipTypeValues = CONTAINS) -> TextContentItem:

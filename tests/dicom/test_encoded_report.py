@@ -15,6 +15,7 @@ from node.dicom.check import check_object, dciodvfy_errors
 from node.dicom.encode import encode_report
 from node.dicom.errors import IdentityMissing, ObjectInvalid
 from node.dicom.select import made_here
+from node.dicom.sr import encode_sr
 from node.dicom.uids import derived_uid, series_uid_of
 from node.report import ObjectKind
 
@@ -82,24 +83,34 @@ def test_the_same_report_is_the_same_bytes(study, encoded):
     assert again.objects == encoded["complete"].objects
 
 
-@pytest.mark.parametrize("change", ["time", "value", "finding", "identity"])
-def test_other_content_is_another_instance(study, encoded, change):
-    report, headers = study.report, list(study.series.headers)
+@pytest.mark.parametrize("change", ["time", "finding", "identity"])
+def test_other_content_is_another_instance(study, variants, encoded, change):
+    report, header = variants["refused"], study.series.headers[0]
     if change == "time":
         report = replace(report, issued_at=report.issued_at + timedelta(seconds=1))
-    elif change == "value":
-        report = replace(report, t_score=replace(report.t_score, value=-3.0313))
     elif change == "finding":
         report = replace(report, findings=report.findings[:-1])
     else:
-        headers[0] = dcmread(BytesIO(_bytes_of(headers[0])), force=True)
-        headers[0].PatientName = "Muster^Eva"
-    other = encode_report(report, headers)
-    before = {item.kind: item.sop_instance_uid for item in encoded["complete"].objects[1:3]}
-    after = {item.kind: item.sop_instance_uid for item in other.objects[:2]}
-    assert before[ObjectKind.STRUCTURED_REPORT] != after[ObjectKind.STRUCTURED_REPORT]
-    if change != "value":  # the change in the fourth decimal shows in no picture
-        assert before[ObjectKind.PICTURE] != after[ObjectKind.PICTURE]
+        header = _changed(header, PatientName="Muster^Eva")
+    headers = [header, *study.series.headers[1:]]
+    before = {item.sop_instance_uid for item in encoded["refused"].objects}
+    after = {item.sop_instance_uid for item in encode_report(report, headers).objects}
+    assert not before & after
+
+
+def test_a_change_in_the_last_decimal_is_another_report(study):
+    report = study.report
+    nudged = replace(report, t_score=replace(report.t_score, value=report.t_score.value + 1e-9))
+    uids = {encode_sr(r, study.series.headers).sop_instance_uid for r in (report, nudged)}
+    assert len(uids) == 2
+
+
+def _changed(header, **values):
+    """A copy of a header with some attributes set."""
+    copied = dcmread(BytesIO(_bytes_of(header)), force=True)
+    for keyword, value in values.items():
+        setattr(copied, keyword, value)
+    return copied
 
 
 def _bytes_of(header) -> bytes:
@@ -129,10 +140,9 @@ def test_every_time_is_the_issue_time(encoded):
             assert str(dataset[f"{keyword}Time"].value) == "093005"
 
 
-def test_times_follow_the_offset_that_the_study_states(study):
-    headers = [dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)]
-    headers[0].TimezoneOffsetFromUTC = "+0800"
-    dataset = _dataset(encode_report(study.report, headers).objects[0])
+def test_times_follow_the_offset_that_the_study_states(study, variants):
+    headers = [_changed(study.series.headers[0], TimezoneOffsetFromUTC="+0800")]
+    dataset = _dataset(encode_report(variants["refused"], headers).objects[0])
     assert dataset.TimezoneOffsetFromUTC == "+0800"
     assert (dataset.ContentDate, str(dataset.ContentTime)) == ("20240517", "173005")
 
@@ -158,9 +168,9 @@ def test_every_object_says_who_made_it_and_what_it_is_for(encoded):
 
 def test_a_retrained_model_is_another_device(study, encoded):
     provenance = replace(study.report.provenance, model_sha256="12" * 32)
-    other = encode_report(replace(study.report, provenance=provenance), study.series.headers)
+    other = encode_sr(replace(study.report, provenance=provenance), study.series.headers)
     before = _dataset(encoded["complete"].objects[1]).ContributingEquipmentSequence[2].DeviceUID
-    assert _dataset(other.objects[0]).ContributingEquipmentSequence[2].DeviceUID != before
+    assert _dataset(other).ContributingEquipmentSequence[2].DeviceUID != before
 
 
 def test_pictures_claim_no_geometry(encoded):
@@ -199,10 +209,39 @@ def test_a_predecessors_series_follows_from_its_own_uid(encoded):
 
 
 def test_no_study_uid_no_object(study, variants):
-    header = dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)
-    header.StudyInstanceUID = ""
+    header = _changed(study.series.headers[0], StudyInstanceUID="")
     with pytest.raises(IdentityMissing):
         encode_report(variants["refused"], [header])
+
+
+def test_without_a_patient_id_a_refusal_can_be_written_but_no_measurement(study, variants):
+    header = _changed(study.series.headers[0], PatientID="")
+    refusal = encode_report(variants["refused"], [header])
+    assert {_dataset(item).PatientID for item in refusal.objects} == {""}
+    series = replace(study.series, headers=(header, *study.series.headers[1:]))
+    with pytest.raises(ObjectInvalid, match="measured without a Patient ID"):
+        encode_report(
+            study.report, series.headers, series=series, vertebrae=study.vertebrae, regions=study.regions
+        )
+
+
+def test_the_gate_stops_what_is_no_dicom():
+    with pytest.raises(ObjectInvalid, match="not a DICOM file"):
+        check_object(b"\0" * 200)
+
+
+def test_site_names_beyond_ascii_fit_any_character_set(study):
+    engine = replace(study.report.provenance.engine, name="Größe 骨", parameters={"σ": "µ"})
+    provenance = replace(study.report.provenance, engine=engine, model="Modèle 骨折")
+    encoded = encode_report(
+        replace(study.report, provenance=provenance),
+        study.series.headers,
+        series=study.series,
+        vertebrae=study.vertebrae,
+        regions=study.regions,
+    )
+    models = [e.ManufacturerModelName for e in _dataset(encoded.objects[0]).ContributingEquipmentSequence]
+    assert models == ["Osteonode", "Gro?e ?", "Modele ??"]
 
 
 def test_the_gate_stops_an_object_without_evidence(encoded):
@@ -225,8 +264,7 @@ def test_the_gate_stops_what_dciodvfy_rejects_and_quotes_no_value(encoded, dciod
     assert "SECRET" not in " ".join(errors)
 
 
-def test_an_odd_sex_in_the_source_is_kept_and_does_not_hold_back_the_result(study, dciodvfy):
-    header = dcmread(BytesIO(_bytes_of(study.series.headers[0])), force=True)
-    header.PatientSex = "W"
-    report = encode_report(study.report, [header])
+def test_an_odd_sex_in_the_source_is_kept_and_does_not_hold_back_the_result(study, variants, dciodvfy):
+    header = _changed(study.series.headers[0], PatientSex="W")
+    report = encode_report(variants["refused"], [header])
     assert {_dataset(item).PatientSex for item in report.objects} == {"W"}

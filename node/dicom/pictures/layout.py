@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
@@ -34,6 +34,8 @@ _REGULAR = FontProperties(fname=str(_FONTS / "DejaVuSans.ttf"))
 _BOLD = FontProperties(fname=str(_FONTS / "DejaVuSans-Bold.ttf"))
 _LINE_HEIGHT = 1.32
 
+_GLYPHS = frozenset(get_font(str(_FONTS / "DejaVuSans.ttf")).get_charmap())
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -42,6 +44,11 @@ def font(size: float, *, bold: bool = False) -> FontProperties:
     properties = (_BOLD if bold else _REGULAR).copy()
     properties.set_size(size * _POINTS_PER_PIXEL)
     return properties
+
+
+def drawable(words: str) -> str:
+    """`words` with a question mark for every sign that the font has no glyph for."""
+    return "".join(sign if ord(sign) in _GLYPHS else "?" for sign in words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,7 @@ class Page:
         size : height of the font in pixels.
         width : wrap to this many pixels; None writes one line.
         """
+        words = drawable(words)
         lines = [words] if width is None else self.wrap(words, width, size=size, bold=bold)
         for line in lines:
             self.figure.text(
@@ -106,7 +114,9 @@ class Page:
     def text_width(self, words: str, *, size: float = 16, bold: bool = False) -> float:
         """Width in pixels of one line."""
         renderer = self._canvas.get_renderer()
-        width, _, _ = renderer.get_text_width_height_descent(words, font(size, bold=bold), ismath=False)
+        width, _, _ = renderer.get_text_width_height_descent(
+            drawable(words), font(size, bold=bold), ismath=False
+        )
         return float(width)
 
     def wrap(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> list[str]:

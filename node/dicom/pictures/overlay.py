@@ -62,7 +62,9 @@ def compose_overlay(
     left = middle + _PANEL_GAP
     page.text(left, top, f"Axial through {scene.level}", size=16, bold=True, colour=ACCENT)
     _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
-    legend = "outline: vertebral body   ·   filled: region where BMD is read   ·   circles: calibration rods"
+    legend = (
+        "outline: vertebral body   ·   filled: region where BMD is read   ·   circles: where rods are read"
+    )
     page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
     return page
 
