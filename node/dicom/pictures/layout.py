@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.lines import Line2D
@@ -34,6 +35,7 @@ _REGULAR = FontProperties(fname=str(_FONTS / "DejaVuSans.ttf"))
 _BOLD = FontProperties(fname=str(_FONTS / "DejaVuSans-Bold.ttf"))
 _LINE_HEIGHT = 1.32
 
+_RULER = RendererAgg(1, 1, _DPI)  # measures text, draws nothing
 _GLYPHS = frozenset(get_font(str(_FONTS / "DejaVuSans.ttf")).get_charmap())
 
 Pixels = npt.NDArray[np.uint8]
@@ -49,6 +51,13 @@ def font(size: float, *, bold: bool = False) -> FontProperties:
 def drawable(words: str) -> str:
     """`words` with a question mark for every sign that the font has no glyph for."""
     return "".join(sign if ord(sign) in _GLYPHS else "?" for sign in words)
+
+
+@lru_cache(maxsize=8192)
+def _measured_width(words: str, size: float, bold: bool) -> float:
+    """Wrapping measures the same words again and again."""
+    width, _, _ = _RULER.get_text_width_height_descent(words, font(size, bold=bold), ismath=False)
+    return float(width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +122,7 @@ class Page:
 
     def text_width(self, words: str, *, size: float = 16, bold: bool = False) -> float:
         """Width in pixels of one line."""
-        renderer = self._canvas.get_renderer()
-        width, _, _ = renderer.get_text_width_height_descent(
-            drawable(words), font(size, bold=bold), ismath=False
-        )
-        return float(width)
+        return _measured_width(drawable(words), size, bold)
 
     def wrap(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> list[str]:
         """`words` in lines of at most `width` pixels; a word longer than a line is broken."""
