@@ -146,5 +146,6 @@ def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[Ca
     logs.configure(settings.log.model_copy(update={"level": "DEBUG", "format": "json"}))
     yield lambda: capfd.readouterr().err
     structlog.reset_defaults()
+    logging.captureWarnings(False)
     root.handlers = handlers
     root.setLevel(level)

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage
 from config.settings import Settings
 from node.leash import leashed
 from node.pipeline.ports import Step, StepMessage
-from node.pipeline.reconcile import reconcile_forever
+from node.pipeline.reconcile import close_studies, reconcile_forever, republish
 from node.store.instances import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
@@ -145,6 +145,28 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
         step: len(list(tmp_path.glob(f"{step}-*"))) for step in ("select", "segment", "score", "report")
     }
     assert begun_counts == {"select": 1, "segment": 2, "score": 1, "report": 1}
+
+
+def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
+    tmp_path: Path,
+    broker: EmbeddedRedis,
+    sqlite_store: Store,
+    make_settings: Callable[..., Settings],
+    make_instance: Callable[..., ReceivedInstance],
+    start_worker: Callable[[Settings], subprocess.Popen[bytes]],
+) -> None:
+    settings = make_settings(broker={"url": broker.url}, worker={"lease_s": 600.0})
+    sqlite_store.instances.receive(make_instance())
+    wait_until(lambda: close_studies(sqlite_store, settings), "the study is closed")
+    worker = start_worker(settings)
+    republish(sqlite_store, CeleryBroker(create_app(settings, lambda message: None)))
+    wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
+    worker.send_signal(signal.SIGTERM)  # finish what is running: it hangs
+    worker.send_signal(signal.SIGQUIT)  # at once, then
+    worker.wait(20)
+    (due,) = sqlite_store.jobs.due()  # although its lease had ten minutes to go
+    assert due.step == "segment"
+    assert sqlite_store.overview.list()[0].attempts == 0
 
 
 def test_a_message_carries_a_job_and_a_generation_and_nothing_else(

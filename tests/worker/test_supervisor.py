@@ -25,9 +25,10 @@ from node.supervisor import Supervisor, worker
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
-    "import sys; from config.settings import Settings; from node.supervisor import serve; "
-    "sys.exit(serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
+    "import sys; from config.settings import Settings; from node import supervisor; "
+    "{change}; sys.exit(supervisor.serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
 )
+ONE_WORKER = "supervisor.WORKER_QUEUES = (('select', 'segment', 'score', 'report', 'deliver'),)"
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
@@ -65,12 +66,12 @@ class Node:
 
 
 @pytest.fixture
-def start_node() -> Iterator[Callable[[Settings], Node]]:
+def start_node() -> Iterator[Callable[..., Node]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(settings: Settings) -> Node:
+    def start(settings: Settings, change: str = "pass") -> Node:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", PROGRAM.format(change=change)],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -107,7 +108,7 @@ def _wait_until_gone(processes: list[psutil.Process]) -> None:
 
 
 def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
-    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node]
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node]
 ) -> None:
     node = start_node(make_settings(log={"format": "json"}))
     port = node.wait_for("node_ready")["port"]
@@ -132,9 +133,9 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
 
 
 def test_no_process_outlives_a_node_that_was_killed(
-    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node]
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node]
 ) -> None:
-    node = start_node(make_settings(log={"format": "json"}))
+    node = start_node(make_settings(log={"format": "json"}), ONE_WORKER)
     node.wait_for("node_ready")
     family = node.family()
     assert any("redis-server" in process.name() for process in family)
@@ -143,11 +144,11 @@ def test_no_process_outlives_a_node_that_was_killed(
 
 
 def test_a_node_that_cannot_listen_ends_with_an_error_and_leaves_nothing(
-    make_settings: Callable[..., Settings], start_node: Callable[[Settings], Node], tmp_path: Path
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     settings = make_settings(log={"format": "json"}, storage={"root": str(tmp_path / "file" / "var")})
-    node = start_node(settings)
+    node = start_node(settings, ONE_WORKER)
     assert "StoreUnavailable" in node.wait_for("process_failed")["error"]
     family = node.family()
     node.wait_for("node_not_started")
