@@ -14,7 +14,7 @@ from segmentation.engines.geometric.body import Body, body_between, rasterise
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.endplates import fit_plane
-from segmentation.engines.geometric.frame import Points, coarsen, frame_of
+from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.levels import from_superior, identity_observations, level_of
 from segmentation.observation import Observation
@@ -242,7 +242,7 @@ def _curve_of(volume: CtVolume) -> Curve:
         raise MaskNotUsable(
             "the mask holds whole vertebrae, and the spinal canal that bounds their bodies is not found"
         )
-    return body_curve(canal)
+    return body_curve(canal, float(extent_mm(volume)[0]))
 
 
 def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:

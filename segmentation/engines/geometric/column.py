@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from segmentation.engines.geometric.canal import Canal
 from segmentation.engines.geometric.frame import Points
 
 BODY_OFFSET_MM = 26.0  # canal centre to body centre: half a canal (8) and half a body's depth (17-18) (R)
+EXTENSION_MM = 30.0  # most of a vertebra
 CURVE_SMOOTHING_MM = 14.0  # about half a vertebra: the curve follows the column, not each vertebra
 
 
@@ -40,20 +40,44 @@ class Curve:
         return moved
 
 
-def body_curve(canal: Canal) -> Curve:
-    """Move the canal's line forward into the bodies and give each mm of it a frame."""
-    canal_mm = _smooth(_even_steps(canal.points_mm))
+def body_curve(canal: Canal, top_mm: float) -> Curve:
+    """Move the canal's line forward into the bodies and give each mm of it a frame.
+
+    Parameters
+    ----------
+    top_mm : z of the volume's last slice, in the working frame.
+    """
+    canal_mm = _extended(_smooth(_even_steps(canal.points_mm)), top_mm)
     _, front, _ = _frames(canal_mm)
     line = _even_steps(_smooth(_even_steps(canal_mm + BODY_OFFSET_MM * front)))
     along, front, left = _frames(line)
     return Curve(centre_mm=line, along=along, front=front, left=left, canal_mm=canal_mm)
 
 
+def _extended(line: Points, top_mm: float) -> Points:
+    """Continue the line straight at both ends, as far as the volume and `EXTENSION_MM` reach.
+
+    In the outermost slices of a volume bone need not surround the canal: a body may be in view and its arch not.
+    """
+    steps = np.arange(1.0, EXTENSION_MM + 1.0)[:, None]
+    below, above = (
+        line[end] + steps * direction / np.linalg.norm(direction)
+        for end, direction in ((0, line[0] - line[1]), (-1, line[-1] - line[-2]))
+    )
+    extended: Points = np.concatenate([below[::-1], line, above])
+    return extended[(extended[:, 0] >= 0.0) & (extended[:, 0] <= top_mm)]
+
+
 def _smooth(line: Points) -> Points:
-    """Gaussian smoothing along the line, continued point-symmetrically so that its ends stay put."""
-    reach = min(round(3 * CURVE_SMOOTHING_MM), len(line) - 1)
-    padded = np.pad(line, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
-    smooth: Points = ndimage.gaussian_filter1d(padded, CURVE_SMOOTHING_MM, axis=0)[reach:-reach]
+    """Local straight-line fits with Gaussian weights: unlike plain averages they do not bend at the ends."""
+    place = np.arange(float(len(line)))
+    apart = place[None, :] - place[:, None]
+    weight = np.exp(-0.5 * (apart / CURVE_SMOOTHING_MM) ** 2)
+    zeroth, first, second = (np.sum(weight * apart**power, axis=1) for power in (0, 1, 2))
+    total, slope = weight @ line, (weight * apart) @ line
+    smooth: Points = (second[:, None] * total - first[:, None] * slope) / (zeroth * second - first**2)[
+        :, None
+    ]
     return smooth
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +20,9 @@ FLANK_MM = (3, 13)  # an endplate lies this far from its disc's middle (R)
 MIN_CONTRAST_HU = 40.0  # rim of body or endplate against disc (R)
 FULL_CONTRAST_HU = 150.0
 SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), and room for a collapse
+END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
+END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
+END_DISC_DEPTH_MM = 8
 UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
 
 
@@ -53,7 +57,8 @@ def find_discs(volume: CtVolume, curve: Curve) -> Discs:
     contrast = _valley_contrast(rim)
     candidates = _local_maxima(contrast)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
-    return Discs(at_mm=_best_chain(candidates, worth), rim_hu=rim)
+    chain = _best_chain(candidates, worth)
+    return Discs(at_mm=_with_end_discs(chain, rim), rim_hu=rim)
 
 
 def _valley_contrast(rim: Profile) -> Profile:
@@ -68,6 +73,29 @@ def _valley_contrast(rim: Profile) -> Profile:
     contrast: Profile = np.minimum(below, above) - valley
     contrast[rim <= OUTSIDE_HU + 1] = 0.0
     return np.maximum(contrast, 0.0)
+
+
+def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
+    """Add a disc beyond each end of the chain of which the image shows no more than the near side.
+
+    It is recognised by being as dark as the chain's own discs.
+    """
+    if len(chain) < 2:
+        return chain
+    steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
+    disc_hu = float(np.median(steady[list(chain)]))
+    body_hu = float(np.median([np.median(steady[low:high]) for low, high in pairwise(chain)]))
+    dark = steady < disc_hu + END_DISC_SHARE * (body_hu - disc_hu)
+    spacing = float(np.median(np.diff(chain)))
+    low, high = round(END_DISC_SPACING[0] * spacing), round(END_DISC_SPACING[1] * spacing)
+    found = list(chain)
+    for end, sense in ((chain[0], -1), (chain[-1], 1)):
+        places = [end + sense * step for step in range(low, high + 1) if 0 <= end + sense * step < len(rim)]
+        hits = [at for at in places if dark[at] and rim[at] > OUTSIDE_HU + 1]
+        if hits:
+            reach = [at for at in hits if abs(at - hits[0]) <= END_DISC_DEPTH_MM]
+            found.append(reach[len(reach) // 2])
+    return tuple(sorted(found))
 
 
 def _local_maxima(contrast: Profile) -> list[int]:

@@ -126,9 +126,10 @@ def robust_fit(design: Points, values: Profile, weights: Profile, *, scale_mm: f
     """Weighted least squares with Tukey's biweight: outliers beyond three scales count for nothing."""
     weight = weights / weights.max()
     solution = np.zeros(design.shape[1])
+    ridge = 1e-9 * np.eye(design.shape[1])  # keeps what no value bears on at zero
     for round_number in range(6):
-        root = np.sqrt(weight)[:, None]
-        solution = np.linalg.lstsq(design * root, values * root[:, 0], rcond=None)[0]
+        weighted = design * weight[:, None]
+        solution = np.linalg.solve(weighted.T @ design + ridge, weighted.T @ values)
         residual = values - design @ solution
         # The first rounds start wide, so that a bad half does not decide which half is bad.
         reach = scale_mm * max(3.0, 9.0 - 2.0 * round_number)

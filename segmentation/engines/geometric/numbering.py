@@ -26,6 +26,7 @@ BESIDE_MM = 26.0  # bone nearer the middle is the vertebra itself
 ATTACHED_MM = 34.0  # a rib's neck, a transverse process or a wing begins within this (R)
 RIB_REACH_MM = 58.0  # transverse processes end by about 50 mm from the middle, L3's being the longest (R)
 PROCESS_REACH_MM = 53.0  # between the two: a long process or a stunted rib, which proves nothing
+CUT_RIB_MM = (RIB_REACH_MM + PROCESS_REACH_MM) / 2  # counts as unclear
 RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
 WING_V_MM = (-45.0, 8.0)
 WING_ROOT_V_MM = -20.0  # a wing springs from the body's side; ribs and most processes start further back (R)
@@ -83,8 +84,8 @@ def describe_segments(column: Straightened, disc_mm: Sequence[int]) -> tuple[Seg
     for number, (first, last) in enumerate(pairwise(ends)):
         rows = (column.s_mm >= first) & (column.s_mm < last)
         top_in_view = number < len(disc_mm) and last - first >= RIB_ROOM_MM
-        ribs = _rib(reach[number], top_in_view and _sides_in_view(column, rows))
-        wings = ribs is not Rib.PRESENT and _has_wings(column, beside, rows)
+        wings = _has_wings(column, beside, rows)
+        ribs = Rib.ABSENT if wings else _rib(reach[number], top_in_view and _sides_in_view(column, rows))
         segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
 
@@ -110,7 +111,9 @@ def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> np
         if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
             side = int(column.u_mm[i[0]] > 0)
             segment = int(np.searchsorted(disc_mm, at))
-            reach[segment, side] = max(reach[segment, side], float(out.max()))
+            # A root that the column's end cuts may belong to the vertebra above: it proves nothing.
+            cut = k[near].max() >= len(column.s_mm) - 1
+            reach[segment, side] = max(reach[segment, side], CUT_RIB_MM if cut else float(out.max()))
     return reach
 
 
@@ -136,24 +139,26 @@ def _rib(reach: Profile, in_view: bool) -> Rib:
 def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
     """Whether, within this segment alone, bone leads from the body over to the ilium on both sides."""
     slab = beside[rows] & ((column.v_mm >= WING_V_MM[0]) & (column.v_mm <= WING_V_MM[1]))[None, None, :]
-    for side in (-1.0, 1.0):
-        half = slab & (column.u_mm * side > 0)[None, :, None]
-        labels, count = ndimage.label(half, np.ones((3, 3, 3)))
-        out = np.broadcast_to(np.abs(column.u_mm)[None, :, None], half.shape)
-        if not any(_is_wing(column, rows, labels == number, out) for number in range(1, count + 1)):
-            return False
-    return True
+    labels, _ = ndimage.label(slab, np.ones((3, 3, 3)))
+    hu = column.hu[rows]
+    sides = [
+        float(np.sign(column.u_mm[box[1].start]))
+        for number, box in enumerate(ndimage.find_objects(labels), start=1)
+        if _is_wing(labels[box] == number, hu[box], column.u_mm[box[1]], column.v_mm[box[2]])
+    ]
+    return {-1.0, 1.0} <= set(sides)
 
 
-def _is_wing(column: Straightened, rows: Mask, part: Mask, out: Profile) -> bool:
-    root = part & (out <= ATTACHED_MM)
-    if not root.any() or float(out[part].max()) < WING_REACH_MM:
+def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points) -> bool:
+    """Whether one connected piece beside a segment, in its own box (s, u, v), is a wing of the sacrum."""
+    out = np.abs(u_mm)
+    if out.min() > ATTACHED_MM or out.max() < WING_REACH_MM:
         return False
-    if float(np.quantile(column.hu[rows][part], 0.9)) < WING_BRIGHT_HU:
-        return False
+    root = part & (out <= ATTACHED_MM)[None, :, None]
     contact_mm = float(root.any(axis=(1, 2)).sum() * STEP_MM)
-    behind = float(column.v_mm[np.nonzero(root)[2]].mean())
-    return contact_mm >= WING_CONTACT_MM and behind >= WING_ROOT_V_MM
+    behind_mm = float(v_mm[np.nonzero(root)[2]].mean())
+    bright = float(np.quantile(hu[part], 0.9)) >= WING_BRIGHT_HU
+    return contact_mm >= WING_CONTACT_MM and behind_mm >= WING_ROOT_V_MM and bright
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
