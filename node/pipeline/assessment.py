@@ -188,16 +188,11 @@ def _nomogram(
         ledger.add([Observation(code="laboratory_unreadable", values={"problems": problems})])
     if score is None or card is None or t_score is None:
         return None
-    inputs = {
-        "rad_score": score.value,
-        "age": case.study.age_years,
-        "alp": laboratory.alp_u_l,
-        "homocysteine": laboratory.homocysteine_umol_l,
-    }
-    ledger.add(input_observations(card, **inputs))
+    age, alp, homocysteine = case.study.age_years, laboratory.alp_u_l, laboratory.homocysteine_umol_l
+    ledger.add(input_observations(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine))
     if not ledger.allows(Output.NOMOGRAM, [FEATURE_LEVEL]):
         return None
-    found = apply_nomogram(card, **inputs)
+    found = apply_nomogram(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)
     ledger.add(contradiction_observations(found, t_score.value))
     return found
 

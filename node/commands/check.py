@@ -1,0 +1,248 @@
+"""`osteonode check`: everything the node needs, tried. One line each; exit status 1 if anything fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from importlib.metadata import distributions, packages_distributions, version
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+from rich.console import Console
+
+from config.catalog import (
+    CatalogEntryInvalid,
+    CatalogEntryMissing,
+    load_model_card,
+    load_phantom,
+    load_radiomics_settings_text,
+    load_reference,
+)
+from config.findings import load_findings
+from config.settings import Settings, load_settings
+from node import logs
+from node.net.scu import DicomSender
+from node.pipeline.engine import settle_engine
+from node.store.errors import StoreError
+from node.store.store import open_store
+from node.worker.broker import BrokerNotStarted, EmbeddedRedis
+from scoring.errors import RadiomicsSettingsInvalid
+from segmentation.errors import EngineUnavailable
+
+_PACKAGES = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "SimpleITK",
+    "radiomics",
+    "sklearn",
+    "celery",
+    "redis",
+    "sqlalchemy",
+)
+_OWN_PACKAGES = ("node", "segmentation", "scoring", "config")
+_DISTRIBUTION = "osteonode"
+_FREE_BYTES_WANTED = 5 * 1024**3  # a few dozen studies
+
+
+class Standing(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was tried."""
+
+    what: str
+    standing: Standing
+    detail: str
+
+
+def check(
+    config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
+) -> None:
+    """Try everything the node needs and say how each stands. Exit status 1 if anything fails."""
+    settings = load_settings(config)
+    logs.configure(settings.log.model_copy(update={"level": "WARNING"}))
+    console = Console()
+    colours = {Standing.OK: "green", Standing.WARNING: "yellow", Standing.FAILED: "red"}
+    failed = False
+    for line in examine(settings):
+        failed |= line.standing is Standing.FAILED
+        colour = colours[line.standing]
+        console.print(
+            f"[{colour}]{line.standing.value:<8}[/{colour}]{line.what:<16}{line.detail}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Line]:
+    """Every check, in the order of the journey of a study."""
+    for what, trial in (
+        ("packages", _packages),
+        ("own packages", _own_packages),
+        ("findings", lambda: _findings(settings)),
+        ("phantom", lambda: _phantom(settings)),
+        ("reference", lambda: _reference(settings)),
+        ("model", lambda: _model(settings)),
+        ("features", lambda: _features(settings)),
+        ("engine", lambda: _engine(settings)),
+        ("laboratory", lambda: _laboratory(settings)),
+        ("storage", lambda: _storage(settings)),
+        ("disk", lambda: _disk(settings)),
+        ("broker", lambda: _broker(settings)),
+    ):
+        yield _tried(what, trial)
+    if not settings.destinations:
+        yield Line(what="destination", standing=Standing.WARNING, detail="none: results stay in the node")
+    for destination in settings.destinations:
+        answer = DicomSender(settings.node.ae_title).echo(destination)
+        yield Line(
+            what="destination",
+            standing=Standing.OK if answer.answered else Standing.FAILED,
+            detail=f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port}): "
+            f"{answer.detail}",
+        )
+
+
+_Trial = Callable[[], tuple[Standing, str]]
+_EXPECTED = (
+    BrokerNotStarted,
+    CatalogEntryInvalid,
+    CatalogEntryMissing,
+    EngineUnavailable,
+    ImportError,
+    OSError,
+    RadiomicsSettingsInvalid,
+    StoreError,
+    ValueError,
+    redis.RedisError,
+)
+
+
+def _tried(what: str, trial: _Trial) -> Line:
+    try:
+        standing, detail = trial()
+    except _EXPECTED as error:
+        standing, detail = Standing.FAILED, str(error) or type(error).__name__
+    return Line(what=what, standing=standing, detail=detail)
+
+
+def _packages() -> tuple[Standing, str]:
+    owners = packages_distributions()
+    for name in _PACKAGES:
+        import_module(name)
+    return Standing.OK, ", ".join(f"{name} {version(owners[name][0])}" for name in _PACKAGES)
+
+
+def _own_packages() -> tuple[Standing, str]:
+    """`config` and `node` are also the names of other people's distributions, which would overwrite ours."""
+    intruders = sorted(
+        {
+            f"{distribution.name} also installs {file.parts[0]}"
+            for distribution in distributions()
+            if distribution.name != _DISTRIBUTION
+            for file in distribution.files or ()
+            if file.parts[0] in _OWN_PACKAGES
+        }
+    )
+    places = {Path(import_module(name).__file__ or "").parents[1] for name in _OWN_PACKAGES}
+    if len(places) != 1:
+        intruders.append(f"they lie in {len(places)} different places")
+    if intruders:
+        return Standing.FAILED, "; ".join(intruders)
+    return Standing.OK, f"{_DISTRIBUTION} {version(_DISTRIBUTION)} alone owns {', '.join(_OWN_PACKAGES)}"
+
+
+def _findings(settings: Settings) -> tuple[Standing, str]:
+    return Standing.OK, f"{len(load_findings(settings.node.site_folder).rows)} rows"
+
+
+def _phantom(settings: Settings) -> tuple[Standing, str]:
+    model, _ = load_phantom(settings.calibration.phantom, settings.node.site_folder)
+    return Standing.OK, f"{model.name}: {len(model.rods)} rods, {model.equivalent}, {model.method}"
+
+
+def _reference(settings: Settings) -> tuple[Standing, str]:
+    if not settings.scoring.reference:
+        return Standing.WARNING, "none: no T-score and no score that needs one"
+    reference, _ = load_reference(settings.scoring.reference, settings.node.site_folder)
+    if reference.demonstration:
+        return Standing.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
+    return Standing.OK, f"{reference.name}: {reference.population} ({reference.source})"
+
+
+def _model(settings: Settings) -> tuple[Standing, str]:
+    if not settings.scoring.model:
+        return Standing.WARNING, "none: no rad-score and no nomogram"
+    card, _ = load_model_card(settings.scoring.model, settings.node.site_folder)
+    _, radiomics_sha256 = load_radiomics_settings_text(settings.node.site_folder)
+    if card.radiomics_settings_sha256 != radiomics_sha256:
+        return Standing.FAILED, f"{card.name}: its features were computed with other settings"
+    told = f"{card.name} {card.version}, sha256 {card.sha256[:12]}"
+    if card.demonstration:
+        return Standing.WARNING, f"{told}: fitted to synthetic data, NOT FOR CLINICAL USE"
+    return Standing.OK, told
+
+
+def _features(settings: Settings) -> tuple[Standing, str]:
+    from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - imports pyradiomics
+
+    text, sha256 = load_radiomics_settings_text(settings.node.site_folder)
+    return Standing.OK, f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"
+
+
+def _engine(settings: Settings) -> tuple[Standing, str]:
+    info = settle_engine(settings.segmentation).info
+    told = f"{info.name} {info.version}" + (" (model-free)" if info.model_free else "")
+    return Standing.OK, f"{told}, configured as {settings.segmentation.engine!r}"
+
+
+def _laboratory(settings: Settings) -> tuple[Standing, str]:
+    if not settings.clinical.csv:
+        return Standing.WARNING, "no source: the nomogram is not computed"
+    with Path(settings.clinical.csv).open("rb"):
+        return Standing.OK, settings.clinical.csv
+
+
+def _storage(settings: Settings) -> tuple[Standing, str]:
+    store = open_store(settings.storage)
+    try:
+        studies = len(store.overview.list())
+    finally:
+        store.close()
+    return Standing.OK, f"{settings.storage.root.resolve()}: {studies} studies"
+
+
+def _disk(settings: Settings) -> tuple[Standing, str]:
+    free = shutil.disk_usage(settings.storage.root.resolve()).free
+    standing = Standing.OK if free >= _FREE_BYTES_WANTED else Standing.WARNING
+    return standing, f"{free / 1024**3:.1f} GiB free"
+
+
+def _broker(settings: Settings) -> tuple[Standing, str]:
+    if settings.broker.url:
+        with redis.Redis.from_url(_plain_redis(settings.broker.url), socket_timeout=5.0) as client:
+            client.ping()
+        return Standing.OK, "answers"
+    embedded = EmbeddedRedis()
+    try:
+        embedded.start()
+    finally:
+        embedded.close()
+    return Standing.OK, "the embedded redis-server starts and answers"
+
+
+def _plain_redis(url: str) -> str:
+    """Celery and redis-py name Unix sockets differently."""
+    return url.replace("redis+socket://", "unix://", 1)

@@ -1,0 +1,38 @@
+"""`osteonode serve` and `osteonode worker`: the node, and a worker by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.settings import ConfigurationError, load_settings
+from node import supervisor
+from node.pipeline.ports import Step
+from segmentation.errors import EngineUnavailable
+
+Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]
+
+
+def serve(config: Config = None) -> None:
+    """Run the node: listener, workers, page and, unless one is configured, its own broker."""
+    raise typer.Exit(supervisor.serve(load_settings(config)))
+
+
+def worker(
+    config: Config = None,
+    queues: Annotated[
+        str, typer.Option(help="Steps to work on, comma-separated; all of them by default.")
+    ] = ",".join(Step),
+) -> None:
+    """Run one worker, on this or another machine that reaches the node's database, files and broker."""
+    wanted = [name.strip() for name in queues.split(",")]
+    unknown = sorted(set(wanted) - set(Step))
+    if unknown:
+        raise typer.BadParameter(f"no such step: {', '.join(unknown)}", param_hint="--queues")
+    try:
+        status = supervisor.worker(load_settings(config), wanted)
+    except EngineUnavailable as error:
+        raise ConfigurationError(str(error)) from error
+    raise typer.Exit(status)
