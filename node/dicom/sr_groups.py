@@ -246,7 +246,7 @@ def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
         mark = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE: " if reference.demonstration else ""
         items.append(text_item(codes.POPULATION, f"{mark}{reference.name}: {reference.population}", PROPERTY))
         items.append(text_item(codes.AUTHORITY, reference.authority or reference.source, PROPERTY))
-    items.append(comment(f"mean BMD of {', '.join(score.levels)}: {score.bmd_mg_cm3:.1f} mg/cm3"))
+    items.append(comment(f"BMD compared: {score.bmd_mg_cm3:.1f} mg/cm3, from {', '.join(score.levels)}"))
     return items
 
 

@@ -10,6 +10,7 @@ from node.dicom.pictures.words import (
     EQUIVALENTS,
     STUDY_CLASSES,
     calibration_line,
+    levels_in_words,
     number,
     technique_line,
     why_withheld,
@@ -118,7 +119,7 @@ def _score(page: Page, name: str, score: ReferenceScore | None, y: float, width:
         return page.text(MARGIN, y, f"{name}: not given, see findings", size=16, colour=CAUTION) + 2
     page.text(MARGIN, y, f"{name} {number(score.value, 2)}", size=19, bold=True)
     basis = (
-        f"mean of {', '.join(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
+        f"{levels_in_words(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
         f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³"
     )
     end = page.text(MARGIN + 154, y + 4, basis, size=13, colour=QUIET, width=width - 154)

@@ -32,6 +32,11 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
+def levels_in_words(levels: Sequence[str]) -> str:
+    """What a score rests on: one level, or the mean of several."""
+    return levels[0] if len(levels) == 1 else f"mean of {', '.join(levels)}"
+
+
 def value_with_unit(value: float, unit: str) -> str:
     shown = UNITS.get(unit, unit)
     return f"{value:.4g}".replace("-", MINUS) + (f" {shown}" if shown else "")
