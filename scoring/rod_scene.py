@@ -147,4 +147,5 @@ def _disc_means(
     kernel = ((distance >= inner_mm) & (distance <= outer_mm)).astype(np.float32)[None]
     weight = fftconvolve(inside.astype(np.float32), kernel, mode="same", axes=(1, 2))
     total = fftconvolve(np.where(inside, hu, np.float32(0)), kernel, mode="same", axes=(1, 2))
-    return total / np.maximum(weight, 0.5), weight / kernel.sum()
+    # Pixels wider than the ring leave the kernel empty: then nothing is covered.
+    return total / np.maximum(weight, 0.5), weight / max(float(kernel.sum()), 1.0)

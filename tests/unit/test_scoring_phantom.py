@@ -216,3 +216,12 @@ def test_a_trend_within_noise_is_no_drift():
     assert abs(drift.percent) > 2.0
     assert abs(drift.percent) < drift.noise_percent
     assert slope_drift([SliceReading(z_mm=0.0, hu=(0.0, 300.0))] * 2) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 200, 200), (2, 5, 5), (30, 8, 150), (20, 30, 30)])
+@pytest.mark.parametrize("spacing_mm", [(2.0, 1.0, 1.0), (10.0, 20.0, 20.0)])
+def test_no_volume_is_too_small_or_too_coarse_to_be_answered(model, shape, spacing_mm):
+    hu = np.random.default_rng(5).normal(35.0, 300.0, shape).astype(np.float32)
+    grid = Grid(shape=shape, spacing_mm=spacing_mm, origin_mm=(0.0, 0.0, 0.0), direction=AXIAL)
+    for volume in (CtVolume(hu=hu, grid=grid), CtVolume(hu=np.full_like(hu, -1000.0), grid=grid)):
+        assert codes(find_rods(volume, model)) == ["phantom_not_found"]
