@@ -46,7 +46,7 @@ def main() -> int:
 def run(role: str, settings: Settings, ready: OnReady) -> int:
     """Run a role to its end. Imports are its own: no process loads what it does not need.
 
-    Roles: "listener" and "worker:QUEUE,QUEUE...".
+    Roles: "listener" and "workers:QUEUE,QUEUE;QUEUE...", a worker for each group.
     """
     name, _, argument = role.partition(":")
     match name:
@@ -54,10 +54,10 @@ def run(role: str, settings: Settings, ready: OnReady) -> int:
             from node.wiring.listening import run_listener  # noqa: PLC0415
 
             return run_listener(settings, ready, _stop_on_sigterm())
-        case "worker":
-            from node.wiring.working import run_celery_worker  # noqa: PLC0415
+        case "workers":
+            from node.wiring.forking import Workers  # noqa: PLC0415
 
-            return run_celery_worker(settings, argument.split(","), ready)
+            return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready)
         case _:
             raise ValueError(f"no such role: {role}")
 

@@ -29,7 +29,7 @@ _LAST_RESTART_S = 30.0
 _STEADY_AFTER_S = 60.0  # a child that ran so long is restarted at once again
 
 # A delivery must not wait behind a segmentation, so the long step has a worker of its own.
-WORKER_QUEUES = (("segment",), ("select", "score", "report", "deliver"))
+WORKER_QUEUES = "segment;select,score,report,deliver"
 
 
 class ChildNotStarted(Exception):
@@ -141,10 +141,7 @@ class Supervisor:
             settings = settings.model_copy(update={"broker": BrokerSettings(url=self._broker.url)})
         self._settings = settings
         self._listener = Child("listener")
-        self._children = [
-            self._listener,
-            *(Child(f"worker:{','.join(queues)}") for queues in WORKER_QUEUES),
-        ]
+        self._children = [self._listener, Child(f"workers:{WORKER_QUEUES}")]
 
     @property
     def settings(self) -> Settings:

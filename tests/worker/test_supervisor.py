@@ -28,7 +28,7 @@ PROGRAM = (
     "import sys; from config.settings import Settings; from node import supervisor; "
     "{change}; sys.exit(supervisor.serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
 )
-ONE_WORKER = "supervisor.WORKER_QUEUES = (('select', 'segment', 'score', 'report', 'deliver'),)"
+ONE_WORKER = "supervisor.WORKER_QUEUES = 'select,segment,score,report,deliver'"
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
@@ -126,7 +126,7 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     node.wait_for("broker_started")
 
     family = node.family()
-    assert len(family) >= 6  # broker, listener, two workers with a pool process each
+    assert len(family) >= 7  # broker, listener, what forks the workers, two of them with a pool process each
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(30) == 0
     _wait_until_gone(family)
