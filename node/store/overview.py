@@ -89,10 +89,10 @@ class Overview:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def list(self) -> Sequence[StudySummary]:
-        """All studies, the latest first."""
+    def list(self, limit: int | None = None) -> Sequence[StudySummary]:
+        """All studies, or the latest `limit` of them; the latest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(_summaries().order_by(studies.c.created_at.desc())).all()
+            rows = connection.execute(_summaries().order_by(studies.c.created_at.desc()).limit(limit)).all()
         return tuple(_summary(row) for row in rows)
 
     def show(self, study_instance_uid: str) -> StudyDetail:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from config.settings import StorageSettings
 from node.store.artefacts import Artefacts
 from node.store.associations import Associations
+from node.store.census import CensusTaker
 from node.store.database import Database
 from node.store.files import FileStore
 from node.store.instances import Instances
@@ -29,6 +30,7 @@ class Store:
     reports: Reports
     associations: Associations
     overview: Overview
+    census: CensusTaker
 
     def close(self) -> None:
         self.database.close()
@@ -55,4 +57,5 @@ def open_store(settings: StorageSettings) -> Store:
         reports=Reports(database),
         associations=Associations(database),
         overview=Overview(database),
+        census=CensusTaker(database),
     )
