@@ -37,8 +37,8 @@ class GeometricSettings:
     """What a site may change. All values are proposals for adults (R)."""
 
     working_step_mm: float = 2.0
-    # The thin shell of a body, pores included and free of partial volume. From 500 to 1000 HU volumes change by
-    # 5 to 8 %.
+    # The thin shell of a body, pores included and free of partial volume. From 500 to 1000 HU
+    # volumes change by 5 to 8 %.
     cortex_hu: float = 700.0
     min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
     min_depth_mm: float = 22.0

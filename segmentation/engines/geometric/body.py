@@ -20,6 +20,9 @@ from segmentation.engines.geometric.outline import ANGLES, Outline, trace_outlin
 from segmentation.volume import CtVolume, Mask
 
 ENDPLATE_MARGIN_MM = 1.5  # columns this close to the wall see its cortex, not the endplate
+MAX_TILT_COSINE = 0.64  # 50 degrees between a body's axis and the column's
+MIN_CUT_HEIGHT_MM = 10.0  # of a body that the volume cuts (R)
+MIN_CUT_SUPPORT = 0.5
 MIN_HEIGHT_MM = 8.0  # less of a body than this is not told from its endplate
 
 
@@ -98,7 +101,15 @@ def body_between(volume: CtVolume, curve: Curve, lower_mm: int | None, upper_mm:
         frame, ends = _squared(frame, ends)
         frame = _centred(volume, frame, ends, curve.canal_mm)
     assert ends is not None
-    return _shaped(volume, frame, ends, curve.canal_mm)
+    if float(frame.along @ curve.along[middle]) < MAX_TILT_COSINE:
+        return None
+    body = _shaped(volume, frame, ends, curve.canal_mm)
+    return body if body.complete or _is_seen(body) else None
+
+
+def _is_seen(body: Body) -> bool:
+    """Whether enough of a body that the volume cuts is in view to be one."""
+    return body.height_mm >= MIN_CUT_HEIGHT_MM and body.wall.supported >= MIN_CUT_SUPPORT
 
 
 def _level_plane(h: float) -> Plane:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from segmentation.engines.geometric.frame import Points, Profile, WorkingVolume
 
 BONE_HU = 200.0  # laminae and pedicles at 2 mm lie above this even in osteoporosis (R)
-CANAL_HU = (-120.0, 180.0)  # epidural fat to dural sac with contrast (R)
+CANAL_HU = (-120.0, 110.0)  # epidural fat to dural sac; most cancellous bone lies above (R)
 RAY_MM = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider (R)
 DIRECTIONS = 16
 MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees

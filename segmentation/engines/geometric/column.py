@@ -57,7 +57,7 @@ def body_curve(canal: Canal, top_mm: float) -> Curve:
 def _extended(line: Points, top_mm: float) -> Points:
     """Continue the line straight at both ends, as far as the volume and `EXTENSION_MM` reach.
 
-    In the outermost slices of a volume bone need not surround the canal: a body may be in view and its arch not.
+    In the outermost slices of a volume bone need not surround the canal: a body may be in view, its arch not.
     """
     steps = np.arange(1.0, EXTENSION_MM + 1.0)[:, None]
     below, above = (

@@ -85,7 +85,8 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
     disc_hu = float(np.median(steady[list(chain)]))
     body_hu = float(np.median([np.median(steady[low:high]) for low, high in pairwise(chain)]))
-    dark = steady < disc_hu + END_DISC_SHARE * (body_hu - disc_hu)
+    step = END_DISC_SHARE * (body_hu - disc_hu)
+    dark = np.abs(steady - disc_hu) < step  # fat beside the column is darker still
     spacing = float(np.median(np.diff(chain)))
     low, high = round(END_DISC_SPACING[0] * spacing), round(END_DISC_SPACING[1] * spacing)
     found = list(chain)

@@ -84,7 +84,7 @@ def describe_segments(column: Straightened, disc_mm: Sequence[int]) -> tuple[Seg
     for number, (first, last) in enumerate(pairwise(ends)):
         rows = (column.s_mm >= first) & (column.s_mm < last)
         top_in_view = number < len(disc_mm) and last - first >= RIB_ROOM_MM
-        wings = _has_wings(column, beside, rows)
+        wings = bool(rows.any()) and _has_wings(column, beside, rows)
         ribs = Rib.ABSENT if wings else _rib(reach[number], top_in_view and _sides_in_view(column, rows))
         segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
@@ -216,24 +216,28 @@ def _sacrum(segments: Sequence[Segment]) -> int | None:
 
 def _last_rib(segments: Sequence[Segment]) -> int | None:
     """The lowest segment with ribs, where the one below it is in view and clearly has none."""
-    ribbed = [k for k, segment in enumerate(segments) if segment.ribs is Rib.PRESENT]
-    if not ribbed or ribbed[0] == 0:
+    lowest = _lowest_rib(segments)
+    if lowest is None or lowest == 0:
         return None
-    lowest = ribbed[0]
     return lowest if segments[lowest - 1].ribs is Rib.ABSENT else None
+
+
+def _lowest_rib(segments: Sequence[Segment]) -> int | None:
+    """The lowest ribbed segment of the row that begins at the top: below a bare vertebra none bears ribs."""
+    lowest = None
+    for number in range(len(segments) - 1, -1, -1):
+        if segments[number].ribs is Rib.ABSENT:
+            break
+        if segments[number].ribs is Rib.PRESENT:
+            lowest = number
+    return lowest
 
 
 def _presumed(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
     """The middle one of the whole bodies without ribs is taken for L3: lumbar CT is planned around it."""
-    whole = [
-        k
-        for k, (segment, sized) in enumerate(zip(segments, lumbar_sized, strict=True))
-        if sized and segment.ribs is not Rib.PRESENT
-    ]
-    ribbed = [k for k, segment in enumerate(segments) if segment.ribs is Rib.PRESENT]
-    if not whole or (ribbed and ribbed[0] <= whole[0]):
+    rib = _lowest_rib(segments)
+    below_ribs = lumbar_sized[:rib] if rib is not None else lumbar_sized
+    whole = [k for k, sized in enumerate(below_ribs) if sized]
+    if not whole:
         return (None,) * len(segments)
-    fifth = whole[len(whole) // 2] - 2
-    if ribbed:
-        fifth = ribbed[0] - LUMBAR_COUNT
-    return _names(len(segments), fifth)
+    return _names(len(segments), rib - LUMBAR_COUNT if rib is not None else whole[len(whole) // 2] - 2)

@@ -1,0 +1,102 @@
+"""The geometric engine and the regions on digital reference studies, whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from node.reference.render import raster_of, render
+from node.reference.spec import StudySpec
+from node.reference.spine import build_spine
+from node.reference.truth import Truth, truth_of
+from segmentation.engines.geometric import GeometricEngine
+from segmentation.quality import quality_observations
+from segmentation.vertebra import regions_of
+from segmentation.vertebrae import Vertebrae
+from segmentation.volume import CtVolume, Grid
+
+LUMBAR = ["L1", "L2", "L3", "L4", "L5"]
+
+
+def study(**changes: object) -> tuple[CtVolume, Truth]:
+    """A reduced study as an array, with its truth."""
+    spec = StudySpec.reduced(**changes)
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    hu = render(spec, spine, raster)
+    grid = Grid(
+        shape=hu.shape,
+        spacing_mm=(spec.slice_spacing_mm, *spec.pixel_spacing_mm),
+        origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+    return CtVolume(hu=hu, grid=grid), truth_of(spec, spine, raster)
+
+
+def check(found: Vertebrae, truth: Truth, names: list[str]) -> None:
+    assert [level.name for level in found.levels if level.complete and level.name in LUMBAR] == names
+    for name in names:
+        level, known = found.level(name), truth.levels[name]
+        assert level is not None
+        assert level.body_volume_mm3 == pytest.approx(known.volume_mm3, rel=0.10), name
+        assert np.linalg.norm(np.subtract(level.centroid_mm, known.centroid_mm)) <= 1.5, name
+
+
+@pytest.fixture(scope="module")
+def clean() -> tuple[CtVolume, Truth, Vertebrae]:
+    volume, truth = study(noise_hu=0.0, texture_hu=0.0)
+    return volume, truth, GeometricEngine().segment(volume)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seed": 7, "noise_hu": 35.0},
+        {"kvp": 80},
+        {"bmd_mg_cm3": dict.fromkeys(("T12", *LUMBAR), 45.0)},
+        {"bmd_mg_cm3": dict.fromkeys(("T12", *LUMBAR), 200.0), "age_years": 25},
+        {"pixel_spacing_mm": (1.3, 1.7), "matrix": 240},
+        {"scoliosis_degrees": 12.0},
+    ],
+    ids=["default", "noisy", "80 kVp", "45 mg", "200 mg", "anisotropic", "scoliosis"],
+)
+def test_every_lumbar_body_comes_out_with_its_name_volume_and_place(changes: dict[str, object]) -> None:
+    volume, truth = study(**changes)
+    found = GeometricEngine().segment(volume)
+    assert found.numbering_confirmed
+    assert found.numbering_basis == "sacrum and last rib"
+    assert found.observations == ()
+    check(found, truth, LUMBAR)
+    regions = {level.name: regions_of(volume, found, level.name) for level in found.levels if level.complete}
+    assert quality_observations(volume, found, regions) == ()
+
+
+@pytest.mark.parametrize(
+    ("view", "basis", "names"),
+    [
+        (("T12", "L4"), "last rib", ["L1", "L2", "L3", "L4"]),
+        (("L1", "S1"), "sacrum", LUMBAR),
+        (("L2", "L4"), "none", ["L2", "L3", "L4"]),
+    ],
+)
+def test_names_rest_on_what_is_in_view(view: tuple[str, str], basis: str, names: list[str]) -> None:
+    volume, truth = study(view=view)
+    found = GeometricEngine().segment(volume)
+    assert found.numbering_basis == basis
+    assert found.numbering_confirmed == (basis != "none")
+    unconfirmed = "level_unconfirmed" in [observation.code for observation in found.observations]
+    assert unconfirmed == (basis == "none")
+    check(found, truth, names)
+
+
+@pytest.mark.parametrize("name", LUMBAR)
+def test_neither_cortex_nor_partial_volume_reaches_the_density_region(
+    clean: tuple[CtVolume, Truth, Vertebrae], name: str
+) -> None:
+    """Without noise the region reads the cancellous HU; 1 HU is less than 1 mg/cm3."""
+    volume, truth, found = clean
+    region = regions_of(volume, found, name).bmd
+    known = truth.document["composition"][name]["hu"]
+    assert volume.hu[region].mean() == pytest.approx(known, abs=0.5)
+    assert region.sum() * volume.grid.voxel_volume_mm3 >= 3000.0
