@@ -46,7 +46,7 @@ def main() -> int:
 def run(role: str, settings: Settings, ready: OnReady) -> int:
     """Run a role to its end. Imports are its own: no process loads what it does not need.
 
-    Roles: "listener" and "workers:QUEUE,QUEUE;QUEUE...", a worker for each group.
+    Roles: "listener"; "workers:QUEUE,QUEUE;QUEUE...", a worker for each group; "page:ENGINE".
     """
     name, _, argument = role.partition(":")
     match name:
@@ -58,6 +58,14 @@ def run(role: str, settings: Settings, ready: OnReady) -> int:
             from node.wiring.forking import Workers  # noqa: PLC0415
 
             return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready)
+        case "web":
+            from node.wiring.paging import run_web  # noqa: PLC0415
+
+            return run_web(settings, ready, _stop_on_sigterm())
+        case "page":
+            from node.wiring.page import run_page  # noqa: PLC0415
+
+            return run_page(settings, argument, ready, _stop_on_sigterm())
         case _:
             raise ValueError(f"no such role: {role}")
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import structlog
 
@@ -141,7 +142,8 @@ class Supervisor:
             settings = settings.model_copy(update={"broker": BrokerSettings(url=self._broker.url)})
         self._settings = settings
         self._listener = Child("listener")
-        self._children = [self._listener, Child(f"workers:{WORKER_QUEUES}")]
+        self._workers = Child(f"workers:{WORKER_QUEUES}")
+        self._page: Child | None = None
 
     @property
     def settings(self) -> Settings:
@@ -151,7 +153,7 @@ class Supervisor:
     @property
     def pids(self) -> dict[str, int]:
         """Process numbers by role."""
-        pids = {child.role: child.pid for child in self._children}
+        pids = {child.role: child.pid for child in self._children()}
         if self._broker is not None:
             pids["broker"] = self._broker.pid
         return {role: pid for role, pid in pids.items() if pid is not None}
@@ -164,22 +166,34 @@ class Supervisor:
         ChildNotStarted, BrokerNotStarted
             What has started by then is left for `stop` to end.
         """
+        stop = stop or threading.Event()
         if self._broker is not None:
             self._broker.start()
-        for child in self._children:
-            child.start(self._settings)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        waiting = list(self._children)
-        while waiting and not (stop is not None and stop.is_set()):
-            if time.monotonic() > deadline:
-                raise ChildNotStarted(f"{waiting[0].role} is not ready after {START_TIMEOUT_S:g} s")
-            waiting = [child for child in waiting if not child.listen(_TICK_S / len(waiting))]
-        if self._listener.ready:
-            # A port that the system chose stays the same when the listener is started again.
-            node = self._settings.node.model_copy(update={"port": int(self._listener.ready)})
-            self._settings = self._settings.model_copy(update={"node": node})
-        if not waiting:
-            log.info("node_ready", ae_title=self._settings.node.ae_title, port=self._settings.node.port)
+        self._listener.start(self._settings)
+        self._workers.start(self._settings)
+        if not _wait_for([self._listener, self._workers], stop):
+            return
+        # A port that the system chose stays the same when the listener is started again.
+        self._settings = self._with_port("node", self._listener)
+        self._page = Child(f"page:{self._workers.ready}")
+        self._page.start(self._settings)
+        if not _wait_for([self._page], stop):
+            return
+        self._settings = self._with_port("web", self._page)
+        log.info(
+            "node_ready",
+            ae_title=self._settings.node.ae_title,
+            port=self._settings.node.port,
+            page=f"http://{self._settings.web.host}:{self._settings.web.port}/",
+            engine=self._workers.ready,
+        )
+
+    def _with_port(self, section: Literal["node", "web"], child: Child) -> Settings:
+        changed = getattr(self._settings, section).model_copy(update={"port": int(child.ready or 0)})
+        return self._settings.model_copy(update={section: changed})
+
+    def _children(self) -> list[Child]:
+        return [self._listener, self._workers, *([self._page] if self._page else [])]
 
     def look_after(self) -> None:
         """Restart what died. To be called a few times a second."""
@@ -189,25 +203,36 @@ class Supervisor:
                 self._broker.start()
             except BrokerNotStarted as error:
                 log.error("broker_not_started", error=describe(error))
-        for child in self._children:
+        for child in self._children():
             child.look_after(self._settings)
 
     def stop(self) -> None:
         """Stop listener and workers, which may finish a short step, and then the broker."""
-        for child in self._children:
+        for child in self._children():
             child.signal(signal.SIGTERM)
         # Celery ends its pool at once on SIGQUIT, and the worker then gives its leases back, uncounted.
         for urgent, patience_s in ((signal.SIGQUIT, _GRACE_S), (signal.SIGKILL, _FORCE_S)):
             deadline = time.monotonic() + patience_s
-            for child in self._children:
+            for child in self._children():
                 if not child.wait(max(0.0, deadline - time.monotonic())):
                     log.warning("child_urged", role=child.role, signal=urgent.name)
                     child.signal(urgent)
-        for child in self._children:
+        for child in self._children():
             child.wait(_FORCE_S)
         if self._broker is not None:
             self._broker.close()
         log.info("node_stopped")
+
+
+def _wait_for(children: Sequence[Child], stop: threading.Event) -> bool:
+    """Whether all are ready, before `stop` is set. Raises ChildNotStarted."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    waiting = list(children)
+    while waiting and not stop.is_set():
+        if time.monotonic() > deadline:
+            raise ChildNotStarted(f"{waiting[0].role} is not ready after {START_TIMEOUT_S:g} s")
+        waiting = [child for child in waiting if not child.listen(_TICK_S / len(waiting))]
+    return not waiting
 
 
 def serve(settings: Settings) -> int:

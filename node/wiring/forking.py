@@ -18,6 +18,7 @@ import structlog
 from config.settings import Settings
 from node.leash import tie_to_parent
 from node.pipeline.describe import describe
+from node.pipeline.engine import settle_engine
 from node.pipeline.steps import FUNCTIONS
 from node.wiring.working import run_celery_worker
 
@@ -28,18 +29,29 @@ _FORWARDED = (signal.SIGTERM, signal.SIGQUIT)
 
 
 class Workers:
-    """One worker for each group of queues, forked again when it dies."""
+    """One worker for each group of queues, forked again when it dies.
+
+    Raises
+    ------
+    EngineUnavailable
+        If the configured engine lacks what it needs.
+    """
 
     def __init__(self, settings: Settings, groups: Sequence[Sequence[str]]) -> None:
         self._settings = settings
         self._groups = groups
         self._running: dict[int, tuple[Sequence[str], float]] = {}  # by process: its queues, when it began
         self._stopping = False
+        self._engine = settle_engine(settings.segmentation)
 
     def run(self, on_ready: Callable[[str], None]) -> int:
         """Work until SIGTERM or SIGQUIT, which the workers get too. Returns the exit status.
 
         SIGTERM lets workers finish what is running; SIGQUIT ends them at once, and they give leases back.
+
+        Parameters
+        ----------
+        on_ready : told the engine, in words, once every worker is ready.
         """
         failed = False
         reading, writing = os.pipe()
@@ -48,7 +60,7 @@ class Workers:
         for number in _FORWARDED:
             signal.signal(number, self._forward)
         if self._all_ready(reading):
-            on_ready("")
+            on_ready(f"{self._engine.info.name} {self._engine.info.version}")
         while self._running:
             pid, status = os.waitpid(-1, 0)
             queues, began = self._running.pop(pid)
@@ -90,7 +102,9 @@ class Workers:
             def ready(_: str) -> None:
                 os.write(writing, b".")
 
-            status = run_celery_worker(self._settings, queues, ready, FUNCTIONS)
+            status = run_celery_worker(
+                self._settings, queues, ready, functions=FUNCTIONS, engine=lambda: self._engine
+            )
         except Exception as error:  # noqa: BLE001 - the process's boundary
             log.error("process_failed", error=describe(error))
         finally:

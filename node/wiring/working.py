@@ -41,13 +41,16 @@ def run_celery_worker(
     settings: Settings,
     queues: Sequence[str],
     on_ready: Callable[[str], None] = lambda _: None,
+    *,
     functions: Mapping[Step, StepFunction] | None = None,
+    engine: Callable[[], Segmenter] | None = None,
 ) -> int:
     """Work for `queues` (names of steps) until told to stop. Returns the exit status.
 
     Parameters
     ----------
     functions : of the steps before deliver; the real ones if None.
+    engine : settled already by the caller; by this function if None.
 
     Raises
     ------
@@ -59,12 +62,10 @@ def run_celery_worker(
 
         functions = FUNCTIONS
 
-    @cache
-    def engine() -> Segmenter:
-        return settle_engine(settings.segmentation)
-
-    if Step.SEGMENT in queues:
-        log.info("engine_settled", engine=engine().info.name)
+    if engine is None:
+        engine = cache(lambda: settle_engine(settings.segmentation))
+        if Step.SEGMENT in queues:
+            log.info("engine_settled", engine=engine().info.name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     runner = _StepRunner(settings, functions=functions, engine=engine, owner=owner)
     app = create_app(settings, runner)

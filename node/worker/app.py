@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from celery import Celery
@@ -15,6 +16,7 @@ from node.pipeline.describe import describe
 from node.pipeline.ports import Step, StepMessage
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 # A soft limit first, so that a step which hangs in Python fails with a reason; the hard one kills it.
 _SOFT_PART = 0.9
@@ -100,12 +102,19 @@ class CeleryBroker:
 
     def waiting(self, step: Step) -> int:
         """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
+        return self._ask(lambda client: int(client.llen(step.value)), otherwise=0)
+
+    def answers(self) -> bool:
+        """Whether the broker is there."""
+        return self._ask(lambda client: bool(client.ping()), otherwise=False)
+
+    def _ask(self, question: Callable[[Any], T], *, otherwise: T) -> T:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT_S)
-                return int(connection.default_channel.client.llen(step.value))
+                return question(connection.default_channel.client)
         except (OperationalError, OSError):
-            return 0
+            return otherwise
 
 
 def run_worker(
@@ -133,6 +142,8 @@ def run_worker(
 
     worker_ready.connect(announce, weak=False)
     worker_process_init.connect(prepare, weak=False)
+    # Celery warns a superuser of pickled messages, which run what they hold; JSON alone is accepted here.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     worker = app.Worker(
         hostname=f"{name}@%h",
         pool_cls="prefork",

@@ -65,6 +65,6 @@ if __name__ == "__main__":
             settings,
             [step.value for step in Step],
             lambda _: (FOLDER / f"ready-{os.getpid()}").touch(),
-            {Step.SELECT: select, Step.SEGMENT: segment, Step.SCORE: score, Step.REPORT: report},
+            functions={Step.SELECT: select, Step.SEGMENT: segment, Step.SCORE: score, Step.REPORT: report},
         )
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +112,11 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     make_settings: Callable[..., Settings], start_node: Callable[..., Node]
 ) -> None:
     node = start_node(make_settings(log={"format": "json"}))
-    port = node.wait_for("node_ready")["port"]
+    ready = node.wait_for("node_ready")
+    port = ready["port"]
     assert _echo(port)
+    with urllib.request.urlopen(f"{ready['page']}readyz", timeout=10) as answer:
+        assert answer.status == 200
 
     listener = next(e["pid"] for e in node.events if e["event"] == "child_ready" and e["role"] == "listener")
     os.kill(listener, signal.SIGKILL)
@@ -126,7 +130,9 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     node.wait_for("broker_started")
 
     family = node.family()
-    assert len(family) >= 7  # broker, listener, what forks the workers, two of them with a pool process each
+    assert (
+        len(family) >= 8
+    )  # broker, listener, page, what forks the workers, two of them, a pool process each
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(30) == 0
     _wait_until_gone(family)

@@ -1,0 +1,80 @@
+"""The process that shows the operator's page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+from config.settings import Destination, Settings
+from node.net.scu import DicomSender
+from node.pipeline.ports import StepMessage
+from node.store.errors import StoreError
+from node.store.store import Store, open_store
+from node.web.app import create_app
+from node.web.readiness import NotReady, Probe
+from node.web.server import serve
+from node.web.sources import Sources
+from node.worker.app import CeleryBroker
+from node.worker.app import create_app as create_celery
+
+_ANSWER_TIMEOUT_S = 3.0
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a listener bound to all addresses is reached
+
+
+def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], stop: threading.Event) -> int:
+    """Answer requests until `stop` is set.
+
+    Parameters
+    ----------
+    engine : the segmentation engine as the workers settled it, in words.
+    on_ready : told the port.
+    """
+    with closing(open_store(settings.storage)) as store:
+        sources = Sources(settings=settings, store=store, engine=engine, probes=make_probes(settings, store))
+        serve(
+            create_app(sources),
+            host=settings.web.host,
+            port=settings.web.port,
+            on_ready=lambda port: on_ready(str(port)),
+            stop=stop,
+        )
+    return 0
+
+
+def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
+    """What readiness rests on: the store, the broker and the listener, each tried as it is used."""
+    broker = CeleryBroker(create_celery(settings, _refuse))
+    sender = DicomSender(
+        settings.node.ae_title, connect_timeout_s=_ANSWER_TIMEOUT_S, answer_timeout_s=_ANSWER_TIMEOUT_S
+    )
+    listener = Destination(
+        name="listener",
+        ae_title=settings.node.ae_title,
+        host=_ANY_ADDRESS.get(settings.node.host, settings.node.host),
+        port=settings.node.port,
+    )
+
+    def try_database() -> str:
+        try:
+            store.census.answers()
+        except StoreError as error:
+            raise NotReady(str(error)) from error
+        return "answers"
+
+    def try_broker() -> str:
+        if not broker.answers():
+            raise NotReady("no answer")
+        return "answers"
+
+    def try_listener() -> str:
+        echo = sender.echo(listener)
+        if not echo.answered:
+            raise NotReady(echo.detail)
+        return f"{settings.node.ae_title} on port {settings.node.port} answers C-ECHO"
+
+    return {"database": try_database, "broker": try_broker, "listener": try_listener}
+
+
+def _refuse(message: StepMessage) -> None:
+    raise AssertionError(f"the page looks and does not work: {message}")
