@@ -58,10 +58,6 @@ def run(role: str, settings: Settings, ready: OnReady) -> int:
             from node.wiring.forking import Workers  # noqa: PLC0415
 
             return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready)
-        case "web":
-            from node.wiring.paging import run_web  # noqa: PLC0415
-
-            return run_web(settings, ready, _stop_on_sigterm())
         case "page":
             from node.wiring.page import run_page  # noqa: PLC0415
 

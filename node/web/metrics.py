@@ -1,0 +1,93 @@
+"""The node's numbers as Prometheus reads them, taken from the database when asked. No identities, no UIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from node import __version__
+from node.pipeline.ports import Step
+from node.store.census import Census
+from node.store.states import DeliveryState, JobState
+from node.web.sources import Disk, Sources
+
+
+def exposition(sources: Sources) -> bytes:
+    """Every metric in Prometheus' text format. Raises StoreUnavailable."""
+    registry = CollectorRegistry(auto_describe=False)
+    names = [destination.name for destination in sources.settings.destinations]
+    registry.register(
+        _Taken(
+            (
+                _about(sources.engine),
+                *_counts(sources.store.census.take(), names),
+                *_disk(sources.disk()),
+            )
+        )
+    )
+    return generate_latest(registry)
+
+
+class _Taken(Collector):
+    """Metrics that have been taken already, once for this answer."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = tuple(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+def _about(engine: str) -> Metric:
+    about = InfoMetricFamily("osteonode", "The node and its segmentation engine.")
+    about.add_metric([], {"version": __version__, "engine": engine})
+    return about
+
+
+def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
+    """Series that may occur are there from the start, at 0, so that a first failure shows as an increase."""
+    studies = GaugeMetricFamily("osteonode_studies", "Studies by state.", labels=["state"])
+    for study_state, number in census.studies.items():
+        studies.add_metric([study_state], number)
+    yield studies
+
+    jobs = GaugeMetricFamily("osteonode_jobs", "Jobs by step and state.", labels=["step", "state"])
+    for step in Step:
+        for job_state in JobState:
+            jobs.add_metric([step, job_state], census.jobs.get((step, job_state), 0))
+    yield jobs
+
+    deliveries = GaugeMetricFamily(
+        "osteonode_deliveries", "Result objects by destination and state.", labels=["destination", "state"]
+    )
+    known = {name for name, _ in census.deliveries}
+    for name in sorted(known.union(destinations)):
+        for delivery_state in DeliveryState:
+            deliveries.add_metric([name, delivery_state], census.deliveries.get((name, delivery_state), 0))
+    yield deliveries
+
+    yield GaugeMetricFamily(
+        "osteonode_quarantined_instances", "Received instances in quarantine.", value=census.quarantined
+    )
+    yield GaugeMetricFamily(
+        "osteonode_oldest_due_job_age_seconds",
+        "How long the job that waits longest for a worker has been due; 0 where none waits.",
+        value=census.oldest_due_s,
+    )
+
+
+def _disk(disk: Disk | None) -> Iterator[Metric]:
+    if disk is not None:
+        yield GaugeMetricFamily(
+            "osteonode_storage_free_bytes", "Free space under the storage root.", value=disk.free_bytes
+        )
+        yield GaugeMetricFamily(
+            "osteonode_storage_total_bytes", "Size of the file system there.", value=disk.total_bytes
+        )

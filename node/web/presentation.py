@@ -1,0 +1,149 @@
+"""How values are written on the page: short, with units, and never by colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from config.settings import Destination
+from node.store.census import Census, DestinationStanding
+from node.store.states import DeliveryState, JobState, StudyState
+from node.web.sources import Disk
+
+_LONG_UID_CHARACTERS = 26
+_LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
+_LONG_WAIT_S = 300.0  # a free worker takes up due work within seconds
+
+
+class Tone(StrEnum):
+    """What a state means to the operator. Each has a colour and a sign of its own."""
+
+    GOOD = "good"
+    BUSY = "busy"
+    BAD = "bad"
+    QUIET = "quiet"
+
+
+_TONES: dict[str, Tone] = {
+    StudyState.RECEIVING: Tone.BUSY,
+    StudyState.PROCESSING: Tone.BUSY,
+    StudyState.NOT_APPLICABLE: Tone.QUIET,
+    StudyState.REPORTED: Tone.GOOD,
+    StudyState.SENT: Tone.GOOD,
+    StudyState.UNDELIVERED: Tone.BAD,
+    StudyState.SET_ASIDE: Tone.BAD,  # of jobs, too
+    JobState.WAITING: Tone.BUSY,
+    JobState.RUNNING: Tone.BUSY,
+    JobState.FINISHED: Tone.GOOD,
+    JobState.SUPERSEDED: Tone.QUIET,
+    DeliveryState.PENDING: Tone.BUSY,
+    DeliveryState.COMMITTED: Tone.GOOD,
+    DeliveryState.FOUND: Tone.GOOD,
+    DeliveryState.FAILED: Tone.BAD,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationLine:
+    """One row of the table of destinations. Empty strings and None where nothing is known."""
+
+    name: str
+    ae_title: str
+    address: str
+    standing: DestinationStanding | None  # None where nothing was ever scheduled for it
+    configured: bool
+
+
+def destination_lines(
+    configured: Sequence[Destination], standings: Sequence[DestinationStanding]
+) -> tuple[DestinationLine, ...]:
+    """Those that are configured, in their order, and then those that only have a past."""
+    past = {standing.name: standing for standing in standings}
+    lines = [
+        DestinationLine(
+            name=one.name,
+            ae_title=one.ae_title,
+            address=f"{one.host}:{one.port}",
+            standing=past.pop(one.name, None),
+            configured=True,
+        )
+        for one in configured
+    ]
+    lines += [
+        DestinationLine(name=name, ae_title="", address="", standing=standing, configured=False)
+        for name, standing in past.items()
+    ]
+    return tuple(lines)
+
+
+def what_needs_a_person(census: Census, disk: Disk | None) -> tuple[str, ...]:
+    """Sentences, the most urgent first; none where all is well."""
+    told = []
+    if disk is None:
+        told.append("The storage folder cannot be looked at.")
+    elif disk.free_bytes < _LOW_DISK_BYTES:
+        told.append(f"Only {size(disk.free_bytes)} are free under the storage folder.")
+    if number := census.studies[StudyState.SET_ASIDE]:
+        told.append(f"{count(number, 'study is', 'studies are')} set aside and will not go on without you.")
+    if number := census.studies[StudyState.UNDELIVERED]:
+        told.append(f"{count(number, 'study has', 'studies have')} results that a destination did not take.")
+    if census.oldest_due_s > _LONG_WAIT_S:
+        told.append(f"Work has been waiting for a worker for {duration(census.oldest_due_s)}.")
+    if census.quarantined:
+        told.append(
+            f"{count(census.quarantined, 'instance is', 'instances are')} in quarantine: "
+            "other content came under a UID that is known already."
+        )
+    return tuple(told)
+
+
+def tone(state: str) -> Tone:
+    return _TONES[state]
+
+
+def short_uid(uid: str) -> str:
+    """Both ends of a long UID: the beginning names who made it, the end tells it from others."""
+    return uid if len(uid) <= _LONG_UID_CHARACTERS else f"{uid[:10]}…{uid[-10:]}"
+
+
+def at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def size(number_bytes: int) -> str:
+    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if number_bytes >= factor:
+            return f"{number_bytes / factor:.1f} {unit}"
+    return f"{number_bytes} B"
+
+
+def duration(seconds: float) -> str:
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / factor:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def dimse(status: int | None) -> str:
+    return "" if status is None else f"0x{status:04X}"
+
+
+def make_environment() -> Environment:
+    """Templates that escape everything, and fail on a name that they are not given."""
+    environment = Environment(
+        loader=PackageLoader("node.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({"tone": tone, "short_uid": short_uid, "at": at, "size": size, "dimse": dimse})
+    return environment

@@ -1,0 +1,123 @@
+"""The part of a stored `result.json` that the page shows: findings and densities, nothing of the patient.
+
+Fields that are not named here (patient and accession number among them) are dropped when the file is read.
+Scores that rest on a reference population or a model are left to the report's own pages, which carry
+their caveats in the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from node.pipeline.artefacts import RESULT
+from node.store.errors import NoSuchArtefact
+from node.store.overview import StudyDetail
+from node.store.store import Store
+
+# Written by the report step. Names given by a browser are looked up here and go no further.
+PICTURES: Mapping[str, str] = {
+    "nomogram.png": "Nomogram, or the refusal in its place",
+    "overlay.png": "Region of interest on the images",
+}
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ShownFinding(_Shown):
+    code: str
+    severity: str
+    text: str
+    level: str | None
+
+
+class ShownLevel(_Shown):
+    complete: bool
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+
+
+class ShownNumbering(_Shown):
+    confirmed: bool
+    basis: str
+
+
+class ShownCalibration(_Shown):
+    method: str
+    phantom: str
+    equivalent: str
+    slope: float
+    intercept: float
+
+
+class ShownEngine(_Shown):
+    name: str
+    version: str
+
+
+class ShownProvenance(_Shown):
+    version: str
+    engine: ShownEngine | None
+
+
+class ShownResult(_Shown):
+    """Field names and units as in `result.json`."""
+
+    outcome: str
+    findings: tuple[ShownFinding, ...]
+    levels: dict[str, ShownLevel]
+    numbering: ShownNumbering
+    calibration: ShownCalibration | None
+    provenance: ShownProvenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatestResult:
+    """The result of the latest generation that has one."""
+
+    generation: int
+    result: ShownResult | None  # None where the file is gone, altered, or of another shape
+    pictures: tuple[str, ...]  # of `PICTURES`, those that this generation has
+
+
+def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
+    """None before the first report. Raises StoreUnavailable."""
+    generations = [row.generation for row in detail.artefacts if row.name == RESULT]
+    if not generations:
+        return None
+    generation = max(generations)
+    names = {row.name for row in detail.artefacts if row.generation == generation}
+    return LatestResult(
+        generation=generation,
+        result=_read(store, detail.summary.study_instance_uid, generation),
+        pictures=tuple(name for name in PICTURES if name in names),
+    )
+
+
+def _read(store: Store, study_instance_uid: str, generation: int) -> ShownResult | None:
+    try:
+        return ShownResult.model_validate_json(store.artefacts.get(study_instance_uid, generation, RESULT))
+    except (NoSuchArtefact, ValidationError):
+        return None
+
+
+def latest_picture(store: Store, study_instance_uid: str, name: str) -> bytes:
+    """One of `PICTURES`, as PNG, of the generation that `latest_result` shows.
+
+    Raises
+    ------
+    NoSuchStudy, NoSuchArtefact, StoreUnavailable
+    """
+    if name not in PICTURES:
+        raise NoSuchArtefact("no such picture")
+    detail = store.overview.show(study_instance_uid)
+    generations = [row.generation for row in detail.artefacts if row.name == RESULT]
+    if not generations:
+        raise NoSuchArtefact("no result yet")
+    return store.artefacts.get(study_instance_uid, max(generations), name)
