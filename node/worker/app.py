@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import setup_logging, worker_process_init, worker_ready
 from kombu.exceptions import OperationalError
 
 from config.settings import Settings
@@ -140,6 +140,7 @@ def run_worker(
     def prepare(**_: object) -> None:
         on_child()
 
+    setup_logging.connect(_leave_logging_alone, weak=False)
     worker_ready.connect(announce, weak=False)
     worker_process_init.connect(prepare, weak=False)
     # Celery warns a superuser of pickled messages, which run what they hold; JSON alone is accepted here.
@@ -157,3 +158,7 @@ def run_worker(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _leave_logging_alone(**_: object) -> None:
+    """Celery configures logging itself, at its own level, unless somebody answers its signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,11 +74,14 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Settings], subprocess.Pop
     started: list[subprocess.Popen[bytes]] = []
 
     def start(settings: Settings) -> subprocess.Popen[bytes]:
+        log = (tmp_path / "worker.log").open("ab")
         worker = subprocess.Popen(
             [sys.executable, PROGRAM, tmp_path],
+            stderr=log,
             stdin=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
+        log.close()
         started.append(worker)
         assert worker.stdin is not None
         with worker.stdin as stdin:
@@ -89,6 +93,10 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Settings], subprocess.Pop
     for worker in started:
         worker.kill()
         worker.wait(10)
+
+
+def _log_lines(folder: Path) -> list[str]:
+    return (folder / "worker.log").read_text().splitlines()
 
 
 def _write_report(path: Path) -> None:
@@ -113,6 +121,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
     settings = make_settings(
         broker={"url": broker.url},
         worker={"lease_s": 1.0},
+        log={"format": "json"},
         destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
     )
     sqlite_store.instances.receive(make_instance())
@@ -139,6 +148,9 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
         stop.set()
         node.join()
     assert taken == ["2.25.11"]
+    finished = [json.loads(line) for line in _log_lines(tmp_path) if '"step_finished"' in line]
+    assert {event["step"] for event in finished} == set(Step)
+    assert {event["job_id"] for event in finished} == {1}
     assert summary.generation == 1
     # The step that was killed ran twice, every other once.
     begun_counts = {
