@@ -17,8 +17,8 @@ from node.reference.spine import (
     Vertebra,
     disc_below,
     iliac_wings,
-    last_ribs,
     posterior_elements,
+    ribs,
     sacral_wings,
 )
 from node.reference.surroundings import AIR_HU, Painted, canal, organs, table_and_phantom, trunk
@@ -31,8 +31,9 @@ POSTERIOR_MG_CM3 = 240.0
 SACRUM_MG_CM3 = 110.0
 DISC_HU = 78.0
 BLUR_MM = 0.6  # sigma of the in-plane blur of a soft kernel
+_GRAIN_MM, _LOCAL_MM = 0.5, 1.5  # sigma of the trabecular pattern, and of the mean it is freed from
 _SUBSLICE_MM = 1.2  # slices thicker than this are averaged from several
-_MARGIN_MM = 7.0  # of image above and below the view
+_MARGIN_MM = 12.0  # of image above and below the view: it shows that a disc follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +96,17 @@ def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     for solid in (*sacral_wings(spine), *iliac_wings(spine)):
         yield Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg)
         yield Painted(solid=Shrunk(solid=solid, by_mm=1.8), hu=SACRUM_MG_CM3 * per_mg)
-    for name in BODIES:
+    with_disc = ("T11", *BODIES)
+    for name in with_disc:
         yield Painted(solid=disc_below(spine, name), hu=DISC_HU)
-    elements = [solid for name in BODIES for solid in posterior_elements(spine[name])]
-    elements += last_ribs(spine["T12"])
+    elements = [solid for name in with_disc for solid in posterior_elements(spine[name])]
+    elements += [solid for name in ("T11", "T12") for solid in ribs(spine[name])]
     yield from (Painted(solid=solid, hu=shell) for solid in elements)
     yield from (Painted(solid=Shrunk(solid=solid, by_mm=1.6), hu=inner) for solid in elements)
     yield from canal(spine)
     for name in LEVELS:
         yield Painted(solid=spine[name].body, hu=CORTEX_MG_CM3 * per_mg)
-        density = spec.bmd_mg_cm3.get(name, SACRUM_MG_CM3)
+        density = SACRUM_MG_CM3 if name.startswith("S") else spec.bmd_mg_cm3.get(name, spec.bmd_mg_cm3["T12"])
         core = cancellous_reading(density, equivalent="HA", fat_fraction=spec.fat_fraction, kev=spec.kev)
         yield Painted(solid=spine[name].core, hu=core.hu)
 
@@ -154,7 +156,7 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
     if spec.texture_hu == 0:
         return
     spacing = (spec.slice_spacing_mm, *spec.pixel_spacing_mm)
-    for place, name in enumerate(LEVELS):
+    for name in LEVELS:
         core = spine[name].core
         cut = tuple(
             slice(
@@ -174,13 +176,14 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
         total = float(weight.sum())
         if total == 0:
             continue
-        grain = np.random.default_rng([spec.seed, 11, place]).standard_normal(weight.shape)
-        fine = gaussian_filter(grain, [1.0 / s for s in spacing]) - gaussian_filter(
-            grain, [3.0 / s for s in spacing]
-        )
-        fine -= float((fine * weight).sum()) / total
-        fine *= spec.texture_hu / float(np.sqrt((fine**2 * weight).sum() / total))
-        hu[cut] += (fine * weight).astype(np.float32)
+        grain = np.random.default_rng([spec.seed, 11, *name.encode()]).standard_normal(weight.shape)
+        pattern = gaussian_filter(grain, [_GRAIN_MM / s for s in spacing])
+        # Without its local mean the pattern averages to zero over any region of some millimetres.
+        wide = [_LOCAL_MM / s for s in spacing]
+        pattern -= gaussian_filter(pattern * weight, wide) / np.maximum(gaussian_filter(weight, wide), 1e-3)
+        pattern -= float((pattern * weight).sum()) / total
+        pattern *= spec.texture_hu / float(np.sqrt((pattern**2 * weight).sum() / total))
+        hu[cut] += (pattern * weight).astype(np.float32)
 
 
 def _add_noise(hu: Volume, spec: StudySpec) -> None:

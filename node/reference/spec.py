@@ -10,9 +10,9 @@ from typing import Self
 
 from node.reference.attenuation import EFFECTIVE_KEV
 
-LEVELS = ("T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2")  # superior to inferior
-BODIES = LEVELS[:6]  # those with a disc below: the bodies whose density is known
-LUMBAR = LEVELS[1:6]
+LEVELS = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2")  # superior to inferior
+BODIES = LEVELS[1:7]  # those whose density is specified
+LUMBAR = LEVELS[2:7]
 PHANTOMS = ("siemens-osteo", "none")
 
 # A woman of 67 whose bone reads low: invented.
@@ -33,7 +33,7 @@ class StudySpec:
     kvp: int = 120
     seed: int = 1
     noise_hu: float = 18.0  # SD of single voxels in soft tissue
-    texture_hu: float = 22.0  # SD of the trabecular pattern
+    texture_hu: float = 18.0  # SD of the trabecular pattern
     pixel_spacing_mm: tuple[float, float] = (0.74, 0.74)  # (row, column)
     matrix: int = 512
     slice_spacing_mm: float = 2.0

@@ -27,6 +27,7 @@ class _Size:
 
 
 _SIZES = {
+    "T11": _Size(width=40, depth=30, height=24.0, disc_below=6.0, lean=-16),
     "T12": _Size(width=41, depth=30, height=25.0, disc_below=7.0, lean=-15),
     "L1": _Size(width=42, depth=31, height=26.0, disc_below=8.0, lean=-12),
     "L2": _Size(width=44, depth=32, height=27.0, disc_below=9.0, lean=-7),
@@ -74,7 +75,7 @@ class Vertebra:
 
 
 def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
-    """All vertebrae from T12 to S2, whatever the view shows."""
+    """All vertebrae from T11 to S2, whatever the view shows."""
     axes = {name: _axes(spec, name) for name in LEVELS}
     centres: dict[str, Point] = {"L3": np.zeros(3)}
     for upper, lower in pairwise(LEVELS):
@@ -89,7 +90,7 @@ def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
 def _axes(spec: StudySpec, name: str) -> Point:
     """Directions of a body: to its left, backwards, up."""
     lean = radians(_SIZES[name].lean)
-    place = min(LEVELS.index(name), 5) / 5  # 0 at T12, 1 at L5 and below
+    place = (min(max(LEVELS.index(name), 1), 6) - 1) / 5  # 0 at T12 and above, 1 at L5 and below
     side = radians(spec.scoliosis_degrees / 2) * cos(np.pi * place)
     turn = radians(spec.rotation_degrees)
     forward = np.array([[1, 0, 0], [0, cos(lean), sin(lean)], [0, -sin(lean), cos(lean)]])
@@ -149,24 +150,28 @@ def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
     """Pedicles, laminae, joints, transverse and spinous processes of a thoracic or lumbar vertebra."""
     wall = vertebra.body.depth / 2
     at = vertebra.at
-    thoracic = vertebra.name == "T12"
+    thoracic = vertebra.name.startswith("T")
     for side in (-1.0, 1.0):
         yield _tube([at(side * 14, wall - 3, 5), at(side * 15.5, wall + 10, 5)], [6.0, 5.0])
         yield _tube([at(side * 15.5, wall + 12, 3), at(side * 10, wall + 20, -4)], [4.5, 3.8])
         yield _tube([at(side * 10, wall + 20, -4), at(0, wall + 25, -8)], [3.8, 4.2])
         yield Ellipsoid(centre=at(side * 16.5, wall + 16, 11), radii=np.array([5.0, 6.0, 9.0]))
         yield Ellipsoid(centre=at(side * 14.5, wall + 21, -14), radii=np.array([5.5, 5.0, 9.0]))
-        reach = 24.0 if thoracic else 41.0
+        reach = 22.0 if thoracic else 41.0
         yield _tube(
-            [at(side * 16, wall + 11, 4), at(side * 28, wall + 14, 3), at(side * reach, wall + 17, 4)],
-            [4.5, 3.6, 2.8],
+            [
+                at(side * 16, wall + 11, 4),
+                at(side * min(reach, 28), wall + 14, 3),
+                at(side * reach, wall + 17, 4),
+            ],
+            [4.5, 3.0 if thoracic else 3.6, 2.8],
         )
     for up in (-11.0, -6.0, -1.0):
         yield _tube([at(0, wall + 24, up), at(0, wall + 46, up - 6)], [3.4, 3.0])
 
 
-def last_ribs(vertebra: Vertebra) -> Iterator[Solid]:
-    """The twelfth pair of ribs: from the body's side outwards, backwards and down."""
+def ribs(vertebra: Vertebra) -> Iterator[Solid]:
+    """A pair of floating ribs: from the body's side outwards, backwards and down."""
     wall = vertebra.body.depth / 2
     for side in (-1.0, 1.0):
         path = [
@@ -176,7 +181,7 @@ def last_ribs(vertebra: Vertebra) -> Iterator[Solid]:
             vertebra.at(side * 92, wall + 20, -38),
             vertebra.at(side * 112, wall + 2, -60),
         ]
-        yield _tube(path, [5.0, 4.6, 4.6, 4.2, 3.0])
+        yield _tube(path, [4.2, 3.6, 4.4, 4.2, 3.0])
 
 
 def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:

@@ -1,0 +1,239 @@
+"""Real peers for the whole chain: a node of its own, Debian's Orthanc, DCMTK by absolute path."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+STORESCU = Path("/usr/bin/storescu")
+ECHOSCU = Path("/usr/bin/echoscu")
+ORTHANC = Path("/usr/sbin/Orthanc")
+OSTEONODE = Path(sys.executable).with_name("osteonode")
+# DCMTK waits 40 ms for a delayed acknowledgement per instance unless told otherwise.
+DCMTK_ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+
+
+def require(tool: Path, version_flag: str, marker: str) -> Path:
+    """The tool, which must be the one meant: a virtual environment may hold namesakes."""
+    if not tool.exists():
+        message = f"{tool} is missing; `make test` installs or names it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    answer = subprocess.run([tool, version_flag], capture_output=True, text=True, check=False)
+    assert marker in answer.stdout + answer.stderr
+    return tool
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    """The condition's first true value; fails with `what` after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"timed out after {timeout_s:g} s waiting for {what}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Node:
+    """A running `osteonode serve` with everything under one folder."""
+
+    root: Path
+    port: int
+    config: Path
+    process: subprocess.Popen[bytes]
+    ae_title: str = "OSTEONODE"
+
+    @property
+    def log(self) -> str:
+        return (self.root / "node.log").read_text("utf-8", errors="replace")
+
+    def studies(self) -> list[dict[str, Any]]:
+        listed = subprocess.run(
+            [OSTEONODE, "studies", "list", "--json", "--config", self.config],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: list[dict[str, Any]] = json.loads(listed.stdout)
+        return found
+
+    def study(self, uid: str) -> dict[str, Any] | None:
+        return next((one for one in self.studies() if one["study_instance_uid"] == uid), None)
+
+
+@contextmanager
+def running_node(root: Path, **sections: dict[str, Any]) -> Iterator[Node]:
+    """Start a node on free ports with the given settings on top of quick ones."""
+    root.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings: dict[str, dict[str, Any]] = {
+        "node": {"port": port},
+        "storage": {"root": str(root / "var")},
+        "completeness": {"quiet_s": 1.5, "poll_s": 0.2},
+        "worker": {"reconcile_s": 0.5, "backoff_s": [0.5], "send_backoff_s": [0.5]},
+        "web": {"port": free_port()},
+        "log": {"format": "json"},
+    }
+    destinations = sections.pop("destinations", {})
+    for section, values in sections.items():
+        settings.setdefault(section, {}).update(values)
+    lines = []
+    for section, values in settings.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+    for name, values in destinations.items():
+        lines += ["[[destinations]]", f'name = "{name}"']
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    config = root / "node.toml"
+    config.write_text("\n".join(lines) + "\n", "utf-8")
+    with (root / "node.log").open("wb") as log:
+        process = subprocess.Popen([OSTEONODE, "serve", "--config", config], stdout=log, stderr=log, cwd=root)
+    node = Node(root=root, port=port, config=config, process=process)
+    try:
+        wait_until(lambda: echoes(node), "the node's listener", 60)
+        yield node
+    finally:
+        stop(process)
+
+
+def echoes(node: Node) -> bool:
+    assert node.process.poll() is None, node.log[-3000:]
+    return (
+        subprocess.run(
+            [ECHOSCU, "-aec", node.ae_title, "127.0.0.1", str(node.port)],
+            capture_output=True,
+            check=False,
+            env=DCMTK_ENVIRONMENT,
+        ).returncode
+        == 0
+    )
+
+
+def storescu(folder: Path, ae_title: str, port: int, *, pattern: str = "*.dcm") -> None:
+    """Send a folder's DICOM files with DCMTK."""
+    files = sorted(folder.glob(pattern))
+    assert files
+    subprocess.run(
+        [STORESCU, "-aec", ae_title, "127.0.0.1", str(port), *files],
+        check=True,
+        capture_output=True,
+        env=DCMTK_ENVIRONMENT,
+    )
+
+
+@dataclass
+class Orthanc:
+    """A running Orthanc that forwards every stable study."""
+
+    root: Path
+    http_port: int
+    dicom_port: int
+    process: subprocess.Popen[bytes]
+    client: httpx.Client = field(repr=False, default_factory=httpx.Client)
+
+    def get(self, path: str) -> Any:
+        answer = self.client.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log[-3000:]
+        try:
+            return bool(self.get("/system"))
+        except httpx.HTTPError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return (self.root / "orthanc.log").read_text("utf-8", errors="replace")
+
+    def series(self, modality: str | None = None) -> list[dict[str, Any]]:
+        found = self.get("/series?expand")
+        return [one for one in found if modality in (None, one["MainDicomTags"].get("Modality"))]
+
+    def instance(self, orthanc_id: str) -> bytes:
+        return self.client.get(f"http://127.0.0.1:{self.http_port}/instances/{orthanc_id}/file").content
+
+    def forwards(self) -> list[dict[str, Any]]:
+        """Finished jobs that the rule started."""
+        jobs = self.get("/jobs?expand")
+        return [job for job in jobs if job["Type"] == "DicomModalityStore" and job["State"] == "Success"]
+
+
+@contextmanager
+def running_orthanc(root: Path, *, dicom_port: int, node_port: int) -> Iterator[Orthanc]:
+    """Orthanc as the PACS, with a Lua rule that forwards *every* stable study to the node."""
+    root.mkdir(parents=True, exist_ok=True)
+    http_port = free_port()
+    rule = root / "forward.lua"
+    rule.write_text(
+        "function OnStableStudy(studyId, tags, metadata)\n"
+        "   RestApiPost('/modalities/osteonode/store',\n"
+        "      DumpJson({Resources = {studyId}, Synchronous = false}))\n"
+        "end\n"
+    )
+    (root / "orthanc.json").write_text(
+        json.dumps(
+            {
+                "Name": "PACS",
+                "StorageDirectory": str(root / "storage"),
+                "IndexDirectory": str(root / "storage"),
+                "HttpPort": http_port,
+                "DicomPort": dicom_port,
+                "DicomAet": "PACS",
+                "RemoteAccessAllowed": False,
+                "AuthenticationEnabled": False,
+                "StableAge": 2,
+                "LuaScripts": [str(rule)],
+                "Plugins": [],
+                "DicomModalities": {"osteonode": ["OSTEONODE", "127.0.0.1", node_port]},
+                "TcpNoDelay": True,
+            }
+        )
+    )
+    with (root / "orthanc.log").open("wb") as log:
+        process = subprocess.Popen([ORTHANC, root / "orthanc.json"], stdout=log, stderr=log, cwd=root)
+    orthanc = Orthanc(root=root, http_port=http_port, dicom_port=dicom_port, process=process)
+    try:
+        wait_until(orthanc.up, "Orthanc", 30)
+        yield orthanc
+    finally:
+        orthanc.client.close()
+        stop(process)
+
+
+@pytest.fixture(scope="session")
+def peers() -> None:
+    """DCMTK and Orthanc are there, and are what their names say."""
+    require(STORESCU, "--version", "dcmtk: storescu v3.")
+    require(ECHOSCU, "--version", "dcmtk: echoscu v3.")
+    require(ORTHANC, "--version", "Orthanc")

@@ -1,0 +1,79 @@
+"""The whole chain against a real PACS whose rule forwards every stable study, the node's own results included."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
+
+from node.reference.spec import StudySpec
+from node.reference.study import uid_of, write_reference_study
+from tests.e2e.conftest import free_port, running_node, running_orthanc, storescu, wait_until
+
+SPEC = StudySpec.reduced(seed=5)
+STUDY_UID = uid_of(SPEC, "study")
+
+
+def write_foreign_report(path: Path, study: Path, number: int) -> None:
+    """A report of somebody else about the same study: it makes the PACS's study change, and settle again."""
+    source = dcmread(next(study.glob("*.dcm")), stop_before_pixels=True)
+    dataset = Dataset()
+    for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+        dataset[keyword] = source[keyword]
+    for keyword in ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"):
+        dataset[keyword] = source[keyword]
+    dataset.SOPClassUID = BasicTextSRStorage
+    dataset.SOPInstanceUID = f"2.25.77{number}"
+    dataset.SeriesInstanceUID = f"2.25.88{number}"
+    dataset.Modality = "SR"
+    dataset.SeriesNumber, dataset.InstanceNumber = 50 + number, 1
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta = meta
+    dcmwrite(path, dataset, enforce_file_format=True)
+
+
+@pytest.mark.usefixtures("peers")
+def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_path):
+    study = tmp_path / "study"
+    write_reference_study(study, SPEC)
+    dicom_port = free_port()
+    pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": dicom_port}
+    with (
+        running_node(tmp_path / "node", destinations={"pacs": pacs}) as node,
+        running_orthanc(tmp_path / "pacs", dicom_port=dicom_port, node_port=node.port) as orthanc,
+    ):
+        storescu(study, "PACS", dicom_port)
+        wait_until(lambda: (node.study(STUDY_UID) or {}).get("state") == "sent", "the study's results", 120)
+
+        series = {one["MainDicomTags"]["Modality"]: one for one in orthanc.series()}
+        assert set(series) == {"CT", "SEG", "SR", "OT"}
+        assert {one["ParentStudy"] for one in series.values()} == {series["CT"]["ParentStudy"]}
+        assert len(series["OT"]["Instances"]) == 3
+        report = dcmread(io.BytesIO(orthanc.instance(series["SR"]["Instances"][0])))
+        assert report.StudyInstanceUID == STUDY_UID
+
+        # The results made the study change: the rule sends all of it again, and twice more for foreign objects.
+        for number in (1, 2):
+            before = len(orthanc.forwards())
+            foreign = tmp_path / f"foreign-{number}"
+            foreign.mkdir()
+            write_foreign_report(foreign / "sr.dcm", study, number)
+            storescu(foreign, "PACS", dicom_port)
+            wait_until(lambda before=before: len(orthanc.forwards()) > before, "the rule to fire again", 30)
+
+        state = node.study(STUDY_UID)
+        assert (state["state"], state["generation"]) == ("sent", 1)
+        assert state["others"] == 2
+        ours = [one for one in orthanc.series("SR") if one["MainDicomTags"].get("Manufacturer") == "Osteonode"]
+        assert [len(one["Instances"]) for one in ours] == [1]
+        assert len(orthanc.series("SEG")) == 1
+        assert [len(one["Instances"]) for one in orthanc.series("OT")] == [3]
+        assert node.log.count('"step": "report", ') >= 1
+        assert SPEC.patient_id not in node.log

@@ -1,0 +1,31 @@
+"""Every setting and every command is documented, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from config.settings import Destination, Settings
+from node.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_is_documented_and_every_documented_setting_exists():
+    documented = set(
+        re.findall(r"^\| `(\w+\.\w+)` \|", (ROOT / "docs/configuration.md").read_text("utf-8"), re.MULTILINE)
+    )
+    existing = {f"destinations.{name}" for name in Destination.model_fields}
+    for section, field in Settings.model_fields.items():
+        if section != "destinations":
+            existing |= {f"{section}.{name}" for name in field.annotation.model_fields}
+    assert documented == existing
+
+
+def test_every_command_is_documented_and_every_documented_command_exists():
+    documented = set(
+        re.findall(r"^\| `osteonode (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    )
+    assert documented == set(get_command(app).commands)
