@@ -55,7 +55,7 @@ class Pages:
             census=census,
             studies=listed,
             destinations=destination_lines(sources.settings.destinations, standings),
-            attention=what_needs_a_person(census, disk),
+            attention=what_needs_a_person(census, disk, checks),
             **common,
         )
 

@@ -11,7 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from config.settings import Destination
 from node.store.census import Census, DestinationStanding
+from node.store.overview import StudySummary
 from node.store.states import DeliveryState, JobState, StudyState
+from node.web.readiness import Check
 from node.web.sources import Disk
 
 _LONG_UID_CHARACTERS = 26
@@ -80,9 +82,9 @@ def destination_lines(
     return tuple(lines)
 
 
-def what_needs_a_person(census: Census, disk: Disk | None) -> tuple[str, ...]:
+def what_needs_a_person(census: Census, disk: Disk | None, checks: Sequence[Check]) -> tuple[str, ...]:
     """Sentences, the most urgent first; none where all is well."""
-    told = []
+    told = [f"The {check.name} is not ready: {check.detail}." for check in checks if not check.ok]
     if disk is None:
         told.append("The storage folder cannot be looked at.")
     elif disk.free_bytes < _LOW_DISK_BYTES:
@@ -99,6 +101,12 @@ def what_needs_a_person(census: Census, disk: Disk | None) -> tuple[str, ...]:
             "other content came under a UID that is known already."
         )
     return tuple(told)
+
+
+def why(study: StudySummary) -> str:
+    """Why a study stands where it stands."""
+    arriving = "images may still arrive" if study.state == StudyState.RECEIVING else ""
+    return study.last_error or study.reason or arriving
 
 
 def tone(state: str) -> Tone:
@@ -145,5 +153,7 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({"tone": tone, "short_uid": short_uid, "at": at, "size": size, "dimse": dimse})
+    environment.filters.update(
+        {"why": why, "tone": tone, "short_uid": short_uid, "at": at, "size": size, "dimse": dimse}
+    )
     return environment

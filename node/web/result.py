@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from config.findings import Severity
 from node.pipeline.artefacts import RESULT
 from node.store.errors import NoSuchArtefact
 from node.store.overview import StudyDetail
@@ -24,13 +25,16 @@ PICTURES: Mapping[str, str] = {
 }
 
 
+_GRAVEST_FIRST = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
+
+
 class _Shown(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ShownFinding(_Shown):
     code: str
-    severity: str
+    severity: Severity
     text: str
     level: str | None
 
@@ -67,7 +71,7 @@ class ShownProvenance(_Shown):
 
 
 class ShownResult(_Shown):
-    """Field names and units as in `result.json`."""
+    """Field names and units as in `result.json`; the findings that weigh most come first."""
 
     outcome: str
     findings: tuple[ShownFinding, ...]
@@ -75,6 +79,11 @@ class ShownResult(_Shown):
     numbering: ShownNumbering
     calibration: ShownCalibration | None
     provenance: ShownProvenance
+
+    @field_validator("findings")
+    @classmethod
+    def _gravest_first(cls, findings: tuple[ShownFinding, ...]) -> tuple[ShownFinding, ...]:
+        return tuple(sorted(findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

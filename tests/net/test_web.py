@@ -1,0 +1,606 @@
+"""The operator's page on a real port: what it shows, what it never shows, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import json
+import logging
+import queue
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from config.settings import BrokerSettings, Destination, Settings, load_settings
+from node import logs
+from node.net.scp import Listener
+from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
+from node.store.census import Census
+from node.store.files import sha256_of
+from node.store.instances import ReceivedInstance
+from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.states import DeliveryState, StudyState
+from node.store.store import Store, open_store
+from node.web.guard import Guard
+from node.web.presentation import destination_lines, duration, short_uid, size, what_needs_a_person
+from node.web.readiness import Check
+from node.web.result import PICTURES
+from node.web.server import serve
+from node.web.sources import Disk
+from node.wiring.page import run_page
+from node.worker.broker import EmbeddedRedis
+
+# A connection that pynetdicom was refused is closed by the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
+STUDY = "2.25.1001"
+SET_ASIDE = "2.25.1002"
+RECEIVING = "2.25.1003"
+LONG = "1.2.826.0.1.3680043.8.498.12345678901234567890123456789012345678"
+IDENTITY = ("MRN-4711-SECRET", "ISSUER-SECRET", "ACCESSION-SECRET", "1951-02-03")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+RESULT: dict[str, Any] = {
+    "schema_version": "1.0",
+    "outcome": "reported",
+    "study": {
+        "study_instance_uid": STUDY,
+        "patient_id": IDENTITY[0],
+        "issuer_of_patient_id": IDENTITY[1],
+        "accession_number": IDENTITY[2],
+        "study_date": IDENTITY[3],
+    },
+    "levels": {
+        "L1": {
+            "complete": True,
+            "hu_mean": 158.2,
+            "hu_sd": 28.9,
+            "bmd_mg_cm3": 102.32,
+            "bmd_uncertainty_mg_cm3": 0.66,
+        },
+        "L2": {
+            "complete": False,
+            "hu_mean": None,
+            "hu_sd": None,
+            "bmd_mg_cm3": None,
+            "bmd_uncertainty_mg_cm3": None,
+        },
+    },
+    "numbering": {"confirmed": True, "basis": "sacrum and last rib"},
+    "calibration": {
+        "method": "two-point",
+        "phantom": "siemens-osteo",
+        "equivalent": "HA",
+        "slope": 0.6483,
+        "intercept": -0.2667,
+    },
+    "findings": [
+        {"code": "marrow_fat", "severity": "info", "text": "Marrow fat is excluded.", "level": None},
+        {"code": "truncated", "severity": "refusal", "text": "Cut by <the> edge.", "level": "L2"},
+    ],
+    "provenance": {"version": "0.1.0", "engine": {"name": "geometric", "version": "1"}},
+}
+ARTEFACTS = {
+    "result.json": json.dumps(RESULT).encode(),
+    "nomogram.png": PNG + b"nomogram",
+    "overlay.png": PNG + b"overlay",
+    "selection.json": json.dumps(RESULT["study"]).encode(),
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return _settings(tmp_path)
+
+
+def _settings(folder: Path) -> Settings:
+    return load_settings(
+        node={"port": 1},  # nobody listens there
+        storage={"root": str(folder / "var")},
+        web={"port": 0},
+        destinations=[{"name": "pacs", "ae_title": "ORTHANC", "host": "192.0.2.10", "port": 4242}],
+    )
+
+
+@pytest.fixture
+def logged(settings: Settings) -> Iterator[Callable[[], str]]:
+    """Everything that this process logs, at the most talkative level, as text."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.configure(settings.log.model_copy(update={"level": "DEBUG", "format": "json"}))
+    told = io.StringIO()
+    for handler in root.handlers:
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(told)
+    yield told.getvalue
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[httpx.Client]:
+    stop = threading.Event()
+    told: queue.Queue[str] = queue.Queue()
+    thread = threading.Thread(target=run_page, args=(settings, "geometric 1", told.put, stop))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{told.get(timeout=20)}", timeout=20) as client:
+            yield client
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A page for the tests that only look."""
+    settings = _settings(tmp_path_factory.mktemp("page"))
+    with closing(open_store(settings.storage)) as store:
+        _fill(store)
+    with serving(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def own_page(settings: Settings, filled: Store) -> Iterator[httpx.Client]:
+    """A page for a test that changes what lies behind it: the store `filled`."""
+    with serving(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    _fill(store)
+    return store
+
+
+def _fill(store: Store) -> None:
+    """A study that was sent, one that was set aside, one that is being received."""
+    _receive(store, STUDY)
+    lease = _claim(store, _close(store), "report")
+    _report(store, lease)
+    _deliver(store, lease)
+    _receive(store, SET_ASIDE)
+    store.jobs.set_aside(_claim(store, _close(store)), "NoMemory: <b>too large</b>")
+    _receive(store, RECEIVING)
+
+
+def _receive(store: Store, study: str, number: int = 1) -> None:
+    content = (b"header", f"pixels {study} {number}".encode())
+    store.instances.receive(
+        ReceivedInstance(
+            sop_instance_uid=f"{study}.1.{number}",
+            series_instance_uid=f"{study}.1",
+            study_instance_uid=study,
+            sop_class_uid=CT,
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            sha256=sha256_of(content[-1]),
+            content=content,
+            calling_ae="PACS",
+            called_ae="OSTEONODE",
+            association_id=None,
+        )
+    )
+
+
+def _close(store: Store) -> DueJob:
+    (job,) = store.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
+    return job
+
+
+def _claim(store: Store, job: DueJob, step: str = "select") -> Lease:
+    """Hold the job at `step`."""
+    lease = store.jobs.claim(
+        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
+    )
+    assert lease is not None
+    return lease if step == job.step else _claim(store, store.jobs.advance(lease, step), step)
+
+
+def _report(store: Store, lease: Lease) -> None:
+    for name, content in ARTEFACTS.items():
+        store.artefacts.put(lease, name, content, {})
+    store.reports.issue(lease)
+
+
+def _deliver(store: Store, lease: Lease) -> None:
+    made = MadeObject(
+        sop_instance_uid="2.25.77", sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
+    )
+    sending = _claim(store, store.jobs.advance(lease, "deliver", [made]), "deliver")
+    store.reports.schedule(sending, ["pacs"])
+    (delivery,) = store.reports.pending(sending)
+    store.reports.settle(sending, delivery, DeliveryState.SENT, status=0, detail="")
+    store.jobs.finish(sending, StudyState.SENT, "1 object arrived")
+
+
+def _text(answer: httpx.Response) -> str:
+    """What a reader sees: without tags, white space as one blank."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text))
+
+
+def _get_verbatim(page: httpx.Client, path: str) -> tuple[int, bytes]:
+    """Status and body. httpx would tidy the path, and log it."""
+    connection = http.client.HTTPConnection(page.base_url.host, page.base_url.port, timeout=20)
+    with closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+class _References(HTMLParser):
+    """Tags, and addresses that a browser loads or follows."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_first_page_says_what_the_node_is_and_where_each_study_stands(page: httpx.Client) -> None:
+    answer = page.get("/")
+    assert answer.status_code == 200
+    told = _text(answer)
+    for expected in (
+        "OSTEONODE",
+        "127.0.0.1:1",
+        "geometric 1",
+        "free of",
+        "pacs",
+        "ORTHANC",
+        "192.0.2.10:4242",
+    ):
+        assert expected in told
+    assert "1 study is set aside" in told
+    rows = {uid: re.search(rf"<tr[^>]*>\s*<th[^>]*><a[^>]*{uid}.*?</tr>", answer.text, re.DOTALL) for uid in
+            (STUDY, SET_ASIDE, RECEIVING)}  # fmt: skip
+    for uid, word, reason in (
+        (STUDY, "sent", "1 object arrived"),
+        (SET_ASIDE, "set aside", "NoMemory"),
+        (RECEIVING, "receiving", "images may still arrive"),
+    ):
+        row = rows[uid]
+        assert row is not None
+        assert f">{word}</span>" in row[0]
+        assert reason in row[0]
+    assert told.index(RECEIVING) < told.index(SET_ASIDE) < told.index(STUDY)
+
+
+def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Client) -> None:
+    told = _text(page.get(f"/studies/{STUDY}"))
+    assert "BMD, mg/cm³ HA" in told
+    assert "102.3 ± 0.7" in told
+    assert "not available" in told  # L2
+    assert told.index("L2: Cut by") < told.index("Marrow fat")  # the gravest first
+    for expected in ("two-point", "report.dcm", "0x0000", "deliver", "2.25.77", "selection.json"):
+        assert expected in told
+
+
+def test_pictures_come_as_they_were_stored(page: httpx.Client) -> None:
+    shown = _References(page.get(f"/studies/{STUDY}").text).addresses
+    for name in ("nomogram.png", "overlay.png"):
+        address = f"/studies/{STUDY}/pictures/{name}"
+        assert address in shown
+        answer = page.get(address)
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.content == ARTEFACTS[name]
+
+
+def test_the_pictures_are_those_that_the_report_step_writes() -> None:
+    assert set(PICTURES) == {NOMOGRAM_PNG, OVERLAY_PNG}
+
+
+def test_a_later_generation_takes_over_when_it_has_a_result(own_page: httpx.Client, filled: Store) -> None:
+    _receive(filled, STUDY, 2)
+    assert "of generation 1" in _text(own_page.get(f"/studies/{STUDY}"))
+    jobs = {
+        job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
+    }
+    lease = _claim(filled, jobs[2], "report")
+    filled.artefacts.put(lease, "overlay.png", PNG + b"newer", {})
+    assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").content == ARTEFACTS["overlay.png"]
+    filled.artefacts.put(lease, "result.json", ARTEFACTS["result.json"], {})
+    assert "of generation" not in _text(own_page.get(f"/studies/{STUDY}"))
+    assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").content == PNG + b"newer"
+    assert own_page.get(f"/studies/{STUDY}/pictures/nomogram.png").status_code == 404
+
+
+def test_an_altered_result_is_not_shown(own_page: httpx.Client, filled: Store) -> None:
+    for file in (filled.files.root / "artefacts").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"altered")
+    answer = own_page.get(f"/studies/{STUDY}")
+    assert answer.status_code == 200
+    assert "cannot be read" in _text(answer)
+    assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "result.json",
+        "selection.json",
+        "../result.json",
+        "..%2fresult.json",
+        "%2e%2e%2f%2e%2e%2fosteonode.sqlite3",
+        "..%5cresult.json",
+        "overlay.png%00.json",
+        "overlay.png/",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "",
+    ],
+)
+def test_no_other_file_can_be_had_as_a_picture(page: httpx.Client, name: str) -> None:
+    status, body = _get_verbatim(page, f"/studies/{STUDY}/pictures/{name}")
+    assert status in {404, 307}
+    assert not body.startswith(PNG)
+    assert not any(secret.encode() in body for secret in IDENTITY)
+
+
+def test_unknown_studies_are_not_found(page: httpx.Client) -> None:
+    for path in (
+        "/studies/2.25.999",
+        "/studies/2.25.999/pictures/overlay.png",
+        "/studies/'%20OR%201=1",
+        "/nowhere",
+    ):
+        answer = page.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    answer = page.get("/api/studies/2.25.999")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "The node does not hold this study."})
+
+
+def test_no_answer_and_no_log_names_the_patient(
+    settings: Settings, filled: Store, logged: Callable[[], str]
+) -> None:
+    with serving(settings) as page:
+        for path in (
+            "/",
+            f"/studies/{STUDY}",
+            f"/studies/{SET_ASIDE}",
+            f"/studies/{STUDY}/pictures/overlay.png",
+            "/api/studies",
+            f"/api/studies/{STUDY}",
+            "/metrics",
+            "/readyz",
+            f"/studies/{IDENTITY[0]}",
+            f"/{IDENTITY[0]}?patient={IDENTITY[0]}",
+        ):
+            _, body = _get_verbatim(page, path)
+            assert not any(secret.encode() in body for secret in IDENTITY), path
+    assert not any(secret in logged() for secret in IDENTITY)
+
+
+def test_what_others_wrote_is_escaped(page: httpx.Client) -> None:
+    assert "&lt;b&gt;too large&lt;/b&gt;" in page.get("/").text
+    assert "Cut by &lt;the&gt; edge." in page.get(f"/studies/{STUDY}").text
+
+
+def test_pages_load_nothing_from_elsewhere_and_need_no_script(page: httpx.Client) -> None:
+    for path in ("/", f"/studies/{STUDY}", "/nowhere"):
+        found = _References(page.get(path).text)
+        assert not found.tags & {"script", "iframe", "form", "object", "style"}
+        assert all(address.startswith("/") for address in found.addresses)
+        for address in found.addresses:
+            if address.startswith("/static/"):
+                assert page.get(address).status_code == 200
+
+
+def test_every_answer_carries_the_security_headers(page: httpx.Client) -> None:
+    for path in (
+        "/",
+        "/nowhere",
+        "/api/studies",
+        "/api/studies/1",
+        "/healthz",
+        "/metrics",
+        "/api/studies?limit=0",
+    ):
+        headers = page.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'self';")
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1:8080", "[::1]", "[::1]:8080", "LOCALHOST:1"])
+def test_names_of_this_machine_are_answered(page: httpx.Client, name: str) -> None:
+    assert page.get("/healthz", headers={"host": name}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["rebound.example", "127.0.0.1.rebound.example", "localhost@evil", "[::2]", ""]
+)
+def test_another_name_is_turned_away_before_anything_is_read(page: httpx.Client, name: str) -> None:
+    answer = page.get("/api/studies", headers={"host": name})
+    assert answer.status_code in {400, 421}
+    assert STUDY not in answer.text
+
+
+def test_nothing_can_be_changed(page: httpx.Client) -> None:
+    before = page.get(f"/api/studies/{SET_ASIDE}").json()
+    for path in ("/", f"/studies/{SET_ASIDE}", "/api/studies", f"/api/studies/{SET_ASIDE}", "/readyz"):
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert page.request(method, path).status_code == 405
+    assert page.get(f"/api/studies/{SET_ASIDE}").json() == before
+
+
+def test_the_api_gives_what_the_command_line_shows(page: httpx.Client) -> None:
+    listed = page.get("/api/studies").json()
+    assert [one["study_instance_uid"] for one in listed] == [RECEIVING, SET_ASIDE, STUDY]
+    assert page.get("/api/studies?limit=1").json() == listed[:1]
+    shown = page.get(f"/api/studies/{STUDY}").json()
+    assert shown["summary"] == listed[2]
+    assert shown["deliveries"][0]["destination"] == "pacs"
+    assert {one["name"] for one in shown["artefacts"]} == set(ARTEFACTS)
+
+
+def test_metrics_count_states_and_name_no_study(page: httpx.Client) -> None:
+    answer = page.get("/metrics")
+    samples = {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels, reverse=True))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["osteonode_studies", "sent"] == 1
+    assert samples["osteonode_studies", "set aside"] == 1
+    assert samples["osteonode_studies", "undelivered"] == 0  # there before the first one
+    assert samples["osteonode_jobs", "deliver", "finished"] == 1
+    assert samples["osteonode_deliveries", "sent", "pacs"] == 1
+    assert samples["osteonode_deliveries", "failed", "pacs"] == 0
+    assert samples["osteonode_oldest_due_job_age_seconds",] == 0
+    assert samples["osteonode_storage_free_bytes",] > 0
+    assert "2.25." not in answer.text
+
+
+def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: Store) -> None:
+    listener = Listener(settings.node.model_copy(update={"port": 0}), filled, lambda _: False)
+    node = settings.node.model_copy(update={"port": listener.start()})
+    broker = EmbeddedRedis()
+    try:
+        broker.start()
+        parts = settings.model_copy(update={"node": node, "broker": BrokerSettings(url=broker.url)})
+        with serving(parts) as page:
+            answer = page.get("/readyz")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["ready"] is True
+            assert set(answer.json()["checks"]) == {"database", "listener", "broker", "engine"}
+
+            listener.stop()
+            answer = page.get("/readyz")
+            assert answer.status_code == 503
+            assert _failing(answer) == {"listener"}
+
+            broker.stop()
+            assert _failing(page.get("/readyz")) == {"listener", "broker"}
+            told = _text(page.get("/"))
+            assert "The listener is not ready" in told
+            assert "The broker is not ready" in told
+    finally:
+        broker.close()
+        listener.stop()
+
+
+def _failing(answer: httpx.Response) -> set[str]:
+    return {name for name, check in answer.json()["checks"].items() if not check["ok"]}
+
+
+def test_a_deleted_database_is_noticed(own_page: httpx.Client, filled: Store) -> None:
+    assert "database" not in _failing(own_page.get("/readyz"))
+    (filled.files.root / "osteonode.sqlite3").unlink()
+    answer = own_page.get("/readyz")
+    assert answer.status_code == 503
+    assert "database" in _failing(answer)
+
+
+def test_a_database_that_refuses_leaves_a_page_that_says_so(own_page: httpx.Client, filled: Store) -> None:
+    with sqlite3.connect(filled.files.root / "osteonode.sqlite3") as connection:
+        connection.execute("ALTER TABLE studies RENAME TO elsewhere")
+    connection.close()
+    answer = own_page.get("/")
+    assert answer.status_code == 503
+    assert "Studies cannot be listed" in _text(answer)
+    assert "database" in _failing(own_page.get("/readyz"))
+    for path in ("/metrics", "/api/studies"):
+        assert own_page.get(path).status_code == 503
+        assert own_page.get(path).headers["content-type"] == "application/json"
+    assert own_page.get("/healthz").json() == {"status": "alive"}  # this process is well
+
+
+def test_an_unforeseen_error_tells_neither_peer_nor_log_what_it_read(logged: Callable[[], str]) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError(IDENTITY[0])
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+        await Guard(broken, "127.0.0.1")(scope, receive, send)
+
+    asyncio.run(ask())
+    told = logged()
+    assert "page_failed" in told
+    assert "ValueError" in told
+    assert IDENTITY[0] not in told
+
+
+def test_a_page_open_to_other_machines_is_warned_of(settings: Settings, logged: Callable[[], str]) -> None:
+    stop = threading.Event()
+    stop.set()
+    serve(Guard(_never, "0.0.0.0"), host="0.0.0.0", port=0, on_ready=lambda _: None, stop=stop)
+    assert "page_without_authentication" in logged()
+
+
+async def _never(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody asks")
+
+
+def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_another() -> None:
+    none = dict.fromkeys(StudyState, 0)
+    quiet = Census(studies=none, jobs={}, deliveries={}, quarantined=0, oldest_due_s=4.0)
+    roomy = Disk(free_bytes=10**12, total_bytes=10**13)
+    assert what_needs_a_person(quiet, roomy, [Check(name="engine", ok=True, detail="")]) == ()
+    busy = Census(
+        studies={**none, StudyState.SET_ASIDE: 2, StudyState.UNDELIVERED: 1},
+        jobs={},
+        deliveries={},
+        quarantined=3,
+        oldest_due_s=7200.0,
+    )
+    told = what_needs_a_person(
+        busy,
+        Disk(free_bytes=1024**3, total_bytes=10**13),
+        [Check(name="broker", ok=False, detail="no answer")],
+    )
+    expected = (
+        "broker is not ready",
+        "1.0 GiB",
+        "2 studies are",
+        "1 study has",
+        "for 2 h",
+        "3 instances are",
+    )
+    assert len(told) == len(expected)
+    assert all(part in sentence for part, sentence in zip(expected, told, strict=True))
+
+
+def test_a_destination_that_left_the_configuration_keeps_its_past(filled: Store) -> None:
+    (standing,) = filled.census.destinations()
+    other = Destination(name="archive", ae_title="VNA", host="192.0.2.20", port=104)
+    first, second = destination_lines([other], [standing])
+    assert (first.name, first.configured, first.standing) == ("archive", True, None)
+    assert (second.name, second.configured, second.standing) == ("pacs", False, standing)
+
+
+def test_values_are_written_short() -> None:
+    assert short_uid(LONG) == "1.2.826.0.…9012345678"
+    assert short_uid(STUDY) == STUDY
+    assert [size(number) for number in (12, 2048, 5 * 1024**3)] == ["12 B", "2.0 KiB", "5.0 GiB"]
+    assert [duration(number) for number in (12, 90, 7200, 200000)] == ["12 s", "2 min", "2 h", "2 d"]
