@@ -1,0 +1,114 @@
+"""The parts of the operator's page by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from config.settings import Destination
+from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
+from node.store.census import Census, DestinationStanding
+from node.store.states import DeliveryState, StudyState
+from node.web.guard import Guard
+from node.web.presentation import destination_lines, duration, short_uid, size, what_needs_a_person
+from node.web.readiness import Check
+from node.web.result import PICTURES
+from node.web.server import serve
+from node.web.sources import Disk
+
+SECRET = "MRN-4711-SECRET"
+
+
+def test_the_pictures_are_those_that_the_report_step_writes() -> None:
+    assert set(PICTURES) == {NOMOGRAM_PNG, OVERLAY_PNG}
+
+
+def test_an_unforeseen_error_tells_neither_peer_nor_log_what_it_read() -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError(SECRET)
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+        await Guard(broken, "127.0.0.1")(scope, receive, send)
+
+    with capture_logs() as told:
+        asyncio.run(ask())
+    assert [entry["event"] for entry in told] == ["page_failed"]
+    assert "ValueError" in told[0]["error"]
+    assert SECRET not in str(told)
+
+
+def test_a_page_open_to_other_machines_is_warned_of() -> None:
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    stop = threading.Event()
+    stop.set()
+    with capture_logs() as told:
+        serve(never, host="0.0.0.0", port=0, on_ready=lambda _: None, stop=stop)
+    assert [entry["event"] for entry in told] == ["page_without_authentication"]
+
+
+def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_another() -> None:
+    none = dict.fromkeys(StudyState, 0)
+    quiet = Census(studies=none, jobs={}, deliveries={}, quarantined=0, oldest_due_s=4.0)
+    roomy = Disk(free_bytes=10**12, total_bytes=10**13)
+    assert what_needs_a_person(quiet, roomy, [Check(name="engine", ok=True, detail="")]) == ()
+    busy = Census(
+        studies={**none, StudyState.SET_ASIDE: 2, StudyState.UNDELIVERED: 1},
+        jobs={},
+        deliveries={},
+        quarantined=3,
+        oldest_due_s=7200.0,
+    )
+    told = what_needs_a_person(
+        busy,
+        Disk(free_bytes=1024**3, total_bytes=10**13),
+        [Check(name="broker", ok=False, detail="no answer")],
+    )
+    expected = (
+        "broker is not ready",
+        "1.0 GiB",
+        "2 studies are",
+        "1 study has",
+        "for 2 h",
+        "3 instances are",
+    )
+    assert len(told) == len(expected)
+    assert all(part in sentence for part, sentence in zip(expected, told, strict=True))
+
+
+def test_a_destination_that_left_the_configuration_keeps_its_past() -> None:
+    past = DestinationStanding(
+        name="pacs",
+        arrived=5,
+        pending=0,
+        failed=0,
+        last_state=DeliveryState.SENT,
+        last_status=0,
+        last_detail="",
+        last_at=None,
+    )
+    other = Destination(name="archive", ae_title="VNA", host="192.0.2.20", port=104)
+    first, second = destination_lines([other], [past])
+    assert (first.name, first.configured, first.standing) == ("archive", True, None)
+    assert (second.name, second.configured, second.standing) == ("pacs", False, past)
+
+
+def test_values_are_written_short() -> None:
+    assert (
+        short_uid("1.2.826.0.1.3680043.8.498.12345678901234567890123456789012345678")
+        == "1.2.826.0.…9012345678"
+    )
+    assert short_uid("2.25.1001") == "2.25.1001"
+    assert [size(number) for number in (12, 2048, 5 * 1024**3)] == ["12 B", "2.0 KiB", "5.0 GiB"]
+    assert [duration(number) for number in (12, 90, 7200, 200000)] == ["12 s", "2 min", "2 h", "2 d"]
