@@ -43,13 +43,8 @@ RECEIVING = "2.25.1003"
 IDENTITY = ("MRN-4711-SECRET", "ISSUER-SECRET", "ACCESSION-SECRET", "1951-02-03")
 PNG = b"\x89PNG\r\n\x1a\n"
 
-LEVEL = {
-    "complete": True,
-    "hu_mean": 158.2,
-    "hu_sd": 28.9,
-    "bmd_mg_cm3": 102.32,
-    "bmd_uncertainty_mg_cm3": 0.66,
-}
+LEVEL = {"complete": True, "hu_mean": 158.2, "hu_sd": 28.9}
+LEVEL |= {"bmd_mg_cm3": 102.32, "bmd_uncertainty_mg_cm3": 0.66}
 RESULT: dict[str, Any] = {
     "schema_version": "1.0",
     "outcome": "reported",
@@ -65,13 +60,8 @@ RESULT: dict[str, Any] = {
         "L2": dict.fromkeys(LEVEL) | {"complete": False},
     },
     "numbering": {"confirmed": True, "basis": "sacrum and last rib"},
-    "calibration": {
-        "method": "two-point",
-        "phantom": "siemens-osteo",
-        "equivalent": "HA",
-        "slope": 0.6483,
-        "intercept": -0.2667,
-    },
+    "calibration": {"method": "two-point", "phantom": "siemens-osteo", "equivalent": "HA"}
+    | {"slope": 0.6483, "intercept": -0.2667},
     "findings": [
         {"code": "marrow_fat", "severity": "info", "text": "Marrow fat is excluded.", "level": None},
         {"code": "truncated", "severity": "refusal", "text": "Cut by <the> edge.", "level": "L2"},
