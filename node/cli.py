@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import typer
@@ -10,22 +12,37 @@ from rich.console import Console
 
 from config.settings import ConfigurationError
 from node import __version__
-from node.commands import check, demo, phantom, process, serve, studies
 
-app = typer.Typer(
-    name="osteonode",
-    help="Turns lumbar quantitative CT into a calibrated bone report, by DICOM.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.command("demo")(demo.demo)
-app.command("serve")(serve.serve)
-app.command("worker")(serve.worker)
-app.command("process")(process.process)
-app.command("phantom")(phantom.phantom)
-app.add_typer(studies.app, name="studies")
-app.command("check")(check.check)
+# Where each command lives. A module is imported when its command is used: `serve` runs for as long as the
+# node does and must not hold the image libraries in memory.
+COMMANDS = {
+    "demo": "demo",
+    "serve": "serve",
+    "worker": "serve",
+    "process": "process",
+    "phantom": "phantom",
+    "studies": "studies",
+    "check": "check",
+}
+
+
+def build(commands: Sequence[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command line with some of its commands."""
+    app = typer.Typer(
+        name="osteonode",
+        help="Turns lumbar quantitative CT into a calibrated bone report, by DICOM.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(_root)
+    for name in commands:
+        module = import_module(f"node.commands.{COMMANDS[name]}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -34,10 +51,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Say which."
+        False, "--version", callback=_print_version, is_eager=True, help="Say which version this is."
     ),
 ) -> None:
     pass
@@ -45,10 +61,15 @@ def _root(
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first in COMMANDS:
+        wanted: Sequence[str] = (first,)
+    else:
+        wanted = () if first == "--version" else tuple(COMMANDS)
     try:
-        app()
+        build(wanted)()
     except ConfigurationError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
+        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
         sys.exit(2)
     raise AssertionError("typer exits by itself")
 

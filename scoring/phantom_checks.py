@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import pi
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from scoring.calibration import RodReading
 from scoring.phantom_model import PhantomLimits, PhantomModel, PhantomReading, SliceReading
@@ -64,7 +64,7 @@ def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
     percent = 100.0 * float(z[-1] - z[0]) / float(contrast.mean())
     return Drift(
         percent=-trend * percent,  # the slope is inverse to the contrast
-        noise_percent=float(student_t.ppf(0.975, len(z) - 2)) * error * abs(percent),
+        noise_percent=float(stdtrit(len(z) - 2, 0.975)) * error * abs(percent),
     )
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc, redis-server. Installed through apt for root or CI.
+# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc, redis-server, PostgreSQL. Installed for root or CI.
 set -euo pipefail
 declare -A package=(
-  [/usr/bin/storescu]=dcmtk [/usr/bin/dciodvfy]=dicom3tools [/usr/sbin/Orthanc]=orthanc [/usr/bin/redis-server]=redis-server
+  [/usr/bin/storescu]=dcmtk [/usr/bin/dciodvfy]=dicom3tools [/usr/sbin/Orthanc]=orthanc
+  [/usr/bin/redis-server]=redis-server [/usr/bin/pg_ctlcluster]=postgresql
 )
 missing=()
 for tool in "${!package[@]}"; do [ -x "$tool" ] || missing+=("${package[$tool]}"); done

@@ -54,6 +54,14 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0)
     pytest.fail(f"timed out after {timeout_s:g} s waiting for {what}")
 
 
+def stays(condition: Callable[[], Any], what: str, seconds: float) -> None:
+    """Fail unless the condition holds whenever it is looked at, for so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert condition(), what
+        time.sleep(0.2)
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
@@ -76,6 +84,11 @@ class Node:
     @property
     def log(self) -> str:
         return (self.root / "node.log").read_text("utf-8", errors="replace")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Log events of one name, in order."""
+        lines = [line for line in self.log.splitlines() if line.startswith("{")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def studies(self) -> list[dict[str, Any]]:
         listed = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from config.settings import Destination, Settings
-from node.cli import app
+from node.cli import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,4 +28,4 @@ def test_every_command_is_documented_and_every_documented_command_exists():
     documented = set(
         re.findall(r"^\| `osteonode (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     )
-    assert documented == set(get_command(app).commands)
+    assert documented == set(get_command(build()).commands)
