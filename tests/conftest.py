@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Real CTs and DICOM objects: the folder that OSTEONODE_TEST_DATA names. It is not part of the project."""
+    """Real CTs and DICOM objects: the folder that OSTEONODE_TEST_DATA names, outside the project."""
     named = os.environ.get("OSTEONODE_TEST_DATA", "")
     folder = Path(named)
     if named and folder.is_dir():
