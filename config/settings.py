@@ -71,6 +71,7 @@ class SelectionSettings(_Section):
 
 class SegmentationSettings(_Section):
     engine: Literal["auto", "geometric", "mask"]
+    mask_labels: Literal["auto", "totalsegmentator", "verse"]
 
 
 class CalibrationSettings(_Section):
