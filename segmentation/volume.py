@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,16 @@ class Grid:
             np.asarray(point_mm, dtype=float) - np.asarray(self.origin_mm)
         ) @ inverse.T
         return index
+
+    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+        """The grid of ``array[box]``, for slices with a start, a stop and no step."""
+        corner = self.to_patient([part.start for part in box])
+        shape = tuple(part.stop - part.start for part in box)
+        return replace(
+            self,
+            shape=(shape[0], shape[1], shape[2]),
+            origin_mm=(float(corner[0]), float(corner[1]), float(corner[2])),
+        )
 
     def require_same(self, other: Grid, *, tolerance_mm: float = 1e-3) -> None:
         """Raise `GridMismatch` unless `other` is this grid."""

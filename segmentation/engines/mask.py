@@ -10,16 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.body import Body, body_between, rasterise
-from segmentation.engines.geometric.canal import track_canal
-from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.endplates import fit_plane
-from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
+from segmentation.engines.drawn import cut_to_bodies, measure_bodies
 from segmentation.errors import GridMismatch, MaskNotUsable
-from segmentation.levels import from_superior, identity_observations, level_of
+from segmentation.levels import identity_observations
 from segmentation.observation import Observation
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
-from segmentation.volume import CtVolume, Grid, LabelMap, Mask, canonical
+from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 
 class Convention(StrEnum):
@@ -38,14 +34,6 @@ VERSE: Mapping[int, str] = {18: "T11", 19: "T12", 20: "L1", 21: "L2", 22: "L3", 
 VERSE_L6 = 25
 AMBIGUOUS_ALONE = frozenset({25, 26, 27, 28})  # sacrum or L6, S1 or sacrum, L5 or coccyx, L4 or T13
 
-WHOLE_DEPTH_MM = (
-    48.0  # a body is at most about 42 mm deep, a vertebra with its spinous process 70 and more (R)
-)
-WHOLE_WIDTH_MM = (
-    68.0  # a body is at most about 62 mm wide, a vertebra with its transverse processes 75 and more (R)
-)
-MASK_HU = 400.0  # what a mask's inside counts as where the geometric engine's tools read it like an image
-DISC_HALF_MM = 3  # the search for an endplate begins this far outside the mask
 MIN_VOXELS = 20
 MIN_OVERLAP = 0.5  # share of the mask that must lie inside the volume
 
@@ -105,17 +93,13 @@ class MaskEngine:
         naming = resolve_naming(labels, volume.grid, self._convention)
         turned, turn = canonical(volume)
         there = turn.forward(labels)
-        drawn = {name: there == value for value, name in naming.items()}
-        if any(is_whole_vertebra(inside, turned.grid) for inside in drawn.values()):
-            curve = _curve_of(turned)
-            drawn = {name: cut_to_body(inside, turned.grid, curve, name) for name, inside in drawn.items()}
-        bodies: LabelMap = np.zeros(there.shape, np.uint8)
-        levels = []
-        for name, inside in drawn.items():
-            if inside.sum() >= MIN_VOXELS:
-                bodies[inside] = LABELS[name]
-                levels.append(_level(name, inside, turned.grid))
-        row = from_superior(levels)
+        drawn: LabelMap = np.zeros(there.shape, np.uint8)
+        for value, name in naming.items():
+            drawn[there == value] = LABELS[name]
+        bodies, uncut = cut_to_bodies(drawn, turned)
+        if uncut:
+            raise MaskNotUsable(uncut[0])
+        bodies, row = measure_bodies(bodies, turned.grid, min_voxels=MIN_VOXELS)
         return Vertebrae(
             grid=volume.grid,
             bodies=turn.backward(bodies),
@@ -222,97 +206,6 @@ def _runs(labels: npt.NDArray[np.int16], grid: Grid, values: list[int]) -> int:
     heights = grid.to_patient(np.asarray(centres))[:, 2]
     steps = np.sign(np.diff(heights))
     return int(steps[0]) if (steps == steps[0]).all() else 0
-
-
-def is_whole_vertebra(inside: Mask, grid: Grid) -> bool:
-    """Whether a mask is deeper or wider than any vertebral body: posterior elements are included.
-
-    Parameters
-    ----------
-    inside, grid : in the canonical frame.
-    """
-    index = np.argwhere(inside)
-    size_mm = (np.quantile(index, 0.99, axis=0) - np.quantile(index, 0.01, axis=0)) * grid.spacing_mm
-    return bool(size_mm[1] > WHOLE_DEPTH_MM or size_mm[2] > WHOLE_WIDTH_MM)
-
-
-def _curve_of(volume: CtVolume) -> Curve:
-    canal = track_canal(coarsen(volume, 2.0))
-    if canal is None:
-        raise MaskNotUsable(
-            "the mask holds whole vertebrae, and the spinal canal that bounds their bodies is not found"
-        )
-    return body_curve(canal, float(extent_mm(volume)[0]))
-
-
-def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:
-    """The vertebral body of a whole vertebra: the geometric engine's shape, drawn on the mask, not the CT.
-
-    A vertebra that the volume cuts may have no body in view: the result is then empty.
-
-    Raises
-    ------
-    MaskNotUsable
-        If a vertebra that lies wholly in the volume shows no body with two endplates.
-    """
-    drawn = CtVolume(hu=np.where(inside, MASK_HU, 0.0).astype(np.float32), grid=grid)
-    body = _body_on_curve(drawn, inside, curve)
-    kept = np.zeros_like(inside)
-    if body is not None:
-        box, within = rasterise(body, drawn)
-        kept[box] = within & inside[box]
-    elif not _at_edge(inside):
-        raise MaskNotUsable(f"{name}: the body cannot be told from the posterior elements")
-    return kept
-
-
-def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
-    """The body between where the curve enters and leaves the mask; open where the volume cuts it."""
-    index = np.round(curve.centre_mm / np.asarray(drawn.grid.spacing_mm)).astype(int)
-    within = ((index >= 0) & (index < np.asarray(inside.shape))).all(axis=1)
-    crossed = np.zeros(curve.length, bool)
-    crossed[within] = inside[tuple(index[within].T)]
-    hit = np.flatnonzero(crossed)
-    if hit.size == 0:
-        return None
-    below, above = int(hit[0]) - DISC_HALF_MM, int(hit[-1]) + DISC_HALF_MM
-    return body_between(
-        drawn,
-        curve,
-        None if inside[0].any() else max(0, below),
-        None if inside[-1].any() else min(curve.length - 1, above),
-    )
-
-
-def _at_edge(inside: Mask) -> bool:
-    return any(bool(np.take(inside, at, axis).any()) for axis in range(3) for at in (0, -1))
-
-
-def _level(name: str, inside: Mask, grid: Grid) -> Level:
-    axis_mm = axis_of_body(inside, grid)
-    axis = grid.step_matrix() @ (axis_mm / np.asarray(grid.spacing_mm))
-    return level_of(name, inside, grid, axis=axis, complete=not _at_edge(inside))
-
-
-def axis_of_body(inside: Mask, grid: Grid) -> Points:
-    """A body's own axis in the working frame: square, on average, to the endplates of its mask.
-
-    Parameters
-    ----------
-    inside, grid : the body alone, in the canonical frame.
-    """
-    drawn = CtVolume(hu=np.where(inside, MASK_HU, 0.0).astype(np.float32), grid=grid)
-    points = np.argwhere(inside) * np.asarray(grid.spacing_mm)
-    frame = frame_of(points.mean(axis=0), np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
-    for _ in range(3):  # each turn sees the endplates less aslant
-        half = float(np.quantile(np.abs(frame.local(points)[:, 0]), 0.98))
-        planes = [plane for sense in (-1, 1) if (plane := fit_plane(drawn, frame, half, sense)) is not None]
-        if not planes:
-            break
-        normals = [frame.along - plane.slope_u * frame.left - plane.slope_v * frame.front for plane in planes]
-        axis = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
-        frame = frame.facing(axis, frame.origin_mm)
-    return frame.along
 
 
 def _observations(

@@ -60,3 +60,15 @@ def test_grids_that_differ_are_refused_by_name():
     grid.require_same(grid)
     with pytest.raises(GridMismatch, match="origin"):
         grid.require_same(moved)
+
+
+def test_a_part_of_a_grid_keeps_its_voxels_in_place() -> None:
+    grid = Grid(
+        shape=(10, 20, 30),
+        spacing_mm=(2.0, 0.5, 0.7),
+        origin_mm=(5.0, -7.0, 11.0),
+        direction=((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)),
+    )
+    part = grid.part((slice(3, 9), slice(4, 20), slice(0, 5)))
+    assert part.shape == (6, 16, 5)
+    assert part.to_patient([1, 2, 3]) == pytest.approx(grid.to_patient([4, 6, 3]))

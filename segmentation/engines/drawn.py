@@ -1,0 +1,178 @@
+"""Vertebrae that a person or a network drew: cut to their bodies, and measured."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from segmentation.engines.geometric.body import Body, body_between, rasterise
+from segmentation.engines.geometric.canal import track_canal
+from segmentation.engines.geometric.column import Curve, body_curve
+from segmentation.engines.geometric.endplates import fit_plane
+from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
+from segmentation.errors import MaskNotUsable
+from segmentation.levels import from_superior, level_of
+from segmentation.vertebrae import LABELS, Level
+from segmentation.volume import CtVolume, Grid, LabelMap, Mask
+
+WHOLE_DEPTH_MM = (
+    48.0  # a body is at most about 42 mm deep, a vertebra with its spinous process 70 and more (R)
+)
+WHOLE_WIDTH_MM = (
+    68.0  # a body is at most about 62 mm wide, a vertebra with its transverse processes 75 and more (R)
+)
+DRAWN_HU = 400.0  # what the inside counts as where the geometric engine's tools read a drawing like an image
+DISC_HALF_MM = 3  # the search for an endplate begins this far outside the drawing
+CANAL_MISSING = "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found"
+SURROUNDINGS_MM = 12.0  # around a body, for the tools that look for its endplates
+
+Box = tuple[slice, slice, slice]
+
+
+def cut_to_bodies(drawn: LabelMap, volume: CtVolume) -> tuple[LabelMap, tuple[str, ...]]:
+    """The drawing itself where it shows bodies alone; where a vertebra is whole, its body.
+
+    Parameters
+    ----------
+    drawn : values of `LABELS`, on the grid of `volume`, which is in the canonical frame.
+
+    Returns
+    -------
+    The bodies, and for each vertebra whose body cannot be told from its posterior elements a sentence that
+    says so; it is left out of the bodies.
+    """
+    there = {name: drawn == value for name, value in LABELS.items() if (drawn == value).any()}
+    if not any(is_whole_vertebra(inside, volume.grid) for inside in there.values()):
+        return drawn, ()
+    canal = track_canal(coarsen(volume, 2.0))
+    bodies: LabelMap = np.zeros_like(drawn)
+    if canal is None:
+        return bodies, (
+            "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found",
+        )
+    curve = body_curve(canal, float(extent_mm(volume)[0]))
+    uncut = []
+    for name, inside in there.items():
+        try:
+            bodies[cut_to_body(inside, volume.grid, curve, name)] = LABELS[name]
+        except MaskNotUsable as error:
+            uncut.append(str(error))
+    return bodies, tuple(uncut)
+
+
+def measure_bodies(
+    bodies: LabelMap, grid: Grid, *, min_voxels: int = 1
+) -> tuple[LabelMap, tuple[Level, ...]]:
+    """The bodies of at least `min_voxels`, and their measurements from superior to inferior.
+
+    Parameters
+    ----------
+    bodies, grid : values of `LABELS`, in the canonical frame.
+    """
+    kept = bodies.copy()
+    levels = []
+    names = {value: name for name, value in LABELS.items()}
+    for value, box in enumerate(ndimage.find_objects(bodies), start=1):
+        if box is None:
+            continue
+        around = _with_surroundings(box, grid)
+        inside = bodies[around] == value
+        if value not in names or inside.sum() < min_voxels:
+            kept[around][inside] = 0
+            continue
+        part = grid.part(around)
+        axis_mm = axis_of_body(inside, part)
+        axis = grid.step_matrix() @ (axis_mm / np.asarray(grid.spacing_mm))
+        cut = any(
+            end == limit
+            for span, size in zip(box, grid.shape, strict=True)
+            for end, limit in ((span.start, 0), (span.stop, size))
+        )
+        levels.append(level_of(names[value], inside, part, axis=axis, complete=not cut))
+    return kept, from_superior(levels)
+
+
+def _with_surroundings(box: Box, grid: Grid) -> Box:
+    parts = [
+        slice(max(0, span.start - margin), min(size, span.stop + margin))
+        for span, size, margin in zip(
+            box, grid.shape, (int(np.ceil(SURROUNDINGS_MM / step)) for step in grid.spacing_mm), strict=True
+        )
+    ]
+    return (parts[0], parts[1], parts[2])
+
+
+def is_whole_vertebra(inside: Mask, grid: Grid) -> bool:
+    """Whether a mask is deeper or wider than any vertebral body: posterior elements are included.
+
+    Parameters
+    ----------
+    inside, grid : in the canonical frame.
+    """
+    index = np.argwhere(inside)
+    size_mm = (np.quantile(index, 0.99, axis=0) - np.quantile(index, 0.01, axis=0)) * grid.spacing_mm
+    return bool(size_mm[1] > WHOLE_DEPTH_MM or size_mm[2] > WHOLE_WIDTH_MM)
+
+
+def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:
+    """The vertebral body of a whole vertebra: the geometric engine's shape, drawn on the mask, not the CT.
+
+    A vertebra that the volume cuts may have no body in view: the result is then empty.
+
+    Raises
+    ------
+    MaskNotUsable
+        If a vertebra that lies wholly in the volume shows no body with two endplates.
+    """
+    drawn = CtVolume(hu=np.where(inside, DRAWN_HU, 0.0).astype(np.float32), grid=grid)
+    body = _body_on_curve(drawn, inside, curve)
+    kept = np.zeros_like(inside)
+    if body is not None:
+        box, within = rasterise(body, drawn)
+        kept[box] = within & inside[box]
+    elif not _at_edge(inside):
+        raise MaskNotUsable(f"{name}: the body cannot be told from the posterior elements")
+    return kept
+
+
+def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
+    """The body between where the curve enters and leaves the mask; open where the volume cuts it."""
+    index = np.round(curve.centre_mm / np.asarray(drawn.grid.spacing_mm)).astype(int)
+    within = ((index >= 0) & (index < np.asarray(inside.shape))).all(axis=1)
+    crossed = np.zeros(curve.length, bool)
+    crossed[within] = inside[tuple(index[within].T)]
+    hit = np.flatnonzero(crossed)
+    if hit.size == 0:
+        return None
+    below, above = int(hit[0]) - DISC_HALF_MM, int(hit[-1]) + DISC_HALF_MM
+    return body_between(
+        drawn,
+        curve,
+        None if inside[0].any() else max(0, below),
+        None if inside[-1].any() else min(curve.length - 1, above),
+    )
+
+
+def _at_edge(inside: Mask) -> bool:
+    return any(bool(np.take(inside, at, axis).any()) for axis in range(3) for at in (0, -1))
+
+
+def axis_of_body(inside: Mask, grid: Grid) -> Points:
+    """A body's own axis in the working frame: square, on average, to the endplates of its mask.
+
+    Parameters
+    ----------
+    inside, grid : the body alone, in the canonical frame.
+    """
+    drawn = CtVolume(hu=np.where(inside, DRAWN_HU, 0.0).astype(np.float32), grid=grid)
+    points = np.argwhere(inside) * np.asarray(grid.spacing_mm)
+    frame = frame_of(points.mean(axis=0), np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
+    for _ in range(3):  # each turn sees the endplates less aslant
+        half = float(np.quantile(np.abs(frame.local(points)[:, 0]), 0.98))
+        planes = [plane for sense in (-1, 1) if (plane := fit_plane(drawn, frame, half, sense)) is not None]
+        if not planes:
+            break
+        normals = [frame.along - plane.slope_u * frame.left - plane.slope_v * frame.front for plane in planes]
+        axis = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
+        frame = frame.facing(axis, frame.origin_mm)
+    return frame.along
