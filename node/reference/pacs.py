@@ -55,6 +55,7 @@ class StandInPacs:
         self.port = port
         self._folder = folder
         self._received: list[Received] = []
+        self._numbered = 0
         self._arrived = threading.Condition()
         self._server: Any = None
 
@@ -95,7 +96,9 @@ class StandInPacs:
     def _store(self, event: Any) -> int:
         request = event.request
         uid = str(request.AffectedSOPInstanceUID)
-        path = self._folder / f"{len(self._received) + 1:04d}.dcm"
+        with self._arrived:  # associations run side by side
+            self._numbered += 1
+            path = self._folder / f"{self._numbered:04d}.dcm"
         try:
             meta = encode_file_meta(event.file_meta)
             path.write_bytes(b"\0" * 128 + b"DICM" + meta + request.DataSet.getvalue())

@@ -11,24 +11,28 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
-from node.reference.shapes import Box, Field, Solid
+from node.reference.shapes import Shrunk
+from node.reference.soft_tissue import canal, organs, trunk
 from node.reference.spec import BODIES, LEVELS, StudySpec
 from node.reference.spine import (
     Vertebra,
     disc_below,
+    eleventh_ribs,
     iliac_wings,
     posterior_elements,
-    ribs,
     sacral_wings,
+    twelfth_ribs,
 )
-from node.reference.surroundings import AIR_HU, Painted, canal, organs, table_and_phantom, trunk
+from node.reference.surroundings import AIR_HU, Painted, table_and_phantom
 
 Volume = npt.NDArray[np.float32]
 Axis = npt.NDArray[np.float64]
 
 CORTEX_MG_CM3 = 330.0  # mineral of the thin shells, smeared by their porosity
-POSTERIOR_MG_CM3 = 240.0
-SACRUM_MG_CM3 = 110.0
+POSTERIOR_SHELL_MG_CM3 = 430.0
+POSTERIOR_MG_CM3 = 200.0
+SACRUM_MG_CM3 = 110.0  # of the sacral bodies
+ALA_MG_CM3 = 75.0  # of the wings of sacrum and ilium, which hold more fat
 DISC_HU = 78.0
 BLUR_MM = 0.6  # sigma of the in-plane blur of a soft kernel
 _GRAIN_MM, _LOCAL_MM = 0.5, 1.5  # sigma of the trabecular pattern, and of the mean it is freed from
@@ -92,39 +96,22 @@ def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     yield from table_and_phantom(spec)
     yield from trunk(spec)
     yield from organs(spec, spine)
-    shell, inner = 430.0 * per_mg, POSTERIOR_MG_CM3 * per_mg
-    for solid in (*sacral_wings(spine), *iliac_wings(spine)):
-        yield Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg)
-        yield Painted(solid=Shrunk(solid=solid, by_mm=1.8), hu=SACRUM_MG_CM3 * per_mg)
+    pelvis = [*sacral_wings(spine), *iliac_wings(spine)]
     with_disc = ("T11", *BODIES)
-    for name in with_disc:
-        yield Painted(solid=disc_below(spine, name), hu=DISC_HU)
     elements = [solid for name in with_disc for solid in posterior_elements(spine[name])]
-    elements += [solid for name in ("T11", "T12") for solid in ribs(spine[name])]
-    yield from (Painted(solid=solid, hu=shell) for solid in elements)
-    yield from (Painted(solid=Shrunk(solid=solid, by_mm=1.6), hu=inner) for solid in elements)
+    elements += [*eleventh_ribs(spine["T11"]), *twelfth_ribs(spine["T12"])]
+    # All shells before all fillings: where two pieces of one bone meet there is no wall between them.
+    yield from (Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg) for solid in pelvis)
+    yield from (Painted(solid=Shrunk(solid=s, by_mm=1.6), hu=ALA_MG_CM3 * per_mg) for s in pelvis)
+    yield from (Painted(solid=disc_below(spine, name), hu=DISC_HU) for name in with_disc)
+    yield from (Painted(solid=solid, hu=POSTERIOR_SHELL_MG_CM3 * per_mg) for solid in elements)
+    yield from (Painted(solid=Shrunk(solid=s, by_mm=1.6), hu=POSTERIOR_MG_CM3 * per_mg) for s in elements)
     yield from canal(spine)
     for name in LEVELS:
         yield Painted(solid=spine[name].body, hu=CORTEX_MG_CM3 * per_mg)
         density = SACRUM_MG_CM3 if name.startswith("S") else spec.bmd_mg_cm3.get(name, spec.bmd_mg_cm3["T12"])
         core = cancellous_reading(density, equivalent="HA", fat_fraction=spec.fat_fraction, kev=spec.kev)
         yield Painted(solid=spine[name].core, hu=core.hu)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shrunk:
-    """What lies deeper inside a solid than a shell."""
-
-    solid: Solid
-    by_mm: float
-
-    @property
-    def box(self) -> Box:
-        return self.solid.box
-
-    def distance(self, x: Field, y: Field, z: Field) -> Field:
-        deeper: Field = self.solid.distance(x, y, z) + np.float32(self.by_mm)
-        return deeper
 
 
 def _paint(scene: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:

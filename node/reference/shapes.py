@@ -72,6 +72,95 @@ class EllipticCylinder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """The section of a trunk, along z without end: broad, flat-backed, with a furrow over the spine."""
+
+    middle: tuple[float, float]  # x, y
+    half_width: float  # mm, at z = 0
+    front: float  # mm from the middle to the belly
+    back: float  # mm from the middle to the back beside the furrow
+    furrow: float = 0.0  # mm that the midline of the back is drawn in
+    flare: float = 0.0  # relative widening 100 mm above and below z = 0
+    power: float = 2.3  # 2 is an ellipse; more is squarer
+
+    @property
+    def box(self) -> Box:
+        half = np.array([self.half_width * (1 + 4 * self.flare), max(self.front, self.back), np.inf])
+        centre = np.array([*self.middle, 0.0])
+        return Box(low=centre - half, high=centre + half)
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        px, py = x - np.float32(self.middle[0]), y - np.float32(self.middle[1])
+        rise = np.clip(z / np.float32(100), -2, 2)
+        a = np.float32(self.half_width) * (1 + np.float32(self.flare) * rise * rise)
+        furrow = np.float32(self.furrow) * np.exp(-((px / np.float32(16)) ** 2))
+        b = np.where(py > 0, np.float32(self.back) - furrow, np.float32(self.front))
+        power = np.float32(self.power)
+        q = ((np.abs(px) / a) ** power + (np.abs(py) / b) ** power) ** (1 / power)
+        along: Field = (np.hypot(px, py) * (1 - 1 / np.maximum(q, np.float32(1e-3)))).astype(np.float32)
+        return along
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plate:
+    """A box with rounded edges, turned any way."""
+
+    centre: Point
+    axes: Point  # rows: unit vectors along the plate's own three directions
+    half: Point  # mm from the centre to each pair of faces
+    rounding: float
+
+    @property
+    def box(self) -> Box:
+        return _around(self.centre[None], np.abs(self.axes.T) @ self.half)
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        px, py, pz = (axis - np.float32(c) for axis, c in zip((x, y, z), self.centre, strict=True))
+        beyond = [
+            np.abs(px * np.float32(row[0]) + py * np.float32(row[1]) + pz * np.float32(row[2]))
+            - np.float32(size - self.rounding)
+            for row, size in zip(self.axes, self.half, strict=True)
+        ]
+        outside = np.sqrt(sum(np.maximum(one, 0) ** 2 for one in beyond))
+        inside = np.minimum(np.maximum(np.maximum(beyond[0], beyond[1]), beyond[2]), 0)
+        surface: Field = (outside + inside - np.float32(self.rounding)).astype(np.float32)
+        return surface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What lies in both of two solids."""
+
+    first: Solid
+    second: Solid
+
+    @property
+    def box(self) -> Box:
+        a, b = self.first.box, self.second.box
+        return Box(low=np.maximum(a.low, b.low), high=np.minimum(a.high, b.high))
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        both: Field = np.maximum(self.first.distance(x, y, z), self.second.distance(x, y, z))
+        return both
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrunk:
+    """What lies deeper inside a solid than a shell."""
+
+    solid: Solid
+    by_mm: float
+
+    @property
+    def box(self) -> Box:
+        return self.solid.box
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        deeper: Field = self.solid.distance(x, y, z) + np.float32(self.by_mm)
+        return deeper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slab:
     """A bar with a rectangular section, parallel to z, without end."""
 

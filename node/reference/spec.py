@@ -42,6 +42,7 @@ class StudySpec:
     phantom: str = "siemens-osteo"
     scoliosis_degrees: float = 0.0  # Cobb angle between T12 and L5, convex to the left
     rotation_degrees: float = 0.0  # of the patient about the long axis; the phantom stays
+    marrow_fat: float | None = None  # yellow marrow by volume of the marrow; None: what is usual at that age
     age_years: int = 67
     sex: str = "F"
     patient_id: str = "REFERENCE-1"
@@ -64,6 +65,8 @@ class StudySpec:
             "noise and texture must not be negative": min(self.noise_hu, self.texture_hu) < 0,
             "scoliosis must lie within 40 degrees, rotation within 15": abs(self.scoliosis_degrees) > 40
             or abs(self.rotation_degrees) > 15,
+            "marrow fat must lie between 0 and 1": self.marrow_fat is not None
+            and not 0 <= self.marrow_fat <= 1,
             "sex must be M, F, O or empty": self.sex not in ("M", "F", "O", ""),
             "age must lie between 18 and 110": not 18 <= self.age_years <= 110,
         }
@@ -89,6 +92,8 @@ class StudySpec:
     @property
     def fat_fraction(self) -> float:
         """Yellow marrow by volume of vertebral marrow; rises with age (R: about 0.3 at 30, 0.55 at 75)."""
+        if self.marrow_fat is not None:
+            return self.marrow_fat
         return min(0.75, max(0.2, 0.3 + 0.0055 * (self.age_years - 30)))
 
 

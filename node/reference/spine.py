@@ -13,7 +13,7 @@ from math import cos, radians, sin
 
 import numpy as np
 
-from node.reference.shapes import Body, Ellipsoid, Point, Solid, Tube
+from node.reference.shapes import Body, Ellipsoid, Plate, Point, Solid, Tube
 from node.reference.spec import LEVELS, StudySpec
 
 
@@ -151,12 +151,14 @@ def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
     wall = vertebra.body.depth / 2
     at = vertebra.at
     thoracic = vertebra.name.startswith("T")
+    joint = 15.0 + 0.5 * (vertebra.body.width - 40)  # the joints stand further apart at each level down
     for side in (-1.0, 1.0):
         yield _tube([at(side * 14, wall - 3, 5), at(side * 15.5, wall + 10, 5)], [6.0, 5.0])
-        yield _tube([at(side * 15.5, wall + 12, 3), at(side * 10, wall + 20, -4)], [4.5, 3.8])
-        yield _tube([at(side * 10, wall + 20, -4), at(0, wall + 25, -8)], [3.8, 4.2])
-        yield Ellipsoid(centre=at(side * 16.5, wall + 16, 11), radii=np.array([5.0, 6.0, 9.0]))
-        yield Ellipsoid(centre=at(side * 14.5, wall + 21, -14), radii=np.array([5.5, 5.0, 9.0]))
+        yield _tube([at(side * 15.5, wall + 12, 5), at(side * 13, wall + 18, -8)], [4.6, 4.2])
+        yield _plate(vertebra, (side * 7.5, wall + 21.5, -6), (9.5, 3.3, 8.5), turn=side * 38, tilt=12)
+        # Facing joints leave a cleft of about 1 mm between neighbours.
+        yield Ellipsoid(centre=at(side * joint, wall + 15.5, 12), radii=np.array([4.4, 6.0, 8.5]))
+        yield Ellipsoid(centre=at(side * (joint - 6.5), wall + 22, -16), radii=np.array([4.6, 5.0, 9.0]))
         reach = 22.0 if thoracic else 41.0
         yield _tube(
             [
@@ -166,22 +168,42 @@ def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
             ],
             [4.5, 3.0 if thoracic else 3.6, 2.8],
         )
-    for up in (-11.0, -6.0, -1.0):
-        yield _tube([at(0, wall + 24, up), at(0, wall + 46, up - 6)], [3.4, 3.0])
+    length, tilt = (10.0, 24.0) if thoracic else (11.5, 8.0)
+    yield _plate(vertebra, (0, wall + 24 + length, -9), (3.4, length, 9.5), tilt=tilt)
+    yield _tube([at(0, wall + 25, -4), at(0, wall + 23 + 2 * length, -13)], [4.2, 3.8])
 
 
-def ribs(vertebra: Vertebra) -> Iterator[Solid]:
-    """A pair of floating ribs: from the body's side outwards, backwards and down."""
+def twelfth_ribs(vertebra: Vertebra) -> Iterator[Solid]:
+    """The last pair: from the side of T12 outwards, backwards and down."""
     wall = vertebra.body.depth / 2
     for side in (-1.0, 1.0):
-        path = [
-            vertebra.at(side * 21, wall - 4, 3),
-            vertebra.at(side * 34, wall + 14, 2),
-            vertebra.at(side * 62, wall + 26, -14),
-            vertebra.at(side * 92, wall + 20, -38),
-            vertebra.at(side * 112, wall + 2, -60),
+        path = (
+            (21, wall - 4, 3),
+            (34, wall + 14, 2),
+            (62, wall + 26, -14),
+            (92, wall + 20, -38),
+            (112, wall + 2, -60),
+        )
+        yield _tube(
+            [vertebra.at(side * left, back, up) for left, back, up in path], [4.6, 3.8, 4.0, 4.0, 3.0]
+        )
+
+
+def eleventh_ribs(vertebra: Vertebra) -> Iterator[Solid]:
+    """The pair of T11, and the ends of the pair above it, whose vertebra is never in view.
+
+    Their ends stay with the wall of the trunk when the spine bends or turns.
+    """
+    wall = vertebra.body.depth / 2
+    for side in (-1.0, 1.0):
+        root = [
+            vertebra.at(side * left, back, up)
+            for left, back, up in ((21, wall - 4, 4), (34, wall + 14, 3), (60, wall + 25, -12))
         ]
-        yield _tube(path, [4.2, 3.6, 4.4, 4.2, 3.0])
+        eleventh = [np.array([side * x, y, z]) for x, y, z in ((104, 46, 92), (131, 12, 70), (137, -23, 54))]
+        tenth = [np.array([side * x, y, z]) for x, y, z in ((126, 42, 132), (138, -2, 112), (130, -48, 94))]
+        yield _tube([*root, *eleventh], [4.6, 3.8, 4.2, 4.4, 4.4, 3.4])
+        yield _tube(tenth, [4.6, 4.6, 4.2])
 
 
 def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
@@ -213,3 +235,23 @@ def iliac_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
 
 def _tube(points: list[Point], radii: list[float]) -> Tube:
     return Tube(path=np.array(points), radii=np.array(radii))
+
+
+def _plate(
+    vertebra: Vertebra,
+    place: tuple[float, float, float],
+    half: tuple[float, float, float],
+    *,
+    turn: float = 0.0,
+    tilt: float = 0.0,
+) -> Plate:
+    """A plate given in the vertebra's own directions: turned about its height, its back end tilted down."""
+    a, b = radians(turn), radians(tilt)
+    turned = np.array([[cos(a), -sin(a), 0], [sin(a), cos(a), 0], [0, 0, 1]])
+    tilted = np.array([[1, 0, 0], [0, cos(b), -sin(b)], [0, sin(b), cos(b)]])
+    return Plate(
+        centre=vertebra.at(*place),
+        axes=tilted @ turned @ vertebra.body.axes,
+        half=np.array(half),
+        rounding=min(half) * 0.8,
+    )

@@ -74,6 +74,7 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
         "slice_spacing_mm": spec.slice_spacing_mm,
         "slice_thickness_mm": spec.slice_thickness_mm,
         "mask_labels": dict(MASK_LABELS),
+        "spec": {**asdict(spec), "study_date": spec.study_date.isoformat()},
     }
     return Truth(equivalent=_EQUIVALENT, levels=levels, document=document)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,8 +39,15 @@ def test_fatty_marrow_hides_mineral():
     assert fatty.mineral_mg_cm3 > lean.mineral_mg_cm3 + 10
 
 
+def test_marrow_fat_follows_age_unless_it_is_named():
+    assert StudySpec(age_years=80).fat_fraction > StudySpec(age_years=40).fat_fraction
+    assert StudySpec(marrow_fat=0.6).fat_fraction == 0.6
+
+
 def test_rods_and_bone_of_a_noise_free_study_read_the_truth_by_two_points():
-    spec = StudySpec(noise_hu=0, texture_hu=22, slice_spacing_mm=3.0, slice_thickness_mm=3.0)
+    spec = StudySpec(
+        noise_hu=0, slice_spacing_mm=4.0, slice_thickness_mm=4.0, matrix=400, pixel_spacing_mm=(0.95, 0.95)
+    )
     spine = build_spine(spec)
     raster = raster_of(spec, spine)
     hu = render(spec, spine, raster)
@@ -55,6 +63,36 @@ def test_rods_and_bone_of_a_noise_free_study_read_the_truth_by_two_points():
         )
         measured = (hu[deep].mean() - water) / (bone - water) * 200
         assert measured == pytest.approx(level.bmd_mg_cm3, abs=1.0), name
+
+
+def test_texture_leaves_the_mean_of_each_body_alone():
+    smooth, rough = (
+        _rendered(StudySpec.reduced(noise_hu=0, texture_hu=sd, view=("L2", "L3"))) for sd in (0, 25)
+    )
+    for name in ("L2", "L3"):
+        whole = smooth.mask == MASK_LABELS[name]
+        assert rough.hu[whole].mean() == pytest.approx(smooth.hu[whole].mean(), abs=0.01)
+        assert rough.hu[whole].std() > smooth.hu[whole].std() + 0.5
+
+
+def _rendered(spec):
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    return SimpleNamespace(hu=render(spec, spine, raster), mask=truth_mask(spine, raster))
+
+
+def test_the_patient_lies_on_the_phantom_and_inside_the_picture():
+    """Skin, phantom and air around them: what a reader sees first."""
+    spec = StudySpec.reduced(noise_hu=0, view=("L3", "L3"))
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    hu = render(spec, spine, raster)[raster.slices // 2]
+    middle = spec.matrix // 2
+    above_the_couch = hu[raster.y_mm < PHANTOM_MIDDLE_MM - 20] > -200
+    assert above_the_couch.any()
+    assert not np.concatenate([above_the_couch[0], above_the_couch[:, 0], above_the_couch[:, -1]]).any()
+    back = int(np.argmin(np.abs(raster.y_mm - PHANTOM_MIDDLE_MM)))
+    assert hu[back, middle] == pytest.approx(36, abs=1)
 
 
 def _disc_mean(hu, raster, x_mm):
@@ -105,6 +143,7 @@ def test_only_bodies_wholly_in_view_have_answers(written):
     truth = json.loads((written / "truth.json").read_text())
     assert set(truth["levels"]) == {"L1", "L2", "L3"}
     assert set(truth["equivalents"]) == {"HA", "K2HPO4"}
+    assert truth["spec"]["view"] == ["L1", "L3"]
     assert truth["equivalents"][truth["equivalent"]]["L3"] == pytest.approx(
         truth["levels"]["L3"]["bmd_mg_cm3"]
     )
@@ -137,7 +176,15 @@ def test_a_density_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"kvp": 90}, {"phantom": "x"}, {"view": ("L3", "L1")}, {"matrix": 0}, {"sex": "X"}, {"age_years": 7}],
+    [
+        {"kvp": 90},
+        {"phantom": "x"},
+        {"view": ("L3", "L1")},
+        {"matrix": 0},
+        {"sex": "X"},
+        {"age_years": 7},
+        {"marrow_fat": 1.2},
+    ],
 )
 def test_a_study_that_cannot_be_made_is_refused(changes):
     with pytest.raises(SpecInvalid):
