@@ -28,7 +28,7 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 test: setup system-tools lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadscope
 
 lock:
 	@tools/lock.sh
