@@ -1,0 +1,234 @@
+"""TotalSegmentator's weights: which of them are needed, where they lie, and whether they are what they were.
+
+Only tasks that need no licence: `total` (datasets 292, 297, 298) and `vertebrae_body` (305).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from shutil import rmtree
+
+from segmentation.engines.nnunet import (
+    INSTALL,
+    ModelFolder,
+    file_sha256,
+    missing_packages,
+    read_model_folder,
+)
+from segmentation.errors import EngineUnavailable
+
+ENGINE = "totalsegmentator"
+CHECKSUMS = "SHA256SUMS"  # beside the Dataset folders, as sha256sum writes it
+_PACKAGES = ("torch", "nnunetv2", "totalsegmentator")
+
+
+class Mode(StrEnum):
+    """Which models are asked. Each name is a trade of time against care."""
+
+    STANDARD = "standard"  # vertebrae are located at 6 mm and named at 1.5 mm: what `--roi_subset` does
+    ROBUST = "robust"  # located at 3 mm: several times slower, misses less
+    FAST = "fast"  # named at 3 mm alone: what `--fast` does; borders are coarse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One of TotalSegmentator's networks, and how TotalSegmentator 2.18 itself asks it."""
+
+    dataset: int
+    classes: str  # key of its class map
+    spacing_mm: float
+    tile_step: float
+
+
+TOTAL_6_MM = Model(dataset=298, classes="total", spacing_mm=6.0, tile_step=0.8)
+TOTAL_3_MM = Model(dataset=297, classes="total", spacing_mm=3.0, tile_step=0.8)
+VERTEBRAE = Model(dataset=292, classes="class_map_part_vertebrae", spacing_mm=1.5, tile_step=0.8)
+BODIES = Model(dataset=305, classes="vertebrae_body", spacing_mm=1.5, tile_step=0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The models of one mode."""
+
+    locating: Model | None
+    naming: Model
+
+
+PARTS: Mapping[Mode, Parts] = {
+    Mode.STANDARD: Parts(locating=TOTAL_6_MM, naming=VERTEBRAE),
+    Mode.ROBUST: Parts(locating=TOTAL_3_MM, naming=VERTEBRAE),
+    Mode.FAST: Parts(locating=None, naming=TOTAL_3_MM),
+}
+
+
+def needed(mode: Mode) -> tuple[Model, ...]:
+    """What a mode cannot do without. `BODIES` is used where it is there."""
+    parts = PARTS[mode]
+    return (parts.naming,) if parts.locating is None else (parts.locating, parts.naming)
+
+
+def unavailable(folder: Path, mode: Mode) -> str | None:
+    """Why the engine cannot run, with the ways out; None if it can. Imports and hashes nothing."""
+    if missing := missing_packages(*_PACKAGES):
+        return f"{', '.join(missing)} not installed: {INSTALL}, or set segmentation.engine to geometric"
+    if absent := [f"Dataset{model.dataset}" for model in needed(mode) if _place(folder, model) is None]:
+        return (
+            f"{', '.join(absent)} not in {folder}: run osteonode check --download, or name the folder that "
+            "holds the weights (segmentation.weights, or TOTALSEG_WEIGHTS_PATH in the environment), or set "
+            "segmentation.engine to geometric"
+        )
+    return None
+
+
+def find_weights(folder: Path, mode: Mode) -> Mapping[Model, ModelFolder]:
+    """The models of a mode, `BODIES` among them where it is there.
+
+    Raises
+    ------
+    EngineUnavailable
+        If a package or a model is missing, or one is of another version of TotalSegmentator.
+    """
+    if reason := unavailable(folder, mode):
+        raise EngineUnavailable(ENGINE, reason)
+    found = {}
+    for model in (*needed(mode), BODIES):
+        if (place := _place(folder, model)) is not None:
+            found[model] = read_model_folder(place, ENGINE)
+            _require_classes(model, found[model])
+    return found
+
+
+def class_map(model: Model) -> Mapping[int, str]:
+    """Names of a model's values, as the installed TotalSegmentator has them."""
+    from totalsegmentator.map_to_binary import class_map as whole  # noqa: PLC0415 - an extra
+    from totalsegmentator.map_to_binary import class_map_5_parts  # noqa: PLC0415
+
+    names: Mapping[int, str] = {**whole, **class_map_5_parts}[model.classes]
+    return names
+
+
+def _require_classes(model: Model, folder: ModelFolder) -> None:
+    expected = len(class_map(model))
+    if len(folder.classes) != expected:
+        raise EngineUnavailable(
+            ENGINE, f"{folder.path} names {len(folder.classes)} classes where its version has {expected}"
+        )
+
+
+def _place(folder: Path, model: Model) -> Path | None:
+    """TotalSegmentator's own layout: Dataset<id>_<name>/<trainer>__nnUNetPlans__3d_fullres."""
+    places = sorted(folder.glob(f"Dataset{model.dataset}_*/*__nnUNetPlans__3d_fullres"))
+    return places[0] if places else None
+
+
+def verified_sha256(folder: Path, models: Sequence[ModelFolder]) -> Mapping[str, str]:
+    """Hash of each file of the models, by its path below `folder`.
+
+    Raises
+    ------
+    EngineUnavailable
+        If a file differs from what `CHECKSUMS` says of it.
+    """
+    stated = _checksums(folder)
+    digests = {}
+    for model in models:
+        for file in model.files:
+            name = file.relative_to(folder).as_posix()
+            digests[name] = file_sha256(file)
+            if stated.get(name, digests[name]) != digests[name]:
+                raise EngineUnavailable(ENGINE, f"{file} is not the file that {folder / CHECKSUMS} names")
+    return digests
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    lines = (line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip())
+    return {name: digest for digest, name in lines}
+
+
+def download_weights(folder: Path, mode: Mode) -> tuple[str, ...]:
+    """Fetch what a mode lacks, `BODIES` included, with TotalSegmentator's own code, and note the hashes.
+
+    TotalSegmentator publishes no hashes. The first download is what its server sent over TLS; from then on
+    the files are held to `CHECKSUMS`, on this machine and wherever that file is copied along.
+
+    Returns
+    -------
+    Names of the folders that are new.
+
+    Raises
+    ------
+    EngineUnavailable
+        If a package is missing, or the download fails.
+    """
+    if missing := missing_packages(*_PACKAGES):
+        raise EngineUnavailable(ENGINE, f"{', '.join(missing)} not installed: {INSTALL}")
+    new = []
+    for model in (*needed(mode), BODIES):
+        if _place(folder, model) is None:
+            new.append(_fetched(folder, model))
+    return tuple(new)
+
+
+def _fetched(folder: Path, model: Model) -> str:
+    """One dataset, unpacked beside the others first: what is interrupted leaves nothing that looks whole."""
+    incoming = folder / ".incoming"
+    rmtree(incoming, ignore_errors=True)
+    incoming.mkdir(parents=True)
+    try:
+        with totalsegmentator_home(incoming, weights=incoming):
+            from totalsegmentator.libs import download_pretrained_weights  # noqa: PLC0415 - after the home
+
+            download_pretrained_weights(model.dataset)
+        place = _place(incoming, model)
+        if place is None:
+            raise EngineUnavailable(ENGINE, f"the download of dataset {model.dataset} holds no such model")
+        digests = {
+            file.relative_to(incoming).as_posix(): file_sha256(file)
+            for file in read_model_folder(place, ENGINE).files
+        }
+        place.parent.rename(folder / place.parent.name)
+        lines = {**_checksums(folder), **digests}
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
+        (folder / CHECKSUMS).write_text(text, "utf-8")
+        return place.parent.name
+    except (OSError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors
+        raise EngineUnavailable(ENGINE, f"dataset {model.dataset} could not be fetched: {error}") from error
+    finally:
+        rmtree(incoming, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def totalsegmentator_home(home: Path, *, weights: Path) -> Iterator[None]:
+    """Let TotalSegmentator's own code keep its things in `home` and post no usage from there.
+
+    Without a configuration that says otherwise it makes one in the user's home and reports each run. The node
+    calls none of its code that does so; this holds should that change.
+    """
+    (home / "config.json").write_text(
+        json.dumps(
+            {"totalseg_id": "", "send_usage_stats": False, "prediction_counter": 0}
+            | {"statistics_disclaimer_shown": True}
+        ),
+        "utf-8",
+    )
+    ours = {"TOTALSEG_HOME_DIR": str(home), "TOTALSEG_WEIGHTS_PATH": str(weights)}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
