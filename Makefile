@@ -3,12 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup system-tools demo test lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
 	@echo "make test    set up, install or name the system tools, lint, run all tests"
 	@echo "make setup   prepare .venv"
+	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -17,6 +18,18 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml requirements/uv.txt requirements/dev.txt tools/setup-venv.sh
 	@tools/setup-venv.sh $(PYTHON)
 	@touch $@
+
+# `make setup` leaves .venv with what is locked for the node alone, so this depends on it.
+setup-totalsegmentator: .venv/.totalsegmentator
+
+.venv/.totalsegmentator: .venv/.ready requirements/totalsegmentator.txt tools/setup-totalsegmentator.sh
+	@tools/setup-totalsegmentator.sh
+	@touch $@
+
+# Their tests skip, and say so, where no CPU build of torch is at hand; never in CI.
+trained-engines: setup
+	@$(MAKE) --no-print-directory setup-totalsegmentator || { [ "$$CI" != true ] && \
+	  echo "tests of the trained engines will be skipped, and say so" >&2; }
 
 system-tools:
 	@tools/system-tools.sh
@@ -27,7 +40,7 @@ demo: setup
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-test: setup system-tools lint
+test: setup system-tools trained-engines lint
 	@$(BIN)/pytest -n 2 --dist loadscope
 
 lock:

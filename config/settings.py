@@ -70,8 +70,15 @@ class SelectionSettings(_Section):
 
 
 class SegmentationSettings(_Section):
-    engine: Literal["auto", "geometric", "mask"]
+    engine: Literal["auto", "geometric", "totalsegmentator", "nnunet", "mask"]
     mask_labels: Literal["auto", "totalsegmentator", "verse"]
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = Field(ge=0)
+    weights: Path
+    totalsegmentator_mode: Literal["standard", "robust", "fast"]
+    nnunet_model: str
+    nnunet_levels: dict[str, str]
+    nnunet_orientation: str = Field(pattern=r"^[LR][AP][SI]$")
 
 
 class CalibrationSettings(_Section):
@@ -152,6 +159,8 @@ class Settings(BaseSettings):
             mode="json", include={"selection", "segmentation", "calibration", "scoring", "clinical"}
         )
         content["clinical"].pop("csv")
+        for place in ("weights", "nnunet_model", "threads"):  # an engine names its weights by their hash
+            content["segmentation"].pop(place)
         content["language"] = self.node.language
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -200,10 +209,17 @@ def _layered(given: dict[str, Any]) -> type[Settings]:
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             file = InitSettingsSource(settings_cls, given)
+            peers = InitSettingsSource(settings_cls, _named_by_peers())
             defaults = InitSettingsSource(settings_cls, tomllib.loads(default_toml()))
-            return init_settings, env_settings, file, defaults
+            return init_settings, env_settings, file, peers, defaults
 
     return Layered
+
+
+def _named_by_peers() -> dict[str, Any]:
+    """What other programs' variables say: where TotalSegmentator has its weights on this machine."""
+    weights = os.environ.get("TOTALSEG_WEIGHTS_PATH")
+    return {"segmentation": {"weights": weights}} if weights else {}
 
 
 def source_date_epoch() -> int | None:

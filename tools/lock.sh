@@ -8,5 +8,6 @@ compile --python-version 3.11 requirements/uv.in --output-file requirements/uv.t
 compile pyproject.toml --output-file requirements/runtime.txt
 compile pyproject.toml --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
 # torch is chosen per machine (CPU or CUDA) and installed before this lock, which is installed with --no-deps.
-compile pyproject.toml --extra totalsegmentator --constraints requirements/runtime.txt \
+# It goes into the same environment as the lock above, so it follows that one's versions.
+compile pyproject.toml --extra totalsegmentator --constraints requirements/dev.txt \
   --overrides requirements/totalsegmentator-overrides.txt --output-file requirements/totalsegmentator.txt

@@ -25,6 +25,7 @@ echo "preparing .venv (a few minutes the first time)"
 [ -x .tools/bin/pip ] || "$python" -m venv .tools
 .tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 uv=.tools/bin/uv
+export UV_SYSTEM_CERTS=1 # a hospital's own certificate authority is in the system's store
 [ -x .venv/bin/python ] || "$uv" venv --quiet --no-python-downloads --python "$python" .venv
 "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .

@@ -24,7 +24,7 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
-from config.settings import Settings, load_settings
+from config.settings import SegmentationSettings, Settings, load_settings
 from node import logs
 from node.net.scu import DicomSender
 from node.pipeline.engine import settle_engine
@@ -32,6 +32,9 @@ from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 from scoring.errors import RadiomicsSettingsInvalid
+from segmentation.engines.nnunet import NnunetEngine
+from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
+from segmentation.engines.totalsegmentator_weights import Mode, download_weights, unavailable
 from segmentation.errors import EngineUnavailable
 
 _PACKAGES = (
@@ -67,11 +70,17 @@ class Line:
 
 def check(
     config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="First fetch TotalSegmentator's weights where they are missing."),
+    ] = False,
 ) -> None:
     """Try everything the node needs and say how each stands. Exit status 1 if anything fails."""
     settings = load_settings(config)
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))
     console = Console()
+    if download:
+        _download(settings.segmentation, console)
     colours = {Standing.OK: "green", Standing.WARNING: "yellow", Standing.FAILED: "red"}
     failed = False
     for line in examine(settings):
@@ -84,6 +93,17 @@ def check(
         )
     if failed:
         raise typer.Exit(1)
+
+
+def _download(settings: SegmentationSettings, console: Console) -> None:
+    try:
+        new = download_weights(settings.weights, Mode(settings.totalsegmentator_mode))
+    except EngineUnavailable as error:
+        console.print(str(error), style="red", highlight=False)
+        raise typer.Exit(1) from error
+    console.print(
+        f"fetched: {', '.join(new) or 'nothing'}. All weights lie in {settings.weights}", highlight=False
+    )
 
 
 def examine(settings: Settings) -> Iterator[Line]:
@@ -203,9 +223,17 @@ def _features(settings: Settings) -> tuple[Standing, str]:
 
 
 def _engine(settings: Settings) -> tuple[Standing, str]:
-    info = settle_engine(settings.segmentation).info
-    told = f"{info.name} {info.version}" + (" (model-free)" if info.model_free else "")
-    return Standing.OK, f"{told}, configured as {settings.segmentation.engine!r}"
+    wanted = settings.segmentation
+    engine = settle_engine(wanted)
+    told = f"{engine.info.name} {engine.info.version}, configured as {wanted.engine!r}"
+    if isinstance(engine, TotalSegmentatorEngine | NnunetEngine):
+        engine.load()
+        parameters = ", ".join(f"{name} {value}" for name, value in engine.info.parameters.items())
+        return Standing.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} load; {parameters}"
+    if wanted.engine == "auto":
+        reason = unavailable(wanted.weights, Mode(wanted.totalsegmentator_mode))
+        told += f"; TotalSegmentator is not used: {reason}"
+    return Standing.OK, told
 
 
 def _laboratory(settings: Settings) -> tuple[Standing, str]:

@@ -43,7 +43,10 @@ def process(
             help="CSV: patient_id, issuer, date, alp_u_l, homocysteine_umol_l.", exists=True, dir_okay=False
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="Segmentation engine: auto, geometric or mask.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Segmentation engine: auto, geometric, totalsegmentator, nnunet or mask."),
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Vertebrae drawn elsewhere (NIfTI).", exists=True, dir_okay=False)
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from config.settings import SegmentationSettings
@@ -10,11 +11,14 @@ from node.dicom.mask import read_mask
 from segmentation.engines import Segmenter
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
+from segmentation.engines.nnunet import Compute, NnunetEngine
+from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, TotalSegmentatorSettings
+from segmentation.engines.totalsegmentator_weights import Mode, unavailable
 from segmentation.errors import EngineUnavailable
 
 
 def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> Segmenter:
-    """The engine that the configuration names.
+    """The engine that the configuration names. No network is loaded yet.
 
     Parameters
     ----------
@@ -23,21 +27,58 @@ def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> S
     Raises
     ------
     EngineUnavailable
-        If a mask is given to another engine, or the mask engine is given none.
+        If the engine lacks what it needs, or a mask is given to another engine than the mask engine.
     MaskUnreadable
         If the mask is no three-dimensional label image.
     """
-    name = settings.engine
+    name: str = settings.engine
     if name == "auto":
-        name = "mask" if mask is not None else "geometric"
+        name = "mask" if mask is not None else settle_auto(settings)
     if name == "mask":
-        if mask is None:
-            raise EngineUnavailable("mask", "it needs a mask: osteonode process --mask FILE")
-        labels, grid = read_mask(mask)
-        # Named by content: a file name may hold a patient's name.
-        source = f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"
-        drawn = LabelImage(labels=labels, grid=grid)
-        return MaskEngine(drawn, Convention(settings.mask_labels), source=source)
+        return _mask(settings, mask)
     if mask is not None:
         raise EngineUnavailable(name, "it draws its own mask; use --engine mask or leave --engine out")
-    return GeometricEngine()
+    return _ENGINES[name](settings)
+
+
+def settle_auto(settings: SegmentationSettings) -> str:
+    """TotalSegmentator where its extra and the weights of its mode are there, else the model-free engine."""
+    reason = unavailable(settings.weights, Mode(settings.totalsegmentator_mode))
+    return "totalsegmentator" if reason is None else "geometric"
+
+
+def _mask(settings: SegmentationSettings, mask: Path | None) -> Segmenter:
+    if mask is None:
+        raise EngineUnavailable("mask", "it needs a mask: osteonode process --mask FILE")
+    labels, grid = read_mask(mask)
+    # Named by content: a file name may hold a patient's name.
+    source = f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"
+    drawn = LabelImage(labels=labels, grid=grid)
+    return MaskEngine(drawn, Convention(settings.mask_labels), source=source)
+
+
+def _totalsegmentator(settings: SegmentationSettings) -> Segmenter:
+    wanted = TotalSegmentatorSettings(weights=settings.weights, mode=Mode(settings.totalsegmentator_mode))
+    return TotalSegmentatorEngine(wanted, _compute(settings))
+
+
+def _nnunet(settings: SegmentationSettings) -> Segmenter:
+    if not settings.nnunet_model:
+        raise EngineUnavailable("nnunet", "segmentation.nnunet_model names no folder")
+    return NnunetEngine(
+        Path(settings.nnunet_model),
+        settings.nnunet_levels,
+        _compute(settings),
+        orientation=settings.nnunet_orientation,
+    )
+
+
+def _compute(settings: SegmentationSettings) -> Compute:
+    return Compute(device=settings.device, threads=settings.threads)
+
+
+_ENGINES: Mapping[str, Callable[[SegmentationSettings], Segmenter]] = {
+    "geometric": lambda _: GeometricEngine(),
+    "totalsegmentator": _totalsegmentator,
+    "nnunet": _nnunet,
+}
