@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from rich.console import Console
@@ -89,23 +89,17 @@ def demo(
 
 
 def _run(console: Console, place: _Place, spec: StudySpec, port: int | None) -> None:
-    with _progress(console) as progress:
-        task = progress.add_task("rendering a digital reference study", total=None)
+    with _Progress(console) as progress:
+        progress.tell("rendering a digital reference study")
         truth = write_reference_study(place.study, spec)
         with StandInPacs(place.received) as pacs:
             settings = _configure(place, spec, pacs, port if port is not None else _usual_port())
-            progress.update(task, description="starting the node")
+            progress.tell("starting the node")
             with _node(place):
                 started = time.monotonic()
-                progress.update(task, description="sending the study by C-STORE")
-                _send(place, settings, lambda done, total: progress.update(task, completed=done, total=total))
-                progress.update(task, completed=0, total=None)
-                _await_answer(
-                    settings,
-                    pacs,
-                    uid_of(spec, "study"),
-                    lambda text: progress.update(task, description=text),
-                )
+                progress.tell("sending the study by C-STORE")
+                _send(place, settings, progress.count)
+                _await_answer(settings, pacs, uid_of(spec, "study"), progress.tell)
                 seconds = time.monotonic() - started
             received = pacs.received()
     report = _kept_report(settings, uid_of(spec, "study"), place)
@@ -117,15 +111,40 @@ def _run(console: Console, place: _Place, spec: StudySpec, port: int | None) -> 
     console.print("[bold green]The answers match the truth.[/bold green]")
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
+class _Progress:
+    """What is being done: a moving line on a terminal, a line for each stage elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = ""
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, what: str) -> None:
+        """Name the stage; saying it again is harmless."""
+        if what != self._said and not self._console.is_terminal:
+            self._console.print(f"{what} ...", highlight=False)
+        self._said = what
+        self._bar.update(self._task, description=what, completed=0, total=None)
+
+    def count(self, done: int, total: int) -> None:
+        """How much of the stage is done."""
+        self._bar.update(self._task, completed=done, total=total)
 
 
 def _usual_port() -> int:
@@ -191,7 +210,7 @@ def _node(place: _Place) -> Iterator[None]:
         process.wait()
 
 
-def _send(place: _Place, settings: Settings, sent: Any) -> None:
+def _send(place: _Place, settings: Settings, sent: Callable[[int, int], None]) -> None:
     statuses = send_study(
         place.study,
         host="127.0.0.1",
@@ -204,7 +223,7 @@ def _send(place: _Place, settings: Settings, sent: Any) -> None:
         raise DemoFailed(f"{len(refused)} instances were refused, the first with 0x{refused[0]:04X}")
 
 
-def _await_answer(settings: Settings, pacs: StandInPacs, study_uid: str, tell: Any) -> None:
+def _await_answer(settings: Settings, pacs: StandInPacs, study_uid: str, tell: Callable[[str], None]) -> None:
     """Wait until SR, SEG and SC are back, telling what the node is at."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT_S
     store = open_store(settings.storage)
