@@ -166,11 +166,11 @@ class Network:
 
         if self._compute.threads:
             torch.set_num_threads(self._compute.threads)
-        gpu = bool(torch.cuda.is_available())
-        wanted = self._compute.device
-        if wanted.startswith("cuda") and not gpu:
-            raise EngineUnavailable("nnunet", f"device {wanted} is configured, and torch finds no GPU")
-        device = torch.device(("cuda" if gpu else "cpu") if wanted == "auto" else wanted)
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        wanted = ("cuda" if gpus else "cpu") if self._compute.device == "auto" else self._compute.device
+        device = torch.device(wanted)
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise EngineUnavailable("nnunet", f"device {wanted} is configured, and torch finds no such GPU")
         predictor = nnUNetPredictor(
             tile_step_size=self._tile_step,
             use_mirroring=False,  # eight times the work; TotalSegmentator's models are trained without

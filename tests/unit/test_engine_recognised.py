@@ -1,0 +1,113 @@
+"""What a network names is believed only where it can be a spine's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segmentation.engines.recognised import Recognised, to_vertebrae
+from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
+from segmentation.volume import CtVolume, Grid, LabelMap, reorientation_of
+
+GRID = Grid(
+    shape=(140, 44, 52),
+    spacing_mm=(2.0, 2.0, 2.0),
+    origin_mm=(-52.0, -44.0, 0.0),
+    direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+)
+PITCH, HEIGHT = 18, 13  # voxels: 36 and 26 mm
+ROW = ("sacrum", "L5", "L4", "L3", "L2", "L1", "T12")
+INFO = EngineInfo(name="test", version="1", model_free=False)
+
+
+def blocks(*names: str) -> LabelMap:
+    """Bodies as boxes 40 mm wide and 30 mm deep, the first at the bottom; "" leaves a place empty."""
+    labels = np.zeros(GRID.shape, np.uint8)
+    for number, name in enumerate(names):
+        if name:
+            first = 4 + number * PITCH
+            labels[first : first + HEIGHT, 12:27, 16:36] = LABELS[name]
+    return labels
+
+
+def judged(labels: LabelMap, bodies: np.ndarray | None = None, split: tuple[str, ...] = ()) -> Vertebrae:
+    volume = CtVolume(hu=np.zeros(GRID.shape, np.float32), grid=GRID)
+    whole = tuple(slice(0, size) for size in GRID.shape)
+    recognised = Recognised(
+        turned=volume, turn=reorientation_of(GRID), box=whole, labels=labels, bodies=bodies, split=split
+    )
+    return to_vertebrae(volume, recognised, INFO)
+
+
+def details(found: Vertebrae) -> list[str]:
+    return [str(one.values.get("detail", one.code)) for one in found.observations]
+
+
+@pytest.mark.parametrize(
+    ("names", "basis"),
+    [
+        (ROW, "sacrum and last rib"),
+        (ROW[:4], "sacrum"),
+        (("L3", "L2", "L1", "T12"), "last rib"),
+    ],
+)
+def test_a_row_with_an_anchor_is_confirmed(names, basis):
+    found = judged(blocks(*names))
+    assert (found.numbering_confirmed, found.numbering_basis, found.observations) == (True, basis, ())
+    assert [level.name for level in found.levels] == [one for one in reversed(names) if one != "sacrum"]
+    assert LABELS["sacrum"] not in found.bodies
+
+
+def test_a_row_without_an_anchor_is_unconfirmed():
+    found = judged(blocks("L4", "L3", "L2"))
+    assert not found.numbering_confirmed
+    assert details(found) == ["level_unconfirmed"]
+
+
+def test_a_sacrum_under_the_fourth_lumbar_vertebra_is_not_believed():
+    found = judged(blocks("sacrum", "L4", "L3", "L2", "L1", "T12"))
+    assert not found.numbering_confirmed
+    assert details(found) == ["the sacrum follows L4"]
+
+
+def test_a_skipped_vertebra_is_not_believed():
+    found = judged(blocks("sacrum", "L5", "L4", "", "L2", "L1", "T12"))
+    assert not found.numbering_confirmed
+    assert "L3 is missing" in details(found)
+
+
+def test_a_name_on_two_vertebrae_is_not_believed():
+    labels = blocks(*ROW)
+    labels[4 + 3 * PITCH : 4 + 3 * PITCH + 6][labels[4 + 3 * PITCH : 4 + 3 * PITCH + 6] > 0] = LABELS["L4"]
+    found = judged(labels)
+    assert not found.numbering_confirmed
+    assert "L4 is in two pieces" in details(found)
+
+
+def test_a_name_that_was_split_before_is_not_believed():
+    assert details(judged(blocks(*ROW), split=("L2",))) == ["L2 is in two pieces"]
+
+
+def test_stray_blobs_are_left_out():
+    labels = blocks(*ROW)
+    labels[0:3, 0:3, 0:3] = LABELS["L3"]
+    labels[0:3, 0:3, 8:11] = LABELS["T11"]
+    found = judged(labels)
+    assert found.numbering_confirmed
+    assert not found.bodies[0:3, 0:12, 0:12].any()
+    assert found.level("T11") is None
+
+
+def test_bodies_told_by_a_network_bound_what_is_measured():
+    labels = blocks(*ROW)
+    bodies = labels > 0
+    bodies[:, 22:] = False
+    found = judged(labels, bodies)
+    assert found.numbering_confirmed
+    assert np.array_equal(found.bodies > 0, (labels > 0) & bodies & (labels != LABELS["sacrum"]))
+
+
+def test_thoracic_vertebrae_alone_are_no_lumbar_level():
+    found = judged(blocks("T12", "T11"))
+    assert [one.code for one in found.observations] == ["no_lumbar_level"]
+    assert not found.bodies.any()
