@@ -73,6 +73,7 @@ class SegmentationSettings(_Section):
     engine: Literal["auto", "geometric", "totalsegmentator", "nnunet", "mask"]
     mask_labels: Literal["auto", "totalsegmentator", "verse"]
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    mixed_precision: bool
     threads: int = Field(ge=0)
     weights: Path
     totalsegmentator_mode: Literal["standard", "robust", "fast"]

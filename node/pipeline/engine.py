@@ -74,7 +74,7 @@ def _nnunet(settings: SegmentationSettings) -> Segmenter:
 
 
 def _compute(settings: SegmentationSettings) -> Compute:
-    return Compute(device=settings.device, threads=settings.threads)
+    return Compute(device=settings.device, threads=settings.threads, mixed_precision=settings.mixed_precision)
 
 
 _ENGINES: Mapping[str, Callable[[SegmentationSettings], Segmenter]] = {

@@ -74,7 +74,7 @@ class TotalSegmentatorEngine:
                 "mode": settings.mode.value,
                 "bodies": BODIES.classes if BODIES in found else "geometry",
                 "nnunetv2": version("nnunetv2"),
-                "device": compute.device,
+                **compute.told(),
                 **{f"dataset_{model.dataset}": folder.path.parent.name for model, folder in found.items()},
             },
         )
@@ -91,16 +91,10 @@ class TotalSegmentatorEngine:
     def segment(self, volume: CtVolume) -> Vertebrae:
         """Label the vertebral bodies of `volume`; see `segmentation.engines.Segmenter`."""
         turned, turn = canonical(volume)
-        locating = self._parts.locating or self._parts.naming
-        coarse = self._levels(locating, turned.hu, turned.grid.spacing_mm)
-        box = box_around(np.isin(coarse, _NEEDED_VALUES), turned.grid)
-        if box is None:
+        named = self.name(turned)
+        if named is None:
             return nothing_found(volume, self.info)
-        if self._parts.locating is None:
-            labels = at_steps(coarse, turned.grid.shape, box)
-        else:
-            fine = self._levels(self._parts.naming, turned.hu[box], turned.grid.spacing_mm)
-            labels = at_steps(fine, turned.grid.part(box).shape)
+        box, labels = named
         labels, split = one_piece_each(labels)
         inner = box_around(np.isin(labels, _NEEDED_VALUES), turned.grid.part(box))
         if inner is None:
@@ -118,6 +112,27 @@ class TotalSegmentatorEngine:
             ),
             self.info,
         )
+
+    def name(self, turned: CtVolume) -> tuple[Box, LabelMap] | None:
+        """Whole vertebrae as the networks name them, unjudged: the command's own mask.
+
+        Parameters
+        ----------
+        turned : in the canonical frame.
+
+        Returns
+        -------
+        A part of the image and values of `LABELS` in it; None where no vertebra is located.
+        """
+        locating = self._parts.locating or self._parts.naming
+        coarse = self._levels(locating, turned.hu, turned.grid.spacing_mm)
+        box = box_around(np.isin(coarse, _NEEDED_VALUES), turned.grid)
+        if box is None:
+            return None
+        if self._parts.locating is None:
+            return box, at_steps(coarse, turned.grid.shape, box)
+        fine = self._levels(self._parts.naming, turned.hu[box], turned.grid.spacing_mm)
+        return box, at_steps(fine, turned.grid.part(box).shape)
 
     def _levels(self, model: Model, hu: FloatArray, spacing_mm: Vector) -> LabelMap:
         """Values of `LABELS`, at the model's spacing."""
