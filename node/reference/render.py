@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
-from node.reference.shapes import Shrunk
+from node.reference.damage import METAL_HU, add_streaks, lesions, metal
+from node.reference.faults import Lumbar
+from node.reference.shapes import INTACT, Shrunk
 from node.reference.soft_tissue import canal, organs, trunk
-from node.reference.spec import BODIES, LEVELS, StudySpec
+from node.reference.spec import StudySpec
 from node.reference.spine import (
     Vertebra,
     disc_below,
@@ -21,6 +23,7 @@ from node.reference.spine import (
     iliac_wings,
     posterior_elements,
     sacral_wings,
+    sacralised_processes,
     twelfth_ribs,
 )
 from node.reference.surroundings import AIR_HU, Painted, table_and_phantom
@@ -70,6 +73,7 @@ def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
     high = top.centre[2] + top.height / 2 * top.axes[2][2] + abs(top.axes[1][2]) * top.depth / 2 + _MARGIN_MM
     low = bottom.centre[2] - bottom.height / 2 * bottom.axes[2][2] - abs(bottom.axes[1][2]) * bottom.depth / 2
     low -= _MARGIN_MM
+    high, low = high - spec.faults.cut_mm[0], low + spec.faults.cut_mm[1]
     slices = max(1, ceil((high - low) / spec.slice_spacing_mm) + 1)
     return Raster(spec=spec, slices=slices, first_z_mm=float(low))
 
@@ -86,6 +90,7 @@ def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volum
     for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
         gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
     _add_texture(hu, spec, spine, raster)
+    add_streaks(hu, metal(spec.faults, spine), (raster.z_mm, raster.y_mm, raster.x_mm), seed=spec.seed)
     _add_noise(hu, spec)
     return np.clip(hu, -1024, 3071)
 
@@ -97,21 +102,28 @@ def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     yield from trunk(spec)
     yield from organs(spec, spine)
     pelvis = [*sacral_wings(spine), *iliac_wings(spine)]
-    with_disc = ("T11", *BODIES)
+    if spec.faults.lumbar is Lumbar.SACRALISED:
+        pelvis += sacralised_processes(spine["L5"])
+    with_disc = spec.levels[: spec.levels.index("S1")]
     elements = [solid for name in with_disc for solid in posterior_elements(spine[name])]
     elements += [*eleventh_ribs(spine["T11"]), *twelfth_ribs(spine["T12"])]
     # All shells before all fillings: where two pieces of one bone meet there is no wall between them.
     yield from (Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg) for solid in pelvis)
     yield from (Painted(solid=Shrunk(solid=s, by_mm=1.6), hu=ALA_MG_CM3 * per_mg) for s in pelvis)
     yield from (Painted(solid=disc_below(spine, name), hu=DISC_HU) for name in with_disc)
+    for fracture in spec.faults.fractures:  # the discs follow the sunken endplates
+        body = spine[fracture.level].body
+        yield Painted(solid=replace(body, sunk_top=INTACT, sunk_bottom=INTACT), hu=DISC_HU)
     yield from (Painted(solid=solid, hu=POSTERIOR_SHELL_MG_CM3 * per_mg) for solid in elements)
     yield from (Painted(solid=Shrunk(solid=s, by_mm=1.6), hu=POSTERIOR_MG_CM3 * per_mg) for s in elements)
     yield from canal(spine)
-    for name in LEVELS:
+    for name in spec.levels:
         yield Painted(solid=spine[name].body, hu=CORTEX_MG_CM3 * per_mg)
-        density = SACRUM_MG_CM3 if name.startswith("S") else spec.bmd_mg_cm3.get(name, spec.bmd_mg_cm3["T12"])
+        density = SACRUM_MG_CM3 if name.startswith("S") else spec.bmd_of(name)
         core = cancellous_reading(density, equivalent="HA", fat_fraction=spec.fat_fraction, kev=spec.kev)
         yield Painted(solid=spine[name].core, hu=core.hu)
+    yield from lesions(spec.faults, spine)
+    yield from (Painted(solid=solid, hu=METAL_HU) for solid in metal(spec.faults, spine))
 
 
 def _paint(scene: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:
@@ -143,7 +155,7 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
     if spec.texture_hu == 0:
         return
     spacing = (spec.slice_spacing_mm, *spec.pixel_spacing_mm)
-    for name in LEVELS:
+    for name in spec.levels:
         core = spine[name].core
         cut = tuple(
             slice(

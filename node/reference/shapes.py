@@ -220,6 +220,19 @@ class Tube:
         return scaled
 
 
+Sunk = tuple[float, float, float]  # in front, in the middle, behind
+INTACT: Sunk = (0.0, 0.0, 0.0)
+
+
+def _sinking(along: Field, sunk: Sunk) -> Field:
+    """The parabola through the three values at -1 (front), 0 and 1 (back)."""
+    front, middle, behind = (np.float32(value) for value in sunk)
+    curved: Field = (
+        front * along * (along - 1) / 2 + middle * (1 - along * along) + behind * along * (along + 1) / 2
+    )
+    return curved
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """A vertebral body, or the disc between two: kidney-shaped in section, waisted, with hollow endplates."""
@@ -232,6 +245,8 @@ class Body:
     waist: float  # relative narrowing at half height
     hollow: float  # mm that the middle of each endplate lies deeper than its rim; negative bulges
     wedge: float = 0.0  # relative: how much lower the body is behind than in front
+    sunk_top: Sunk = INTACT  # mm that the upper endplate lies lower than it did
+    sunk_bottom: Sunk = INTACT  # mm that the lower endplate lies higher than it did
 
     @property
     def box(self) -> Box:
@@ -255,6 +270,12 @@ class Body:
         sideways = radius * (1 - 1 / np.maximum(q, np.float32(1e-3)))
         inner = np.clip(1 - q * q, 0, 1)
         half = np.float32(self.height / 2) * (1 - np.float32(self.wedge) * back / np.float32(self.depth))
-        endways = np.abs(up) - (half - np.float32(self.hollow) * inner)
+        half = half - np.float32(self.hollow) * inner
+        if self.sunk_top == INTACT and self.sunk_bottom == INTACT:
+            endways = np.abs(up) - half
+        else:
+            along = np.clip(2 * back / np.float32(self.depth), -1, 1)
+            top, bottom = (_sinking(along, sunk) for sunk in (self.sunk_top, self.sunk_bottom))
+            endways = np.maximum(up + top, bottom - up) - half
         outside: Field = np.maximum(sideways, endways).astype(np.float32)
         return outside

@@ -6,6 +6,7 @@ Shapes and HU are typical of an unenhanced abdominal CT of a slim adult and belo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +27,21 @@ _WALL = Outline(middle=_MIDDLE, half_width=143, front=97, back=84, flare=0.02)
 _CAVITY = Outline(middle=_MIDDLE, half_width=130, front=90, back=66, flare=0.02)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Blood:
+    """HU of what contrast medium brightens."""
+
+    aorta_hu: float = 42.0
+    cava_hu: float = 39.0
+    kidney_hu: float = 33.0
+    liver_hu: float = 56.0
+    spleen_hu: float = 48.0
+
+
+_PLAIN = _Blood()
+_ENHANCED = _Blood(aorta_hu=165.0, cava_hu=135.0, kidney_hu=180.0, liver_hu=112.0, spleen_hu=125.0)
+
+
 def trunk(spec: StudySpec) -> Iterator[Painted]:
     """Skin, subcutaneous fat, the muscular wall and the fat inside it."""
     fat = hounsfield(ADIPOSE, spec.kev)
@@ -44,9 +60,9 @@ def organs(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     fat = hounsfield(ADIPOSE, spec.kev)
     yield from _small_bowel(rng)
     yield from _colon(rng)
-    yield from _upper_abdomen()
-    yield from _kidneys(fat)
-    yield from _vessels(spine)
+    yield from _upper_abdomen(_ENHANCED if spec.faults.contrast else _PLAIN)
+    yield from _kidneys(fat, _ENHANCED if spec.faults.contrast else _PLAIN)
+    yield from _vessels(spine, _ENHANCED if spec.faults.contrast else _PLAIN)
     yield from _muscles(spine, fat)
 
 
@@ -99,40 +115,43 @@ def _colon(rng: np.random.Generator) -> Iterator[Painted]:
     yield Painted(solid=Common(first=gas, second=_CAVITY), hu=GAS_HU)
 
 
-def _upper_abdomen() -> Iterator[Painted]:
+def _upper_abdomen(blood: _Blood) -> Iterator[Painted]:
     yield _blob((52.0, -58.0, 112.0), (44.0, 34.0, 44.0), 40.0)  # stomach
     yield _blob((52.0, -58.0, 112.0), (40.0, 30.0, 40.0), 12.0)
     gas = Ellipsoid(centre=np.array([52.0, -58.0, 112.0]), radii=np.array([40.0, 30.0, 40.0]))
     above = Slab(low=(0.0, -130.0), high=(110.0, -68.0))
     yield Painted(solid=Common(first=gas, second=above), hu=GAS_HU)
-    yield _blob((-84.0, -34.0, 126.0), (78.0, 72.0, 104.0), 56.0)  # liver
-    yield _blob((-34.0, -66.0, 140.0), (74.0, 40.0, 56.0), 56.0)  # its left lobe
+    yield _blob((-84.0, -34.0, 126.0), (78.0, 72.0, 104.0), blood.liver_hu)
+    yield _blob((-34.0, -66.0, 140.0), (74.0, 40.0, 56.0), blood.liver_hu)  # its left lobe
     yield _blob((-62.0, -66.0, 46.0), (15.0, 17.0, 24.0), 12.0)  # gallbladder
-    yield _blob((106.0, 6.0, 118.0), (30.0, 44.0, 46.0), 48.0)  # spleen
+    yield _blob((106.0, 6.0, 118.0), (30.0, 44.0, 46.0), blood.spleen_hu)
     pancreas = _tube(
         [np.array(p) for p in ((-34, -40, 42), (-8, -48, 56), (30, -42, 70), (72, -22, 84))], 10.0
     )
     yield Painted(solid=pancreas, hu=38.0)
 
 
-def _kidneys(fat: float) -> Iterator[Painted]:
+def _kidneys(fat: float, blood: _Blood) -> Iterator[Painted]:
     for side in _SIDES:
         low = 8.0 if side < 0 else 18.0
         path = [
             np.array(p) for p in ((side * 80, 4, low), (side * 74, 10, low + 30), (side * 64, 16, low + 62))
         ]
-        yield Painted(solid=_tube(path, [20.0, 25.0, 20.0]), hu=33.0)
+        yield Painted(solid=_tube(path, [20.0, 25.0, 20.0]), hu=blood.kidney_hu)
         sinus = path[1] - [side * 13, 5, 0]
         yield Painted(solid=Ellipsoid(centre=sinus, radii=np.array([13.0, 8.0, 20.0])), hu=fat * 0.7)
         yield Painted(solid=Ellipsoid(centre=sinus, radii=np.array([6.0, 4.5, 10.0])), hu=12.0)
 
 
-def _vessels(spine: dict[str, Vertebra]) -> Iterator[Painted]:
-    """Aorta and vena cava, unenhanced, and the common iliac vessels below L4."""
+def _vessels(spine: dict[str, Vertebra], blood: _Blood) -> Iterator[Painted]:
+    """Aorta and vena cava, and the common iliac vessels below L4."""
     lumbar = [spine[name] for name in LUMBAR]
     fork = lumbar[3]
     end = spine["S1"]
-    for left, ahead, radius, hu in ((11.0, 12.5, 9.5, 42.0), (-15.0, 12.0, 10.5, 39.0)):
+    for left, ahead, radius, hu in (
+        (11.0, 12.5, 9.5, blood.aorta_hu),
+        (-15.0, 12.0, 10.5, blood.cava_hu),
+    ):
         path = [one.at(left, -one.body.depth / 2 - ahead, 0) for one in lumbar[:4]]
         trunk_path = [path[0] + [0, 0, 80], *path]
         yield Painted(solid=_tube(trunk_path, radius), hu=hu)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Self
+from typing import Any, Self
 
 from node.reference.attenuation import EFFECTIVE_KEV
+from node.reference.faults import NO_FAULTS, Faults, Lumbar
 
 LEVELS = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2")  # superior to inferior
 BODIES = LEVELS[1:7]  # those whose density is specified
 LUMBAR = LEVELS[2:7]
+WITH_SIXTH = (*LEVELS[:7], "L6", *LEVELS[7:])
 PHANTOMS = ("siemens-osteo", "none")
 
 # A woman of 67 whose bone reads low: invented.
@@ -50,12 +52,15 @@ class StudySpec:
     issuer: str = "OSTEONODE"
     accession_number: str = "REF0001"
     study_date: date = date(2026, 1, 15)
+    faults: Faults = NO_FAULTS
 
     def __post_init__(self) -> None:
         problems = {
             f"kvp must be one of {sorted(EFFECTIVE_KEV)}": self.kvp not in EFFECTIVE_KEV,
             f"phantom must be one of {', '.join(PHANTOMS)}": self.phantom not in PHANTOMS,
-            f"view must name two of {', '.join(LEVELS)}, the upper one first": not _is_view(self.view),
+            f"view must name two of {', '.join(self.levels)}, the upper one first": not _is_view(
+                self.view, self.levels
+            ),
             f"bmd_mg_cm3 must name {', '.join(BODIES)}": set(self.bmd_mg_cm3) != set(BODIES),
             "BMD must lie between 0 and 400 mg/cm3": not all(0 <= v <= 400 for v in self.bmd_mg_cm3.values()),
             "spacing, thickness and matrix must be positive": min(
@@ -69,6 +74,14 @@ class StudySpec:
             and not 0 <= self.marrow_fat <= 1,
             "sex must be M, F, O or empty": self.sex not in ("M", "F", "O", ""),
             "age must lie between 18 and 110": not 18 <= self.age_years <= 110,
+            f"faults must name levels of {', '.join(LUMBAR)}": not self.faults.levels <= set(LUMBAR),
+            "a fracture loses between 0 and 70 % of the height": not all(
+                0 < fracture.height_loss <= 0.7 for fracture in self.faults.fractures
+            ),
+            "a lesion has a radius of 2 to 14 mm": not all(
+                2 <= lesion.radius_mm <= 14 for lesion in self.faults.lesions
+            ),
+            "a view can be cut, not widened": min(self.faults.cut_mm) < 0,
         }
         wrong = [text for text, applies in problems.items() if applies]
         if wrong:
@@ -86,6 +99,27 @@ class StudySpec:
         return cls(**{**small, **changes})  # type: ignore[arg-type]
 
     @property
+    def levels(self) -> tuple[str, ...]:
+        """Of this patient's spine, superior to inferior."""
+        return WITH_SIXTH if self.faults.lumbar is Lumbar.SIX else LEVELS
+
+    @property
+    def lumbar(self) -> tuple[str, ...]:
+        return tuple(name for name in self.levels if name.startswith("L"))
+
+    def bmd_of(self, name: str) -> float:
+        """As specified; of vertebrae beyond those, as the nearest one."""
+        return self.bmd_mg_cm3.get(name, self.bmd_mg_cm3["L5" if name == "L6" else "T12"])
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything that makes this study, for truth.json and UIDs; a study without faults names none."""
+        content = asdict(self)
+        if self.faults == NO_FAULTS:
+            del content["faults"]
+        return content
+
+    @property
     def kev(self) -> float:
         return EFFECTIVE_KEV[self.kvp]
 
@@ -97,8 +131,8 @@ class StudySpec:
         return min(0.75, max(0.2, 0.3 + 0.0055 * (self.age_years - 30)))
 
 
-def _is_view(view: tuple[str, str]) -> bool:
-    return all(name in LEVELS for name in view) and LEVELS.index(view[0]) <= LEVELS.index(view[1])
+def _is_view(view: tuple[str, str], levels: tuple[str, ...]) -> bool:
+    return all(name in levels for name in view) and levels.index(view[0]) <= levels.index(view[1])
 
 
 def parse_bmd(text: str) -> dict[str, float]:

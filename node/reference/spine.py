@@ -7,14 +7,15 @@ of L3 at the origin.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import cos, radians, sin
 
 import numpy as np
 
+from node.reference.faults import Faults, FractureShape
 from node.reference.shapes import Body, Ellipsoid, Plate, Point, Solid, Tube
-from node.reference.spec import LEVELS, StudySpec
+from node.reference.spec import StudySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,11 @@ _SIZES = {
     "L3": _Size(width=46, depth=33, height=27.5, disc_below=10.0, lean=0),
     "L4": _Size(width=48, depth=34, height=27.5, disc_below=11.0, lean=9),
     "L5": _Size(width=51, depth=34, height=27.0, disc_below=10.0, lean=20),
+    "L6": _Size(width=51, depth=34, height=27.0, disc_below=10.0, lean=25),
     "S1": _Size(width=52, depth=32, height=29.0, disc_below=1.5, lean=44),
     "S2": _Size(width=38, depth=22, height=24.0, disc_below=1.0, lean=54),
 }
+_L5_OF_SIX_LEAN = 15.0  # degrees: the bend towards the sacrum is shared with L6
 CORTEX_MM = 1.3
 CANAL_BEHIND_MM = 9.5  # from the posterior wall to the middle of the canal
 
@@ -62,35 +65,49 @@ class Vertebra:
     def core(self) -> Body:
         """The cancellous bone inside the cortex."""
         b = self.body
-        return Body(
-            centre=b.centre,
-            axes=b.axes,
+        return replace(
+            b,
             width=b.width - 2 * CORTEX_MM,
             depth=b.depth - 2 * CORTEX_MM,
             height=b.height - 2 * CORTEX_MM,
-            waist=b.waist,
-            hollow=b.hollow,
-            wedge=b.wedge,
         )
 
 
 def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
     """All vertebrae from T11 to S2, whatever the view shows."""
-    axes = {name: _axes(spec, name) for name in LEVELS}
+    axes = {name: _axes(spec, name) for name in spec.levels}
     centres: dict[str, Point] = {"L3": np.zeros(3)}
-    for upper, lower in pairwise(LEVELS):
+    for upper, lower in pairwise(spec.levels):
         if upper in centres:
             centres[lower] = centres[upper] - _step(axes, upper, lower)
-    for upper, lower in reversed(list(pairwise(LEVELS))):
+    for upper, lower in reversed(list(pairwise(spec.levels))):
         if upper not in centres:
             centres[upper] = centres[lower] + _step(axes, upper, lower)
-    return {name: Vertebra(name=name, body=_body(name, centres[name], axes[name])) for name in LEVELS}
+    return {
+        name: Vertebra(name=name, body=_broken(_body(name, centres[name], axes[name]), spec.faults, name))
+        for name in spec.levels
+    }
+
+
+def _broken(body: Body, faults: Faults, name: str) -> Body:
+    """The body as its fracture leaves it."""
+    fracture = faults.fracture_of(name)
+    if fracture is None:
+        return body
+    lost = fracture.height_loss * body.height
+    if fracture.shape is FractureShape.BICONCAVE:
+        # An intact body is hollow too, and the loss counts from its own middle height.
+        half = fracture.height_loss * (body.height - 2 * body.hollow) / 2
+        return replace(body, sunk_top=(0.0, half, 0.0), sunk_bottom=(0.0, half, 0.0))
+    if fracture.shape is FractureShape.WEDGE:
+        return replace(body, sunk_top=(lost, lost / 2, 0.0))
+    return replace(body, sunk_top=(lost, lost, lost))
 
 
 def _axes(spec: StudySpec, name: str) -> Point:
     """Directions of a body: to its left, backwards, up."""
-    lean = radians(_SIZES[name].lean)
-    place = (min(max(LEVELS.index(name), 1), 6) - 1) / 5  # 0 at T12 and above, 1 at L5 and below
+    lean = radians(_L5_OF_SIX_LEAN if name == "L5" and "L6" in spec.levels else _SIZES[name].lean)
+    place = (min(max(spec.levels.index(name), 1), 6) - 1) / 5  # 0 at T12 and above, 1 at L5 and below
     side = radians(spec.scoliosis_degrees / 2) * cos(np.pi * place)
     turn = radians(spec.rotation_degrees)
     forward = np.array([[1, 0, 0], [0, cos(lean), sin(lean)], [0, -sin(lean), cos(lean)]])
@@ -123,13 +140,14 @@ def _body(name: str, centre: Point, axes: Point) -> Body:
         height=size.height,
         waist=0.02 if sacral else 0.09,
         hollow=0.3 if sacral else 1.6,
-        wedge=0.12 if name == "L5" else 0.0,
+        wedge=0.12 if name in ("L5", "L6") else 0.0,
     )
 
 
 def disc_below(spine: dict[str, Vertebra], name: str) -> Body:
     """The disc between a vertebra and the next one: it bulges into the hollow endplates."""
-    upper, lower = spine[name].body, spine[LEVELS[LEVELS.index(name) + 1]].body
+    names = list(spine)
+    upper, lower = spine[name].body, spine[names[names.index(name) + 1]].body
     axes = upper.axes + lower.axes
     axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
     top = upper.centre - upper.axes[2] * upper.height / 2
@@ -142,7 +160,7 @@ def disc_below(spine: dict[str, Vertebra], name: str) -> Body:
         height=_SIZES[name].disc_below + 0.5,
         waist=-0.03,
         hollow=-2.2,
-        wedge=0.25 if name in ("L4", "L5") else 0.12,
+        wedge=0.25 if name in ("L4", "L5", "L6") else 0.12,
     )
 
 
@@ -217,6 +235,12 @@ def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
         yield _tube([first.at(side * 20, 31, -6), first.at(0, 39, -12)], [4.0, 4.0])
         yield _tube([second.at(side * 14, 15, 2), second.at(0, 27, -4)], [4.0, 4.0])
     yield _tube([first.at(0, 39, -6), first.at(0, 46, -14), second.at(0, 32, -8)], [4.0, 4.5, 4.0])
+
+
+def sacralised_processes(vertebra: Vertebra) -> Iterator[Solid]:
+    """The wide processes of a last lumbar vertebra that is joined to sacrum and ilium."""
+    for side in (-1.0, 1.0):
+        yield Ellipsoid(centre=vertebra.at(side * 40, 4, -4), radii=np.array([27.0, 13.0, 14.0]))
 
 
 def iliac_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:

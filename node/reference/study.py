@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def write_reference_study(directory: Path, spec: StudySpec) -> Truth:
 
 def uid_of(spec: StudySpec, *parts: str) -> str:
     """A UID that follows from the specification alone."""
-    content = json.dumps([asdict(spec), *parts], sort_keys=True, default=str)
+    content = json.dumps([spec.content, *parts], sort_keys=True, default=str)
     return f"2.25.{int.from_bytes(hashlib.sha256(content.encode()).digest()[:16])}"
 
 
@@ -84,6 +83,8 @@ def _write_slice(
     dataset.TableHeight = "150"
     dataset.ReconstructionDiameter = f"{spec.matrix * max(spec.pixel_spacing_mm):.6g}"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    if spec.faults.contrast_documented:
+        dataset.ContrastBolusAgent = "iodinated contrast medium"
     dataset.AcquisitionNumber = 1
     dataset.InstanceNumber = number
     position = (raster.x_mm[0], raster.y_mm[0], z_mm)

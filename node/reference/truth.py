@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from node.reference.attenuation import cancellous_reading
 from node.reference.render import Raster
-from node.reference.spec import BODIES, LUMBAR, StudySpec
+from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import rods
 
@@ -43,12 +43,17 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
     """The answers for all lumbar bodies that the slices hold completely."""
     readings = {
         name: cancellous_reading(
-            spec.bmd_mg_cm3[name], equivalent=_EQUIVALENT, fat_fraction=spec.fat_fraction, kev=spec.kev
+            spec.bmd_of(name),
+            equivalent=_EQUIVALENT,
+            fat_fraction=spec.fat_fraction,
+            kev=spec.kev,
         )
-        for name in BODIES
+        for name in (*BODIES, *spec.lumbar[5:])
     }
     levels = {
-        name: _level(spine[name], spec.bmd_mg_cm3[name]) for name in LUMBAR if in_view(spine[name], raster)
+        name: _level(spine[name], spec.bmd_of(name))
+        for name in spec.lumbar
+        if in_view(spine[name], raster)
     }
     document = {
         "equivalent": _EQUIVALENT,
@@ -74,8 +79,10 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
         "slice_spacing_mm": spec.slice_spacing_mm,
         "slice_thickness_mm": spec.slice_thickness_mm,
         "mask_labels": dict(MASK_LABELS),
-        "spec": {**asdict(spec), "study_date": spec.study_date.isoformat()},
+        "spec": {**spec.content, "study_date": spec.study_date.isoformat()},
     }
+    if "faults" in spec.content:
+        document["faults"] = spec.content["faults"]
     return Truth(equivalent=_EQUIVALENT, levels=levels, document=document)
 
 

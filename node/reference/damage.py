@@ -1,0 +1,112 @@
+"""What faults add to the picture: metal with its streaks, and lesions in the bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from node.reference.faults import LESION_HU, Faults, Lesion, LesionKind
+from node.reference.shapes import Ellipsoid, Solid, Tube
+from node.reference.spine import Vertebra
+from node.reference.surroundings import Painted
+
+METAL_HU = 8000.0  # titanium; what a scanner writes ends at 3071
+_SCREW_RADIUS_MM, _ROD_RADIUS_MM = 3.0, 2.75
+_RAYS = 11  # of the streaks around one piece of metal
+_STREAK_HU = 260.0  # beside the metal
+_STREAK_REACH_MM = 22.0  # within which it falls to a third
+_BEAM_HARDENING_HU = 220.0  # between the two screws of a slice
+_BEAM_WIDTH_MM = 4.0
+
+Axis = npt.NDArray[np.float64]
+
+
+def metal(faults: Faults, spine: dict[str, Vertebra]) -> list[Solid]:
+    """Pedicle screws and the rods that join their heads."""
+    solids: list[Solid] = []
+    for implant in faults.implants:
+        for side in (-1.0, 1.0):
+            heads = []
+            for name in implant.levels:
+                vertebra = spine[name]
+                wall = vertebra.body.depth / 2
+                head = vertebra.at(side * 17, wall + 27, 5)
+                tip = vertebra.at(side * 10, -wall * 0.35, 2)
+                solids.append(_tube(np.array([head, tip]), _SCREW_RADIUS_MM))
+                heads += [vertebra.at(side * 17, wall + 27, 17), vertebra.at(side * 17, wall + 27, -9)]
+            solids.append(_tube(np.array(heads), _ROD_RADIUS_MM))
+    return solids
+
+
+def _tube(path: npt.NDArray[np.float64], radius: float) -> Tube:
+    return Tube(path=path, radii=np.full(len(path), radius))
+
+
+def lesions(faults: Faults, spine: dict[str, Vertebra]) -> Iterator[Painted]:
+    """A lobed blob in the front half of each body named."""
+    for lesion in faults.lesions:
+        for solid in _lobes(lesion, spine[lesion.level]):
+            yield Painted(solid=solid, hu=LESION_HU[lesion.kind])
+
+
+def _lobes(lesion: Lesion, vertebra: Vertebra) -> Iterator[Solid]:
+    r = lesion.radius_mm
+    flat = min(r, vertebra.body.height / 2 - 4.0)  # the endplates stay
+    yield Ellipsoid(centre=vertebra.at(6, -2, 0), radii=np.array([r, r * 0.8, flat]))
+    if lesion.kind is LesionKind.CEMENT:
+        yield Ellipsoid(centre=vertebra.at(6 - r, -3, -2), radii=np.array([r, r * 0.6, flat * 0.6]))
+
+
+def add_streaks(
+    hu: npt.NDArray[np.float32], solids: Sequence[Solid], axes_mm: tuple[Axis, Axis, Axis], *, seed: int
+) -> None:
+    """Bright and dark rays around the metal of each slice, and a dark band between two pieces.
+
+    A caricature of beam hardening and photon starvation: place and size are right, the physics is not.
+
+    Parameters
+    ----------
+    hu : shape (z, y, x); changed in place.
+    axes_mm : positions of its voxels along z, y and x.
+    """
+    z_mm, y_mm, x_mm = axes_mm
+    y, x = np.meshgrid(y_mm, x_mm, indexing="ij")
+    for k, z in enumerate(z_mm):
+        middles = [
+            middle for solid in solids if (middle := _middle_at(solid, x_mm, y_mm, float(z))) is not None
+        ]
+        if not middles:
+            continue
+        phase = np.random.default_rng([seed, 17, k]).uniform(0, 2 * np.pi, len(middles))
+        streaks = np.zeros(x.shape)
+        for (mx, my), turn in zip(middles, phase, strict=True):
+            dx, dy = x - mx, y - my
+            distance = np.hypot(dx, dy)
+            fall = np.exp(-np.maximum(distance - _SCREW_RADIUS_MM, 0) / _STREAK_REACH_MM)
+            streaks += _STREAK_HU * fall * np.cos(_RAYS * np.arctan2(dy, dx) + turn)
+        left, right = min(middles), max(middles)
+        if right[0] - left[0] > 2 * _SCREW_RADIUS_MM:
+            between = (x > left[0]) & (x < right[0])
+            line = left[1] + (right[1] - left[1]) * (x - left[0]) / (right[0] - left[0])
+            streaks -= _BEAM_HARDENING_HU * between * np.exp(-0.5 * ((y - line) / _BEAM_WIDTH_MM) ** 2)
+        hu[k] += streaks.astype(np.float32)
+
+
+def _middle_at(solid: Solid, x_mm: Axis, y_mm: Axis, z_mm: float) -> tuple[float, float] | None:
+    """Where a solid lies in one slice (x, y); None where it does not reach it."""
+    if not solid.box.low[2] <= z_mm <= solid.box.high[2]:
+        return None
+    inside = (
+        solid.distance(
+            x_mm[None, None, :].astype(np.float32),
+            y_mm[None, :, None].astype(np.float32),
+            np.full((1, 1, 1), z_mm, np.float32),
+        )[0]
+        < 0
+    )
+    if not inside.any():
+        return None
+    rows, columns = np.nonzero(inside)
+    return float(x_mm[columns].mean()), float(y_mm[rows].mean())

@@ -1,0 +1,160 @@
+"""Faults of the digital reference study: what they change, and that they change nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from node.reference.faults import (
+    Faults,
+    Fracture,
+    FractureShape,
+    Implant,
+    Lesion,
+    LesionKind,
+    Lumbar,
+)
+from node.reference.render import raster_of, render
+from node.reference.spec import SpecInvalid, StudySpec
+from node.reference.spine import build_spine
+from node.reference.study import uid_of, write_reference_study
+from node.reference.truth import MASK_LABELS, truth_mask, truth_of
+
+QUIET = {"noise_hu": 0.0, "view": ("L2", "L4")}
+
+
+def rendered(faults: Faults | None = None, **changes: object) -> SimpleNamespace:
+    spec = StudySpec.reduced(**{**QUIET, **changes}, **({"faults": faults} if faults else {}))
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    return SimpleNamespace(
+        hu=render(spec, spine, raster),
+        mask=truth_mask(spine, raster),
+        truth=truth_of(spec, spine, raster),
+        raster=raster,
+    )
+
+
+@pytest.fixture(scope="module")
+def sound() -> SimpleNamespace:
+    return rendered()
+
+
+def test_a_study_without_faults_is_the_one_it_was_before_faults_existed() -> None:
+    """The UID hashes everything that makes a study; a demonstration model rests on these voxels."""
+    assert "faults" not in StudySpec().content
+    assert uid_of(StudySpec(), "study") != uid_of(StudySpec(faults=Faults(contrast=True)), "study")
+    body = rendered(noise_hu=18.0, view=("L3", "L3"))
+    stored = np.rint(body.hu + 1024).astype(np.uint16)
+    assert hashlib.sha256(stored.tobytes()).hexdigest().startswith("645cb5cfe1f165d2")
+
+
+def height_mm(spec: StudySpec, back_mm: float) -> float:
+    """Of L3, which stands upright, in the line along z at this distance behind its middle."""
+    z = np.arange(-20.0, 20.0, 0.01, dtype=np.float32)
+    at = (np.zeros_like(z), np.full_like(z, back_mm), z)
+    return float((build_spine(spec)["L3"].body.distance(*at) < 0).sum() * 0.01)
+
+
+@pytest.mark.parametrize(
+    ("shape", "front", "middle", "behind"),
+    [
+        (FractureShape.WEDGE, 7.2, 4.1, 1.0),
+        (FractureShape.BICONCAVE, 3.2, 7.3, 3.2),
+        (FractureShape.CRUSH, 8.2, 8.2, 8.2),
+    ],
+)
+def test_a_fracture_loses_height_where_its_shape_says(
+    shape: FractureShape, front: float, middle: float, behind: float
+) -> None:
+    """30 % of 27.5 mm, a biconcave one of its 24.3 mm in the middle, at 3/4 of the way to front and back."""
+    broken = StudySpec(faults=Faults(fractures=(Fracture(level="L3", shape=shape, height_loss=0.3),)))
+    for back_mm, lost in ((-12.4, front), (0.0, middle), (12.4, behind)):
+        assert height_mm(StudySpec(), back_mm) - height_mm(broken, back_mm) == pytest.approx(lost, abs=0.25)
+
+
+def test_a_fracture_leaves_its_neighbours_alone(sound: SimpleNamespace) -> None:
+    broken = rendered(Faults(fractures=(Fracture(level="L3", shape=FractureShape.WEDGE, height_loss=0.3),)))
+    assert broken.truth.levels["L3"].volume_mm3 < 0.9 * sound.truth.levels["L3"].volume_mm3
+    for name in ("L2", "L4"):
+        inside = sound.mask == MASK_LABELS[name]
+        assert (broken.mask[inside] == MASK_LABELS[name]).all()
+        deep = inside & (np.abs(broken.hu - sound.hu) > 1.0)
+        assert deep.sum() < 0.02 * inside.sum()
+        assert broken.truth.levels[name] == sound.truth.levels[name]
+
+
+def test_screws_are_metal_with_streaks_in_their_own_slices(sound: SimpleNamespace) -> None:
+    fixed = rendered(Faults(implants=(Implant(levels=("L3",)),)))
+    change = np.abs(fixed.hu - sound.hu)
+    body = fixed.mask == MASK_LABELS["L3"]
+    assert (fixed.hu[body] > 2000).sum() * np.prod((3.0, 1.7, 1.7)) > 300
+    with_metal = (fixed.hu > 2000).any(axis=(1, 2))
+    assert change[~with_metal].max() < 2000
+    assert np.median(change[with_metal].max(axis=(1, 2))) > 150
+    assert change[0].max() == 0
+    assert fixed.truth.levels == sound.truth.levels
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [(LesionKind.CEMENT, 800, 950), (LesionKind.SCLEROTIC, 430, 530), (LesionKind.LYTIC, -20, 70)],
+)
+def test_a_lesion_fills_part_of_one_body(kind: LesionKind, low: float, high: float) -> None:
+    alone = {"view": ("L3", "L3"), "texture_hu": 0.0}
+    ill, plain = rendered(Faults(lesions=(Lesion(level="L3", kind=kind),)), **alone), rendered(**alone)
+    changed = np.abs(ill.hu - plain.hu) > 60
+    assert changed.any()
+    assert (ill.mask[changed] == MASK_LABELS["L3"]).all()
+    middle = ill.hu[np.abs(ill.hu - plain.hu) > 0.95 * np.abs(ill.hu - plain.hu).max()]
+    assert low <= middle.mean() <= high
+
+
+def test_six_lumbar_vertebrae_have_six_names_and_a_longer_spine() -> None:
+    spec = StudySpec(faults=Faults(lumbar=Lumbar.SIX))
+    six, five = build_spine(spec), build_spine(StudySpec())
+    assert [name for name in six if name.startswith("L")] == ["L1", "L2", "L3", "L4", "L5", "L6"]
+    assert five["S1"].body.centre[2] - six["S1"].body.centre[2] > 25
+    assert six["L2"].body.centre == pytest.approx(five["L2"].body.centre)
+    truth = truth_of(spec, six, raster_of(spec, six))
+    assert list(truth.levels) == ["L1", "L2", "L3", "L4", "L5", "L6"]
+    assert truth.document["faults"]["lumbar"] == "six"
+
+
+def test_contrast_brightens_the_aorta_and_may_stand_in_the_header(tmp_path, sound: SimpleNamespace) -> None:
+    bright = rendered(Faults(contrast=True))
+    brighter = (bright.hu - sound.hu) > 100
+    assert brighter.any()
+    assert not bright.mask[brighter].any()
+    write_reference_study(
+        tmp_path,
+        StudySpec.reduced(view=("L3", "L3"), faults=Faults(contrast=True, contrast_documented=True)),
+    )
+    assert dcmread(tmp_path / "IM0001.dcm").ContrastBolusAgent
+    assert json.loads((tmp_path / "truth.json").read_text())["faults"]["contrast"] is True
+
+
+def test_a_cut_view_ends_where_it_is_cut() -> None:
+    whole, cut = rendered(view=("L3", "L4")), rendered(Faults(cut_mm=(12.0, 30.0)), view=("L3", "L4"))
+    assert whole.raster.z_mm[-1] - cut.raster.z_mm[-1] == pytest.approx(12.0, abs=3.0)
+    assert cut.raster.z_mm[0] - whole.raster.z_mm[0] == pytest.approx(30.0, abs=0.01)
+    assert set(cut.truth.levels) < set(whole.truth.levels)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(implants=(Implant(levels=("C7",)),)),
+        Faults(fractures=(Fracture(level="L3", shape=FractureShape.CRUSH, height_loss=0.9),)),
+        Faults(lesions=(Lesion(level="L3", kind=LesionKind.LYTIC, radius_mm=40.0),)),
+        Faults(cut_mm=(-1.0, 0.0)),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(faults: Faults) -> None:
+    with pytest.raises(SpecInvalid):
+        StudySpec(faults=faults)
