@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
+from segmentation.fracture import FractureSettings, fracture_observations
+from segmentation.lesions import LesionSettings, lesion_observations
 from segmentation.observation import Observation
 from segmentation.vertebra import body_coordinates, height_range
 from segmentation.vertebrae import LUMBAR, Level, Regions, Vertebrae
@@ -26,6 +28,8 @@ class QualitySettings:
     metal_min_voxels: int = 3
     min_region_cm3: float = 3.0
     max_region_sd_hu: float = 80.0
+    fracture: FractureSettings = field(default_factory=FractureSettings)
+    lesions: LesionSettings = field(default_factory=LesionSettings)
 
 
 def quality_observations(
@@ -55,8 +59,10 @@ def quality_observations(
             found.append(Observation(code="body_truncated", level=level.name))
             continue
         found += _body(volume, vertebrae, level, rules)
+        found += lesion_observations(volume, vertebrae, level, rules.lesions)
         if level.name in regions:
             found += _region(volume, regions[level.name], rules)
+    found += fracture_observations(vertebrae, rules.fracture)
     third = vertebrae.level("L3")
     if vertebrae.levels and (third is None or not third.complete):
         found.append(Observation(code="l3_not_found"))

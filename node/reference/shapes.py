@@ -227,9 +227,8 @@ INTACT: Sunk = (0.0, 0.0, 0.0)
 def _sinking(along: Field, sunk: Sunk) -> Field:
     """The parabola through the three values at -1 (front), 0 and 1 (back)."""
     front, middle, behind = (np.float32(value) for value in sunk)
-    curved: Field = (
-        front * along * (along - 1) / 2 + middle * (1 - along * along) + behind * along * (along + 1) / 2
-    )
+    ends = front * along * (along - 1) / 2 + behind * along * (along + 1) / 2
+    curved: Field = (ends + middle * (1 - along * along)).astype(np.float32)
     return curved
 
 
@@ -276,6 +275,6 @@ class Body:
         else:
             along = np.clip(2 * back / np.float32(self.depth), -1, 1)
             top, bottom = (_sinking(along, sunk) for sunk in (self.sunk_top, self.sunk_bottom))
-            endways = np.maximum(up + top, bottom - up) - half
+            endways = (np.maximum(up + top, bottom - up) - half).astype(np.float32)
         outside: Field = np.maximum(sideways, endways).astype(np.float32)
         return outside

@@ -51,9 +51,7 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
         for name in (*BODIES, *spec.lumbar[5:])
     }
     levels = {
-        name: _level(spine[name], spec.bmd_of(name))
-        for name in spec.lumbar
-        if in_view(spine[name], raster)
+        name: _level(spine[name], spec.bmd_of(name)) for name in spec.lumbar if in_view(spine[name], raster)
     }
     document = {
         "equivalent": _EQUIVALENT,

@@ -57,7 +57,7 @@ def test_a_study_without_faults_is_the_one_it_was_before_faults_existed() -> Non
 def height_mm(spec: StudySpec, back_mm: float) -> float:
     """Of L3, which stands upright, in the line along z at this distance behind its middle."""
     z = np.arange(-20.0, 20.0, 0.01, dtype=np.float32)
-    at = (np.zeros_like(z), np.full_like(z, back_mm), z)
+    at = (np.ones_like(z), np.full_like(z, back_mm), z)
     return float((build_spine(spec)["L3"].body.distance(*at) < 0).sum() * 0.01)
 
 

@@ -1,0 +1,136 @@
+"""Fractures by height: what counts as one, and what is never said beside one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from config.findings import Output, load_findings, withheld
+from segmentation.fracture import fracture_observations, height_loss
+from segmentation.heights import Heights, body_heights
+from segmentation.levels import level_of
+from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
+from segmentation.volume import Grid, Mask
+
+UPRIGHT = np.array([0.0, 0.0, 1.0])
+PITCH_MM = 36.0
+NAMES = ("L1", "L2", "L3", "L4")
+TABLE = load_findings()
+
+
+def grid_of(step_mm: float, tilted_degrees: float = 0.0) -> Grid:
+    """Voxels 1 x 1 mm across and `step_mm` along the spine; the table may be tilted against the bodies."""
+    a = np.deg2rad(tilted_degrees)
+    depth = round((PITCH_MM * len(NAMES) + 12) / step_mm)
+    return Grid(
+        shape=(depth, 64, 64),
+        spacing_mm=(step_mm, 1.0, 1.0),
+        origin_mm=(-32.0, -32.0 + np.sin(a) * 75, 0.0),
+        direction=((0.0, -np.sin(a), np.cos(a)), (0.0, np.cos(a), np.sin(a)), (1.0, 0.0, 0.0)),
+    )
+
+
+def body(grid: Grid, middle_mm: float, lost: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Mask:
+    """A body 27 mm high, 33 mm deep, 45 mm wide; `lost` of its height in front, in the middle, behind."""
+    points = grid.to_patient(np.stack(np.indices(grid.shape), axis=-1))
+    x, y, h = points[..., 0], points[..., 1], points[..., 2] - middle_mm
+    t = np.clip(y / 16.5, -1, 1)
+    sunk = 27.0 * (lost[0] * t * (t - 1) / 2 + lost[1] * (1 - t * t) + lost[2] * t * (t + 1) / 2)
+    inside: Mask = ((x / 22.5) ** 2 + (y / 16.5) ** 2 <= 1.0) & (h >= -13.5) & (h <= 13.5 - sunk)
+    return inside
+
+
+def spine(grid: Grid, lost: dict[str, tuple[float, float, float]]) -> Vertebrae:
+    labels = np.zeros(grid.shape, np.uint8)
+    levels: list[Level] = []
+    for number, name in enumerate(NAMES):
+        inside = body(grid, 24.0 + PITCH_MM * (len(NAMES) - 1 - number), lost.get(name, (0.0, 0.0, 0.0)))
+        labels[inside] = LABELS[name]
+        levels.append(level_of(name, inside, grid, axis=UPRIGHT, complete=True))
+    return Vertebrae(
+        grid=grid,
+        bodies=labels,
+        levels=tuple(levels),
+        numbering_confirmed=True,
+        numbering_basis="mask",
+        engine=EngineInfo(name="mask", version="1", model_free=False),
+    )
+
+
+@pytest.mark.parametrize("tilted_degrees", [0.0, 20.0])
+def test_heights_are_read_along_the_body_not_along_the_table(tilted_degrees: float) -> None:
+    grid = grid_of(1.0, tilted_degrees)
+    there = spine(grid, {"L2": (0.4, 0.2, 0.0)})
+    second = there.level("L2")
+    assert second is not None
+    found = body_heights(there.bodies == second.label, grid, second)
+    assert found is not None
+    # A parabola read at 5 and 95 % of the depth sees nine tenths of a straight wedge's loss.
+    assert found.anterior_mm == pytest.approx(27 * (1 - 0.4 * 0.95), abs=0.7)
+    assert found.middle_mm == pytest.approx(27 * 0.8, abs=0.7)
+    assert found.posterior_mm == pytest.approx(27 * (1 - 0.4 * 0.05), abs=0.7)
+
+
+def test_a_row_of_intact_bodies_raises_no_suspicion() -> None:
+    assert fracture_observations(spine(grid_of(2.0), {})) == ()
+
+
+@pytest.mark.parametrize(
+    ("lost", "shape"),
+    [((0.30, 0.15, 0.0), "wedge"), ((0.0, 0.30, 0.0), "biconcave"), ((0.30, 0.30, 0.30), "crush")],
+)
+@pytest.mark.parametrize("step_mm", [0.6, 2.0, 3.0])
+def test_each_shape_of_fracture_is_named_at_its_level(
+    lost: tuple[float, float, float], shape: str, step_mm: float
+) -> None:
+    first, second = fracture_observations(spine(grid_of(step_mm), {"L3": lost}))
+    assert (first.code, first.level) == ("fracture", "L3")
+    assert first.values["shape"] == shape
+    assert second.code == "fracture_in_spine"
+    assert second.values["levels"] == "L3"
+
+
+def test_a_slighter_loss_is_a_suspicion() -> None:
+    found = fracture_observations(spine(grid_of(1.0), {"L2": (0.22, 0.22, 0.22)}))
+    assert [(one.code, one.level) for one in found] == [
+        ("fracture_suspected", "L2"),
+        ("fracture_in_spine", None),
+    ]
+
+
+def test_slices_too_far_apart_say_that_nothing_is_known() -> None:
+    (found,) = fracture_observations(spine(grid_of(5.0), {"L3": (0.3, 0.3, 0.3)}))
+    assert found.code == "fracture_not_assessed"
+
+
+def test_a_single_body_is_judged_by_itself() -> None:
+    sound = Heights(anterior_mm=26.0, middle_mm=23.5, posterior_mm=27.0)
+    assert height_loss("L3", {"L3": sound})[1] < 0.05
+    hollow = Heights(anterior_mm=26.0, middle_mm=16.0, posterior_mm=27.0)
+    assert height_loss("L3", {"L3": hollow}) == ("biconcave", pytest.approx(0.31, abs=0.01))
+
+
+def test_a_fractured_neighbour_makes_no_sound_body_suspect() -> None:
+    sound = Heights(anterior_mm=26.0, middle_mm=24.0, posterior_mm=27.0)
+    flat = Heights(anterior_mm=14.0, middle_mm=13.0, posterior_mm=15.0)
+    row = {"L1": sound, "L2": flat, "L3": sound, "L4": sound, "L5": sound}
+    assert all(height_loss(name, row)[1] < 0.1 for name in ("L1", "L3", "L4", "L5"))
+    assert height_loss("L2", row)[1] > 0.4
+
+
+def test_no_category_and_no_class_stand_beside_a_fracture_anywhere() -> None:
+    """A fracture of L4, categories that rest on L1 and L2."""
+    observed = fracture_observations(spine(grid_of(2.0), {"L4": (0.3, 0.3, 0.3)}))
+    findings = [TABLE.describe(one) for one in observed]
+    assert withheld(findings, Output.DENSITY_CATEGORY, ["L1", "L2"])
+    assert withheld(findings, Output.STUDY_CLASS, ["L3"])
+    assert withheld(findings, Output.BMD, ["L4"])
+    assert not withheld(findings, Output.BMD, ["L1"])
+    assert not withheld(findings, Output.T_SCORE, ["L3"])
+
+
+def test_a_fracture_of_l3_withholds_what_rests_on_l3() -> None:
+    observed = fracture_observations(spine(grid_of(2.0), {"L3": (0.3, 0.15, 0.0)}))
+    findings = [TABLE.describe(one) for one in observed]
+    for output in (Output.T_SCORE, Output.FEATURES, Output.RAD_SCORE, Output.NOMOGRAM):
+        assert withheld(findings, output, ["L3"])
