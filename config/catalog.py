@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference
 from scoring.calibration import METHODS, Mineral
 from scoring.errors import ModelCardInvalid
@@ -105,6 +106,25 @@ def load_radiomics_settings_text(site: Path | None = None) -> tuple[str, str]:
     """
     content = _content("", "radiomics", ".yaml", site)
     return content.decode("utf-8"), _sha256(content)
+
+
+def require_configured(settings: Settings) -> None:
+    """Make sure, before any work, that everything the settings name is there and can be read.
+
+    Raises
+    ------
+    ConfigurationError
+        In one line.
+    """
+    site, names = settings.node.site_folder, settings.scoring
+    try:
+        load_phantom(settings.calibration.phantom, site)
+        if names.reference:
+            load_reference(names.reference, site)
+        if names.model:
+            load_model_card(names.model, site)
+    except (CatalogEntryMissing, CatalogEntryInvalid) as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _names(folder: str, suffix: str, site: Path | None) -> tuple[str, ...]:

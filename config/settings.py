@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -192,7 +192,12 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         return _layered(given)(**overrides)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError and pydantic's ValidationError are ValueErrors
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        )
+        raise ConfigurationError(f"{path or 'settings'}: {wrong}") from error
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ConfigurationError(f"{path or 'settings'}: {error}") from error
 
 

@@ -69,7 +69,7 @@ def main() -> NoReturn:
     try:
         build(wanted)()
     except ConfigurationError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     raise AssertionError("typer exits by itself")
 

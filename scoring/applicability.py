@@ -51,6 +51,14 @@ def model_observations(
     return found
 
 
+def score_observations(card: ModelCard, rad_score: float) -> list[Observation]:
+    """`model_range` for a rad-score that the card holds implausible: what was measured is no such bone."""
+    plausible = card.term("rad_score").plausible
+    if _within(rad_score, plausible):
+        return []
+    return [_out_of_range(card, f"a rad-score of {rad_score:.2f} is outside {_words(plausible)}")]
+
+
 def input_observations(
     card: ModelCard,
     *,
@@ -61,8 +69,7 @@ def input_observations(
 ) -> list[Observation]:
     """What keeps the nomogram from being computed: `laboratory_missing`, `laboratory_implausible`.
 
-    A rad-score beyond anything that the card holds plausible is a `model_range`. Plausible ranges are the
-    card's own: R, to be confirmed for each laboratory.
+    Plausible ranges are the card's own: R, to be confirmed for each laboratory.
     """
     found = []
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
@@ -71,12 +78,7 @@ def input_observations(
         found.append(Observation(code="laboratory_missing", values={"names": ", ".join(missing)}))
     for name, value in given.items():
         term = card.term(name)
-        if value is None or _within(value, term.plausible):
-            continue
-        if name == "rad_score":
-            found.append(
-                _out_of_range(card, f"a rad-score of {value:.2f} is outside {_words(term.plausible)}")
-            )
+        if value is None or _within(value, term.plausible) or name == "rad_score":
             continue
         found.append(
             Observation(

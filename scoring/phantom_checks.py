@@ -14,6 +14,8 @@ from scoring.calibration import RodReading
 from scoring.phantom_model import PhantomLimits, PhantomModel, PhantomReading, SliceReading
 from segmentation.observation import Observation
 
+WATER_STRETCH_MM = 50.0
+
 Particulars = dict[str, str | int | float]
 
 
@@ -37,6 +39,7 @@ def judge(
         *_areas(model, reading.areas_mm2),
         *_tilt(reading.tilt_degrees, model.limits),
         *_drift(slope_drift(reading.slices), model.limits),
+        *_water_drift(reading, model.limits),
     )
 
 
@@ -132,3 +135,23 @@ def _drift(drift: Drift | None, limits: PhantomLimits) -> list[Observation]:
         return []
     values = {"percent": round(drift.percent, 1), "limit": limits.slope_drift_percent}
     return [Observation(code="calibration_drift", values=values)]
+
+
+def _water_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observation]:
+    """An offset that changes along the patient leaves the slope alone: the water rod shows it.
+
+    Stretches, not slices, are compared: single slices are too noisy for the limit.
+    """
+    if reading.rods[0].density_mg_cm3 != 0 or len(reading.slices) < 2:
+        return []
+    z = np.array([one.z_mm for one in reading.slices])
+    water = np.array([one.hu[0] for one in reading.slices])
+    means = [
+        float(water[(z >= start) & (z < start + WATER_STRETCH_MM)].mean())
+        for start in np.arange(z[0], max(z[-1] - WATER_STRETCH_MM, z[0]) + 1.0, WATER_STRETCH_MM / 5)
+    ]
+    spread = max(means) - min(means)
+    if spread <= limits.water_drift_hu:
+        return []
+    values: Particulars = {"hu": round(spread, 1), "limit": limits.water_drift_hu}
+    return [Observation(code="water_rod_drift", values=values)]

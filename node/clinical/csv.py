@@ -76,7 +76,8 @@ class CsvLaboratory:
                     problems.append(f"line {line}: {name} is not a number")
                     continue
                 known = best.get(name)
-                if known is None or distance < abs((known.taken_on - study).days):
+                # Of two values of one day the later row counts: laboratories append corrections.
+                if known is None or distance <= abs((known.taken_on - study).days):
                     best[name] = _Value(value=value, taken_on=taken_on)
         alp, homocysteine = best.get("alp_u_l"), best.get("homocysteine_umol_l")
         return Laboratory(

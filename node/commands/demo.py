@@ -83,7 +83,8 @@ def demo(
     try:
         _run(console, place, spec, port)
     except (DemoFailed, PacsError, StoreError) as error:
-        console.print(f"[red]The demonstration failed: {error}[/red]", highlight=False)
+        told = f"The demonstration failed: {error}"
+        console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
         console.print(f"The node's log: {place.log}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

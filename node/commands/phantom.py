@@ -62,6 +62,8 @@ def phantom(
         spec = StudySpec.reduced(**changes) if reduced else StudySpec(**changes)
     except SpecInvalid as error:
         raise typer.BadParameter(str(error)) from error
+    if directory.exists() and not directory.is_dir():
+        raise typer.BadParameter(f"{directory} is a file", param_hint="DIR")
     if directory.is_dir() and any(directory.glob("*.dcm")):
         raise typer.BadParameter(f"{directory} already holds DICOM files", param_hint="DIR")
     _print_truth(Console(), write_reference_study(directory, spec), directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.csv import CsvLaboratory, NoLaboratory
 from node.commands.summary import print_report
@@ -27,8 +29,8 @@ from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
 from node.report import Outcome, Report
 from segmentation.errors import SegmentationError
 
-USED_WRONGLY = 2
 REFUSED = 3
+_OURS = ("result.json", "report.dcm", "segmentation.dcm", "nomogram*.dcm", NOMOGRAM_PNG, OVERLAY_PNG)
 
 
 def process(
@@ -62,13 +64,15 @@ def process(
     overrides = {"segmentation": {"engine": engine}} if engine else {}
     settings = load_settings(config, **overrides)
     configure(settings.log)
+    require_configured(settings)
     issued = _issued_at(issued_at)
-    instances = _one_study(study_dir)
+    instances = _one_study(study_dir, console)
     started = time.perf_counter()
     try:
         segmenter = settle_engine(settings.segmentation, mask)
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(str(error)) from error
+    _prepare(out)
     context = StepContext(
         settings=settings,
         instances=instances,
@@ -102,15 +106,32 @@ def _issued_at(stated: str | None) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _one_study(folder: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder, which must belong to one study."""
-    instances = read_headers(path for path in folder.rglob("*") if path.is_file())
+def _one_study(folder: Path, console: Console) -> tuple[Path, ...]:
+    """The DICOM files of a folder, which must belong to one study. Exact copies of an image count once."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    instances = [one for one in read_headers(files) if one.sop_class_uid]
     if not instances:
         raise typer.BadParameter(f"{folder} holds no DICOM file", param_hint="STUDY_DIR")
-    studies = {text_of(instance.header, "StudyInstanceUID") for instance in instances}
+    damaged = [
+        path for path in files if path.suffix == ".dcm" and path not in {one.path for one in instances}
+    ]
+    if damaged:
+        names = ", ".join(sorted(path.name for path in damaged))
+        console.print(
+            f"not readable as DICOM, left out: {names}", style="yellow", markup=False, soft_wrap=True
+        )
+    studies = sorted({text_of(instance.header, "StudyInstanceUID") for instance in instances})
     if len(studies) > 1:
-        raise typer.BadParameter(f"{folder} holds {len(studies)} studies, not one", param_hint="STUDY_DIR")
-    return tuple(instance.path for instance in instances)
+        named = ", ".join(uid or "(empty)" for uid in studies)
+        told = f"{folder} holds {len(studies)} studies, not one: {named}"
+        raise typer.BadParameter(told, param_hint="STUDY_DIR")
+    kept: dict[str, Path] = {}
+    copies = set()
+    for instance in instances:
+        first = kept.setdefault(text_of(instance.header, "SOPInstanceUID"), instance.path)
+        if first != instance.path and filecmp.cmp(first, instance.path, shallow=False):
+            copies.add(instance.path)
+    return tuple(instance.path for instance in instances if instance.path not in copies)
 
 
 def _laboratory(settings: Settings, named: Path | None) -> CsvLaboratory | NoLaboratory:
@@ -120,8 +141,18 @@ def _laboratory(settings: Settings, named: Path | None) -> CsvLaboratory | NoLab
     return CsvLaboratory(path, max_age_days=settings.clinical.max_age_days)
 
 
+def _prepare(out: Path) -> None:
+    """Make the folder and take away what an earlier run left: it may be another patient's."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for pattern in _OURS:
+            for path in out.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {out}: {error.strerror}", param_hint="--out") from error
+
+
 def _write(out: Path, context: StepContext, report: Report, timings_s: dict[str, float]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for one in stored_objects(context.artefacts):
         (out / one.file_name).write_bytes(one.content)
     for picture in (NOMOGRAM_PNG, OVERLAY_PNG):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from config.catalog import require_configured
 from config.settings import ConfigurationError, load_settings
 from node import supervisor
 from node.pipeline.ports import Step
@@ -17,7 +18,9 @@ Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=F
 
 def serve(config: Config = None) -> None:
     """Run the node: listener, workers, page and, unless one is configured, its own broker."""
-    raise typer.Exit(supervisor.serve(load_settings(config)))
+    settings = load_settings(config)
+    require_configured(settings)
+    raise typer.Exit(supervisor.serve(settings))
 
 
 def worker(

@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import load_settings
+from config.settings import ConfigurationError, load_settings
 from node.pipeline.ports import Step
-from node.store.errors import StoreError
+from node.store.errors import NoSuchStudy, StoreError
 from node.store.overview import StudyDetail, StudySummary
 from node.store.store import Store, open_store
 
@@ -71,14 +71,18 @@ def retry(uid: Uid, config: Config = None) -> None:
 @contextmanager
 def _store(config: Path | None) -> Iterator[Store]:
     """The store of the configured node. What is wrong with it is said in one line, with exit status 1."""
+    storage = load_settings(config).storage
+    if not storage.database_url and not storage.root.is_dir():  # looking must not make one
+        raise ConfigurationError(f"no node has kept anything under {storage.root.resolve()}")
     try:
-        store = open_store(load_settings(config).storage)
+        store = open_store(storage)
         try:
             yield store
         finally:
             store.close()
     except StoreError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
+        said = f"no such study: {error}" if isinstance(error, NoSuchStudy) else str(error)
+        Console(stderr=True).print(said, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -15,7 +15,7 @@ def print_report(console: Console, report: Report) -> None:
     """BMD per level, calibration, scores and findings."""
     if report.outcome is Outcome.REFUSED:
         console.print("[bold red]Refused: this study could not be measured.[/bold red]")
-    if report.levels:
+    elif report.levels:
         console.print(_levels(report))
     for label, text in _facts(report):
         console.print(f"[bold]{label:<14}[/bold]{text}", highlight=False, soft_wrap=True)

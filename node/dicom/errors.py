@@ -22,6 +22,7 @@ class Unusable(StrEnum):
     GANTRY_TILT = "gantry tilt"
     GEOMETRY_MISSING = "geometry missing"
     RESCALE_MISSING = "rescale to Hounsfield units missing"
+    TECHNIQUE_VARIES = "technique varies between slices"
     NOT_GREYSCALE = "not a single-frame greyscale image"
     UNDECODABLE = "pixels cannot be decoded"
 

@@ -39,7 +39,10 @@ def _vector(header: Dataset, keyword: str, length: int, slices: int) -> FloatArr
     value: Any = header.get(keyword)
     if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != length:
         raise SeriesUnusable(Unusable.GEOMETRY_MISSING, keyword, slices=slices)
-    return np.asarray([float(part) for part in value])
+    vector = np.asarray([float(part) for part in value])
+    if not bool(np.isfinite(vector).all()):
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, keyword, slices=slices)
+    return vector
 
 
 def normal_of(orientation: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _DATE = re.compile(
     r"(\d{4})\.?(\d{2})\.?(\d{2})"
 )  # with the dots of ACR-NEMA, which some archives still send
 _DAYS_PER_YEAR = 365.25
+_OLDEST_YEARS = 115
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,10 @@ def text_of(header: Dataset, keyword: str) -> str:
 def number_of(header: Dataset, keyword: str) -> float | None:
     """An attribute as a number, None where it is absent, empty or no number."""
     try:
-        return float(text_of(header, keyword))
+        value = float(text_of(header, keyword))
     except ValueError:
         return None
+    return value if isfinite(value) else None
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
@@ -112,14 +115,23 @@ def date_of(header: Dataset, keyword: str) -> date | None:
 
 
 def _age_years(birth: date | None, study: date | None, stated: str) -> int | None:
-    """Completed years at the study date; where a date is missing, what PatientAge states."""
+    """Completed years at the study date; where a date is missing, what PatientAge states.
+
+    None where the two disagree by more than a year, or no human is that old: a placeholder for a birth date
+    that is not known must not make a young patient old.
+    """
+    by_dates = None
     if birth is not None and study is not None and birth <= study:
-        return study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day))
+        by_dates = study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day))
     match = _AGE.fullmatch(stated)
-    if match is None:
-        return None
-    days = {"D": 1.0, "W": 7.0, "M": _DAYS_PER_YEAR / 12, "Y": _DAYS_PER_YEAR}[match[2]]
-    return int(int(match[1]) * days / _DAYS_PER_YEAR + 1e-6)
+    if match is not None:
+        days = {"D": 1.0, "W": 7.0, "M": _DAYS_PER_YEAR / 12, "Y": _DAYS_PER_YEAR}[match[2]]
+        by_statement = int(int(match[1]) * days / _DAYS_PER_YEAR + 1e-6)
+        if by_dates is None:
+            by_dates = by_statement
+        elif abs(by_dates - by_statement) > 1:
+            return None
+    return by_dates if by_dates is not None and by_dates <= _OLDEST_YEARS else None
 
 
 def identity_of(header: Dataset) -> StudyIdentity:

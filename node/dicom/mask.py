@@ -34,6 +34,8 @@ def read_mask(path: Path) -> tuple[LabelArray, Grid]:
     labels: LabelArray = np.rint(values).astype(np.int64)
     if not np.array_equal(labels, values):
         raise MaskUnreadable(f"holds values that are no labels: {path.name}")
+    if np.abs(labels).max(initial=0) > np.iinfo(np.int16).max:
+        raise MaskUnreadable(f"holds values that are no labels: {path.name}")
     return labels, _grid_of(image)
 
 

@@ -43,6 +43,7 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     SeriesUnusable
         With a coded reason, if the slices are no regular grid or their pixels cannot be turned into HU.
     """
+    _require_one_technique(series)
     stack = stack_slices([instance.header for instance in series.instances])
     ordered = tuple(series.instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
@@ -55,10 +56,31 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     )
 
 
+# What makes two slices comparable: measured together, they must agree in each of these.
+_TECHNIQUE = (
+    "KVP",
+    "ConvolutionKernel",
+    "DeviceSerialNumber",
+    "ManufacturerModelName",
+    "FrameOfReferenceUID",
+)
+
+
+def _require_one_technique(series: SeriesHeaders) -> None:
+    slices = len(series.instances)
+    for keyword in _TECHNIQUE:
+        values = {text_of(instance.header, keyword) for instance in series.instances}
+        if len(values) > 1:
+            raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, keyword, slices=slices)
+    if not text_of(series.first, "FrameOfReferenceUID"):
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "FrameOfReferenceUID", slices=slices)
+
+
 def _hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
     header = instance.header
     slope, intercept = number_of(header, "RescaleSlope"), number_of(header, "RescaleIntercept")
-    if slope is None or intercept is None or slope == 0:
+    in_hu = text_of(header, "RescaleType").upper() in ("", "HU")  # PS3.3 C.11.1.1.2: HU where absent, for CT
+    if slope is None or intercept is None or slope == 0 or not in_hu:
         raise SeriesUnusable(Unusable.RESCALE_MISSING, "", slices=slices)
     if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
@@ -89,7 +111,7 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         manufacturer=text_of(first, "Manufacturer"),
         model=text_of(first, "ManufacturerModelName"),
         device_serial=text_of(first, "DeviceSerialNumber"),
-        contrast_agent=_contrast(first),
+        contrast_agent=next(filter(None, (_contrast(one.header) for one in instances)), ""),
         lossy=any(_is_lossy(instance) for instance in instances),
     )
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from config.findings import Finding, FindingTable, Output, withheld
 from node.pipeline.measurement import FEATURE_LEVEL, Measurements
 from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
-from scoring.applicability import contradiction_observations, input_observations, model_observations
+from scoring.applicability import (
+    contradiction_observations,
+    input_observations,
+    model_observations,
+    score_observations,
+)
 from scoring.assessment import Assessment, assess
 from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.calibration import Mineral
@@ -41,6 +46,7 @@ class Judgement:
     features: dict[str, float] | None = None
     rad_score: RadScore | None = None
     nomogram: NomogramResult | None = None
+    calibrated: bool = False  # whether the study's calibration may be shown
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -83,8 +89,9 @@ def judge(case: Case, basis: Basis) -> Judgement:
     ledger.add(case.observations)
     ledger.add(case.measurements.observations)
     levels = tuple(_level(level, ledger) for level in case.measurements.levels)
+    calibrated = ledger.allows(Output.BMD)
     if case.series is None or not levels:
-        return Judgement(levels=levels, findings=tuple(ledger.findings))
+        return Judgement(levels=levels, calibrated=calibrated, findings=tuple(ledger.findings))
 
     scores = _assessed(levels, case, case.series, ledger)
     features = None
@@ -101,9 +108,10 @@ def judge(case: Case, basis: Basis) -> Judgement:
         features=features,
         rad_score=score,
         nomogram=nomogram,
+        calibrated=calibrated,
     )
     ledger.add(_unexplained(judgement, ledger))
-    return replace(judgement, findings=tuple(ledger.findings))
+    return replace(judgement, findings=_about_what_is_there(ledger.findings, judgement))
 
 
 def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:
@@ -176,7 +184,9 @@ def _rad_score(
         ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
     if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
         return None
-    return rad_score(card, features)
+    score = rad_score(card, features)
+    ledger.add(score_observations(card, score.value))
+    return score if ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]) else None
 
 
 def _nomogram(
@@ -195,6 +205,21 @@ def _nomogram(
     found = apply_nomogram(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)
     ledger.add(contradiction_observations(found, t_score.value))
     return found
+
+
+# Remarks on a number, which say nothing where the number is withheld.
+_REMARKS_ON_SCORES = frozenset({"demonstration_reference", "not_dxa"})
+_REMARKS_ON_MODEL = frozenset({"demonstration_model"})
+
+
+def _about_what_is_there(findings: Sequence[Finding], judgement: Judgement) -> tuple[Finding, ...]:
+    """Findings without remarks on numbers that the report does not give."""
+    idle: frozenset[str] = frozenset()
+    if judgement.t_score is None and judgement.z_score is None:
+        idle |= _REMARKS_ON_SCORES
+    if judgement.rad_score is None:
+        idle |= _REMARKS_ON_MODEL
+    return tuple(finding for finding in findings if finding.code not in idle)
 
 
 _WORDS = {

@@ -14,6 +14,7 @@ from scoring.phantom import PhantomReading
 from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
 from segmentation.observation import Observation
+from segmentation.plausibility import bone_observations
 from segmentation.quality import quality_observations
 from segmentation.vertebrae import LUMBAR, Regions
 from segmentation.volume import CtVolume
@@ -87,6 +88,7 @@ def measure(
         observations=(
             *vertebrae.observations,
             *quality_observations(volume, vertebrae, regions),
+            *bone_observations(volume, vertebrae),
             *barred,
             *impossible,
         ),

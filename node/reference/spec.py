@@ -67,7 +67,9 @@ class StudySpec:
                 *self.pixel_spacing_mm, self.slice_spacing_mm, self.slice_thickness_mm, self.matrix
             )
             <= 0,
-            "noise and texture must not be negative": min(self.noise_hu, self.texture_hu) < 0,
+            "noise and texture must not be negative": not (
+                self.noise_hu >= 0 and self.texture_hu >= 0  # so that a NaN does not pass either
+            ),
             "scoliosis must lie within 40 degrees, rotation within 15": abs(self.scoliosis_degrees) > 40
             or abs(self.rotation_degrees) > 15,
             "marrow fat must lie between 0 and 1": self.marrow_fat is not None

@@ -32,6 +32,7 @@ TOTALSEGMENTATOR_LAST_VERTEBRA = 50  # C1; organs have the numbers around
 # Sekuboyina et al., VerSe: labels 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, 26 sacrum, 27 coccyx, 28 T13.
 VERSE: Mapping[int, str] = {18: "T11", 19: "T12", 20: "L1", 21: "L2", 22: "L3", 23: "L4", 24: "L5"}
 VERSE_L6 = 25
+BINARY = frozenset({1, 255})  # what binary masks carry; a vertebra drawn alone is L3
 AMBIGUOUS_ALONE = frozenset({25, 26, 27, 28})  # sacrum or L6, S1 or sacrum, L5 or coccyx, L4 or T13
 
 MIN_VOXELS = 20
@@ -184,7 +185,10 @@ def _used(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
 def _naming_of_single(value: int) -> Mapping[int, str]:
     if value in AMBIGUOUS_ALONE:
         raise MaskNotUsable(f"the single value {value} means different vertebrae in different conventions")
-    return {value: VERSE.get(value) or TOTALSEGMENTATOR.get(value) or "L3"}
+    name = "L3" if value in BINARY else VERSE.get(value) or TOTALSEGMENTATOR.get(value)
+    if name is None:  # another organ, or another region of the spine
+        raise MaskNotUsable(f"the single value {value} stands for no lumbar vertebra; 1 and 255 stand for L3")
+    return {value: name}
 
 
 def _naming_by_order(labels: npt.NDArray[np.int16], grid: Grid, present: list[int]) -> Mapping[int, str]:

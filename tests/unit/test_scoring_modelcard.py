@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from scoring.applicability import input_observations, model_observations
+from scoring.applicability import input_observations, model_observations, score_observations
 from scoring.calibration import Mineral
 from scoring.errors import LaboratoryMissing, ModelCardInvalid, UnknownFeature
 from scoring.modelcard import ModelCard, canonical_json, card_document, parse_model_card
@@ -210,10 +210,15 @@ def test_a_missing_laboratory_value_is_never_filled_in(card):
 
 
 def test_implausible_inputs_are_named_with_their_range(card):
-    notes = input_observations(card, rad_score=25.0, age=67, alp=2000.0, homocysteine=14.0)
-    assert [note.code for note in notes] == ["model_range", "laboratory_implausible"]
-    assert notes[1].values == {"name": "ALP", "value": 2000.0, "unit": "U/L", "lower": 5.0, "upper": 1000.0}
+    notes = input_observations(card, rad_score=0.0, age=67, alp=2000.0, homocysteine=14.0)
+    assert [note.code for note in notes] == ["laboratory_implausible"]
+    assert notes[0].values == {"name": "ALP", "value": 2000.0, "unit": "U/L", "lower": 5.0, "upper": 1000.0}
     assert input_observations(card, rad_score=0.0, age=67, alp=85.0, homocysteine=14.0) == []
+
+
+def test_a_rad_score_that_no_bone_gives_is_out_of_the_model_s_range(card):
+    assert [note.code for note in score_observations(card, 25.0)] == ["model_range"]
+    assert score_observations(card, 0.0) == []
 
 
 def covered(card, **changes):

@@ -66,7 +66,7 @@ def test_a_single_value_is_l3_unless_it_names_another_level(value: int, level: s
     assert names(read(blocks([value]))) == [level]
 
 
-@pytest.mark.parametrize("values", [[25], [26], [27], [28], [1, 2], [22, 23], [21, 22], [30, 29]])
+@pytest.mark.parametrize("values", [[25], [26], [27], [28], [5], [1, 2], [22, 23], [21, 22], [30, 29]])
 def test_values_that_could_be_misread_are_refused(values: list[int]) -> None:
     with pytest.raises(MaskNotUsable):
         read(blocks(values))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.catalog import load_phantom
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers
+from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
 from node.dicom.read import LoadedSeries
 from node.dicom.select import is_qct_candidate, select_series
 from node.pipeline.artefacts import SELECTION, to_json
@@ -43,6 +43,9 @@ def select(context: StepContext) -> StepResult:
 
     source = _header_source(series, instances, readable)
     study = identity_of(source.header)
+    patients = {_patient_of(instance) for one in series for instance in one.instances}
+    if len(patients) > 1:
+        study = replace(study, patient_id="", issuer_of_patient_id="")  # whose study this is is not known
     context.artefacts.put(
         SELECTION,
         to_json(
@@ -52,12 +55,16 @@ def select(context: StepContext) -> StepResult:
                 series=readable.loaded.facts if readable.loaded else None,
                 rejected=readable.rejected,
                 phantom=phantom,
-                observations=(*_identity_observations(study), *_series_observations(readable)),
+                observations=(
+                    *_identity_observations(study, len(patients)),
+                    *_series_observations(readable),
+                ),
             )
         ),
     )
     if not study.patient_id or not study.study_instance_uid:
-        return StepResult(verdict=Verdict.SET_ASIDE, reason="the study carries no patient or study identity")
+        reason = "the study carries no patient or study identity, or more than one"
+        return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
     return PROCEED
 
 
@@ -70,7 +77,9 @@ def _first_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> 
         selection = select_series(candidates)
         few_slices = few_slices or selection.too_few
         if selection.chosen is None:
-            return _Readable(loaded=None, rejected=(*selection.rejected, *unreadable), few_slices=few_slices)
+            # Where a longer series failed for another reason, that reason is the one to tell.
+            only_few = few_slices if all(_is_single(one) for one in unreadable) else None
+            return _Readable(loaded=None, rejected=(*selection.rejected, *unreadable), few_slices=only_few)
         uid = selection.chosen.series_instance_uid
         try:
             loaded = load_series(tuple(context.instances), uid)
@@ -81,6 +90,10 @@ def _first_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> 
             candidates = [one for one in candidates if one.series_instance_uid != uid]
             continue
         return _Readable(loaded=loaded, rejected=(*selection.rejected, *unreadable), few_slices=None)
+
+
+def _is_single(rejected: RejectedSeries) -> bool:
+    return rejected.reason.startswith(Unusable.SINGLE_SLICE.value)
 
 
 def _is_candidate(
@@ -110,11 +123,17 @@ def _header_source(
     return series[0].instances[0] if series else instances[0]
 
 
-def _identity_observations(study: StudyIdentity) -> list[Observation]:
+def _patient_of(instance: Instance) -> tuple[str, str]:
+    return text_of(instance.header, "PatientID"), text_of(instance.header, "IssuerOfPatientID")
+
+
+def _identity_observations(study: StudyIdentity, patients: int) -> list[Observation]:
     missing = []
     if not study.study_instance_uid:
         missing.append(Observation(code="study_uid_missing"))
-    if not study.patient_id:
+    if patients > 1:
+        missing.append(Observation(code="patient_conflict", values={"patients": patients}))
+    elif not study.patient_id:
         missing.append(Observation(code="patient_id_missing"))
     return missing
 
