@@ -29,3 +29,12 @@ def test_every_command_is_documented_and_every_documented_command_exists():
         re.findall(r"^\| `osteonode (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     )
     assert documented == set(get_command(build()).commands)
+
+
+def test_every_control_of_the_safety_page_is_held_by_a_test_that_exists():
+    text = (ROOT / "docs/safety.md").read_text("utf-8")
+    files = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert len(files) >= 10
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    for name, test in re.findall(r"`(tests/[\w/]+\.py)` \(`(test_\w+)_\.\.\.`", text):
+        assert f"def {test}_" in (ROOT / name).read_text("utf-8"), test
