@@ -3,13 +3,14 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
 	@echo "make test    set up, install or name the system tools, lint, run all tests"
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
+	@echo "make matrix  the model-free engine on all sixty digital reference studies (half an hour)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -42,6 +43,9 @@ lint: setup
 
 test: setup system-tools trained-engines lint
 	@$(BIN)/pytest -n 2 --dist loadscope
+
+matrix: setup
+	@$(BIN)/python tools/run_matrix.py
 
 lock:
 	@tools/lock.sh

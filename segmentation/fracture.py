@@ -28,6 +28,7 @@ class FractureSettings:
     max_step_mm: float = 3.2
     # The middle of an intact body over its higher end: endplates are hollow. For a body without neighbours.
     middle_share: float = 0.86
+    posterior_excess: float = 1.05  # over the neighbours' median
     neighbours_apart: int = 2  # levels; lumbar heights change by some 3 % from one to the next
 
 
@@ -90,7 +91,11 @@ def height_loss(
         if label != name
         and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
     ]
-    losses = {"wedge": 1 - own.anterior_mm / own.posterior_mm}
+    behind = own.posterior_mm
+    if near:
+        # A posterior height beyond the neighbours' is a process or a joint drawn into the body, no measure.
+        behind = min(behind, rules.posterior_excess * float(np.median([one.posterior_mm for one in near])))
+    losses = {"wedge": 1 - own.anterior_mm / behind}
     if near:
         # The median: a fractured neighbour is no measure.
         middle = float(np.median([other.middle_mm for other in near]))

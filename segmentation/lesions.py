@@ -43,7 +43,9 @@ def lesion_observations(
     box = ndimage.find_objects((vertebrae.bodies == level.label).astype(np.uint8))[0]
     inside = np.pad(vertebrae.bodies[box] == level.label, 1)
     spacing = np.asarray(volume.grid.spacing_mm)
-    deep = ndimage.distance_transform_edt(inside, sampling=spacing)[1:-1, 1:-1, 1:-1] >= rules.depth_mm
+    # Half a voxel deeper along each axis, so that no voxel reaches above the depth.
+    reach = rules.depth_mm + spacing / 2
+    deep = ndimage.distance_transform_edt(inside, sampling=spacing / reach)[1:-1, 1:-1, 1:-1] >= 1.0
     if not deep.any():
         return ()
     hu = ndimage.gaussian_filter(volume.hu[box], rules.smoothing_mm / spacing)

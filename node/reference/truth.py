@@ -112,23 +112,14 @@ def _inside(vertebra: Vertebra) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
 
 def core_voxels(vertebra: Vertebra, raster: Raster, depth_mm: float) -> int:
-    """How many voxels of the CT lie wholly deeper than `depth_mm` beneath the body's surface."""
+    """How many voxels of the CT have their centre deeper than `depth_mm` beneath the body's surface."""
     box = vertebra.body.box
-    steps = (raster.spec.pixel_spacing_mm[1], raster.spec.pixel_spacing_mm[0], raster.spec.slice_spacing_mm)
     x, y, z = (
-        values[(values > box.low[axis]) & (values < box.high[axis])]
+        values[(values > box.low[axis]) & (values < box.high[axis])].astype(np.float32)
         for axis, values in enumerate((raster.x_mm, raster.y_mm, raster.z_mm))
     )
-    shallowest = np.full((len(z), len(y), len(x)), -np.inf, np.float32)
-    for corner in np.ndindex(2, 2, 2):
-        dx, dy, dz = ((side - 0.5) * step for side, step in zip(corner, steps, strict=True))
-        distance = vertebra.body.distance(
-            (x + dx)[None, None, :].astype(np.float32),
-            (y + dy)[None, :, None].astype(np.float32),
-            (z + dz)[:, None, None].astype(np.float32),
-        )
-        shallowest = np.maximum(shallowest, distance)
-    return int((shallowest <= -depth_mm).sum())
+    distance = vertebra.body.distance(x[None, None, :], y[None, :, None], z[:, None, None])
+    return int((distance <= -depth_mm).sum())
 
 
 def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uint8]:

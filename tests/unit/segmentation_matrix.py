@@ -1,0 +1,138 @@
+"""Sixty digital reference studies and what must come out of each, written down before any engine saw them.
+
+The expectations follow from the rules for level identity and quality, not from an engine's answers:
+
+* names: with sacrum or last rib in view every whole lumbar body is found and named; with neither, whatever is
+  measured is marked unconfirmed. Five lumbar vertebrae and no fault: no finding that withholds a number.
+* a fractured L3 is named as fractured there, an implant as metal at its level, and no other level is barred.
+* six lumbar vertebrae, or a sacralised fifth, are a numbering conflict where rib and sacrum are both in view.
+  Where the sacrum alone is in view nothing in the image tells six from five: no such study is in the list.
+
+`make matrix` runs all sixty and prints counts; test_segmentation_matrix.py runs some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from node.reference.faults import Faults, Fracture, FractureShape, Implant, Lumbar
+from node.reference.spec import BODIES, StudySpec
+
+RIB_AND_SACRUM = "sacrum and last rib"
+SACRUM, RIB, NEITHER = "sacrum", "last rib", "none"
+LUMBAR = ("L1", "L2", "L3", "L4", "L5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The outcome that a study must have."""
+
+    whole: tuple[str, ...]  # lumbar bodies wholly in view
+    anchor: str  # what the names can rest on
+    conflict: bool = False  # rib and sacrum must be said to disagree
+    barred: tuple[tuple[str, str], ...] = ()  # (finding, level): each must be among the findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One study of the matrix."""
+
+    number: int
+    spec: StudySpec
+    expected: Expected
+
+    @property
+    def faulted(self) -> bool:
+        return bool(self.expected.barred) or self.expected.conflict
+
+    @property
+    def anchored(self) -> bool:
+        return self.expected.anchor != NEITHER
+
+
+# View: topmost and lowest vertebra wholly in view, its whole lumbar bodies, its anchors. T12 wholly in view
+# shows the twelfth ribs; S1 wholly in view shows the wings.
+_VIEWS = (
+    (("T11", "S2"), LUMBAR, RIB_AND_SACRUM),
+    (("T12", "S1"), LUMBAR, RIB_AND_SACRUM),
+    (("L1", "S1"), LUMBAR, SACRUM),
+    (("L2", "S1"), LUMBAR[1:], SACRUM),
+    (("T12", "L4"), LUMBAR[:4], RIB),
+    (("T11", "L3"), LUMBAR[:3], RIB),
+    (("L2", "L4"), LUMBAR[1:4], NEITHER),
+    (("L4", "L4"), ("L4",), NEITHER),
+)
+# Millimetres: spacing and thickness.
+_SLICES = (0.6, 1.0, 2.0, 3.0, 5.0)
+_BMD = (40.0, 80.0, 120.0, 160.0, 200.0)
+_NOISE = (8.0, 18.0, 30.0)
+_SCOLIOSIS = (0.0, 5.0, 10.0, 15.0, 20.0)
+
+
+def _spec(
+    number: int, view: tuple[str, str], faults: Faults | None = None, slice_mm: float = 0.0
+) -> StudySpec:
+    """The values of study `number`, each list run through at its own pace."""
+    spacing = slice_mm or _SLICES[number % 5]
+    return StudySpec.reduced(
+        seed=100 + number,
+        view=view,
+        slice_spacing_mm=spacing,
+        slice_thickness_mm=spacing,
+        bmd_mg_cm3=dict.fromkeys(BODIES, _BMD[(number // 5 + number) % 5]),
+        noise_hu=_NOISE[number % 3],
+        scoliosis_degrees=_SCOLIOSIS[(2 * number + number // 5) % 5],
+        **({"faults": faults} if faults else {}),
+    )
+
+
+def matrix() -> Iterator[Entry]:
+    """All sixty, in their order: 40 without faults, 8 fractured, 6 with screws, 6 of another count."""
+    for number in range(40):
+        view, whole, anchor = _VIEWS[number % len(_VIEWS)]
+        yield Entry(number=number, spec=_spec(number, view), expected=Expected(whole=whole, anchor=anchor))
+    yield from _fractured()
+    yield from _fixed()
+    yield from _otherwise_counted()
+
+
+def _fractured() -> Iterator[Entry]:
+    """Heights cannot be judged on slices 5 mm apart, so that these are thinner."""
+    shapes = (FractureShape.WEDGE, FractureShape.BICONCAVE, FractureShape.CRUSH)
+    for place in range(8):
+        number = 40 + place
+        view, whole, anchor = _VIEWS[place % 6]
+        fracture = Fracture(level="L3", shape=shapes[place % 3], height_loss=(0.35, 0.45)[place % 2])
+        yield Entry(
+            number=number,
+            spec=_spec(number, view, Faults(fractures=(fracture,)), slice_mm=_SLICES[place % 4]),
+            expected=Expected(whole=whole, anchor=anchor, barred=(("fracture", "L3"),)),
+        )
+
+
+def _fixed() -> Iterator[Entry]:
+    for place in range(6):
+        number = 48 + place
+        view, whole, anchor = _VIEWS[place]
+        levels = (("L3",), ("L2", "L3"))[place % 2]
+        yield Entry(
+            number=number,
+            spec=_spec(number, view, Faults(implants=(Implant(levels=levels),))),
+            expected=Expected(
+                whole=whole, anchor=anchor, barred=tuple(("metal_near_body", level) for level in levels)
+            ),
+        )
+
+
+def _otherwise_counted() -> Iterator[Entry]:
+    counts = (Lumbar.SIX, Lumbar.SIX, Lumbar.SIX, Lumbar.SIX, Lumbar.SACRALISED, Lumbar.SACRALISED)
+    for place, count in enumerate(counts):
+        number = 54 + place
+        view, _, anchor = _VIEWS[place % 2]
+        whole = (*LUMBAR, "L6") if count is Lumbar.SIX else LUMBAR
+        yield Entry(
+            number=number,
+            spec=_spec(number, view, Faults(lumbar=count)),
+            expected=Expected(whole=whole, anchor=anchor, conflict=True),
+        )
