@@ -28,7 +28,7 @@ drops_a_socket = pytest.mark.filterwarnings(
 )
 
 # Patient enough for a peer on a busy machine; the tests of peers that hang bring an impatient sender.
-SENDER = DicomSender("OSTEONODE", connect_timeout_s=10.0, answer_timeout_s=30.0)
+SENDER = DicomSender("OSTEONODE", connect_timeout_s=10.0, answer_timeout_s=8.0)
 
 
 def _pacs(port: int) -> Destination:
