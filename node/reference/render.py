@@ -39,7 +39,7 @@ ALA_MG_CM3 = 75.0  # of the wings of sacrum and ilium, which hold more fat
 DISC_HU = 78.0
 BLUR_MM = 0.6  # sigma of the in-plane blur of a soft kernel
 _GRAIN_MM, _LOCAL_MM = 0.5, 1.5  # sigma of the trabecular pattern, and of the mean it is freed from
-_SUBSLICE_MM = 1.2  # slices thicker than this are averaged from several
+SUBSLICE_MM = 1.2  # slices thicker than this are averaged from several
 _MARGIN_MM = 12.0  # of image above and below the view: it shows that a disc follows
 
 
@@ -80,22 +80,22 @@ def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
 
 def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volume:
     """HU, float32, shape (z, y, x)."""
-    scene = list(_scene(spec, spine))
-    count = max(1, ceil(spec.slice_thickness_mm / _SUBSLICE_MM))
+    painted = list(scene(spec, spine))
+    count = max(1, ceil(spec.slice_thickness_mm / SUBSLICE_MM))
     offsets = (np.arange(count) - (count - 1) / 2) * spec.slice_thickness_mm / count
     hu = np.zeros((raster.slices, spec.matrix, spec.matrix), np.float32)
     for offset in offsets:
-        hu += _paint(scene, raster, raster.z_mm + offset, spec.slice_thickness_mm / count)
+        hu += _paint(painted, raster, raster.z_mm + offset, spec.slice_thickness_mm / count)
     hu /= count
     for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
         gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
     _add_texture(hu, spec, spine, raster)
     add_streaks(hu, metal(spec.faults, spine), (raster.z_mm, raster.y_mm, raster.x_mm), seed=spec.seed)
-    _add_noise(hu, spec)
+    add_noise(hu, spec)
     return np.clip(hu, -1024, 3071)
 
 
-def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
+def scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     """Everything, in the order in which it is painted."""
     per_mg = hu_per_mg(HA, spec.kev)
     yield from table_and_phantom(spec)
@@ -126,12 +126,12 @@ def _scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     yield from (Painted(solid=solid, hu=METAL_HU) for solid in metal(spec.faults, spine))
 
 
-def _paint(scene: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:
+def _paint(solids: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:
     """One layer of each slice. An edge is as soft as a pixel is wide."""
     x, y = raster.x_mm, raster.y_mm
     soft = np.float32(max(*raster.spec.pixel_spacing_mm, thickness_mm * 0.7))
     hu = np.full((len(z_mm), len(y), len(x)), AIR_HU, np.float32)
-    for painted in scene:
+    for painted in solids:
         low, high = painted.solid.box.low - soft, painted.solid.box.high + soft
         cut = tuple(
             slice(int(np.searchsorted(values, low[axis])), int(np.searchsorted(values, high[axis], "right")))
@@ -185,7 +185,7 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
         hu[cut] += (pattern * weight).astype(np.float32)
 
 
-def _add_noise(hu: Volume, spec: StudySpec) -> None:
+def add_noise(hu: Volume, spec: StudySpec) -> None:
     """Noise correlated between neighbouring pixels, as a soft kernel leaves it."""
     if spec.noise_hu == 0:
         return

@@ -53,6 +53,9 @@ class StudySpec:
     accession_number: str = "REF0001"
     study_date: date = date(2026, 1, 15)
     faults: Faults = NO_FAULTS
+    # One tilted slice through the middle of each of these bodies in place of a volume; see `single_slices`.
+    slice_levels: tuple[str, ...] = ()
+    slice_offset_mm: float = 0.0  # how far above that middle
 
     def __post_init__(self) -> None:
         problems = {
@@ -84,6 +87,8 @@ class StudySpec:
                 2 <= lesion.radius_mm <= 14 for lesion in self.faults.lesions
             ),
             "a view can be cut, not widened": min(self.faults.cut_mm) < 0,
+            f"slice levels must be among {', '.join(self.levels)}": not set(self.slice_levels)
+            <= set(self.levels),
         }
         wrong = [text for text, applies in problems.items() if applies]
         if wrong:
@@ -100,6 +105,17 @@ class StudySpec:
         }
         return cls(**{**small, **changes})  # type: ignore[arg-type]
 
+    @classmethod
+    def one_slice_each(cls, *levels: str, **changes: object) -> Self:
+        """One tilted slice of 10 mm at 80 kV through each of `levels`: the classic technique."""
+        technique: dict[str, object] = {
+            "slice_levels": levels,
+            "kvp": 80,
+            "slice_spacing_mm": 10.0,
+            "slice_thickness_mm": 10.0,
+        }
+        return cls(**{**technique, **changes})  # type: ignore[arg-type]
+
     @property
     def levels(self) -> tuple[str, ...]:
         """Of this patient's spine, superior to inferior."""
@@ -115,10 +131,12 @@ class StudySpec:
 
     @property
     def content(self) -> dict[str, Any]:
-        """Everything that makes this study, for truth.json and UIDs; a study without faults names none."""
+        """Everything that makes this study, for truth.json and UIDs; what is off is left out."""
         content = asdict(self)
         if self.faults == NO_FAULTS:
             del content["faults"]
+        if not self.slice_levels:
+            del content["slice_levels"], content["slice_offset_mm"]
         return content
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from node.reference.render import Raster, raster_of, render
+from node.reference.render import Raster, Volume, raster_of, render
+from node.reference.shapes import Point
+from node.reference.single_slices import planes_of, render_planes, slices_document
 from node.reference.spec import StudySpec
-from node.reference.spine import build_spine
+from node.reference.spine import Vertebra, build_spine
 from node.reference.truth import Truth, truth_mask, truth_of
 
 # Made for this project: UIDs below 2.25 need no registration.
@@ -35,13 +39,45 @@ def write_reference_study(directory: Path, spec: StudySpec) -> Truth:
     directory.mkdir(parents=True, exist_ok=True)
     spine = build_spine(spec)
     raster = raster_of(spec, spine)
-    hu = render(spec, spine, raster)
-    for number, stored in enumerate(np.rint(hu - _RESCALE_INTERCEPT).astype(np.uint16), start=1):
-        _write_slice(directory / f"IM{number:04d}.dcm", spec, raster, number, stored)
     truth = truth_of(spec, spine, raster)
+    if spec.slice_levels:
+        truth = _write_planes(directory, spec, spine, truth)
+    else:
+        places = [
+            _Place(corner_mm=np.array([raster.x_mm[0], raster.y_mm[0], z]), down=_STRAIGHT_DOWN)
+            for z in raster.z_mm
+        ]
+        _write_slices(directory, spec, places, render(spec, spine, raster))
+        _write_mask(directory / "truth_mask.nii.gz", truth_mask(spine, raster), raster)
     (directory / "truth.json").write_text(json.dumps(truth.document, indent=2) + "\n", "utf-8")
-    _write_mask(directory / "truth_mask.nii.gz", truth_mask(spine, raster), raster)
     return truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a slice lies; its rows run to the patient's left."""
+
+    corner_mm: Point  # centre of the first pixel (LPS)
+    down: Point  # unit vector from row to row
+    tilt_degrees: float = 0.0  # of the gantry
+
+
+_STRAIGHT_DOWN = np.array([0.0, 1.0, 0.0])
+
+
+def _write_planes(directory: Path, spec: StudySpec, spine: dict[str, Vertebra], truth: Truth) -> Truth:
+    """A study of single slices: its truth names what each slice shows, and no level wholly in view."""
+    planes = planes_of(spec, spine)
+    places = [_Place(corner_mm=one.corner_mm, down=one.down, tilt_degrees=one.tilt_degrees) for one in planes]
+    _write_slices(directory, spec, places, render_planes(spec, spine, planes))
+    document = {**truth.document, "levels": {}, "slices": slices_document(spec, planes)}
+    return replace(truth, levels={}, document=document)
+
+
+def _write_slices(directory: Path, spec: StudySpec, places: Sequence[_Place], hu: Volume) -> None:
+    stored = np.rint(hu - _RESCALE_INTERCEPT).astype(np.uint16)
+    for number, (place, image) in enumerate(zip(places, stored, strict=True), start=1):
+        _write_slice(directory / f"IM{number:04d}.dcm", spec, place, number, image)
 
 
 def uid_of(spec: StudySpec, *parts: str) -> str:
@@ -51,9 +87,8 @@ def uid_of(spec: StudySpec, *parts: str) -> str:
 
 
 def _write_slice(
-    path: Path, spec: StudySpec, raster: Raster, number: int, stored: npt.NDArray[np.uint16]
+    path: Path, spec: StudySpec, place: _Place, number: int, stored: npt.NDArray[np.uint16]
 ) -> None:
-    z_mm = float(raster.z_mm[number - 1])
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = uid_of(spec, "instance", str(number))
@@ -79,7 +114,7 @@ def _write_slice(
     dataset.KVP = str(spec.kvp)
     dataset.ConvolutionKernel = "STANDARD"
     dataset.SliceThickness = f"{spec.slice_thickness_mm:g}"
-    dataset.GantryDetectorTilt = "0"
+    dataset.GantryDetectorTilt = f"{place.tilt_degrees:.4g}"
     dataset.TableHeight = "150"
     dataset.ReconstructionDiameter = f"{spec.matrix * max(spec.pixel_spacing_mm):.6g}"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -87,11 +122,10 @@ def _write_slice(
         dataset.ContrastBolusAgent = "iodinated contrast medium"
     dataset.AcquisitionNumber = 1
     dataset.InstanceNumber = number
-    position = (raster.x_mm[0], raster.y_mm[0], z_mm)
-    dataset.ImagePositionPatient = [f"{value:.10g}" for value in position]
-    dataset.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
+    dataset.ImagePositionPatient = [f"{value:.10g}" for value in place.corner_mm]
+    dataset.ImageOrientationPatient = ["1", "0", "0", *(f"{value:.10g}" for value in place.down)]
     dataset.PixelSpacing = [f"{value:g}" for value in spec.pixel_spacing_mm]
-    dataset.SliceLocation = f"{z_mm:.10g}"
+    dataset.SliceLocation = f"{place.corner_mm[2]:.10g}"
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = stored.shape
