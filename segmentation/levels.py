@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segmentation.observation import Observation
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
-from segmentation.volume import Grid, Mask
+from segmentation.volume import FloatArray, Grid, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class IdentitySettings:
     spacing_mm: tuple[float, float] = (18.0, 55.0)
     spacing_ratio: float = 1.6  # between neighbouring spacings: more is a missed or a split vertebra
     volume_ratio: float = 1.8  # between neighbouring whole bodies
+    # Lumbar bodies are 25 to 35 mm high, spurs included below 45: more is two vertebrae under one name.
+    max_height_mm: float = 50.0
 
 
 def level_of(
@@ -32,6 +34,7 @@ def level_of(
     axis: npt.ArrayLike,
     complete: bool,
     corner: Sequence[int] = (0, 0, 0),
+    share: FloatArray | None = None,
 ) -> Level:
     """Measure one body.
 
@@ -40,9 +43,12 @@ def level_of(
     inside : bool, a part of the grid's array that holds the whole body.
     corner : index (z, y, x) of that part's first voxel in the grid.
     axis : the body's long axis towards superior, LPS; any length.
+    share : of each voxel inside the body, shape of `inside`, where it is known; `inside` otherwise.
     """
-    index = np.argwhere(inside)
-    centre = grid.to_patient(index.mean(axis=0) + np.asarray(corner))
+    known = inside.astype(np.float32) if share is None else share
+    index = np.argwhere(known > 0)
+    weight = known[known > 0].astype(float)
+    centre = grid.to_patient(weight @ index / weight.sum() + np.asarray(corner))
     unit = np.asarray(axis, dtype=float)
     unit = unit / np.linalg.norm(unit)
     return Level(
@@ -50,7 +56,7 @@ def level_of(
         label=LABELS[name],
         complete=complete,
         centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
-        body_volume_mm3=float(len(index) * grid.voxel_volume_mm3),
+        body_volume_mm3=float(weight.sum() * grid.voxel_volume_mm3),
         axis=(float(unit[0]), float(unit[1]), float(unit[2])),
     )
 
@@ -86,8 +92,14 @@ def _misplaced(row: Sequence[Level]) -> list[str]:
     return [
         f"{lower.name} does not lie below {upper.name}"
         for upper, lower in pairwise(row)
-        if float(np.dot(np.subtract(upper.centroid_mm, lower.centroid_mm), upper.axis)) <= 0
+        if _along_mm(upper, lower) <= 0
     ]
+
+
+def _along_mm(upper: Level, lower: Level) -> float:
+    """How far the lower body lies below the upper one, along the axis of either that says more."""
+    between = np.subtract(upper.centroid_mm, lower.centroid_mm)
+    return float(max(np.dot(between, upper.axis), np.dot(between, lower.axis)))
 
 
 def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
@@ -99,6 +111,7 @@ def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
 
 
 def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    """The least spacing is that along the spine: two names side by side on one body lie no distance apart."""
     spacings = [
         (upper.name, lower.name, float(np.linalg.norm(np.subtract(upper.centroid_mm, lower.centroid_mm))))
         for upper, lower in _adjacent(row)
@@ -106,7 +119,12 @@ def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
     doubts = [
         f"{upper} and {lower} lie {spacing:.0f} mm apart"
         for upper, lower, spacing in spacings
-        if not rules.spacing_mm[0] <= spacing <= rules.spacing_mm[1]
+        if spacing > rules.spacing_mm[1]
+    ]
+    doubts += [
+        f"{upper.name} and {lower.name} lie {along:.0f} mm apart along the spine"
+        for upper, lower in _adjacent(row)
+        if 0 < (along := _along_mm(upper, lower)) < rules.spacing_mm[0]
     ]
     for above, below in pairwise(spacings):
         if max(above[2], below[2]) > rules.spacing_ratio * min(above[2], below[2]):

@@ -52,7 +52,7 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Segmenter:
         raise EngineUnavailable("mask", "it needs a mask: osteonode process --mask FILE")
     labels, grid = read_mask(mask)
     # Named by content: a file name may hold a patient's name.
-    source = f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"
+    source = {"source": f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"}
     drawn = LabelImage(labels=labels, grid=grid)
     return MaskEngine(drawn, Convention(settings.mask_labels), source=source)
 

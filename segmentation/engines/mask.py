@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.drawn import cut_to_bodies, measure_bodies
+from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
-from segmentation.levels import identity_observations
+from segmentation.levels import IdentitySettings
 from segmentation.observation import Observation
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 
@@ -28,9 +28,11 @@ class Convention(StrEnum):
 
 # Class map of TotalSegmentator's `total` task, version 2.
 TOTALSEGMENTATOR: Mapping[int, str] = {27: "L5", 28: "L4", 29: "L3", 30: "L2", 31: "L1", 32: "T12", 33: "T11"}
+TOTALSEGMENTATOR_SACRUM: Mapping[int, str] = {25: "sacrum", 26: "S1"}
 TOTALSEGMENTATOR_LAST_VERTEBRA = 50  # C1; organs have the numbers around
 # Sekuboyina et al., VerSe: labels 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, 26 sacrum, 27 coccyx, 28 T13.
 VERSE: Mapping[int, str] = {18: "T11", 19: "T12", 20: "L1", 21: "L2", 22: "L3", 23: "L4", 24: "L5"}
+VERSE_SACRUM: Mapping[int, str] = {26: "sacrum"}
 VERSE_L6 = 25
 BINARY = frozenset({1, 255})  # what binary masks carry; a vertebra drawn alone is L3
 AMBIGUOUS_ALONE = frozenset({25, 26, 27, 28})  # sacrum or L6, S1 or sacrum, L5 or coccyx, L4 or T13
@@ -64,52 +66,80 @@ class MaskEngine:
         mask: LabelImage,
         convention: Convention | Mapping[int, str] = Convention.AUTO,
         *,
-        source: str = "mask",
+        source: Mapping[str, str] | None = None,
+        identity: IdentitySettings | None = None,
     ) -> None:
         self._mask = mask
         self._convention = convention
-        self._source = source
+        self._source = dict(source or {})
+        self._identity = identity
 
     @property
     def info(self) -> EngineInfo:
         named = self._convention.value if isinstance(self._convention, Convention) else "explicit"
-        return EngineInfo(
-            name="mask",
-            version="1",
-            model_free=False,
-            parameters={"convention": named, "source": self._source},
-        )
+        return mask_info({"convention": named, **self._source})
 
     def segment(self, volume: CtVolume) -> Vertebrae:
         """The mask's vertebral bodies on the volume's grid; see `segmentation.engines.Segmenter`.
+
+        Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted.
 
         Raises
         ------
         GridMismatch
             If the mask does not lie over the volume.
         MaskNotUsable
-            If its values can't be read as vertebral levels, or whole vertebrae can't be cut to their bodies.
+            If its values can't be read as vertebral levels, or no vertebra can be cut to its body.
         """
         labels = on_grid(self._mask, volume.grid)
         naming = resolve_naming(labels, volume.grid, self._convention)
         turned, turn = canonical(volume)
-        there = turn.forward(labels)
-        drawn: LabelMap = np.zeros(there.shape, np.uint8)
-        for value, name in naming.items():
-            drawn[there == value] = LABELS[name]
-        bodies, uncut = cut_to_bodies(drawn, turned)
-        if uncut:
-            raise MaskNotUsable(uncut[0])
-        bodies, row = measure_bodies(bodies, turned.grid, min_voxels=MIN_VOXELS)
+        judged = judge_names(
+            turn.forward(_renumbered(labels, _with_sacrum(naming))),
+            turned,
+            min_body_mm3=MIN_VOXELS * volume.grid.voxel_volume_mm3,
+            identity=self._identity,
+        )
+        if not any(level.name in LUMBAR for level in judged.row):
+            if judged.uncut:
+                raise MaskNotUsable(judged.uncut[0])
+            return nothing_found(volume, self.info)
+        doubts = judged.doubts
+        if naming.items() <= VERSE.items() and bool((labels == VERSE_L6).any()) and "L5" in naming.values():
+            doubts = (
+                *doubts,
+                Observation(code="numbering_conflict", values={"detail": "the mask names an L6"}),
+            )
         return Vertebrae(
             grid=volume.grid,
-            bodies=turn.backward(bodies),
-            levels=row,
-            numbering_confirmed=bool(row),
-            numbering_basis="mask" if row else "none",
+            bodies=turn.backward(judged.bodies),
+            levels=judged.row,
+            numbering_confirmed=not doubts,
+            numbering_basis="mask",
             engine=self.info,
-            observations=_observations(row, labels, naming),
+            observations=doubts,
         )
+
+
+def mask_info(parameters: Mapping[str, str]) -> EngineInfo:
+    """The mask engine as results name it."""
+    return EngineInfo(name="mask", version="2", model_free=False, parameters=dict(parameters))
+
+
+def _with_sacrum(naming: Mapping[int, str]) -> Mapping[int, str]:
+    """The naming, with the number that its convention has for the sacrum: it must follow the fifth lumbar."""
+    for convention, sacrum in ((TOTALSEGMENTATOR, TOTALSEGMENTATOR_SACRUM), (VERSE, VERSE_SACRUM)):
+        if naming.items() <= convention.items():
+            return {**naming, **sacrum}
+    return naming
+
+
+def _renumbered(labels: npt.NDArray[np.int16], naming: Mapping[int, str]) -> LabelMap:
+    """Values of `LABELS` in place of a mask's own."""
+    drawn: LabelMap = np.zeros(labels.shape, np.uint8)
+    for value, name in naming.items():
+        drawn[labels == value] = LABELS[name]
+    return drawn
 
 
 def on_grid(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
@@ -131,7 +161,13 @@ def on_grid(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
     step = np.linalg.inv(mask.grid.step_matrix()) @ grid.step_matrix()
     start = mask.grid.to_index(grid.origin_mm)
     moved: npt.NDArray[np.int16] = ndimage.affine_transform(
-        values, step, offset=start, output_shape=tuple(len(axis) for axis in axes), order=0, prefilter=False
+        values,
+        step,
+        offset=start,
+        output_shape=tuple(len(axis) for axis in axes),
+        order=0,
+        prefilter=False,
+        mode="grid-constant",
     )
     return moved
 
@@ -210,14 +246,3 @@ def _runs(labels: npt.NDArray[np.int16], grid: Grid, values: list[int]) -> int:
     heights = grid.to_patient(np.asarray(centres))[:, 2]
     steps = np.sign(np.diff(heights))
     return int(steps[0]) if (steps == steps[0]).all() else 0
-
-
-def _observations(
-    row: tuple[Level, ...], labels: npt.NDArray[np.int16], naming: Mapping[int, str]
-) -> tuple[Observation, ...]:
-    if not any(level.name in LUMBAR for level in row):
-        return (Observation(code="no_lumbar_level"),)
-    found = list(identity_observations(row))
-    if naming.items() <= VERSE.items() and bool((labels == VERSE_L6).any()) and "L5" in naming.values():
-        found.append(Observation(code="numbering_conflict", values={"detail": "the mask names an L6"}))
-    return tuple(found)

@@ -1,8 +1,9 @@
-"""What a trained network named, judged: one piece per name, names in a row, an anchor at one end.
+"""Names that somebody else gave, judged: one piece per name, names in a row, an anchor at one end.
 
 A network names each voxel by itself. It can name half of a vertebra L2 and half L3, skip one, or name
 nothing, and reports no error. TotalSegmentator's author puts mixed-up vertebrae at 1 to 2 % of CTs (issues
-291, 373, 394 and 597 of its repository), so names are believed only where they can be a spine's.
+291, 373, 394 and 597 of its repository), so names are believed only where they can be a spine's. A mask
+drawn elsewhere is judged in the same way: often a network drew it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 from scipy import ndimage
 
 from segmentation.engines.drawn import cut_to_bodies, measure_bodies
-from segmentation.levels import identity_observations
+from segmentation.levels import IdentitySettings, identity_observations
 from segmentation.observation import Observation
+from segmentation.vertebra import body_coordinates, height_range
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
-from segmentation.volume import CtVolume, LabelMap, Mask, Reorientation
+from segmentation.volume import CtVolume, Grid, LabelMap, Mask, Reorientation
 
 # Proposals (R).
 MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volume's end
@@ -52,42 +54,95 @@ def nothing_found(volume: CtVolume, engine: EngineInfo) -> Vertebrae:
     )
 
 
-def to_vertebrae(volume: CtVolume, recognised: Recognised, engine: EngineInfo) -> Vertebrae:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Named bodies, and what speaks against their names."""
+
+    bodies: LabelMap  # shape of the labels that were judged; sacrum left out
+    row: tuple[Level, ...]  # from superior to inferior
+    doubts: tuple[Observation, ...]
+    uncut: tuple[str, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
+    sacrum_in_view: bool
+
+
+def judge_names(
+    labels: LabelMap,
+    volume: CtVolume,
+    *,
+    bodies: Mask | None = None,
+    min_body_mm3: float = MIN_BODY_MM3,
+    split: Sequence[str] = (),
+    identity: IdentitySettings | None = None,
+) -> Judged:
+    """Cut a drawing to bodies, one piece for each name, and ask whether the names can be a spine's.
+
+    Parameters
+    ----------
+    labels : values of `LABELS`, of whole vertebrae or of bodies, on the grid of `volume`, which is in the
+        canonical frame.
+    bodies : where vertebral bodies are, if somebody has told; else whole vertebrae are cut by geometry.
+    min_body_mm3 : less of a name is left out.
+    split : names known to have come in two pieces.
+    """
+    sacrum = np.isin(labels, (LABELS["sacrum"], LABELS["S1"]))
+    sacrum_in_view = bool(sacrum.sum() * volume.grid.voxel_volume_mm3 >= MIN_SACRUM_MM3)
+    named = np.where(sacrum, np.uint8(0), labels)
+    if bodies is not None:
+        named[~bodies] = 0
+    named, pieces = one_piece_each(named)
+    cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume)
+    smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
+    cut, row = measure_bodies(cut, volume.grid, min_voxels=smallest)
+    doubts = [
+        *identity_observations(row, identity),
+        *(_implausible(f"{name} is in two pieces") for name in sorted({*pieces, *split})),
+        *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, identity)),
+        *(_implausible(reason) for reason in uncut),
+    ]
+    if row and sacrum_in_view and row[-1].name != "L5":
+        doubts.append(_implausible(f"the sacrum follows {row[-1].name}"))
+    return Judged(bodies=cut, row=row, doubts=tuple(doubts), uncut=uncut, sacrum_in_view=sacrum_in_view)
+
+
+def to_vertebrae(
+    volume: CtVolume, recognised: Recognised, engine: EngineInfo, identity: IdentitySettings | None = None
+) -> Vertebrae:
     """Bodies, names and doubts, on the volume's own grid."""
     turned = recognised.turned
     part = CtVolume(hu=turned.hu[recognised.box], grid=turned.grid.part(recognised.box))
-    sacrum = np.isin(recognised.labels, (LABELS["sacrum"], LABELS["S1"]))
-    named = np.where(sacrum, np.uint8(0), recognised.labels)
-    if recognised.bodies is not None:
-        named[~recognised.bodies] = 0
-    named, split = one_piece_each(named)
-    bodies, uncut = (named, ()) if recognised.bodies is not None else cut_to_bodies(named, part)
-    smallest = int(np.ceil(MIN_BODY_MM3 / part.grid.voxel_volume_mm3))
-    bodies, row = measure_bodies(bodies, part.grid, min_voxels=smallest)
-    if not any(level.name in LUMBAR for level in row):
+    judged = judge_names(
+        recognised.labels, part, bodies=recognised.bodies, split=recognised.split, identity=identity
+    )
+    if not any(level.name in LUMBAR for level in judged.row):
         return nothing_found(volume, engine)
-    doubts = [
-        *identity_observations(row),
-        *(_implausible(f"{name} is in two pieces") for name in sorted({*split, *recognised.split})),
-        *(_implausible(reason) for reason in uncut),
-    ]
-    sacrum_in_view = sacrum.sum() * part.grid.voxel_volume_mm3 >= MIN_SACRUM_MM3
-    if sacrum_in_view and row[-1].name != "L5":
-        doubts.append(_implausible(f"the sacrum follows {row[-1].name}"))
-    basis = numbering_basis(row, sacrum_in_view=bool(sacrum_in_view))
-    if basis == "none":
-        doubts.append(Observation(code="level_unconfirmed"))
+    basis = numbering_basis(judged.row, sacrum_in_view=judged.sacrum_in_view)
+    unanchored = (Observation(code="level_unconfirmed"),) if basis == "none" else ()
     there: LabelMap = np.zeros(turned.grid.shape, np.uint8)
-    there[recognised.box] = bodies
+    there[recognised.box] = judged.bodies
     return Vertebrae(
         grid=volume.grid,
         bodies=recognised.turn.backward(there),
-        levels=row,
-        numbering_confirmed=not doubts,
+        levels=judged.row,
+        numbering_confirmed=not judged.doubts and not unanchored,
         numbering_basis=basis,
         engine=engine,
-        observations=tuple(doubts),
+        observations=(*judged.doubts, *unanchored),
     )
+
+
+def _too_high(
+    bodies: LabelMap, grid: Grid, row: Sequence[Level], identity: IdentitySettings | None
+) -> list[str]:
+    """Bodies too high for one vertebra: a name that covers two, with the disc between them."""
+    limit_mm = (identity or IdentitySettings()).max_height_mm
+    boxes = ndimage.find_objects(bodies)
+    reasons = []
+    for level in row:
+        box = boxes[level.label - 1]
+        low, high = height_range(body_coordinates(grid, level, box), bodies[box] == level.label, grid, level)
+        if high - low > limit_mm:
+            reasons.append(f"{level.name} is {high - low:.0f} mm high")
+    return reasons
 
 
 def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
@@ -98,7 +153,7 @@ def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None or value not in names:
             continue
-        pieces, _ = ndimage.label(labels[box] == value)
+        pieces, _ = ndimage.label(labels[box] == value, np.ones((3, 3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
         largest = int(np.argmax(sizes))
         kept[box][pieces == largest + 1] = value
