@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from scoring.calibration import RodReading
-from scoring.phantom_checks import judge, slope_drift
+from scoring.phantom_checks import area_off, judge, slope_drift
 from scoring.phantom_model import (
     PhantomLimits,
     PhantomModel,
@@ -23,7 +23,7 @@ from scoring.phantom_model import (
     RodModel,
     SliceReading,
 )
-from scoring.rod_scene import RodTarget, block_edges, padding_value, scene_of
+from scoring.rod_scene import RodTarget, Scene, block_edges, padding_value, scene_of
 from scoring.rods import (
     Lines,
     Pose,
@@ -32,6 +32,7 @@ from scoring.rods import (
     fit_lines,
     parallel,
     poses_of,
+    rows_in_one_slice,
     straight_lines,
 )
 from segmentation.observation import Observation
@@ -50,6 +51,9 @@ WALL_MM = 3.0  # a rod's centroid and area are taken over its radius and this mu
 CENTRING_PASSES = 2
 SMOOTHING_MM = 1.0
 END_MARGIN_MM = 5.0  # slices this close to a rod's end inside the image blend rod and air
+# A lone slice must be about as thick as those of single-slice QCT (R: 8 to 10 mm are usual): a thinner one is
+# a scrap of a volume, and too noisy to tell rods by.
+LONE_SLICE_MM = 5.0
 
 
 def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
@@ -74,8 +78,11 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
     scene = scene_of(turned, targets, model.body_hu)
     block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
     minimum_blocks = max(2, round(model.limits.minimum_length_mm / block_mm))
-    found = straight_lines(scene, poses_of(scene), minimum_blocks)
-    reading = None if found is None else _read(turned, model, targets, *found)
+    if turned.grid.shape[0] == 1:
+        reading = _read_lone_slice(turned, model, targets, scene)
+    else:
+        found = straight_lines(scene, poses_of(scene), minimum_blocks)
+        reading = None if found is None else _read(turned, model, targets, *found)
     if reading is not None:
         return reading
     code = "phantom_truncated" if cut_off(scene, minimum_blocks) else "phantom_not_found"
@@ -138,10 +145,26 @@ def _read(
         slices=slices,
         areas_mm2=areas,
         body_hu=float(np.mean([slab.body_hu for slab in slabs])),
-        tilt_degrees=degrees(atan(float(np.hypot(*lines.gradient[0])))),
+        tilt_degrees=None if len(volume.hu) == 1 else degrees(atan(float(np.hypot(*lines.gradient[0])))),
         slope_drift_percent=None if drift is None else drift.percent,
     )
     return replace(reading, observations=judge(reading, model, sds_hu=sds, truncated=truncated))
+
+
+def _read_lone_slice(
+    volume: CtVolume, model: PhantomModel, targets: Sequence[RodTarget], scene: Scene
+) -> PhantomReading | None:
+    """The rods in a volume of one slice; None where nothing there has the size of the densest rod.
+
+    A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
+    """
+    if volume.grid.spacing_mm[0] < LONE_SLICE_MM:
+        return None
+    for lines in rows_in_one_slice(scene):
+        reading = _read(volume, model, targets, lines, (0.0, 0.0))
+        if reading is not None and not area_off(model, reading.areas_mm2, len(model.rods) - 1):
+            return reading
+    return None
 
 
 def _slab(volume: CtVolume, first: int, last: int, lines: Lines, targets: Sequence[RodTarget]) -> _Slab:

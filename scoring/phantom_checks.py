@@ -112,12 +112,24 @@ def _evenness(
     ]
 
 
+def area_off(model: PhantomModel, areas_mm2: Sequence[float], rod: int) -> bool:
+    """Whether a rod's cross-section is not that of its drawing."""
+    return abs(areas_mm2[rod] / _expected_mm2(model, rod) - 1.0) > model.limits.area_tolerance
+
+
+def _expected_mm2(model: PhantomModel, rod: int) -> float:
+    return pi * (model.rods[rod].diameter_mm / 2) ** 2
+
+
 def _areas(model: PhantomModel, areas_mm2: Sequence[float]) -> list[Observation]:
     found = []
-    for rod, area in zip(model.rods, areas_mm2, strict=True):
-        expected = pi * (rod.diameter_mm / 2) ** 2
-        if abs(area / expected - 1.0) > model.limits.area_tolerance:
-            values: Particulars = {"rod": rod.name, "area_mm2": round(area), "expected_mm2": round(expected)}
+    for index, (rod, area) in enumerate(zip(model.rods, areas_mm2, strict=True)):
+        if area_off(model, areas_mm2, index):
+            values: Particulars = {
+                "rod": rod.name,
+                "area_mm2": round(area),
+                "expected_mm2": round(_expected_mm2(model, index)),
+            }
             found.append(Observation(code="rod_area_off", values=values))
     return found
 

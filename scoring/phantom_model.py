@@ -74,7 +74,7 @@ class PhantomReading:
     slices: tuple[SliceReading, ...] = ()  # caudal to cranial
     areas_mm2: tuple[float, ...] = ()  # cross-section of each rod
     body_hu: float | None = None
-    tilt_degrees: float | None = None  # of the rods against the slice normal
+    tilt_degrees: float | None = None  # of the rods against the slice normal; None in a single slice
     slope_drift_percent: float | None = None  # end to end, towards cranial; None below 3 slices
     observations: tuple[Observation, ...] = ()
 

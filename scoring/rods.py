@@ -183,6 +183,22 @@ def straight_lines(
     return _steadied(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
 
 
+def rows_in_one_slice(scene: Scene) -> list[Lines]:
+    """Rows of rods in a scene of one block, the clearest first, as lines along the slice normal.
+
+    A single block has no straight line to confirm a chance match, so a row must show the contrast that
+    elsewhere is asked of the mean over all blocks.
+    """
+    poses = poses_of(scene)
+    if not poses:
+        return []
+    contrast = row_contrast(
+        scene, np.zeros(len(poses), dtype=np.intp), np.stack([pose.centres_mm for pose in poses])
+    )
+    ordered = np.argsort(-contrast, kind="stable")
+    return [fit_lines([poses[k]]) for k in ordered if contrast[k] >= MINIMUM_MEAN_CONTRAST_HU]
+
+
 def _steadied(lines: Lines, poses: Sequence[Pose]) -> Lines:
     """`lines`, fitted anew to all poses within `LINE_TOLERANCE_MM` of them."""
     offs = [np.hypot(*(pose.centres_mm - lines.at(pose.z_mm)).T).max() for pose in poses]
@@ -190,11 +206,12 @@ def _steadied(lines: Lines, poses: Sequence[Pose]) -> Lines:
 
 
 def fit_lines(poses: Sequence[Pose]) -> Lines:
-    """Least-squares lines through the rods' centres of several blocks."""
+    """Least-squares lines through the rods' centres of several blocks; of one block, along the normal."""
     z = np.array([pose.z_mm for pose in poses])
     centres = np.stack([pose.centres_mm for pose in poses])  # (blocks, rods, 2)
     middle = z.mean()
-    gradient = np.tensordot(z - middle, centres - centres.mean(axis=0), axes=1) / np.sum((z - middle) ** 2)
+    spread = max(float(np.sum((z - middle) ** 2)), 1e-9)  # 0 of one block, and so is its covariance
+    gradient = np.tensordot(z - middle, centres - centres.mean(axis=0), axes=1) / spread
     return Lines(intercept_mm=centres.mean(axis=0) - gradient * middle, gradient=gradient)
 
 

@@ -113,6 +113,7 @@ class StudySpec:
             "kvp": 80,
             "slice_spacing_mm": 10.0,
             "slice_thickness_mm": 10.0,
+            "noise_hu": 10.0,  # five times the dose of a slice of 2 mm, of softer radiation
         }
         return cls(**{**technique, **changes})  # type: ignore[arg-type]
 
