@@ -69,6 +69,7 @@ class LevelResult:
     complete: bool
     centroid_mm: tuple[float, float, float]  # of the body, LPS
     volume_mm3: float | None  # of the whole body, cortex included
+    core_volume_mm3: float | None = None  # of its cancellous core, where features are computed
     measured: BmdResult | None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from segmentation.heights import Heights, body_heights
 from segmentation.observation import Observation
+from segmentation.surface import body_share, box_around
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Vertebrae
 
 EVEN_SHARE = 0.8  # a body whose mean height lost nearly as much as any one height is crushed
@@ -46,13 +47,18 @@ def fracture_observations(
     heights = {
         level.name: found
         for level in whole
-        if (found := body_heights(vertebrae.bodies == level.label, vertebrae.grid, level)) is not None
+        if (found := _heights(vertebrae, level)) is not None
     }
     suspicions = tuple(_suspicions([level.name for level in lumbar], heights, rules))
     if not suspicions:
         return ()
     named = ", ".join(str(observation.level) for observation in suspicions)
     return (*suspicions, Observation(code="fracture_in_spine", values={"levels": named}))
+
+
+def _heights(vertebrae: Vertebrae, level: Level) -> Heights | None:
+    box = box_around(vertebrae.bodies == level.label)
+    return body_heights(body_share(vertebrae, level, box), vertebrae.grid.part(box), level)
 
 
 def _step_along_mm(vertebrae: Vertebrae, level: Level) -> float:

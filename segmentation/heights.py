@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.vertebrae import Level
-from segmentation.volume import Grid, Mask
+from segmentation.volume import FloatArray, Grid, Mask
 
 STEP_MM = 0.5  # along the axis
 COLUMN_STEP_MM = 1.0  # across it
@@ -35,12 +35,12 @@ class Heights:
         return (self.anterior_mm + self.middle_mm + self.posterior_mm) / 3
 
 
-def body_heights(body: Mask, grid: Grid, level: Level) -> Heights | None:
+def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     """The three heights; None where the body is too small to be measured.
 
     Parameters
     ----------
-    body : bool, shape of the grid (or of a part of it, with that part's grid).
+    share : of each voxel inside the body (0..1), shape of the grid (or of a part of it, with that part's grid).
     """
     up = np.asarray(level.axis)
     back = np.array([0.0, 1.0, 0.0]) - up[1] * up
@@ -56,7 +56,7 @@ def body_heights(body: Mask, grid: Grid, level: Level) -> Heights | None:
         + w[None, None, :, None] * left
     )
     index = np.moveaxis(grid.to_index(points), -1, 0)
-    inside = ndimage.map_coordinates(body.astype(np.float32), index, order=1, prefilter=False) >= 0.5
+    inside = ndimage.map_coordinates(share, index, order=1, prefilter=False) >= 0.5
     reached = inside.any(axis=0)
     column = _column_heights(inside) * STEP_MM
     # A depth counts where most of the strip meets the body.

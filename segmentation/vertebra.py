@@ -9,11 +9,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.errors import LevelNotFound
+from segmentation.surface import Box, body_share, box_around, deep_shares
 from segmentation.vertebrae import Level, Regions, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, Mask
 
 Coordinates = npt.NDArray[np.float64]
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,11 @@ def regions_of(
     bodies = vertebrae.bodies == level.label
     if not bodies.any():
         raise LevelNotFound(level_name)
-    box = _box_around(bodies)
+    box = box_around(bodies)
     body, hu = bodies[box], volume.hu[box]
     local = body_coordinates(volume.grid, level, box)
-    core = _eroded(body, volume.grid, level, rules)
+    deep = _deep(vertebrae, level, box, rules)
+    core = deep >= 0.5
     core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
     height = height_range(local, body, volume.grid, level)
     density = core & _central(local, height, rules) & ~_basivertebral(local, rules)
@@ -73,6 +74,7 @@ def regions_of(
         level=level_name,
         bmd=_in_volume(_largest_part(density), box, volume.grid),
         radiomics=_in_volume(core, box, volume.grid),
+        core_volume_mm3=_volume_mm3(deep, core, volume.grid),
     )
 
 
@@ -103,35 +105,28 @@ def height_range(local: Coordinates, body: Mask, grid: Grid, level: Level) -> tu
     return float(low) - half, float(high) + half
 
 
-def _box_around(mask: Mask) -> Box:
-    """The smallest box around a mask, one voxel larger where the volume allows."""
-    parts = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        parts.append(slice(max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)))
-    return (parts[0], parts[1], parts[2])
-
-
 def _in_volume(part: Mask, box: Box, grid: Grid) -> Mask:
     whole = np.zeros(grid.shape, bool)
     whole[box] = part
     return whole
 
 
-def _eroded(body: Mask, grid: Grid, level: Level, rules: RegionSettings) -> Mask:
-    """The voxels that lie wholly deeper than the erosion.
-
-    A voxel reaches half its size beyond its centre, so the reach along each array axis is the erosion plus
-    half a voxel: the distance transform in units of that reach erodes by an ellipsoid.
-    """
+def _deep(vertebrae: Vertebrae, level: Level, box: Box, rules: RegionSettings) -> FloatArray:
+    """The share of each voxel of `box` that lies deeper than the erosion."""
+    grid = vertebrae.grid
     spacing = np.asarray(grid.spacing_mm)
-    reach = rules.erosion_mm + spacing / 2
+    reach = np.full(3, rules.erosion_mm)
     along = int(np.argmax(np.abs(np.asarray(grid.direction) @ np.asarray(level.axis))))
     across = np.arange(3) != along
     reach[across] = np.maximum(reach[across], rules.min_erosion_voxels * spacing[across])
-    padded = np.pad(body, 1)
-    deep: Mask = ndimage.distance_transform_edt(padded, sampling=spacing / reach)[1:-1, 1:-1, 1:-1] >= 1.0
-    return deep
+    share = np.pad(body_share(vertebrae, level, box), 1)  # where the volume ends the body does
+    return deep_shares(share, spacing, reach)[1:-1, 1:-1, 1:-1]
+
+
+def _volume_mm3(deep: FloatArray, core: Mask, grid: Grid) -> float:
+    """Volume of a core, with the voxels at its border that were left out for lying mostly outside it."""
+    with_border = ndimage.binary_dilation(core, np.ones((3, 3, 3))) & (core | (deep < 0.5))
+    return float(deep[with_border].sum() * grid.voxel_volume_mm3)
 
 
 def _central(local: Coordinates, height: tuple[float, float], rules: RegionSettings) -> Mask:

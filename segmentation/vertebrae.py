@@ -40,6 +40,14 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """How much of each voxel lies inside one body: finer than a label map where voxels are large."""
+
+    corner: tuple[int, int, int]  # index (z, y, x) of its first voxel in the volume
+    share: LabelMap  # uint8: 0 outside, 255 wholly inside; holds every voxel with a part inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vertebrae:
     """Vertebral bodies and their names.
 
@@ -53,6 +61,7 @@ class Vertebrae:
     numbering_basis: str  # "sacrum", "last rib", "sacrum and last rib", "mask" or "none"
     engine: EngineInfo
     observations: tuple[Observation, ...] = ()
+    occupancy: Mapping[str, Occupancy] = field(default_factory=dict)  # by level; none where only voxels are known
 
     def level(self, name: str) -> Level | None:
         return next((found for found in self.levels if found.name == name), None)
@@ -65,3 +74,4 @@ class Regions:
     level: str
     bmd: Mask  # mid-body cancellous bone: where density is read
     radiomics: Mask  # the whole eroded cancellous volume: where features are computed
+    core_volume_mm3: float  # of the radiomics region, voxels at its border counted by their share

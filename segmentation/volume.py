@@ -109,6 +109,17 @@ class Reorientation:
         unflipped = array[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
         return np.ascontiguousarray(np.transpose(unflipped, tuple(int(a) for a in np.argsort(self.axes))))
 
+    def box_backward(
+        self, box: tuple[slice, slice, slice], shape: tuple[int, int, int]
+    ) -> tuple[slice, slice, slice]:
+        """Where a box of the canonical array of that shape lies in the source array."""
+        turned = [
+            slice(size - part.stop, size - part.start) if flip else part
+            for part, size, flip in zip(box, shape, self.flips, strict=True)
+        ]
+        back = [turned[int(axis)] for axis in np.argsort(self.axes)]
+        return (back[0], back[1], back[2])
+
 
 def reorientation_of(grid: Grid) -> Reorientation:
     """The permutation and flips that bring a grid nearest to the canonical frame."""

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from node.pipeline.ports import ArtefactMissing
 from segmentation.observation import Observation
-from segmentation.vertebrae import EngineInfo, Level, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, Level, Occupancy, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
 T = TypeVar("T")
@@ -56,7 +56,8 @@ class _Description:
     numbering_basis: str
     engine: EngineInfo
     observations: tuple[Observation, ...]
-    regions: tuple[str, ...]
+    regions: Mapping[str, float]  # levels that have regions, and their core's volume in mm3
+    occupancy: Mapping[str, tuple[int, int, int]]  # levels of which shares are known, and their box's corner
 
 
 def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
@@ -69,7 +70,8 @@ def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
         numbering_basis=found.numbering_basis,
         engine=found.engine,
         observations=found.observations,
-        regions=tuple(region.level for region in segmentation.regions),
+        regions={region.level: region.core_volume_mm3 for region in segmentation.regions},
+        occupancy={name: known.corner for name, known in found.occupancy.items()},
     )
     arrays: dict[str, Any] = {
         "bodies": found.bodies,
@@ -78,6 +80,8 @@ def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
     for region in segmentation.regions:
         arrays[f"bmd_{region.level}"] = np.packbits(region.bmd)
         arrays[f"radiomics_{region.level}"] = np.packbits(region.radiomics)
+    for name, known in found.occupancy.items():
+        arrays[f"share_{name}"] = known.share
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
@@ -101,10 +105,19 @@ def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
                 numbering_basis=about.numbering_basis,
                 engine=about.engine,
                 observations=about.observations,
+                occupancy={
+                    name: Occupancy(corner=corner, share=archive[f"share_{name}"])
+                    for name, corner in about.occupancy.items()
+                },
             ),
             regions=tuple(
-                Regions(level=name, bmd=mask(f"bmd_{name}"), radiomics=mask(f"radiomics_{name}"))
-                for name in about.regions
+                Regions(
+                    level=name,
+                    bmd=mask(f"bmd_{name}"),
+                    radiomics=mask(f"radiomics_{name}"),
+                    core_volume_mm3=volume_mm3,
+                )
+                for name, volume_mm3 in about.regions.items()
             ),
         )
 

@@ -120,6 +120,7 @@ def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:
     return replace(
         level,
         volume_mm3=level.volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
+        core_volume_mm3=level.core_volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
         measured=_read(level.measured, ledger, at),
     )
 

@@ -73,6 +73,7 @@ def measure(
             complete=level.complete,
             centroid_mm=level.centroid_mm,
             volume_mm3=level.body_volume_mm3 if level.complete else None,
+            core_volume_mm3=regions[level.name].core_volume_mm3 if level.name in regions else None,
             measured=_density(volume, regions.get(level.name), calibration),
         )
         for level in vertebrae.levels

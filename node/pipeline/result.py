@@ -91,6 +91,7 @@ def _level(level: LevelResult) -> dict[str, Any]:
         "complete": level.complete,
         "centroid_mm": list(level.centroid_mm),
         "volume_mm3": level.volume_mm3,
+        "core_volume_mm3": level.core_volume_mm3,
         "hu_mean": read.hu_mean if read else None,
         "hu_sd": read.hu_sd if read else None,
         "roi_volume_mm3": read.roi_volume_mm3 if read else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from node.reference.attenuation import cancellous_reading
 from node.reference.render import Raster
@@ -111,15 +112,34 @@ def _inside(vertebra: Vertebra) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
     return points, points[:, 2]
 
 
-def core_voxels(vertebra: Vertebra, raster: Raster, depth_mm: float) -> int:
-    """How many voxels of the CT have their centre deeper than `depth_mm` beneath the body's surface."""
-    box = vertebra.body.box
-    x, y, z = (
-        values[(values > box.low[axis]) & (values < box.high[axis])].astype(np.float32)
-        for axis, values in enumerate((raster.x_mm, raster.y_mm, raster.z_mm))
-    )
-    distance = vertebra.body.distance(x[None, None, :], y[None, :, None], z[:, None, None])
-    return int((distance <= -depth_mm).sum())
+def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
+    """Volume of the part of a body that lies deeper than `depth_mm` beneath its surface.
+
+    The solid's own distance is a bound only, so depth is measured to points of the surface, which a fine grid
+    finds where the solid's sign changes.
+    """
+    body = vertebra.body
+    axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
+    x, y, z = (axis.astype(np.float32) for axis in axes)
+    field = body.distance(x[:, None, None], y[None, :, None], z[None, None, :]).astype(float)
+    index = np.argwhere(field < 0)
+    inside = np.stack([axis[index[:, k]] for k, axis in enumerate(axes)], axis=1)
+    distance, _ = cKDTree(_surface(field, axes)).query(inside, distance_upper_bound=depth_mm)
+    return float(np.isinf(distance).sum() * _SAMPLE_MM**3)
+
+
+def _surface(field: npt.NDArray[np.float64], axes: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Points (x, y, z) where lines of the grid cross the zero of `field`."""
+    points = []
+    for axis in range(3):
+        before = np.moveaxis(field, axis, 0)[:-1]
+        after = np.moveaxis(field, axis, 0)[1:]
+        place = np.argwhere((before < 0) != (after < 0))
+        one, other = before[tuple(place.T)], after[tuple(place.T)]
+        along = place[:, 0] + one / (one - other)
+        whole = np.insert(place[:, 1:].astype(float), axis, along, axis=1)
+        points.append(np.stack([axes[k][0] + whole[:, k] * _SAMPLE_MM for k in range(3)], axis=1))
+    return np.concatenate(points)
 
 
 def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uint8]:

@@ -162,7 +162,10 @@ def vertebrae_of(series: LoadedSeries) -> tuple[Vertebrae, tuple[Regions, ...]]:
         )
         core = _level_mask(name, BODY_RADIUS_MM - 5, BODY_HEIGHT_MM / 2)
         wide = _level_mask(name, BODY_RADIUS_MM - 4, BODY_HEIGHT_MM - 8)
-        regions.append(Regions(level=name, bmd=core, radiomics=wide))
+        voxel_mm3 = series.volume.grid.voxel_volume_mm3
+        regions.append(
+            Regions(level=name, bmd=core, radiomics=wide, core_volume_mm3=float(wide.sum() * voxel_mm3))
+        )
     vertebrae = Vertebrae(
         grid=series.volume.grid,
         bodies=bodies,

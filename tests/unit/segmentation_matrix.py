@@ -78,6 +78,8 @@ def _spec(
     return StudySpec.reduced(
         seed=100 + number,
         view=view,
+        pixel_spacing_mm=(1.4, 1.4),
+        matrix=252,
         slice_spacing_mm=spacing,
         slice_thickness_mm=spacing,
         bmd_mg_cm3=dict.fromkeys(BODIES, _BMD[(number // 5 + number) % 5]),

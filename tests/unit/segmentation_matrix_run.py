@@ -10,7 +10,7 @@ import numpy as np
 from config.findings import FindingTable, Output, load_findings, withheld
 from node.reference.render import raster_of, render
 from node.reference.spine import build_spine
-from node.reference.truth import core_voxels, truth_of
+from node.reference.truth import core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.quality import quality_observations
 from segmentation.vertebra import RegionSettings, regions_of
@@ -95,7 +95,7 @@ def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
             if name in truth.levels
         },
         core_ratio={
-            name: int(regions[name].radiomics.sum()) / core_voxels(spine[name], raster, depth_mm)
+            name: regions[name].core_volume_mm3 / core_volume_mm3(spine[name], depth_mm)
             for name in right
             if name in truth.levels
         },

@@ -63,7 +63,7 @@ def test_heights_are_read_along_the_body_not_along_the_table(tilted_degrees: flo
     there = spine(grid, {"L2": (0.4, 0.2, 0.0)})
     second = there.level("L2")
     assert second is not None
-    found = body_heights(there.bodies == second.label, grid, second)
+    found = body_heights((there.bodies == second.label).astype(np.float32), grid, second)
     assert found is not None
     # A parabola read at 5 and 95 % of the depth sees nine tenths of a straight wedge's loss.
     assert found.anterior_mm == pytest.approx(27 * (1 - 0.4 * 0.95), abs=0.7)

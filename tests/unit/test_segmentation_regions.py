@@ -195,7 +195,7 @@ def test_small_and_uneven_regions_are_named() -> None:
     volume.hu[:] += np.random.default_rng(1).normal(0.0, 95.0, grid.shape).astype(np.float32)
     h, back, left = body_coordinates_mm(grid)
     small = (np.abs(h) < 5) & (np.abs(back) < 5) & (np.abs(left) < 5)
-    regions = Regions(level="L3", bmd=small, radiomics=small)
+    regions = Regions(level="L3", bmd=small, radiomics=small, core_volume_mm3=1000.0)
     assert codes(volume, vertebrae, {"L3": regions}) == ["roi_too_small", "roi_heterogeneous"]
 
 

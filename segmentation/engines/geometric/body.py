@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.cortex import surface_shift
+from segmentation.engines.geometric.cortex import Plate, fit_plate
 from segmentation.engines.geometric.endplates import (
     Plane,
     Surface,
@@ -17,13 +18,18 @@ from segmentation.engines.geometric.endplates import (
 )
 from segmentation.engines.geometric.frame import BodyFrame, Points, frame_of
 from segmentation.engines.geometric.outline import ANGLES, Outline, trace_outline
-from segmentation.volume import CtVolume, Mask
+from segmentation.engines.geometric.thick import THICK_MM, refit
+from segmentation.volume import CtVolume, FloatArray, Mask
 
 ENDPLATE_MARGIN_MM = 1.5  # columns this close to the wall see its cortex, not the endplate
 MAX_TILT_COSINE = 0.64  # 50 degrees between a body's axis and the column's
 MIN_CUT_HEIGHT_MM = 10.0  # of a body that the volume cuts (R)
 MIN_CUT_SUPPORT = 0.5
+THICK_MARGIN_MM = 4.0  # the same where whole voxels are read
 MIN_HEIGHT_MM = 8.0  # less of a body than this is not told from its endplate
+SUBSTEP_MM = 0.75  # how finely voxels at the surface are divided
+
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,34 +169,67 @@ def _shaped(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -
     return Body(frame=frame, lower=surfaces[0], upper=surfaces[1], wall=wall)
 
 
-def settled(body: Body, cortex_hu: float) -> Body:
+def settled(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
     """The body with its surfaces moved from where HU falls most steeply to where the cortex ends."""
-    return replace(
-        body,
-        lower=_moved(body.lower, -1, cortex_hu),
-        upper=_moved(body.upper, 1, cortex_hu),
-        wall=body.wall
-        if body.wall.profile_hu is None
-        else replace(
-            body.wall, radius_mm=body.wall.radius_mm + surface_shift(body.wall.profile_hu, cortex_hu)
-        ),
-    )
+    if body.wall.profile_hu is None:
+        return body
+    plate = fit_plate(body.wall.profile_hu, cortex_hu)
+    wall = replace(body.wall, radius_mm=body.wall.radius_mm + plate.shift_mm)
+    moved = replace(body, wall=wall)
+    return replace(moved, lower=_settled_end(moved, volume, -1, plate), upper=_settled_end(moved, volume, 1, plate))
 
 
-def _moved(surface: Surface, sense: int, cortex_hu: float) -> Surface:
+def _settled_end(body: Body, volume: CtVolume, sense: int, plate: Plate) -> Surface:
+    surface = body.upper if sense > 0 else body.lower
     if surface.profile_hu is None:
         return surface
-    shift_mm = surface_shift(surface.profile_hu, cortex_hu)
+    if volume.grid.spacing_mm[0] >= THICK_MM:
+        u, v = column_grid()
+        wall = body.wall.radius(surface.heights_mm, np.arctan2(v, u))
+        inside = np.hypot(u, v) <= wall - THICK_MARGIN_MM
+        return refit(volume, body.frame, surface, inside, sense, plate)
+    shift_mm = fit_plate(surface.profile_hu, plate.hu).shift_mm
     return replace(surface, heights_mm=surface.heights_mm + sense * shift_mm)
 
 
-def rasterise(body: Body, volume: CtVolume) -> tuple[tuple[slice, slice, slice], Mask]:
+def rasterise(body: Body, volume: CtVolume) -> tuple[Box, Mask]:
     """The voxels whose centres lie inside the body: the box that holds them, and which of it they are."""
+    box = _box_around(body, volume)
+    axes = [np.arange(part.start, part.stop) for part in box]
+    return box, _contains(body, volume, np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
+
+
+def occupied(body: Body, volume: CtVolume) -> tuple[Box, FloatArray]:
+    """The share (0..1) of each voxel that lies inside the body, in the box that holds it.
+
+    Only voxels at the surface are looked at in several places.
+    """
+    box, inside = rasterise(body, volume)
+    share = inside.astype(np.float32)
+    around = np.ones((3, 3, 3))
+    border = np.argwhere(ndimage.binary_dilation(inside, around) & ~ndimage.binary_erosion(inside, around))
+    counts = np.maximum(2, np.ceil(np.asarray(volume.grid.spacing_mm) / SUBSTEP_MM - 1e-6).astype(int))
+    parts = [(np.arange(count) + 0.5) / count - 0.5 for count in counts]
+    offsets = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, 3)
+    corner = np.array([part.start for part in box])
+    filled = np.zeros(len(border), np.float32)
+    for offset in offsets:
+        filled += _contains(body, volume, border + corner + offset)
+    share[tuple(border.T)] = filled / np.float32(len(offsets))
+    return box, share
+
+
+def _contains(body: Body, volume: CtVolume, index_zyx: Points) -> Mask:
+    """Which places, given as (fractional) indices, lie inside the body."""
+    return body.contains(body.frame.local(index_zyx * np.asarray(volume.grid.spacing_mm)))
+
+
+def _box_around(body: Body, volume: CtVolume) -> Box:
+    """A box of voxels that holds the body, with one voxel more where the volume allows."""
     spacing = np.asarray(volume.grid.spacing_mm)
     reach = np.hypot(float(body.wall.radius_mm.max()), body.height_mm / 2 + 6.0)
-    low = np.clip(np.floor((body.frame.origin_mm - reach) / spacing).astype(int), 0, volume.grid.shape)
-    high = np.clip(np.ceil((body.frame.origin_mm + reach) / spacing).astype(int) + 1, 0, volume.grid.shape)
-    axes = [np.arange(a, b) * step for a, b, step in zip(low, high, spacing, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    low = np.floor((body.frame.origin_mm - reach) / spacing).astype(int)
+    high = np.ceil((body.frame.origin_mm + reach) / spacing).astype(int) + 1
+    low, high = (np.clip(end, 0, volume.grid.shape) for end in (low, high))
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return (box[0], box[1], box[2]), body.contains(body.frame.local(points))
+    return (box[0], box[1], box[2])

@@ -8,6 +8,8 @@ below the resolution of CT, by a model of fixed cortical density).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import optimize, special
 
@@ -22,8 +24,17 @@ def profile_distances() -> Profile:
     return np.arange(-INSIDE_MM, OUTSIDE_MM + 0.01, STEP_MM)
 
 
-def surface_shift(profile: Profile, cortex_hu: float) -> float:
-    """How far the true surface lies from the steepest place of a mean profile; negative is inward, in mm.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plate:
+    """The compact bone at a surface."""
+
+    hu: float
+    thickness_mm: float
+    shift_mm: float  # of the true surface from the steepest place of the profile; negative is inward
+
+
+def fit_plate(profile: Profile, cortex_hu: float) -> Plate:
+    """The blurred plate that a mean profile across a surface shows.
 
     Parameters
     ----------
@@ -44,4 +55,4 @@ def surface_shift(profile: Profile, cortex_hu: float) -> float:
     lower = np.array([-MAX_SHIFT_MM, 0.05, 0.4, -200.0, -200.0])
     upper = np.array([MAX_SHIFT_MM, 3.0, 2.5, 600.0, 400.0])
     fit = optimize.least_squares(residual, np.clip(start, lower + 1e-3, upper - 1e-3), bounds=(lower, upper))
-    return float(fit.x[0])
+    return Plate(hu=cortex_hu, thickness_mm=float(fit.x[1]), shift_mm=float(fit.x[0]))

@@ -1,0 +1,129 @@
+"""Endplates on thick slices: found by what a slice averages, not by where HU seems to fall most steeply.
+
+Between slices 5 mm apart the steepest fall lies wherever interpolation puts it. But the HU of a slice says how
+much of it was body, endplate and disc. A surface through all columns of the body, with one body, one disc and
+one endplate for all of them, is fitted to the voxels themselves; the slice's thickness is part of the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special
+
+from segmentation.engines.geometric.cortex import Plate
+from segmentation.engines.geometric.endplates import Surface, column_grid
+from segmentation.engines.geometric.frame import BodyFrame, Points, Profile
+from segmentation.volume import CtVolume, Mask
+
+THICK_MM = 3.5  # slices further apart than this are treated so
+INSIDE_MM, OUTSIDE_MM = 11.0, 5.0  # voxels this far from the expected endplate take part
+BLUR_MM = 1.0  # sigma along the normal, besides the slice's thickness (R)
+DISC_HU = (80.0, 30.0)  # what is expected of a disc, and its spread (R)
+THICKNESS_SPREAD_MM = 0.2  # of endplates about the thickness of the wall's cortex (R)
+NOISE_HU = 40.0  # scale of one voxel's misfit: noise, trabeculae, and what the model leaves out
+MAX_SHIFT_MM = 4.0
+MIN_VOXELS = 40
+
+
+def refit(
+    volume: CtVolume, frame: BodyFrame, surface: Surface, inside: Mask, sense: int, cortex: Plate
+) -> Surface:
+    """An endplate found on thin-slice assumptions, put where the slices' averages say.
+
+    Parameters
+    ----------
+    volume : in the canonical frame.
+    inside : columns of `column_grid` well within the body's outline.
+    sense : +1 for the upper endplate, -1 for the lower.
+    cortex : the compact bone of the same body's wall, HU and thickness.
+
+    Returns
+    -------
+    The surface, or the given one where too few voxels bear on it.
+    """
+    local, hu = _voxels_near(volume, frame, surface, inside, sense)
+    if len(hu) < MIN_VOXELS:
+        return surface
+    terms = _terms(local[:, 1], local[:, 2])
+    u, v = column_grid()
+    grid_terms = _terms(u[inside], v[inside])
+    first, *_ = np.linalg.lstsq(grid_terms, surface.heights_mm[inside], rcond=None)
+    normal = float(np.sqrt(1 + first[1] ** 2 + first[2] ** 2))  # heights run along the axis, not the normal
+    slice_mm = float(volume.grid.spacing_mm[0] * abs(frame.along[0]))
+
+    def residual(guess: Profile) -> Profile:
+        shape, (inner, outer, thickness) = guess[:6], guess[6:]
+        depth = sense * (local[:, 0] - terms @ shape) / normal
+        model = inner + (cortex.hu - inner) * _averaged(depth + thickness, slice_mm)
+        model -= (cortex.hu - outer) * _averaged(depth, slice_mm)
+        priors = [
+            (outer - DISC_HU[0]) / DISC_HU[1] * _PRIOR,
+            (thickness - cortex.thickness_mm) / THICKNESS_SPREAD_MM * _PRIOR,
+        ]
+        return np.concatenate([(model - hu) / NOISE_HU, priors])
+
+    far = hu[sense * (local[:, 0] - terms @ first) < -slice_mm]
+    inner = float(np.median(far)) if len(far) else float(np.median(hu))
+    start = np.concatenate([first, [inner, DISC_HU[0], cortex.thickness_mm]])
+    fit = optimize.least_squares(residual, start, loss="soft_l1", x_scale=_SCALE, max_nfev=60)
+    shift = grid_terms @ (fit.x[:6] - first)
+    if not fit.success or np.abs(shift).max() > MAX_SHIFT_MM:
+        return surface
+    return replace(surface, heights_mm=_terms(u, v) @ fit.x[:6], profile_hu=None)
+
+
+_PRIOR = 6.0  # weight of what is expected against the many voxels, whose misfits are not independent
+_SCALE = np.array([1.0, 0.05, 0.05, 2e-3, 2e-3, 2e-3, 50.0, 30.0, 0.3])
+
+
+def _terms(u: Profile, v: Profile) -> Points:
+    terms: Points = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+    return terms
+
+
+def _averaged(x: Profile, slice_mm: float) -> Profile:
+    """A step from 0 to 1 at x = 0, blurred, as a slice around `x` averages it."""
+    half = slice_mm / 2
+    step: Profile = (_ramp(x + half) - _ramp(x - half)) / slice_mm
+    return step
+
+
+def _ramp(x: Profile) -> Profile:
+    """The integral of a blurred step."""
+    ramp: Profile = x * special.ndtr(x / BLUR_MM) + BLUR_MM * np.exp(-0.5 * (x / BLUR_MM) ** 2) / np.sqrt(
+        2 * np.pi
+    )
+    return ramp
+
+
+def _voxels_near(
+    volume: CtVolume, frame: BodyFrame, surface: Surface, inside: Mask, sense: int
+) -> tuple[Points, Profile]:
+    """Local coordinates (n, 3) and HU of the voxels within the outline and near the expected endplate."""
+    spacing = np.asarray(volume.grid.spacing_mm)
+    u, v = column_grid()
+    around = frame.points(surface.heights_mm[inside], u[inside], v[inside])
+    reach = INSIDE_MM + 2.0
+    low = np.clip(np.floor((around.min(axis=0) - reach) / spacing).astype(int), 0, volume.grid.shape)
+    high = np.clip(np.ceil((around.max(axis=0) + reach) / spacing).astype(int) + 1, 0, volume.grid.shape)
+    index = np.stack(
+        np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    local = frame.local(index * spacing)
+    outward = sense * (local[:, 0] - surface.height(local[:, 1], local[:, 2]))
+    near = (outward >= -INSIDE_MM) & (outward <= OUTSIDE_MM) & _on_columns(inside, local)
+    found = index[near]
+    return local[near], volume.hu[tuple(found.T)].astype(float)
+
+
+def _on_columns(inside: Mask, local: Points) -> npt.NDArray[np.bool_]:
+    u, v = column_grid()
+    step = float(u[1, 0] - u[0, 0])
+    place = np.round((local[:, 1:] - u[0, 0]) / step).astype(int)
+    within = ((place >= 0) & (place < u.shape[0])).all(axis=1)
+    hit = np.zeros(len(local), bool)
+    hit[within] = inside[tuple(place[within].T)]
+    return hit

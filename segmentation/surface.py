@@ -1,0 +1,120 @@
+"""Where a body's surface lies between voxels, and how deep inside it a point is.
+
+A label map knows its border to half a voxel: on slices 5 mm apart that is a tenth of a vertebra's height. From
+the share of each voxel that lies inside, the border follows to a fraction of a voxel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, spatial
+
+from segmentation.vertebrae import Level, Vertebrae
+from segmentation.volume import FloatArray, Mask
+
+SUBSTEP_MM = 1.0  # voxels longer than this are judged in several places
+_SMOOTHING_VOXELS = 0.7  # turns the steps of a label map into shares; keeps flat and gently curved walls in place
+
+Points = npt.NDArray[np.float64]
+Box = tuple[slice, slice, slice]
+
+
+def box_around(mask: Mask) -> Box:
+    """The smallest box around a mask, one voxel larger where the volume allows."""
+    parts = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        parts.append(slice(max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)))
+    return (parts[0], parts[1], parts[2])
+
+
+def body_share(vertebrae: Vertebrae, level: Level, box: Box) -> FloatArray:
+    """The share (0..1) of each voxel of `box` that lies inside one body.
+
+    Where the engine knows whole voxels alone, the label map's steps are smoothed into shares.
+    """
+    known = vertebrae.occupancy.get(level.name)
+    if known is None:
+        inside = np.pad(vertebrae.bodies[box] == level.label, 2)
+        smooth = ndimage.gaussian_filter(inside.astype(np.float32), _SMOOTHING_VOXELS)
+        return np.ascontiguousarray(smooth[2:-2, 2:-2, 2:-2])
+    share = np.zeros([part.stop - part.start for part in box], np.float32)
+    here, there = [], []
+    for part, corner, size in zip(box, known.corner, known.share.shape, strict=True):
+        low, high = max(part.start, corner), min(part.stop, corner + size)
+        here.append(slice(low - part.start, max(low, high) - part.start))
+        there.append(slice(low - corner, max(low, high) - corner))
+    share[tuple(here)] = known.share[tuple(there)] / np.float32(255)
+    return share
+
+
+def surface_points(share: FloatArray, spacing_mm: npt.ArrayLike) -> Points:
+    """Points of the surface as fractional indices, shape (n, 3): where lines along the three axes cross it.
+
+    A line from a voxel inside to one outside crosses where the two shares together put it: this is exact for a
+    flat border across the line, wherever it lies. Lines run no further apart than `SUBSTEP_MM`; shares are
+    interpolated between voxels.
+    """
+    parts = _parts(np.asarray(spacing_mm, dtype=float))
+    found = []
+    for axis in range(3):
+        across = [np.arange(size) for size in share.shape]
+        lines = share
+        for other in range(3):
+            if other != axis:
+                across[other] = (np.arange(share.shape[other])[:, None] + parts[other]).ravel()
+                lines = _interpolated(lines, other, across[other])
+        lines = np.moveaxis(lines, axis, 0)
+        within = lines >= 0.5
+        k, i, j = np.nonzero(within[:-1] != within[1:])
+        one, other_share = lines[k, i, j], lines[k + 1, i, j]
+        filled = one + other_share - 0.5
+        place = np.empty((len(k), 3))
+        place[:, axis] = k + np.where(one >= 0.5, filled, 1.0 - filled)
+        first, second = (other for other in range(3) if other != axis)
+        place[:, first], place[:, second] = across[first][i], across[second][j]
+        found.append(place)
+    return np.concatenate(found)
+
+
+def _interpolated(values: FloatArray, axis: int, at: Points) -> FloatArray:
+    """Linear interpolation along one axis, the end values beyond it."""
+    if len(at) == values.shape[axis]:
+        return values
+    place = np.clip(at, 0, values.shape[axis] - 1)
+    low = np.minimum(np.floor(place).astype(int), values.shape[axis] - 2)
+    weight = (place - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
+    mixed: FloatArray = (1 - weight) * np.take(values, low, axis) + weight * np.take(values, low + 1, axis)
+    return mixed
+
+
+def deep_shares(share: FloatArray, spacing_mm: npt.ArrayLike, reach_mm: npt.ArrayLike) -> FloatArray:
+    """The share of each voxel that lies deeper beneath the surface than a reach; shape of `share`.
+
+    Parameters
+    ----------
+    share : the share of each voxel inside the body, 0..1, with one voxel of surroundings on every side.
+    reach_mm : depth along each array axis (z, y, x): the half-axes of the ellipsoid that erodes.
+    """
+    spacing, reach = np.asarray(spacing_mm, dtype=float), np.asarray(reach_mm, dtype=float)
+    deep = np.zeros(share.shape, np.float32)
+    border = surface_points(share, spacing)
+    if not len(border):
+        return deep
+    tree = spatial.cKDTree(border * (spacing / reach))
+    places = np.stack(np.meshgrid(*_parts(spacing), indexing="ij"), axis=-1).reshape(-1, 3)
+    candidates = np.argwhere(share >= 0.5)
+    for offset in places:
+        at = candidates + offset
+        inside = ndimage.map_coordinates(share, at.T, order=1, prefilter=False) >= 0.5
+        # Only whether the distance exceeds 1 matters: the search may stop there.
+        distance, _ = tree.query(at[inside] * (spacing / reach), distance_upper_bound=1.0)
+        deep[tuple(candidates[inside].T)] += np.isinf(distance)
+    return deep / np.float32(len(places))
+
+
+def _parts(spacing: Points) -> list[Points]:
+    """Where a voxel is judged along each axis, from its centre in voxels: the middles of even parts."""
+    counts = np.ceil(spacing / SUBSTEP_MM - 1e-6).astype(int)
+    return [(np.arange(count) + 0.5) / count - 0.5 for count in counts]
