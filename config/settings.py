@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,9 @@ class SelectionSettings(_Section):
 class SegmentationSettings(_Section):
     engine: Literal["auto", "geometric", "totalsegmentator", "nnunet", "mask"]
     mask_labels: Literal["auto", "totalsegmentator", "verse"]
+    mask_from: Mapping[Literal["manufacturer", "model", "software", "series_description"], str]
+    mask_segments: Mapping[str, Literal["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "sacrum"]]
+    cross_check: bool
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     mixed_precision: bool
     threads: int = Field(ge=0)

@@ -80,9 +80,18 @@ LEVELS: Mapping[str, Code] = {
     "L4": Code("11994002", "SCT", "L4 vertebra"),
     "L5": Code("49668003", "SCT", "L5 vertebra"),
 }
+# What others' segmentations may name besides (SNOMED CT as in PS3.16; S1 alone has no code there).
+NEIGHBOURS: Mapping[str, Code] = {
+    "T10": codes.SCT.T10Vertebra,
+    "T11": codes.SCT.T11Vertebra,
+    "T12": codes.SCT.T12Vertebra,
+    "sacrum": codes.SCT.Sacrum,
+}
 LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
+# Property types that say nothing of the level: the anatomic region then does.
+ANY_BONE = (BONE, Code("272673000", "SCT", "Bone"), codes.SCT.Vertebra)
 
 # ---- algorithms -------------------------------------------------------------------------------------
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")

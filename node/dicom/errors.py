@@ -48,6 +48,35 @@ class MaskUnreadable(DicomError):
     """A mask file that is no three-dimensional label image."""
 
 
+class SegProblem(StrEnum):
+    """Why a Segmentation object cannot serve as the mask of a series."""
+
+    SEVERAL = "several match, and which one counts is not told"
+    OTHER_SERIES = "it was drawn on another series"
+    FRAME_OF_REFERENCE = "its frame of reference is not the series'"
+    OWN = "this node made it"
+    NOT_A_SEGMENTATION = "it is no DICOM segmentation"
+    NO_LEVEL = "none of its segments is coded or configured as a vertebra"
+    OVERLAP = "its segments of different vertebrae overlap"
+    GEOMETRY = "its frames do not lie on one regular grid"
+    DAMAGED = "it cannot be decoded"
+
+
+class SegUnusable(DicomError):
+    """A Segmentation object that cannot serve as the mask of the chosen series.
+
+    Attributes
+    ----------
+    reason : the kind of problem.
+    detail : particulars, free of patient data.
+    """
+
+    def __init__(self, reason: SegProblem, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+
+
 class IdentityMissing(DicomError):
     """A DICOM object was asked for where the source has no Study Instance UID."""
 

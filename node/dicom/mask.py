@@ -1,4 +1,4 @@
-"""Label images drawn elsewhere, in NIfTI or any format that SimpleITK reads."""
+"""Label images drawn elsewhere, in NIfTI or any format but DICOM that SimpleITK reads; see `seg_read`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
+from pydicom.misc import is_dicom
 
 from node.dicom.errors import MaskUnreadable
 from segmentation.volume import Grid, Vector
 
 LabelArray = npt.NDArray[np.int64]
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is DICOM by its preamble, whatever its name says."""
+    return bool(is_dicom(path))
 
 
 def read_mask(path: Path) -> tuple[LabelArray, Grid]:

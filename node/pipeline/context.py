@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from config.settings import Settings
+from node.pipeline.engine import Settled
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue
-from segmentation.engines import Segmenter
 
 
 class Verdict(StrEnum):
@@ -36,7 +36,7 @@ class StepContext:
     settings: Settings
     instances: Sequence[Path]  # Part 10 files of the study; other files are ignored
     artefacts: Artefacts
-    engine: Callable[[], Segmenter]  # built on first use, kept by the caller
+    engine: Callable[[], Settled]  # built on first use, kept by the caller
     clinical: ClinicalValues
     issue: Callable[[], Issue]  # minted once per generation
     called_ae_titles: frozenset[str] = frozenset()  # under which the instances arrived

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from config.settings import SegmentationSettings
-from node.dicom.mask import read_mask
+from node.dicom.mask import is_dicom_file, read_mask
+from node.pipeline.study_mask import StudyMask
 from segmentation.engines import Segmenter
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
@@ -16,13 +18,15 @@ from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, TotalS
 from segmentation.engines.totalsegmentator_weights import Mode, unavailable
 from segmentation.errors import EngineUnavailable
 
+Settled: TypeAlias = Segmenter | StudyMask  # the latter finds its mask in each study
 
-def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> Segmenter:
+
+def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> Settled:
     """The engine that the configuration names. No network is loaded yet.
 
     Parameters
     ----------
-    mask : a NIfTI drawn elsewhere; with it, "auto" means the mask engine.
+    mask : a NIfTI or DICOM segmentation drawn elsewhere; with it, "auto" means the mask engine.
 
     Raises
     ------
@@ -47,9 +51,18 @@ def settle_auto(settings: SegmentationSettings) -> str:
     return "totalsegmentator" if reason is None else "geometric"
 
 
-def _mask(settings: SegmentationSettings, mask: Path | None) -> Segmenter:
-    if mask is None:
-        raise EngineUnavailable("mask", "it needs a mask: osteonode process --mask FILE")
+def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
+    if mask is None and not settings.mask_from:
+        raise EngineUnavailable(
+            "mask",
+            "segmentation.mask_from must say whose segmentations count, or process --mask FILE name one",
+        )
+    if mask is None or is_dicom_file(mask):
+        return StudyMask(
+            origin={str(key): pattern for key, pattern in settings.mask_from.items()},
+            labels=dict(settings.mask_segments),
+            file=mask,
+        )
     labels, grid = read_mask(mask)
     # Named by content: a file name may hold a patient's name.
     source = {"source": f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"}

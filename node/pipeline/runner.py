@@ -18,6 +18,7 @@ from node.pipeline.artefacts import TIMINGS
 from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.deliver import Waiting, deliver
 from node.pipeline.describe import describe
+from node.pipeline.engine import Settled
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import ClinicalValues, Issue, Publisher, Sender, Step, StepMessage
@@ -28,7 +29,6 @@ from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.states import StudyState
 from node.store.store import Store
-from segmentation.engines import Segmenter
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Dependencies:
     publisher: Publisher
     sender: Sender
     functions: Mapping[Step, StepFunction]  # of every step but deliver
-    engine: Callable[[], Segmenter]
+    engine: Callable[[], Settled]
     clinical: ClinicalValues
     owner: str  # of leases
 

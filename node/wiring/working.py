@@ -19,13 +19,12 @@ from node.leash import tie_to_parent
 from node.net.scu import DicomSender
 from node.pipeline.context import StepFunction
 from node.pipeline.describe import describe
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.ports import ClinicalValues, Publisher, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.app import CeleryBroker, create_app, run_worker
-from segmentation.engines import Segmenter
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +42,7 @@ def run_celery_worker(
     on_ready: Callable[[str], None] = lambda _: None,
     *,
     functions: Mapping[Step, StepFunction] | None = None,
-    engine: Callable[[], Segmenter] | None = None,
+    engine: Callable[[], Settled] | None = None,
 ) -> int:
     """Work for `queues` (names of steps) until told to stop. Returns the exit status.
 
@@ -93,7 +92,7 @@ class _StepRunner:
         settings: Settings,
         *,
         functions: Mapping[Step, StepFunction],
-        engine: Callable[[], Segmenter],
+        engine: Callable[[], Settled],
         owner: str,
     ) -> None:
         self._settings = settings

@@ -41,8 +41,8 @@ class Recognised:
     split: tuple[str, ...] = ()  # names that came in two pieces of comparable size
 
 
-def nothing_found(volume: CtVolume, engine: EngineInfo) -> Vertebrae:
-    """An image without a lumbar vertebra."""
+def nothing_found(volume: CtVolume, engine: EngineInfo, why: Observation | None = None) -> Vertebrae:
+    """An image without a lumbar vertebra, or one in which, for a reason given, none was looked for."""
     return Vertebrae(
         grid=volume.grid,
         bodies=np.zeros(volume.grid.shape, np.uint8),
@@ -50,7 +50,7 @@ def nothing_found(volume: CtVolume, engine: EngineInfo) -> Vertebrae:
         numbering_confirmed=False,
         numbering_basis="none",
         engine=engine,
-        observations=(Observation(code="no_lumbar_level"),),
+        observations=(why or Observation(code="no_lumbar_level"),),
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from node.dicom.read import LoadedSeries
 from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_to_bytes
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.selection import load_chosen, selection_of
+from node.pipeline.study_mask import StudyMask
+from segmentation.engines.crosscheck import cross_checked
+from segmentation.engines.geometric import GeometricEngine
 from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import LUMBAR, Regions, Vertebrae
 from segmentation.volume import CtVolume
@@ -14,12 +18,23 @@ def segment(context: StepContext) -> StepResult:
     """Write `segmentation.npz` where a series can be measured; nothing where none can."""
     loaded = load_chosen(context, selection_of(context))
     if loaded is not None:
-        vertebrae = context.engine().segment(loaded.volume)
+        vertebrae = _vertebrae(context, loaded)
         artefact = SegmentationArtefact(
             vertebrae=vertebrae, regions=_lumbar_regions(loaded.volume, vertebrae)
         )
         context.artefacts.put(SEGMENTATION, segmentation_to_bytes(artefact))
     return PROCEED
+
+
+def _vertebrae(context: StepContext, series: LoadedSeries) -> Vertebrae:
+    engine = context.engine()
+    if isinstance(engine, StudyMask):
+        found = engine.segment_study(context.instances, series)
+    else:
+        found = engine.segment(series.volume)
+    if context.settings.segmentation.cross_check and not found.engine.model_free:
+        return cross_checked(series.volume, found, GeometricEngine())
+    return found
 
 
 def _lumbar_regions(volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
