@@ -13,6 +13,7 @@ from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpt
 from scoring.phantom import PhantomReading
 from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
+from segmentation.contrast import contrast_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
 from segmentation.quality import quality_observations
@@ -90,6 +91,7 @@ def measure(
             *vertebrae.observations,
             *quality_observations(volume, vertebrae, regions),
             *bone_observations(volume, vertebrae),
+            *contrast_observations(volume, vertebrae),
             *barred,
             *impossible,
         ),

@@ -1,16 +1,18 @@
-"""What faults add to the picture: metal with its streaks, and lesions in the bodies."""
+"""What faults do to the picture: metal with its streaks, lesions, a jerk, too few photons."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from node.reference.faults import LESION_HU, Faults, Lesion, LesionKind
 from node.reference.shapes import Ellipsoid, Solid, Tube
 from node.reference.spine import Vertebra
-from node.reference.surroundings import Painted
+from node.reference.surroundings import SKIN_BACK_MM, Painted
 
 METAL_HU = 8000.0  # titanium; what a scanner writes ends at 3071
 _SCREW_RADIUS_MM, _ROD_RADIUS_MM = 3.0, 2.75
@@ -20,7 +22,11 @@ _STREAK_REACH_MM = 22.0  # within which it falls to a third
 _BEAM_HARDENING_HU = 220.0  # between the two screws of a slice
 _BEAM_WIDTH_MM = 4.0
 
+_STREAK_MM = 25.0  # sigma of a starved slice's streaks from side to side
+_STREAK_DEPTH_MM = 60.0  # about the middle of the body, where they are strongest
+
 Axis = npt.NDArray[np.float64]
+Voxel = TypeVar("Voxel", np.float32, np.uint8)
 
 
 def metal(faults: Faults, spine: dict[str, Vertebra]) -> list[Solid]:
@@ -110,3 +116,61 @@ def _middle_at(solid: Solid, x_mm: Axis, y_mm: Axis, z_mm: float) -> tuple[float
         return None
     rows, columns = np.nonzero(inside)
     return float(x_mm[columns].mean()), float(y_mm[rows].mean())
+
+
+def displace(
+    voxels: npt.NDArray[Voxel],
+    faults: Faults,
+    spine: dict[str, Vertebra],
+    axes_mm: tuple[Axis, Axis, Axis],
+    *,
+    outside: float,
+) -> None:
+    """Move the patient, not what he lies on, in the slices that a jerk displaces.
+
+    Parameters
+    ----------
+    voxels : an image or a mask, shape (z, y, x); changed in place.
+    axes_mm : positions of its voxels along z, y and x.
+    outside : what stands where the patient was.
+    """
+    jerk = faults.jerk
+    if jerk is None:
+        return
+    z_mm, y_mm, x_mm = axes_mm
+    above = z_mm > spine[jerk.level].body.centre[2]
+    patient = y_mm < SKIN_BACK_MM + 1.0
+    there = voxels[np.ix_(above, patient)]
+    ahead = round(jerk.forward_mm / float(y_mm[1] - y_mm[0]))
+    left = round(jerk.left_mm / float(x_mm[1] - x_mm[0]))
+    moved = np.roll(there, (-ahead, left), axis=(1, 2))
+    if ahead:
+        moved[:, -ahead:] = outside
+    if left:
+        moved[:, :, slice(None, left) if left > 0 else slice(left, None)] = outside
+    voxels[np.ix_(above, patient)] = moved
+
+
+def starve(
+    hu: npt.NDArray[np.float32],
+    faults: Faults,
+    spine: dict[str, Vertebra],
+    axes_mm: tuple[Axis, Axis, Axis],
+    *,
+    seed: int,
+) -> None:
+    """Streaks from side to side at the height of each starved level, strongest in the middle of the body.
+
+    Parameters
+    ----------
+    hu : shape (z, y, x); changed in place.
+    axes_mm : positions of its voxels along z, y and x.
+    """
+    z_mm, y_mm, x_mm = axes_mm
+    for fault in faults.starved:
+        body = spine[fault.level].body
+        for k in np.flatnonzero(np.abs(z_mm - body.centre[2]) <= body.height / 2):
+            grain = np.random.default_rng([seed, 19, int(k)]).standard_normal(hu.shape[1:])
+            grain = gaussian_filter1d(grain, _STREAK_MM / float(x_mm[1] - x_mm[0]), axis=1, mode="wrap")
+            grain *= np.exp(-0.5 * ((y_mm - body.centre[1]) / _STREAK_DEPTH_MM) ** 2)[:, None] / grain.std()
+            hu[k] += (fault.streak_hu * grain).astype(np.float32)

@@ -7,8 +7,9 @@ levels that a sixth lumbar vertebra moves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class FractureShape(StrEnum):
@@ -67,6 +68,26 @@ class Lumbar(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Jerk:
+    """The patient moves once during the scan: all slices above the middle of a level are displaced.
+
+    Table and phantom stay. The displacement is rounded to whole pixels.
+    """
+
+    level: str
+    left_mm: float = 6.0
+    forward_mm: float = 0.0  # never backwards: there the phantom lies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starved:
+    """Too few photons at the height of a level: streaks from side to side, as metal or arms leave them."""
+
+    level: str
+    streak_hu: float = 60.0  # SD of the streaks in the middle of the body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """Everything that is wrong with a study; by default nothing."""
 
@@ -77,6 +98,9 @@ class Faults:
     contrast: bool = False  # vessels, kidneys, liver and spleen as in the portal venous phase
     contrast_documented: bool = False  # in the DICOM header
     cut_mm: tuple[float, float] = (0.0, 0.0)  # taken off the upper and the lower end of the view
+    oral_contrast: bool = False  # in a loop of bowel that hangs down before the great vessels
+    jerk: Jerk | None = None
+    starved: tuple[Starved, ...] = ()
 
     @property
     def levels(self) -> frozenset[str]:
@@ -86,8 +110,19 @@ class Faults:
                 *(fault.level for fault in self.fractures),
                 *(fault.level for fault in self.lesions),
                 *(level for fault in self.implants for level in fault.levels),
+                *(fault.level for fault in self.starved),
+                *([self.jerk.level] if self.jerk else []),
             ]
         )
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All faults by name; those that came later only where they are present, so that UIDs stay."""
+        content = asdict(self)
+        for name in ("oral_contrast", "jerk", "starved"):
+            if not content[name]:
+                del content[name]
+        return content
 
     def fracture_of(self, level: str) -> Fracture | None:
         return next((fault for fault in self.fractures if fault.level == level), None)

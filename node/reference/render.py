@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
-from node.reference.damage import METAL_HU, add_streaks, lesions, metal
+from node.reference.damage import METAL_HU, add_streaks, displace, lesions, metal, starve
 from node.reference.faults import Lumbar
 from node.reference.shapes import INTACT, Shrunk
 from node.reference.soft_tissue import canal, organs, trunk
@@ -90,8 +90,11 @@ def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volum
     for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
         gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
     _add_texture(hu, spec, spine, raster)
-    add_streaks(hu, metal(spec.faults, spine), (raster.z_mm, raster.y_mm, raster.x_mm), seed=spec.seed)
+    axes_mm = (raster.z_mm, raster.y_mm, raster.x_mm)
+    add_streaks(hu, metal(spec.faults, spine), axes_mm, seed=spec.seed)
+    displace(hu, spec.faults, spine, axes_mm, outside=AIR_HU)
     add_noise(hu, spec)
+    starve(hu, spec.faults, spine, axes_mm, seed=spec.seed)
     return np.clip(hu, -1024, 3071)
 
 

@@ -59,6 +59,8 @@ def organs(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     rng = np.random.default_rng([spec.seed, 7])
     fat = hounsfield(ADIPOSE, spec.kev)
     yield from _small_bowel(rng)
+    if spec.faults.oral_contrast:
+        yield from _filled_loop(spine)
     yield from _colon(rng)
     yield from _upper_abdomen(_ENHANCED if spec.faults.contrast else _PLAIN)
     yield from _kidneys(fat, _ENHANCED if spec.faults.contrast else _PLAIN)
@@ -92,6 +94,15 @@ def _small_bowel(rng: np.random.Generator) -> Iterator[Painted]:
         root = np.array([rng.normal(4, 5), -36.0, np.clip(start[2], -60, 60)])
         vessel = _tube([root, (root + start) / 2 + rng.normal(0, 4, 3), start], 1.9)
         yield Painted(solid=vessel, hu=40.0)
+
+
+def _filled_loop(spine: dict[str, Vertebra]) -> Iterator[Painted]:
+    """Jejunum full of positive oral contrast medium that hangs from L2 to L4 before the great vessels."""
+    lumbar = [spine[name] for name in ("L2", "L3", "L4")]
+    path = [one.at(2.0, -one.body.depth / 2 - 36.0, 0) for one in lumbar]
+    path = [path[0] + [-30, -10, 4], *path, path[-1] + [34, -8, -6]]
+    yield Painted(solid=Common(first=_tube(path, 12.0), second=_CAVITY), hu=60.0)
+    yield Painted(solid=Common(first=_tube(path, 10.0), second=_CAVITY), hu=260.0)
 
 
 def _colon(rng: np.random.Generator) -> Iterator[Painted]:

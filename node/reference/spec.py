@@ -87,6 +87,8 @@ class StudySpec:
                 2 <= lesion.radius_mm <= 14 for lesion in self.faults.lesions
             ),
             "a view can be cut, not widened": min(self.faults.cut_mm) < 0,
+            "a patient on a phantom does not move backwards": self.faults.jerk is not None
+            and self.faults.jerk.forward_mm < 0,
             f"slice levels must be among {', '.join(self.levels)}": not set(self.slice_levels)
             <= set(self.levels),
         }
@@ -136,6 +138,8 @@ class StudySpec:
         content = asdict(self)
         if self.faults == NO_FAULTS:
             del content["faults"]
+        else:
+            content["faults"] = self.faults.content
         if not self.slice_levels:
             del content["slice_levels"], content["slice_offset_mm"]
         return content

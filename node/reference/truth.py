@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from node.reference.attenuation import cancellous_reading
+from node.reference.damage import displace
 from node.reference.render import Raster
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
@@ -160,4 +161,5 @@ def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uin
                 raster.z_mm[k, None, None].astype(np.float32),
             )
             mask[k, j, i][distance < 0] = label
+    displace(mask, raster.spec.faults, spine, (raster.z_mm, raster.y_mm, raster.x_mm), outside=0)
     return mask

@@ -15,9 +15,11 @@ from node.reference.faults import (
     Fracture,
     FractureShape,
     Implant,
+    Jerk,
     Lesion,
     LesionKind,
     Lumbar,
+    Starved,
 )
 from node.reference.render import raster_of, render
 from node.reference.spec import SpecInvalid, StudySpec
@@ -146,6 +148,54 @@ def test_a_cut_view_ends_where_it_is_cut() -> None:
     assert set(cut.truth.levels) < set(whole.truth.levels)
 
 
+def test_a_jerk_moves_the_patient_above_a_level_and_not_the_phantom(sound: SimpleNamespace) -> None:
+    """8.5 mm to the left and 3.4 mm forward are five and two pixels."""
+    jerked = rendered(Faults(jerk=Jerk(level="L3", left_mm=8.5, forward_mm=3.4)))
+    z = sound.raster.z_mm
+    lower, upper = z < build_spine(StudySpec())["L3"].body.centre[2], z > 0
+    assert np.array_equal(jerked.hu[lower], sound.hu[lower])
+    patient, phantom = sound.raster.y_mm < 80, sound.raster.y_mm > 92
+    assert np.array_equal(jerked.hu[upper][:, phantom], sound.hu[upper][:, phantom])
+    for moved, still in ((jerked.hu, sound.hu), (jerked.mask, sound.mask)):
+        assert np.array_equal(moved[upper][:, patient][:, :-2, 5:], still[upper][:, patient][:, 2:, :-5])
+
+
+def test_starved_slices_have_streaks_from_side_to_side(sound: SimpleNamespace) -> None:
+    streaked = rendered(Faults(starved=(Starved(level="L3", streak_hu=60.0),)))
+    change = streaked.hu - sound.hu
+    hit = np.abs(change).max(axis=(1, 2)) > 0
+    body = (sound.mask == MASK_LABELS["L3"]).any(axis=(1, 2))
+    assert (hit <= body).all()
+    assert hit.sum() >= 0.8 * body.sum()
+    inside = change[hit][:, 90:115, 70:140]
+    assert inside.std() == pytest.approx(60.0, rel=0.1)
+    assert np.diff(inside, axis=2).std() < 0.1 * np.diff(inside, axis=1).std()
+    assert streaked.truth.levels == sound.truth.levels
+
+
+def test_oral_contrast_fills_bowel_and_no_vessel(sound: SimpleNamespace) -> None:
+    filled = rendered(Faults(oral_contrast=True))
+    bright = (filled.hu > 200) & (sound.hu < 100)
+    rows, columns = np.nonzero(bright.any(axis=0))
+    assert bright.any(axis=(1, 2)).sum() * 3.0 > 60
+    assert sound.raster.y_mm[rows].max() < build_spine(StudySpec())["L3"].body.centre[1] - 30
+    assert np.abs(sound.raster.x_mm[columns]).max() < 60
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (Faults(contrast=True), Faults(contrast=True, oral_contrast=True)),
+        (Faults(cut_mm=(5.0, 0.0)), Faults(cut_mm=(5.0, 0.0), starved=(Starved(level="L2"),))),
+    ],
+)
+def test_a_fault_that_came_later_is_named_only_where_it_is_present(earlier: Faults, later: Faults) -> None:
+    """UIDs of studies that were made before it stay as they are."""
+    names = {"fractures", "implants", "lesions", "lumbar", "contrast", "contrast_documented", "cut_mm"}
+    assert set(StudySpec(faults=earlier).content["faults"]) == names
+    assert len(StudySpec(faults=later).content["faults"]) == len(names) + 1
+
+
 @pytest.mark.parametrize(
     "faults",
     [
@@ -153,6 +203,8 @@ def test_a_cut_view_ends_where_it_is_cut() -> None:
         Faults(fractures=(Fracture(level="L3", shape=FractureShape.CRUSH, height_loss=0.9),)),
         Faults(lesions=(Lesion(level="L3", kind=LesionKind.LYTIC, radius_mm=40.0),)),
         Faults(cut_mm=(-1.0, 0.0)),
+        Faults(jerk=Jerk(level="L3", forward_mm=-4.0)),
+        Faults(starved=(Starved(level="T5"),)),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(faults: Faults) -> None:

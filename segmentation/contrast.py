@@ -1,0 +1,278 @@
+"""Contrast medium in the blood: the great vessels before the lumbar spine, found by their shape and read.
+
+A header may be silent about contrast medium, so the aorta and the vena cava are looked for as what they are:
+round tubes close before the vertebral bodies that keep their place over several centimetres of height. The
+shape alone decides what is a vessel; only then is its HU read. Bowel with oral contrast bends away, or lies
+further in front. Where no vessel is found nothing is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, cos, pi, sin
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.observation import Observation
+from segmentation.vertebrae import LABELS, Vertebrae
+from segmentation.volume import CtVolume, LabelMap, canonical
+
+FloatArray = npt.NDArray[np.float32]
+Lengths = npt.NDArray[np.float64]
+
+# Of these the great vessels are neighbours; the aorta divides before L4, the vena cava is made before L5.
+_BESIDE_VESSELS = ("T11", "T12", "L1", "L2", "L3", "L4")
+_DIRECTIONS = 16
+_WHOLE_SECTION = 0.6  # of a body's largest section: less is its rim
+_BEYOND_MM = 15.0  # above and below the bodies in view the vessels still lie in one line with them
+_BONE_SHARE = 0.25  # of a cell: nothing of a body, nor of an osteophyte drawn with it, is part of a vessel
+_CELL_MM = 1.5  # of the straightened images that vessels are looked for in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastSettings:
+    """Limits of the search for contrast medium. All values are proposals (R)."""
+
+    # Unenhanced blood reads 35 to 55 HU, at 80 kV as at 120 kV (haemoglobin's iron adds a few HU); the portal
+    # venous phase, which raises BMD, leaves 100 and more.
+    limit_hu: float = 60.0
+    radius_mm: tuple[float, float] = (6.0, 15.0)
+    beside_mm: float = 32.0  # from the middle of the body to the vessel's axis, to either side
+    nearest_mm: float = 3.0  # from the body's front to the vessel's axis; the psoas lies behind this
+    gap_mm: float = 10.0  # at most, between body and vessel: bowel lies further in front
+    step_mm: float = 4.0  # height over which slices are averaged
+    length_mm: float = 40.0
+    interruption_mm: float = 8.0  # over which a vessel may be hidden, where another crosses it
+    edge_hu: float = 25.0  # by which the inside is brighter than what surrounds it
+    open_share: float = 0.6  # of the circumference that must show that edge; the rest may touch something
+    even_hu: float = 15.0  # the inside is even within this and ...
+    even_share: float = 0.2  # ... this share of its own HU
+    drift_mm: float = 3.0  # sideways, per step, against the spine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vessel:
+    """A great vessel as it was found."""
+
+    hu: float  # median over its height of the medians of its inner part: a calcified wall is left out
+    height_mm: float  # over which it can be followed
+    radius_mm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Straightened:
+    """The image before the spine: slices moved so that the front of the bodies lies in one place."""
+
+    hu: FloatArray  # shape (steps, y, x), cells of _CELL_MM; NaN in bodies and outside the volume
+    front_mm: Lengths  # of each row, before the body's front
+    left_mm: Lengths  # of each column, from the middle of the body
+    step_mm: float
+
+
+def contrast_observations(
+    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+) -> tuple[Observation, ...]:
+    """`contrast_suspected` where aorta or vena cava read brighter than unenhanced blood can.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
+    rules = settings or ContrastSettings()
+    brightest = max(great_vessels(volume, vertebrae, rules), key=lambda one: one.hu, default=None)
+    if brightest is None or brightest.hu <= rules.limit_hu:
+        return ()
+    values: dict[str, str | int | float] = {"hu": round(brightest.hu), "limit": round(rules.limit_hu)}
+    return (Observation(code="contrast_suspected", values=values),)
+
+
+def great_vessels(
+    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+) -> tuple[Vessel, ...]:
+    """At most two tubes before the bodies from T11 to L4, the better visible one first.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
+    volume.grid.require_same(vertebrae.grid)
+    rules = settings or ContrastSettings()
+    turned, turn = canonical(volume)
+    image = _straightened(turned, turn.forward(vertebrae.bodies), rules)
+    if image is None:
+        return ()
+    shape, radius_mm = _roundness(image, rules)
+    found = []
+    for _ in range(2):
+        path = _best_path(shape, round(rules.drift_mm / _CELL_MM))
+        vessel = _follow(image, shape, radius_mm, path, rules)
+        if vessel is None:
+            break
+        found.append(vessel)
+        _forget(shape, path, radius_mm)
+    return tuple(found)
+
+
+def _straightened(volume: CtVolume, bodies: LabelMap, rules: ContrastSettings) -> _Straightened | None:
+    """None where too little of the spine is in view."""
+    course = _front_of_bodies(volume, bodies)
+    if course is None:
+        return None
+    z, middle, front = course  # slice numbers, and millimetres from the first voxel
+    dz, dy, dx = volume.grid.spacing_mm
+    together = ceil(rules.step_mm / dz)
+    steps = len(z) // together
+    if steps * together * dz < rules.length_mm:
+        return None
+    reach = 2 * rules.radius_mm[1] + rules.gap_mm + 4.0
+    behind_mm: Lengths = np.arange(-reach, rules.radius_mm[1] + 4.0, _CELL_MM, dtype=np.float64)
+    wide = rules.beside_mm + rules.radius_mm[1] + 4.0
+    left_mm: Lengths = np.arange(-wide, wide, _CELL_MM, dtype=np.float64)
+    hu = np.empty((steps, len(behind_mm), len(left_mm)), np.float32)
+    for step in range(steps):
+        part = slice(step * together, (step + 1) * together)
+        mean = volume.hu[z[part]].mean(axis=0)
+        # Blurred to the cell's size, so that sampling takes single pixels' noise away.
+        ndimage.gaussian_filter(mean, (_CELL_MM / 2 / dy, _CELL_MM / 2 / dx), output=mean)
+        rows = (front[part].mean() + behind_mm) / dy
+        columns = (middle[part].mean() + left_mm) / dx
+        at = np.meshgrid(rows, columns, indexing="ij")
+        hu[step] = ndimage.map_coordinates(mean, at, order=1, mode="constant", cval=np.nan)
+        bone = (bodies[z[part]] > 0).mean(axis=0, dtype=np.float32)
+        hu[step][ndimage.map_coordinates(bone, at, order=1) > _BONE_SHARE] = np.nan
+    return _Straightened(hu=hu, front_mm=-behind_mm, left_mm=left_mm, step_mm=together * dz)
+
+
+def _front_of_bodies(
+    volume: CtVolume, bodies: LabelMap
+) -> tuple[npt.NDArray[np.intp], Lengths, Lengths] | None:
+    """Of every slice from a little below to a little above the bodies: its number, where the body's middle
+    lies (x) and its front (y).
+
+    Slices between two bodies are interpolated, and so are those that cut a body's rim only.
+    """
+    dz, dy, dx = volume.grid.spacing_mm
+    places: list[tuple[int, float, float]] = []
+    for name in _BESIDE_VESSELS:
+        inside = bodies == LABELS[name]
+        area = inside.sum(axis=(1, 2))
+        for k in np.flatnonzero(area > _WHOLE_SECTION * area.max()):
+            rows, columns = np.nonzero(inside[k])
+            # The foremost rows may be an osteophyte: a tenth of the body lies before this.
+            places.append((int(k), columns.mean() * dx, float(np.percentile(rows, 10)) * dy))
+    if not places:
+        return None
+    z, middle, front = (np.array(values) for values in zip(*sorted(places), strict=True))
+    beyond = int(_BEYOND_MM / dz)
+    every = np.arange(max(0, z[0] - beyond), min(volume.grid.shape[0], z[-1] + beyond + 1))
+    return every, np.interp(every, z, middle), np.interp(every, z, front)
+
+
+def _roundness(image: _Straightened, rules: ContrastSettings) -> tuple[FloatArray, Lengths]:
+    """How much of a circle about each cell is a vessel's wall, and the radius at which it is most.
+
+    Cells that cannot be a vessel's axis have none of it.
+    """
+    centre = ndimage.uniform_filter(image.hu, size=(0, 3, 3), mode="nearest")
+    spread = rules.even_hu + rules.even_share * np.abs(centre)
+    angles = [number * 2 * pi / _DIRECTIONS for number in range(_DIRECTIONS)]
+    best = np.zeros(image.hu.shape, np.float32)
+    best_radius = np.zeros(image.hu.shape)
+    for radius in np.arange(rules.radius_mm[0], rules.radius_mm[1] + 0.1, _CELL_MM).tolist():
+        walls = np.zeros(image.hu.shape, np.float32)
+        for angle in angles:
+            inner = _moved(image.hu, angle, radius - 1.5 * _CELL_MM)
+            outer = _moved(image.hu, angle, radius + 1.5 * _CELL_MM)
+            walls += (np.abs(inner - centre) <= spread) & (inner - outer >= rules.edge_hu)
+        allowed = (
+            (image.front_mm[:, None] >= rules.nearest_mm)
+            & (image.front_mm[:, None] <= radius + rules.gap_mm)
+            & (np.abs(image.left_mm[None, :]) <= rules.beside_mm)
+        )
+        walls *= allowed / np.float32(_DIRECTIONS)
+        better = walls > best
+        best[better], best_radius[better] = walls[better], radius
+    return best, best_radius
+
+
+def _moved(hu: FloatArray, angle: float, distance_mm: float) -> FloatArray:
+    """At each cell the value found so far away in the plane of its slice; NaN beyond the image."""
+    down = round(sin(angle) * distance_mm / _CELL_MM)
+    across = round(cos(angle) * distance_mm / _CELL_MM)
+    rows, columns = hu.shape[1:]
+    there = np.full_like(hu, np.nan)
+    there[:, max(0, -down) : rows - max(0, down), max(0, -across) : columns - max(0, across)] = hu[
+        :, max(0, down) : rows - max(0, -down), max(0, across) : columns - max(0, -across)
+    ]
+    return there
+
+
+def _best_path(shape: FloatArray, drift: int) -> npt.NDArray[np.intp]:
+    """The course (row, column for each step) along which `shape` sums up to most, by dynamic programming."""
+    total = shape[0]
+    came_from = []
+    size = 2 * drift + 1
+    offsets = np.indices((size, size)).reshape(2, -1) - drift
+    for layer in shape[1:]:
+        padded = np.pad(total, drift, constant_values=-np.inf)
+        around = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
+        flat = around.reshape(*layer.shape, -1)
+        # A straight course goes before a bent one of the same sum.
+        chosen = (flat - 1e-3 * np.hypot(*offsets).astype(np.float32)).argmax(axis=-1)
+        total = layer + np.take_along_axis(flat, chosen[..., None], axis=-1)[..., 0]
+        came_from.append(chosen)
+    place = np.array(np.unravel_index(int(total.argmax()), total.shape))
+    path = [place]
+    for chosen in reversed(came_from):
+        place = place + offsets[:, chosen[tuple(place)]]
+        path.append(place)
+    return np.array(path[::-1])
+
+
+def _follow(
+    image: _Straightened,
+    shape: FloatArray,
+    radius_mm: Lengths,
+    path: npt.NDArray[np.intp],
+    rules: ContrastSettings,
+) -> Vessel | None:
+    """The longest part of a path that shows a vessel, if it is long enough."""
+    along = (np.arange(len(path)), path[:, 0], path[:, 1])
+    shown = shape[along] >= rules.open_share
+    # Short interruptions are closed; the ends stay where they are.
+    gap = int(rules.interruption_mm / image.step_mm)
+    closed = ndimage.binary_closing(np.pad(shown, gap), np.ones(gap + 1))[gap : gap + len(shown)] | shown
+    pieces, count = ndimage.label(closed)
+    if count == 0:
+        return None
+    longest = pieces == 1 + int(np.argmax(np.bincount(pieces)[1:]))
+    height_mm = float(longest.sum() * image.step_mm)
+    used = longest & shown
+    if height_mm < rules.length_mm or used.sum() < longest.sum() / 2:
+        return None
+    radii = radius_mm[along][used]
+    hu = [
+        _inside(image.hu[step], path[step], radius)
+        for step, radius in zip(np.flatnonzero(used), radii, strict=True)
+    ]
+    return Vessel(hu=float(np.median(hu)), height_mm=height_mm, radius_mm=float(np.median(radii)))
+
+
+def _inside(hu: FloatArray, place: npt.NDArray[np.intp], radius_mm: float) -> float:
+    """The median within 0.6 of the radius: a calcified wall and partial volume stay outside."""
+    rows, columns = np.indices(hu.shape)
+    distance_mm = np.hypot(rows - place[0], columns - place[1]) * _CELL_MM
+    return float(np.nanmedian(hu[distance_mm <= 0.6 * radius_mm]))
+
+
+def _forget(shape: FloatArray, path: npt.NDArray[np.intp], radius_mm: Lengths) -> None:
+    """Take a vessel out of `shape`, in place, so that the next search finds another."""
+    rows, columns = np.indices(shape.shape[1:])
+    found = radius_mm[np.arange(len(path)), path[:, 0], path[:, 1]]
+    reach_mm = max(float(np.median(found)), 6.0) + 6.0
+    for layer, (row, column) in zip(shape, path, strict=True):
+        layer[np.hypot(rows - row, columns - column) * _CELL_MM <= reach_mm] = 0
