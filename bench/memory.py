@@ -31,7 +31,7 @@ from node.reference.study import write_reference_study  # noqa: E402
 
 LIMIT_GIB = 6.0
 SPEC = StudySpec(slice_spacing_mm=0.6, slice_thickness_mm=0.6, view=("T11", "S1"))
-OSTEONODE = Path(sys.executable).with_name("osteonode")
+OSTEONODE = (sys.executable, "-c", "from node.cli import main; main()")
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def measured(what: str, study: Path) -> dict[str, float]:
         write(study, slices=int(what.partition(":")[2]))
     elif what == "process":
         who = resource.RUSAGE_CHILDREN
-        subprocess.run([OSTEONODE, "process", study, "--out", study.parent / "out"], check=True, stdout=2)
+        subprocess.run([*OSTEONODE, "process", study, "--out", study.parent / "out"], check=True, stdout=2)
     else:
         segment(study, what)
     return {
