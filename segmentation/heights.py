@@ -40,7 +40,7 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
 
     Parameters
     ----------
-    share : of each voxel inside the body (0..1), shape of the grid (or of a part of it, with that part's grid).
+    share : of each voxel inside the body (0..1), shape of the grid (which may be a part of the volume's).
     """
     up = np.asarray(level.axis)
     back = np.array([0.0, 1.0, 0.0]) - up[1] * up

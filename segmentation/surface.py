@@ -1,10 +1,12 @@
 """Where a body's surface lies between voxels, and how deep inside it a point is.
 
-A label map knows its border to half a voxel: on slices 5 mm apart that is a tenth of a vertebra's height. From
-the share of each voxel that lies inside, the border follows to a fraction of a voxel.
+A label map knows its border to half a voxel: on slices 5 mm apart that is a tenth of a vertebra's height.
+From the share of each voxel that lies inside, the border follows to a fraction of a voxel.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,9 @@ from segmentation.vertebrae import Level, Vertebrae
 from segmentation.volume import FloatArray, Mask
 
 SUBSTEP_MM = 1.0  # voxels longer than this are judged in several places
-_SMOOTHING_VOXELS = 0.7  # turns the steps of a label map into shares; keeps flat and gently curved walls in place
+_SMOOTHING_VOXELS = (
+    0.7  # turns the steps of a label map into shares; keeps flat and gently curved walls in place
+)
 
 Points = npt.NDArray[np.float64]
 Box = tuple[slice, slice, slice]
@@ -52,14 +56,14 @@ def body_share(vertebrae: Vertebrae, level: Level, box: Box) -> FloatArray:
 def surface_points(share: FloatArray, spacing_mm: npt.ArrayLike) -> Points:
     """Points of the surface as fractional indices, shape (n, 3): where lines along the three axes cross it.
 
-    A line from a voxel inside to one outside crosses where the two shares together put it: this is exact for a
-    flat border across the line, wherever it lies. Lines run no further apart than `SUBSTEP_MM`; shares are
+    A line from a voxel inside to one outside crosses where the two shares together put it: exact for a flat
+    border across the line, wherever it lies. Lines run no further apart than `SUBSTEP_MM`; shares are
     interpolated between voxels.
     """
     parts = _parts(np.asarray(spacing_mm, dtype=float))
     found = []
     for axis in range(3):
-        across = [np.arange(size) for size in share.shape]
+        across = [np.arange(float(size)) for size in share.shape]
         lines = share
         for other in range(3):
             if other != axis:
@@ -78,7 +82,7 @@ def surface_points(share: FloatArray, spacing_mm: npt.ArrayLike) -> Points:
     return np.concatenate(found)
 
 
-def _interpolated(values: FloatArray, axis: int, at: Points) -> FloatArray:
+def _interpolated(values: FloatArray, axis: int, at: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """Linear interpolation along one axis, the end values beyond it."""
     if len(at) == values.shape[axis]:
         return values

@@ -61,7 +61,9 @@ class Vertebrae:
     numbering_basis: str  # "sacrum", "last rib", "sacrum and last rib", "mask" or "none"
     engine: EngineInfo
     observations: tuple[Observation, ...] = ()
-    occupancy: Mapping[str, Occupancy] = field(default_factory=dict)  # by level; none where only voxels are known
+    occupancy: Mapping[str, Occupancy] = field(
+        default_factory=dict
+    )  # by level; none where only voxels are known
 
     def level(self, name: str) -> Level | None:
         return next((found for found in self.levels if found.name == name), None)

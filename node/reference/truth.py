@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.spatial import cKDTree
 from node.reference.attenuation import cancellous_reading
 from node.reference.damage import displace
 from node.reference.render import Raster
+from node.reference.shapes import Body
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import rods
@@ -114,12 +116,18 @@ def _inside(vertebra: Vertebra) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
 
 def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
-    """Volume of the part of a body that lies deeper than `depth_mm` beneath its surface.
+    """Volume of the part of a body that lies deeper than `depth_mm` beneath its surface."""
+    own = {one.name: getattr(vertebra.body, one.name) for one in fields(Body)}
+    del own["centre"], own["axes"]
+    return _core_volume_mm3(tuple(own.items()), depth_mm)
 
-    The solid's own distance is a bound only, so depth is measured to points of the surface, which a fine grid
-    finds where the solid's sign changes.
+
+@cache  # vertebrae of one shape recur in many studies
+def _core_volume_mm3(shape: tuple[tuple[str, Any], ...], depth_mm: float) -> float:
+    """Depth is measured to points of the surface, which a fine grid finds where the sign changes: a solid's own
+    distance is a bound only.
     """
-    body = vertebra.body
+    body = Body(centre=np.zeros(3), axes=np.eye(3), **dict(shape))
     axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
     x, y, z = (axis.astype(np.float32) for axis in axes)
     field = body.distance(x[:, None, None], y[None, :, None], z[None, None, :]).astype(float)

@@ -9,6 +9,7 @@ import numpy as np
 
 from config.findings import FindingTable, Output, load_findings, withheld
 from node.reference.render import raster_of, render
+from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
@@ -59,19 +60,26 @@ class Outcome:
         return not (self.missing or self.doubted or set(self.barred) - named)
 
 
+def volume_of(spec: StudySpec) -> CtVolume:
+    """A digital reference study as a volume, without the way through DICOM."""
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    hu = render(spec, spine, raster)
+    grid = Grid(
+        shape=(hu.shape[0], hu.shape[1], hu.shape[2]),
+        spacing_mm=(spec.slice_spacing_mm, *spec.pixel_spacing_mm),
+        origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+    return CtVolume(hu=hu, grid=grid)
+
+
 def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
     """One study: rendered, segmented, judged."""
     spine = build_spine(entry.spec)
     raster = raster_of(entry.spec, spine)
     truth = truth_of(entry.spec, spine, raster)
-    hu = render(entry.spec, spine, raster)
-    grid = Grid(
-        shape=hu.shape,
-        spacing_mm=(entry.spec.slice_spacing_mm, *entry.spec.pixel_spacing_mm),
-        origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
-        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
-    )
-    volume = CtVolume(hu=hu, grid=grid)
+    volume = volume_of(entry.spec)
     found = GeometricEngine().segment(volume)
     whole = [level for level in found.levels if level.complete and level.name in LUMBAR]
     regions = {level.name: regions_of(volume, found, level.name) for level in whole}

@@ -176,7 +176,9 @@ def settled(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
     plate = fit_plate(body.wall.profile_hu, cortex_hu)
     wall = replace(body.wall, radius_mm=body.wall.radius_mm + plate.shift_mm)
     moved = replace(body, wall=wall)
-    return replace(moved, lower=_settled_end(moved, volume, -1, plate), upper=_settled_end(moved, volume, 1, plate))
+    return replace(
+        moved, lower=_settled_end(moved, volume, -1, plate), upper=_settled_end(moved, volume, 1, plate)
+    )
 
 
 def _settled_end(body: Body, volume: CtVolume, sense: int, plate: Plate) -> Surface:
@@ -187,7 +189,7 @@ def _settled_end(body: Body, volume: CtVolume, sense: int, plate: Plate) -> Surf
         u, v = column_grid()
         wall = body.wall.radius(surface.heights_mm, np.arctan2(v, u))
         inside = np.hypot(u, v) <= wall - THICK_MARGIN_MM
-        return refit(volume, body.frame, surface, inside, sense, plate)
+        return refit(volume, body.frame, surface, inside, sense=sense, cortex=plate)
     shift_mm = fit_plate(surface.profile_hu, plate.hu).shift_mm
     return replace(surface, heights_mm=surface.heights_mm + sense * shift_mm)
 

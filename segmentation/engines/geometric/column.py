@@ -12,6 +12,7 @@ from segmentation.engines.geometric.frame import Points
 
 BODY_OFFSET_MM = 26.0  # canal centre to body centre: half a canal (8) and half a body's depth (17-18) (R)
 EXTENSION_MM = 30.0  # most of a vertebra
+END_MM = 25  # an end's direction is that of its last points
 CURVE_SMOOTHING_MM = 14.0  # about half a vertebra: the curve follows the column, not each vertebra
 
 
@@ -49,7 +50,9 @@ def body_curve(canal: Canal, top_mm: float) -> Curve:
     """
     canal_mm = _extended(_smooth(_even_steps(canal.points_mm)), top_mm)
     _, front, _ = _frames(canal_mm)
-    line = _even_steps(_smooth(_even_steps(canal_mm + BODY_OFFSET_MM * front)))
+    # Where the canal leans, the line before it begins higher or ends lower than the canal does.
+    moved = _extended(_smooth(_even_steps(canal_mm + BODY_OFFSET_MM * front)), top_mm)
+    line = _even_steps(_smooth(_even_steps(moved)))
     along, front, left = _frames(line)
     return Curve(centre_mm=line, along=along, front=front, left=left, canal_mm=canal_mm)
 
@@ -62,7 +65,7 @@ def _extended(line: Points, top_mm: float) -> Points:
     steps = np.arange(1.0, EXTENSION_MM + 1.0)[:, None]
     below, above = (
         line[end] + steps * direction / np.linalg.norm(direction)
-        for end, direction in ((0, line[0] - line[1]), (-1, line[-1] - line[-2]))
+        for end, direction in ((0, line[0] - line[END_MM]), (-1, line[-1] - line[-1 - END_MM]))
     )
     extended: Points = np.concatenate([below[::-1], line, above])
     return extended[(extended[:, 0] >= 0.0) & (extended[:, 0] <= top_mm)]

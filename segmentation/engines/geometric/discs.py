@@ -19,6 +19,7 @@ HU_RANGE = (-100.0, 600.0)
 FLANK_MM = (3, 13)  # an endplate lies this far from its disc's middle (R)
 MIN_CONTRAST_HU = 40.0  # rim of body or endplate against disc (R)
 FULL_CONTRAST_HU = 150.0
+USUAL_SPACING_MM = 34.0  # where a lone disc says nothing of its column (R)
 SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), and room for a collapse
 END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
 END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
@@ -80,14 +81,15 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
 
     It is recognised by being as dark as the chain's own discs.
     """
-    if len(chain) < 2:
+    if not chain:
         return chain
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
     disc_hu = float(np.median(steady[list(chain)]))
-    body_hu = float(np.median([np.median(steady[low:high]) for low, high in pairwise(chain)]))
+    bodies = list(pairwise(chain)) or _beside(chain[0], len(rim))
+    body_hu = float(np.median([np.median(steady[low:high]) for low, high in bodies]))
     step = END_DISC_SHARE * (body_hu - disc_hu)
     dark = np.abs(steady - disc_hu) < step  # fat beside the column is darker still
-    spacing = float(np.median(np.diff(chain)))
+    spacing = float(np.median(np.diff(chain))) if len(chain) > 1 else USUAL_SPACING_MM
     low, high = round(END_DISC_SPACING[0] * spacing), round(END_DISC_SPACING[1] * spacing)
     found = list(chain)
     for end, sense in ((chain[0], -1), (chain[-1], 1)):
@@ -97,6 +99,13 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
             reach = [at for at in hits if abs(at - hits[0]) <= END_DISC_DEPTH_MM]
             found.append(reach[len(reach) // 2])
     return tuple(sorted(found))
+
+
+def _beside(disc: int, length: int) -> list[tuple[int, int]]:
+    """Where the bodies beside a lone disc are looked for, as far as they are in view."""
+    near, far = FLANK_MM[1], round(USUAL_SPACING_MM) - FLANK_MM[1]
+    spans = [(disc - far, disc - near), (disc + near, disc + far)]
+    return [(max(0, low), min(length, high)) for low, high in spans if low < length and high > 0]
 
 
 def _local_maxima(contrast: Profile) -> list[int]:

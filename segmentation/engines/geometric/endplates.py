@@ -22,6 +22,7 @@ PLANE_RADII_MM = (
     10.0,
 )  # half-axes (u, v) of the columns that a plane is fitted to: inside any body (R)
 PAST_DISC_MM = 3.0
+SEARCH_FROM = (0.45, 0.1)  # of the way to the disc's middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +106,25 @@ def _subsample(fall: Profile, peak: npt.NDArray[np.intp]) -> Profile:
 
 
 def fit_plane(volume: CtVolume, frame: BodyFrame, disc_mm: float, sense: int) -> Plane | None:
-    """The endplate towards a disc whose middle lies at h = `sense` * `disc_mm`; None where none is found."""
+    """The endplate towards a disc whose middle lies at h = `sense` * `disc_mm`; None where none is found.
+
+    A crushed body's endplate may lie near its middle, which is looked at where it lies nowhere else.
+    """
+    for share in SEARCH_FROM:
+        if (plane := _plane_beyond(volume, frame, max(1.0, share * disc_mm), disc_mm, sense)) is not None:
+            return plane
+    return None
+
+
+def _plane_beyond(
+    volume: CtVolume, frame: BodyFrame, from_mm: float, disc_mm: float, sense: int
+) -> Plane | None:
     u, v = np.meshgrid(
         np.arange(-PLANE_RADII_MM[0], PLANE_RADII_MM[0] + 0.1, COLUMN_STEP_MM),
         np.arange(-PLANE_RADII_MM[1], PLANE_RADII_MM[1] + 0.1, COLUMN_STEP_MM),
         indexing="ij",
     )
-    search = (np.full(u.shape, max(3.0, 0.45 * disc_mm)), np.full(u.shape, disc_mm + PAST_DISC_MM))
+    search = (np.full(u.shape, min(from_mm, disc_mm)), np.full(u.shape, disc_mm + PAST_DISC_MM))
     heights, steepness = edge_heights(volume, frame, (u, v), search, sense)
     inside = (u / PLANE_RADII_MM[0]) ** 2 + (v / PLANE_RADII_MM[1]) ** 2 <= 1
     good = inside & (steepness >= MIN_EDGE_HU_PER_MM)

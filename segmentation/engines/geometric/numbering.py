@@ -30,9 +30,14 @@ CUT_RIB_MM = (RIB_REACH_MM + PROCESS_REACH_MM) / 2  # counts as unclear
 RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
 WING_V_MM = (-45.0, 8.0)
 WING_ROOT_V_MM = -20.0  # a wing springs from the body's side; ribs and most processes start further back (R)
+# No process and no rib is that high at its root, wherever it springs from (the curve may run off the sacrum).
+STOUT_CONTACT_MM, STOUT_ROOT_V_MM = 24.0, -30.0
 WING_REACH_MM = 56.0  # over the wing and the sacroiliac joint into the ilium (R)
 WING_CONTACT_MM = 14.0  # of a vertebra's height; a transverse process is thinner where it stands alone (R)
-WING_BRIGHT_HU = 300.0  # the ilium's cortex is; liver, spleen and kidney with contrast are not (R)
+SACRAL_MM = 36.0  # height of the first sacral body along the column, at most (R)
+WING_BRIGHT_HU = (
+    300.0  # a twentieth of an ilium is, its cortex; liver, spleen and kidney with contrast are not (R)
+)
 RIB_ROOM_MM = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
 THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
 
@@ -84,7 +89,9 @@ def describe_segments(column: Straightened, disc_mm: Sequence[int]) -> tuple[Seg
     for number, (first, last) in enumerate(pairwise(ends)):
         rows = (column.s_mm >= first) & (column.s_mm < last)
         top_in_view = number < len(disc_mm) and last - first >= RIB_ROOM_MM
-        wings = bool(rows.any()) and _has_wings(column, beside, rows)
+        # Below the lowest disc the column may go on past the sacrum: only the first sacral body is asked.
+        near = rows & (column.s_mm >= last - SACRAL_MM)
+        wings = bool(near.any()) and _has_wings(column, beside, near)
         ribs = Rib.ABSENT if wings else _rib(reach[number], top_in_view and _sides_in_view(column, rows))
         segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
@@ -157,8 +164,9 @@ def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points) -> bool:
     root = part & (out <= ATTACHED_MM)[None, :, None]
     contact_mm = float(root.any(axis=(1, 2)).sum() * STEP_MM)
     behind_mm = float(v_mm[np.nonzero(root)[2]].mean())
-    bright = float(np.quantile(hu[part], 0.9)) >= WING_BRIGHT_HU
-    return contact_mm >= WING_CONTACT_MM and behind_mm >= WING_ROOT_V_MM and bright
+    bright = float(np.quantile(hu[part], 0.95)) >= WING_BRIGHT_HU
+    stout = contact_mm >= STOUT_CONTACT_MM and behind_mm >= STOUT_ROOT_V_MM
+    return bright and (stout or (contact_mm >= WING_CONTACT_MM and behind_mm >= WING_ROOT_V_MM))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +204,13 @@ def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -
     if sacrum is not None:
         return Numbering(names=_names(len(segments), sacrum + 1), confirmed=True, basis="sacrum")
     if last_rib is not None:
+        below = last_rib - LUMBAR_COUNT - 1
+        sixth = below >= 0 and lumbar_sized[below]
         return Numbering(
-            names=_names(len(segments), last_rib - LUMBAR_COUNT), confirmed=True, basis="last rib"
+            names=_names(len(segments), last_rib - LUMBAR_COUNT),
+            confirmed=not sixth,
+            basis="last rib",
+            conflict="a sixth whole body without ribs or wings lies above the sacrum" if sixth else None,
         )
     return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
 

@@ -1,8 +1,8 @@
 """Endplates on thick slices: found by what a slice averages, not by where HU seems to fall most steeply.
 
-Between slices 5 mm apart the steepest fall lies wherever interpolation puts it. But the HU of a slice says how
-much of it was body, endplate and disc. A surface through all columns of the body, with one body, one disc and
-one endplate for all of them, is fitted to the voxels themselves; the slice's thickness is part of the model.
+Between slices 5 mm apart the steepest fall lies wherever interpolation puts it. But the HU of a slice says
+how much of it was body, endplate and disc. A surface through all columns of the body, with one body, one disc
+and one endplate for all of them, is fitted to the voxels themselves, the slice's thickness included.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from segmentation.engines.geometric.cortex import Plate
-from segmentation.engines.geometric.endplates import Surface, column_grid
+from segmentation.engines.geometric.endplates import COLUMN_STEP_MM, HALF_WIDTH_MM, Surface, column_grid
 from segmentation.engines.geometric.frame import BodyFrame, Points, Profile
 from segmentation.volume import CtVolume, Mask
 
@@ -29,7 +29,7 @@ MIN_VOXELS = 40
 
 
 def refit(
-    volume: CtVolume, frame: BodyFrame, surface: Surface, inside: Mask, sense: int, cortex: Plate
+    volume: CtVolume, frame: BodyFrame, surface: Surface, inside: Mask, *, sense: int, cortex: Plate
 ) -> Surface:
     """An endplate found on thin-slice assumptions, put where the slices' averages say.
 
@@ -68,9 +68,9 @@ def refit(
     far = hu[sense * (local[:, 0] - terms @ first) < -slice_mm]
     inner = float(np.median(far)) if len(far) else float(np.median(hu))
     start = np.concatenate([first, [inner, DISC_HU[0], cortex.thickness_mm]])
-    fit = optimize.least_squares(residual, start, loss="soft_l1", x_scale=_SCALE, max_nfev=60)
+    fit = optimize.least_squares(residual, start, loss="soft_l1", x_scale=_SCALE, max_nfev=200)
     shift = grid_terms @ (fit.x[:6] - first)
-    if not fit.success or np.abs(shift).max() > MAX_SHIFT_MM:
+    if np.abs(shift).max() > MAX_SHIFT_MM:
         return surface
     return replace(surface, heights_mm=_terms(u, v) @ fit.x[:6], profile_hu=None)
 
@@ -120,10 +120,9 @@ def _voxels_near(
 
 
 def _on_columns(inside: Mask, local: Points) -> npt.NDArray[np.bool_]:
-    u, v = column_grid()
-    step = float(u[1, 0] - u[0, 0])
-    place = np.round((local[:, 1:] - u[0, 0]) / step).astype(int)
-    within = ((place >= 0) & (place < u.shape[0])).all(axis=1)
+    """Which local points (n, 3) lie on one of the columns."""
+    place = np.round((local[:, 1:] + HALF_WIDTH_MM) / COLUMN_STEP_MM).astype(int)
+    within = ((place >= 0) & (place < len(inside))).all(axis=1)
     hit = np.zeros(len(local), bool)
     hit[within] = inside[tuple(place[within].T)]
     return hit
