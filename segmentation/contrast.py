@@ -15,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.course import Lengths, course_of_bodies
 from segmentation.observation import Observation
-from segmentation.vertebrae import LABELS, Vertebrae
-from segmentation.volume import CtVolume, LabelMap, canonical
-
-FloatArray = npt.NDArray[np.float32]
-Lengths = npt.NDArray[np.float64]
+from segmentation.vertebrae import Vertebrae
+from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 # Of these the great vessels are neighbours; the aorta divides before L4, the vena cava is made before L5.
 _BESIDE_VESSELS = ("T11", "T12", "L1", "L2", "L3", "L4")
 _DIRECTIONS = 16
-_WHOLE_SECTION = 0.6  # of a body's largest section: less is its rim
 _BEYOND_MM = 15.0  # above and below the bodies in view the vessels still lie in one line with them
 _BONE_SHARE = 0.25  # of a cell: nothing of a body, nor of an osteophyte drawn with it, is part of a vessel
 _CELL_MM = 1.5  # of the straightened images that vessels are looked for in
@@ -119,10 +116,10 @@ def great_vessels(
 
 def _straightened(volume: CtVolume, bodies: LabelMap, rules: ContrastSettings) -> _Straightened | None:
     """None where too little of the spine is in view."""
-    course = _front_of_bodies(volume, bodies)
+    course = course_of_bodies(volume, bodies, _BESIDE_VESSELS, beyond_mm=_BEYOND_MM)
     if course is None:
         return None
-    z, middle, front = course  # slice numbers, and millimetres from the first voxel
+    z = course.slices
     dz, dy, dx = volume.grid.spacing_mm
     together = ceil(rules.step_mm / dz)
     steps = len(z) // together
@@ -138,38 +135,13 @@ def _straightened(volume: CtVolume, bodies: LabelMap, rules: ContrastSettings) -
         mean = volume.hu[z[part]].mean(axis=0)
         # Blurred to the cell's size, so that sampling takes single pixels' noise away.
         ndimage.gaussian_filter(mean, (_CELL_MM / 2 / dy, _CELL_MM / 2 / dx), output=mean)
-        rows = (front[part].mean() + behind_mm) / dy
-        columns = (middle[part].mean() + left_mm) / dx
+        rows = (course.front_mm[part].mean() + behind_mm) / dy
+        columns = (course.middle_mm[part].mean() + left_mm) / dx
         at = np.meshgrid(rows, columns, indexing="ij")
         hu[step] = ndimage.map_coordinates(mean, at, order=1, mode="constant", cval=np.nan)
         bone = (bodies[z[part]] > 0).mean(axis=0, dtype=np.float32)
         hu[step][ndimage.map_coordinates(bone, at, order=1) > _BONE_SHARE] = np.nan
     return _Straightened(hu=hu, front_mm=-behind_mm, left_mm=left_mm, step_mm=together * dz)
-
-
-def _front_of_bodies(
-    volume: CtVolume, bodies: LabelMap
-) -> tuple[npt.NDArray[np.intp], Lengths, Lengths] | None:
-    """Of every slice from a little below to a little above the bodies: its number, where the body's middle
-    lies (x) and its front (y).
-
-    Slices between two bodies are interpolated, and so are those that cut a body's rim only.
-    """
-    dz, dy, dx = volume.grid.spacing_mm
-    places: list[tuple[int, float, float]] = []
-    for name in _BESIDE_VESSELS:
-        inside = bodies == LABELS[name]
-        area = inside.sum(axis=(1, 2))
-        for k in np.flatnonzero(area > _WHOLE_SECTION * area.max()):
-            rows, columns = np.nonzero(inside[k])
-            # The foremost rows may be an osteophyte: a tenth of the body lies before this.
-            places.append((int(k), columns.mean() * dx, float(np.percentile(rows, 10)) * dy))
-    if not places:
-        return None
-    z, middle, front = (np.array(values) for values in zip(*sorted(places), strict=True))
-    beyond = int(_BEYOND_MM / dz)
-    every = np.arange(max(0, z[0] - beyond), min(volume.grid.shape[0], z[-1] + beyond + 1))
-    return every, np.interp(every, z, middle), np.interp(every, z, front)
 
 
 def _roundness(image: _Straightened, rules: ContrastSettings) -> tuple[FloatArray, Lengths]:

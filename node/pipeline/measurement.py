@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from node.pipeline.artefacts import SegmentationArtefact
-from node.report import LevelResult
+from node.report import LevelResult, SliceResult
 from scoring.bmd import BmdResult, measure_bmd
 from scoring.calibration import Calibration, calibrate
 from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpty
 from scoring.phantom import PhantomReading
 from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
-from segmentation.contrast import contrast_observations
+from segmentation.image_quality import image_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
-from segmentation.quality import quality_observations
+from segmentation.quality import QualitySettings, quality_observations
 from segmentation.vertebrae import LUMBAR, Regions
 from segmentation.volume import CtVolume
 
@@ -33,6 +33,7 @@ class Measurements:
     calibration: Calibration | None = None
     features: Mapping[str, float] | None = None
     observations: tuple[Observation, ...] = ()
+    unnamed: tuple[SliceResult, ...] = ()  # of single slices; then there are no levels
 
 
 def calibration_of(
@@ -58,6 +59,7 @@ def measure(
     *,
     feature_names: Sequence[str],
     radiomics: RadiomicsSettings,
+    quality: QualitySettings,
 ) -> Measurements:
     """Every number that this study's pixels give.
 
@@ -89,9 +91,9 @@ def measure(
         features=features,
         observations=(
             *vertebrae.observations,
-            *quality_observations(volume, vertebrae, regions),
+            *quality_observations(volume, vertebrae, regions, quality),
             *bone_observations(volume, vertebrae),
-            *contrast_observations(volume, vertebrae),
+            *image_observations(volume, vertebrae),
             *barred,
             *impossible,
         ),

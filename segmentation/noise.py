@@ -1,0 +1,148 @@
+"""Noise of the image, and streaks from side to side where photons were too few: both read in muscle.
+
+Muscle beside and behind the bodies is even, so that what varies in it is the image's. Noise is its standard
+deviation in small even places. Streaks are told from noise by their direction: averaged from side to side
+noise fades and streaks stay. They run from side to side because the way through hips, arms or screws is
+longest there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.course import ABOVE_SACRUM, Course, course_of_bodies, slices_of
+from segmentation.observation import Observation
+from segmentation.vertebrae import LUMBAR, Vertebrae
+from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
+
+_MAD_TO_SD = 1.4826  # of a normal distribution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseSettings:
+    """Limits and places of the measurement. All values are proposals (R)."""
+
+    noise_hu: float = 50.0  # SD of voxels: two of the radiomic bins of 25 HU
+    streaks_hu: float = 30.0  # SD of streaks: beyond the pattern of trabeculae
+    streaks_ratio: float = 2.0  # against what varies as much along the other direction
+    streaks_share: float = 0.2  # of a body's height that streaks must reach
+    muscle_hu: tuple[float, float] = (0.0, 110.0)  # blurred by `blur_mm`; streaks and noise stay within
+    blur_mm: float = 3.0
+    margin_mm: float = 1.5  # around muscle that is left out
+    beside_mm: float = 75.0  # of the bodies' middle
+    behind_mm: float = 95.0  # of their front; the phantom, where it comes into view, is as even as muscle
+    from_body_mm: float = 6.0
+    window_mm: float = 9.0  # of the small places
+    along_mm: float = 12.0  # over which streaks are averaged
+    apart_mm: float = 3.0  # of the two places that are compared across them
+    least_cells: int = 40  # places in a slice, else it says nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grain:
+    """What varies in the muscle of one slice; NaN where there is too little muscle."""
+
+    noise_hu: float  # SD of voxels in its most even quarter
+    streaks_hu: float  # SD of streaks from side to side, freed from noise
+    ratio: float  # of the variation across such streaks to that along them
+
+
+def noise_observations(
+    volume: CtVolume, vertebrae: Vertebrae, settings: NoiseSettings | None = None
+) -> tuple[Observation, ...]:
+    """`noise_excessive` for the study, and `photon_starvation` at each lumbar level that has it.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
+    volume.grid.require_same(vertebrae.grid)
+    rules = settings or NoiseSettings()
+    turned, turn = canonical(volume)
+    bodies = turn.forward(vertebrae.bodies)
+    course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
+    if course is None:
+        return ()
+    grains = {
+        int(k): _grain(*_surroundings(turned, bodies, course, place, rules), rules)
+        for place, k in enumerate(course.slices)
+    }
+    found = []
+    noise = [one.noise_hu for one in grains.values() if np.isfinite(one.noise_hu)]
+    if noise and (sd_hu := float(np.median(noise))) > rules.noise_hu:
+        values: dict[str, str | int | float] = {"sd_hu": round(sd_hu), "limit": round(rules.noise_hu)}
+        found.append(Observation(code="noise_excessive", values=values))
+    for level in vertebrae.levels:
+        if level.name in LUMBAR:
+            at_level = [grains[int(k)] for k in slices_of(bodies, level.name) if int(k) in grains]
+            streaks = [one.streaks_hu for one in at_level if _is_streaked(one, rules)]
+            if len(streaks) > rules.streaks_share * len(at_level):
+                values = {"sd_hu": round(max(streaks))}
+                found.append(Observation(code="photon_starvation", level=level.name, values=values))
+    return tuple(found)
+
+
+def _is_streaked(grain: Grain, rules: NoiseSettings) -> bool:
+    return grain.streaks_hu > rules.streaks_hu and grain.ratio > rules.streaks_ratio  # False for NaN
+
+
+def _surroundings(
+    volume: CtVolume, bodies: LabelMap, course: Course, place: int, rules: NoiseSettings
+) -> tuple[FloatArray, Mask, tuple[float, float]]:
+    """The part of one slice about its body, the muscle in it, and its spacing (y, x)."""
+    _, dy, dx = volume.grid.spacing_mm
+    k = int(course.slices[place])
+    front, middle = course.front_mm[place], course.middle_mm[place]
+    box = (
+        slice(max(0, int(front / dy)), int((front + rules.behind_mm) / dy)),
+        slice(max(0, int((middle - rules.beside_mm) / dx)), int((middle + rules.beside_mm) / dx)),
+    )
+    hu = volume.hu[k][box]
+    blurred = ndimage.gaussian_filter(hu, (rules.blur_mm / dy, rules.blur_mm / dx))
+    soft = (blurred > rules.muscle_hu[0]) & (blurred < rules.muscle_hu[1])
+    soft = ndimage.binary_erosion(
+        soft, np.ones((_odd(2 * rules.margin_mm / dy), _odd(2 * rules.margin_mm / dx)))
+    )
+    away_mm = ndimage.distance_transform_edt(bodies[k][box] == 0, sampling=(dy, dx))
+    return hu, soft & (away_mm > rules.from_body_mm), (dy, dx)
+
+
+def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float], rules: NoiseSettings) -> Grain:
+    dy, dx = spacing_mm
+    window = (_odd(rules.window_mm / dy), _odd(rules.window_mm / dx))
+    cells = window[0] * window[1]
+    wholly = ndimage.minimum_filter(muscle, window, mode="constant")
+    exact = hu.astype(np.float64)
+    mean = ndimage.uniform_filter(exact, window)
+    variance = (ndimage.uniform_filter(exact**2, window) - mean**2) * cells / max(1, cells - 1)
+    local = np.sqrt(np.maximum(variance[wholly], 0.0))
+    noise = float(np.percentile(local, 25)) if local.size >= rules.least_cells else float("nan")
+    across = _variation(exact, muscle, (dy, dx), rules)
+    along = _variation(exact.T, muscle.T, (dx, dy), rules)
+    return Grain(
+        noise_hu=noise,
+        streaks_hu=float(np.sqrt(np.maximum(across**2 - along**2, 0.0))),
+        ratio=across / along if along > 0 else float("inf"),
+    )
+
+
+def _variation(
+    hu: npt.NDArray[np.float64], muscle: Mask, spacing_mm: tuple[float, float], rules: NoiseSettings
+) -> float:
+    """SD between lines that run along axis 1, averaged over `along_mm`; NaN where muscle is too little."""
+    length, apart = _odd(rules.along_mm / spacing_mm[1]), max(1, round(rules.apart_mm / spacing_mm[0]))
+    mean = ndimage.uniform_filter1d(hu, length, axis=1)
+    wholly = ndimage.minimum_filter1d(muscle.astype(np.uint8), length, axis=1, mode="constant") > 0
+    steps = (mean[apart:] - mean[:-apart])[wholly[apart:] & wholly[:-apart]]
+    if steps.size < rules.least_cells:
+        return float("nan")
+    return float(_MAD_TO_SD * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2))
+
+
+def _odd(size: float) -> int:
+    return max(1, round(size)) | 1

@@ -1,0 +1,135 @@
+"""Motion, noise and streaks: named where they are, at the level they hit, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node.reference.faults import Faults, Fracture, FractureShape, Implant, Jerk, Starved
+from segmentation.image_quality import image_observations
+from segmentation.motion import MotionSettings, motion_observations
+from segmentation.noise import NoiseSettings, noise_observations
+from segmentation.observation import Observation
+from segmentation.vertebrae import Vertebrae
+from segmentation.volume import CtVolume
+from tests.unit.reference_images import crop_around_l3, drawn, study
+
+
+def told(found: Sequence[Observation]) -> list[tuple[str, str | None]]:
+    return [(one.code, one.level) for one in found]
+
+
+TECHNIQUES = pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kvp": 80, "noise_hu": 30.0},
+        {"scoliosis_degrees": 20.0, "view": ("T12", "L5")},
+        {"slice_spacing_mm": 5.0, "slice_thickness_mm": 5.0, "scoliosis_degrees": 20.0},
+        {"slice_spacing_mm": 1.0, "slice_thickness_mm": 1.0, "view": ("L2", "L3")},
+    ],
+    ids=["3 mm", "noisy", "scoliosis", "5 mm and scoliosis", "1 mm"],
+)
+
+
+@TECHNIQUES
+def test_a_good_image_gives_no_finding(changes: dict[str, object]) -> None:
+    assert image_observations(*study(**changes)) == ()
+
+
+@TECHNIQUES
+def test_a_jerk_is_seen_at_the_level_that_it_goes_through(changes: dict[str, object]) -> None:
+    """Two pixels to the right and one forward."""
+    jerk = Jerk(level="L3", left_mm=-3.4, forward_mm=1.7)
+    (found,) = image_observations(*study(Faults(jerk=jerk), **changes))
+    assert (found.code, found.level) == ("motion_suspected", "L3")
+    assert found.values["jump_mm"] == pytest.approx(3.8, abs=1.2)
+
+
+@TECHNIQUES
+def test_streaks_are_seen_at_their_level(changes: dict[str, object]) -> None:
+    found = image_observations(*study(Faults(starved=(Starved(level="L3", streak_hu=60.0),)), **changes))
+    assert told(found) == [("photon_starvation", "L3")]
+    assert found[0].values["sd_hu"] == pytest.approx(60, abs=14)
+
+
+def test_screws_starve_their_level_of_photons() -> None:
+    found = noise_observations(*study(Faults(implants=(Implant(levels=("L3",)),))))
+    assert told(found) == [("photon_starvation", "L3")]
+
+
+def test_noise_without_direction_is_noise() -> None:
+    (found,) = image_observations(*study(noise_hu=70.0))
+    assert (found.code, found.level) == ("noise_excessive", None)
+    assert found.values["sd_hu"] == pytest.approx(70, rel=0.15)
+
+
+@pytest.mark.parametrize("shape", [FractureShape.WEDGE, FractureShape.CRUSH])
+def test_a_fracture_is_no_motion(shape: FractureShape) -> None:
+    faults = Faults(fractures=(Fracture(level="L3", shape=shape, height_loss=0.45),))
+    assert motion_observations(*study(faults)) == ()
+
+
+def test_a_jerk_between_two_bodies_names_the_nearer_ones() -> None:
+    """Voxels above the disc between L2 and L3 are moved by hand, four pixels to the right."""
+    volume, vertebrae = study()
+    shown = [np.flatnonzero((vertebrae.bodies == label).any(axis=(1, 2))) for label in (29, 30)]
+    hu = volume.hu.copy()
+    above = (shown[0][-1] + shown[1][0]) // 2 + 1
+    hu[above:, :140] = np.roll(hu[above:, :140], -4, axis=2)
+    found = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
+    assert {one.level for one in found} <= {"L2", "L3"}
+    assert found[0].values["jump_mm"] == pytest.approx(6.8, abs=1.0)
+
+
+def test_slices_too_far_apart_say_nothing_of_motion() -> None:
+    far = {"slice_spacing_mm": 10.0, "slice_thickness_mm": 10.0}
+    assert motion_observations(*study(Faults(jerk=Jerk(level="L3")), **far)) == ()
+
+
+def test_a_site_may_set_the_limits() -> None:
+    volume, vertebrae = study(view=("L3", "L4"))
+    assert motion_observations(volume, vertebrae, MotionSettings(limit_mm=0.1)) != ()
+    assert told(noise_observations(volume, vertebrae, NoiseSettings(noise_hu=10.0))) == [
+        ("noise_excessive", None)
+    ]
+
+
+def test_a_volume_without_bodies_says_nothing() -> None:
+    volume, vertebrae = study(view=("L3", "L3"))
+    empty = Vertebrae(
+        grid=volume.grid,
+        bodies=np.zeros_like(vertebrae.bodies),
+        levels=(),
+        numbering_confirmed=False,
+        numbering_basis="none",
+        engine=vertebrae.engine,
+    )
+    assert image_observations(volume, empty) == ()
+
+
+def test_a_real_ct_of_good_quality_gives_no_finding(example_ct: CtVolume, example_bodies: np.ndarray) -> None:
+    assert image_observations(example_ct, drawn(example_ct, example_bodies)) == ()
+
+
+def test_the_noise_of_a_real_ct_is_told_and_not_taken_for_streaks(test_data: Path) -> None:
+    """Its cancellous bone varies by 91 HU."""
+    (found,) = image_observations(*crop_around_l3(test_data))
+    assert found.code == "noise_excessive"
+    assert 50 < found.values["sd_hu"] < 80
+
+
+def test_a_real_ct_displaced_by_hand_is_told(example_ct: CtVolume, example_bodies: np.ndarray) -> None:
+    """Above the middle of L2 by one voxel of 3 mm."""
+    hu, labels = example_ct.hu.copy(), example_bodies.copy()
+    second = np.flatnonzero((labels == 30).any(axis=(1, 2)))
+    above = int(second[len(second) // 2])
+    for array in (hu, labels):
+        array[above:] = np.roll(array[above:], 1, axis=2)
+    moved = CtVolume(hu=hu, grid=example_ct.grid)
+    found = motion_observations(moved, drawn(moved, labels))
+    assert told(found) == [("motion_suspected", "L2")]
+    assert found[0].values["jump_mm"] == pytest.approx(3.0, abs=1.0)
