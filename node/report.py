@@ -37,13 +37,13 @@ class StudyIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFacts:
-    """Technique of the chosen series."""
+    """Technique of the chosen series, or of the single slices that were chosen."""
 
-    series_instance_uid: str
+    series_instance_uid: str  # of the first slice, where slices of several series are measured
     instances: int
     kvp: float | None
     slice_thickness_mm: float | None
-    slice_spacing_mm: float
+    slice_spacing_mm: float | None  # None where each slice stands alone
     pixel_spacing_mm: tuple[float, float]  # (row, column), as DICOM orders them
     kernel: str
     manufacturer: str
@@ -71,6 +71,23 @@ class LevelResult:
     volume_mm3: float | None  # of the whole body, cortex included
     core_volume_mm3: float | None = None  # of its cancellous core, where features are computed
     measured: BmdResult | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceResult:
+    """One vertebra that was scanned in a single slice, so that nothing tells its level.
+
+    What is withheld is None.
+    """
+
+    name: str  # "slice 1" and so on from superior to inferior: never a level
+    sop_instance_uid: str
+    position_mm: tuple[float, float, float]  # LPS: middle of the body, or of the image where none was found
+    thickness_mm: float
+    tilt_degrees: float  # between the slice's normal and the patient's long axis
+    region_mm2: float | None  # in which density is read
+    measured: BmdResult | None  # its `level` is the slice's name
+    calibration: Calibration | None  # by the rods in this very slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +143,7 @@ class Report:
     laboratory: Laboratory
     findings: tuple[Finding, ...]
     provenance: Provenance
+    unnamed: tuple[SliceResult, ...] = ()  # of single slices, superior to inferior; then there are no levels
     predecessor_uid: str | None = None  # SOP Instance UID of the last confirmed report that this one amends
     amendment_reason: str | None = None
 

@@ -13,7 +13,7 @@ def model_observations(
     card: ModelCard | None,
     *,
     kvp: float | None,
-    slice_spacing_mm: float,
+    slice_spacing_mm: float | None,
     pixel_spacing_mm: tuple[float, float],
     equivalent: Mineral | None,
     t_score: float | None,
@@ -22,6 +22,10 @@ def model_observations(
 
     `no_model`, `model_range`, `t_above_model`; `demonstration_model` alone withholds nothing. A missing
     T-score or calibration is not repeated here: whatever withheld it withholds the scores too.
+
+    Parameters
+    ----------
+    slice_spacing_mm : None where slices stand alone: no model is trained on such.
     """
     if card is None:
         return [Observation(code="no_model")]
@@ -34,7 +38,9 @@ def model_observations(
         reasons.append("the tube voltage is not stated")
     elif not _within(kvp, trained.kvp):
         reasons.append(f"{kvp:g} kV is outside {_words(trained.kvp)} kV")
-    if not _within(slice_spacing_mm, trained.slice_spacing_mm):
+    if slice_spacing_mm is None:
+        reasons.append("its slices stand alone")
+    elif not _within(slice_spacing_mm, trained.slice_spacing_mm):
         reasons.append(
             f"slices {slice_spacing_mm:g} mm apart are outside {_words(trained.slice_spacing_mm)} mm"
         )

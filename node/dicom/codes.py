@@ -65,6 +65,8 @@ SEVERITIES: Mapping[Severity, Code] = {
     Severity.REFUSAL: private("SEV-REFUSAL", "Refusal: not measured"),
 }
 QUALITY = Code("111050", "DCM", "Quality Assessment")
+LEVEL_KNOWN = private("LEVEL-KNOWN", "Whether the vertebral level is known")
+LEVEL_UNKNOWN = private("LEVEL-UNKNOWN", "One lumbar vertebra, its level not known")
 QUALITY_MET = Code("111237", "DCM", "Usable - Meets the quality control standard")
 QUALITY_NOT_MET = Code("111236", "DCM", "Usable - Does not meet the quality control standard")
 QUALITY_UNUSABLE = Code("111235", "DCM", "Unusable - Quality renders image unusable")
@@ -87,6 +89,7 @@ NEIGHBOURS: Mapping[str, Code] = {
     "T12": codes.SCT.T12Vertebra,
     "sacrum": codes.SCT.Sacrum,
 }
+# Also the site of a lumbar vertebra whose level nobody knows: CID 4 and CID 7603 have no code for one.
 LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
@@ -101,6 +104,7 @@ MANUAL = Code("123109", "DCM", "Manual Processing")
 # ---- units ------------------------------------------------------------------------------------------
 MG_PER_CM3 = Code("mg/cm3", "UCUM", "mg/cm3")
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+MM2 = Code("mm2", "UCUM", "mm2")
 MM3 = Code("mm3", "UCUM", "mm3")
 MM = Code("mm", "UCUM", "mm")
 KILOVOLT = Code("kV", "UCUM", "kV")
@@ -122,6 +126,7 @@ def unit_code(unit: str) -> Code:
 
 # ---- measurements -----------------------------------------------------------------------------------
 VOLUME = Code("118565006", "SCT", "Volume")
+AREA = Code("42798000", "SCT", "Area")
 ATTENUATION = Code("110850", "DCM", "Hounsfield Unit")
 MEAN = Code("373098007", "SCT", "Mean")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")

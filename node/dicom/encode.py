@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from node.dicom.check import check_object
-from node.dicom.pictures import draw_answer, draw_nomogram, draw_overlay, draw_refusal
+from node.dicom.pictures import draw_answer, draw_nomogram, draw_overlay, draw_refusal, draw_slices
 from node.dicom.read import LoadedSeries
 from node.dicom.sc import Picture, encode_pictures
 from node.dicom.seg import Segment, encode_segmentation, plan_segments
+from node.dicom.slices import DrawnSlice
 from node.dicom.sr import encode_sr
 from node.report import EncodedObject, Outcome, Report
 from segmentation.vertebrae import Regions, Vertebrae
@@ -30,6 +31,7 @@ def draw_pictures(
     series: LoadedSeries | None,
     vertebrae: Vertebrae | None,
     regions: Sequence[Regions],
+    slices: Sequence[DrawnSlice] = (),
 ) -> tuple[Picture, ...]:
     """The pages of a report: one for a refusal; else the answer, the nomogram and the overlay."""
     if report.outcome is Outcome.REFUSED:
@@ -41,6 +43,9 @@ def draw_pictures(
     if series is not None and vertebrae is not None:
         pixels = draw_overlay(report, series.volume, vertebrae, regions)
         pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
+    if slices:
+        pixels = draw_slices(report, slices)
+        pages.append(Picture(name="overlay", title="Measured slices", pixels=pixels))
     return tuple(pages)
 
 
@@ -51,6 +56,7 @@ def encode_report(
     series: LoadedSeries | None = None,
     vertebrae: Vertebrae | None = None,
     regions: Sequence[Regions] = (),
+    slices: Sequence[DrawnSlice] = (),
 ) -> EncodedReport:
     """Encode and check everything that goes back.
 
@@ -58,6 +64,8 @@ def encode_report(
     ----------
     source_headers : of the images that the report rests on or refuses; the first gives the identity.
     series, vertebrae, regions : what was measured; without them there is no segmentation and no overlay.
+    slices : in their place where single slices were measured. Their regions stand in the structured report,
+        as outlines on the source images; there is no segmentation object.
 
     Raises
     ------
@@ -66,7 +74,7 @@ def encode_report(
     ObjectInvalid, SegmentationMismatch
         If a finished object breaks a rule: it must not be sent.
     """
-    pictures = draw_pictures(report, series, vertebrae, regions)
+    pictures = draw_pictures(report, series, vertebrae, regions, slices)
     objects: list[EncodedObject] = []
     segments: tuple[Segment, ...] = ()
     seg: EncodedObject | None = None
@@ -75,7 +83,7 @@ def encode_report(
         if segments:
             seg = encode_segmentation(report, series, segments)
             objects.append(seg)
-    objects.append(encode_sr(report, source_headers, seg=seg, segments=segments))
+    objects.append(encode_sr(report, source_headers, seg=seg, segments=segments, slices=slices))
     objects.extend(encode_pictures(report, source_headers[0], pictures))
     for encoded in objects:
         check_object(encoded.content)

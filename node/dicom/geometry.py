@@ -97,6 +97,31 @@ def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
     )
 
 
+def lone_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
+    """The grid of one slice that stands alone, as tilted as its cosines say; shape (1, rows, columns).
+
+    Where the slice lies is told by position and cosines; GantryDetectorTilt is a nominal value beside them.
+
+    Raises
+    ------
+    SeriesUnusable
+        If geometry is missing.
+    """
+    orientation = _vector(header, "ImageOrientationPatient", 6, 1)
+    position, spacing = _vector(header, "ImagePositionPatient", 3, 1), _vector(header, "PixelSpacing", 2, 1)
+    _require_cosines(orientation, spacing, 1)
+    return Grid(
+        shape=(1, int(header.Rows), int(header.Columns)),
+        spacing_mm=(thickness_mm, float(spacing[0]), float(spacing[1])),
+        origin_mm=_as_vector(position),
+        direction=(
+            _as_vector(normal_of(orientation)),
+            _as_vector(orientation[3:]),
+            _as_vector(orientation[:3]),
+        ),
+    )
+
+
 def _as_vector(values: FloatArray) -> Vector:
     return float(values[0]), float(values[1]), float(values[2])
 

@@ -43,12 +43,12 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     SeriesUnusable
         With a coded reason, if the slices are no regular grid or their pixels cannot be turned into HU.
     """
-    _require_one_technique(series)
+    require_one_technique(series)
     stack = stack_slices([instance.header for instance in series.instances])
     ordered = tuple(series.instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
     for k, instance in enumerate(ordered):
-        hu[k] = _hounsfield(instance, (stack.grid.shape[1], stack.grid.shape[2]), len(ordered))
+        hu[k] = hounsfield(instance, (stack.grid.shape[1], stack.grid.shape[2]), len(ordered))
     return LoadedSeries(
         volume=CtVolume(hu=hu, grid=stack.grid),
         headers=tuple(instance.header for instance in ordered),
@@ -57,7 +57,7 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
 
 
 # What makes two slices comparable: measured together, they must agree in each of these.
-_TECHNIQUE = (
+TECHNIQUE = (
     "KVP",
     "ConvolutionKernel",
     "DeviceSerialNumber",
@@ -66,9 +66,10 @@ _TECHNIQUE = (
 )
 
 
-def _require_one_technique(series: SeriesHeaders) -> None:
+def require_one_technique(series: SeriesHeaders) -> None:
+    """Raise `SeriesUnusable` unless all slices were made alike and share a frame of reference."""
     slices = len(series.instances)
-    for keyword in _TECHNIQUE:
+    for keyword in TECHNIQUE:
         values = {text_of(instance.header, keyword) for instance in series.instances}
         if len(values) > 1:
             raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, keyword, slices=slices)
@@ -76,7 +77,8 @@ def _require_one_technique(series: SeriesHeaders) -> None:
         raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "FrameOfReferenceUID", slices=slices)
 
 
-def _hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
+def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
+    """One slice in Hounsfield units; `slices` is how many its series has. Raises `SeriesUnusable`."""
     header = instance.header
     slope, intercept = number_of(header, "RescaleSlope"), number_of(header, "RescaleIntercept")
     in_hu = text_of(header, "RescaleType").upper() in ("", "HU")  # PS3.3 C.11.1.1.2: HU where absent, for CT

@@ -86,7 +86,7 @@ def select_series(series: Sequence[SeriesHeaders]) -> Selection:
     short = []
     for candidate in series:
         count = len(candidate.instances)
-        if reason := _unsuitable(candidate):
+        if reason := unsuitable(candidate):
             rejected.append(_rejection(candidate, reason))
         elif count < _MIN_SLICES:
             rejected.append(_rejection(candidate, f"only {count} slice(s)"))
@@ -107,7 +107,7 @@ def _rejection(series: SeriesHeaders, reason: str) -> RejectedSeries:
     return RejectedSeries(series_instance_uid=series.series_instance_uid, reason=reason)
 
 
-def _unsuitable(series: SeriesHeaders) -> str | None:
+def unsuitable(series: SeriesHeaders) -> str | None:
     """Why this series must not be measured at all, None if it may be."""
     header = series.first
     kinds = text_of(header, "ImageType").upper().split()

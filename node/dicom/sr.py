@@ -36,8 +36,10 @@ from node.dicom.equipment import (
 from node.dicom.headers import number_of, text_of
 from node.dicom.identity import copy_identity, without_identity
 from node.dicom.seg import Segment
+from node.dicom.slices import DrawnSlice
 from node.dicom.sr_groups import finding_items, patient_groups, region_groups
 from node.dicom.sr_items import CONTAINS, evaluation, number_item, text_item
+from node.dicom.sr_slices import slice_groups
 from node.dicom.uids import derived_uid, mint, series_uid_of, to_bytes
 from node.report import EncodedObject, ObjectKind, Outcome, Report
 
@@ -50,6 +52,7 @@ def encode_sr(
     *,
     seg: EncodedObject | None = None,
     segments: Sequence[Segment] = (),
+    slices: Sequence[DrawnSlice] = (),
 ) -> EncodedObject:
     """The structured report.
 
@@ -58,13 +61,14 @@ def encode_sr(
     headers : of the images that the report rests on (or, in a refusal, that it refuses); at least one.
     seg : the finished segmentation, so that the report names its final UID; None where nothing was measured.
     segments : what `seg` holds.
+    slices : single slices, where such were measured in place of a volume.
     """
     evidence = [without_identity(header) for header in headers]
     if seg is not None:
         evidence.append(_reference_to(seg))
     dataset = Comprehensive3DSR(
         evidence=evidence,
-        content=_document(report, headers, seg, segments),
+        content=_document(report, headers, seg, segments, slices),
         series_instance_uid=derived_uid("placeholder"),
         series_number=REPORT_SERIES,
         sop_instance_uid=derived_uid("placeholder"),
@@ -91,10 +95,15 @@ def encode_sr(
 
 
 def _document(
-    report: Report, headers: Sequence[Dataset], seg: EncodedObject | None, segments: Sequence[Segment]
+    report: Report,
+    headers: Sequence[Dataset],
+    seg: EncodedObject | None,
+    segments: Sequence[Segment],
+    slices: Sequence[DrawnSlice],
 ) -> ContentItem:
     groups = [
         *(region_groups(report, seg, segments) if seg is not None else ()),
+        *slice_groups(report, slices),
         *patient_groups(report),
     ]
     observer = ObserverContext(

@@ -36,7 +36,8 @@ from node.dicom.sr_items import (
 from node.dicom.text import plain
 from node.dicom.uids import derived_uid
 from node.report import EncodedObject, Outcome, Report
-from scoring.bmd import ReferenceScore
+from scoring.bmd import BmdResult, ReferenceScore
+from scoring.calibration import Calibration
 
 Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
 
@@ -87,14 +88,19 @@ def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]
     measured = level.measured
     if measured is None:
         return []
+    return density_measurements(measured, report.calibration)
+
+
+def density_measurements(measured: BmdResult, calibration: Calibration | None) -> list[Measurement]:
+    """HU and, with a calibration, BMD of one region."""
     items = [
         measurement(codes.ATTENUATION, measured.hu_mean, codes.HOUNSFIELD, derivation=codes.MEAN),
         measurement(codes.ATTENUATION, measured.hu_sd, codes.HOUNSFIELD, derivation=codes.STANDARD_DEVIATION),
     ]
-    if measured.bmd_mg_cm3 is not None and report.calibration is not None:
+    if measured.bmd_mg_cm3 is not None and calibration is not None:
         items.append(
             measurement(
-                codes.BMD[report.calibration.equivalent],
+                codes.BMD[calibration.equivalent],
                 measured.bmd_mg_cm3,
                 codes.MG_PER_CM3,
                 uncertainty=measured.bmd_uncertainty_mg_cm3,
@@ -113,7 +119,8 @@ def patient_groups(report: Report) -> Iterable[Group]:
         evaluations=_quality_evaluations(report),
         algorithm=node_identification(report.provenance),
     )
-    measurements = [*_technique(report), *(_calibration(report) if reported else ())]
+    own = report.calibration if reported else None
+    measurements = [*_technique(report), *(calibration_measurements(own) if own else ())]
     if measurements:
         texts = _technique_texts(report, with_calibration=reported)
         yield _group(report, "calibration and technique", measurements=measurements, extra=texts)
@@ -182,7 +189,8 @@ def _technique(report: Report) -> Iterable[Measurement]:
         yield measurement(codes.KVP, facts.kvp, codes.KILOVOLT)
     if facts.slice_thickness_mm is not None:
         yield measurement(codes.SLICE_THICKNESS, facts.slice_thickness_mm, codes.MM)
-    yield measurement(codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM)
+    if facts.slice_spacing_mm is not None:
+        yield measurement(codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM)
 
 
 def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentItem]:
@@ -195,10 +203,8 @@ def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentI
     return texts
 
 
-def _calibration(report: Report) -> Iterable[Measurement]:
-    calibration = report.calibration
-    if calibration is None:
-        return
+def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
+    """Slope, intercept, what is known of the fit, and each rod's reading."""
     yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
     yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
     if calibration.r2 is not None:

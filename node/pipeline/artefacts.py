@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from node.pipeline.ports import ArtefactMissing
 from segmentation.observation import Observation
+from segmentation.single_slice import SliceBody
 from segmentation.vertebrae import EngineInfo, Level, Occupancy, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 # Names of the artefacts, each written by one step.
 SELECTION = "selection.json"
 SEGMENTATION = "segmentation.npz"
+SLICES = "slices.npz"  # in its place where single slices are measured
 MEASUREMENTS = "measurements.json"
 REPORT = "report.json"
 RESULT = "result.json"
@@ -119,6 +121,78 @@ def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
                 )
                 for name, volume_mm3 in about.regions.items()
             ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSlice:
+    """What one single slice shows, by the slice's name."""
+
+    name: str
+    shown: SliceBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SliceDescription:
+    """Everything of a slice but its arrays."""
+
+    name: str
+    shape: tuple[int, ...]  # of its masks
+    has_body: bool
+    has_region: bool
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SliceDescriptions:
+    slices: tuple[_SliceDescription, ...]
+
+
+def slices_to_bytes(slices: Sequence[NamedSlice]) -> bytes:
+    """Masks of single slices with their description, as one compressed archive."""
+    described: list[_SliceDescription] = []
+    arrays: dict[str, Any] = {}
+    for number, one in enumerate(slices):
+        masks = {"body": one.shown.body, "region": one.shown.region}
+        shape: tuple[int, ...] = ()
+        for part, mask in masks.items():
+            if mask is not None:
+                shape = mask.shape
+                arrays[f"{part}_{number}"] = np.packbits(mask)
+        described.append(
+            _SliceDescription(
+                name=one.name,
+                shape=shape,
+                has_body=one.shown.body is not None,
+                has_region=one.shown.region is not None,
+                observations=one.shown.observations,
+            )
+        )
+    arrays["description"] = np.frombuffer(to_json(_SliceDescriptions(slices=tuple(described))), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def slices_from_bytes(content: bytes) -> tuple[NamedSlice, ...]:
+    """The inverse of `slices_to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        about = from_json(_SliceDescriptions, archive["description"].tobytes()).slices
+
+        def mask(part: str, number: int, shape: tuple[int, ...]) -> Mask:
+            bits = np.unpackbits(archive[f"{part}_{number}"], count=int(np.prod(shape)))
+            return bits.reshape(shape).astype(bool)
+
+        return tuple(
+            NamedSlice(
+                name=one.name,
+                shown=SliceBody(
+                    body=mask("body", number, one.shape) if one.has_body else None,
+                    region=mask("region", number, one.shape) if one.has_region else None,
+                    observations=one.observations,
+                ),
+            )
+            for number, one in enumerate(about)
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from config.findings import Finding, FindingTable, Output, withheld
 from node.pipeline.measurement import FEATURE_LEVEL, Measurements
-from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
+from node.report import Laboratory, LevelResult, SeriesFacts, SliceResult, StudyIdentity
 from scoring.applicability import (
     contradiction_observations,
     input_observations,
@@ -48,23 +48,28 @@ class Judgement:
     nomogram: NomogramResult | None = None
     calibrated: bool = False  # whether the study's calibration may be shown
     findings: tuple[Finding, ...] = ()
+    unnamed: tuple[SliceResult, ...] = ()
 
     @property
     def measured(self) -> bool:
-        """Whether at least one level has a density."""
-        return any(level.measured and level.measured.bmd_mg_cm3 is not None for level in self.levels)
+        """Whether at least one vertebra has a density."""
+        read = [*(level.measured for level in self.levels), *(one.measured for one in self.unnamed)]
+        return any(one is not None and one.bmd_mg_cm3 is not None for one in read)
 
 
 class _Ledger:
     """Findings as they come up, and what they withhold."""
 
-    def __init__(self, basis: Basis) -> None:
+    def __init__(self, basis: Basis, slices: Iterable[str] = ()) -> None:
         self.basis = basis
+        self.slices = frozenset(slices)  # whose findings must say where they belong
         self.findings: list[Finding] = []
 
     def add(self, observations: Iterable[Observation]) -> None:
         for observation in observations:
             finding = self.basis.table.describe(observation, self.basis.language)
+            if finding.level in self.slices and finding.level not in finding.text:
+                finding = replace(finding, text=f"{finding.level}: {finding.text}")
             if finding not in self.findings:
                 self.findings.append(finding)
 
@@ -85,10 +90,12 @@ class Case:
 
 def judge(case: Case, basis: Basis) -> Judgement:
     """Withhold what the findings withhold, and compute scores from the rest."""
-    ledger = _Ledger(basis)
+    ledger = _Ledger(basis, (one.name for one in case.measurements.unnamed))
     ledger.add(case.observations)
     ledger.add(case.measurements.observations)
     levels = tuple(_level(level, ledger) for level in case.measurements.levels)
+    if case.measurements.unnamed:
+        return _unnamed(case.measurements.unnamed, ledger)
     calibrated = ledger.allows(Output.BMD)
     if case.series is None or not levels:
         return Judgement(levels=levels, calibrated=calibrated, findings=tuple(ledger.findings))
@@ -112,6 +119,25 @@ def judge(case: Case, basis: Basis) -> Judgement:
     )
     ledger.add(_unexplained(judgement, ledger))
     return replace(judgement, findings=_about_what_is_there(ledger.findings, judgement))
+
+
+def _unnamed(slices: Sequence[SliceResult], ledger: _Ledger) -> Judgement:
+    """Single slices: densities without a level, and nothing that rests on one (`single_slice` says so)."""
+    shown = []
+    for one in slices:
+        measured = _read(one.measured, ledger, [one.name])
+        shown.append(
+            replace(
+                one,
+                measured=measured,
+                region_mm2=one.region_mm2 if measured else None,
+                calibration=one.calibration if ledger.allows(Output.BMD, [one.name]) else None,
+            )
+        )
+    judgement = Judgement(unnamed=tuple(shown))
+    if judgement.measured:
+        ledger.add([Observation(code="marrow_fat")])
+    return replace(judgement, findings=tuple(ledger.findings))
 
 
 def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from node.report import LevelResult, Report
+from node.report import LevelResult, Report, SliceResult
+from scoring.calibration import Calibration
 
 SCHEMA_VERSION = "1.0"
 
@@ -20,8 +21,9 @@ def result_document(report: Report, timings_s: Mapping[str, float]) -> dict[str,
         "study": _study(report),
         "series": _series(report),
         "levels": {level.name: _level(level) for level in report.levels},
+        "unnamed": [_slice(one) for one in report.unnamed],
         "numbering": {"confirmed": report.numbering_confirmed, "basis": report.numbering_basis},
-        "calibration": _calibration(report),
+        "calibration": _calibration(report.calibration),
         "t_score": report.t_score.value if report.t_score else None,
         "z_score": report.z_score.value if report.z_score else None,
         "categories": _categories(report),
@@ -100,8 +102,26 @@ def _level(level: LevelResult) -> dict[str, Any]:
     }
 
 
-def _calibration(report: Report) -> dict[str, Any] | None:
-    found = report.calibration
+def _slice(one: SliceResult) -> dict[str, Any]:
+    """A vertebra without a level name; each slice has a calibration of its own."""
+    read = one.measured
+    return {
+        "name": one.name,
+        "sop_instance_uid": one.sop_instance_uid,
+        "position_mm": list(one.position_mm),
+        "thickness_mm": one.thickness_mm,
+        "tilt_degrees": one.tilt_degrees,
+        "region_mm2": one.region_mm2,
+        "hu_mean": read.hu_mean if read else None,
+        "hu_sd": read.hu_sd if read else None,
+        "bmd_mg_cm3": read.bmd_mg_cm3 if read else None,
+        "bmd_uncertainty_mg_cm3": read.bmd_uncertainty_mg_cm3 if read else None,
+        "equivalent": one.calibration.equivalent.value if one.calibration else None,
+        "calibration": _calibration(one.calibration),
+    }
+
+
+def _calibration(found: Calibration | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {

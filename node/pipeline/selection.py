@@ -6,13 +6,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from node.dicom.headers import SeriesHeaders, group_series, read_headers
+from node.dicom.headers import SeriesHeaders, group_series, read_headers, text_of
+from node.dicom.lone_slices import read_lone_slices
 from node.dicom.read import LoadedSeries, read_series
 from node.pipeline.artefacts import SELECTION, from_json
 from node.pipeline.context import StepContext
 from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
 from segmentation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedSlice:
+    """One slice of single-slice QCT, and the phantom in it."""
+
+    name: str  # "slice 1": from superior to inferior
+    sop_instance_uid: str
+    phantom: PhantomReading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +33,9 @@ class SelectionArtefact:
     header_source: str  # file name of the instance whose identity results copy
     series: SeriesFacts | None  # None: nothing can be measured
     rejected: tuple[RejectedSeries, ...]
-    phantom: PhantomReading | None  # None where no series could be read
+    phantom: PhantomReading | None  # None where no series is read as a volume
     observations: tuple[Observation, ...]
+    slices: tuple[SelectedSlice, ...] = ()  # measured one by one; then no series is read as a volume
 
 
 def selection_of(context: StepContext) -> SelectionArtefact:
@@ -34,9 +45,22 @@ def selection_of(context: StepContext) -> SelectionArtefact:
 
 def load_chosen(context: StepContext, selection: SelectionArtefact) -> LoadedSeries | None:
     """The chosen series as a volume, None where there is none."""
-    if selection.series is None:
+    if selection.series is None or selection.slices:
         return None
     return load_series(tuple(context.instances), selection.series.series_instance_uid)
+
+
+def load_slices(context: StepContext, selection: SelectionArtefact) -> tuple[LoadedSeries, ...]:
+    """The chosen single slices, in the selection's order; none where a volume is measured."""
+    if not selection.slices:
+        return ()
+    return _read_slices(tuple(context.instances), tuple(one.sop_instance_uid for one in selection.slices))
+
+
+@lru_cache(maxsize=1)  # as below
+def _read_slices(paths: tuple[Path, ...], sop_instance_uids: tuple[str, ...]) -> tuple[LoadedSeries, ...]:
+    by_uid = {text_of(one.header, "SOPInstanceUID"): one for one in read_headers(paths)}
+    return read_lone_slices([by_uid[uid] for uid in sop_instance_uids])
 
 
 @lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once

@@ -4,5 +4,6 @@ from node.dicom.pictures.answer import draw_answer
 from node.dicom.pictures.nomogram import draw_nomogram
 from node.dicom.pictures.overlay import draw_overlay
 from node.dicom.pictures.refusal import draw_refusal
+from node.dicom.pictures.slices import draw_slices
 
-__all__ = ["draw_answer", "draw_nomogram", "draw_overlay", "draw_refusal"]
+__all__ = ["draw_answer", "draw_nomogram", "draw_overlay", "draw_refusal", "draw_slices"]

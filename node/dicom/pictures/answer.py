@@ -15,8 +15,8 @@ from node.dicom.pictures.words import (
     technique_line,
     why_withheld,
 )
-from node.report import LevelResult, Report
-from scoring.bmd import ReferenceScore
+from node.report import LevelResult, Report, SliceResult
+from scoring.bmd import BmdResult, ReferenceScore
 
 _LEFT_WIDTH = 520
 _COLUMNS = (MARGIN + 8, 200.0, 290.0, 420.0, 536.0)  # level (left edge); then right edges of the numbers
@@ -57,11 +57,14 @@ def _headline(page: Page, report: Report, y: float) -> float:
 
 
 def _table(page: Page, report: Report, y: float) -> float:
-    calibration = report.calibration
+    calibrations = [report.calibration, *(one.calibration for one in report.unnamed)]
+    calibration = next((one for one in calibrations if one is not None), None)
     title = f"BMD, mg/cm³ ({EQUIVALENTS[calibration.equivalent]})" if calibration else "BMD"
     page.text(MARGIN, y, title, size=16, bold=True, colour=ACCENT)
     y += 26
     heads = ("Level", "BMD", "± (k=1)", "HU ± SD", "Body, cm³")
+    if report.unnamed:
+        heads = ("Level not known", "BMD", "± (k=1)", "HU ± SD", "Region, mm²")
     for place, head in enumerate(heads):
         align = "left" if place == 0 else "right"
         page.text(_COLUMNS[place], y, head, size=13, colour=QUIET, align=align)
@@ -71,33 +74,57 @@ def _table(page: Page, report: Report, y: float) -> float:
     for level in report.levels:
         _row(page, report, level, y)
         y += 27
-    if not report.levels:
+    for one in report.unnamed:
+        _slice_row(page, one, y)
+        y += 27
+    if not report.levels and not report.unnamed:
         y = page.text(_COLUMNS[0], y, "no lumbar level measured", size=15, colour=CAUTION)
     page.line(MARGIN, y, MARGIN + _LEFT_WIDTH, y, colour=RULE)
     return y
 
 
 def _row(page: Page, report: Report, level: LevelResult, y: float) -> None:
-    def cell(column: int, words: str, *, size: float = 15, bold: bool = False, colour: str = TEXT) -> None:
-        # One baseline for the row, whatever the size.
-        align = "left" if column == 0 else "right"
-        page.text(_COLUMNS[column], y + 18 - size, words, size=size, bold=bold, colour=colour, align=align)
-
-    measured = level.measured
-    cell(0, level.name if report.numbering_confirmed else f"{level.name} ?", size=17, bold=True)
+    name = level.name if report.numbering_confirmed else f"{level.name} ?"
+    _cell(page, 0, y, name, size=17, bold=True)
     if not level.complete:
-        cell(1, "cut off", colour=CAUTION)
+        _cell(page, 1, y, "cut off", colour=CAUTION)
         return
-    if measured is None or measured.bmd_mg_cm3 is None:
-        cell(1, "withheld", colour=CAUTION)
-    else:
-        cell(1, number(measured.bmd_mg_cm3, 1), size=18, bold=True)
-        if measured.bmd_uncertainty_mg_cm3 is not None:
-            cell(2, number(measured.bmd_uncertainty_mg_cm3, 1))
-    if measured is not None:
-        cell(3, f"{number(measured.hu_mean, 1)} ± {number(measured.hu_sd, 1)}")
+    _density_cells(page, level.measured, y)
     if level.volume_mm3 is not None:
-        cell(4, number(level.volume_mm3 / 1000, 1))
+        _cell(page, 4, y, number(level.volume_mm3 / 1000, 1))
+
+
+def _slice_row(page: Page, one: SliceResult, y: float) -> None:
+    _cell(page, 0, y, one.name, size=17, bold=True)
+    _density_cells(page, one.measured, y)
+    if one.region_mm2 is not None:
+        _cell(page, 4, y, number(one.region_mm2, 0))
+
+
+def _density_cells(page: Page, measured: BmdResult | None, y: float) -> None:
+    if measured is None or measured.bmd_mg_cm3 is None:
+        _cell(page, 1, y, "withheld", colour=CAUTION)
+    else:
+        _cell(page, 1, y, number(measured.bmd_mg_cm3, 1), size=18, bold=True)
+        if measured.bmd_uncertainty_mg_cm3 is not None:
+            _cell(page, 2, y, number(measured.bmd_uncertainty_mg_cm3, 1))
+    if measured is not None:
+        _cell(page, 3, y, f"{number(measured.hu_mean, 1)} ± {number(measured.hu_sd, 1)}")
+
+
+def _cell(
+    page: Page,
+    column: int,
+    y: float,
+    words: str,
+    *,
+    size: float = 15,
+    bold: bool = False,
+    colour: str = TEXT,
+) -> None:
+    # One baseline for the row, whatever the size.
+    align = "left" if column == 0 else "right"
+    page.text(_COLUMNS[column], y + 18 - size, words, size=size, bold=bold, colour=colour, align=align)
 
 
 def _scores(page: Page, report: Report, y: float, right: float) -> float:

@@ -7,28 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
 
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels, font
+from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
+from node.dicom.pictures.panel import blend, grey, label, limit, orientation, scale_bar, show
 from node.dicom.pictures.words import number
 from node.report import Report
 from scoring.calibration import RodReading
 from segmentation.vertebrae import Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask, canonical
 
-_WINDOW_HU = (-160.0, 440.0)
-_FILL_OPACITY = 0.40
 _SAGITTAL_HALF_DEPTH_MM = 85.0
 _MARGIN_MM = 15.0
 _PANEL_GAP = 20
-_BACKDROP = {"facecolor": "black", "alpha": 0.55, "pad": 2, "edgecolor": "none"}
 _SAGITTAL_SHARE = 0.40  # of the width
 _LABEL_OFFSET_MM = 28.0  # level names stand behind the bodies
-
-Image = npt.NDArray[np.float64]
 
 
 def draw_overlay(
@@ -108,48 +102,24 @@ def _centre_of(name: str, regions: Sequence[Regions], grid: Grid) -> npt.NDArray
     return grid.to_patient((np.asarray(grid.shape) - 1) / 2)
 
 
-def _grey(plane: npt.NDArray[np.float32]) -> Image:
-    low, high = _WINDOW_HU
-    grey = np.clip((plane.astype(float) - low) / (high - low), 0, 1)
-    return np.repeat(grey[..., np.newaxis], 3, axis=-1)
-
-
-def _blend(image: Image, mask: Mask) -> Image:
-    colour = np.asarray(to_rgb(CAUTION))
-    blended = image.copy()
-    blended[mask] = (1 - _FILL_OPACITY) * image[mask] + _FILL_OPACITY * colour
-    return blended
-
-
-def _show(axes: Axes, image: Image, extent: tuple[float, float, float, float], bodies: Mask) -> None:
-    """Draw one plane; `extent` is (left, right, bottom, top) in mm, row 0 of the image at the top."""
-    axes.imshow(np.clip(image, 0, 1), extent=extent, interpolation="bilinear", aspect="equal")
-    if bodies.any():
-        left, right, bottom, top = extent
-        rows, columns = bodies.shape
-        x = left + (np.arange(columns) + 0.5) * (right - left) / columns
-        y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
-        axes.contour(x, y, bodies.astype(float), levels=[0.5], colors=[ACCENT], linewidths=1.3)
-
-
 def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
     """The plane x = centre, superior up, anterior left; mm along y from the centre, along z from slice 0."""
     grid, centre = scene.volume.grid, scene.centre
     column = int(np.clip(round(centre[2]), 0, grid.shape[2] - 1))
     sz, sy, _ = grid.spacing_mm
     nz, ny, _ = grid.shape
-    plane = _blend(_grey(scene.volume.hu[:, :, column]), scene.fill[:, :, column])[::-1]
+    plane = blend(grey(scene.volume.hu[:, :, column]), scene.fill[:, :, column])[::-1]
     axes = page.axes(box)
     low, high = -0.5 * sz, (nz - 0.5) * sz
     extent = ((-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy, low, high)
-    _show(axes, plane, extent, scene.bodies[::-1, :, column])
+    show(axes, plane, extent, scene.bodies[::-1, :, column])
     half = min(_SAGITTAL_HALF_DEPTH_MM, ny * sy)
-    _limit(axes, box, (-half, half), (low, high))
+    limit(axes, box, (-half, half), (low, high))
     for level in scene.report.levels:
         z, y, _ = grid.to_index(level.centroid_mm)
-        _label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name)
-    _orientation(axes, left="A", right="P", top="H", bottom="F")
-    _scale_bar(axes)
+        label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name)
+    orientation(axes, left="A", right="P", top="H", bottom="F")
+    scale_bar(axes)
 
 
 def _axial(page: Page, box: Box, scene: _Scene) -> None:
@@ -158,20 +128,20 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     row = int(np.clip(round(centre[0]), 0, grid.shape[0] - 1))
     _, sy, sx = grid.spacing_mm
     _, ny, nx = grid.shape
-    plane = _blend(_grey(scene.volume.hu[row]), scene.fill[row])
+    plane = blend(grey(scene.volume.hu[row]), scene.fill[row])
     axes = page.axes(box)
     left, right = (-0.5 - centre[2]) * sx, (nx - 0.5 - centre[2]) * sx
     front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
-    _show(axes, plane, (left, right, back, front), scene.bodies[row])
+    show(axes, plane, (left, right, back, front), scene.bodies[row])
     circles = _rod_circles(scene.report, grid, row, centre)
     reach_x = max([85.0, *(abs(x) + radius + _MARGIN_MM for _, x, _, radius in circles)])
     reach_y = max([60.0, *(y + radius + 2 * _MARGIN_MM for _, _, y, radius in circles)])
-    _limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
+    limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
     for rod, x, y, radius in circles:
         axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        _label(axes, x, y + radius + 9, f"{number(rod.density_mg_cm3, 0)} mg/cm³", align="center")
-    _orientation(axes, left="R", right="L", top="A", bottom="P")
-    _scale_bar(axes)
+        label(axes, x, y + radius + 9, f"{number(rod.density_mg_cm3, 0)} mg/cm³", align="center")
+    orientation(axes, left="R", right="L", top="A", bottom="P")
+    scale_bar(axes)
 
 
 def _rod_circles(
@@ -193,53 +163,3 @@ def _rod_circles(
             (rod, (x - centre[2]) * grid.spacing_mm[2], (y - centre[1]) * grid.spacing_mm[1], radius)
         )
     return circles
-
-
-def _limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Show at least the ranges given, widened so that a millimetre is as long across as down."""
-    shape = (box.right - box.left) / (box.bottom - box.top)
-    width, height = abs(x[1] - x[0]), abs(y[1] - y[0])
-    grow_x, grow_y = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
-    sense = 1 if y[1] > y[0] else -1
-    axes.set_aspect("auto")
-    axes.set_xlim(x[0] - grow_x, x[1] + grow_x)
-    axes.set_ylim(y[0] - sense * grow_y, y[1] + sense * grow_y)
-    axes.set_facecolor("black")
-    axes.patch.set_visible(True)
-
-
-def _label(axes: Axes, x: float, y: float, words: str, *, align: str = "left") -> None:
-    axes.text(
-        x, y, words, color=TEXT, fontproperties=font(15, bold=True), ha=align, va="center", bbox=_BACKDROP
-    )
-
-
-def _orientation(axes: Axes, *, left: str, right: str, top: str, bottom: str) -> None:
-    """Orientation marks at the middle of the four sides."""
-    for x, y, mark, align in (
-        (0.02, 0.5, left, "left"),
-        (0.98, 0.5, right, "right"),
-        (0.5, 0.97, top, "center"),
-        (0.5, 0.03, bottom, "center"),
-    ):
-        axes.text(
-            x,
-            y,
-            mark,
-            transform=axes.transAxes,
-            color=TEXT,
-            fontproperties=font(20, bold=True),
-            ha=align,
-            va="center",
-            bbox=_BACKDROP,
-        )
-
-
-def _scale_bar(axes: Axes) -> None:
-    x0, _ = axes.get_xlim()
-    y0, y1 = axes.get_ylim()
-    y = y0 + 0.06 * (y1 - y0)
-    left = x0 + 8
-    axes.plot([left, left + 50], [y, y], color=TEXT, linewidth=2)
-    words_at = y + 0.018 * (y1 - y0)
-    axes.text(left + 25, words_at, "50 mm", color=TEXT, fontproperties=font(13), ha="center", va="bottom")

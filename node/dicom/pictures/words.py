@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from config.findings import Finding, Output, Severity
 from node.report import Report
 from scoring.bmd import StudyClass
-from scoring.calibration import Mineral
+from scoring.calibration import Calibration, Mineral
 
 MINUS = "−"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
@@ -68,14 +68,19 @@ def banners(report: Report) -> list[str]:
 
 
 def calibration_line(report: Report) -> str | None:
-    calibration = report.calibration
-    if calibration is None:
-        return None
+    """The study's calibration, or those of its single slices."""
+    if report.calibration is not None:
+        return f"Calibration: {_calibration(report.calibration)}"
+    own = [f"{one.name}: {_calibration(one.calibration)}" for one in report.unnamed if one.calibration]
+    return f"Calibration of each slice by its own rods: {'; '.join(own)}" if own else None
+
+
+def _calibration(calibration: Calibration) -> str:
     sign = MINUS if calibration.intercept < 0 else "+"
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
     return (
-        f"Calibration: {calibration.phantom}, {calibration.method}, BMD = {calibration.slope:.4f} × HU "
+        f"{calibration.phantom}, {calibration.method}, BMD = {calibration.slope:.4f} × HU "
         f"{sign} {abs(calibration.intercept):.2f} mg/cm³ "
         f"{MINERALS[calibration.equivalent]}{fit}; rods: {rods}"
     )
@@ -88,7 +93,7 @@ def technique_line(report: Report) -> str | None:
     parts = [
         f"{facts.kvp:g} kV" if facts.kvp is not None else "kV not stated",
         f"{facts.slice_thickness_mm:g} mm slices" if facts.slice_thickness_mm is not None else "",
-        f"every {facts.slice_spacing_mm:.4g} mm",
+        f"every {facts.slice_spacing_mm:.4g} mm" if facts.slice_spacing_mm is not None else "each alone",
         f"kernel {facts.kernel}" if facts.kernel else "",
         f"{facts.manufacturer} {facts.model}".strip(),
         f"contrast: {facts.contrast_agent}" if facts.contrast_agent else "",

@@ -17,15 +17,18 @@ from node import __version__
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.headers import group_series, read_headers
 from node.dicom.sc import Picture
+from node.dicom.slices import DrawnSlice
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     REPORT,
     RESULT,
     SEGMENTATION,
+    SLICES,
     TIMINGS,
     SegmentationArtefact,
     from_json,
     segmentation_from_bytes,
+    slices_from_bytes,
     to_json,
 )
 from node.pipeline.assessment import Basis, Case, judge
@@ -33,8 +36,10 @@ from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.measurement import Measurements
 from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
-from node.pipeline.selection import SelectionArtefact, load_chosen, selection_of
+from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.report import Outcome, Provenance, Report
+from segmentation.single_slice import INFO as SINGLE_SLICE
+from segmentation.vertebrae import EngineInfo
 
 NOMOGRAM_PNG = "nomogram.png"
 OVERLAY_PNG = "overlay.png"
@@ -45,9 +50,11 @@ def report(context: StepContext) -> StepResult:
     """Write the report, its DICOM objects (where identity allows), `result.json` and two pictures."""
     selection = selection_of(context)
     segmentation = _segmentation(context)
-    composed = _compose(context, selection, segmentation)
+    slices = _slices(context, selection)
+    engine = SINGLE_SLICE if slices else segmentation.vertebrae.engine if segmentation else None
+    composed = _compose(context, selection, engine)
     context.artefacts.put(REPORT, to_json(composed))
-    pictures = _encode(context, selection, segmentation, composed)
+    pictures = _encode(context, selection, segmentation, slices, composed)
     for name, content in _png_files(pictures).items():
         context.artefacts.put(name, content)
     timings = json.loads(context.artefacts.get(TIMINGS)) if TIMINGS in context.artefacts.names() else {}
@@ -61,9 +68,19 @@ def _segmentation(context: StepContext) -> SegmentationArtefact | None:
     return segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
 
 
-def _compose(
-    context: StepContext, selection: SelectionArtefact, segmentation: SegmentationArtefact | None
-) -> Report:
+def _slices(context: StepContext, selection: SelectionArtefact) -> tuple[DrawnSlice, ...]:
+    """The single slices with what was found in them; none where a volume is measured."""
+    loaded = load_slices(context, selection)
+    if not loaded:
+        return ()
+    shown = slices_from_bytes(context.artefacts.get(SLICES))
+    return tuple(
+        DrawnSlice(name=one.name, series=series, body=one.shown.body, region=one.shown.region)
+        for one, series in zip(shown, loaded, strict=True)
+    )
+
+
+def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
     settings, site = context.settings, context.settings.node.site_folder
     measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
     names = settings.scoring
@@ -113,17 +130,18 @@ def _compose(
         nomogram=judgement.nomogram,
         laboratory=laboratory,
         findings=judgement.findings,
-        provenance=_provenance(settings, basis, segmentation),
+        provenance=_provenance(settings, basis, engine),
+        unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         amendment_reason=issue.amendment_reason,
     )
 
 
-def _provenance(settings: Settings, basis: Basis, segmentation: SegmentationArtefact | None) -> Provenance:
+def _provenance(settings: Settings, basis: Basis, engine: EngineInfo | None) -> Provenance:
     return Provenance(
         software="Osteonode",
         version=__version__,
-        engine=segmentation.vertebrae.engine if segmentation else None,
+        engine=engine,
         phantom=settings.calibration.phantom,
         reference=basis.reference.name if basis.reference else None,
         model=basis.card.name if basis.card else None,
@@ -138,6 +156,7 @@ def _encode(
     context: StepContext,
     selection: SelectionArtefact,
     segmentation: SegmentationArtefact | None,
+    slices: tuple[DrawnSlice, ...],
     composed: Report,
 ) -> tuple[Picture, ...]:
     """Make and keep the DICOM objects; without an identity there are pictures alone."""
@@ -146,12 +165,15 @@ def _encode(
         "series": loaded,
         "vertebrae": segmentation.vertebrae if segmentation else None,
         "regions": segmentation.regions if segmentation else (),
+        "slices": slices,
     }
     if not selection.study.study_instance_uid or not selection.study.patient_id:
         store_objects(context.artefacts, ())
-        return draw_pictures(composed, about["series"], about["vertebrae"], about["regions"])
+        return draw_pictures(composed, **about)
     if loaded is not None:
         headers = loaded.headers
+    elif slices:
+        headers = tuple(one.series.headers[0] for one in slices)
     else:
         series = group_series(read_headers(context.instances))
         headers = tuple(instance.header for one in series for instance in one.instances)

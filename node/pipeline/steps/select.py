@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from config.catalog import load_phantom
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
+from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone_slices
 from node.dicom.read import LoadedSeries
 from node.dicom.select import is_qct_candidate, select_series
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.selection import SelectionArtefact, load_series
-from node.report import RejectedSeries, StudyIdentity
+from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series
+from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading, find_rods
 from segmentation.observation import Observation
 
@@ -22,23 +24,36 @@ THICK_SLICES_MM = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Readable:
-    """The best series that can really be read, and why the others are not used."""
+    """The best series that can really be read, or else the single slices, and why the others are not used."""
 
     loaded: LoadedSeries | None
     rejected: tuple[RejectedSeries, ...]
     few_slices: int | None  # slices of a series that only lacks slices
+    slices: tuple[LoadedSeries, ...] = ()  # where each slice is measured by itself; then nothing is `loaded`
+
+    @property
+    def facts(self) -> SeriesFacts | None:
+        found = next(iter(self.slices), self.loaded)
+        return found.facts if found else None
 
 
 def select(context: StepContext) -> StepResult:
     """Write `selection.json`, or end the study as not applicable or set aside."""
     instances = read_headers(context.instances)
     series = group_series(instances)
-    readable = _first_readable(context, series)
-    phantom = None
-    if readable.loaded is not None:
-        model, _ = load_phantom(context.settings.calibration.phantom, context.settings.node.site_folder)
-        phantom = find_rods(readable.loaded.volume, model)
-    if not _is_candidate(context, instances, phantom):
+    readable = _best_readable(context, series)
+    model, _ = load_phantom(context.settings.calibration.phantom, context.settings.node.site_folder)
+    phantom = find_rods(readable.loaded.volume, model) if readable.loaded is not None else None
+    slices = tuple(
+        SelectedSlice(
+            name=f"slice {number}",
+            sop_instance_uid=text_of(one.headers[0], "SOPInstanceUID"),
+            phantom=find_rods(one.volume, model),
+        )
+        for number, one in enumerate(readable.slices, start=1)
+    )
+    readings = [phantom, *(one.phantom for one in slices)]
+    if not _is_candidate(context, instances, readings):
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
 
     source = _header_source(series, instances, readable)
@@ -52,13 +67,14 @@ def select(context: StepContext) -> StepResult:
             SelectionArtefact(
                 study=study,
                 header_source=source.path.name,
-                series=readable.loaded.facts if readable.loaded else None,
+                series=readable.facts,
                 rejected=readable.rejected,
                 phantom=phantom,
                 observations=(
                     *_identity_observations(study, len(patients)),
                     *_series_observations(readable),
                 ),
+                slices=slices,
             )
         ),
     )
@@ -66,6 +82,29 @@ def select(context: StepContext) -> StepResult:
         reason = "the study carries no patient or study identity, or more than one"
         return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
     return PROCEED
+
+
+def _best_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> _Readable:
+    """A volume where there is one; else the slices of single-slice QCT."""
+    lone = tuple(one for one in series if is_lone_series(one))
+    volume = _first_readable(context, tuple(one for one in series if not is_lone_series(one)))
+    if volume.loaded is not None:
+        return _also_rejecting(volume, lone, "single slices beside a volume")
+    chosen = select_lone_slices(lone)
+    if chosen is None:
+        return volume
+    others = [one for one in lone if one.series_instance_uid not in chosen.series_instance_uids]
+    volume = _also_rejecting(volume, others, "a repetition of the chosen slices")
+    try:
+        return replace(volume, slices=read_lone_slices(chosen.instances), few_slices=None)
+    except SeriesUnusable as error:
+        used = [one for one in lone if one.series_instance_uid in chosen.series_instance_uids]
+        return _also_rejecting(volume, used, str(error))
+
+
+def _also_rejecting(readable: _Readable, series: Sequence[SeriesHeaders], reason: str) -> _Readable:
+    rejected = [RejectedSeries(series_instance_uid=one.series_instance_uid, reason=reason) for one in series]
+    return replace(readable, rejected=(*readable.rejected, *rejected))
 
 
 def _first_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> _Readable:
@@ -97,14 +136,14 @@ def _is_single(rejected: RejectedSeries) -> bool:
 
 
 def _is_candidate(
-    context: StepContext, instances: tuple[Instance, ...], phantom: PhantomReading | None
+    context: StepContext, instances: tuple[Instance, ...], readings: Sequence[PhantomReading | None]
 ) -> bool:
     settings = context.settings.selection
     return (
         context.declared_qct
         or bool(context.called_ae_titles & frozenset(settings.qct_ae_titles))
         or is_qct_candidate(instances, settings.qct_procedure_codes)
-        or _phantom_in_view(phantom)
+        or any(_phantom_in_view(reading) for reading in readings)
     )
 
 
@@ -118,7 +157,7 @@ def _header_source(
 ) -> Instance:
     """The instance that results copy their identity from: the chosen series', else any CT image's."""
     for one in series:
-        if readable.loaded and one.series_instance_uid == readable.loaded.facts.series_instance_uid:
+        if readable.facts and one.series_instance_uid == readable.facts.series_instance_uid:
             return one.instances[0]
     return series[0].instances[0] if series else instances[0]
 
@@ -139,18 +178,20 @@ def _identity_observations(study: StudyIdentity, patients: int) -> list[Observat
 
 
 def _series_observations(readable: _Readable) -> list[Observation]:
-    if readable.loaded is None:
+    facts = readable.facts
+    if facts is None:
         if readable.few_slices is not None:
-            return [Observation(code="single_slice", values={"slices": readable.few_slices})]
+            return [Observation(code="slices_too_few", values={"slices": readable.few_slices})]
         reasons = "; ".join(sorted({one.reason for one in readable.rejected})) or "no CT image"
         return [Observation(code="no_usable_series", values={"reasons": reasons})]
-    facts = readable.loaded.facts
     noticed = []
+    if readable.slices:
+        noticed.append(Observation(code="single_slice", values={"slices": len(readable.slices)}))
     if facts.contrast_agent:
         noticed.append(Observation(code="contrast_given", values={"agent": facts.contrast_agent}))
     if facts.lossy:
         noticed.append(Observation(code="lossy_source"))
     thickness_mm = facts.slice_thickness_mm or facts.slice_spacing_mm
-    if thickness_mm > THICK_SLICES_MM:
+    if thickness_mm is not None and facts.slice_spacing_mm is not None and thickness_mm > THICK_SLICES_MM:
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{thickness_mm:g}"}))
     return noticed

@@ -1,0 +1,139 @@
+"""Single-slice QCT: studies of one thick slice for each vertebra, all in one series or one series each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+
+from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.geometry import lone_slice_grid
+from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.dicom.read import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
+from node.dicom.select import kernel_rank, unsuitable
+from segmentation.volume import CtVolume, Grid
+
+# What makes slices single ones; project choices (R), not published. A protocol's slices are 8 to 10 mm thick
+# and a vertebra with its disc apart, 30 mm and more; the series shows two to five vertebrae.
+MIN_THICKNESS_MM = 5.0
+MIN_APART_MM = 20.0
+MOST_SLICES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoneSlices:
+    """Slices that are measured each by itself."""
+
+    instances: tuple[Instance, ...]  # from superior to inferior
+    series_instance_uids: frozenset[str]  # that they come from
+
+
+def is_lone_series(series: SeriesHeaders) -> bool:
+    """Whether a series holds nothing but single slices: thick, few, and a vertebra apart."""
+    return len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
+
+
+def select_lone_slices(series: Sequence[SeriesHeaders]) -> LoneSlices | None:
+    """The slices to measure among series of single slices: a soft kernel first, then the most slices.
+
+    Series of one technique are taken together where their slices lie apart: each vertebra may have been
+    scanned as a series of its own. Slices that were scanned or reconstructed twice are not doubled.
+    """
+    lone = [one for one in series if is_lone_series(one)]
+    groups: dict[tuple[str, ...], tuple[SeriesHeaders, ...]] = {}
+    for one in lone:
+        key = _technique(one)
+        groups[key] = (*groups.get(key, ()), one)
+    choices: list[tuple[SeriesHeaders, ...]] = [(one,) for one in lone]
+    choices += [
+        group
+        for group in groups.values()
+        if len(group) > 1 and _stand_alone([i for one in group for i in one.instances])
+    ]
+    choices = [choice for choice in choices if sum(len(one.instances) for one in choice) <= MOST_SLICES]
+    if not choices:
+        return None
+    best = min(choices, key=_preference)
+    instances = [instance for one in best for instance in one.instances]
+    instances.sort(key=lambda instance: -_centre(instance.header)[2])
+    return LoneSlices(
+        instances=tuple(instances), series_instance_uids=frozenset(one.series_instance_uid for one in best)
+    )
+
+
+def read_lone_slices(instances: Sequence[Instance]) -> tuple[LoadedSeries, ...]:
+    """Each slice as a volume of its own, shape (1, rows, columns); its first spacing is its thickness.
+
+    Raises
+    ------
+    SeriesUnusable
+        If the slices differ in technique, lack geometry, or their pixels cannot be turned into HU.
+    """
+    require_one_technique(
+        SeriesHeaders(study_instance_uid="", series_instance_uid="", instances=tuple(instances))
+    )
+    loaded = []
+    for instance in instances:
+        grid = _grid(instance.header)
+        hu = hounsfield(instance, (grid.shape[1], grid.shape[2]), len(instances))[np.newaxis]
+        loaded.append(
+            LoadedSeries(
+                volume=CtVolume(hu=hu, grid=grid),
+                headers=(instance.header,),
+                facts=replace(
+                    facts_of(tuple(instances), grid), slice_spacing_mm=None, instances=len(instances)
+                ),
+            )
+        )
+    return tuple(loaded)
+
+
+def _grid(header: Dataset) -> Grid:
+    thickness_mm = number_of(header, "SliceThickness")
+    if thickness_mm is None:
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "SliceThickness", slices=1)
+    return lone_slice_grid(header, thickness_mm)
+
+
+def _stand_alone(instances: Sequence[Instance]) -> bool:
+    """Whether every slice could be measured by itself, and no two show the same vertebra."""
+    for instance in instances:
+        alone = SeriesHeaders(study_instance_uid="", series_instance_uid="", instances=(instance,))
+        thickness_mm = number_of(instance.header, "SliceThickness")
+        if unsuitable(alone) is not None or thickness_mm is None or thickness_mm < MIN_THICKNESS_MM:
+            return False
+    try:
+        grids = [_grid(instance.header) for instance in instances]
+    except SeriesUnusable:
+        return False
+    return all(_apart_mm(a, b) >= MIN_APART_MM for a, b in combinations(grids, 2))
+
+
+def _apart_mm(a: Grid, b: Grid) -> float:
+    """The lesser of the distances of each image's middle from the other's plane."""
+    between = _middle(b) - _middle(a)
+    return min(abs(float(between @ np.asarray(grid.direction[0]))) for grid in (a, b))
+
+
+def _middle(grid: Grid) -> npt.NDArray[np.float64]:
+    return grid.to_patient((np.asarray(grid.shape) - 1) / 2)
+
+
+def _centre(header: Dataset) -> npt.NDArray[np.float64]:
+    return _middle(_grid(header))
+
+
+def _technique(series: SeriesHeaders) -> tuple[str, ...]:
+    return tuple(text_of(series.first, keyword) for keyword in TECHNIQUE)
+
+
+def _preference(choice: Sequence[SeriesHeaders]) -> tuple[int, int, str]:
+    return (
+        kernel_rank(text_of(choice[0].first, "ConvolutionKernel")),
+        -sum(len(one.instances) for one in choice),
+        choice[0].series_instance_uid,
+    )

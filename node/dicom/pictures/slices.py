@@ -1,0 +1,116 @@
+"""Page 3 of single-slice QCT: every slice, with the region in which its vertebra was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, pi, sqrt
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle
+
+from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
+from node.dicom.pictures.panel import blend, grey, label, limit, orientation, scale_bar, show
+from node.dicom.pictures.words import MINERALS, number
+from node.dicom.slices import DrawnSlice
+from node.report import Report, SliceResult
+from segmentation.volume import Grid, canonical
+
+_ROW = 3  # slices side by side
+_GAP = 14
+_CAPTION = 62.0  # above each slice
+_REACH_MM = (75.0, 60.0)  # shown at least: to either side of the middle, and in front of it
+_MARGIN_MM = 15.0
+
+
+def draw_slices(report: Report, slices: Sequence[DrawnSlice]) -> Pixels:
+    """The page as RGB, shape (768, 1024, 3)."""
+    return compose_slices(report, slices).pixels()
+
+
+def compose_slices(report: Report, slices: Sequence[DrawnSlice]) -> Page:
+    page, top = framed_page(report, "Measured slices: vertebral levels not known")
+    bottom = CONTENT_BOTTOM - 30
+    rows, columns = ceil(len(slices) / _ROW), min(len(slices), _ROW)
+    width = (WIDTH - 2 * MARGIN - (columns - 1) * _GAP) / columns
+    height = (bottom - top - (rows - 1) * _GAP) / rows
+    results = {one.name: one for one in report.unnamed}
+    for place, drawn in enumerate(slices):
+        row, column = divmod(place, _ROW)
+        left, upper = MARGIN + column * (width + _GAP), top + row * (height + _GAP)
+        _caption(page, results[drawn.name], left, upper, width)
+        box = Box(left=left, top=upper + _CAPTION, right=left + width, bottom=upper + height)
+        _slice(page, box, results[drawn.name], drawn)
+    legend = (
+        "outline: what was taken for the vertebral body   ·   filled: region where BMD is read   ·   "
+        "circles: where rods are read"
+    )
+    page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
+    return page
+
+
+def _caption(page: Page, result: SliceResult, left: float, top: float, width: float) -> None:
+    title = f"{result.name}: level not known"
+    page.text(left, top, title, size=16, bold=True, colour=ACCENT)
+    measured = result.measured
+    if measured is None or measured.bmd_mg_cm3 is None or result.calibration is None:
+        page.text(left, top + 22, "BMD withheld", size=18, bold=True, colour=CAUTION)
+    else:
+        mineral = MINERALS[result.calibration.equivalent]
+        words = f"BMD {number(measured.bmd_mg_cm3, 1)} mg/cm³ {mineral}"
+        page.text(left, top + 22, words, size=18, bold=True, colour=TEXT)
+    technique = f"{result.thickness_mm:g} mm, tilted by {number(result.tilt_degrees, 0)}°"
+    if measured is not None:
+        technique = f"{number(measured.hu_mean, 0)} ± {number(measured.hu_sd, 0)} HU; {technique}"
+    page.text(left, top + 44, page.wrap(technique, width, size=13)[0], size=13, colour=QUIET)
+
+
+def _slice(page: Page, box: Box, result: SliceResult, drawn: DrawnSlice) -> None:
+    """As a radiologist sees it: anterior up, the patient's right on the left; mm from the body's middle."""
+    upright, turn = canonical(drawn.series.volume)
+    plane = upright.grid
+    centre = plane.to_index(result.position_mm)
+    image = grey(upright.hu[0])
+    if drawn.region is not None and result.measured is not None:
+        image = blend(image, turn.forward(drawn.region)[0])
+    body = np.zeros(image.shape[:2], bool) if drawn.body is None else turn.forward(drawn.body)[0]
+    _, rows, columns = plane.shape
+    _, dy, dx = plane.spacing_mm
+    extent = (
+        (-0.5 - centre[2]) * dx,
+        (columns - 0.5 - centre[2]) * dx,
+        (rows - 0.5 - centre[1]) * dy,
+        (-0.5 - centre[1]) * dy,
+    )
+    axes = page.axes(box)
+    show(axes, image, extent, body)
+    circles = _rods(result, plane)
+    side = max([_REACH_MM[0], *(abs(x) + radius + _MARGIN_MM for x, _, radius in circles)])
+    back = max([_REACH_MM[1], *(y + radius + _MARGIN_MM for _, y, radius in circles)])
+    limit(axes, box, (-side, side), (back, -_REACH_MM[1]))
+    _draw_rods(axes, result, circles)
+    orientation(axes, left="R", right="L", top="A", bottom="P")
+    scale_bar(axes)
+
+
+def _rods(result: SliceResult, plane: Grid) -> list[tuple[float, float, float]]:
+    """Where each rod is read: x and y in mm from the body's middle, and the radius."""
+    if result.calibration is None:
+        return []
+    centre = plane.to_index(result.position_mm)
+    _, dy, dx = plane.spacing_mm
+    circles = []
+    for rod in result.calibration.rods:
+        _, y, x = plane.to_index(rod.axis_points_mm[0])
+        radius = sqrt(rod.voxels * dy * dx / pi)
+        circles.append((float((x - centre[2]) * dx), float((y - centre[1]) * dy), radius))
+    return circles
+
+
+def _draw_rods(axes: Axes, result: SliceResult, circles: Sequence[tuple[float, float, float]]) -> None:
+    if result.calibration is None:
+        return
+    for rod, (x, y, radius) in zip(result.calibration.rods, circles, strict=True):
+        axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
+        label(axes, x, y - radius - 9, number(rod.density_mg_cm3, 0), align="center")

@@ -1,0 +1,91 @@
+"""TID 1410 for single slices: a region outlined on its image, of a lumbar vertebra without a level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from highdicom.sr import (
+    FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
+    MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    SourceImageForRegion,
+    TrackingIdentifier,
+)
+
+from node.dicom import codes
+from node.dicom.algorithms import engine_identification
+from node.dicom.slices import DrawnSlice, outline_of
+from node.dicom.sr_groups import calibration_measurements, density_measurements
+from node.dicom.sr_items import comment, evaluation, measurement, text_item
+from node.dicom.uids import derived_uid
+from node.report import Outcome, Report, SliceResult
+
+Group: TypeAlias = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+
+
+def slice_groups(report: Report, slices: Sequence[DrawnSlice]) -> Iterable[Group]:
+    """For each slice that was measured: its region with what it reads, and the calibration it rests on."""
+    if report.outcome is not Outcome.REPORTED:
+        return
+    drawn = {one.name: one for one in slices}
+    for result in report.unnamed:
+        if result.measured is None:
+            continue
+        yield _region(report, result, drawn[result.name])
+        if result.calibration is not None:
+            yield _calibration(report, result)
+
+
+def _region(
+    report: Report, result: SliceResult, drawn: DrawnSlice
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    header = drawn.series.headers[0]
+    assert drawn.region is not None
+    assert result.measured is not None
+    measurements = density_measurements(result.measured, result.calibration)
+    if result.region_mm2 is not None:
+        measurements.append(measurement(codes.AREA, result.region_mm2, codes.MM2))
+    engine = report.provenance.engine
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(report, result, "region"),
+        referenced_region=ImageRegion(
+            graphic_type=GraphicTypeValues.POLYLINE,
+            graphic_data=outline_of(drawn.region[0]),
+            source_image=SourceImageForRegion(
+                referenced_sop_class_uid=header.SOPClassUID,
+                referenced_sop_instance_uid=header.SOPInstanceUID,
+            ),
+        ),
+        finding_type=codes.BONE,
+        finding_sites=[FindingSite(anatomic_location=codes.LUMBAR_SPINE)],
+        algorithm_id=engine_identification(engine) if engine else None,
+        measurements=measurements,
+        qualitative_evaluations=[
+            evaluation(
+                codes.LEVEL_KNOWN,
+                codes.LEVEL_UNKNOWN,
+                details=[comment(f"{result.name} of single-slice QCT, counted from the head")],
+            )
+        ],
+    )
+
+
+def _calibration(report: Report, result: SliceResult) -> MeasurementsAndQualitativeEvaluations:
+    calibration = result.calibration
+    assert calibration is not None
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(report, result, "calibration"),
+        measurements=list(calibration_measurements(calibration)),
+    )
+    group[0].ContentSequence.append(text_item(codes.CALIBRATION_OBJECT, calibration.phantom))
+    group[0].ContentSequence.append(text_item(codes.CALIBRATION_METHOD, calibration.method))
+    return group
+
+
+def _tracking(report: Report, result: SliceResult, what: str) -> TrackingIdentifier:
+    name = f"{result.name} {what}"
+    uid = derived_uid("tracking", report.study.study_instance_uid, result.sop_instance_uid, what)
+    return TrackingIdentifier(uid=uid, identifier=name)

@@ -1,0 +1,68 @@
+"""What is read from single slices: each is calibrated by the rods it shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import acos, degrees
+
+import numpy as np
+
+from node.dicom.read import LoadedSeries
+from node.pipeline.artefacts import NamedSlice
+from node.pipeline.measurement import Measurements, calibration_of
+from node.pipeline.selection import SelectedSlice
+from node.report import SliceResult
+from scoring.bmd import measure_bmd
+from scoring.calibration import Calibration
+from scoring.phantom_model import PhantomModel
+from segmentation.observation import Observation
+from segmentation.volume import CtVolume, Vector
+
+
+def measure_slices(
+    loaded: Sequence[LoadedSeries],
+    shown: Sequence[NamedSlice],
+    selected: Sequence[SelectedSlice],
+    phantom: PhantomModel,
+) -> Measurements:
+    """The density of each slice's vertebra, and what stands in its way; all three in the same order.
+
+    A slice's phantom forbids that slice's density alone. Where no slice shows a lumbar body, the study says
+    so as a whole: `no_lumbar_level`.
+    """
+    results: list[SliceResult] = []
+    observations: list[Observation] = []
+    for series, found, chosen in zip(loaded, shown, selected, strict=True):
+        calibration, barred = calibration_of(chosen.phantom, phantom)
+        results.append(_result(series.volume, found, chosen, calibration))
+        observations += found.shown.observations
+        observations += [replace(one, level=chosen.name) for one in barred]
+    if all(one.shown.region is None for one in shown):
+        observations.append(Observation(code="no_lumbar_level"))
+    return Measurements(unnamed=tuple(results), observations=tuple(observations))
+
+
+def _result(
+    volume: CtVolume, found: NamedSlice, chosen: SelectedSlice, calibration: Calibration | None
+) -> SliceResult:
+    region = found.shown.region
+    thickness_mm, row_mm, column_mm = volume.grid.spacing_mm
+    return SliceResult(
+        name=chosen.name,
+        sop_instance_uid=chosen.sop_instance_uid,
+        position_mm=_position(volume, found),
+        thickness_mm=thickness_mm,
+        tilt_degrees=degrees(acos(min(1.0, abs(volume.grid.direction[0][2])))),
+        region_mm2=None if region is None else float(region.sum()) * row_mm * column_mm,
+        measured=None if region is None else measure_bmd(volume, region, calibration, level=chosen.name),
+        calibration=calibration,
+    )
+
+
+def _position(volume: CtVolume, found: NamedSlice) -> Vector:
+    """Middle of the body; of the image where none was found."""
+    body = found.shown.body
+    middle = (np.asarray(volume.grid.shape) - 1) / 2 if body is None else np.argwhere(body).mean(axis=0)
+    x, y, z = volume.grid.to_patient(middle)
+    return float(x), float(y), float(z)
