@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from config.image_rules import GeometricRules, IdentityRules, QualityRules, RegionRules
+
 Port = Field(ge=0, le=65535)  # 0: any free port
 Positive = Field(gt=0)
 
@@ -84,6 +86,10 @@ class SegmentationSettings(_Section):
     nnunet_model: str
     nnunet_levels: dict[str, str]
     nnunet_orientation: str = Field(pattern=r"^[LR][AP][SI]$")
+    geometric: GeometricRules
+    identity: IdentityRules
+    regions: RegionRules
+    quality: QualityRules
 
 
 class CalibrationSettings(_Section):

@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 from config.settings import SegmentationSettings
 from node.dicom.mask import is_dicom_file, read_mask
+from node.pipeline.image_rules import geometric_engine, identity_settings
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines import Segmenter
-from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.engines.nnunet import Compute, NnunetEngine
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, TotalSegmentatorSettings
@@ -62,17 +62,20 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
             origin={str(key): pattern for key, pattern in settings.mask_from.items()},
             labels=dict(settings.mask_segments),
             file=mask,
+            identity=identity_settings(settings),
         )
     labels, grid = read_mask(mask)
     # Named by content: a file name may hold a patient's name.
     source = {"source": f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"}
     drawn = LabelImage(labels=labels, grid=grid)
-    return MaskEngine(drawn, Convention(settings.mask_labels), source=source)
+    return MaskEngine(
+        drawn, Convention(settings.mask_labels), source=source, identity=identity_settings(settings)
+    )
 
 
 def _totalsegmentator(settings: SegmentationSettings) -> Segmenter:
     wanted = TotalSegmentatorSettings(weights=settings.weights, mode=Mode(settings.totalsegmentator_mode))
-    return TotalSegmentatorEngine(wanted, _compute(settings))
+    return TotalSegmentatorEngine(wanted, _compute(settings), identity_settings(settings))
 
 
 def _nnunet(settings: SegmentationSettings) -> Segmenter:
@@ -83,6 +86,7 @@ def _nnunet(settings: SegmentationSettings) -> Segmenter:
         settings.nnunet_levels,
         _compute(settings),
         orientation=settings.nnunet_orientation,
+        identity=identity_settings(settings),
     )
 
 
@@ -91,7 +95,7 @@ def _compute(settings: SegmentationSettings) -> Compute:
 
 
 _ENGINES: Mapping[str, Callable[[SegmentationSettings], Segmenter]] = {
-    "geometric": lambda _: GeometricEngine(),
+    "geometric": geometric_engine,
     "totalsegmentator": _totalsegmentator,
     "nnunet": _nnunet,
 }

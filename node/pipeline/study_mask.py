@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from node.dicom.errors import SegProblem, SegUnusable
@@ -30,7 +30,7 @@ class StudyMask:
     origin: Mapping[str, str]  # which segmentations of a study count, as `segmentations_among` has it
     labels: Mapping[str, str]  # SegmentLabel -> level, for segments without a code
     file: Path | None  # named by a person; then no segmentation of the study counts
-    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    identity: IdentitySettings
 
     @property
     def info(self) -> EngineInfo:

@@ -22,6 +22,7 @@ import numpy as np
 
 from segmentation.engines.recognised import Recognised, nothing_found, to_vertebrae
 from segmentation.errors import EngineUnavailable
+from segmentation.levels import IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
@@ -248,8 +249,15 @@ class NnunetEngine:
     """
 
     def __init__(
-        self, folder: Path, naming: Mapping[str, str], compute: Compute, *, orientation: str = "RAS"
+        self,
+        folder: Path,
+        naming: Mapping[str, str],
+        compute: Compute,
+        *,
+        orientation: str = "RAS",
+        identity: IdentitySettings | None = None,
     ) -> None:
+        self._identity = identity
         if missing := missing_packages("torch", "nnunetv2"):
             raise EngineUnavailable("nnunet", f"{', '.join(missing)} is not installed: {INSTALL}")
         model = read_model_folder(folder, "nnunet")
@@ -291,6 +299,7 @@ class NnunetEngine:
                 turned=turned, turn=turn, box=(whole[0], whole[1], whole[2]), labels=labels, bodies=None
             ),
             self.info,
+            self._identity,
         )
 
 

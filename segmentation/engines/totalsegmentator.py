@@ -27,6 +27,7 @@ from segmentation.engines.totalsegmentator_weights import (
     find_weights,
     verified_sha256,
 )
+from segmentation.levels import IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
 
@@ -58,7 +59,13 @@ class TotalSegmentatorEngine:
         If the extra is not installed, or weights are missing or not what they were.
     """
 
-    def __init__(self, settings: TotalSegmentatorSettings, compute: Compute) -> None:
+    def __init__(
+        self,
+        settings: TotalSegmentatorSettings,
+        compute: Compute,
+        identity: IdentitySettings | None = None,
+    ) -> None:
+        self._identity = identity
         found = find_weights(settings.weights, settings.mode)
         digests = verified_sha256(settings.weights, tuple(found.values()))
         self._parts = PARTS[settings.mode]
@@ -111,6 +118,7 @@ class TotalSegmentatorEngine:
                 split=split,
             ),
             self.info,
+            self._identity,
         )
 
     def name(self, turned: CtVolume) -> tuple[Box, LabelMap] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from config.catalog import load_model_card, load_phantom, load_radiomics_settings_text
 from node.pipeline.artefacts import MEASUREMENTS, SEGMENTATION, segmentation_from_bytes, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.image_rules import quality_settings
 from node.pipeline.measurement import Measurements, measure
 from node.pipeline.selection import load_chosen, selection_of
 from scoring.radiomics import parse_settings
@@ -29,6 +30,7 @@ def score(context: StepContext) -> StepResult:
         phantom,
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),
+        quality=quality_settings(settings.segmentation),
     )
     context.artefacts.put(MEASUREMENTS, to_json(measurements))
     return PROCEED

@@ -5,11 +5,11 @@ from __future__ import annotations
 from node.dicom.read import LoadedSeries
 from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_to_bytes
 from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.image_rules import geometric_engine, region_settings
 from node.pipeline.selection import load_chosen, selection_of
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines.crosscheck import cross_checked
-from segmentation.engines.geometric import GeometricEngine
-from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LUMBAR, Regions, Vertebrae
 from segmentation.volume import CtVolume
 
@@ -20,7 +20,7 @@ def segment(context: StepContext) -> StepResult:
     if loaded is not None:
         vertebrae = _vertebrae(context, loaded)
         artefact = SegmentationArtefact(
-            vertebrae=vertebrae, regions=_lumbar_regions(loaded.volume, vertebrae)
+            vertebrae=vertebrae, regions=_lumbar_regions(context, loaded.volume, vertebrae)
         )
         context.artefacts.put(SEGMENTATION, segmentation_to_bytes(artefact))
     return PROCEED
@@ -33,12 +33,12 @@ def _vertebrae(context: StepContext, series: LoadedSeries) -> Vertebrae:
     else:
         found = engine.segment(series.volume)
     if context.settings.segmentation.cross_check and not found.engine.model_free:
-        return cross_checked(series.volume, found, GeometricEngine())
+        return cross_checked(series.volume, found, geometric_engine(context.settings.segmentation))
     return found
 
 
-def _lumbar_regions(volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
-    settings = RegionSettings()
+def _lumbar_regions(context: StepContext, volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
+    settings = region_settings(context.settings.segmentation)
     return tuple(
         regions_of(volume, vertebrae, level.name, settings)
         for level in vertebrae.levels

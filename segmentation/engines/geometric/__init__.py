@@ -24,7 +24,7 @@ from segmentation.engines.geometric.numbering import (
     number_segments,
     straighten,
 )
-from segmentation.levels import from_superior, identity_observations, level_of
+from segmentation.levels import IdentitySettings, from_superior, identity_observations, level_of
 from segmentation.observation import Observation
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Occupancy, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, canonical
@@ -48,8 +48,11 @@ class GeometricSettings:
 class GeometricEngine:
     """A `Segmenter` that measures shapes instead of recognising them."""
 
-    def __init__(self, settings: GeometricSettings | None = None) -> None:
+    def __init__(
+        self, settings: GeometricSettings | None = None, identity: IdentitySettings | None = None
+    ) -> None:
         self._settings = settings or GeometricSettings()
+        self._identity = identity
 
     @property
     def info(self) -> EngineInfo:
@@ -153,7 +156,7 @@ class GeometricEngine:
             numbering_confirmed=numbering.confirmed,
             numbering_basis=numbering.basis,
             engine=self.info,
-            observations=(*_numbering_observations(numbering), *identity_observations(row)),
+            observations=(*_numbering_observations(numbering), *identity_observations(row, self._identity)),
             occupancy=occupancy,
         )
 

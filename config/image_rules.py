@@ -1,0 +1,111 @@
+"""Limits of segmentation and its quality gates that a site may change.
+
+Each section has the fields of the settings of the pure room that it is named for; a test holds fields and
+defaults together. They are written again here so that a process which only listens loads no image library.
+All values are proposals until a site has confirmed them (R).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Loss = Annotated[float, Field(gt=0, lt=1)]
+Ratio = Annotated[float, Field(ge=1)]
+Hounsfield = Annotated[float, Field(ge=-1024, le=32767)]
+Span = tuple[float, float]  # from, to
+
+
+class _Rules(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _spans_rise(self) -> _Rules:
+        for name, value in self:
+            if isinstance(value, tuple) and value[0] >= value[1]:
+                raise ValueError(f"{name} must rise")
+        return self
+
+
+class GeometricRules(_Rules):
+    """`segmentation.engines.geometric.GeometricSettings`."""
+
+    working_step_mm: Positive
+    cortex_hu: Hounsfield
+    min_width_mm: Positive
+    min_depth_mm: Positive
+    height_mm: Span
+
+
+class IdentityRules(_Rules):
+    """`segmentation.levels.IdentitySettings`."""
+
+    spacing_mm: Span
+    spacing_ratio: Ratio
+    volume_ratio: Ratio
+    max_height_mm: Positive
+
+
+class RegionRules(_Rules):
+    """`segmentation.vertebra.RegionSettings`."""
+
+    erosion_mm: NotNegative
+    min_erosion_voxels: int = Field(ge=0)
+    central_height: Share
+    wedge_half_angle_deg: float = Field(ge=0, lt=90)
+    dense_hu: Hounsfield
+    dense_above_median_hu: NotNegative
+    dense_smoothing_mm: NotNegative
+    dense_min_mm3: NotNegative
+
+
+class FractureRules(_Rules):
+    """`segmentation.fracture.FractureSettings`."""
+
+    suspected_loss: Loss
+    refused_loss: Loss
+    max_step_mm: Positive
+    max_step_of_shares_mm: Positive
+    middle_share: Share
+    posterior_excess: Ratio
+    neighbours_apart: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _suspected_before_refused(self) -> FractureRules:
+        if self.suspected_loss > self.refused_loss:
+            raise ValueError("suspected_loss must not exceed refused_loss")
+        return self
+
+
+class LesionRules(_Rules):
+    """`segmentation.lesions.LesionSettings`."""
+
+    depth_mm: NotNegative
+    smoothing_mm: NotNegative
+    cement_hu: Hounsfield
+    cement_min_mm3: NotNegative
+    dense_above_median_hu: NotNegative
+    dense_hu: Hounsfield
+    dense_min_mm3: NotNegative
+    lytic_below_median_hu: NotNegative
+    lytic_hu: Span
+    lytic_min_mm3: NotNegative
+
+
+class QualityRules(_Rules):
+    """`segmentation.quality.QualitySettings`."""
+
+    height_mm: Span
+    metal_hu: Hounsfield
+    metal_near_hu: Hounsfield
+    metal_margin_mm: NotNegative
+    metal_min_mm3: NotNegative
+    metal_min_voxels: int = Field(ge=1)
+    min_region_cm3: NotNegative
+    max_region_sd_hu: Positive
+    fracture: FractureRules
+    lesions: LesionRules

@@ -1,0 +1,34 @@
+"""A site's limits for segmentation and quality gates, as the pure rooms take them."""
+
+from __future__ import annotations
+
+from config.settings import SegmentationSettings
+from segmentation.engines.geometric import GeometricEngine, GeometricSettings
+from segmentation.fracture import FractureSettings
+from segmentation.lesions import LesionSettings
+from segmentation.levels import IdentitySettings
+from segmentation.quality import QualitySettings
+from segmentation.vertebra import RegionSettings
+
+
+def geometric_settings(settings: SegmentationSettings) -> GeometricSettings:
+    return GeometricSettings(**settings.geometric.model_dump())
+
+
+def identity_settings(settings: SegmentationSettings) -> IdentitySettings:
+    return IdentitySettings(**settings.identity.model_dump())
+
+
+def geometric_engine(settings: SegmentationSettings) -> GeometricEngine:
+    """The model-free engine, be it the configured one or the one that others are checked against."""
+    return GeometricEngine(geometric_settings(settings), identity_settings(settings))
+
+
+def region_settings(settings: SegmentationSettings) -> RegionSettings:
+    return RegionSettings(**settings.regions.model_dump())
+
+
+def quality_settings(settings: SegmentationSettings) -> QualitySettings:
+    rules = settings.quality.model_dump()
+    fracture, lesions = rules.pop("fracture"), rules.pop("lesions")
+    return QualitySettings(**rules, fracture=FractureSettings(**fracture), lesions=LesionSettings(**lesions))

@@ -1,0 +1,64 @@
+"""Limits of segmentation and its gates are a site's to set, and ship as the pure rooms have them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from config.settings import ConfigurationError, load_settings
+from node.pipeline.image_rules import (
+    geometric_settings,
+    identity_settings,
+    quality_settings,
+    region_settings,
+)
+from segmentation.engines.geometric import GeometricSettings
+from segmentation.levels import IdentitySettings
+from segmentation.quality import QualitySettings
+from segmentation.vertebra import RegionSettings
+
+PAIRS = (
+    ("geometric", geometric_settings, GeometricSettings),
+    ("identity", identity_settings, IdentitySettings),
+    ("regions", region_settings, RegionSettings),
+    ("quality", quality_settings, QualitySettings),
+)
+
+
+@pytest.mark.parametrize(("section", "made", "room"), PAIRS, ids=[pair[0] for pair in PAIRS])
+def test_shipped_limits_are_the_pure_rooms_own(section, made, room):
+    """Field by field: a limit that a site cannot set, or one that no room knows, fails here too."""
+    settings = load_settings().segmentation
+    assert getattr(settings, section).model_dump() == asdict(room())
+    assert made(settings) == room()
+
+
+def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
+    (tmp_path / "site.toml").write_text(
+        "[segmentation.regions]\nerosion_mm = 4.0\n\n[segmentation.quality.fracture]\nrefused_loss = 0.4\n"
+        "[segmentation.identity]\nspacing_mm = [20.0, 50.0]\n"
+    )
+    settings = load_settings(tmp_path / "site.toml")
+    assert region_settings(settings.segmentation) == RegionSettings(erosion_mm=4.0)
+    assert quality_settings(settings.segmentation).fracture.refused_loss == 0.4
+    assert quality_settings(settings.segmentation).lesions == QualitySettings().lesions
+    assert identity_settings(settings.segmentation).spacing_mm == (20.0, 50.0)
+    assert settings.sha256 != load_settings().sha256
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[segmentation.regions]\nerosion = 4.0\n",
+        "[segmentation.regions]\ncentral_height = 1.5\n",
+        "[segmentation.regions]\nerosion_mm = nan\n",
+        "[segmentation.identity]\nspacing_mm = [50.0, 20.0]\n",
+        "[segmentation.quality.fracture]\nsuspected_loss = 0.3\n",
+        "[segmentation.quality.lesions]\nlytic_hu = [80.0]\n",
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_named(tmp_path, text):
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"segmentation\."):
+        load_settings(tmp_path / "site.toml")
