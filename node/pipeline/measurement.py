@@ -1,0 +1,120 @@
+"""What is read from pixels: calibration, density and features. Later steps need no pixels again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from node.pipeline.artefacts import SegmentationArtefact
+from node.report import LevelResult, SliceResult
+from scoring.bmd import BmdResult, measure_bmd
+from scoring.calibration import Calibration, calibrate
+from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpty
+from scoring.phantom import PhantomReading
+from scoring.phantom_model import PhantomModel
+from scoring.radiomics import RadiomicsSettings, compute_features
+from segmentation.image_quality import image_observations
+from segmentation.observation import Observation
+from segmentation.plausibility import bone_observations
+from segmentation.quality import QualitySettings, quality_observations
+from segmentation.vertebrae import LUMBAR, Regions
+from segmentation.volume import CtVolume
+
+FEATURE_LEVEL = "L3"  # Xie et al. 2022 compute their features on L3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """Numbers of one study before anything is withheld."""
+
+    levels: tuple[LevelResult, ...] = ()  # superior to inferior
+    numbering_confirmed: bool = False
+    numbering_basis: str = "none"
+    calibration: Calibration | None = None
+    features: Mapping[str, float] | None = None
+    observations: tuple[Observation, ...] = ()
+    unnamed: tuple[SliceResult, ...] = ()  # of single slices; then there are no levels
+
+
+def calibration_of(
+    reading: PhantomReading, model: PhantomModel
+) -> tuple[Calibration | None, tuple[Observation, ...]]:
+    """The calibration that the phantom allows, or why it allows none."""
+    if not reading.usable:
+        return None, reading.observations
+    try:
+        found = calibrate(
+            method=model.method, phantom=model.name, equivalent=model.equivalent, rods=reading.rods
+        )
+    except CalibrationImpossible as error:
+        return None, (Observation(code=error.code, values={"phantom": model.name}),)
+    return found, ()
+
+
+def measure(
+    volume: CtVolume,
+    segmentation: SegmentationArtefact,
+    reading: PhantomReading,
+    phantom: PhantomModel,
+    *,
+    feature_names: Sequence[str],
+    radiomics: RadiomicsSettings,
+    quality: QualitySettings,
+) -> Measurements:
+    """Every number that this study's pixels give.
+
+    Parameters
+    ----------
+    feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
+    """
+    vertebrae = segmentation.vertebrae
+    calibration, barred = calibration_of(reading, phantom)
+    regions = {region.level: region for region in segmentation.regions}
+    levels = tuple(
+        LevelResult(
+            name=level.name,
+            complete=level.complete,
+            centroid_mm=level.centroid_mm,
+            volume_mm3=level.body_volume_mm3 if level.complete else None,
+            core_volume_mm3=regions[level.name].core_volume_mm3 if level.name in regions else None,
+            measured=_density(volume, regions.get(level.name), calibration),
+        )
+        for level in vertebrae.levels
+        if level.name in LUMBAR
+    )
+    features, impossible = _features(volume, regions.get(FEATURE_LEVEL), feature_names, radiomics)
+    return Measurements(
+        levels=levels,
+        numbering_confirmed=vertebrae.numbering_confirmed,
+        numbering_basis=vertebrae.numbering_basis,
+        calibration=calibration,
+        features=features,
+        observations=(
+            *vertebrae.observations,
+            *quality_observations(volume, vertebrae, regions, quality),
+            *bone_observations(volume, vertebrae),
+            *image_observations(volume, vertebrae),
+            *barred,
+            *impossible,
+        ),
+    )
+
+
+def _density(volume: CtVolume, regions: Regions | None, calibration: Calibration | None) -> BmdResult | None:
+    if regions is None:
+        return None
+    try:
+        return measure_bmd(volume, regions.bmd, calibration, level=regions.level)
+    except RegionEmpty:  # the quality gates say that the region is too small
+        return None
+
+
+def _features(
+    volume: CtVolume, regions: Regions | None, names: Sequence[str], settings: RadiomicsSettings
+) -> tuple[Mapping[str, float] | None, tuple[Observation, ...]]:
+    if regions is None or not names:
+        return None, ()
+    try:
+        return compute_features(volume, regions.radiomics, names, settings), ()
+    except FeaturesImpossible as error:
+        return None, (Observation(code=error.code, values={"reason": str(error)}),)

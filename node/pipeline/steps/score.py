@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from config.catalog import load_model_card, load_phantom, load_radiomics_settings_text
-from node.pipeline.artefacts import MEASUREMENTS, SEGMENTATION, segmentation_from_bytes, to_json
+from node.pipeline.artefacts import (
+    MEASUREMENTS,
+    SEGMENTATION,
+    SLICES,
+    segmentation_from_bytes,
+    slices_from_bytes,
+    to_json,
+)
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.image_rules import quality_settings
 from node.pipeline.measurement import Measurements, measure
-from node.pipeline.selection import load_chosen, selection_of
+from node.pipeline.selection import load_chosen, load_slices, selection_of
+from node.pipeline.slices import measure_slices
 from scoring.radiomics import parse_settings
 
 
 def score(context: StepContext) -> StepResult:
     """Measure the study; where no series can be measured, say so by empty measurements."""
     selection = selection_of(context)
+    settings, site = context.settings, context.settings.node.site_folder
+    phantom, _ = load_phantom(settings.calibration.phantom, site)
+    if selection.slices:
+        shown = slices_from_bytes(context.artefacts.get(SLICES))
+        found = measure_slices(load_slices(context, selection), shown, selection.slices, phantom)
+        context.artefacts.put(MEASUREMENTS, to_json(found))
+        return PROCEED
     loaded = load_chosen(context, selection)
     if loaded is None or selection.phantom is None:
         context.artefacts.put(MEASUREMENTS, to_json(Measurements()))
         return PROCEED
-    settings, site = context.settings, context.settings.node.site_folder
-    phantom, _ = load_phantom(settings.calibration.phantom, site)
     radiomics, _ = load_radiomics_settings_text(site)
     model = settings.scoring.model
     card = load_model_card(model, site)[0] if model else None

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from node.dicom.read import LoadedSeries
-from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_to_bytes
+from node.pipeline.artefacts import (
+    SEGMENTATION,
+    SLICES,
+    NamedSlice,
+    SegmentationArtefact,
+    segmentation_to_bytes,
+    slices_to_bytes,
+)
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.image_rules import geometric_engine, region_settings
-from node.pipeline.selection import load_chosen, selection_of
+from node.pipeline.selection import load_chosen, load_slices, selection_of
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines.crosscheck import cross_checked
+from segmentation.single_slice import find_slice_body
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LUMBAR, Regions, Vertebrae
 from segmentation.volume import CtVolume
 
 
 def segment(context: StepContext) -> StepResult:
-    """Write `segmentation.npz` where a series can be measured; nothing where none can."""
-    loaded = load_chosen(context, selection_of(context))
+    """Write `segmentation.npz` where a series can be measured, or `slices.npz`; nothing where none can."""
+    selection = selection_of(context)
+    slices = load_slices(context, selection)
+    if slices:
+        shown = [
+            NamedSlice(name=chosen.name, shown=find_slice_body(one.volume, chosen.name))
+            for chosen, one in zip(selection.slices, slices, strict=True)
+        ]
+        context.artefacts.put(SLICES, slices_to_bytes(shown))
+    loaded = load_chosen(context, selection)
     if loaded is not None:
         vertebrae = _vertebrae(context, loaded)
         artefact = SegmentationArtefact(
