@@ -37,6 +37,7 @@ WORKING_STEP_MM = 2.0
 CANDIDATES = 5  # places in a slice that are tried as the canal
 APART_MM = 16.0  # between two such places: a canal's width
 CANAL_TO_BODY_MM = 27.0  # from the canal's middle to the body's, to start with
+SETTLED_MM = 0.5  # the outline is traced again while its middle moves further
 _TURN = 2 * np.pi
 _ANGLE = np.arange(ANGLES) * (_TURN / ANGLES)  # from left over front, as the outline counts
 
@@ -96,7 +97,6 @@ class _Found:
     radius_mm: Profile  # (ANGLES,)
     supported: float
     canal: Points  # local (h, u, v) of the canal's middle
-    enclosure: float
 
     def radius(self, angle: Profile) -> Profile:
         r: Profile = np.interp(
@@ -138,7 +138,7 @@ def find_slice_body(volume: CtVolume, name: str, settings: SliceSettings | None 
     turned, turn = canonical(volume)
     best = None
     if turned.grid.shape[0] == 1:  # else the slice is not transverse
-        best = next((found for found in _candidates(turned) if _has_lumbar_shape(found, rules)), None)
+        best = next((found for found in _candidates(turned, rules) if _has_lumbar_shape(found, rules)), None)
     if best is None:
         return SliceBody(
             body=None, region=None, observations=(Observation(code="slice_body_not_found", level=name),)
@@ -160,7 +160,7 @@ def _thickened(volume: CtVolume) -> CtVolume:
     return CtVolume(hu=np.repeat(volume.hu, 3, axis=0), grid=grid)
 
 
-def _candidates(volume: CtVolume) -> Iterator[_Found]:
+def _candidates(volume: CtVolume, rules: SliceSettings) -> Iterator[_Found]:
     """A body in front of each place that bone surrounds, the best surrounded first."""
     work = coarsen(volume, WORKING_STEP_MM)
     enclosed = enclosure_map(work)[0]
@@ -170,18 +170,18 @@ def _candidates(volume: CtVolume) -> Iterator[_Found]:
     for _ in range(CANDIDATES):
         row, column = (int(place) for place in np.unravel_index(int(np.argmax(score)), score.shape))
         share = float(score[row, column])
-        if share <= 0:
+        if share < rules.enclosure:
             return
         top, left = max(0, row - reach), max(0, column - reach)
         near = (slice(top, row + reach + 1), slice(left, column + reach + 1))
         y, x = ndimage.center_of_mass(enclosed[near].astype(float) ** 4)
         canal_mm = np.array([1.0, (top + y) * work.step_mm, (left + x) * work.step_mm])
-        yield _outlined(thick, canal_mm, share)
+        yield _outlined(thick, canal_mm)
         rows, columns = np.ogrid[: score.shape[0], : score.shape[1]]
         score[np.hypot(rows - row, columns - column) * work.step_mm < APART_MM] = 0
 
 
-def _outlined(thick: CtVolume, canal_mm: Points, enclosure: float) -> _Found:
+def _outlined(thick: CtVolume, canal_mm: Points) -> _Found:
     """The closed outline in front of a canal, centred on itself."""
     heights = np.array([-1.0, 0.0, 1.0])
     canal_line = canal_mm + heights[:, None] * np.array([1.0, 0.0, 0.0])
@@ -193,6 +193,8 @@ def _outlined(thick: CtVolume, canal_mm: Points, enclosure: float) -> _Found:
         area = float((radius**2).sum())
         u = float((radius**3 * np.cos(_ANGLE)).sum()) * 2 / 3 / area
         v = float((radius**3 * np.sin(_ANGLE)).sum()) * 2 / 3 / area
+        if np.hypot(u, v) < SETTLED_MM:
+            break
         frame = frame.moved(0.0, u, v)
         wall = trace_outline(thick, frame, heights, canal_line)
     return _Found(
@@ -200,15 +202,13 @@ def _outlined(thick: CtVolume, canal_mm: Points, enclosure: float) -> _Found:
         radius_mm=wall.radius_mm[1],
         supported=wall.supported,
         canal=frame.local(canal_mm),
-        enclosure=enclosure,
     )
 
 
 def _has_lumbar_shape(found: _Found, rules: SliceSettings) -> bool:
     width, depth = found.extent_mm
     return (
-        found.enclosure >= rules.enclosure
-        and rules.canal_behind_mm[0] <= -found.canal[2] <= rules.canal_behind_mm[1]
+        rules.canal_behind_mm[0] <= -found.canal[2] <= rules.canal_behind_mm[1]
         and abs(found.canal[1]) <= rules.canal_beside_mm
         and found.supported >= rules.supported
         and rules.width_mm[0] <= width <= rules.width_mm[1]
@@ -257,7 +257,7 @@ def _objections(
         yield Observation(code="slice_not_lumbar")
         return
     interior = volume.hu[region]
-    inside_hu = float(interior.mean())
+    inside_hu = float(np.median(interior))
     rim = _rim_hu(volume, found) - inside_hu
     median, needed = float(np.median(rim)), _needed_rim_hu(inside_hu, rules)
     if median < needed or float((rim > 25.0).mean()) < rules.rim_everywhere:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from config.findings import Severity
 from node.report import Outcome, Report
+from scoring.bmd import BmdResult
 
 _COLOUR = {Severity.REFUSAL: "red", Severity.CAUTION: "yellow", Severity.INFO: "dim"}
 
@@ -17,6 +18,8 @@ def print_report(console: Console, report: Report) -> None:
         console.print("[bold red]Refused: this study could not be measured.[/bold red]")
     elif report.levels:
         console.print(_levels(report))
+    elif report.unnamed:
+        console.print(_slices(report))
     for label, text in _facts(report):
         console.print(f"[bold]{label:<14}[/bold]{text}", highlight=False, soft_wrap=True)
     if report.findings:
@@ -36,18 +39,32 @@ def _levels(report: Report) -> Table:
     for heading in ("level", f"BMD mg/cm3{equivalent}", "HU", "body cm3"):
         table.add_column(heading, justify="left" if heading == "level" else "right")
     for level in report.levels:
-        read = level.measured
-        density = "not available"
-        if read and read.bmd_mg_cm3 is not None:
-            sigma = read.bmd_uncertainty_mg_cm3
-            density = f"{read.bmd_mg_cm3:.1f}" + (f" ± {sigma:.1f}" if sigma is not None else "")
         table.add_row(
             level.name if report.numbering_confirmed else f"{level.name}?",
-            density,
-            f"{read.hu_mean:.0f} (SD {read.hu_sd:.0f})" if read else "not available",
+            *_read(level.measured),
             f"{level.volume_mm3 / 1000:.1f}" if level.volume_mm3 is not None else "not available",
         )
     return table
+
+
+def _slices(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False)
+    equivalents = {one.calibration.equivalent.value for one in report.unnamed if one.calibration}
+    for heading in ("level not known", " ".join(["BMD mg/cm3", *equivalents]), "HU", "region mm2"):
+        table.add_column(heading, justify="left" if heading == "level not known" else "right")
+    for one in report.unnamed:
+        region = f"{one.region_mm2:.0f}" if one.region_mm2 is not None else "not available"
+        table.add_row(one.name, *_read(one.measured), region)
+    return table
+
+
+def _read(read: BmdResult | None) -> tuple[str, str]:
+    """Density and HU of one vertebra."""
+    density = "not available"
+    if read and read.bmd_mg_cm3 is not None:
+        sigma = read.bmd_uncertainty_mg_cm3
+        density = f"{read.bmd_mg_cm3:.1f}" + (f" ± {sigma:.1f}" if sigma is not None else "")
+    return density, f"{read.hu_mean:.0f} (SD {read.hu_sd:.0f})" if read else "not available"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

@@ -279,7 +279,7 @@ def test_a_study_without_l3_gives_no_score_that_rests_on_l3(tmp_path, laboratory
 
 def test_one_slice_is_refused_with_a_report(study, tmp_path):
     one = edited(study, tmp_path / "study", unchanged, keep=slice(40, 41))
-    require_refusal(process(one, tmp_path / "out"), "single_slice", objects=2)
+    require_refusal(process(one, tmp_path / "out"), "slices_too_few", objects=2)
 
 
 def test_without_patient_id_nothing_is_made_that_could_be_filed(study, tmp_path):

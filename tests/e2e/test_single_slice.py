@@ -1,0 +1,268 @@
+"""Single-slice QCT: one tilted slice of 10 mm at 80 kV for each vertebra. Densities, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+
+from config.settings import load_settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json
+from node.pipeline.context import StepContext, Verdict
+from node.pipeline.engine import settle_engine
+from node.pipeline.local import LocalRun, run_locally
+from node.pipeline.objects import stored_objects
+from node.pipeline.ports import Issue
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+from node.report import ObjectKind, Outcome, Report
+from tests.e2e.conftest import OSTEONODE
+
+ISSUED_AT = datetime(2026, 1, 16, 9, tzinfo=UTC)
+DSRDUMP = Path("/usr/bin/dsrdump")
+LEVELS = ("L2", "L3", "L4")
+BMD = {"T12": 128.0, "L1": 121.0, "L2": 114.0, "L3": 88.0, "L4": 61.0, "L5": 70.0}
+OF_A_LEVEL = ("t_score", "z_score", "rad_score", "features", "nomogram", "calibration")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_reference_study(folder, StudySpec.one_slice_each(*LEVELS, bmd_mg_cm3=BMD))
+    return folder
+
+
+class Run:
+    """One run of the pipeline in this process."""
+
+    def __init__(self, folder: Path, *, declared_qct: bool = True) -> None:
+        settings = load_settings()
+        engine = settle_engine(settings.segmentation)
+        self.artefacts = MemoryArtefacts()
+        self.local: LocalRun = run_locally(
+            StepContext(
+                settings=settings,
+                instances=tuple(sorted(folder.glob("*.dcm"))),
+                artefacts=self.artefacts,
+                engine=lambda: engine,
+                clinical=NoLaboratory(),
+                issue=lambda: Issue(issued_at=ISSUED_AT),
+                declared_qct=declared_qct,
+            )
+        )
+
+    @property
+    def report(self) -> Report:
+        return from_json(Report, self.artefacts.get(REPORT))
+
+    @property
+    def codes(self) -> set[str]:
+        return {finding.code for finding in self.report.findings}
+
+    @property
+    def structured_report(self) -> bytes:
+        objects = stored_objects(self.artefacts)
+        return next(one.content for one in objects if one.kind is ObjectKind.STRUCTURED_REPORT)
+
+
+@pytest.fixture(scope="module")
+def measured(study) -> Run:
+    return Run(study)
+
+
+def edited(study: Path, folder: Path, edit: Callable[[int, Dataset], None]) -> Path:
+    """A copy of the study with each slice (number, data set) changed."""
+    folder.mkdir()
+    for number, path in enumerate(sorted(study.glob("*.dcm"))):
+        dataset = dcmread(path)
+        edit(number, dataset)
+        dcmwrite(folder / path.name, dataset)
+    return folder
+
+
+def test_process_ends_in_a_report_of_densities_without_levels(study, tmp_path):
+    run = subprocess.run(
+        [OSTEONODE, "process", study, "--out", tmp_path / "out", "--issued-at", ISSUED_AT.isoformat()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
+    truth = json.loads((study / "truth.json").read_text("utf-8"))
+    assert result["outcome"] == "reported"
+    assert result["levels"] == {}
+    assert [one["name"] for one in result["unnamed"]] == ["slice 1", "slice 2", "slice 3"]
+    for one, known in zip(result["unnamed"], truth["slices"], strict=True):
+        assert one["bmd_mg_cm3"] == pytest.approx(known["bmd_mg_cm3"], abs=3.0), known["level"]
+        assert one["equivalent"] == truth["equivalent"]
+        assert one["tilt_degrees"] == pytest.approx(abs(known["tilt_degrees"]), abs=0.1)
+        assert 0 < one["bmd_uncertainty_mg_cm3"] < 3.0
+        assert one["region_mm2"] > 400
+    assert [result[key] for key in OF_A_LEVEL] == [None] * len(OF_A_LEVEL)
+    assert result["categories"] == {"study_class": None, "density": None}
+    assert {"overlay.png", "nomogram.png", "report.dcm"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert not (tmp_path / "out" / "segmentation.dcm").exists()
+    for one in result["unnamed"]:
+        assert f"{one['bmd_mg_cm3']:.1f}" in run.stdout
+
+
+def test_a_finding_withholds_everything_that_rests_on_a_level(measured):
+    single = next(finding for finding in measured.report.findings if finding.code == "single_slice")
+    assert {"t_score", "z_score", "density_category", "study_class", "features", "rad_score", "nomogram"} <= (
+        single.withholds
+    )
+    assert measured.codes == {"single_slice", "marrow_fat"}
+
+
+def parsed(content: bytes) -> Dataset:
+    return dcmread(BytesIO(content))
+
+
+def items_of(item: Dataset) -> list[Dataset]:
+    return [one for child in item.get("ContentSequence") or () for one in (child, *items_of(child))]
+
+
+def test_the_structured_report_names_the_image_and_no_level(measured, study):
+    document = parsed(measured.structured_report)
+    items = items_of(document)
+    sources = {dcmread(path).SOPInstanceUID for path in study.glob("*.dcm")}
+    outlines = [one for one in items if one.ValueType == "SCOORD"]
+    assert {one.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID for one in outlines} == (
+        sources
+    )
+    values = [one.ConceptCodeSequence[0].CodeValue for one in items if one.ValueType == "CODE"]
+    assert values.count("122496007") == 3  # lumbar spine
+    assert not {"66794005", "14293000", "36470004", "11994002", "49668003"} & set(values)  # L1 to L5
+    densities = [
+        float(one.MeasuredValueSequence[0].NumericValue)
+        for one in items
+        if one.ValueType == "NUM" and one.ConceptNameCodeSequence[0].CodeValue == "BMD-HA"
+    ]
+    assert densities == pytest.approx([BMD[level] for level in LEVELS], abs=3.0)
+
+
+def test_the_outline_in_the_report_is_that_of_the_region(measured, study):
+    """The enclosed area, by the shoelace formula, is the region's; pixels are 0.74 mm wide."""
+    outlines = [
+        np.asarray(one.GraphicData, dtype=float).reshape(-1, 2)
+        for one in items_of(parsed(measured.structured_report))
+        if one.ValueType == "SCOORD"
+    ]
+    for outline, one in zip(outlines, measured.report.unnamed, strict=True):
+        assert np.array_equal(outline[0], outline[-1])
+        x, y = outline[:-1].T
+        area_mm2 = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) * 0.74**2
+        assert area_mm2 == pytest.approx(one.region_mm2, rel=0.03)
+
+
+def test_other_programs_accept_the_structured_report(measured, dciodvfy, tmp_path):
+    path = tmp_path / "report.dcm"
+    path.write_bytes(measured.structured_report)
+    checked = subprocess.run([dciodvfy, "-new", path], capture_output=True, text=True, check=False)
+    errors = [line for line in (checked.stdout + checked.stderr).splitlines() if line.startswith("Error")]
+    assert errors == []
+    if DSRDUMP.exists():
+        printed = subprocess.run([DSRDUMP, path], capture_output=True, text=True, check=True).stdout
+        assert "One lumbar vertebra, its level not known" in printed
+
+
+def test_each_vertebra_may_be_a_series_of_its_own(study, measured, tmp_path):
+    def own_series(number: int, dataset: Dataset) -> None:
+        dataset.SeriesInstanceUID = f"{dataset.SeriesInstanceUID}.{number}"
+
+    found = Run(edited(study, tmp_path / "study", own_series)).report
+    assert [one.measured for one in found.unnamed] == [one.measured for one in measured.report.unnamed]
+    assert found.rejected == ()
+
+
+def test_a_second_reconstruction_is_not_a_second_vertebra(study, measured, tmp_path):
+    folder = edited(study, tmp_path / "study", lambda number, dataset: None)
+    for path in sorted(folder.glob("*.dcm")):
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID += ".9"
+        dataset.SOPInstanceUID += ".9"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.ConvolutionKernel = "BONE"
+        dcmwrite(path.with_name(f"sharp-{path.name}"), dataset)
+    found = Run(folder).report
+    assert len(found.unnamed) == 3
+    assert found.series.kernel == "STANDARD"
+    assert [one.reason for one in found.rejected] == ["a repetition of the chosen slices"]
+
+
+def test_slices_through_discs_are_refused(tmp_path):
+    write_reference_study(tmp_path, StudySpec.one_slice_each("L2", "L3", slice_offset_mm=18.0))
+    found = Run(tmp_path)
+    assert found.report.outcome is Outcome.REFUSED
+    assert "no_lumbar_level" in found.codes
+    assert all(one.measured is None and one.region_mm2 is None for one in found.report.unnamed)
+    assert "BMD" not in {one.ConceptNameCodeSequence[0].CodeValue[:3] for one in numbers(found)}
+
+
+def numbers(run: Run) -> list[Dataset]:
+    return [one for one in items_of(parsed(run.structured_report)) if one.ValueType == "NUM"]
+
+
+def test_a_slice_through_a_disc_withholds_itself_alone(study, tmp_path):
+    write_reference_study(tmp_path / "disc", StudySpec.one_slice_each("L5", slice_offset_mm=-18.0))
+    off = dcmread(next((tmp_path / "disc").glob("*.dcm")))
+
+    def last_off(number: int, dataset: Dataset) -> None:
+        if number == 2:
+            dataset.PixelData = off.PixelData
+            dataset.ImagePositionPatient = off.ImagePositionPatient
+            dataset.ImageOrientationPatient = off.ImageOrientationPatient
+
+    found = Run(edited(study, tmp_path / "study", last_off))
+    assert found.report.outcome is Outcome.REPORTED
+    given = [one.measured is not None for one in found.report.unnamed]
+    assert given == [True, True, False]
+    (barred,) = [finding for finding in found.report.findings if finding.level == "slice 3"]
+    assert "bmd" in barred.withholds
+    assert json.loads(found.artefacts.get(RESULT))["unnamed"][2]["bmd_mg_cm3"] is None
+
+
+def test_without_a_phantom_no_slice_has_a_density(tmp_path):
+    write_reference_study(tmp_path, StudySpec.one_slice_each(*LEVELS, phantom="none"))
+    found = Run(tmp_path)
+    assert found.report.outcome is Outcome.REFUSED
+    barred = [finding for finding in found.report.findings if finding.code == "phantom_not_found"]
+    assert [finding.level for finding in barred] == ["slice 1", "slice 2", "slice 3"]
+    assert all(finding.text.startswith(f"{finding.level}: ") for finding in barred)
+    assert all(one.measured.bmd_mg_cm3 is None for one in found.report.unnamed)
+
+
+def test_single_slices_without_phantom_are_nobodys_business_unless_declared(tmp_path):
+    write_reference_study(tmp_path, StudySpec.one_slice_each(*LEVELS, phantom="none"))
+    assert Run(tmp_path, declared_qct=False).local.verdict is Verdict.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("SliceThickness", "3"), ("ImageType", ["DERIVED", "SECONDARY"])]
+)
+def test_thin_or_derived_slices_are_no_single_slice_qct(study, tmp_path, keyword, value):
+    found = Run(edited(study, tmp_path / "study", lambda _, dataset: setattr(dataset, keyword, value)))
+    assert found.report.outcome is Outcome.REFUSED
+    assert "single_slice" not in found.codes
+    assert found.report.unnamed == ()
+
+
+def test_slices_closer_than_vertebrae_are_no_single_slice_qct(study, tmp_path):
+    def moved_up(number: int, dataset: Dataset) -> None:
+        if number == 1:
+            x, y, z = dataset.ImagePositionPatient
+            dataset.ImagePositionPatient = [x, y, float(z) + 24]
+
+    found = Run(edited(study, tmp_path / "study", moved_up))
+    assert found.report.outcome is Outcome.REFUSED
+    assert "slices_too_few" in found.codes
