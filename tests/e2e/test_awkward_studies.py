@@ -38,7 +38,7 @@ class Measured:
     """One run of the pipeline in this process, with a mask so that segmentation takes no time."""
 
     def __init__(self, folder: Path, mask: Path) -> None:
-        settings = load_settings()
+        settings = load_settings(segmentation={"cross_check": False})  # it takes longer than all the rest
         engine = settle_engine(settings.segmentation, mask)
         artefacts = MemoryArtefacts()
         run_locally(
