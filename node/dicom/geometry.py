@@ -24,6 +24,8 @@ _COSINE_TOLERANCE = 1e-3
 _SHEAR_TOLERANCE_DEGREES = 0.2
 _TILT_TOLERANCE_DEGREES = 0.1
 
+_NAMED_PLACES = 3
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -147,16 +149,26 @@ def _require_untilted(headers: Sequence[Dataset], count: int) -> None:
 def _regular_step(depths_mm: FloatArray, count: int) -> float:
     steps = np.diff(depths_mm)
     if bool(np.any(steps < _SAME_POSITION_MM)):
-        repeated = int(np.sum(steps < _SAME_POSITION_MM))
-        raise SeriesUnusable(Unusable.DUPLICATE_POSITIONS, f"{repeated} repeated", slices=count)
+        repeated = depths_mm[1:][steps < _SAME_POSITION_MM]
+        raise SeriesUnusable(
+            Unusable.DUPLICATE_POSITIONS, f"different images at {_places(repeated)}", slices=count
+        )
     typical = float(np.median(steps))
     if bool(np.any(steps > _GAP_FACTOR * typical)):
-        gaps = int(np.sum(steps > _GAP_FACTOR * typical))
-        raise SeriesUnusable(Unusable.SLICE_GAP, f"{gaps} gap(s) at {typical:.2f} mm", slices=count)
+        before = depths_mm[:-1][steps > _GAP_FACTOR * typical]
+        detail = f"images lie {typical:.2f} mm apart, the next is missing after {_places(before)}"
+        raise SeriesUnusable(Unusable.SLICE_GAP, detail, slices=count)
     if bool(np.any(np.abs(steps - typical) > _SPACING_TOLERANCE * typical + _SAME_POSITION_MM)):
         detail = f"{steps.min():.3f} to {steps.max():.3f} mm"
         raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
     return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
+
+
+def _places(depths_mm: FloatArray) -> str:
+    """Positions along the slice normal, in words; the first few where there are many."""
+    named = ", ".join(f"{depth:.1f}" for depth in depths_mm[:_NAMED_PLACES])
+    more = len(depths_mm) - _NAMED_PLACES
+    return f"{named} mm" + (f" and {more} more places" if more > 0 else "")
 
 
 def _require_straight(positions: FloatArray, normal: FloatArray, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -33,10 +34,14 @@ class LoadedSeries:
     volume: CtVolume  # HU, float32; axis 0 steps along the slice normal
     headers: tuple[Dataset, ...]  # of slice k of the volume, without pixel data
     facts: SeriesFacts
+    copies: int = 0  # images that were left out because another shows the same in the same place
 
 
 def read_series(series: SeriesHeaders) -> LoadedSeries:
     """Decode the slices of `series` into one volume.
+
+    An image that repeats another, pixel by pixel and in the same place, is left out: archives and transfers
+    double images. Two different images in one place are no such copies.
 
     Raises
     ------
@@ -44,8 +49,9 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
         With a coded reason, if the slices are no regular grid or their pixels cannot be turned into HU.
     """
     require_one_technique(series)
-    stack = stack_slices([instance.header for instance in series.instances])
-    ordered = tuple(series.instances[place] for place in stack.order)
+    instances = _without_copies(series.instances)
+    stack = stack_slices([instance.header for instance in instances])
+    ordered = tuple(instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
     for k, instance in enumerate(ordered):
         hu[k] = hounsfield(instance, (stack.grid.shape[1], stack.grid.shape[2]), len(ordered))
@@ -53,8 +59,30 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
         volume=CtVolume(hu=hu, grid=stack.grid),
         headers=tuple(instance.header for instance in ordered),
         facts=facts_of(ordered, stack.grid),
+        copies=len(series.instances) - len(instances),
     )
 
+
+def _without_copies(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    """All but those that show what another shows, where it shows it; the least UID stays, in any order."""
+    kept: set[Path] = set()
+    by_place: dict[tuple[str, ...], list[Instance]] = {}
+    for instance in sorted(instances, key=lambda one: text_of(one.header, "SOPInstanceUID")):
+        place = tuple(text_of(instance.header, keyword) for keyword in _PLACE_AND_SCALE)
+        earlier = by_place.setdefault(place, [])
+        if not any(_same_pixels(instance, other, len(instances)) for other in earlier):
+            earlier.append(instance)
+            kept.add(instance.path)
+    return tuple(instance for instance in instances if instance.path in kept)
+
+
+def _same_pixels(one: Instance, other: Instance, slices: int) -> bool:
+    shape = int(one.header.get("Rows") or 0), int(one.header.get("Columns") or 0)
+    return np.array_equal(hounsfield(one, shape, slices), hounsfield(other, shape, slices))
+
+
+# What two images must share to show the same, beside their pixels.
+_PLACE_AND_SCALE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
 # What makes two slices comparable: measured together, they must agree in each of these.
 TECHNIQUE = (
@@ -100,13 +128,14 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
 
 
 def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
-    """Technique of a series from its first header."""
+    """Technique of a series from its first header; contrast, compression and thickness from all of them."""
     first = instances[0].header
+    thicknesses = [number_of(instance.header, "SliceThickness") for instance in instances]
     return SeriesFacts(
         series_instance_uid=text_of(first, "SeriesInstanceUID"),
         instances=len(instances),
         kvp=number_of(first, "KVP"),
-        slice_thickness_mm=number_of(first, "SliceThickness"),
+        slice_thickness_mm=max(filter(None, thicknesses), default=None),
         slice_spacing_mm=grid.spacing_mm[0],
         pixel_spacing_mm=(grid.spacing_mm[1], grid.spacing_mm[2]),
         kernel=text_of(first, "ConvolutionKernel"),

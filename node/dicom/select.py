@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from pydicom import Dataset
@@ -21,10 +22,10 @@ _MIN_COVERAGE_MM = 30.0
 _AXIAL_COSINE = 0.85  # normal within about 30 degrees of the body axis
 _COVERAGE_STEP_MM = 50.0  # coverage counts in steps: a few millimetres more do not outweigh thinner slices
 
-# Kernel names are the vendors' own; these patterns only rank series, they refuse none (R).
+# Kernel names are the vendors' own (R); a sharp one withholds texture, and none refuses a series.
 _SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|SHARP|DETAIL|^YA|^YB|^L$|^FC[35]\d|^FC8\d", re.IGNORECASE)
 _SOFT_KERNEL = re.compile(r"STANDARD|SOFT|^B$|^A$|^C$|^FC0\d|^FC1\d", re.IGNORECASE)
-_SIEMENS_KERNEL = re.compile(r"^[BHDQ][a-z]{0,2}(\d{2})", re.IGNORECASE)
+_SIEMENS_KERNEL = re.compile(r"^[BDHIQ][a-z]{0,2}(\d{2})", re.IGNORECASE)
 _SIEMENS_SHARP_FROM = 50
 
 _QCT_WORDS = re.compile(r"\bQCT\b|\bBMD\b|bone (mineral )?densit|osteoporos", re.IGNORECASE)
@@ -108,20 +109,27 @@ def _rejection(series: SeriesHeaders, reason: str) -> RejectedSeries:
 
 
 def unsuitable(series: SeriesHeaders) -> str | None:
-    """Why this series must not be measured at all, None if it may be."""
-    header = series.first
+    """Why this series must not be measured at all, None if it may be. Every image of it is looked at."""
+    reasons = [reason for instance in series.instances if (reason := _unsuitable_image(instance))]
+    if not reasons:
+        return None
+    first, count = reasons[0], len(series.instances)
+    return first if reasons.count(first) == count else f"{first} ({reasons.count(first)} of {count} images)"
+
+
+def _unsuitable_image(instance: Instance) -> str | None:
+    header = instance.header
     kinds = text_of(header, "ImageType").upper().split()
     orientation = header.get("ImageOrientationPatient")
     problems = {
-        "enhanced (multi-frame) CT cannot be read": any(
-            i.sop_class_uid != CTImageStorage for i in series.instances
-        ),
+        "enhanced (multi-frame) CT cannot be read": instance.sop_class_uid != CTImageStorage,
         "made by this node": made_here(header),
         "not an original acquisition (ImageType)": kinds[:2] != ["ORIGINAL", "PRIMARY"],
         "localizer": "LOCALIZER" in kinds,
         "no orientation": orientation is None or len(orientation) != 6,
     }
     reason = next((text for text, applies in problems.items() if applies), None)
+    # A normal that is no number (cosines that are zero) is for the geometry to refuse.
     if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < _AXIAL_COSINE:
         reason = "not axial"
     return reason
@@ -138,16 +146,24 @@ def coverage_mm(series: SeriesHeaders) -> float:
     return max(depths) - min(depths) if depths else 0.0
 
 
-def kernel_rank(kernel: str) -> int:
-    """0 soft or standard, 1 unknown, 2 sharp."""
+class Sharpness(IntEnum):
+    """What a kernel's name tells, best first."""
+
+    SOFT = 0  # or standard
+    UNKNOWN = 1
+    SHARP = 2
+
+
+def kernel_rank(kernel: str) -> Sharpness:
+    """How sharp the images are, by ConvolutionKernel."""
     if _SHARP_KERNEL.search(kernel):
-        return 2
+        return Sharpness.SHARP
     if _SOFT_KERNEL.search(kernel):
-        return 0
+        return Sharpness.SOFT
     siemens = _SIEMENS_KERNEL.match(kernel)
     if siemens is None:
-        return 1
-    return 2 if int(siemens[1]) >= _SIEMENS_SHARP_FROM else 0
+        return Sharpness.UNKNOWN
+    return Sharpness.SHARP if int(siemens[1]) >= _SIEMENS_SHARP_FROM else Sharpness.SOFT
 
 
 def _preference(series: SeriesHeaders) -> tuple[int, int, float, int, str]:

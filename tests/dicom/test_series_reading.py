@@ -125,13 +125,46 @@ def test_any_file_order_gives_the_same_stack(order, spacing, start):
 def test_repeated_positions_are_refused(tmp_path, make_slice, load_series):
     folder = _ramp(tmp_path / "s", make_slice)
     _edit(folder / "003.dcm", ImagePositionPatient=[-10.0, 20.0, 10.0])
+    refusal = _refusal(folder, load_series)
+    assert refusal.reason is Unusable.DUPLICATE_POSITIONS
+    assert str(refusal) == "duplicate slice positions: different images at 10.0 mm"
+
+
+def test_an_image_sent_twice_is_left_out_and_counted(tmp_path, make_slice, load_series):
+    """As an archive sends it: another UID, the same place, the same pixels."""
+    folder = _ramp(tmp_path / "s", make_slice)
+    plain = load_series(folder)
+    for name in ("002", "004"):
+        dataset = dcmread(folder / f"{name}.dcm")
+        dataset.SOPInstanceUID += ".9"
+        dataset.save_as(folder / f"{name}-again.dcm")
+    again = load_series(folder)
+    assert (plain.copies, again.copies) == (0, 2)
+    assert np.array_equal(again.volume.hu, plain.volume.hu)
+    assert [str(h.SOPInstanceUID) for h in again.headers] == [str(h.SOPInstanceUID) for h in plain.headers]
+    assert again.facts.instances == 6
+
+
+def test_equal_pixels_on_another_scale_are_no_copy(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice)
+    dataset = dcmread(folder / "002.dcm")
+    dataset.RescaleIntercept = float(dataset.RescaleIntercept) + 10
+    dataset.save_as(folder / "002-again.dcm")
     assert _refusal(folder, load_series).reason is Unusable.DUPLICATE_POSITIONS
+
+
+def test_the_thickest_slice_gives_the_thickness(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice, SliceThickness=2.0)
+    _edit(folder / "003.dcm", SliceThickness=7.0)
+    assert load_series(folder).facts.slice_thickness_mm == 7.0
 
 
 def test_a_missing_slice_is_refused(tmp_path, make_slice, load_series):
     folder = _ramp(tmp_path / "s", make_slice)
     (folder / "002.dcm").unlink()
-    assert _refusal(folder, load_series).reason is Unusable.SLICE_GAP
+    refusal = _refusal(folder, load_series)
+    assert refusal.reason is Unusable.SLICE_GAP
+    assert str(refusal) == ("missing slices: images lie 5.00 mm apart, the next is missing after 5.0 mm")
 
 
 def test_varying_spacing_is_refused(tmp_path, make_slice, load_series):
@@ -154,7 +187,9 @@ def test_varying_pixel_spacing_is_refused(tmp_path, make_slice, load_series):
 
 def test_gantry_tilt_is_refused_by_tag(tmp_path, make_slice, load_series):
     folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=12.5)
-    assert _refusal(folder, load_series).reason is Unusable.GANTRY_TILT
+    refusal = _refusal(folder, load_series)
+    assert refusal.reason is Unusable.GANTRY_TILT
+    assert str(refusal) == "gantry tilt: 12.5 degrees"
 
 
 def test_sheared_slices_are_refused_without_the_tag(tmp_path, make_slice, load_series):

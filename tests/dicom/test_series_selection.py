@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from node.dicom.headers import group_series, read_headers
 from node.dicom.select import is_qct_candidate, kernel_rank, made_here, select_series
@@ -60,6 +60,28 @@ def test_an_unsuitable_series_is_rejected_with_its_reason(tmp_path, write_series
     assert _reasons(selection) == {bad: reason}
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer (1 of 12 images)"),
+        (
+            {"ImageType": ["DERIVED", "SECONDARY", "MPR"]},
+            "not an original acquisition (ImageType) (1 of 12 images)",
+        ),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial (1 of 12 images)"),
+    ],
+)
+def test_every_image_of_a_series_is_judged_not_its_first_alone(tmp_path, write_series, changes, reason):
+    bad = write_series("bad")
+    last = dcmread(tmp_path / "bad" / "011.dcm")
+    for keyword, value in changes.items():
+        setattr(last, keyword, value)
+    last.save_as(tmp_path / "bad" / "011.dcm")
+    selection = _select(tmp_path)
+    assert selection.chosen is None
+    assert _reasons(selection) == {bad: reason}
+
+
 def test_a_soft_kernel_goes_before_a_sharp_one(tmp_path, write_series):
     sharp = write_series("sharp", ConvolutionKernel="B70s", step_mm=3.0, count=20)
     soft = write_series("soft", ConvolutionKernel="B40f")
@@ -101,7 +123,7 @@ def test_nothing_suitable_is_no_choice(tmp_path, write_series):
 @pytest.mark.parametrize(
     ("kernel", "rank"),
     [("B40f", 0), ("Br38f 3", 0), ("STANDARD", 0), ("FC08", 0), ("B", 0), ("B60s", 2), ("BONEPLUS", 2),
-     ("LUNG", 2), ("YC", 1), ("", 1)],
+     ("I31f 3", 0), ("LUNG", 2), ("YC", 1), ("", 1)],
 )  # fmt: skip
 def test_kernels_of_several_vendors_are_ranked(kernel, rank):
     assert kernel_rank(kernel) == rank

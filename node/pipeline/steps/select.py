@@ -10,7 +10,7 @@ from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
 from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone_slices
 from node.dicom.read import LoadedSeries
-from node.dicom.select import is_qct_candidate, select_series
+from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series
@@ -18,7 +18,8 @@ from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading, find_rods
 from segmentation.observation import Observation
 
-# A series thicker than this blends endplates into cancellous bone; R, to be confirmed.
+# Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little texture
+# along the body; R, to be confirmed.
 THICK_SLICES_MM = 5.0
 
 
@@ -191,7 +192,19 @@ def _series_observations(readable: _Readable) -> list[Observation]:
         noticed.append(Observation(code="contrast_given", values={"agent": facts.contrast_agent}))
     if facts.lossy:
         noticed.append(Observation(code="lossy_source"))
-    thickness_mm = facts.slice_thickness_mm or facts.slice_spacing_mm
-    if thickness_mm is not None and facts.slice_spacing_mm is not None and thickness_mm > THICK_SLICES_MM:
-        noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{thickness_mm:g}"}))
+    if readable.loaded is not None and readable.loaded.copies:
+        noticed.append(Observation(code="duplicate_images", values={"images": readable.loaded.copies}))
+    if facts.slice_spacing_mm is not None:  # single slices have no texture along z to lose
+        step_mm = max(facts.slice_thickness_mm or 0.0, facts.slice_spacing_mm)
+        if step_mm > THICK_SLICES_MM:
+            noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
+    noticed += _kernel_observations(facts.kernel)
     return noticed
+
+
+def _kernel_observations(kernel: str) -> list[Observation]:
+    rank = kernel_rank(kernel)
+    if rank is Sharpness.SOFT:
+        return []
+    code = "sharp_kernel" if rank is Sharpness.SHARP else "kernel_unknown"
+    return [Observation(code=code, values={"kernel": kernel or "not stated"})]

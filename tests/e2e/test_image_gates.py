@@ -1,0 +1,192 @@
+"""What the gates on images and headers notice reaches result.json, with what each finding withholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread, dcmwrite
+
+from config.settings import load_settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
+from node.pipeline.context import StepContext
+from node.pipeline.engine import settle_engine
+from node.pipeline.local import run_locally
+from node.pipeline.ports import Issue
+from node.pipeline.result import result_document
+from node.reference.faults import Faults, Jerk, Starved
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+from node.report import Report
+
+ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
+WITHHELD_TEXTURE = ("features", "rad_score", "nomogram")
+
+Result = dict[str, Any]
+
+
+def processed(folder: Path, mask: Path) -> Result:
+    """result.json of a folder, with the true mask so that segmentation takes no time."""
+    settings = load_settings(segmentation={"cross_check": False})
+    engine = settle_engine(settings.segmentation, mask)
+    artefacts = MemoryArtefacts()
+    run_locally(
+        StepContext(
+            settings=settings,
+            instances=tuple(sorted(folder.glob("*.dcm"))),
+            artefacts=artefacts,
+            engine=lambda: engine,
+            clinical=NoLaboratory(),
+            issue=lambda: ISSUED,
+            declared_qct=True,
+        )
+    )
+    return result_document(from_json(Report, artefacts.get(REPORT)), {})
+
+
+def text_of(result: Result, code: str, level: str | None = None) -> str:
+    (found,) = [one for one in result["findings"] if (one["code"], one["level"]) == (code, level)]
+    return str(found["text"])
+
+
+def codes(result: Result) -> set[str]:
+    return {one["code"] for one in result["findings"]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L4")))
+    return folder
+
+
+@pytest.fixture
+def edited(study: Path, tmp_path: Path) -> Callable[[Callable[[int, Dataset], str | None]], Result]:
+    """The result of the study with each image changed: by its number; "drop" and "double" as they say."""
+
+    def run(edit: Callable[[int, Dataset], str | None]) -> Result:
+        for number, path in enumerate(sorted(study.glob("*.dcm"))):
+            dataset = dcmread(path)
+            wish = edit(number, dataset)
+            if wish != "drop":
+                dcmwrite(tmp_path / path.name, dataset)
+            if wish == "double":
+                dataset.SOPInstanceUID += ".1"
+                dcmwrite(tmp_path / f"again-{path.name}", dataset)
+        return processed(tmp_path, study / "truth_mask.nii.gz")
+
+    return run
+
+
+def of_reference(folder: Path, **changes: object) -> Result:
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), **changes))
+    return processed(folder, folder / "truth_mask.nii.gz")
+
+
+def test_the_unchanged_study_has_none_of_these_findings(edited) -> None:
+    result = edited(lambda number, dataset: None)
+    assert result["features"]
+    assert result["levels"]["L3"]["bmd_mg_cm3"]
+    assert not codes(result) & {
+        "contrast_suspected", "motion_suspected", "noise_excessive", "photon_starvation",
+        "thick_slices", "sharp_kernel", "kernel_unknown", "duplicate_images",
+    }  # fmt: skip
+
+
+def test_contrast_that_no_header_tells_of_gives_density_and_no_score(tmp_path: Path) -> None:
+    result = of_reference(tmp_path, faults=Faults(contrast=True))
+    assert "Intravenous contrast suspected" in text_of(result, "contrast_suspected")
+    assert result["levels"]["L3"]["bmd_mg_cm3"]
+    assert (result["t_score"], result["z_score"], result["rad_score"]) == (None, None, None)
+
+
+def test_a_patient_who_moved_has_no_density_where_he_moved(tmp_path: Path) -> None:
+    result = of_reference(tmp_path, faults=Faults(jerk=Jerk(level="L3")))
+    assert "displaced by" in text_of(result, "motion_suspected", "L3")
+    assert result["levels"]["L3"]["bmd_mg_cm3"] is None
+    assert result["levels"]["L1"]["bmd_mg_cm3"]
+    assert [result[name] for name in WITHHELD_TEXTURE] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "level"),
+    [
+        ({"faults": Faults(starved=(Starved(level="L3"),))}, "photon_starvation", "L3"),
+        ({"noise_hu": 58.0}, "noise_excessive", None),
+        ({"slice_spacing_mm": 6.0, "slice_thickness_mm": 6.0}, "thick_slices", None),
+    ],
+    ids=["starved", "noisy", "thick"],
+)
+def test_an_image_that_spoils_texture_still_gives_density(
+    tmp_path: Path, changes: dict[str, object], code: str, level: str | None
+) -> None:
+    result = of_reference(tmp_path, **changes)
+    assert text_of(result, code, level)
+    assert result["levels"]["L3"]["bmd_mg_cm3"]
+    assert [result[name] for name in WITHHELD_TEXTURE] == [None] * 3
+
+
+def test_a_sharp_kernel_gives_density_and_no_texture(edited) -> None:
+    def sharpen(number: int, dataset: Dataset) -> None:
+        dataset.ConvolutionKernel = "B70s"
+
+    result = edited(sharpen)
+    assert "kernel B70s is sharp" in text_of(result, "sharp_kernel")
+    assert result["levels"]["L3"]["bmd_mg_cm3"]
+    assert [result[name] for name in WITHHELD_TEXTURE] == [None] * 3
+
+
+def test_an_unknown_kernel_is_said_and_withholds_nothing(edited) -> None:
+    def forget(number: int, dataset: Dataset) -> None:
+        del dataset.ConvolutionKernel
+
+    result = edited(forget)
+    assert "(not stated)" in text_of(result, "kernel_unknown")
+    assert result["features"]
+
+
+def test_images_sent_twice_are_measured_once(edited) -> None:
+    result = edited(lambda number, dataset: "double" if number in (3, 20) else None)
+    assert text_of(result, "duplicate_images").startswith("2 image(s)")
+    assert result["levels"]["L3"]["bmd_mg_cm3"]
+
+
+def _tilt(number: int, dataset: Dataset) -> None:
+    dataset.GantryDetectorTilt = "12"
+
+
+def _overlay(number: int, dataset: Dataset) -> None:
+    """Image 20 is put where image 19 lies."""
+    if number == 20:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, f"{float(z) - 3.0:.10g}"]
+
+
+def _scout(number: int, dataset: Dataset) -> None:
+    if number == 40:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
+def _drop(number: int, dataset: Dataset) -> str | None:
+    return "drop" if number == 20 else None
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (_tilt, "gantry tilt: 12.0 degrees"),
+        (_overlay, "duplicate slice positions: different images at"),
+        (_drop, "missing slices: images lie 3.00 mm apart, the next is missing after"),
+        (_scout, "localizer (1 of"),
+    ],
+    ids=["tilt", "two images in one place", "missing image", "scout among them"],
+)
+def test_a_refusal_names_its_own_reason(edited, edit, told: str) -> None:
+    result = edited(edit)
+    assert result["outcome"] == "refused"
+    assert told in text_of(result, "no_usable_series")
+    assert result["levels"] == {}
