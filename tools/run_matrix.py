@@ -1,7 +1,11 @@
-"""Runs the sixty digital reference studies of tests/unit/segmentation_matrix.py and prints counts."""
+"""Runs the sixty digital reference studies of tests/unit/segmentation_matrix.py and prints counts.
+
+tools/run_matrix.py [--mixed-otherwise] [NUMBER ...]
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -9,14 +13,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.unit.segmentation_matrix import matrix
+from tests.unit.segmentation_matrix import matrix, mixed_otherwise
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 
 def main() -> int:
     outcomes = []
-    wanted = {int(number) for number in sys.argv[1:]}
-    for entry in matrix():
+    options = argparse.ArgumentParser()
+    options.add_argument("--mixed-otherwise", action="store_true")
+    options.add_argument("number", type=int, nargs="*")
+    given = options.parse_args()
+    wanted = set(given.number)
+    for entry in mixed_otherwise() if given.mixed_otherwise else matrix():
         if wanted and entry.number not in wanted:
             continue
         outcome = run(entry)

@@ -20,6 +20,7 @@ BACKWARD_PENALTY = 0.05  # per cell and slice: lordosis and the sacrum need this
 SIDEWAYS_PENALTY = 0.20  # scoliosis needs little of it; leaving the sacrum for the iliac marrow needs much
 MIN_SCORE = 0.42  # mean share of rays that meet bone, over a vertebra's height, along a real canal (R)
 MIN_LENGTH_MM = 30.0
+BRIDGE_MM = 40.0  # metal and its streaks may hide the canal over a vertebra
 WORTH = (
     0.30  # a slice adds to a path only with more enclosure than this: the path may end where the canal does
 )
@@ -86,11 +87,17 @@ def track_canal(work: WorkingVolume) -> Canal | None:
     slices = first + np.arange(len(path))
     along = score[slices, path[:, 0], path[:, 1]].astype(float)
     steady = ndimage.uniform_filter1d(along, max(3, round(MIN_LENGTH_MM / work.step_mm)), mode="nearest")
-    kept = _longest_run((steady >= MIN_SCORE) & (_side_slope(path, work.step_mm) <= MAX_SIDE_SLOPE))
-    if (kept.stop - kept.start) * work.step_mm < MIN_LENGTH_MM:
+    seen = (steady >= MIN_SCORE) & (_side_slope(path, work.step_mm) <= MAX_SIDE_SLOPE)
+    bridged = ndimage.binary_closing(
+        np.pad(seen, round(BRIDGE_MM / work.step_mm)), np.ones(round(BRIDGE_MM / work.step_mm) + 1)
+    )[round(BRIDGE_MM / work.step_mm) : -round(BRIDGE_MM / work.step_mm)]
+    kept = _longest_run(bridged)
+    if seen[kept].sum() * work.step_mm < MIN_LENGTH_MM:
         return None
-    centres = _recentre(enclosed, slices, path, round(8.0 / work.step_mm))[kept]
-    points = np.column_stack([slices[kept].astype(float), centres]) * work.step_mm
+    centres = _recentre(enclosed, slices, path, round(8.0 / work.step_mm))
+    for axis in range(2):  # what metal hides lies between what is seen on either side
+        centres[:, axis] = np.interp(slices, slices[seen], centres[seen, axis])
+    points = np.column_stack([slices[kept].astype(float), centres[kept]]) * work.step_mm
     return Canal(points_mm=points, enclosure=along[kept])
 
 
