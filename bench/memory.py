@@ -63,6 +63,7 @@ def child(what: str, study: Path) -> dict[str, float]:
     run = subprocess.run(
         [sys.executable, __file__, "--child", what, study], check=True, stdout=subprocess.PIPE, text=True
     )
+    print(f"{what}: {run.stdout.splitlines()[-1]}", file=sys.stderr)
     found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     return found
 
