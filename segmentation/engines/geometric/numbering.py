@@ -30,9 +30,8 @@ CUT_RIB_MM = (RIB_REACH_MM + PROCESS_REACH_MM) / 2  # counts as unclear
 RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
 WING_V_MM = (-45.0, 8.0)
 WING_ROOT_V_MM = -20.0  # a wing springs from the body's side; ribs and most processes start further back (R)
-# No process and no rib is that high at its root, wherever it springs from (the curve may run off the sacrum);
-# it need not reach the ilium, from which thick slices and a turned patient may part it.
-STOUT_CONTACT_MM, STOUT_ROOT_V_MM, STOUT_REACH_MM = 24.0, -30.0, 44.0
+# No process and no rib is that high at its root, wherever it springs from (the curve may run off the sacrum).
+STOUT_CONTACT_MM, STOUT_ROOT_V_MM = 24.0, -30.0
 WING_REACH_MM = 56.0  # over the wing and the sacroiliac joint into the ilium (R)
 WING_CONTACT_MM = 14.0  # of a vertebra's height; a transverse process is thinner where it stands alone (R)
 SACRAL_MM = 36.0  # height of the first sacral body along the column, at most (R)
@@ -160,20 +159,14 @@ def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
 def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points) -> bool:
     """Whether one connected piece beside a segment, in its own box (s, u, v), is a wing of the sacrum."""
     out = np.abs(u_mm)
-    if out.min() > ATTACHED_MM:
+    if out.min() > ATTACHED_MM or out.max() < WING_REACH_MM:
         return False
     root = part & (out <= ATTACHED_MM)[None, :, None]
     contact_mm = float(root.any(axis=(1, 2)).sum() * STEP_MM)
     behind_mm = float(v_mm[np.nonzero(root)[2]].mean())
     bright = float(np.quantile(hu[part], 0.95)) >= WING_BRIGHT_HU
-    if contact_mm >= STOUT_CONTACT_MM and behind_mm >= STOUT_ROOT_V_MM:
-        return bright and out.max() >= STOUT_REACH_MM
-    return (
-        bright
-        and out.max() >= WING_REACH_MM
-        and contact_mm >= WING_CONTACT_MM
-        and behind_mm >= WING_ROOT_V_MM
-    )
+    stout = contact_mm >= STOUT_CONTACT_MM and behind_mm >= STOUT_ROOT_V_MM
+    return bright and (stout or (contact_mm >= WING_CONTACT_MM and behind_mm >= WING_ROOT_V_MM))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
