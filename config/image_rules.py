@@ -109,3 +109,12 @@ class QualityRules(_Rules):
     max_region_sd_hu: Positive
     fracture: FractureRules
     lesions: LesionRules
+
+
+class ImageRules(_Rules):
+    """The limits of `segmentation.image_quality.ImageQualitySettings`."""
+
+    contrast_hu: Positive
+    motion_mm: Positive
+    noise_hu: Positive
+    streaks_hu: Positive

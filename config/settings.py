@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from config.image_rules import GeometricRules, IdentityRules, QualityRules, RegionRules
+from config.image_rules import GeometricRules, IdentityRules, ImageRules, QualityRules, RegionRules
 
 Port = Field(ge=0, le=65535)  # 0: any free port
 Positive = Field(gt=0)
@@ -90,6 +90,7 @@ class SegmentationSettings(_Section):
     identity: IdentityRules
     regions: RegionRules
     quality: QualityRules
+    image: ImageRules
 
 
 class CalibrationSettings(_Section):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from config.settings import SegmentationSettings
+from segmentation.contrast import ContrastSettings
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
 from segmentation.fracture import FractureSettings
+from segmentation.image_quality import ImageQualitySettings
 from segmentation.lesions import LesionSettings
 from segmentation.levels import IdentitySettings
+from segmentation.motion import MotionSettings
+from segmentation.noise import NoiseSettings
 from segmentation.quality import QualitySettings
 from segmentation.vertebra import RegionSettings
 
@@ -32,3 +36,12 @@ def quality_settings(settings: SegmentationSettings) -> QualitySettings:
     rules = settings.quality.model_dump()
     fracture, lesions = rules.pop("fracture"), rules.pop("lesions")
     return QualitySettings(**rules, fracture=FractureSettings(**fracture), lesions=LesionSettings(**lesions))
+
+
+def image_settings(settings: SegmentationSettings) -> ImageQualitySettings:
+    limits = settings.image
+    return ImageQualitySettings(
+        contrast=ContrastSettings(limit_hu=limits.contrast_hu),
+        motion=MotionSettings(limit_mm=limits.motion_mm),
+        noise=NoiseSettings(noise_hu=limits.noise_hu, streaks_hu=limits.streaks_hu),
+    )

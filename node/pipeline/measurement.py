@@ -13,7 +13,7 @@ from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpt
 from scoring.phantom import PhantomReading
 from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
-from segmentation.image_quality import image_observations
+from segmentation.image_quality import ImageQualitySettings, image_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
 from segmentation.quality import QualitySettings, quality_observations
@@ -60,6 +60,7 @@ def measure(
     feature_names: Sequence[str],
     radiomics: RadiomicsSettings,
     quality: QualitySettings,
+    image: ImageQualitySettings,
 ) -> Measurements:
     """Every number that this study's pixels give.
 
@@ -93,7 +94,7 @@ def measure(
             *vertebrae.observations,
             *quality_observations(volume, vertebrae, regions, quality),
             *bone_observations(volume, vertebrae),
-            *image_observations(volume, vertebrae),
+            *image_observations(volume, vertebrae, image),
             *barred,
             *impossible,
         ),

@@ -10,10 +10,12 @@ from config.settings import ConfigurationError, load_settings
 from node.pipeline.image_rules import (
     geometric_settings,
     identity_settings,
+    image_settings,
     quality_settings,
     region_settings,
 )
 from segmentation.engines.geometric import GeometricSettings
+from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import IdentitySettings
 from segmentation.quality import QualitySettings
 from segmentation.vertebra import RegionSettings
@@ -34,16 +36,24 @@ def test_shipped_limits_are_the_pure_rooms_own(section, made, room):
     assert made(settings) == room()
 
 
+def test_shipped_limits_of_the_image_are_the_pure_rooms_own():
+    assert image_settings(load_settings().segmentation) == ImageQualitySettings()
+
+
 def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
     (tmp_path / "site.toml").write_text(
         "[segmentation.regions]\nerosion_mm = 4.0\n\n[segmentation.quality.fracture]\nrefused_loss = 0.4\n"
         "[segmentation.identity]\nspacing_mm = [20.0, 50.0]\n"
+        "[segmentation.image]\ncontrast_hu = 70.0\nnoise_hu = 40.0\n"
     )
     settings = load_settings(tmp_path / "site.toml")
     assert region_settings(settings.segmentation) == RegionSettings(erosion_mm=4.0)
     assert quality_settings(settings.segmentation).fracture.refused_loss == 0.4
     assert quality_settings(settings.segmentation).lesions == QualitySettings().lesions
     assert identity_settings(settings.segmentation).spacing_mm == (20.0, 50.0)
+    image = image_settings(settings.segmentation)
+    assert (image.contrast.limit_hu, image.noise.noise_hu) == (70.0, 40.0)
+    assert image.motion == ImageQualitySettings().motion
     assert settings.sha256 != load_settings().sha256
 
 
@@ -56,6 +66,7 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
         "[segmentation.identity]\nspacing_mm = [50.0, 20.0]\n",
         "[segmentation.quality.fracture]\nsuspected_loss = 0.3\n",
         "[segmentation.quality.lesions]\nlytic_hu = [80.0]\n",
+        "[segmentation.image]\nmotion_mm = 0\n",
     ],
 )
 def test_a_limit_that_makes_no_sense_is_named(tmp_path, text):

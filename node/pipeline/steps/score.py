@@ -12,7 +12,7 @@ from node.pipeline.artefacts import (
     to_json,
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.image_rules import quality_settings
+from node.pipeline.image_rules import image_settings, quality_settings
 from node.pipeline.measurement import Measurements, measure
 from node.pipeline.selection import load_chosen, load_slices, selection_of
 from node.pipeline.slices import measure_slices
@@ -44,6 +44,7 @@ def score(context: StepContext) -> StepResult:
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),
         quality=quality_settings(settings.segmentation),
+        image=image_settings(settings.segmentation),
     )
     context.artefacts.put(MEASUREMENTS, to_json(measurements))
     return PROCEED
