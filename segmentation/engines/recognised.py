@@ -24,6 +24,8 @@ from segmentation.volume import CtVolume, Grid, LabelMap, Mask, Reorientation
 # Proposals (R).
 MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volume's end
 MIN_SACRUM_MM3 = 3000.0
+# A whole lumbar vertebra holds 60 to 120 cm3: what is larger by far is none, and takes gigabytes to measure.
+MAX_VERTEBRA_MM3 = 400_000.0
 SPLIT_SHARE = 0.2  # a second piece of a name this large beside the first is no stray blob
 
 Box = tuple[slice, slice, slice]
@@ -89,6 +91,7 @@ def judge_names(
     named = np.where(sacrum, np.uint8(0), labels)
     if bodies is not None:
         named[~bodies] = 0
+    oversized = _leave_out_oversized(named, volume.grid)
     named, pieces = one_piece_each(named)
     cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume)
     smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
@@ -97,7 +100,7 @@ def judge_names(
         *identity_observations(row, identity),
         *(_implausible(f"{name} is in two pieces") for name in sorted({*pieces, *split})),
         *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, identity)),
-        *(_implausible(reason) for reason in uncut),
+        *(_implausible(reason) for reason in (*oversized, *uncut)),
     ]
     if row and sacrum_in_view and row[-1].name != "L5":
         doubts.append(_implausible(f"the sacrum follows {row[-1].name}"))
@@ -128,6 +131,18 @@ def to_vertebrae(
         engine=engine,
         observations=(*judged.doubts, *unanchored),
     )
+
+
+def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[str]:
+    """Take names that cover more than any vertebra out of `named`, and say so."""
+    reasons = []
+    for name, value in LABELS.items():
+        inside = named == value
+        volume_mm3 = np.count_nonzero(inside) * grid.voxel_volume_mm3
+        if volume_mm3 > MAX_VERTEBRA_MM3:
+            named[inside] = 0
+            reasons.append(f"{name} holds {volume_mm3 / 1000:.0f} cm3")
+    return reasons
 
 
 def _too_high(

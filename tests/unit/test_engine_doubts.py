@@ -115,6 +115,10 @@ def upside_down(labels: LabelMap) -> None:
     labels[bodies] = L5 + L1 - labels[bodies]
 
 
+def everywhere(labels: LabelMap) -> None:
+    labels[labels == 0] = L2
+
+
 def one_too_high(labels: LabelMap) -> None:
     """Every name is that of the vertebra below: the sacrum then follows the fourth lumbar vertebra."""
     bodies = labels >= L5
@@ -144,6 +148,7 @@ def test_the_truth_is_believed(engine, truth):
         (swapped, "L4 does not lie below L3"),
         (upside_down, "L2 does not lie below L1"),
         (one_too_high, "the sacrum follows L4"),
+        (everywhere, "L2 holds 3"),
     ],
 )
 def test_a_name_that_no_spine_has_withholds_what_rests_on_names(
