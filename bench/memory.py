@@ -6,7 +6,7 @@
 `totalsegmentator` the same with that engine (needs its extra and OSTEONODE_TEST_DATA: the small networks of
 tests, which have the real tiling); `process` is `osteonode process` from DICOM files to SEG, SR and pictures.
 The anatomy is that of a digital reference study at 0.74 x 0.74 x 0.6 mm, its ends repeated where its spine is
-shorter than the scan. `ratios`: peak over the 6 GiB that a study of this size may take.
+shorter than the scan. `ratios`: peak over the 6 GB that a study of this size may take.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hid
 from node.reference.spec import StudySpec  # noqa: E402
 from node.reference.study import write_reference_study  # noqa: E402
 
-LIMIT_GIB = 6.0
+LIMIT_GIB = 6e9 / 2**30
 SPEC = StudySpec(slice_spacing_mm=0.6, slice_thickness_mm=0.6, view=("T11", "S1"))
 OSTEONODE = (sys.executable, "-c", "from node.cli import main; main()")
 
