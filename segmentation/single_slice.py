@@ -71,7 +71,7 @@ class SliceSettings:
     erosion_mm: float = 3.0  # from the outline: cortex, its blur, and subcortical bone
     min_erosion_pixels: int = 2
     wedge_half_angle_deg: float = 25.0  # of the basivertebral veins, as seen from the body's middle
-    region_sd_hu: float = 80.0
+    region_sd_hu: float = 70.0
     cluster_hu: float = 150.0  # denser or fainter than the region's median, smoothed by 2 mm
     cluster_mm2: float = 50.0
     metal_hu: float = 1000.0
@@ -257,7 +257,11 @@ def _objections(
         yield Observation(code="slice_not_lumbar")
         return
     interior = volume.hu[region]
-    inside_hu = float(np.median(interior))
+    spread = float(interior.std(ddof=1))
+    if spread > rules.region_sd_hu or _cluster_mm2(volume, region[0], rules) > rules.cluster_mm2:
+        yield Observation(code="slice_uneven", values={"sd_hu": round(spread)})
+        return
+    inside_hu = float(interior.mean())  # an endplate in part of it counts
     rim = _rim_hu(volume, found) - inside_hu
     median, needed = float(np.median(rim)), _needed_rim_hu(inside_hu, rules)
     if median < needed or float((rim > 25.0).mean()) < rules.rim_everywhere:
@@ -266,10 +270,6 @@ def _objections(
             "needed_hu": round(max(needed, 25.0)),
         }
         yield Observation(code="slice_not_mid_body", values=values)
-        return
-    spread = float(interior.std(ddof=1))
-    if spread > rules.region_sd_hu or _cluster_mm2(volume, region[0], rules) > rules.cluster_mm2:
-        yield Observation(code="slice_uneven", values={"sd_hu": round(spread)})
 
 
 def _touches_border(mask: npt.NDArray[np.bool_]) -> bool:
