@@ -12,6 +12,7 @@ import numpy.typing as npt
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset, dcmread
+from pydicom.pixels import iter_pixels
 
 from node.dicom import codes
 from node.dicom.algorithms import segment_algorithm, segment_algorithm_type
@@ -174,11 +175,11 @@ def require_same_voxels(content: bytes, grid: Grid, segments: Sequence[Segment])
 def read_segments(content: bytes) -> Mapping[int, npt.NDArray[np.float64]]:
     """Patient coordinates (LPS, mm; shape (n, 3)) of every voxel of each segment, by segment number."""
     dataset = dcmread(BytesIO(content))
-    frames = dataset.pixel_array.reshape(dataset.NumberOfFrames, dataset.Rows, dataset.Columns)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     spacing = [float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing]
     orientation = np.asarray(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float)
     found: dict[int, list[npt.NDArray[np.float64]]] = {}
+    frames = iter_pixels(dataset, raw=True)  # one at a time: unpacked, all of them take a gigabyte
     for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         corner = _group(own, shared, "PlanePositionSequence").ImagePositionPatient
