@@ -50,7 +50,8 @@ def process(
         typer.Option(help="Segmentation engine: auto, geometric, totalsegmentator, nnunet or mask."),
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Vertebrae drawn elsewhere (NIfTI).", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="Vertebrae drawn elsewhere (NIfTI or DICOM SEG).", exists=True, dir_okay=False),
     ] = None,
     issued_at: Annotated[
         str | None,
