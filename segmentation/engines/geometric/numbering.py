@@ -29,15 +29,16 @@ PROCESS_REACH_MM = 53.0  # between the two: a long process or a stunted rib, whi
 CUT_RIB_MM = (RIB_REACH_MM + PROCESS_REACH_MM) / 2  # counts as unclear
 RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
 WING_V_MM = (-45.0, 8.0)
-WING_ROOT_V_MM = -20.0  # a wing springs from the body's side; ribs and most processes start further back (R)
-# No process and no rib is that high at its root, wherever it springs from (the curve may run off the sacrum).
-STOUT_CONTACT_MM, STOUT_ROOT_V_MM = 24.0, -30.0
-WING_REACH_MM = 56.0  # over the wing and the sacroiliac joint into the ilium (R)
-WING_CONTACT_MM = 14.0  # of a vertebra's height; a transverse process is thinner where it stands alone (R)
+WING_ROOT_V_MM = -30.0  # a wing springs from the body's side; the arch and its joints lie further back (R)
+# A wing is as high where it meets the ilium as at its root; a process tapers: at this distance from the
+# middle the largest seen, a fifth lumbar one on a real CT, is 14 mm high.
+WING_AT_MM = (44.0, 52.0)
+WING_HEIGHT_MM = 17.0
 SACRAL_MM = 36.0  # height of the first sacral body along the column, at most (R)
 WING_BRIGHT_HU = (
     300.0  # a twentieth of an ilium is, its cortex; liver, spleen and kidney with contrast are not (R)
 )
+LEAST_SPACING_MM = 24.0  # of lower thoracic discs (R)
 RIB_ROOM_MM = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
 THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
 
@@ -118,8 +119,9 @@ def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> np
         if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
             side = int(column.u_mm[i[0]] > 0)
             segment = int(np.searchsorted(disc_mm, at))
-            # A root that the column's end cuts may belong to the vertebra above: it proves nothing.
-            cut = k[near].max() >= len(column.s_mm) - 1
+            # A root that the column's end cuts may belong to the vertebra above, if there is room for one.
+            room = not disc_mm or at > disc_mm[-1] + LEAST_SPACING_MM
+            cut = room and k[near].max() >= len(column.s_mm) - 1
             reach[segment, side] = max(reach[segment, side], CUT_RIB_MM if cut else float(out.max()))
     return reach
 
@@ -159,14 +161,19 @@ def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
 def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points) -> bool:
     """Whether one connected piece beside a segment, in its own box (s, u, v), is a wing of the sacrum."""
     out = np.abs(u_mm)
-    if out.min() > ATTACHED_MM or out.max() < WING_REACH_MM:
-        return False
     root = part & (out <= ATTACHED_MM)[None, :, None]
-    contact_mm = float(root.any(axis=(1, 2)).sum() * STEP_MM)
+    if not root.any():
+        return False
     behind_mm = float(v_mm[np.nonzero(root)[2]].mean())
     bright = float(np.quantile(hu[part], 0.95)) >= WING_BRIGHT_HU
-    stout = contact_mm >= STOUT_CONTACT_MM and behind_mm >= STOUT_ROOT_V_MM
-    return bright and (stout or (contact_mm >= WING_CONTACT_MM and behind_mm >= WING_ROOT_V_MM))
+    beyond = (out >= WING_AT_MM[0]) & (out <= WING_AT_MM[1])
+    high = all(_height_mm(part & at[None, :, None]) >= WING_HEIGHT_MM for at in (out <= ATTACHED_MM, beyond))
+    return bright and high and behind_mm >= WING_ROOT_V_MM
+
+
+def _height_mm(part: Mask) -> float:
+    """Of everything in it together, along the column."""
+    return float(part.any(axis=(1, 2)).sum() * STEP_MM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
