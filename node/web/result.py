@@ -47,6 +47,17 @@ class ShownLevel(_Shown):
     bmd_uncertainty_mg_cm3: float | None
 
 
+class ShownSlice(_Shown):
+    """A vertebra scanned in one slice: its level is not known."""
+
+    name: str
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+    equivalent: str | None
+
+
 class ShownNumbering(_Shown):
     confirmed: bool
     basis: str
@@ -76,6 +87,7 @@ class ShownResult(_Shown):
     outcome: str
     findings: tuple[ShownFinding, ...]
     levels: dict[str, ShownLevel]
+    unnamed: tuple[ShownSlice, ...] = ()
     numbering: ShownNumbering
     calibration: ShownCalibration | None
     provenance: ShownProvenance

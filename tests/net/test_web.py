@@ -270,6 +270,22 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
         assert expected in told
 
 
+def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled: Store) -> None:
+    read = {key: value for key, value in LEVEL.items() if key != "complete"}
+    alone = RESULT | {"levels": {}, "unnamed": [{"name": "slice 1", "equivalent": "HA", **read}]}
+    _receive(filled, STUDY, 2)
+    jobs = {
+        job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
+    }
+    lease = _claim(filled, jobs[2], "report")
+    filled.artefacts.put(lease, "result.json", json.dumps(alone).encode(), {})
+    told = _text(own_page.get(f"/studies/{STUDY}"))
+    assert "slice 1 level not known" in told
+    assert "BMD, mg/cm³ HA" in told
+    assert "102.3 ± 0.7" in told
+    assert "No level was measured" not in told
+
+
 def test_pictures_come_as_they_were_stored(page: httpx.Client) -> None:
     shown = _References(page.get(f"/studies/{STUDY}").text).addresses
     for name in ("nomogram.png", "overlay.png"):
