@@ -124,8 +124,9 @@ def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
 
 @cache  # vertebrae of one shape recur in many studies
 def _core_volume_mm3(shape: tuple[tuple[str, Any], ...], depth_mm: float) -> float:
-    """Depth is measured to points of the surface, which a fine grid finds where the sign changes: a solid's own
-    distance is a bound only.
+    """Depth is measured to points of the surface, which a fine grid finds where the sign changes.
+
+    A solid's own distance is a bound only.
     """
     body = Body(centre=np.zeros(3), axes=np.eye(3), **dict(shape))
     axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
