@@ -38,8 +38,8 @@ class GeometricSettings:
 
     working_step_mm: float = 2.0
     # The thin shell of a body, pores included and free of partial volume. From 500 to 900 HU volumes fall by
-    # 5 %; masks that others drew on real CTs are 5 to 10 % larger than bodies drawn with 700.
-    cortex_hu: float = 600.0
+    # 5 %; masks that others drew on real CTs are 5 to 10 % larger than bodies drawn with 600.
+    cortex_hu: float = 550.0
     min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
     min_depth_mm: float = 22.0
     height_mm: tuple[float, float] = (10.0, 45.0)

@@ -119,9 +119,10 @@ def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> np
         if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
             side = int(column.u_mm[i[0]] > 0)
             segment = int(np.searchsorted(disc_mm, at))
-            # A root that the column's end cuts may belong to the vertebra above, if there is room for one.
-            room = not disc_mm or at > disc_mm[-1] + LEAST_SPACING_MM
-            cut = room and k[near].max() >= len(column.s_mm) - 1
+            # A root that the column's end cuts proves nothing, unless it begins where one of this vertebra does.
+            near_disc = bool(disc_mm) and at <= disc_mm[-1] + LEAST_SPACING_MM
+            surely = near_disc and column.s_mm[-1] - disc_mm[-1] >= RIB_ROOM_MM
+            cut = not surely and k[near].max() >= len(column.s_mm) - 1
             reach[segment, side] = max(reach[segment, side], CUT_RIB_MM if cut else float(out.max()))
     return reach
 
