@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import sqrt
+from math import hypot
 
 import numpy as np
 
 from scoring.calibration import Calibration, Mineral, density_uncertainty
 from scoring.errors import RegionEmpty
+from scoring.uncertainty import interval95, standard_error_of_mean
 from segmentation.errors import GridMismatch
 from segmentation.volume import CtVolume, Mask
 
@@ -25,6 +27,14 @@ class BmdResult:
     roi_volume_mm3: float  # of the BMD region, not of the body
     bmd_mg_cm3: float | None  # None without a calibration
     bmd_uncertainty_mg_cm3: float | None  # standard uncertainty (k = 1); marrow-fat error not included
+    hu_standard_error: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+
+    @property
+    def bmd_interval95_mg_cm3(self) -> tuple[float, float] | None:
+        """The 95 % interval of the density; None where it, or its uncertainty, is not given."""
+        if self.bmd_mg_cm3 is None or self.bmd_uncertainty_mg_cm3 is None:
+            return None
+        return interval95(self.bmd_mg_cm3, self.bmd_uncertainty_mg_cm3)
 
 
 class StudyClass(StrEnum):
@@ -103,8 +113,9 @@ def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None,
     Returns
     -------
     BmdResult
-        Its uncertainty is the standard uncertainty (k = 1) of the mean, from the noise of region and rods.
-        It takes voxels for independent, which CT noise is not, and leaves marrow fat out.
+        Its uncertainty is the standard uncertainty (k = 1) of the mean: from the noise of region and rods,
+        with its correlation between voxels, and from the rods' distances from the line. Marrow fat is left
+        out.
 
     Raises
     ------
@@ -122,10 +133,11 @@ def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None,
         raise RegionEmpty(level)
     hu_mean = float(values.mean())
     hu_sd = float(values.std(ddof=1)) if values.size > 1 else 0.0
+    error_hu = standard_error_of_mean(volume.hu, region, volume.grid.spacing_mm)
     bmd, uncertainty = None, None
     if calibration is not None:
         bmd = calibration.bmd(hu_mean)
-        uncertainty = density_uncertainty(calibration, hu_mean, hu_sd / sqrt(values.size))
+        uncertainty = density_uncertainty(calibration, hu_mean, error_hu)
     return BmdResult(
         level=level,
         hu_mean=hu_mean,
@@ -134,4 +146,19 @@ def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None,
         roi_volume_mm3=values.size * volume.grid.voxel_volume_mm3,
         bmd_mg_cm3=bmd,
         bmd_uncertainty_mg_cm3=uncertainty,
+        hu_standard_error=error_hu,
     )
+
+
+def mean_density_uncertainty(calibration: Calibration, measured: Sequence[BmdResult]) -> float | None:
+    """Standard uncertainty (k = 1) in mg/cm3 of the mean density of several levels of one study.
+
+    Noise differs from level to level and averages out; the calibration is the same for all and does not.
+    None where a level's, or the calibration's, is not known.
+    """
+    errors_hu = [one.hu_standard_error for one in measured]
+    known_hu = [error for error in errors_hu if error is not None]
+    if not errors_hu or len(known_hu) < len(errors_hu):
+        return None
+    mean_hu = sum(one.hu_mean for one in measured) / len(measured)
+    return density_uncertainty(calibration, mean_hu, hypot(*known_hu) / len(known_hu))

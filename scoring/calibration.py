@@ -1,148 +1,94 @@
-"""From Hounsfield units to mineral density."""
+"""From Hounsfield units to mineral density: the methods by name, and what is made of their result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from math import hypot, sqrt
+from collections.abc import Sequence
+from math import hypot
 
-from scoring.errors import CalibrationImpossible
+from scoring.calibration_types import Calibration, FitRules, Grade, LineUncertainty, Mineral, RodReading
+from scoring.least_squares import LEAST_SQUARES, least_squares
+from scoring.mindways import MINDWAYS, mindways
+from scoring.two_point import TWO_POINT, two_point
+from segmentation.observation import Observation
 
+__all__ = [
+    "LEAST_SQUARES",
+    "METHODS",
+    "MINDWAYS",
+    "SHIPPED_RULES",
+    "TWO_POINT",
+    "Calibration",
+    "FitRules",
+    "Grade",
+    "LineUncertainty",
+    "Mineral",
+    "RodReading",
+    "calibrate",
+    "density_uncertainty",
+    "fit_observations",
+]
 
-class Mineral(StrEnum):
-    """The substance a density is expressed in. HA and K2HPO4 are different quantities."""
+METHODS = (TWO_POINT, LEAST_SQUARES, MINDWAYS)  # by rods in the image; a phantom's file names one
 
-    HA = "HA"  # calcium hydroxyapatite
-    K2HPO4 = "K2HPO4"  # dipotassium hydrogen phosphate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RodReading:
-    """One calibration rod as it reads in the image."""
-
-    name: str
-    density_mg_cm3: float  # certified mineral density
-    hu_mean: float
-    hu_sd: float  # of single voxels
-    voxels: int
-    axis_points_mm: tuple[tuple[float, float, float], ...]  # centres along the rod, LPS, caudal to cranial
-
-    @property
-    def hu_standard_error(self) -> float:
-        """Standard error of `hu_mean`, as if the voxels' noise were independent (see `two_point_sigma`)."""
-        return self.hu_sd / sqrt(self.voxels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """Linear map: BMD [mg/cm3] = slope * HU + intercept."""
-
-    method: str  # "two-point"
-    phantom: str  # the phantom's model name, as in config/phantoms/
-    equivalent: Mineral
-    slope: float  # mg/cm3 per HU
-    intercept: float  # mg/cm3
-    r2: float | None  # None for two points, where it is 1 by construction and means nothing
-    max_residual_hu: float | None  # None for two points, likewise
-    rods: tuple[RodReading, ...]
-
-    def bmd(self, hu: float) -> float:
-        """Density in mg/cm3 of `equivalent` at `hu`."""
-        return self.slope * hu + self.intercept
+SHIPPED_RULES = FitRules()
 
 
-TWO_POINT = "two-point"
-
-
-def two_point(*, phantom: str, equivalent: Mineral, rods: Sequence[RodReading]) -> Calibration:
-    """The two-point calibration of Xie et al. 2022: ``Db = (Hb - Hw) / (Hk - Hw) * Ck``.
-
-    Db is the density sought, Hb the region's HU, Hw the water-equivalent rod's HU, Hk and Ck the HU and the
-    certified density of the mineral rod.
+def calibrate(
+    *,
+    method: str,
+    phantom: str,
+    equivalent: Mineral,
+    rods: Sequence[RodReading],
+    rules: FitRules = SHIPPED_RULES,
+    kvp: float | None = None,
+) -> Calibration:
+    """The calibration that `method` (one of `METHODS`, as the phantom's file names it) makes of the rods.
 
     Parameters
     ----------
-    rods : one rod of density 0 and one of a higher density, in any order.
+    kvp : tube voltage of the series; where it is known, the slope is held to what this voltage may give.
 
     Raises
     ------
     CalibrationImpossible
-        If there are not exactly two such rods (`phantom_not_found`), or the mineral rod does not read
-        higher than the water rod (`rod_order`).
-
-    Source: Xie et al., BMC Med Imaging 2022;22:140, Methods.
+        If the rods do not determine one; its `code` says why.
+    ValueError
+        If there is no such method.
     """
-    water, mineral = _water_and_mineral(rods)
-    contrast_hu = mineral.hu_mean - water.hu_mean
-    if not contrast_hu > 0:
-        raise CalibrationImpossible(
-            "rod_order",
-            f"{mineral.name} reads {mineral.hu_mean:.1f} HU, {water.name} {water.hu_mean:.1f} HU",
-        )
-    slope = mineral.density_mg_cm3 / contrast_hu
-    return Calibration(
-        method=TWO_POINT,
-        phantom=phantom,
-        equivalent=equivalent,
-        slope=slope,
-        intercept=-slope * water.hu_mean,
-        r2=None,
-        max_residual_hu=None,
-        rods=(water, mineral),
-    )
+    if method == TWO_POINT:
+        return two_point(phantom=phantom, equivalent=equivalent, rods=rods)
+    if method == LEAST_SQUARES:
+        return least_squares(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules)
+    if method == MINDWAYS:
+        return mindways(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
+    raise ValueError(f"unknown calibration method {method!r}; known: {', '.join(METHODS)}")
 
 
-def two_point_sigma(rods: Sequence[RodReading], hu_mean: float, hu_standard_error: float) -> float:
-    """Standard uncertainty (k = 1) in mg/cm3 of a two-point density at `hu_mean`.
+def fit_observations(calibration: Calibration, rules: FitRules = SHIPPED_RULES) -> tuple[Observation, ...]:
+    """What to say of a calibration that stands: `calibration_fit_poor`, `internal_calibration`."""
+    found = []
+    r2, residual_hu = calibration.r2, calibration.max_residual_hu
+    if (r2 is not None and r2 < rules.r2_doubted_below) or (
+        residual_hu is not None and residual_hu > rules.residual_doubted_hu
+    ):
+        values: dict[str, str | int | float] = {
+            "r2": "-" if r2 is None else round(r2, 4),
+            "r2_limit": rules.r2_doubted_below,
+            "residual_hu": "-" if residual_hu is None else round(residual_hu, 1),
+            "limit": rules.residual_doubted_hu,
+        }
+        found.append(Observation(code="calibration_fit_poor", values=values))
+    if calibration.grade is Grade.INTERNAL:
+        found.append(Observation(code="internal_calibration"))
+    return tuple(found)
 
-    ``sigma_D = Ck / (Hk - Hw) * sqrt(sb^2 + (1 - r)^2 sw^2 + r^2 sk^2)`` with ``r = Db / Ck``: first-order
-    propagation of Xie's formula. sb, sw, sk are standard errors of *means*. They are computed as if voxel
-    noise were independent; CT noise is correlated between neighbours, so that the stated uncertainty is a
-    lower bound of the noise part. Marrow fat is not in it.
+
+def density_uncertainty(calibration: Calibration, hu_mean: float, hu_standard_error: float) -> float | None:
+    """Standard uncertainty (k = 1) in mg/cm3 of ``calibration.bmd(hu_mean)``; marrow-fat error not included.
+
+    The region's noise and the line's uncertainty (rods' noise, lack of fit), which are independent. None
+    where the calibration states no uncertainty of its own.
     """
-    water, mineral = _water_and_mineral(rods)
-    contrast_hu = mineral.hu_mean - water.hu_mean
-    fraction = (hu_mean - water.hu_mean) / contrast_hu
-    spread_hu = hypot(
-        hu_standard_error,
-        (1.0 - fraction) * water.hu_standard_error,
-        fraction * mineral.hu_standard_error,
-    )
-    return mineral.density_mg_cm3 / contrast_hu * spread_hu
-
-
-def _water_and_mineral(rods: Sequence[RodReading]) -> tuple[RodReading, RodReading]:
-    by_density = sorted(rods, key=lambda rod: rod.density_mg_cm3)
-    if len(by_density) != 2 or by_density[0].density_mg_cm3 != 0 or by_density[1].density_mg_cm3 <= 0:
-        raise CalibrationImpossible(
-            "phantom_not_found", "two-point calibration needs one water rod and one mineral rod"
-        )
-    return by_density[0], by_density[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """A way from rods to a calibration, with the propagation of uncertainty that belongs to it."""
-
-    fit: Callable[..., Calibration]  # keywords phantom, equivalent, rods
-    sigma: Callable[[Sequence[RodReading], float, float], float]  # rods, HU mean, its standard error
-
-
-METHODS: Mapping[str, Method] = {TWO_POINT: Method(fit=two_point, sigma=two_point_sigma)}
-
-
-def calibrate(*, method: str, phantom: str, equivalent: Mineral, rods: Sequence[RodReading]) -> Calibration:
-    """The calibration that `method` (a key of `METHODS`, as the phantom's file names it) makes of the rods.
-
-    Raises
-    ------
-    CalibrationImpossible
-        If the rods do not determine one.
-    """
-    return METHODS[method].fit(phantom=phantom, equivalent=equivalent, rods=rods)
-
-
-def density_uncertainty(calibration: Calibration, hu_mean: float, hu_standard_error: float) -> float:
-    """Standard uncertainty (k = 1) in mg/cm3 of ``calibration.bmd(hu_mean)``, by the calibration's method."""
-    return METHODS[calibration.method].sigma(calibration.rods, hu_mean, hu_standard_error)
+    if calibration.uncertainty is None:
+        return None
+    return hypot(calibration.slope * hu_standard_error, calibration.uncertainty.at(hu_mean))

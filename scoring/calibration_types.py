@@ -1,0 +1,132 @@
+"""The types of a calibration: minerals, rods as they read, the line from HU to density, its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import hypot, sqrt
+
+import numpy as np
+
+
+class Mineral(StrEnum):
+    """The substance a density is expressed in. HA and K2HPO4 are different quantities."""
+
+    HA = "HA"  # calcium hydroxyapatite
+    K2HPO4 = "K2HPO4"  # dipotassium hydrogen phosphate
+
+
+class Grade(StrEnum):
+    """What a calibration rests on, from the strongest to the weakest."""
+
+    PHANTOM = "phantom"  # rods in the very same image
+    ASYNCHRONOUS = "asynchronous"  # rods scanned earlier on the same scanner
+    INTERNAL = "internal"  # the patient's own tissues: screening only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RodReading:
+    """One calibration rod as it reads in the image."""
+
+    name: str
+    density_mg_cm3: float  # certified mineral density
+    hu_mean: float
+    hu_sd: float  # of single voxels
+    voxels: int
+    axis_points_mm: tuple[tuple[float, float, float], ...]  # centres along the rod, LPS, caudal to cranial
+    water_mg_cm3: float | None = None  # certified water density, where the mineral is dissolved in water
+    standard_error_hu: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+
+    @property
+    def hu_standard_error(self) -> float:
+        """Standard error of `hu_mean`: as measured, else as if the voxels' noise were independent.
+
+        The second is a lower bound: noise of CT is correlated (`scoring.uncertainty.with_standard_errors`).
+        """
+        if self.standard_error_hu is not None:
+            return self.standard_error_hu
+        return self.hu_sd / sqrt(self.voxels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineUncertainty:
+    """Standard uncertainty (k = 1) of the line itself, in two parts that are independent of each other."""
+
+    pivot_hu: float  # where the line is known best
+    bmd_mg_cm3: float  # there
+    slope: float  # mg/cm3 per HU
+
+    def at(self, hu: float) -> float:
+        """In mg/cm3, of the density that the line gives at `hu`."""
+        return hypot(self.bmd_mg_cm3, self.slope * (hu - self.pivot_hu))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Linear map: BMD [mg/cm3] = slope * HU + intercept."""
+
+    method: str  # a key of `scoring.calibration.METHODS`
+    phantom: str  # the phantom's model name, as in config/phantoms/
+    equivalent: Mineral
+    slope: float  # mg/cm3 per HU
+    intercept: float  # mg/cm3
+    r2: float | None  # None for two rods, where it is 1 by construction and means nothing
+    max_residual_hu: float | None  # None for two rods, likewise
+    rods: tuple[RodReading, ...]  # all that were read, by rising density; see FitRules.fit_up_to_mg_cm3
+    grade: Grade = Grade.PHANTOM
+    uncertainty: LineUncertainty | None = None  # None: not stated
+
+    def bmd(self, hu: float) -> float:
+        """Density in mg/cm3 of `equivalent` at `hu`."""
+        return self.slope * hu + self.intercept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRules:
+    """Which rods a fit uses, and when its result is doubted or refused.
+
+    V: published in the Ogo software's reference (Michalski). R: recalled or chosen here, to be confirmed
+    before anything clinical rests on it.
+    """
+
+    fit_up_to_mg_cm3: float = 400.0  # R: denser rods are left out, for trabecular bone is measured
+    r2_refused_below: float = 0.90  # V
+    r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
+    residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
+    offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
+    # R: range of the Mindways sigma_ref by tube voltage, between which it is interpolated. Computed
+    # for effective energies of 50, 60 and 70 keV it is 2.46, 1.89 and 1.59; an example of Ogo's has 1.47.
+    sigma_ref: tuple[tuple[float, float, float], ...] = (
+        (80.0, 1.8, 2.9),
+        (100.0, 1.5, 2.5),
+        (120.0, 1.3, 2.2),
+        (140.0, 1.1, 2.0),
+    )  # kV, lowest, highest
+
+
+def line_uncertainty(
+    origin_hu: float,
+    slope_by_rod: Sequence[float],
+    bmd_by_rod: Sequence[float],
+    standard_errors_hu: Sequence[float],
+) -> LineUncertainty:
+    """First-order propagation of the rods' errors, which are independent of one another, into a line.
+
+    Parameters
+    ----------
+    origin_hu : any HU.
+    slope_by_rod : derivative of the line's slope by each rod's HU, in mg/cm3 per HU squared.
+    bmd_by_rod : derivative of the density at `origin_hu` by each rod's HU, in mg/cm3 per HU.
+    """
+    errors = np.asarray(standard_errors_hu)
+    by_slope, by_bmd = np.asarray(slope_by_rod) * errors, np.asarray(bmd_by_rod) * errors
+    slope_variance = float(by_slope @ by_slope)
+    if slope_variance == 0.0:
+        return LineUncertainty(pivot_hu=origin_hu, bmd_mg_cm3=float(np.linalg.norm(by_bmd)), slope=0.0)
+    shift_hu = -float(by_slope @ by_bmd) / slope_variance
+    return LineUncertainty(
+        pivot_hu=origin_hu + shift_hu,
+        bmd_mg_cm3=float(np.linalg.norm(by_bmd + shift_hu * by_slope)),
+        slope=sqrt(slope_variance),
+    )
