@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import ConfigurationError, Settings
-from scoring.bmd import AgeBin, Reference
+from scoring.bmd import AgeBin, Reference, RegionKind
 from scoring.calibration import METHODS, Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
@@ -199,6 +199,7 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         ages=tuple(_age_bin(entry) for entry in raw.get("ages", ())),
         kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
         demonstration=raw["demonstration"],
+        roi=RegionKind(raw["roi"]) if "roi" in raw else None,
     )
 
 

@@ -100,6 +100,14 @@ class CalibrationSettings(_Section):
 class ScoringSettings(_Section):
     reference: str
     model: str
+    k2hpo4_from_ha: tuple[float, float] | tuple[()]  # slope and intercept in mg/cm3; () for none
+
+    @field_validator("k2hpo4_from_ha")
+    @classmethod
+    def _rises(cls, pair: tuple[float, ...]) -> tuple[float, ...]:
+        if pair and not pair[0] > 0:
+            raise ValueError("the slope must be above 0")
+        return pair
 
 
 class ClinicalSettings(_Section):

@@ -8,7 +8,7 @@ Sources: T-score and classes, Xie et al. 2022; density rule, ACR/ISCD criteria a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scoring.bmd import (
@@ -18,9 +18,11 @@ from scoring.bmd import (
     DensityVerdict,
     Reference,
     ReferenceScore,
+    RegionKind,
     StudyClass,
+    mean_density_uncertainty,
 )
-from scoring.calibration import Mineral
+from scoring.calibration import Calibration, Grade, Mineral
 from segmentation.observation import Observation
 
 ADULT_FROM_YEARS = 20  # below: no score
@@ -44,47 +46,64 @@ class Assessment:
     observations: tuple[Observation, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A site's own line between minerals: ``K2HPO4 = slope * HA + intercept``, in mg/cm3.
+
+    Published pairs disagree (Goodsitt 1992: K2HPO4 / HA = 0.86 at 80 kVp, 0.81 at 140 kVp; Faulkner 1993:
+    HA = 1.15 * K2HPO4 - 7.32), so that none is shipped.
+    """
+
+    slope: float
+    intercept_mg_cm3: float
+
+
 def assess(
     levels: Mapping[str, BmdResult],
     *,
-    equivalent: Mineral | None,
+    calibration: Calibration | None,
     reference: Reference | None,
     age_years: int | None,
     sex: str,
     kvp: float | None,
+    roi: RegionKind,
+    conversion: Conversion | None = None,
 ) -> Assessment:
     """Scores, classes and what stands in their way.
 
     Parameters
     ----------
     levels : the measured lumbar levels by name. A level that a finding withholds must not be among them.
-    equivalent : what the calibration measures in; None without one, and then nothing is said here.
+    calibration : None without one, and then nothing is said here.
     sex : DICOM's "M" or "F"; anything else counts as not stated.
     kvp : tube voltage of the series.
+    roi : the region that densities were read in.
+    conversion : judges HA by the density rule; None: HA is not judged.
     """
-    densities = {name: result.bmd_mg_cm3 for name, result in levels.items() if result.bmd_mg_cm3 is not None}
-    if equivalent is None or not densities:
+    measured = {name: result for name, result in levels.items() if result.bmd_mg_cm3 is not None}
+    if calibration is None or not measured:
         return Assessment(t_score=None, z_score=None, study_class=None, density=None, observations=())
     notes = [Observation(code="marrow_fat")]
     barred = patient_observations(age_years=age_years, sex=sex)
     notes += barred
     codes = {note.code for note in barred}
     scored = not codes & {"age_unknown", "age_under_20", "sex_unknown"}
+    if calibration.grade is Grade.INTERNAL:
+        notes.append(Observation(code="internal_calibration"))
+        scored = False
     elderly = scored and "age_under_50" not in codes
-    misfit = reference_observations(reference, equivalent=equivalent, sex=sex, kvp=kvp, densities=densities)
+    misfit = reference_observations(
+        reference, equivalent=calibration.equivalent, sex=sex, kvp=kvp, roi=roi, measured=frozenset(measured)
+    )
     notes += misfit if scored else []
     t, z = None, None
     if scored and not misfit and reference is not None and age_years is not None:
-        z, missing = z_score(densities, reference, age_years)
+        z, missing = z_score(measured, calibration, reference, age_years)
         notes += missing
-        t = t_score(densities, reference) if elderly else None
-        if reference.demonstration and (t is not None or z is not None):
-            notes.append(Observation(code="demonstration_reference", values={"reference": reference.name}))
-    if t is not None:
-        notes.append(Observation(code="not_dxa"))
+        t = t_score(measured, calibration, reference) if elderly else None
     density = None
     if elderly:
-        density, withheld = density_verdict(densities, equivalent)
+        density, withheld = density_verdict(measured, calibration, conversion)
         notes += withheld
     return Assessment(
         t_score=t,
@@ -115,9 +134,15 @@ def reference_observations(
     equivalent: Mineral,
     sex: str,
     kvp: float | None,
-    densities: Mapping[str, float],
+    roi: RegionKind,
+    measured: frozenset[str],
 ) -> list[Observation]:
-    """Why a reference may not be compared with this study: `no_reference` or `reference_mismatch`."""
+    """Why a reference may not be compared with this study: `no_reference` or `reference_mismatch`.
+
+    Parameters
+    ----------
+    measured : names of the levels that have a density.
+    """
     if reference is None:
         return [Observation(code="no_reference")]
     reasons = []
@@ -131,7 +156,9 @@ def reference_observations(
             reasons.append("the tube voltage is not stated")
         elif not lower <= kvp <= upper:
             reasons.append(f"{kvp:g} kV is outside {lower:g} to {upper:g} kV")
-    unmeasured = [level for level in reference.levels if level not in densities]
+    if reference.roi not in (None, roi):
+        reasons.append(f"its region is the {reference.roi}, this study's the {roi}")
+    unmeasured = [level for level in reference.levels if level not in measured]
     if unmeasured:
         reasons.append(f"it needs {', '.join(reference.levels)}; not measured: {', '.join(unmeasured)}")
     if not reasons:
@@ -140,31 +167,45 @@ def reference_observations(
     return [Observation(code="reference_mismatch", values=values)]
 
 
-def t_score(densities: Mapping[str, float], reference: Reference) -> ReferenceScore:
+def t_score(
+    measured: Mapping[str, BmdResult], calibration: Calibration, reference: Reference
+) -> ReferenceScore:
     """``T = (BMD - mean_young) / SD_young`` on the mean of the reference's levels (all must be given)."""
-    return _score(densities, reference, reference.young)
+    return _score(measured, calibration, reference, reference.young)
 
 
 def z_score(
-    densities: Mapping[str, float], reference: Reference, age_years: int
+    measured: Mapping[str, BmdResult], calibration: Calibration, reference: Reference, age_years: int
 ) -> tuple[ReferenceScore | None, list[Observation]]:
     """``Z = (BMD - mean_age) / SD_age``; without an age bin for this age None, and `z_reference_missing`."""
     matched = next((ages for ages in reference.ages if ages.age_from <= age_years <= ages.age_to), None)
     if matched is None:
         values: dict[str, str | int | float] = {"reference": reference.name, "age": age_years}
         return None, [Observation(code="z_reference_missing", values=values)]
-    return _score(densities, reference, matched), []
+    return _score(measured, calibration, reference, matched), []
 
 
-def _score(densities: Mapping[str, float], reference: Reference, compared: AgeBin) -> ReferenceScore:
-    bmd = sum(densities[level] for level in reference.levels) / len(reference.levels)
+def _score(
+    measured: Mapping[str, BmdResult], calibration: Calibration, reference: Reference, compared: AgeBin
+) -> ReferenceScore:
+    bmd, uncertainty = _mean(measured, calibration, reference.levels)
     return ReferenceScore(
         value=(bmd - compared.mean_mg_cm3) / compared.sd_mg_cm3,
         levels=reference.levels,
         bmd_mg_cm3=bmd,
         mean_mg_cm3=compared.mean_mg_cm3,
         sd_mg_cm3=compared.sd_mg_cm3,
+        bmd_uncertainty_mg_cm3=uncertainty,
     )
+
+
+def _mean(
+    measured: Mapping[str, BmdResult], calibration: Calibration, levels: Sequence[str]
+) -> tuple[float, float | None]:
+    """Mean density of some levels, all measured, with its standard uncertainty where that is known."""
+    chosen = [measured[level] for level in levels]
+    densities = [one.bmd_mg_cm3 for one in chosen if one.bmd_mg_cm3 is not None]
+    return sum(densities) / len(levels), mean_density_uncertainty(calibration, chosen)
 
 
 def study_class(t: float) -> StudyClass:
@@ -175,21 +216,31 @@ def study_class(t: float) -> StudyClass:
 
 
 def density_verdict(
-    densities: Mapping[str, float], equivalent: Mineral
+    measured: Mapping[str, BmdResult], calibration: Calibration, conversion: Conversion | None
 ) -> tuple[DensityVerdict | None, list[Observation]]:
     """The density category on the mean of two lumbar bodies, L1 and L2 where measured.
 
     None with `density_rule_equivalent` where the densities are not K2HPO4's, for which the rule was made, and
-    with `density_levels_missing` where no adjacent pair was measured.
+    no conversion is configured; with `density_levels_missing` where no adjacent pair was measured.
     """
-    if equivalent is not Mineral.K2HPO4:
+    equivalent = calibration.equivalent
+    converted = equivalent is not Mineral.K2HPO4
+    if converted and conversion is None:
         return None, [Observation(code="density_rule_equivalent", values={"equivalent": equivalent.value})]
-    pair = next((p for p in DENSITY_PAIRS if p[0] in densities and p[1] in densities), None)
+    pair = next((p for p in DENSITY_PAIRS if p[0] in measured and p[1] in measured), None)
     if pair is None:
         return None, [Observation(code="density_levels_missing")]
-    mean = (densities[pair[0]] + densities[pair[1]]) / 2
+    mean, uncertainty = _mean(measured, calibration, pair)
+    if converted and conversion is not None:
+        mean = conversion.slope * mean + conversion.intercept_mg_cm3
+        uncertainty = None if uncertainty is None else abs(conversion.slope) * uncertainty
     verdict = DensityVerdict(
-        category=density_category(mean), levels=pair, mean_mg_cm3=mean, equivalent=equivalent
+        category=density_category(mean),
+        levels=pair,
+        mean_mg_cm3=mean,
+        equivalent=Mineral.K2HPO4,
+        uncertainty_mg_cm3=uncertainty,
+        converted_from=equivalent if converted else None,
     )
     return verdict, []
 

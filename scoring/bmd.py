@@ -53,6 +53,13 @@ class DensityCategory(StrEnum):
     OSTEOPOROSIS = "osteoporosis"  # < 80 mg/cm3
 
 
+class RegionKind(StrEnum):
+    """Which part of a body a density was read in: automatic regions read higher than drawn ones."""
+
+    CORE = "core"  # the eroded cancellous core, as segmentation.vertebra cuts it
+    ELLIPSE = "ellipse"  # a mid-body ellipse in front of the basivertebral veins
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgeBin:
     """Mean and SD of a reference population in an age range."""
@@ -78,6 +85,7 @@ class Reference:
     ages: tuple[AgeBin, ...]  # for Z; may be empty
     kvp: tuple[float, float] | None  # inclusive range, None where the source states none
     demonstration: bool  # True: marked in every output that uses it
+    roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,7 @@ class ReferenceScore:
     bmd_mg_cm3: float
     mean_mg_cm3: float
     sd_mg_cm3: float
+    bmd_uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of `bmd_mg_cm3`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +108,8 @@ class DensityVerdict:
     levels: tuple[str, str]
     mean_mg_cm3: float
     equivalent: Mineral
+    uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of the mean
+    converted_from: Mineral | None = None  # what was measured, where a site's conversion was applied
 
 
 def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None, *, level: str) -> BmdResult:

@@ -14,12 +14,13 @@ from scoring.applicability import (
     model_observations,
     score_observations,
 )
-from scoring.assessment import Assessment, assess
-from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
+from scoring.assessment import Assessment, Conversion, assess
+from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, RegionKind, StudyClass
 from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
 from scoring.nomogram import NomogramResult, apply_nomogram
 from scoring.radscore import RadScore, rad_score
+from scoring.remarks import remarks
 from segmentation.observation import Observation
 
 
@@ -32,6 +33,7 @@ class Basis:
     reference: Reference | None
     card: ModelCard | None
     radiomics_settings_sha256: str
+    conversion: Conversion | None = None  # between minerals, for the density rule; None: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,22 +170,26 @@ def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, le
     reference = ledger.basis.reference
     found = assess(
         {level.name: level.measured for level in levels if level.measured is not None},
-        equivalent=_equivalent(case),
+        calibration=case.measurements.calibration,
         reference=reference,
         age_years=case.study.age_years,
         sex=case.study.sex,
         kvp=series.kvp,
+        roi=RegionKind.CORE,
+        conversion=ledger.basis.conversion,
     )
     ledger.add(found.observations)
     on_reference = reference.levels if reference else ()
     on_density = found.density.levels if found.density else ()
-    return replace(
+    given = replace(
         found,
         t_score=found.t_score if ledger.allows(Output.T_SCORE, on_reference) else None,
         z_score=found.z_score if ledger.allows(Output.Z_SCORE, on_reference) else None,
         study_class=found.study_class if ledger.allows(Output.STUDY_CLASS, on_reference) else None,
         density=found.density if ledger.allows(Output.DENSITY_CATEGORY, on_density) else None,
     )
+    ledger.add(remarks(given, reference=reference, age_years=case.study.age_years, sex=case.study.sex))
+    return given
 
 
 def _rad_score(
@@ -235,15 +241,12 @@ def _nomogram(
 
 
 # Remarks on a number, which say nothing where the number is withheld.
-_REMARKS_ON_SCORES = frozenset({"demonstration_reference", "not_dxa"})
 _REMARKS_ON_MODEL = frozenset({"demonstration_model"})
 
 
 def _about_what_is_there(findings: Sequence[Finding], judgement: Judgement) -> tuple[Finding, ...]:
     """Findings without remarks on numbers that the report does not give."""
     idle: frozenset[str] = frozenset()
-    if judgement.t_score is None and judgement.z_score is None:
-        idle |= _REMARKS_ON_SCORES
     if judgement.rad_score is None:
         idle |= _REMARKS_ON_MODEL
     return tuple(finding for finding in findings if finding.code not in idle)

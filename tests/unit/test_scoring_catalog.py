@@ -68,7 +68,7 @@ def test_a_sites_file_takes_the_place_of_the_shipped_one(tmp_path: Path):
     own, own_hash = load_reference("demonstration", tmp_path)
     assert own.population.startswith("OUR OWN")
     assert own_hash != load_reference("demonstration")[1]
-    assert list_references(tmp_path) == ("demonstration", "ours")
+    assert list_references(tmp_path) == ("chinese-men-mindways", "demonstration", "ours")
     assert load_phantom("siemens-osteo", tmp_path) == load_phantom("siemens-osteo")
     assert load_radiomics_settings_text(tmp_path) == load_radiomics_settings_text()
 

@@ -38,6 +38,7 @@ from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.report import Outcome, Provenance, Report
+from scoring.assessment import Conversion
 from segmentation.single_slice import INFO as SINGLE_SLICE
 from segmentation.vertebrae import EngineInfo
 
@@ -83,7 +84,7 @@ def _slices(context: StepContext, selection: SelectionArtefact) -> tuple[DrawnSl
 def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
     settings, site = context.settings, context.settings.node.site_folder
     measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
-    names = settings.scoring
+    names, pair = settings.scoring, settings.scoring.k2hpo4_from_ha
     _, radiomics_sha256 = load_radiomics_settings_text(site)
     basis = Basis(
         table=load_findings(site),
@@ -91,6 +92,7 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
         reference=load_reference(names.reference, site)[0] if names.reference else None,
         card=load_model_card(names.model, site)[0] if names.model else None,
         radiomics_settings_sha256=radiomics_sha256,
+        conversion=Conversion(slope=pair[0], intercept_mg_cm3=pair[1]) if pair else None,
     )
     study = selection.study
     laboratory = context.clinical.laboratory(

@@ -1,0 +1,390 @@
+"""To whom T, Z, both categories and the rad-score apply: one claim for each clause of the rules.
+
+Densities go through the whole judgement (findings table included), as a report's do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from statistics import NormalDist
+
+import pytest
+
+from config.catalog import list_references, load_model_card, load_reference
+from config.findings import load_findings
+from config.settings import ConfigurationError, load_settings
+from node.pipeline.assessment import Basis, Case, Judgement, judge
+from node.pipeline.measurement import Measurements
+from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
+from scoring.assessment import Conversion
+from scoring.bmd import AgeBin, BmdResult, DensityCategory, Reference, RegionKind, StudyClass
+from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral
+from segmentation.observation import Observation
+
+CARD = load_model_card("demonstration")[0]
+YOUNG = AgeBin(age_from=20, age_to=29, mean_mg_cm3=173.11, sd_mg_cm3=28.56)
+REFERENCE = Reference(
+    name="test",
+    population="Chinese men and, for this test, women",
+    authority="none",
+    source="made for this test",
+    sex="any",
+    equivalent=Mineral.K2HPO4,
+    levels=("L1", "L2"),
+    young=YOUNG,
+    ages=(AgeBin(age_from=20, age_to=99, mean_mg_cm3=110.0, sd_mg_cm3=25.0),),
+    kvp=(80.0, 140.0),
+    demonstration=False,
+    roi=RegionKind.CORE,
+)
+SERIES = SeriesFacts(
+    series_instance_uid="1.2.3",
+    instances=100,
+    kvp=CARD.applicability.kvp[0],
+    slice_thickness_mm=1.0,
+    slice_spacing_mm=CARD.applicability.slice_spacing_mm[0],
+    pixel_spacing_mm=(CARD.applicability.pixel_spacing_mm[0],) * 2,
+    kernel="B40",
+    manufacturer="",
+    model="",
+    device_serial="",
+    contrast_agent="",
+    lossy=False,
+)
+STUDY = StudyIdentity(
+    study_instance_uid="1.2",
+    patient_id="1",
+    issuer_of_patient_id="",
+    accession_number="",
+    study_date=date(2024, 5, 1),
+    birth_date=None,
+    age_years=67,
+    sex="F",
+)
+
+
+def calibration(
+    equivalent: Mineral = Mineral.K2HPO4, grade: Grade = Grade.PHANTOM, *, uncertainty_mg_cm3: float = 0.0
+) -> Calibration:
+    """One mg/cm3 for each HU, uncertain by the same amount everywhere."""
+    return Calibration(
+        method="least-squares",
+        phantom="made for this test",
+        equivalent=equivalent,
+        slope=1.0,
+        intercept=0.0,
+        r2=None,
+        max_residual_hu=None,
+        rods=(),
+        grade=grade,
+        uncertainty=LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=uncertainty_mg_cm3, slope=0.0),
+    )
+
+
+def level(name: str, bmd: float, error_hu: float = 0.0) -> LevelResult:
+    return LevelResult(
+        name=name,
+        complete=True,
+        centroid_mm=(0.0, 0.0, 0.0),
+        volume_mm3=40_000.0,
+        measured=BmdResult(
+            level=name,
+            hu_mean=bmd,
+            hu_sd=30.0,
+            voxels=1000,
+            roi_volume_mm3=5000.0,
+            bmd_mg_cm3=bmd,
+            bmd_uncertainty_mg_cm3=error_hu,
+            hu_standard_error=error_hu,
+        ),
+    )
+
+
+def judged(
+    *levels: LevelResult,
+    using: Calibration | None = None,
+    reference: Reference | None = REFERENCE,
+    conversion: Conversion | None = None,
+    age_years: int | None = 67,
+    sex: str = "F",
+    kvp: float | None = SERIES.kvp,
+    noticed: tuple[Observation, ...] = (),
+) -> Judgement:
+    """What is said of a woman of 67 with 70 mg/cm3 in L1 to L3, but for what is changed."""
+    using = using or calibration()
+    case = Case(
+        measurements=Measurements(
+            levels=levels or (level("L1", 70.0), level("L2", 70.0), level("L3", 70.0)),
+            numbering_confirmed=True,
+            calibration=using,
+            features={one.name: one.mean for one in CARD.features},
+        ),
+        study=replace(STUDY, age_years=age_years, sex=sex),
+        series=replace(SERIES, kvp=kvp),
+        observations=noticed,
+        laboratory=Laboratory(alp_u_l=80.0, homocysteine_umol_l=12.0),
+    )
+    basis = Basis(
+        table=load_findings(),
+        language="en",
+        reference=reference,
+        card=replace(CARD, applicability=replace(CARD.applicability, equivalent=using.equivalent)),
+        radiomics_settings_sha256=CARD.radiomics_settings_sha256,
+        conversion=conversion,
+    )
+    return judge(case, basis)
+
+
+def codes(judgement: Judgement) -> set[str]:
+    return {finding.code for finding in judgement.findings}
+
+
+def text(judgement: Judgement, code: str) -> str:
+    return next(finding.text for finding in judgement.findings if finding.code == code)
+
+
+def categories(judgement: Judgement) -> tuple[object, object]:
+    return judgement.study_class, judgement.density
+
+
+def test_everything_is_said_of_a_woman_to_whom_everything_applies():
+    found = judged()
+    assert found.t_score.value == pytest.approx((70.0 - 173.11) / 28.56)
+    assert found.z_score.value == pytest.approx((70.0 - 110.0) / 25.0)
+    assert found.study_class is StudyClass.OSTEOPOROSIS
+    assert found.density.category is DensityCategory.OSTEOPOROSIS
+    assert found.density.levels == ("L1", "L2")
+    assert found.rad_score is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"age_years": 19}, "age_under_20"),
+        ({"age_years": None}, "age_unknown"),
+        ({"sex": ""}, "sex_unknown"),
+        ({"sex": "O"}, "sex_unknown"),
+        ({"noticed": (Observation(code="contrast_given", values={"agent": "iohexol"}),)}, "contrast_given"),
+        (
+            {"noticed": (Observation(code="contrast_suspected", values={"hu": 120, "limit": 60}),)},
+            "contrast_suspected",
+        ),
+        ({"noticed": (Observation(code="level_unconfirmed"),)}, "level_unconfirmed"),
+        (
+            {"noticed": (Observation(code="numbering_conflict", values={"detail": "-"}),)},
+            "numbering_conflict",
+        ),
+        ({"using": calibration(grade=Grade.INTERNAL)}, "internal_calibration"),
+    ],
+)
+def test_no_t_category_or_rad_score_where_the_rule_forbids_them(changes, code):
+    found = judged(**changes)
+    assert (found.t_score, *categories(found), found.rad_score, found.nomogram) == (None,) * 5
+    assert code in codes(found)
+    assert found.measured  # density itself is given
+
+
+def test_under_fifty_the_z_score_stands_alone():
+    found = judged(age_years=49)
+    assert (found.t_score, *categories(found), found.rad_score) == (None,) * 4
+    assert found.z_score.value == pytest.approx(-1.6)
+    assert "age_under_50" in codes(found)
+    assert judged(age_years=50).t_score is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"using": calibration(Mineral.HA)}, "given in K2HPO4, the phantom measures HA"),
+        ({"reference": replace(REFERENCE, sex="M")}, "sex M"),
+        ({"kvp": 70.0}, "70 kV"),
+        ({"kvp": None}, "not stated"),
+        ({"reference": replace(REFERENCE, levels=("L4",))}, "not measured: L4"),
+        ({"reference": replace(REFERENCE, roi=RegionKind.ELLIPSE)}, "region is the ellipse"),
+    ],
+)
+def test_a_reference_that_does_not_match_gives_neither_t_nor_z(changes, reason):
+    found = judged(**changes)
+    assert (found.t_score, found.z_score, found.study_class, found.rad_score) == (None,) * 4
+    assert reason in text(found, "reference_mismatch")
+
+
+def test_an_age_outside_the_references_bins_gives_no_z_score():
+    narrow = replace(REFERENCE, ages=(AgeBin(age_from=70, age_to=79, mean_mg_cm3=95.0, sd_mg_cm3=26.0),))
+    found = judged(reference=narrow)
+    assert found.t_score is not None
+    assert found.z_score is None
+    assert "z_reference_missing" in codes(found)
+
+
+def test_the_population_is_named_and_left_to_the_reader():
+    assert REFERENCE.population in text(judged(), "reference_population")
+    assert "reference_population" not in codes(judged(sex=""))
+
+
+def test_what_a_reference_does_not_state_is_said():
+    assert "reference_incomplete" not in codes(judged())
+    found = judged(reference=replace(REFERENCE, kvp=None, roi=None))
+    assert "tube voltage and region of interest" in text(found, "reference_incomplete")
+
+
+@pytest.mark.parametrize(
+    ("age_years", "sex", "taken"),
+    [(67, "F", "postmenopausal"), (49, "F", "premenopausal"), (67, "M", None), (19, "F", None)],
+)
+def test_menopause_is_said_to_be_unknown_wherever_a_womans_score_rests_on_it(age_years, sex, taken):
+    found = judged(age_years=age_years, sex=sex)
+    assert ("menopause_unknown" in codes(found)) == (taken is not None)
+    if taken is not None:
+        assert taken in text(found, "menopause_unknown")
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (("L1", "L2", "L3", "L4"), ("L1", "L2")),
+        (("L2", "L3", "L4", "L5"), ("L2", "L3")),
+        (("L1", "L3", "L4", "L5"), ("L3", "L4")),
+        (("L1", "L4", "L5"), ("L4", "L5")),
+        (("L1", "L3", "L5"), None),
+        (("L3",), None),
+    ],
+)
+def test_the_density_rule_rests_on_l1_and_l2_else_on_the_pair_nearest_l3(names, pair):
+    found = judged(*(level(name, 70.0) for name in names))
+    assert (found.density.levels if found.density else None) == pair
+    assert ("density_levels_missing" in codes(found)) == (pair is None)
+
+
+def test_a_level_that_is_not_measured_for_metal_is_no_part_of_the_pair():
+    metal = Observation(code="metal_near_body", level="L1", values={"voxels": 100})
+    assert judged(noticed=(metal,)).density.levels == ("L2", "L3")
+
+
+def test_ha_is_judged_by_the_rule_for_k2hpo4_only_through_the_sites_own_pair():
+    alone = judged(using=calibration(Mineral.HA))
+    assert alone.density is None
+    assert "density_rule_equivalent" in codes(alone)
+
+    pair = Conversion(slope=1.2, intercept_mg_cm3=5.0)
+    found = judged(using=calibration(Mineral.HA, uncertainty_mg_cm3=2.0), conversion=pair)
+    assert found.density.mean_mg_cm3 == pytest.approx(1.2 * 70.0 + 5.0)
+    assert found.density.category is DensityCategory.LOW
+    assert (found.density.equivalent, found.density.converted_from) == (Mineral.K2HPO4, Mineral.HA)
+    assert found.density.uncertainty_mg_cm3 == pytest.approx(2.4)
+    assert "density_converted" in codes(found)
+    assert found.t_score is None  # a reference in K2HPO4 is never compared with HA
+
+
+def test_k2hpo4_is_never_converted():
+    found = judged(conversion=Conversion(slope=2.0, intercept_mg_cm3=0.0))
+    assert found.density.mean_mg_cm3 == pytest.approx(70.0)
+    assert "density_converted" not in codes(found)
+
+
+def test_no_conversion_is_shipped_and_a_site_names_a_slope_and_an_intercept():
+    assert load_settings().scoring.k2hpo4_from_ha == ()
+    assert load_settings(scoring={"k2hpo4_from_ha": [0.87, 6.4]}).scoring.k2hpo4_from_ha == (0.87, 6.4)
+    for wrong in ([0.0, 1.0], [-1.0, 0.0], [0.9]):
+        with pytest.raises(ConfigurationError, match="k2hpo4_from_ha"):
+            load_settings(scoring={"k2hpo4_from_ha": wrong})
+
+
+# With 173.11 +- 28.56, T = -2.5 lies at 101.71 and T = -1 at 144.55 mg/cm3.
+@pytest.mark.parametrize(
+    ("bmd", "disagree"),
+    [
+        (79.9, False),
+        (80.0, True),
+        (101.70, True),
+        (101.72, False),
+        (120.0, False),
+        (120.01, True),
+        (144.54, True),
+        (144.56, False),
+    ],
+)
+def test_between_80_and_102_and_between_120_and_145_the_rules_disagree_and_the_density_leads(bmd, disagree):
+    found = judged(*(level(name, bmd) for name in ("L1", "L2", "L3")))
+    assert None not in categories(found)  # both are given
+    assert ("rules_disagree" in codes(found)) == disagree
+    if disagree:
+        said = text(found, "rules_disagree")
+        assert "The measured density leads." in said
+        assert found.study_class.value in said
+        assert found.density.category.value in said
+
+
+def test_a_remark_never_gives_away_a_withheld_category():
+    fracture = Observation(code="fracture_in_spine", values={"levels": "T12"})
+    found = judged(level("L1", 100.0, 30.0), level("L2", 100.0, 30.0), noticed=(fracture,))
+    assert categories(found) == (None, None)
+    assert not codes(found) & {"rules_disagree", "cutoff_straddled"}
+
+
+@pytest.mark.parametrize("bmd", [70.0, 100.0, 200.0])
+def test_a_suspected_fracture_anywhere_withholds_normal_and_every_milder_word_than_it_deserves(bmd):
+    fracture = Observation(code="fracture_in_spine", values={"levels": "T12"})
+    found = judged(level("L1", bmd), level("L2", bmd), noticed=(fracture,))
+    assert categories(found) == (None, None)
+    assert found.t_score is not None
+    assert "fragility fracture" in text(found, "fracture_in_spine")
+
+
+def test_categories_come_from_unrounded_values():
+    near = 79.996  # shown as 80.0
+    assert judged(level("L1", near), level("L2", near)).density.category is DensityCategory.OSTEOPOROSIS
+    just = YOUNG.mean_mg_cm3 - 2.4999 * YOUNG.sd_mg_cm3  # T shown as -2.50
+    assert judged(level("L1", just), level("L2", just)).study_class is StudyClass.OSTEOPENIA
+
+
+Z95 = NormalDist().inv_cdf(0.975)
+
+
+def test_an_interval_that_holds_a_cut_off_is_said_and_one_that_ends_before_it_is_not():
+    for sigma, straddled in ((5.0 / Z95 + 0.01, True), (5.0 / Z95 - 0.01, False)):
+        found = judged(level("L1", 75.0), level("L2", 75.0), using=calibration(uncertainty_mg_cm3=sigma))
+        assert ("cutoff_straddled" in codes(found)) == straddled
+    assert "Mean density of L1 and L2" in text(
+        judged(level("L1", 79.0), level("L2", 79.0), using=calibration(uncertainty_mg_cm3=1.0)),
+        "cutoff_straddled",
+    )
+
+
+def test_a_t_score_whose_interval_holds_its_cut_off_is_said():
+    bmd = YOUNG.mean_mg_cm3 - 2.5 * YOUNG.sd_mg_cm3 + 3.0  # 3 mg/cm3 above T = -2.5
+    for sigma, straddled in ((3.0 / Z95 + 0.01, True), (3.0 / Z95 - 0.01, False)):
+        found = judged(level("L1", bmd), level("L2", bmd), using=calibration(uncertainty_mg_cm3=sigma))
+        said = [one.text for one in found.findings if one.code == "cutoff_straddled"]
+        assert any(one.startswith("T-score") and "-2.5" in one for one in said) == straddled
+
+
+def test_noise_of_two_levels_averages_out_in_the_interval():
+    found = judged(level("L1", 70.0, 4.0), level("L2", 70.0, 4.0))
+    assert found.density.uncertainty_mg_cm3 == pytest.approx(4.0 / 2**0.5)
+
+
+def test_iscds_caveat_stands_beside_every_t_score_and_beside_nothing_else():
+    assert "not equivalent to DXA" in text(judged(), "not_dxa")
+    assert "not_dxa" not in codes(judged(age_years=49))
+    assert "not_dxa" not in codes(judged(reference=None))
+
+
+def test_the_density_rule_stands_without_a_reference():
+    found = judged(reference=None)
+    assert found.density is not None
+    assert found.t_score is None
+    assert "no_reference" in codes(found)
+
+
+def test_a_shipped_reference_is_a_named_source_or_says_that_it_is_invented():
+    assert list_references() == ("chinese-men-mindways", "demonstration")
+    men, _ = load_reference("chinese-men-mindways")
+    assert (men.young.mean_mg_cm3, men.young.sd_mg_cm3) == (173.11, 28.56)
+    assert (men.sex, men.equivalent, men.ages) == ("M", Mineral.K2HPO4, ())
+    assert not men.demonstration
+    assert judged(reference=men, sex="M").t_score is not None
+    assert judged(reference=men, sex="F").t_score is None
+    marked = judged(reference=replace(REFERENCE, demonstration=True))
+    assert "NOT FOR CLINICAL USE" in text(marked, "demonstration_reference")
