@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from node.reference.faults import Faults
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
@@ -58,8 +59,22 @@ def clean() -> tuple[CtVolume, Truth, Vertebrae]:
         {"bmd_mg_cm3": dict.fromkeys(("T12", *LUMBAR), 200.0), "age_years": 25},
         {"pixel_spacing_mm": (1.3, 1.7), "matrix": 240},
         {"scoliosis_degrees": 12.0},
+        {"scoliosis_degrees": 40.0},
+        {"rotation_degrees": -15.0},
+        {"faults": Faults(oral_contrast=True, contrast=True)},
     ],
-    ids=["default", "noisy", "80 kVp", "45 mg", "200 mg", "anisotropic", "scoliosis"],
+    ids=[
+        "default",
+        "noisy",
+        "80 kVp",
+        "45 mg",
+        "200 mg",
+        "anisotropic",
+        "scoliosis",
+        "severe scoliosis",
+        "turned patient",
+        "contrast in vessels and bowel",
+    ],
 )
 def test_every_lumbar_body_comes_out_with_its_name_volume_and_place(changes: dict[str, object]) -> None:
     volume, truth = study(**changes)
@@ -88,6 +103,25 @@ def test_names_rest_on_what_is_in_view(view: tuple[str, str], basis: str, names:
     unconfirmed = "level_unconfirmed" in [observation.code for observation in found.observations]
     assert unconfirmed == (basis == "none")
     check(found, truth, names)
+
+
+@pytest.mark.parametrize("padding_hu", [-1024.0, -3024.0])
+@pytest.mark.parametrize(("radius_mm", "confirmed"), [(50.0, False), (80.0, True)])
+def test_a_rib_outside_the_field_of_view_is_not_taken_for_absent(
+    radius_mm: float, confirmed: bool, padding_hu: float
+) -> None:
+    """A round field of view, padded: too small for ribs it proves nothing, whatever a vendor pads with."""
+    volume, truth = study(view=("T11", "L4"))
+    third = volume.grid.to_index(truth.levels["L3"].centroid_mm)
+    _, dy, dx = volume.grid.spacing_mm
+    y, x = np.indices(volume.hu.shape[1:])
+    beyond = np.hypot((y - third[1]) * dy - 25.0, (x - third[2]) * dx) > radius_mm
+    found = GeometricEngine().segment(
+        CtVolume(hu=np.where(beyond, np.float32(padding_hu), volume.hu), grid=volume.grid)
+    )
+    assert found.numbering_confirmed == confirmed
+    if confirmed:
+        check(found, truth, LUMBAR[:4])
 
 
 @pytest.mark.parametrize("name", LUMBAR)

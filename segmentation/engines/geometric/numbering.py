@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.frame import OUTSIDE_HU, Points, Profile, sample
+from segmentation.engines.geometric.frame import Points, Profile, sample
 from segmentation.volume import CtVolume, Mask
 
 STEP_MM = 2.0
@@ -39,6 +39,7 @@ WING_BRIGHT_HU = (
     300.0  # a twentieth of an ilium is, its cortex; liver, spleen and kidney with contrast are not (R)
 )
 LEAST_SPACING_MM = 24.0  # of lower thoracic discs (R)
+NOTHING_HU = -950.0  # beside a vertebra no tissue reads so, and lung hardly: the field of view ends there (R)
 RIB_ROOM_MM = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
 THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
 
@@ -119,7 +120,7 @@ def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> np
         if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
             side = int(column.u_mm[i[0]] > 0)
             segment = int(np.searchsorted(disc_mm, at))
-            # A root that the column's end cuts proves nothing, unless it begins where one of this vertebra does.
+            # A root that the column's end cuts proves nothing, unless it begins where this vertebra's does.
             near_disc = bool(disc_mm) and at <= disc_mm[-1] + LEAST_SPACING_MM
             surely = near_disc and column.s_mm[-1] - disc_mm[-1] >= RIB_ROOM_MM
             cut = not surely and k[near].max() >= len(column.s_mm) - 1
@@ -133,7 +134,7 @@ def _sides_in_view(column: Straightened, rows: Mask) -> bool:
     for side in (-1.0, 1.0):
         columns = (column.u_mm * side >= ATTACHED_MM) & (column.u_mm * side <= RIB_REACH_MM)
         part = column.hu[np.ix_(rows, columns, behind)]
-        if part.size == 0 or (part <= OUTSIDE_HU + 1).mean() > 0.3:
+        if part.size == 0 or (part <= NOTHING_HU).mean() > 0.3:
             return False
     return True
 
