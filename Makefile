@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
@@ -11,6 +11,7 @@ help:
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
 	@echo "make matrix  the model-free engine on 120 digital reference studies, each printed (ten minutes)"
+	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -47,6 +48,9 @@ test: setup system-tools trained-engines lint
 matrix: setup
 	@$(BIN)/python tools/run_matrix.py
 	@$(BIN)/python tools/run_matrix.py --mixed-otherwise
+
+coverage: setup
+	@$(BIN)/python tools/run_coverage.py
 
 lock:
 	@tools/lock.sh
