@@ -105,6 +105,25 @@ def test_names_rest_on_what_is_in_view(view: tuple[str, str], basis: str, names:
     check(found, truth, names)
 
 
+@pytest.mark.parametrize(
+    ("view", "cut_mm", "cut", "whole"),
+    [
+        (("L1", "S1"), (24.0, 0.0), "L1", ["L2", "L3", "L4", "L5"]),
+        (("T11", "L3"), (0.0, 24.0), "L3", ["L1", "L2"]),
+    ],
+)
+def test_a_body_that_the_volume_cuts_is_named_and_not_measured(
+    view: tuple[str, str], cut_mm: tuple[float, float], cut: str, whole: list[str]
+) -> None:
+    volume, truth = study(view=view, faults=Faults(cut_mm=cut_mm))
+    found = GeometricEngine().segment(volume)
+    assert cut not in truth.levels
+    check(found, truth, whole)
+    said = {(one.code, one.level) for one in quality_observations(volume, found, {})}
+    assert ("body_truncated", cut) in said
+    assert (("l3_not_found", None) in said) == (cut == "L3")
+
+
 @pytest.mark.parametrize("padding_hu", [-1024.0, -3024.0])
 @pytest.mark.parametrize(("radius_mm", "confirmed"), [(50.0, False), (80.0, True)])
 def test_a_rib_outside_the_field_of_view_is_not_taken_for_absent(
