@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -110,6 +111,17 @@ class ScoringSettings(_Section):
         return pair
 
 
+class QualitySettings(_Section):
+    baseline_readings: int = Field(ge=2)
+    limit_sigmas: float = Positive
+    cusum_k: float = Positive
+    cusum_h: float = Positive
+    minimum_slope_cv: float = Positive
+    minimum_water_sd_hu: float = Positive
+    baseline_from: Mapping[str, date]
+    phantom_patient_ids: tuple[str, ...]
+
+
 class ClinicalSettings(_Section):
     csv: str
     max_age_days: int = Field(ge=0)
@@ -159,6 +171,7 @@ class Settings(BaseSettings):
     segmentation: SegmentationSettings
     calibration: CalibrationSettings
     scoring: ScoringSettings
+    quality: QualitySettings
     clinical: ClinicalSettings
     worker: WorkerSettings
     web: WebSettings
@@ -176,7 +189,8 @@ class Settings(BaseSettings):
     def sha256(self) -> str:
         """Hash of every setting that can change a result (addresses, paths and limits left out)."""
         content = self.model_dump(
-            mode="json", include={"selection", "segmentation", "calibration", "scoring", "clinical"}
+            mode="json",
+            include={"selection", "segmentation", "calibration", "scoring", "quality", "clinical"},
         )
         content["clinical"].pop("csv")
         for place in ("weights", "nnunet_model", "threads"):  # an engine names its weights by their hash

@@ -22,6 +22,7 @@ COMMANDS = {
     "process": "process",
     "phantom": "phantom",
     "studies": "studies",
+    "qa": "qa",
     "check": "check",
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from node.pipeline.engine import Settled
-from node.pipeline.ports import Artefacts, ClinicalValues, Issue
+from node.pipeline.ports import Artefacts, ClinicalValues, Issue, ScannerHistory
 
 
 class Verdict(StrEnum):
@@ -41,6 +41,7 @@ class StepContext:
     issue: Callable[[], Issue]  # minted once per generation
     called_ae_titles: frozenset[str] = frozenset()  # under which the instances arrived
     declared_qct: bool = False  # True where a person asked for this study by name
+    scanners: ScannerHistory | None = None  # None where nothing is remembered
 
 
 StepFunction = Callable[[StepContext], StepResult]

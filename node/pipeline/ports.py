@@ -11,6 +11,7 @@ from typing import Protocol
 
 from config.settings import Destination
 from node.report import EncodedObject, Laboratory
+from scoring.quality_control import ScannerReading
 
 
 class Step(StrEnum):
@@ -70,6 +71,18 @@ class ClinicalValues(Protocol):
 
     def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
         """Values nearest to the study date (ISO 8601); fields are None where there is no value in time."""
+        ...
+
+
+class ScannerHistory(Protocol):
+    """What calibration phantoms have read on each scanner."""
+
+    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
+        """Keep a series' reading durably, in place of an earlier one of the same series."""
+        ...
+
+    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
+        """Of one scanner, oldest first."""
         ...
 
 

@@ -160,6 +160,7 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         issue=issue,
         called_ae_titles=store.instances.called_ae_titles(uid),
         declared_qct=store.studies.is_declared_qct(uid),
+        scanners=store.scanners,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    Date,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -167,4 +168,25 @@ deliveries = Table(
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("sop_instance_uid", "destination"),
     Index("ix_deliveries_state", "state"),
+)
+
+phantom_readings = Table(
+    "phantom_readings",
+    metadata,
+    Column("series_instance_uid", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("device_serial", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("kvp", Float, nullable=False),
+    Column("kernel", String(64), nullable=False),
+    Column("phantom", String(64), nullable=False),
+    Column("phantom_serial", String(64), nullable=False),  # "" where it is not known
+    Column("taken_on", Date, nullable=False),
+    Column("slope", Float, nullable=False),
+    Column("intercept", Float, nullable=False),
+    Column("water_hu", Float, nullable=False),
+    Column("r2", Float),
+    Column("tilt_degrees", Float),
+    Column("kept_at", Float, nullable=False),
+    Index("ix_phantom_readings_device_serial", "device_serial"),
 )

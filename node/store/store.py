@@ -14,6 +14,7 @@ from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.overview import Overview
 from node.store.reports import Reports
+from node.store.scanners import Scanners
 from node.store.studies import Studies
 
 
@@ -28,6 +29,7 @@ class Store:
     jobs: Jobs
     artefacts: Artefacts
     reports: Reports
+    scanners: Scanners
     associations: Associations
     overview: Overview
     census: CensusTaker
@@ -55,6 +57,7 @@ def open_store(settings: StorageSettings) -> Store:
         jobs=Jobs(database),
         artefacts=Artefacts(database, files),
         reports=Reports(database),
+        scanners=Scanners(database),
         associations=Associations(database),
         overview=Overview(database),
         census=CensusTaker(database),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from config.catalog import load_model_card, load_phantom, load_radiomics_settings_text
 from node.pipeline.artefacts import (
     MEASUREMENTS,
@@ -11,16 +13,26 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.image_rules import image_settings, quality_settings
 from node.pipeline.measurement import Measurements, measure
-from node.pipeline.selection import load_chosen, load_slices, selection_of
+from node.pipeline.scanner import is_declared_phantom, watch_scanner
+from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.pipeline.slices import measure_slices
+from scoring.phantom_scan import holds_no_patient
 from scoring.radiomics import parse_settings
+from segmentation.volume import CtVolume
+
+_PHANTOM_ALONE = StepResult(
+    verdict=Verdict.NOT_APPLICABLE, reason="a phantom without a patient: it counts for the scanner's quality"
+)
 
 
 def score(context: StepContext) -> StepResult:
-    """Measure the study; where no series can be measured, say so by empty measurements."""
+    """Measure the study; where no series can be measured, say so by empty measurements.
+
+    Where scanners are remembered, the phantom's reading is kept; a phantom that was scanned alone ends here.
+    """
     selection = selection_of(context)
     settings, site = context.settings, context.settings.node.site_folder
     phantom, _ = load_phantom(settings.calibration.phantom, site)
@@ -46,5 +58,19 @@ def score(context: StepContext) -> StepResult:
         quality=quality_settings(settings.segmentation),
         image=image_settings(settings.segmentation),
     )
+    if context.scanners is not None:
+        noticed = watch_scanner(context.scanners, selection, measurements.calibration, settings.quality)
+        if _is_phantom_alone(context, selection, measurements, loaded.volume):
+            return _PHANTOM_ALONE
+        measurements = replace(measurements, observations=(*measurements.observations, *noticed))
     context.artefacts.put(MEASUREMENTS, to_json(measurements))
     return PROCEED
+
+
+def _is_phantom_alone(
+    context: StepContext, selection: SelectionArtefact, found: Measurements, volume: CtVolume
+) -> bool:
+    """Declared by its Patient ID, or seen: a phantom that reads well, no vertebra, hardly anything else."""
+    if is_declared_phantom(selection.study.patient_id, context.settings.quality):
+        return True
+    return found.calibration is not None and not found.levels and holds_no_patient(volume)

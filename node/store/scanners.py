@@ -1,0 +1,77 @@
+"""What calibration phantoms read on each scanner: the history that its quality is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import RowMapping, delete, insert, select
+
+from node.store.database import Database, now_s
+from node.store.schema import phantom_readings
+from scoring.quality_control import Protocol, ScannerReading
+
+
+class Scanners:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
+        """Keep a series' reading, in place of an earlier one of the same series.
+
+        Raises
+        ------
+        StoreUnavailable
+            If it cannot be written.
+        """
+        protocol = reading.protocol
+        row = {
+            "series_instance_uid": series_instance_uid,
+            "study_instance_uid": study_instance_uid,
+            "device_serial": protocol.device_serial,
+            "model": reading.model,
+            "kvp": protocol.kvp,
+            "kernel": protocol.kernel,
+            "phantom": protocol.phantom,
+            "phantom_serial": protocol.phantom_serial,
+            "taken_on": reading.taken_on,
+            "slope": reading.slope,
+            "intercept": reading.intercept,
+            "water_hu": reading.water_hu,
+            "r2": reading.r2,
+            "tilt_degrees": reading.tilt_degrees,
+            "kept_at": now_s(),
+        }
+        with self._database.writing() as connection:
+            connection.execute(
+                delete(phantom_readings).where(phantom_readings.c.series_instance_uid == series_instance_uid)
+            )
+            connection.execute(insert(phantom_readings).values(**row))
+
+    def readings(self, device_serial: str | None = None) -> Sequence[ScannerReading]:
+        """Everything that is kept, or what one scanner's is, oldest first."""
+        wanted = select(phantom_readings).order_by(
+            phantom_readings.c.taken_on, phantom_readings.c.kept_at, phantom_readings.c.series_instance_uid
+        )
+        if device_serial is not None:
+            wanted = wanted.where(phantom_readings.c.device_serial == device_serial)
+        with self._database.reading() as connection:
+            return tuple(_reading(row) for row in connection.execute(wanted).mappings())
+
+
+def _reading(row: RowMapping) -> ScannerReading:
+    return ScannerReading(
+        protocol=Protocol(
+            device_serial=row["device_serial"],
+            kvp=row["kvp"],
+            kernel=row["kernel"],
+            phantom=row["phantom"],
+            phantom_serial=row["phantom_serial"],
+        ),
+        model=row["model"],
+        taken_on=row["taken_on"],
+        slope=row["slope"],
+        intercept=row["intercept"],
+        water_hu=row["water_hu"],
+        r2=row["r2"],
+        tilt_degrees=row["tilt_degrees"],
+    )
