@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from config.catalog import load_phantom
+from node.reference.render import raster_of, render
+from node.reference.spec import StudySpec
+from node.reference.spine import build_spine
 from scoring.bmd import BmdResult, mean_density_uncertainty, measure_bmd
 from scoring.calibration import TWO_POINT, Mineral, RodReading, calibrate, density_uncertainty
+from scoring.phantom import find_rods
 from scoring.uncertainty import interval95, standard_error_of_mean, with_standard_errors
 from segmentation.volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
@@ -153,6 +158,24 @@ def test_a_rod_at_the_images_border_is_read_where_the_image_is():
     points = tuple((x - 22.0, y, z) for x, y, z in reading.axis_points_mm)
     (measured,) = with_standard_errors(volume, [replace(reading, axis_points_mm=points)])
     assert 0.0 < measured.standard_error_hu < 2.0
+
+
+def test_rods_found_in_a_study_err_as_much_as_their_slices_scatter():
+    spec = StudySpec.reduced(pixel_spacing_mm=(1.0, 1.0), matrix=300, view=("L2", "L4"))
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    grid = Grid(
+        shape=(raster.slices, spec.matrix, spec.matrix),
+        spacing_mm=(spec.slice_spacing_mm, *spec.pixel_spacing_mm),
+        origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+    volume = CtVolume(hu=render(spec, spine, raster), grid=grid)
+    reading = find_rods(volume, load_phantom("siemens-osteo")[0])
+    slices = np.array([one.hu for one in reading.slices])  # the study's noise is independent between slices
+    scatter = slices.std(axis=0, ddof=1) / sqrt(len(slices))
+    measured = with_standard_errors(volume, reading.rods)
+    assert [rod.standard_error_hu for rod in measured] == pytest.approx(scatter, rel=0.3)
 
 
 def calibration():
