@@ -122,6 +122,10 @@ class QualitySettings(_Section):
     phantom_patient_ids: tuple[str, ...]
 
 
+class FollowUpSettings(_Section):
+    lsc_mg_cm3: float = Field(ge=0)
+
+
 class ClinicalSettings(_Section):
     csv: str
     max_age_days: int = Field(ge=0)
@@ -172,6 +176,7 @@ class Settings(BaseSettings):
     calibration: CalibrationSettings
     scoring: ScoringSettings
     quality: QualitySettings
+    followup: FollowUpSettings
     clinical: ClinicalSettings
     worker: WorkerSettings
     web: WebSettings
@@ -196,6 +201,15 @@ class Settings(BaseSettings):
         for place in ("weights", "nnunet_model", "threads"):  # an engine names its weights by their hash
             content["segmentation"].pop(place)
         content["language"] = self.node.language
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def measurement_sha256(self) -> str:
+        """Hash of the rules of regions and calibration: equal where two studies may be compared."""
+        content = {
+            "regions": self.segmentation.regions.model_dump(mode="json"),
+            "calibration": self.calibration.model_dump(mode="json"),
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

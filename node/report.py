@@ -10,6 +10,7 @@ from enum import StrEnum
 from config.findings import Finding
 from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.calibration import Calibration
+from scoring.followup import FollowUp
 from scoring.nomogram import NomogramResult
 from scoring.radscore import RadScore
 from segmentation.vertebrae import EngineInfo
@@ -146,6 +147,7 @@ class Report:
     unnamed: tuple[SliceResult, ...] = ()  # of single slices, superior to inferior; then there are no levels
     predecessor_uid: str | None = None  # SOP Instance UID of the last confirmed report that this one amends
     amendment_reason: str | None = None
+    follow_up: FollowUp | None = None  # None where no earlier study of the patient is known
 
     def level(self, name: str) -> LevelResult | None:
         return next((level for level in self.levels if level.name == name), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from node.pipeline.engine import Settled
-from node.pipeline.ports import Artefacts, ClinicalValues, Issue, ScannerHistory
+from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
 
 
 class Verdict(StrEnum):
@@ -42,6 +42,7 @@ class StepContext:
     called_ae_titles: frozenset[str] = frozenset()  # under which the instances arrived
     declared_qct: bool = False  # True where a person asked for this study by name
     scanners: ScannerHistory | None = None  # None where nothing is remembered
+    patients: PatientHistory | None = None  # likewise
 
 
 StepFunction = Callable[[StepContext], StepResult]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -83,6 +83,20 @@ class ScannerHistory(Protocol):
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         """Of one scanner, oldest first."""
+        ...
+
+
+class PatientHistory(Protocol):
+    """What earlier studies of a patient measured."""
+
+    def keep(
+        self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
+    ) -> None:
+        """Keep one study's measurements (JSON) durably, in place of earlier ones of the same study."""
+        ...
+
+    def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
+        """Of all studies of one patient, the earliest first."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from node.report import LevelResult, Report, SliceResult
 from scoring.calibration import Calibration
+from scoring.followup import FollowUp
 
 SCHEMA_VERSION = "1.0"
 
@@ -31,6 +32,7 @@ def result_document(report: Report, timings_s: Mapping[str, float]) -> dict[str,
         "features": dict(report.features) if report.features is not None else None,
         "nomogram": _nomogram(report),
         "laboratory": _laboratory(report),
+        "follow_up": _follow_up(report.follow_up),
         "findings": [
             {
                 "code": finding.code,
@@ -172,6 +174,26 @@ def _nomogram(report: Report) -> dict[str, Any] | None:
             {"name": one.name, "value": one.value, "unit": one.unit, "points": one.points}
             for one in found.inputs
         ],
+    }
+
+
+def _follow_up(found: FollowUp | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "prior_study_instance_uid": found.prior_study_instance_uid,
+        "prior_date": found.prior_taken_on.isoformat(),
+        "comparable": not found.reasons,
+        "reasons": list(found.reasons),
+        "lsc_mg_cm3": found.lsc_mg_cm3,
+        "levels": {
+            one.level: {
+                "earlier_mg_cm3": one.earlier_mg_cm3,
+                "change_mg_cm3": one.change_mg_cm3,
+                "significant": one.significant,
+            }
+            for one in found.changes
+        },
     }
 
 

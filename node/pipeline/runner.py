@@ -161,6 +161,7 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         called_ae_titles=store.instances.called_ae_titles(uid),
         declared_qct=store.studies.is_declared_qct(uid),
         scanners=store.scanners,
+        patients=store.scans,
     )
 
 

@@ -1,4 +1,5 @@
-"""Tables. Times are seconds since 1970-01-01 UTC by the database's clock. No patient identity is kept here.
+"""Tables. Times are seconds since 1970-01-01 UTC by the database's clock. No patient identity is kept here
+but a hash of issuer and Patient ID, by which earlier studies of the same patient are found.
 
 `migrations/` makes these tables; a test holds the two equal.
 """
@@ -168,6 +169,16 @@ deliveries = Table(
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("sop_instance_uid", "destination"),
     Index("ix_deliveries_state", "state"),
+)
+
+scans = Table(
+    "scans",
+    metadata,
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), primary_key=True),
+    Column("patient_sha256", String(64), nullable=False),  # of issuer and id: finds the same patient again
+    Column("taken_on", Date, nullable=False),
+    Column("content", Text, nullable=False),  # JSON: conditions and densities
+    Index("ix_scans_patient_sha256", "patient_sha256"),
 )
 
 phantom_readings = Table(

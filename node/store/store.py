@@ -15,6 +15,7 @@ from node.store.jobs import Jobs
 from node.store.overview import Overview
 from node.store.reports import Reports
 from node.store.scanners import Scanners
+from node.store.scans import Scans
 from node.store.studies import Studies
 
 
@@ -30,6 +31,7 @@ class Store:
     artefacts: Artefacts
     reports: Reports
     scanners: Scanners
+    scans: Scans
     associations: Associations
     overview: Overview
     census: CensusTaker
@@ -58,6 +60,7 @@ def open_store(settings: StorageSettings) -> Store:
         artefacts=Artefacts(database, files),
         reports=Reports(database),
         scanners=Scanners(database),
+        scans=Scans(database),
         associations=Associations(database),
         overview=Overview(database),
         census=CensusTaker(database),

@@ -63,7 +63,12 @@ def phantom(patient, tmp_path_factory) -> Path:
 
 
 def run(
-    folder: Path, settings: Settings, history: Remembered | None, mask: Path | None = None
+    folder: Path,
+    settings: Settings,
+    history: Remembered | None,
+    mask: Path | None = None,
+    *,
+    asked_for: bool = False,
 ) -> tuple[LocalRun, MemoryArtefacts]:
     engine = settle_engine(settings.segmentation, mask)
     artefacts = MemoryArtefacts()
@@ -75,7 +80,7 @@ def run(
             engine=lambda: engine,
             clinical=NoLaboratory(),
             issue=lambda: ISSUED,
-            declared_qct=True,
+            declared_qct=asked_for,
             scanners=history,
         )
     )
@@ -100,6 +105,12 @@ def test_a_phantom_alone_is_kept_for_its_scanner_and_gives_no_report(phantom):
 
 def test_without_a_history_the_same_scan_is_refused_aloud(phantom):
     done, artefacts = run(phantom, settings_with(), None)
+    assert done.verdict is Verdict.PROCEED
+    assert b"no_lumbar_level" in artefacts.get(REPORT)
+
+
+def test_whoever_asks_for_a_study_by_name_gets_an_answer(phantom):
+    done, artefacts = run(phantom, settings_with(), Remembered(), asked_for=True)
     assert done.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in artefacts.get(REPORT)
 

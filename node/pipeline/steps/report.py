@@ -31,14 +31,16 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.assessment import Basis, Case, judge
+from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.follow_up import compare_and_keep, scan_of
 from node.pipeline.measurement import Measurements
 from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.report import Outcome, Provenance, Report
 from scoring.assessment import Conversion
+from scoring.followup import FollowUp, follow_up_observations
 from segmentation.single_slice import INFO as SINGLE_SLICE
 from segmentation.vertebrae import EngineInfo
 
@@ -110,6 +112,8 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
         ),
         basis,
     )
+    since = _follow_up(context, selection, measurements, judgement, engine)
+    changed = follow_up_observations(since) if since else ()
     issue = context.issue()
     return Report(
         outcome=Outcome.REPORTED if judgement.measured else Outcome.REFUSED,
@@ -131,12 +135,40 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
         rad_score=judgement.rad_score,
         nomogram=judgement.nomogram,
         laboratory=laboratory,
-        findings=judgement.findings,
+        findings=(
+            *judgement.findings,
+            *(basis.table.describe(one, basis.language) for one in changed),
+        ),
         provenance=_provenance(settings, basis, engine),
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         amendment_reason=issue.amendment_reason,
+        follow_up=since,
     )
+
+
+def _follow_up(
+    context: StepContext,
+    selection: SelectionArtefact,
+    measurements: Measurements,
+    judgement: Judgement,
+    engine: EngineInfo | None,
+) -> FollowUp | None:
+    """Change since an earlier study; None where nothing is remembered, or nothing can be compared later."""
+    series, calibration = selection.series, measurements.calibration
+    if context.patients is None or series is None or calibration is None or engine is None:
+        return None
+    if not selection.study.patient_id:
+        return None
+    scan = scan_of(
+        judgement,
+        study=selection.study,
+        series=series,
+        calibration=calibration,
+        engine=engine,
+        settings=context.settings,
+    )
+    return compare_and_keep(context.patients, scan, selection.study, context.settings) if scan else None
 
 
 def _provenance(settings: Settings, basis: Basis, engine: EngineInfo | None) -> Provenance:

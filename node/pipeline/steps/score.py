@@ -71,6 +71,8 @@ def _is_phantom_alone(
     context: StepContext, selection: SelectionArtefact, found: Measurements, volume: CtVolume
 ) -> bool:
     """Declared by its Patient ID, or seen: a phantom that reads well, no vertebra, hardly anything else."""
+    if context.declared_qct:  # a person asked for this study by name: it gets its report, or its refusal
+        return False
     if is_declared_phantom(selection.study.patient_id, context.settings.quality):
         return True
     return found.calibration is not None and not found.levels and holds_no_patient(volume)

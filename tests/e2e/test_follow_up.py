@@ -1,0 +1,103 @@
+"""The change since a patient's earlier study, from two studies to the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread, dcmwrite
+
+from config.settings import load_settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.artefacts import RESULT, MemoryArtefacts
+from node.pipeline.context import StepContext
+from node.pipeline.engine import settle_engine
+from node.pipeline.local import run_locally
+from node.pipeline.ports import Issue
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+
+ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
+
+
+class Remembered:
+    """Earlier studies in memory, by study."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[str, str, str]] = {}
+
+    def keep(
+        self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
+    ) -> None:
+        assert taken_on.year > 2000
+        self.kept[study_instance_uid] = (patient_id, issuer, content)
+
+    def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
+        return [one[2] for one in self.kept.values() if one[:2] == (patient_id, issuer)]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    write_reference_study(folder, StudySpec.reduced())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def second(first, tmp_path_factory) -> Path:
+    """The same patient, scanned a year later, with all HU 8 higher in the vertebrae's part of the image."""
+    folder = tmp_path_factory.mktemp("second")
+    for path in sorted(first.glob("*.dcm")):
+        dataset = dcmread(path)
+        dataset.StudyInstanceUID += ".1"
+        dataset.StudyDate = str(int(dataset.StudyDate) + 10_000)
+        pixels = dataset.pixel_array.copy()
+        phantom = round((92.0 - dataset.ImagePositionPatient[1]) / dataset.PixelSpacing[0])
+        pixels[:phantom] += 8
+        dataset.PixelData = pixels.tobytes()
+        dcmwrite(folder / path.name, dataset)
+    return folder
+
+
+def result_of(folder: Path, mask: Path, history: Remembered | None, **sections):
+    settings = load_settings(segmentation={"cross_check": False}, **sections)
+    engine = settle_engine(settings.segmentation, mask)
+    artefacts = MemoryArtefacts()
+    run_locally(
+        StepContext(
+            settings=settings,
+            instances=tuple(sorted(folder.glob("*.dcm"))),
+            artefacts=artefacts,
+            engine=lambda: engine,
+            clinical=NoLaboratory(),
+            issue=lambda: ISSUED,
+            declared_qct=True,
+            patients=history,
+        )
+    )
+    return json.loads(artefacts.get(RESULT))
+
+
+def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(first, second):
+    mask, history = first / "truth_mask.nii.gz", Remembered()
+    before = result_of(first, mask, history, followup={"lsc_mg_cm3": 4.0})
+    assert before["follow_up"] is None
+    after = result_of(second, mask, history, followup={"lsc_mg_cm3": 4.0})
+
+    found = after["follow_up"]
+    assert found["comparable"]
+    assert found["prior_study_instance_uid"] == before["study"]["study_instance_uid"]
+    assert set(found["levels"]) == {name for name, one in after["levels"].items() if one["bmd_mg_cm3"]}
+    expected = 8.0 * after["calibration"]["slope"]
+    for name, level in found["levels"].items():
+        assert level["change_mg_cm3"] == pytest.approx(expected, abs=0.1)
+        assert level["earlier_mg_cm3"] == before["levels"][name]["bmd_mg_cm3"]
+        assert level["significant"]
+    assert "follow_up_change" in {finding["code"] for finding in after["findings"]}
+
+
+def test_a_study_without_memory_has_no_follow_up(first):
+    assert result_of(first, first / "truth_mask.nii.gz", None)["follow_up"] is None
