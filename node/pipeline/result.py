@@ -155,7 +155,9 @@ def _categories(report: Report) -> dict[str, Any]:
             "category": density.category.value,
             "levels": list(density.levels),
             "mean_mg_cm3": density.mean_mg_cm3,
+            "uncertainty_mg_cm3": density.uncertainty_mg_cm3,
             "equivalent": density.equivalent.value,
+            "converted_from": density.converted_from.value if density.converted_from else None,
         }
         if density
         else None,
