@@ -8,7 +8,7 @@ import pytest
 
 from scoring.assessment import assess, density_category, density_verdict, study_class
 from scoring.bmd import AgeBin, BmdResult, DensityCategory, Reference, RegionKind, StudyClass
-from scoring.calibration import Calibration, Mineral
+from scoring.calibration import Calibration, Grade, Mineral
 
 REFERENCE = Reference(
     name="test",
@@ -59,8 +59,9 @@ def measured(**densities: float) -> dict[str, BmdResult]:
 
 
 def assessed(levels=None, **changes):
+    equivalent = changes.pop("equivalent", Mineral.HA)
     given = {
-        "calibration": calibration(changes.pop("equivalent", Mineral.HA)),
+        "calibration": calibration(equivalent),
         "reference": REFERENCE,
         "age_years": 67,
         "sex": "F",
@@ -164,6 +165,13 @@ def test_without_an_adult_age_and_a_sex_there_is_no_score_at_all(changes, code):
     result = assessed(measured(L1=70.0, L2=70.0, L3=95.0), **changes)
     assert (result.t_score, result.z_score, result.study_class, result.density) == (None,) * 4
     assert code in codes(result)
+
+
+def test_an_internal_calibration_gives_no_score_whatever_the_findings_table_says():
+    internal = replace(calibration(Mineral.HA), grade=Grade.INTERNAL)
+    result = assessed(measured(L1=70.0, L2=70.0, L3=95.0), calibration=internal)
+    assert (result.t_score, result.z_score, result.study_class, result.density) == (None,) * 4
+    assert "internal_calibration" in codes(result)
 
 
 @pytest.mark.parametrize(
