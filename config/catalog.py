@@ -16,7 +16,7 @@ from typing import Any
 
 from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference, RegionKind
-from scoring.calibration import METHODS, Mineral
+from scoring.calibration import METHODS, MINDWAYS, Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
 from scoring.phantom import PhantomLimits, PhantomModel, RodModel
@@ -156,7 +156,7 @@ def _phantom(raw: Mapping[str, Any]) -> PhantomModel:
         manufacturer=str(raw["manufacturer"]),
         equivalent=Mineral(raw["equivalent"]),
         method=str(raw["method"]),
-        rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: rod.density_mg_cm3)),
+        rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: sum(rod.expected_hu))),
         body_hu=_pair(raw["body_hu"]),
         roi_margin_mm=float(raw["roi_margin_mm"]),
         limits=PhantomLimits(**{key: float(value) for key, value in raw["limits"].items()}),
@@ -168,6 +168,8 @@ def _phantom(raw: Mapping[str, Any]) -> PhantomModel:
         raise ValueError("a phantom needs two rods apart from each other")
     if any(rod.diameter_mm / 2 <= model.roi_margin_mm for rod in model.rods):
         raise ValueError("roi_margin_mm leaves nothing of a rod")
+    if model.method == MINDWAYS and any(rod.water_mg_cm3 is None for rod in model.rods):
+        raise ValueError(f"method {MINDWAYS!r} needs water_mg_cm3 of every rod")
     return model
 
 
@@ -179,6 +181,7 @@ def _rod(raw: Mapping[str, Any]) -> RodModel:
         offset_mm=float(raw["offset_mm"]),
         expected_hu=_pair(raw["expected_hu"]),
         search_hu=_pair(raw["search_hu"]),
+        water_mg_cm3=float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None,
     )
 
 

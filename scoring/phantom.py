@@ -300,4 +300,5 @@ def _rod_reading(
         hu_sd=float(values.std(ddof=1)),
         voxels=len(values),
         axis_points_mm=axis_points_mm,
+        water_mg_cm3=rod.water_mg_cm3,
     )

@@ -21,6 +21,7 @@ class RodModel:
     offset_mm: float  # of its centre along the phantom's row of rods
     expected_hu: tuple[float, float]  # over the tube voltages of use; for water see PhantomLimits
     search_hu: tuple[float, float]  # wider: an object that reads so is taken for the rod and then judged
+    water_mg_cm3: float | None = None  # certified, where the mineral is dissolved in water
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class PhantomModel:
     manufacturer: str
     equivalent: Mineral
     method: str  # a key of scoring.calibration.METHODS
-    rods: tuple[RodModel, ...]  # by rising density
+    rods: tuple[RodModel, ...]  # by rising expected HU: by rising density, but for dissolved mineral
     body_hu: tuple[float, float]  # of the material around the rods
     roi_margin_mm: float  # a rod is read this far inside its wall
     limits: PhantomLimits
@@ -70,7 +71,7 @@ class PhantomReading:
     """The phantom in one volume. With any observation there is no calibration."""
 
     model: str
-    rods: tuple[RodReading, ...] = ()  # by rising certified density; empty where no phantom was found
+    rods: tuple[RodReading, ...] = ()  # in the order of the model's; empty where no phantom was found
     slices: tuple[SliceReading, ...] = ()  # caudal to cranial
     areas_mm2: tuple[float, ...] = ()  # cross-section of each rod
     body_hu: float | None = None

@@ -15,7 +15,16 @@ LEVELS = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2")  # superior to
 BODIES = LEVELS[1:7]  # those whose density is specified
 LUMBAR = LEVELS[2:7]
 WITH_SIXTH = (*LEVELS[:7], "L6", *LEVELS[7:])
-PHANTOMS = ("siemens-osteo", "none")
+PHANTOMS = (
+    "siemens-osteo",
+    "qrm-bdc-3",
+    "qrm-bdc-6",
+    "b-mas-200",
+    "image-analysis-g2730",
+    "intable",
+    "mindways-3",
+    "none",
+)
 
 # A woman of 67 whose bone reads low: invented.
 DEFAULT_BMD_MG_CM3: Mapping[str, float] = {

@@ -1,8 +1,8 @@
 """What lies under the patient: couch, mat, and the calibration phantom.
 
-The phantom is like a Siemens Osteo phantom: a tissue-equivalent bar 200 mm wide and 30 mm thick (36 HU)
-with two upright cylinders 20 mm in diameter, their centres 60 mm apart: water-equivalent (0 mg HA/cm3) on the
-patient's right and 200 mg HA/cm3 on the left. It lies in a mat between table and back.
+The phantom is a tissue-equivalent bar 200 mm wide and 30 mm thick (36 HU) with a row of upright rods; it lies
+in a mat between table and back. The default is like a Siemens Osteo phantom: its water-equivalent rod lies
+on the patient's right, and 60 mm from it, on the left, that of 200 mg HA/cm3.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from node.reference.attenuation import HA, hu_per_mg
+from node.reference.phantom_rows import ROWS
 from node.reference.shapes import Common, EllipticCylinder, Slab, Solid
 from node.reference.spec import StudySpec
 
 AIR_HU = -1000.0
-WATER_ROD_MG_CM3 = 0.0
-MINERAL_ROD_MG_CM3 = 200.0
-ROD_DIAMETER_MM = 20.0
-ROD_DISTANCE_MM = 60.0
 PHANTOM_BODY_HU = 36.0
 SKIN_BACK_MM = 88.0  # y of the skin behind L3
 PHANTOM_MIDDLE_MM = SKIN_BACK_MM + 22.0
@@ -49,17 +45,15 @@ def rods(spec: StudySpec) -> tuple[Rod, ...]:
     """The rods' truth; none where the study has no phantom."""
     if spec.phantom == "none":
         return ()
+    row = ROWS[spec.phantom]
     return tuple(
         Rod(
-            name=name,
-            density_mg_cm3=density,
-            hu=density * hu_per_mg(HA, spec.kev),
-            centre_mm=(side * ROD_DISTANCE_MM / 2, PHANTOM_MIDDLE_MM),
+            name=rod.name,
+            density_mg_cm3=rod.mineral_mg_cm3,
+            hu=rod.hu(spec.kev),
+            centre_mm=(row.across_mm(place), PHANTOM_MIDDLE_MM),
         )
-        for name, density, side in (
-            ("water", WATER_ROD_MG_CM3, -1.0),
-            ("bone", MINERAL_ROD_MG_CM3, 1.0),
-        )
+        for place, rod in enumerate(row.rods)
     )
 
 
@@ -76,6 +70,6 @@ def table_and_phantom(spec: StudySpec) -> Iterator[Painted]:
     if spec.phantom != "none":
         bar = Slab(low=(-100.0, PHANTOM_MIDDLE_MM - 15), high=(100.0, PHANTOM_MIDDLE_MM + 15))
         yield Painted(solid=bar, hu=PHANTOM_BODY_HU)
-        radius = ROD_DIAMETER_MM / 2
+        radius = ROWS[spec.phantom].diameter_mm / 2
         for rod in rods(spec):
             yield Painted(solid=EllipticCylinder(centre=rod.centre_mm, radii=(radius, radius)), hu=rod.hu)
