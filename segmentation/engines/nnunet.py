@@ -189,6 +189,8 @@ class Network:
         predictor.initialize_from_trained_model_folder(
             str(self._folder.path), use_folds=self._folder.folds, checkpoint_name=CHECKPOINT
         )
+        if device.type == "cpu":  # a quarter faster at full size, with the same classes: bench/network.py
+            predictor.network.to(memory_format=torch.channels_last_3d)
         return predictor
 
     def _tiled(self, predictor: Any, data: FloatArray) -> LabelMap:
