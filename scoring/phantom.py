@@ -35,6 +35,7 @@ from scoring.rods import (
     rows_in_one_slice,
     straight_lines,
 )
+from scoring.uncertainty import with_standard_errors
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume, canonical
 
@@ -135,6 +136,7 @@ def _read(
         _rod_reading(rod, _axis_points(volume, lines, index, used), [pixels[k][index] for k in used])
         for index, rod in enumerate(model.rods)
     )
+    readings = with_standard_errors(volume, readings)
     slices = tuple(
         SliceReading(z_mm=k * dz, hu=tuple(float(values.mean()) for values in pixels[k])) for k in used
     )

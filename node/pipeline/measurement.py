@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from node.pipeline.artefacts import SegmentationArtefact
 from node.report import LevelResult, SliceResult
 from scoring.bmd import BmdResult, measure_bmd
-from scoring.calibration import Calibration, calibrate
+from scoring.calibration import Calibration, calibrate, fit_observations
 from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpty
 from scoring.phantom import PhantomReading
 from scoring.phantom_model import PhantomModel
@@ -37,18 +37,22 @@ class Measurements:
 
 
 def calibration_of(
-    reading: PhantomReading, model: PhantomModel
+    reading: PhantomReading, model: PhantomModel, kvp: float | None
 ) -> tuple[Calibration | None, tuple[Observation, ...]]:
-    """The calibration that the phantom allows, or why it allows none."""
+    """The calibration that the phantom allows, and what is to be said of it; None with why it allows none."""
     if not reading.usable:
         return None, reading.observations
     try:
         found = calibrate(
-            method=model.method, phantom=model.name, equivalent=model.equivalent, rods=reading.rods
+            method=model.method,
+            phantom=model.name,
+            equivalent=model.equivalent,
+            rods=reading.rods,
+            kvp=kvp,
         )
     except CalibrationImpossible as error:
         return None, (Observation(code=error.code, values={"phantom": model.name}),)
-    return found, ()
+    return found, fit_observations(found)
 
 
 def measure(
@@ -57,6 +61,7 @@ def measure(
     reading: PhantomReading,
     phantom: PhantomModel,
     *,
+    kvp: float | None,
     feature_names: Sequence[str],
     radiomics: RadiomicsSettings,
     quality: QualitySettings,
@@ -66,10 +71,11 @@ def measure(
 
     Parameters
     ----------
+    kvp : of the series, which bounds the slope of some methods; None where the header names none.
     feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
     """
     vertebrae = segmentation.vertebrae
-    calibration, barred = calibration_of(reading, phantom)
+    calibration, barred = calibration_of(reading, phantom, kvp)
     regions = {region.level: region for region in segmentation.regions}
     levels = tuple(
         LevelResult(

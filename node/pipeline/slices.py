@@ -34,7 +34,7 @@ def measure_slices(
     results: list[SliceResult] = []
     observations: list[Observation] = []
     for series, found, chosen in zip(loaded, shown, selected, strict=True):
-        calibration, barred = calibration_of(chosen.phantom, phantom)
+        calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.kvp)
         results.append(_result(series.volume, found, chosen, calibration))
         observations += found.shown.observations
         observations += [replace(one, level=chosen.name) for one in barred]

@@ -16,7 +16,7 @@ from node.reference.spec import LUMBAR, StudySpec
 from node.reference.spine import build_spine
 from node.reference.surroundings import rods
 from node.reference.truth import MASK_LABELS, truth_mask
-from scoring.assessment import study_class, t_score
+from scoring.assessment import study_class
 from scoring.bmd import StudyClass, measure_bmd
 from scoring.calibration import calibrate
 from scoring.errors import RegionEmpty
@@ -142,9 +142,9 @@ def test_without_a_calibration_a_region_has_hu_and_no_density(study):
 
 def test_the_demonstration_patient_is_one_that_the_demonstration_model_applies_to():
     reference, _ = load_reference("demonstration")
-    t = t_score({"L3": StudySpec().bmd_mg_cm3["L3"]}, reference)
-    assert -2.8 < t.value < -2.2
-    assert study_class(t.value) in (StudyClass.OSTEOPENIA, StudyClass.OSTEOPOROSIS)
+    t = (StudySpec().bmd_mg_cm3["L3"] - reference.young.mean_mg_cm3) / reference.young.sd_mg_cm3
+    assert -2.8 < t < -2.2
+    assert study_class(t) in (StudyClass.OSTEOPENIA, StudyClass.OSTEOPOROSIS)
 
 
 def test_the_demonstration_model_says_what_it_is_and_fits_the_shipped_settings():

@@ -53,6 +53,7 @@ def score(context: StepContext) -> StepResult:
         segmentation_from_bytes(context.artefacts.get(SEGMENTATION)),
         selection.phantom,
         phantom,
+        kvp=loaded.facts.kvp,
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),
         quality=quality_settings(settings.segmentation),
