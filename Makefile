@@ -43,7 +43,7 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 test: setup system-tools trained-engines lint
-	@$(BIN)/pytest -n 2 --dist loadscope
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope  # two workers: threads of theirs would only wait for each other
 
 matrix: setup
 	@$(BIN)/python tools/run_matrix.py
