@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code
 
 from config.findings import Severity
 from scoring.bmd import DensityCategory, StudyClass
-from scoring.calibration import Mineral
+from scoring.calibration import Grade, Mineral
 
 PRIVATE = "99OSTEO"
 PRIVATE_SCHEME_UID = "2.25.111961928577470750042000775698053643762"
@@ -153,6 +153,11 @@ DENSITY_MEAN: Mapping[Mineral, Code] = {
     Mineral.HA: private("BMD-MEAN2-HA", "Mean BMD of two bodies, hydroxyapatite equivalent"),
     Mineral.K2HPO4: private("BMD-MEAN2-K2HPO4", "Mean BMD of two bodies, K2HPO4 equivalent"),
 }
+CONVERTED_FROM = private("CONVERTED-FROM", "Mineral equivalent measured, converted by the site's own line")
+EQUIVALENTS: Mapping[Mineral, Code] = {
+    Mineral.HA: private("EQUIV-HA", "Hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("EQUIV-K2HPO4", "K2HPO4 equivalent"),
+}
 STUDY_CLASS = private("STUDY-CLASS", "Class by study rule, Xie 2022")
 STUDY_CLASSES: Mapping[StudyClass, Code] = {
     StudyClass.NORMAL: private("XIE2022-NORMAL", "Study rule, Xie 2022: normal (T >= -1)"),
@@ -191,6 +196,12 @@ INTERCEPT: Mapping[Mineral, Code] = {
 R_SQUARED = private("CAL-R2", "Coefficient of determination of the calibration")
 MAX_RESIDUAL = private("CAL-RESIDUAL", "Largest residual of the calibration")
 CALIBRATION_METHOD = private("CAL-METHOD", "Calibration method")
+CALIBRATION_GRADE = private("CAL-GRADE", "What the calibration rests on")
+GRADES: Mapping[Grade, Code] = {
+    Grade.PHANTOM: private("GRADE-PHANTOM", "A calibration phantom in the same image"),
+    Grade.ASYNCHRONOUS: private("GRADE-ASYNC", "A calibration phantom scanned earlier on this scanner"),
+    Grade.INTERNAL: private("GRADE-INTERNAL", "The patient's own tissues: screening only"),
+}
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")
 ROD_DENSITY = private("ROD-DENSITY", "Certified density of a calibration rod")
 ROD_ATTENUATION = private("ROD-HU", "Attenuation of a calibration rod")

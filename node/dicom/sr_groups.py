@@ -36,7 +36,7 @@ from node.dicom.sr_items import (
 from node.dicom.text import plain
 from node.dicom.uids import derived_uid
 from node.report import EncodedObject, Outcome, Report
-from scoring.bmd import BmdResult, ReferenceScore
+from scoring.bmd import BmdResult, DensityVerdict, ReferenceScore
 from scoring.calibration import Calibration
 
 Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -122,8 +122,13 @@ def patient_groups(report: Report) -> Iterable[Group]:
     own = report.calibration if reported else None
     measurements = [*_technique(report), *(calibration_measurements(own) if own else ())]
     if measurements:
-        texts = _technique_texts(report, with_calibration=reported)
-        yield _group(report, "calibration and technique", measurements=measurements, extra=texts)
+        yield _group(
+            report,
+            "calibration and technique",
+            measurements=measurements,
+            evaluations=[calibration_grade(own)] if own else [],
+            extra=_technique_texts(report, with_calibration=reported),
+        )
     if not reported:
         return
     scores, categories = list(_scores(report)), list(_categories(report))
@@ -224,6 +229,11 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
             )
 
 
+def calibration_grade(calibration: Calibration) -> QualitativeEvaluation:
+    """What the calibration rests on."""
+    return evaluation(codes.CALIBRATION_GRADE, codes.GRADES[calibration.grade])
+
+
 def _scores(report: Report) -> Iterable[Measurement]:
     for code, score in ((codes.T_SCORE, report.t_score), (codes.Z_SCORE, report.z_score)):
         if score is not None:
@@ -234,8 +244,16 @@ def _scores(report: Report) -> Iterable[Measurement]:
             codes.DENSITY_MEAN[density.equivalent],
             density.mean_mg_cm3,
             codes.MG_PER_CM3,
-            details=[comment(f"mean of {density.levels[0]} and {density.levels[1]}")],
+            uncertainty=density.uncertainty_mg_cm3,
+            details=[*_conversion(density), comment(f"mean of {density.levels[0]} and {density.levels[1]}")],
         )
+
+
+def _conversion(density: DensityVerdict) -> list[ContentItem]:
+    """What was measured, where a site's conversion stands between it and the density rule."""
+    if density.converted_from is None:
+        return []
+    return [modifier(codes.CONVERTED_FROM, codes.EQUIVALENTS[density.converted_from])]
 
 
 def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
@@ -259,10 +277,15 @@ def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
 def _categories(report: Report) -> Iterable[QualitativeEvaluation]:
     if report.density is not None:
         levels = f"mean of {report.density.levels[0]} and {report.density.levels[1]}"
+        if report.density.converted_from is not None:
+            levels += f", converted from {report.density.converted_from.value}"
         yield evaluation(
             codes.DENSITY_CATEGORY,
             codes.DENSITY_CATEGORIES[report.density.category],
-            details=[comment(f"QCT density category = {report.density.category.value}; {levels}")],
+            details=[
+                *_conversion(report.density),
+                comment(f"QCT density category = {report.density.category.value}; {levels}"),
+            ],
         )
     if report.study_class is not None:
         yield evaluation(codes.STUDY_CLASS, codes.STUDY_CLASSES[report.study_class])

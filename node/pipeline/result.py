@@ -128,6 +128,7 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
         return None
     return {
         "method": found.method,
+        "grade": found.grade.value,
         "phantom": found.phantom,
         "equivalent": found.equivalent.value,
         "slope": found.slope,

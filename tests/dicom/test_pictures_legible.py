@@ -15,6 +15,7 @@ from node.dicom.pictures.nomogram import compose_nomogram
 from node.dicom.pictures.overlay import compose_overlay
 from node.dicom.pictures.refusal import compose_refusal
 from node.report import Report
+from scoring.calibration import Grade, Mineral
 
 _INK_SLACK = 1.0  # pixels: antialiasing
 
@@ -148,6 +149,16 @@ def test_the_answer_leads_with_the_density_category(pages):
     words = _words(pages["density category", "answer"])
     assert "QCT density category = low bone mass" in words
     assert "mean of L1 and L2: 85.1 mg/cm³" in words
+
+
+def test_the_answer_says_what_it_rests_on_and_what_was_converted(variants):
+    report = variants["density category"]
+    assert "phantom in view" in _words(compose_answer(report))
+    earlier = replace(report.calibration, grade=Grade.ASYNCHRONOUS)
+    density = replace(report.density, converted_from=Mineral.HA)
+    words = _words(compose_answer(replace(report, calibration=earlier, density=density)))
+    assert "phantom scanned earlier" in words
+    assert "converted from HA" in words
 
 
 def test_a_withheld_category_says_why(pages):

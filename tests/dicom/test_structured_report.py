@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.sr import encode_sr
+from scoring.calibration import Grade, Mineral
 
 LEVEL_CODES = {"L1": "66794005", "L2": "14293000", "L3": "36470004", "L4": "11994002", "L5": "49668003"}
 
@@ -179,6 +180,25 @@ def test_calibration_and_technique_are_recovered(study, items):
         4.0,
         4.0,
     ]  # image library and technique
+
+
+@pytest.mark.parametrize("grade", Grade)
+def test_what_a_calibration_rests_on_is_coded(study, encode, grade):
+    calibration = replace(study.report.calibration, grade=grade)
+    found = list(read_items(dcmread(BytesIO(encode(replace(study.report, calibration=calibration))))))
+    coded = {"phantom": "GRADE-PHANTOM", "asynchronous": "GRADE-ASYNC", "internal": "GRADE-INTERNAL"}
+    assert _one(found, "CAL-GRADE").value == coded[grade.value]
+
+
+def test_a_category_on_a_converted_mean_names_what_was_measured(variants, encode, items):
+    report = variants["density category"]
+    density = replace(report.density, converted_from=Mineral.HA, uncertainty_mg_cm3=1.5)
+    found = list(read_items(dcmread(BytesIO(encode(replace(report, density=density))))))
+    for name in ("BMD-MEAN2-K2HPO4", "DENSITY-CATEGORY"):
+        assert _one(found, name).children["CONVERTED-FROM"] == "EQUIV-HA"
+        assert "CONVERTED-FROM" not in _one(items["density category"], name).children
+    assert _one(found, "BMD-MEAN2-K2HPO4").children["371884006"] == 1.5
+    assert "converted from HA" in str(_one(found, "DENSITY-CATEGORY").children["121106"])
 
 
 def test_a_fit_over_several_rods_states_its_residual(study, encode):

@@ -8,6 +8,7 @@ from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.words import (
     EQUIVALENTS,
+    MINERALS,
     STUDY_CLASSES,
     calibration_line,
     levels_in_words,
@@ -46,9 +47,11 @@ def _headline(page: Page, report: Report, y: float) -> float:
     density = report.density
     if density is not None:
         y = page.text(MARGIN, y, f"QCT density category = {density.category.value}", size=28, bold=True)
+        converted = f", converted from {MINERALS[density.converted_from]}" if density.converted_from else ""
         basis = (
             f"mean of {density.levels[0]} and {density.levels[1]}: {number(density.mean_mg_cm3, 1)} mg/cm³ "
-            f"({EQUIVALENTS[density.equivalent]}); rule: > 120 normal, 80 to 120 low, < 80 osteoporosis"
+            f"({EQUIVALENTS[density.equivalent]}{converted}); "
+            "rule: > 120 normal, 80 to 120 low, < 80 osteoporosis"
         )
         return page.text(MARGIN, y, basis, size=15, colour=QUIET, width=WIDTH - 2 * MARGIN) + 8
     y = page.text(MARGIN, y, "QCT density category: withheld", size=26, bold=True, colour=CAUTION)

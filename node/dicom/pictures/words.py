@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from config.findings import Finding, Output, Severity
 from node.report import Report
 from scoring.bmd import StudyClass
-from scoring.calibration import Calibration, Mineral
+from scoring.calibration import Calibration, Grade, Mineral
 
 MINUS = "−"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
@@ -20,6 +20,11 @@ STUDY_CLASSES = {
     StudyClass.NORMAL: "normal (T ≥ −1)",
     StudyClass.OSTEOPENIA: "osteopenia (−2.5 < T < −1)",
     StudyClass.OSTEOPOROSIS: "osteoporosis (T ≤ −2.5)",
+}
+GRADES = {
+    Grade.PHANTOM: "phantom in view",
+    Grade.ASYNCHRONOUS: "phantom scanned earlier",
+    Grade.INTERNAL: "the patient's own tissues, for screening only",
 }
 # Units as a reader writes them; UCUM stays in the coded report.
 UNITS = {"1": "", "a": "years", "umol/L": "µmol/L"}
@@ -80,8 +85,8 @@ def _calibration(calibration: Calibration) -> str:
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
     return (
-        f"{calibration.phantom}, {calibration.method}, BMD = {calibration.slope:.4f} × HU "
-        f"{sign} {abs(calibration.intercept):.2f} mg/cm³ "
+        f"{calibration.phantom}, {GRADES[calibration.grade]}, {calibration.method}, "
+        f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³ "
         f"{MINERALS[calibration.equivalent]}{fit}; rods: {rods}"
     )
 
