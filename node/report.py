@@ -52,6 +52,13 @@ class SeriesFacts:
     device_serial: str
     contrast_agent: str  # "" where none is documented
     lossy: bool
+    # What decides, beside the above, whether an earlier phantom scan may calibrate this series:
+    spectral_filter: str = ""  # "" where the header states none
+    energy: str = ""  # "single", "virtual 70 keV", ...
+    reconstruction: str = ""  # kind and strength, as far as stated; "" where nothing is
+    table_height_mm: float | None = None
+    field_of_view_mm: float | None = None  # diameter
+    acquisition_time: str = ""  # HHMMSS[.ffffff], by the scanner's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

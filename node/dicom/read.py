@@ -12,6 +12,7 @@ from pydicom.uid import UID
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
 
@@ -144,6 +145,12 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         device_serial=text_of(first, "DeviceSerialNumber"),
         contrast_agent=next(filter(None, (_contrast(one.header) for one in instances)), ""),
         lossy=any(_is_lossy(instance) for instance in instances),
+        spectral_filter=spectral_filter(first),
+        energy=energy(first),
+        reconstruction=reconstruction(first),
+        table_height_mm=number_of(first, "TableHeight"),
+        field_of_view_mm=number_of(first, "ReconstructionDiameter"),
+        acquisition_time=acquisition_time(first),
     )
 
 
