@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,11 @@ import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
 
-from config.settings import load_settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
-from node.pipeline.context import StepContext
-from node.pipeline.engine import settle_engine
-from node.pipeline.local import run_locally
-from node.pipeline.objects import stored_objects
-from node.pipeline.ports import Issue
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Outcome, Report
+from node.report import Outcome
 from segmentation.errors import MaskNotUsable
-
-ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
+from tests.e2e.in_process import Run
 
 
 @pytest.fixture(scope="module")
@@ -34,46 +24,16 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-class Measured:
-    """One run of the pipeline in this process, with a mask so that segmentation takes no time."""
-
-    def __init__(self, folder: Path, mask: Path) -> None:
-        settings = load_settings(segmentation={"cross_check": False})  # it takes longer than all the rest
-        engine = settle_engine(settings.segmentation, mask)
-        artefacts = MemoryArtefacts()
-        run_locally(
-            StepContext(
-                settings=settings,
-                instances=tuple(sorted(folder.glob("*.dcm"))),
-                artefacts=artefacts,
-                engine=lambda: engine,
-                clinical=NoLaboratory(),
-                issue=lambda: ISSUED,
-                declared_qct=True,
-            )
-        )
-        self.report = from_json(Report, artefacts.get(REPORT))
-        self.objects = stored_objects(artefacts)
-
-    @property
-    def codes(self) -> set[str]:
-        return {finding.code for finding in self.report.findings}
-
-    @property
-    def reasons(self) -> str:
-        return " ".join(finding.text for finding in self.report.findings)
-
-
 @pytest.fixture
-def measure(study, tmp_path) -> Callable[[Callable[[int, Dataset], None]], Measured]:
+def measure(study, tmp_path) -> Callable[[Callable[[int, Dataset], None]], Run]:
     """Measure a copy of the study in which each slice (number, data set) was changed."""
 
-    def run(edit: Callable[[int, Dataset], None], mask: Path | None = None) -> Measured:
+    def run(edit: Callable[[int, Dataset], None], mask: Path | None = None) -> Run:
         for number, path in enumerate(sorted(study.glob("*.dcm"))):
             dataset = dcmread(path)
             edit(number, dataset)
             dcmwrite(tmp_path / path.name, dataset)
-        return Measured(tmp_path, mask or study / "truth_mask.nii.gz")
+        return Run(tmp_path, mask or study / "truth_mask.nii.gz")
 
     return run
 
@@ -114,7 +74,7 @@ def test_slices_that_do_not_belong_together_are_refused(measure, keyword, value,
 
     found = measure(later)
     assert found.report.outcome is Outcome.REFUSED
-    assert told in found.reasons
+    assert told in " ".join(finding.text for finding in found.report.findings)
     assert found.report.levels == ()
 
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread, dcmwrite
 
-from config.settings import load_settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.artefacts import RESULT, MemoryArtefacts
-from node.pipeline.context import StepContext
-from node.pipeline.engine import settle_engine
-from node.pipeline.local import run_locally
-from node.pipeline.ports import Issue
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-
-ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
+from tests.e2e.in_process import Run, unchecked
 
 
 class Remembered:
@@ -62,30 +53,11 @@ def second(first, tmp_path_factory) -> Path:
     return folder
 
 
-def result_of(folder: Path, mask: Path, history: Remembered | None, **sections):
-    settings = load_settings(segmentation={"cross_check": False}, **sections)
-    engine = settle_engine(settings.segmentation, mask)
-    artefacts = MemoryArtefacts()
-    run_locally(
-        StepContext(
-            settings=settings,
-            instances=tuple(sorted(folder.glob("*.dcm"))),
-            artefacts=artefacts,
-            engine=lambda: engine,
-            clinical=NoLaboratory(),
-            issue=lambda: ISSUED,
-            declared_qct=True,
-            patients=history,
-        )
-    )
-    return json.loads(artefacts.get(RESULT))
-
-
 def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(first, second):
     mask, history = first / "truth_mask.nii.gz", Remembered()
-    before = result_of(first, mask, history, followup={"lsc_mg_cm3": 4.0})
+    before = Run(first, mask, settings=unchecked(followup={"lsc_mg_cm3": 4.0}), patients=history).result
     assert before["follow_up"] is None
-    after = result_of(second, mask, history, followup={"lsc_mg_cm3": 4.0})
+    after = Run(second, mask, settings=unchecked(followup={"lsc_mg_cm3": 4.0}), patients=history).result
 
     found = after["follow_up"]
     assert found["comparable"]
@@ -100,4 +72,4 @@ def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(f
 
 
 def test_a_study_without_memory_has_no_follow_up(first):
-    assert result_of(first, first / "truth_mask.nii.gz", None)["follow_up"] is None
+    assert Run(first, first / "truth_mask.nii.gz").result["follow_up"] is None

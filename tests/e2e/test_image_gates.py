@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from config.settings import load_settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
-from node.pipeline.context import StepContext
-from node.pipeline.engine import settle_engine
-from node.pipeline.local import run_locally
-from node.pipeline.ports import Issue
-from node.pipeline.result import result_document
 from node.reference.faults import Faults, Jerk, Starved
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Report
+from tests.e2e.in_process import Run
 
-ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
 WITHHELD_TEXTURE = ("features", "rad_score", "nomogram")
 
 Result = dict[str, Any]
-
-
-def processed(folder: Path, mask: Path) -> Result:
-    """result.json of a folder, with the true mask so that segmentation takes no time."""
-    settings = load_settings(segmentation={"cross_check": False})
-    engine = settle_engine(settings.segmentation, mask)
-    artefacts = MemoryArtefacts()
-    run_locally(
-        StepContext(
-            settings=settings,
-            instances=tuple(sorted(folder.glob("*.dcm"))),
-            artefacts=artefacts,
-            engine=lambda: engine,
-            clinical=NoLaboratory(),
-            issue=lambda: ISSUED,
-            declared_qct=True,
-        )
-    )
-    return result_document(from_json(Report, artefacts.get(REPORT)), {})
 
 
 def text_of(result: Result, code: str, level: str | None = None) -> str:
@@ -77,14 +48,14 @@ def edited(study: Path, tmp_path: Path) -> Callable[[Callable[[int, Dataset], st
             if wish == "double":
                 dataset.SOPInstanceUID += ".1"
                 dcmwrite(tmp_path / f"again-{path.name}", dataset)
-        return processed(tmp_path, study / "truth_mask.nii.gz")
+        return Run(tmp_path, study / "truth_mask.nii.gz").result
 
     return run
 
 
 def of_reference(folder: Path, **changes: object) -> Result:
     write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), **changes))
-    return processed(folder, folder / "truth_mask.nii.gz")
+    return Run(folder, folder / "truth_mask.nii.gz").result
 
 
 def test_the_unchanged_study_has_none_of_these_findings(edited) -> None:

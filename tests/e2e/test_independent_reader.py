@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +13,21 @@ import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
 
-from config.settings import load_settings
-from node.clinical.csv import NoLaboratory
 from node.dicom.headers import group_series, read_headers
 from node.dicom.read import LoadedSeries, read_series
 from node.dicom.seg import Part
 from node.pipeline.artefacts import (
     SEGMENTATION,
-    MemoryArtefacts,
     SegmentationArtefact,
     segmentation_from_bytes,
 )
-from node.pipeline.context import StepContext
-from node.pipeline.local import run_locally
-from node.pipeline.objects import stored_objects
-from node.pipeline.ports import Issue
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from segmentation.engines.mask import LabelImage, MaskEngine
 from segmentation.vertebrae import LABELS
+from tests.e2e.in_process import Run
 
 READER = Path(sys.executable).with_name("segimage2itkimage")
-ISSUED = Issue(issued_at=datetime(2026, 1, 16, 9, tzinfo=UTC))
 # About the patient's x axis, then y: slices that lie across no axis of the patient.
 _X, _Y = np.deg2rad(14.0), np.deg2rad(-9.0)
 OBLIQUE = np.array([[1, 0, 0], [0, np.cos(_X), -np.sin(_X)], [0, np.sin(_X), np.cos(_X)]]) @ np.array(
@@ -78,20 +70,9 @@ def processed(folder: Path, truth: np.ndarray) -> tuple[LoadedSeries, Segmentati
     engine = MaskEngine(
         LabelImage(labels=truth, grid=series.volume.grid), {value: name for name, value in LABELS.items()}
     )
-    artefacts = MemoryArtefacts()
-    run_locally(
-        StepContext(
-            settings=load_settings(segmentation={"cross_check": False}),
-            instances=paths,
-            artefacts=artefacts,
-            engine=lambda: engine,
-            clinical=NoLaboratory(),
-            issue=lambda: ISSUED,
-            declared_qct=True,
-        )
-    )
-    (seg,) = [one.content for one in stored_objects(artefacts) if one.file_name == "segmentation.dcm"]
-    return series, segmentation_from_bytes(artefacts.get(SEGMENTATION)), seg
+    run = Run(folder, engine=engine)
+    (seg,) = [one.content for one in run.objects if one.file_name == "segmentation.dcm"]
+    return series, segmentation_from_bytes(run.artefacts.get(SEGMENTATION)), seg
 
 
 def read_by_dcmqi(content: bytes, folder: Path) -> dict[str, SimpleITK.Image]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -13,20 +12,14 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from config.settings import load_settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json
-from node.pipeline.context import StepContext, Verdict
-from node.pipeline.engine import settle_engine
-from node.pipeline.local import LocalRun, run_locally
-from node.pipeline.objects import stored_objects
-from node.pipeline.ports import Issue
+from node.pipeline.artefacts import RESULT
+from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind, Outcome, Report
+from node.report import ObjectKind, Outcome
 from tests.e2e.conftest import OSTEONODE
+from tests.e2e.in_process import ISSUED_AT, Run
 
-ISSUED_AT = datetime(2026, 1, 16, 9, tzinfo=UTC)
 DSRDUMP = Path("/usr/bin/dsrdump")
 LEVELS = ("L2", "L3", "L4")
 BMD = {"T12": 128.0, "L1": 121.0, "L2": 114.0, "L3": 88.0, "L4": 61.0, "L5": 70.0}
@@ -40,37 +33,8 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-class Run:
-    """One run of the pipeline in this process."""
-
-    def __init__(self, folder: Path, *, declared_qct: bool = True) -> None:
-        settings = load_settings()
-        engine = settle_engine(settings.segmentation)
-        self.artefacts = MemoryArtefacts()
-        self.local: LocalRun = run_locally(
-            StepContext(
-                settings=settings,
-                instances=tuple(sorted(folder.glob("*.dcm"))),
-                artefacts=self.artefacts,
-                engine=lambda: engine,
-                clinical=NoLaboratory(),
-                issue=lambda: Issue(issued_at=ISSUED_AT),
-                declared_qct=declared_qct,
-            )
-        )
-
-    @property
-    def report(self) -> Report:
-        return from_json(Report, self.artefacts.get(REPORT))
-
-    @property
-    def codes(self) -> set[str]:
-        return {finding.code for finding in self.report.findings}
-
-    @property
-    def structured_report(self) -> bytes:
-        objects = stored_objects(self.artefacts)
-        return next(one.content for one in objects if one.kind is ObjectKind.STRUCTURED_REPORT)
+def structured_report(run: Run) -> bytes:
+    return next(one.content for one in run.objects if one.kind is ObjectKind.STRUCTURED_REPORT)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +97,7 @@ def items_of(item: Dataset) -> list[Dataset]:
 
 
 def test_the_structured_report_names_the_image_and_no_level(measured, study):
-    document = parsed(measured.structured_report)
+    document = parsed(structured_report(measured))
     items = items_of(document)
     sources = {dcmread(path).SOPInstanceUID for path in study.glob("*.dcm")}
     outlines = [one for one in items if one.ValueType == "SCOORD"]
@@ -155,7 +119,7 @@ def test_the_outline_in_the_report_is_that_of_the_region(measured, study):
     """The enclosed area, by the shoelace formula, is the region's; pixels are 0.74 mm wide."""
     outlines = [
         np.asarray(one.GraphicData, dtype=float).reshape(-1, 2)
-        for one in items_of(parsed(measured.structured_report))
+        for one in items_of(parsed(structured_report(measured)))
         if one.ValueType == "SCOORD"
     ]
     for outline, one in zip(outlines, measured.report.unnamed, strict=True):
@@ -167,7 +131,7 @@ def test_the_outline_in_the_report_is_that_of_the_region(measured, study):
 
 def test_other_programs_accept_the_structured_report(measured, dciodvfy, tmp_path):
     path = tmp_path / "report.dcm"
-    path.write_bytes(measured.structured_report)
+    path.write_bytes(structured_report(measured))
     checked = subprocess.run([dciodvfy, "-new", path], capture_output=True, text=True, check=False)
     errors = [line for line in (checked.stdout + checked.stderr).splitlines() if line.startswith("Error")]
     assert errors == []
@@ -210,7 +174,7 @@ def test_slices_through_discs_are_refused(tmp_path):
 
 
 def numbers(run: Run) -> list[Dataset]:
-    return [one for one in items_of(parsed(run.structured_report)) if one.ValueType == "NUM"]
+    return [one for one in items_of(parsed(structured_report(run))) if one.ValueType == "NUM"]
 
 
 def test_a_slice_through_a_disc_withholds_itself_alone(study, tmp_path):

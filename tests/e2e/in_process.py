@@ -1,0 +1,81 @@
+"""The whole pipeline in the test's own process: no database, no broker, no network."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from config.settings import Settings, load_settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json
+from node.pipeline.context import StepContext
+from node.pipeline.engine import settle_engine
+from node.pipeline.local import LocalRun, run_locally
+from node.pipeline.objects import stored_objects
+from node.pipeline.ports import Issue
+from node.report import EncodedObject, Report
+from segmentation.engines import Segmenter
+
+ISSUED_AT = datetime(2026, 1, 16, 9, tzinfo=UTC)
+
+
+def unchecked(**sections: Any) -> Settings:
+    """Settings without the second look at a mask, which takes longer than all the rest."""
+    segmentation = {"cross_check": False} | sections.pop("segmentation", {})
+    return load_settings(segmentation=segmentation, **sections)
+
+
+class Run:
+    """One study, from its folder to what would be sent.
+
+    Parameters
+    ----------
+    mask : the segmentation that is used; None: that of the settings' engine.
+    engine : takes the place of both.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mask: Path | None = None,
+        *,
+        settings: Settings | None = None,
+        engine: Segmenter | None = None,
+        declared_qct: bool = True,
+        **histories: Any,
+    ) -> None:
+        used = settings or unchecked()
+        segmenter = engine or settle_engine(used.segmentation, mask)
+        self.artefacts = MemoryArtefacts()
+        self.local: LocalRun = run_locally(
+            StepContext(
+                settings=used,
+                instances=tuple(sorted(folder.glob("*.dcm"))),
+                artefacts=self.artefacts,
+                engine=lambda: segmenter,
+                clinical=NoLaboratory(),
+                issue=lambda: Issue(issued_at=ISSUED_AT),
+                declared_qct=declared_qct,
+                **histories,
+            )
+        )
+
+    @property
+    def report(self) -> Report:
+        return from_json(Report, self.artefacts.get(REPORT))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        document: dict[str, Any] = json.loads(self.artefacts.get(RESULT))
+        return document
+
+    @property
+    def codes(self) -> set[str]:
+        return {finding.code for finding in self.report.findings}
+
+    @property
+    def objects(self) -> tuple[EncodedObject, ...]:
+        return stored_objects(self.artefacts)
