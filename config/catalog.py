@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from config.phantom_files import certified, phantom_of
 from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference, RegionKind
-from scoring.calibration import METHODS, MINDWAYS, Mineral
+from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
-from scoring.phantom import PhantomLimits, PhantomModel, RodModel
+from scoring.phantom_model import PhantomModel
+
+AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
 
 
 class CatalogEntryMissing(LookupError):
@@ -43,8 +47,8 @@ class CatalogEntryInvalid(ValueError):
 
 
 def list_phantoms(site: Path | None = None) -> tuple[str, ...]:
-    """Names of all phantoms, sorted."""
-    return _names("phantoms", ".toml", site)
+    """Names of all phantom models, sorted; a name with a dot is that of a certificate."""
+    return tuple(name for name in _names("phantoms", ".toml", site) if "." not in name)
 
 
 def list_references(site: Path | None = None) -> tuple[str, ...]:
@@ -57,8 +61,13 @@ def list_models(site: Path | None = None) -> tuple[str, ...]:
     return _names("models", ".json", site)
 
 
-def load_phantom(name: str, site: Path | None = None) -> tuple[PhantomModel, str]:
-    """A phantom's model and the SHA-256 of its file.
+def load_phantom(name: str, site: Path | None = None, *, serial: str = "") -> tuple[PhantomModel, str]:
+    """A phantom's model, and the SHA-256 of what it was read from.
+
+    Parameters
+    ----------
+    serial : of the phantom whose own certificate, the site's ``phantoms/NAME.SERIAL.toml``, states the
+        densities; "" for those of the model. With it the SHA-256 is that of both files' bytes in turn.
 
     Raises
     ------
@@ -66,9 +75,37 @@ def load_phantom(name: str, site: Path | None = None) -> tuple[PhantomModel, str
     """
     content = _content("phantoms", name, ".toml", site)
     try:
-        return _phantom(tomllib.loads(content.decode("utf-8"))), _sha256(content)
+        model = phantom_of(tomllib.loads(content.decode("utf-8")))
+        if model.name != name:
+            raise ValueError(f"it names itself {model.name!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogEntryInvalid("phantom", name, str(error)) from error
+    if not serial:
+        return _stamped(model, content)
+    own = _content("phantoms", f"{name}.{serial}", ".toml", site)
+    try:
+        certificate = certified(model, tomllib.loads(own.decode("utf-8")), serial)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogEntryInvalid("certificate", f"{name}.{serial}", str(error)) from error
+    return _stamped(certificate, content + own)
+
+
+def _stamped(model: PhantomModel, content: bytes) -> tuple[PhantomModel, str]:
+    sha256 = _sha256(content)
+    return replace(model, sha256=sha256), sha256
+
+
+def configured_phantoms(settings: Settings) -> Mapping[str, PhantomModel]:
+    """The phantom models that a study may show, by name: the configured one, or those "auto" chooses among.
+
+    Raises
+    ------
+    CatalogEntryMissing, CatalogEntryInvalid
+    """
+    site, wanted = settings.node.site_folder, settings.calibration
+    if wanted.phantom != AUTO:
+        return {wanted.phantom: load_phantom(wanted.phantom, site, serial=wanted.serial)[0]}
+    return {name: load_phantom(name, site)[0] for name in wanted.candidates or list_phantoms(site)}
 
 
 def load_reference(name: str, site: Path | None = None) -> tuple[Reference, str]:
@@ -118,7 +155,7 @@ def require_configured(settings: Settings) -> None:
     """
     site, names = settings.node.site_folder, settings.scoring
     try:
-        load_phantom(settings.calibration.phantom, site)
+        configured_phantoms(settings)
         if names.reference:
             load_reference(names.reference, site)
         if names.model:
@@ -148,41 +185,6 @@ def _content(folder: str, name: str, suffix: str, site: Path | None) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _phantom(raw: Mapping[str, Any]) -> PhantomModel:
-    model = PhantomModel(
-        name=str(raw["name"]),
-        manufacturer=str(raw["manufacturer"]),
-        equivalent=Mineral(raw["equivalent"]),
-        method=str(raw["method"]),
-        rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: sum(rod.expected_hu))),
-        body_hu=_pair(raw["body_hu"]),
-        roi_margin_mm=float(raw["roi_margin_mm"]),
-        limits=PhantomLimits(**{key: float(value) for key, value in raw["limits"].items()}),
-        source=str(raw["source"]),
-    )
-    if model.method not in METHODS:
-        raise ValueError(f"unknown method {model.method!r}")
-    if len(model.rods) < 2 or model.rod_distance_mm <= 0:
-        raise ValueError("a phantom needs two rods apart from each other")
-    if any(rod.diameter_mm / 2 <= model.roi_margin_mm for rod in model.rods):
-        raise ValueError("roi_margin_mm leaves nothing of a rod")
-    if model.method == MINDWAYS and any(rod.water_mg_cm3 is None for rod in model.rods):
-        raise ValueError(f"method {MINDWAYS!r} needs water_mg_cm3 of every rod")
-    return model
-
-
-def _rod(raw: Mapping[str, Any]) -> RodModel:
-    return RodModel(
-        name=str(raw["name"]),
-        density_mg_cm3=float(raw["density_mg_cm3"]),
-        diameter_mm=float(raw["diameter_mm"]),
-        offset_mm=float(raw["offset_mm"]),
-        expected_hu=_pair(raw["expected_hu"]),
-        search_hu=_pair(raw["search_hu"]),
-        water_mg_cm3=float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None,
-    )
 
 
 def _reference(raw: Mapping[str, Any]) -> Reference:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -96,6 +96,16 @@ class SegmentationSettings(_Section):
 
 class CalibrationSettings(_Section):
     phantom: str = Field(min_length=1)
+    candidates: tuple[str, ...]
+    serial: str = Field(pattern=r"^[\w-]*$")
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.phantom == "auto" and self.serial:
+            raise ValueError('a serial number belongs to a named phantom, not to "auto"')
+        if self.phantom != "auto" and self.candidates:
+            raise ValueError('candidates are what phantom = "auto" chooses among')
+        return self
 
 
 class ScoringSettings(_Section):

@@ -56,9 +56,9 @@ def calibrate(
         If there is no such method.
     """
     if method == TWO_POINT:
-        return two_point(phantom=phantom, equivalent=equivalent, rods=rods)
+        return two_point(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
     if method == LEAST_SQUARES:
-        return least_squares(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules)
+        return least_squares(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
     if method == MINDWAYS:
         return mindways(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
     raise ValueError(f"unknown calibration method {method!r}; known: {', '.join(METHODS)}")

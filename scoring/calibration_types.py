@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from math import hypot, sqrt
 
@@ -66,7 +67,7 @@ class LineUncertainty:
 class Calibration:
     """Linear map: BMD [mg/cm3] = slope * HU + intercept."""
 
-    method: str  # a key of `scoring.calibration.METHODS`
+    method: str  # one of `scoring.calibration.METHODS`, after "asynchronous" where borrowed; or "internal"
     phantom: str  # the phantom's model name, as in config/phantoms/
     equivalent: Mineral
     slope: float  # mg/cm3 per HU
@@ -76,15 +77,22 @@ class Calibration:
     rods: tuple[RodReading, ...]  # all that were read, by rising density; see FitRules.fit_up_to_mg_cm3
     grade: Grade = Grade.PHANTOM
     uncertainty: LineUncertainty | None = None  # None: not stated
+    phantom_serial: str = ""  # whose own certificate was used; "" where the model's densities were
+    phantom_sha256: str = ""  # of the files that describe the phantom; "" where there are none
+    scanned_on: date | None = None  # when an earlier scan's phantom was; None: in this very image
 
     def bmd(self, hu: float) -> float:
         """Density in mg/cm3 of `equivalent` at `hu`."""
         return self.slope * hu + self.intercept
 
 
+# By tube voltage, between which they are interpolated: kV, lowest and highest slope in HU per mg/cm3.
+SlopeRanges = tuple[tuple[float, float, float], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRules:
-    """Which rods a fit uses, and when its result is doubted or refused.
+    """Which rods a fit uses, and when its result is doubted or refused. A phantom's file may state its own.
 
     V: published in the Ogo software's reference (Michalski). R: recalled or chosen here, to be confirmed
     before anything clinical rests on it.
@@ -95,14 +103,13 @@ class FitRules:
     r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
     residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
     offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
-    # R: range of the Mindways sigma_ref by tube voltage, between which it is interpolated. Computed
-    # for effective energies of 50, 60 and 70 keV it is 2.46, 1.89 and 1.59; an example of Ogo's has 1.47.
-    sigma_ref: tuple[tuple[float, float, float], ...] = (
-        (80.0, 1.8, 2.9),
-        (100.0, 1.5, 2.5),
-        (120.0, 1.3, 2.2),
-        (140.0, 1.1, 2.0),
-    )  # kV, lowest, highest
+    # R: range of the Mindways sigma_ref by tube voltage. Computed for effective energies of 50, 60 and
+    # 70 keV it is 2.46, 1.89 and 1.59; an example of Ogo's has 1.47.
+    sigma_ref: SlopeRanges = ((80.0, 1.8, 2.9), (100.0, 1.5, 2.5), (120.0, 1.3, 2.2), (140.0, 1.1, 2.0))
+    # R: the same for the lines of the other methods. HA reads 2.27, 1.66 and 1.33 HU per mg/cm3 at 50, 60 and
+    # 70 keV (computed); which effective energy a tube voltage has behind a patient depends on its filter and
+    # on the patient. Allowed for: about 46 to 62, 50 to 69, 55 to 79 and 58 to 84 keV.
+    hu_per_mg: SlopeRanges = ((80.0, 1.55, 2.65), (100.0, 1.35, 2.25), (120.0, 1.1, 1.95), (140.0, 1.0, 1.75))
 
 
 def line_uncertainty(

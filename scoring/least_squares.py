@@ -11,6 +11,7 @@ from scipy.special import chdtri, ndtri, stdtrit
 
 from scoring.calibration_types import Calibration, FitRules, Mineral, RodReading, line_uncertainty
 from scoring.errors import CalibrationImpossible
+from scoring.slope_range import require_slope
 
 LEAST_SQUARES = "least-squares"
 
@@ -18,7 +19,12 @@ Array = npt.NDArray[np.float64]
 
 
 def least_squares(
-    *, phantom: str, equivalent: Mineral, rods: Sequence[RodReading], rules: FitRules
+    *,
+    phantom: str,
+    equivalent: Mineral,
+    rods: Sequence[RodReading],
+    rules: FitRules,
+    kvp: float | None = None,
 ) -> Calibration:
     """``BMD = m * HU + b``: ordinary least squares of certified density on HU.
 
@@ -26,11 +32,16 @@ def least_squares(
     Its uncertainty rests on the rods' own noise; where the rods lie further from the line than noise
     explains, on the distances instead (see `standard_errors_hu`).
 
+    Parameters
+    ----------
+    kvp : tube voltage, for the range that the slope must lie in; None accepts what any voltage may give.
+
     Raises
     ------
     CalibrationImpossible
-        If fewer than two rods are left (`rods_unsuited`), a denser rod does not read higher (`rod_order`), or
-        R squared is below `rules.r2_refused_below` (`calibration_fit_failed`).
+        If fewer than two rods are left (`rods_unsuited`), a denser rod does not read higher (`rod_order`),
+        R squared is below `rules.r2_refused_below` (`calibration_fit_failed`), or the slope is implausible
+        (`calibration_slope_off`).
 
     Source: the Ogo software's reference (Michalski), standard calibration.
     """
@@ -49,6 +60,7 @@ def least_squares(
     residuals_hu = density_off / slope - hu_off
     r2 = r_squared(hu, density)
     require_line(r2, rules)
+    require_slope(1 / slope, rules.hu_per_mg, kvp)
     return Calibration(
         method=LEAST_SQUARES,
         phantom=phantom,

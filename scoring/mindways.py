@@ -9,6 +9,7 @@ import numpy as np
 from scoring.calibration_types import Calibration, FitRules, Mineral, RodReading, line_uncertainty
 from scoring.errors import CalibrationImpossible
 from scoring.least_squares import r_squared, require_line, require_rising, standard_errors_hu
+from scoring.slope_range import require_slope
 
 MINDWAYS = "mindways"
 
@@ -62,7 +63,8 @@ def mindways(
     beta_ref = float(without_water_hu.mean()) - sigma_ref * float(density.mean())
     r2 = r_squared(density, without_water_hu)
     require_line(r2, rules)
-    _require_plausible(sigma_ref, beta_ref, rules, kvp)
+    _require_water_near_zero(beta_ref, rules)
+    require_slope(sigma_ref, rules.sigma_ref, kvp)
     slope, beta_ct = 1 / (sigma_ref + SIGMA_REF_TO_CT), beta_ref + BETA_REF_TO_CT
     residuals_hu = without_water_hu - sigma_ref * density - beta_ref
     return Calibration(
@@ -83,24 +85,11 @@ def mindways(
     )
 
 
-def sigma_ref_range(rules: FitRules, kvp: float | None) -> tuple[float, float]:
-    """Lowest and highest plausible sigma_ref at a tube voltage; over all voltages where it is not known."""
-    kilovolts, lowest, highest = np.array(rules.sigma_ref).T
-    if kvp is None:
-        return float(lowest.min()), float(highest.max())
-    return float(np.interp(kvp, kilovolts, lowest)), float(np.interp(kvp, kilovolts, highest))
-
-
-def _require_plausible(sigma_ref: float, beta_ref: float, rules: FitRules, kvp: float | None) -> None:
+def _require_water_near_zero(beta_ref: float, rules: FitRules) -> None:
     beta_ct = beta_ref + BETA_REF_TO_CT
     if abs(beta_ct) > rules.offset_hu:
         raise CalibrationImpossible(
             "calibration_offset", f"beta_CT is {beta_ct:.1f} HU, up to {rules.offset_hu:g} HU are accepted"
-        )
-    lowest, highest = sigma_ref_range(rules, kvp)
-    if not lowest <= sigma_ref <= highest:
-        raise CalibrationImpossible(
-            "calibration_slope_off", f"sigma_ref is {sigma_ref:.2f}, outside {lowest:.2f} to {highest:.2f}"
         )
 
 

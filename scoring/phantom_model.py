@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scoring.calibration import Mineral, RodReading
+from scoring.calibration import SHIPPED_RULES, FitRules, Mineral, RodReading
 from segmentation.observation import Observation
 
 
@@ -50,6 +50,9 @@ class PhantomModel:
     roi_margin_mm: float  # a rod is read this far inside its wall
     limits: PhantomLimits
     source: str
+    rules: FitRules = SHIPPED_RULES
+    serial: str = ""  # of the one phantom whose own certificate the densities are; "" for the model's
+    sha256: str = ""  # of the files that this was read from
 
     @property
     def rod_distance_mm(self) -> float:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scoring.calibration_types import Calibration, Mineral, RodReading, line_uncertainty
+from scoring.calibration_types import Calibration, FitRules, Mineral, RodReading, line_uncertainty
 from scoring.errors import CalibrationImpossible
+from scoring.slope_range import require_slope
 
 TWO_POINT = "two-point"
 
 
-def two_point(*, phantom: str, equivalent: Mineral, rods: Sequence[RodReading]) -> Calibration:
+def two_point(
+    *,
+    phantom: str,
+    equivalent: Mineral,
+    rods: Sequence[RodReading],
+    rules: FitRules,
+    kvp: float | None = None,
+) -> Calibration:
     """``Db = (Hb - Hw) / (Hk - Hw) * Ck``.
 
     Db is the density sought, Hb the region's HU, Hw the water-equivalent rod's HU, Hk and Ck the HU and the
@@ -20,12 +28,13 @@ def two_point(*, phantom: str, equivalent: Mineral, rods: Sequence[RodReading]) 
     Parameters
     ----------
     rods : one rod of density 0 and one of a higher density, in any order.
+    kvp : tube voltage, for the range that the slope must lie in; None accepts what any voltage may give.
 
     Raises
     ------
     CalibrationImpossible
-        If there are not exactly two such rods (`phantom_not_found`), or the mineral rod does not read
-        higher than the water rod (`rod_order`).
+        If there are not exactly two such rods (`phantom_not_found`), the mineral rod does not read
+        higher than the water rod (`rod_order`), or the slope is implausible (`calibration_slope_off`).
 
     Source: Xie et al., BMC Med Imaging 2022;22:140, Methods.
     """
@@ -36,6 +45,7 @@ def two_point(*, phantom: str, equivalent: Mineral, rods: Sequence[RodReading]) 
             "rod_order",
             f"{mineral.name} reads {mineral.hu_mean:.1f} HU, {water.name} {water.hu_mean:.1f} HU",
         )
+    require_slope(contrast_hu / mineral.density_mg_cm3, rules.hu_per_mg, kvp)
     slope = mineral.density_mg_cm3 / contrast_hu
     return Calibration(
         method=TWO_POINT,

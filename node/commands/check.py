@@ -18,8 +18,8 @@ from rich.console import Console
 from config.catalog import (
     CatalogEntryInvalid,
     CatalogEntryMissing,
+    configured_phantoms,
     load_model_card,
-    load_phantom,
     load_radiomics_settings_text,
     load_reference,
 )
@@ -140,6 +140,7 @@ _EXPECTED = (
     BrokerNotStarted,
     CatalogEntryInvalid,
     CatalogEntryMissing,
+    configured_phantoms,
     EngineUnavailable,
     ImportError,
     OSError,
@@ -189,8 +190,13 @@ def _findings(settings: Settings) -> tuple[Standing, str]:
 
 
 def _phantom(settings: Settings) -> tuple[Standing, str]:
-    model, _ = load_phantom(settings.calibration.phantom, settings.node.site_folder)
-    return Standing.OK, f"{model.name}: {len(model.rods)} rods, {model.equivalent}, {model.method}"
+    models = configured_phantoms(settings).values()
+    told = [
+        f"{model.name} {model.serial}".strip()
+        + f": {len(model.rods)} rods, {model.equivalent}, {model.method}"
+        for model in models
+    ]
+    return Standing.OK, told[0] if len(told) == 1 else f"recognised among {'; '.join(told)}"
 
 
 def _reference(settings: Settings) -> tuple[Standing, str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from node.pipeline.artefacts import SegmentationArtefact
 from node.report import LevelResult, SliceResult
 from scoring.bmd import BmdResult, measure_bmd
-from scoring.calibration import Calibration, calibrate, fit_observations
-from scoring.errors import CalibrationImpossible, FeaturesImpossible, RegionEmpty
+from scoring.calibration import Calibration
+from scoring.errors import FeaturesImpossible, RegionEmpty
 from scoring.phantom import PhantomReading
+from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
 from segmentation.image_quality import ImageQualitySettings, image_observations
@@ -36,30 +37,11 @@ class Measurements:
     unnamed: tuple[SliceResult, ...] = ()  # of single slices; then there are no levels
 
 
-def calibration_of(
-    reading: PhantomReading, model: PhantomModel, kvp: float | None
-) -> tuple[Calibration | None, tuple[Observation, ...]]:
-    """The calibration that the phantom allows, and what is to be said of it; None with why it allows none."""
-    if not reading.usable:
-        return None, reading.observations
-    try:
-        found = calibrate(
-            method=model.method,
-            phantom=model.name,
-            equivalent=model.equivalent,
-            rods=reading.rods,
-            kvp=kvp,
-        )
-    except CalibrationImpossible as error:
-        return None, (Observation(code=error.code, values={"phantom": model.name}),)
-    return found, fit_observations(found)
-
-
 def measure(
     volume: CtVolume,
     segmentation: SegmentationArtefact,
     reading: PhantomReading,
-    phantom: PhantomModel,
+    phantom: PhantomModel | None,
     *,
     kvp: float | None,
     feature_names: Sequence[str],
@@ -71,6 +53,7 @@ def measure(
 
     Parameters
     ----------
+    phantom : the model that was read; None where none could be chosen.
     kvp : of the series, which bounds the slope of some methods; None where the header names none.
     feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import acos, degrees
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from node.dicom.read import LoadedSeries
 from node.pipeline.artefacts import NamedSlice
-from node.pipeline.measurement import Measurements, calibration_of
+from node.pipeline.measurement import Measurements
 from node.pipeline.selection import SelectedSlice
 from node.report import SliceResult
 from scoring.bmd import measure_bmd
 from scoring.calibration import Calibration
+from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume, Vector
@@ -24,9 +25,13 @@ def measure_slices(
     loaded: Sequence[LoadedSeries],
     shown: Sequence[NamedSlice],
     selected: Sequence[SelectedSlice],
-    phantom: PhantomModel,
+    phantoms: Mapping[str, PhantomModel],
 ) -> Measurements:
     """The density of each slice's vertebra, and what stands in its way; all three in the same order.
+
+    Parameters
+    ----------
+    phantoms : the models that the slices may show, by name.
 
     A slice's phantom forbids that slice's density alone. Where no slice shows a lumbar body, the study says
     so as a whole: `no_lumbar_level`.
@@ -34,6 +39,7 @@ def measure_slices(
     results: list[SliceResult] = []
     observations: list[Observation] = []
     for series, found, chosen in zip(loaded, shown, selected, strict=True):
+        phantom = phantoms.get(chosen.phantom.model)
         calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.kvp)
         results.append(_result(series.volume, found, chosen, calibration))
         observations += found.shown.observations

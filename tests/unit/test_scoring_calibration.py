@@ -11,6 +11,7 @@ from scoring.calibration import (
     METHODS,
     TWO_POINT,
     Calibration,
+    FitRules,
     Grade,
     Mineral,
     RodReading,
@@ -34,7 +35,7 @@ HA_200 = rod("HA 200", 200.0, 324.0)
 
 
 def fitted(*rods: RodReading):
-    return two_point(phantom="siemens-osteo", equivalent=Mineral.HA, rods=rods)
+    return two_point(phantom="siemens-osteo", equivalent=Mineral.HA, rods=rods, rules=FitRules())
 
 
 def test_density_is_the_papers_formula_by_hand():

@@ -77,7 +77,7 @@ def test_a_dense_rod_is_read_but_not_fitted():
 
 def test_two_rods_give_the_two_point_line_and_its_uncertainty():
     rods = rods_of((0, 200), (4, 324))
-    line, points = fitted(rods), two_point(phantom="p", equivalent=Mineral.HA, rods=rods)
+    line, points = fitted(rods), two_point(phantom="p", equivalent=Mineral.HA, rods=rods, rules=FitRules())
     assert (line.r2, line.max_residual_hu) == (None, None)
     for hu in (-50.0, 4.0, 148.0, 400.0):
         assert line.bmd(hu) == pytest.approx(points.bmd(hu))

@@ -18,7 +18,7 @@ from scoring.calibration import (
     fit_observations,
 )
 from scoring.errors import CalibrationImpossible
-from scoring.mindways import sigma_ref_range
+from scoring.slope_range import slope_range
 
 # Certificate of serials 4541A and 4560, as Ogo's reference gives it.
 NAMES = ("A", "B", "C", "D", "E")
@@ -131,7 +131,7 @@ def test_the_slope_must_be_one_that_the_tube_voltage_may_give(sigma_ref, kvp, ac
 
 
 def test_between_tabulated_voltages_the_range_is_interpolated():
-    low, high = sigma_ref_range(FitRules(sigma_ref=((80.0, 2.0, 3.0), (120.0, 1.0, 2.0))), 110.0)
+    low, high = slope_range(((80.0, 2.0, 3.0), (120.0, 1.0, 2.0)), 110.0)
     assert (low, high) == pytest.approx((1.25, 2.25))
 
 

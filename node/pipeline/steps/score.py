@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from config.catalog import load_model_card, load_phantom, load_radiomics_settings_text
+from config.catalog import configured_phantoms, load_model_card, load_radiomics_settings_text
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     SEGMENTATION,
@@ -35,10 +35,10 @@ def score(context: StepContext) -> StepResult:
     """
     selection = selection_of(context)
     settings, site = context.settings, context.settings.node.site_folder
-    phantom, _ = load_phantom(settings.calibration.phantom, site)
+    phantoms = configured_phantoms(settings)
     if selection.slices:
         shown = slices_from_bytes(context.artefacts.get(SLICES))
-        found = measure_slices(load_slices(context, selection), shown, selection.slices, phantom)
+        found = measure_slices(load_slices(context, selection), shown, selection.slices, phantoms)
         context.artefacts.put(MEASUREMENTS, to_json(found))
         return PROCEED
     loaded = load_chosen(context, selection)
@@ -52,7 +52,7 @@ def score(context: StepContext) -> StepResult:
         loaded.volume,
         segmentation_from_bytes(context.artefacts.get(SEGMENTATION)),
         selection.phantom,
-        phantom,
+        phantoms.get(selection.phantom.model),
         kvp=loaded.facts.kvp,
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from config.catalog import load_phantom
+from config.catalog import configured_phantoms
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
 from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone_slices
@@ -15,7 +15,8 @@ from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series
 from node.report import RejectedSeries, SeriesFacts, StudyIdentity
-from scoring.phantom import PhantomReading, find_rods
+from scoring.phantom import PhantomReading
+from scoring.phantom_choice import Image, read_phantom
 from segmentation.observation import Observation
 
 # Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little texture
@@ -43,17 +44,18 @@ def select(context: StepContext) -> StepResult:
     instances = read_headers(context.instances)
     series = group_series(instances)
     readable = _best_readable(context, series)
-    model, _ = load_phantom(context.settings.calibration.phantom, context.settings.node.site_folder)
-    phantom = find_rods(readable.loaded.volume, model) if readable.loaded is not None else None
+    shown = (readable.loaded,) if readable.loaded is not None else readable.slices
+    readings = read_phantom(
+        [Image(volume=one.volume, kvp=one.facts.kvp) for one in shown], configured_phantoms(context.settings)
+    )
     slices = tuple(
         SelectedSlice(
             name=f"slice {number}",
             sop_instance_uid=text_of(one.headers[0], "SOPInstanceUID"),
-            phantom=find_rods(one.volume, model),
+            phantom=reading,
         )
-        for number, one in enumerate(readable.slices, start=1)
+        for number, (one, reading) in enumerate(zip(readable.slices, readings, strict=False), start=1)
     )
-    readings = [phantom, *(one.phantom for one in slices)]
     if not _is_candidate(context, instances, readings):
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
 
@@ -70,7 +72,7 @@ def select(context: StepContext) -> StepResult:
                 header_source=source.path.name,
                 series=readable.facts,
                 rejected=readable.rejected,
-                phantom=phantom,
+                phantom=readings[0] if readable.loaded is not None else None,
                 observations=(
                     *_identity_observations(study, len(patients)),
                     *_series_observations(readable),
@@ -137,7 +139,7 @@ def _is_single(rejected: RejectedSeries) -> bool:
 
 
 def _is_candidate(
-    context: StepContext, instances: tuple[Instance, ...], readings: Sequence[PhantomReading | None]
+    context: StepContext, instances: tuple[Instance, ...], readings: Sequence[PhantomReading]
 ) -> bool:
     settings = context.settings.selection
     return (
@@ -148,9 +150,9 @@ def _is_candidate(
     )
 
 
-def _phantom_in_view(phantom: PhantomReading | None) -> bool:
+def _phantom_in_view(phantom: PhantomReading) -> bool:
     """A phantom that cannot be used, cut by the image for one, still declares what the study is for."""
-    return phantom is not None and all(one.code != "phantom_not_found" for one in phantom.observations)
+    return all(one.code != "phantom_not_found" for one in phantom.observations)
 
 
 def _header_source(

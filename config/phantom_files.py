@@ -1,0 +1,134 @@
+"""What a phantom's file and a phantom's own certificate say, as `PhantomModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import Any
+
+from scoring.calibration import METHODS, MINDWAYS, FitRules, Mineral
+from scoring.phantom_model import PhantomLimits, PhantomModel, RodModel
+
+_TABLES = ("sigma_ref", "hu_per_mg")  # of [fit]: rows of kV, lowest, highest
+
+
+def phantom_of(raw: Mapping[str, Any]) -> PhantomModel:
+    """A phantom model from its file's content.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If something is missing or makes no sense.
+    """
+    model = PhantomModel(
+        name=str(raw["name"]),
+        manufacturer=str(raw["manufacturer"]),
+        equivalent=Mineral(raw["equivalent"]),
+        method=str(raw["method"]),
+        rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: sum(rod.expected_hu))),
+        body_hu=_pair(raw["body_hu"]),
+        roi_margin_mm=float(raw["roi_margin_mm"]),
+        limits=PhantomLimits(**{key: float(value) for key, value in raw["limits"].items()}),
+        source=str(raw["source"]),
+        rules=_rules(raw.get("fit", {})),
+    )
+    if model.method not in METHODS:
+        raise ValueError(f"unknown method {model.method!r}")
+    if len(model.rods) < 2 or model.rod_distance_mm <= 0:
+        raise ValueError("a phantom needs two rods apart from each other")
+    if len({rod.name for rod in model.rods}) < len(model.rods):
+        raise ValueError("two rods have the same name")
+    if any(rod.diameter_mm / 2 <= model.roi_margin_mm for rod in model.rods):
+        raise ValueError("roi_margin_mm leaves nothing of a rod")
+    _require_water(model)
+    return model
+
+
+def certified(model: PhantomModel, raw: Mapping[str, Any], serial: str) -> PhantomModel:
+    """`model` with the densities of one phantom's own certificate, and nothing else changed.
+
+    Parameters
+    ----------
+    raw : the certificate's file: `model`, `serial`, `source` and, for every rod, `name`, `density_mg_cm3`
+        and, where the mineral is dissolved in water, `water_mg_cm3`.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is another phantom's, does not name each rod once, or says anything else.
+    """
+    unknown = set(raw) - {"model", "serial", "source", "rods"}
+    if unknown:
+        raise ValueError(f"a certificate does not change {', '.join(sorted(unknown))}")
+    if raw["model"] != model.name or str(raw["serial"]) != serial:
+        raise ValueError(f"this is the certificate of {raw['model']} {raw['serial']}")
+    given = {str(rod["name"]): rod for rod in raw["rods"]}
+    if len(given) != len(raw["rods"]) or set(given) != {rod.name for rod in model.rods}:
+        raise ValueError(f"it must name each of the rods {', '.join(rod.name for rod in model.rods)} once")
+    own = replace(
+        model,
+        rods=tuple(_certified_rod(rod, given[rod.name]) for rod in model.rods),
+        source=f"{model.source} Densities of {serial}: {raw['source']}",
+        serial=serial,
+    )
+    _require_water(own)
+    return own
+
+
+def _certified_rod(rod: RodModel, raw: Mapping[str, Any]) -> RodModel:
+    unknown = set(raw) - {"name", "density_mg_cm3", "water_mg_cm3"}
+    if unknown:
+        raise ValueError(f"rod {rod.name}: a certificate does not change {', '.join(sorted(unknown))}")
+    density = float(raw["density_mg_cm3"])
+    if (density == 0) != (rod.density_mg_cm3 == 0):
+        raise ValueError(f"rod {rod.name}: a rod of water is no rod of mineral")
+    return replace(
+        rod,
+        density_mg_cm3=density,
+        water_mg_cm3=float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None,
+    )
+
+
+def _require_water(model: PhantomModel) -> None:
+    if model.method == MINDWAYS and any(rod.water_mg_cm3 is None for rod in model.rods):
+        raise ValueError(f"method {MINDWAYS!r} needs water_mg_cm3 of every rod")
+
+
+def _rod(raw: Mapping[str, Any]) -> RodModel:
+    return RodModel(
+        name=str(raw["name"]),
+        density_mg_cm3=float(raw["density_mg_cm3"]),
+        diameter_mm=float(raw["diameter_mm"]),
+        offset_mm=float(raw["offset_mm"]),
+        expected_hu=_pair(raw["expected_hu"]),
+        search_hu=_pair(raw["search_hu"]),
+        water_mg_cm3=float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None,
+    )
+
+
+def _rules(raw: Mapping[str, Any]) -> FitRules:
+    """The shipped rules, but for what the file's [fit] states."""
+    unknown = set(raw) - {field.name for field in fields(FitRules)}
+    if unknown:
+        raise ValueError(f"[fit] has no {', '.join(sorted(unknown))}")
+    rules = FitRules(
+        **{key: _ranges(value) if key in _TABLES else float(value) for key, value in raw.items()}
+    )
+    if not 0 <= rules.r2_refused_below <= rules.r2_doubted_below <= 1:
+        raise ValueError("0 <= r2_refused_below <= r2_doubted_below <= 1 does not hold")
+    return rules
+
+
+def _ranges(raw: Any) -> tuple[tuple[float, float, float], ...]:
+    rows = tuple((float(kvp), *_pair((low, high))) for kvp, low, high in raw)
+    if not rows or any(a[0] >= b[0] for a, b in pairwise(rows)):
+        raise ValueError("a range of slopes needs rows of rising tube voltage")
+    return rows
+
+
+def _pair(raw: Any) -> tuple[float, float]:
+    lower, upper = (float(value) for value in raw)
+    if not lower < upper:
+        raise ValueError(f"{raw!r} is no range")
+    return lower, upper
