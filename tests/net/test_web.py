@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -24,56 +23,25 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.settings import BrokerSettings, Settings, load_settings
 from node import logs
 from node.net.scp import Listener
-from node.store.files import sha256_of
-from node.store.instances import ReceivedInstance
-from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.states import DeliveryState, StudyState
 from node.store.store import Store, open_store
 from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
+from tests.net.page_content import (
+    ARTEFACTS,
+    IDENTITY,
+    LEVEL,
+    PNG,
+    RECEIVING,
+    RESULT,
+    SET_ASIDE,
+    STUDY,
+    claim,
+    fill,
+    receive,
+)
 
 # A connection that pynetdicom was refused is closed by the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-CT = "1.2.840.10008.5.1.4.1.1.2"
-SR = "1.2.840.10008.5.1.4.1.1.88.34"
-STUDY = "2.25.1001"
-SET_ASIDE = "2.25.1002"
-RECEIVING = "2.25.1003"
-IDENTITY = ("MRN-4711-SECRET", "ISSUER-SECRET", "ACCESSION-SECRET", "1951-02-03")
-PNG = b"\x89PNG\r\n\x1a\n"
-
-LEVEL = {"complete": True, "hu_mean": 158.2, "hu_sd": 28.9}
-LEVEL |= {"bmd_mg_cm3": 102.32, "bmd_uncertainty_mg_cm3": 0.66}
-RESULT: dict[str, Any] = {
-    "schema_version": "1.0",
-    "outcome": "reported",
-    "study": {
-        "study_instance_uid": STUDY,
-        "patient_id": IDENTITY[0],
-        "issuer_of_patient_id": IDENTITY[1],
-        "accession_number": IDENTITY[2],
-        "study_date": IDENTITY[3],
-    },
-    "levels": {
-        "L1": LEVEL,
-        "L2": dict.fromkeys(LEVEL) | {"complete": False},
-    },
-    "numbering": {"confirmed": True, "basis": "sacrum and last rib"},
-    "calibration": {"method": "two-point", "phantom": "siemens-osteo", "equivalent": "HA"}
-    | {"slope": 0.6483, "intercept": -0.2667},
-    "findings": [
-        {"code": "marrow_fat", "severity": "info", "text": "Marrow fat is excluded.", "level": None},
-        {"code": "truncated", "severity": "refusal", "text": "Cut by <the> edge.", "level": "L2"},
-    ],
-    "provenance": {"version": "0.1.0", "engine": {"name": "geometric", "version": "1"}},
-}
-ARTEFACTS = {
-    "result.json": json.dumps(RESULT).encode(),
-    "nomogram.png": PNG + b"nomogram",
-    "overlay.png": PNG + b"overlay",
-    "selection.json": json.dumps(RESULT["study"]).encode(),
-}
 
 
 @pytest.fixture
@@ -127,7 +95,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A page for the tests that only look."""
     settings = _settings(tmp_path_factory.mktemp("page"))
     with closing(open_store(settings.storage)) as store:
-        _fill(store)
+        fill(store)
     with serving(settings) as client:
         yield client
 
@@ -141,68 +109,8 @@ def own_page(settings: Settings, filled: Store) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    _fill(store)
+    fill(store)
     return store
-
-
-def _fill(store: Store) -> None:
-    """A study that was sent, one that was set aside, one that is being received."""
-    _receive(store, STUDY)
-    lease = _claim(store, _close(store), "report")
-    _report(store, lease)
-    _deliver(store, lease)
-    _receive(store, SET_ASIDE)
-    store.jobs.set_aside(_claim(store, _close(store)), "NoMemory: <b>too large</b>")
-    _receive(store, RECEIVING)
-
-
-def _receive(store: Store, study: str, number: int = 1) -> None:
-    content = (b"header", f"pixels {study} {number}".encode())
-    store.instances.receive(
-        ReceivedInstance(
-            sop_instance_uid=f"{study}.1.{number}",
-            series_instance_uid=f"{study}.1",
-            study_instance_uid=study,
-            sop_class_uid=CT,
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            sha256=sha256_of(content[-1]),
-            content=content,
-            calling_ae="PACS",
-            called_ae="OSTEONODE",
-            association_id=None,
-        )
-    )
-
-
-def _close(store: Store) -> DueJob:
-    (job,) = store.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
-    return job
-
-
-def _claim(store: Store, job: DueJob, step: str = "select") -> Lease:
-    """Hold the job at `step`."""
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease if step == job.step else _claim(store, store.jobs.advance(lease, step), step)
-
-
-def _report(store: Store, lease: Lease) -> None:
-    for name, content in ARTEFACTS.items():
-        store.artefacts.put(lease, name, content, {})
-    store.reports.issue(lease)
-
-
-def _deliver(store: Store, lease: Lease) -> None:
-    made = MadeObject(
-        sop_instance_uid="2.25.77", sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
-    )
-    sending = _claim(store, store.jobs.advance(lease, "deliver", [made]), "deliver")
-    store.reports.schedule(sending, ["pacs"])
-    (delivery,) = store.reports.pending(sending)
-    store.reports.settle(sending, delivery, DeliveryState.SENT, status=0, detail="")
-    store.jobs.finish(sending, StudyState.SENT, "1 object arrived")
 
 
 def _text(answer: httpx.Response) -> str:
@@ -273,11 +181,11 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
 def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled: Store) -> None:
     read = {key: value for key, value in LEVEL.items() if key != "complete"}
     alone = RESULT | {"levels": {}, "unnamed": [{"name": "slice 1", "equivalent": "HA", **read}]}
-    _receive(filled, STUDY, 2)
+    receive(filled, STUDY, 2)
     jobs = {
         job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
     }
-    lease = _claim(filled, jobs[2], "report")
+    lease = claim(filled, jobs[2], "report")
     filled.artefacts.put(lease, "result.json", json.dumps(alone).encode(), {})
     told = _text(own_page.get(f"/studies/{STUDY}"))
     assert "slice 1 level not known" in told
@@ -297,12 +205,12 @@ def test_pictures_come_as_they_were_stored(page: httpx.Client) -> None:
 
 
 def test_a_later_generation_takes_over_when_it_has_a_result(own_page: httpx.Client, filled: Store) -> None:
-    _receive(filled, STUDY, 2)
+    receive(filled, STUDY, 2)
     assert "of generation 1" in _text(own_page.get(f"/studies/{STUDY}"))
     jobs = {
         job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
     }
-    lease = _claim(filled, jobs[2], "report")
+    lease = claim(filled, jobs[2], "report")
     filled.artefacts.put(lease, "overlay.png", PNG + b"newer", {})
     assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").content == ARTEFACTS["overlay.png"]
     filled.artefacts.put(lease, "result.json", ARTEFACTS["result.json"], {})
