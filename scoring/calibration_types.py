@@ -81,6 +81,11 @@ class Calibration:
     phantom_sha256: str = ""  # of the files that describe the phantom; "" where there are none
     scanned_on: date | None = None  # when an earlier scan's phantom was; None: in this very image
 
+    @property
+    def phantom_named(self) -> str:
+        """The phantom's model and, where its own certificate was used, its serial number."""
+        return f"{self.phantom} {self.phantom_serial}".strip()
+
     def bmd(self, hu: float) -> float:
         """Density in mg/cm3 of `equivalent` at `hu`."""
         return self.slope * hu + self.intercept

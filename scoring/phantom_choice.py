@@ -1,9 +1,9 @@
 """Which of several phantom models an image shows: recognised from the rods, or not at all.
 
 A wrong model is worse than none. A model is taken only if every rod is found where its drawing has it,
-passes every check, and lies on the line that its densities predict, at a slope that the tube voltage may give;
-and if no other model with as many rods is found there at all. Such a one may be the true one that a fault of
-the scan made fail its checks.
+passes every check, and lies on the line that its densities predict, at a slope that the tube voltage may
+give; and if no other model with as many rods is found there at all. Such a one may be the true one that a
+fault of the scan made fail its checks.
 """
 
 from __future__ import annotations

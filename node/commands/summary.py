@@ -73,8 +73,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         facts.append(
             (
                 "calibration",
-                f"{found.method}, {found.phantom}: BMD = {found.slope:.4f} x HU {found.intercept:+.2f} "
-                f"mg/cm3 {found.equivalent.value}",
+                f"{found.method}, {found.phantom_named} ({found.grade.value}): "
+                f"BMD = {found.slope:.4f} x HU {found.intercept:+.2f} mg/cm3 {found.equivalent.value}",
             )
         )
     if report.t_score and report.reference:

@@ -200,6 +200,8 @@ CALIBRATION_GRADE = private("CAL-GRADE", "What the calibration rests on")
 GRADES: Mapping[Grade, Code] = {
     Grade.PHANTOM: private("GRADE-PHANTOM", "A calibration phantom in the same image"),
     Grade.ASYNCHRONOUS: private("GRADE-ASYNC", "A calibration phantom scanned earlier on this scanner"),
+PHANTOM_SERIAL = private("CAL-SERIAL", "Serial number of the phantom whose certificate was used")
+PHANTOM_SHA256 = private("CAL-SHA256", "SHA-256 of the phantom's description and certificate")
     Grade.INTERNAL: private("GRADE-INTERNAL", "The patient's own tissues: screening only"),
 }
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")

@@ -203,8 +203,7 @@ def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentI
     if report.series is not None and report.series.kernel:
         texts.append(text_item(codes.KERNEL, report.series.kernel))
     if with_calibration and report.calibration is not None:
-        texts.append(text_item(codes.CALIBRATION_OBJECT, report.calibration.phantom))
-        texts.append(text_item(codes.CALIBRATION_METHOD, report.calibration.method))
+        texts += calibration_texts(report.calibration)
     return texts
 
 
@@ -217,6 +216,17 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
     if calibration.max_residual_hu is not None:
         yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
     for rod in calibration.rods:
+def calibration_texts(calibration: Calibration) -> list[ContentItem]:
+    """Which phantom was read, by whose certificate, and how it was used."""
+    told = [
+        (codes.CALIBRATION_OBJECT, calibration.phantom),
+        (codes.PHANTOM_SERIAL, calibration.phantom_serial),
+        (codes.PHANTOM_SHA256, calibration.phantom_sha256),
+        (codes.CALIBRATION_METHOD, calibration.method),
+    ]
+    return [text_item(code, value) for code, value in told if value]
+
+
         named = [comment(f"rod {rod.name}")]
         yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=named)
         for value, derivation in ((rod.hu_mean, codes.MEAN), (rod.hu_sd, codes.STANDARD_DEVIATION)):

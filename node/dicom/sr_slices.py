@@ -18,8 +18,13 @@ from highdicom.sr import (
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification
 from node.dicom.slices import DrawnSlice, outline_of
-from node.dicom.sr_groups import calibration_grade, calibration_measurements, density_measurements
-from node.dicom.sr_items import comment, evaluation, measurement, text_item
+from node.dicom.sr_groups import (
+    calibration_grade,
+    calibration_measurements,
+    calibration_texts,
+    density_measurements,
+)
+from node.dicom.sr_items import comment, evaluation, measurement
 from node.dicom.uids import derived_uid
 from node.report import Outcome, Report, SliceResult
 
@@ -81,8 +86,7 @@ def _calibration(report: Report, result: SliceResult) -> MeasurementsAndQualitat
         measurements=list(calibration_measurements(calibration)),
         qualitative_evaluations=[calibration_grade(calibration)],
     )
-    group[0].ContentSequence.append(text_item(codes.CALIBRATION_OBJECT, calibration.phantom))
-    group[0].ContentSequence.append(text_item(codes.CALIBRATION_METHOD, calibration.method))
+    group[0].ContentSequence.extend(calibration_texts(calibration))
     return group
 
 

@@ -40,7 +40,7 @@ def scan_of(
             device_serial=series.device_serial,
             kvp=series.kvp,
             equivalent=calibration.equivalent,
-            phantom=calibration.phantom,
+            phantom=calibration.phantom_named,
             method=calibration.method,
             rules_sha256=settings.measurement_sha256,
             engine=" ".join(part for part in (engine.name, engine.version, engine.weights_sha256) if part),

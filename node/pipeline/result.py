@@ -140,6 +140,9 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
                 "name": rod.name,
                 "density_mg_cm3": rod.density_mg_cm3,
                 "hu_mean": rod.hu_mean,
+        "phantom_serial": found.phantom_serial or None,
+        "phantom_sha256": found.phantom_sha256 or None,
+        "scanned_on": found.scanned_on.isoformat() if found.scanned_on else None,
                 "hu_sd": rod.hu_sd,
                 "voxels": rod.voxels,
             }

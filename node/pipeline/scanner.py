@@ -39,7 +39,7 @@ def reading_of(selection: SelectionArtefact, calibration: Calibration | None) ->
             kvp=series.kvp,
             kernel=series.kernel,
             phantom=calibration.phantom,
-            phantom_serial="",
+            phantom_serial=calibration.phantom_serial,
         ),
         model=series.model,
         taken_on=taken_on,

@@ -190,6 +190,13 @@ def test_what_a_calibration_rests_on_is_coded(study, encode, grade):
     assert _one(found, "CAL-GRADE").value == coded[grade.value]
 
 
+def test_the_phantoms_certificate_is_named_by_serial_number_and_hash(study, encode):
+    calibration = replace(study.report.calibration, phantom_serial="4541A", phantom_sha256="9f" * 32)
+    found = list(read_items(dcmread(BytesIO(encode(replace(study.report, calibration=calibration))))))
+    assert _one(found, "CAL-SERIAL").value == "4541A"
+    assert _one(found, "CAL-SHA256").value == "9f" * 32
+
+
 def test_a_category_on_a_converted_mean_names_what_was_measured(variants, encode, items):
     report = variants["density category"]
     density = replace(report.density, converted_from=Mineral.HA, uncertainty_mg_cm3=1.5)

@@ -192,14 +192,3 @@ def test_mindways_rods_state_their_water(tmp_path):
 
 def _shipped(name: str) -> str:
     return files("config").joinpath("phantoms", f"{name}.toml").read_text("utf-8")
-
-
-def test_a_phantom_with_its_own_certificate_is_a_file_of_the_site_named_by_its_serial_number(tmp_path):
-    (tmp_path / "phantoms").mkdir()
-    certified = _shipped("b-mas-200").replace('name = "b-mas-200"', 'name = "b-mas-200-S17"')
-    certified = certified.replace("density_mg_cm3 = 100.0", "density_mg_cm3 = 101.3")
-    (tmp_path / "phantoms" / "b-mas-200-S17.toml").write_text(certified, "utf-8")
-    own, own_hash = load_phantom("b-mas-200-S17", tmp_path)
-    assert own.name == "b-mas-200-S17"
-    assert [rod.density_mg_cm3 for rod in own.rods] == [0.0, 50.0, 101.3, 150.0, 200.0]
-    assert own_hash != load_phantom("b-mas-200", tmp_path)[1]

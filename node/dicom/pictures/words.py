@@ -85,7 +85,7 @@ def _calibration(calibration: Calibration) -> str:
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
     return (
-        f"{calibration.phantom}, {GRADES[calibration.grade]}, {calibration.method}, "
+        f"{calibration.phantom_named}, {GRADES[calibration.grade]}, {calibration.method}, "
         f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³ "
         f"{MINERALS[calibration.equivalent]}{fit}; rods: {rods}"
     )
