@@ -7,7 +7,7 @@ All values are proposals until a site has confirmed them (R).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -50,8 +50,25 @@ class IdentityRules(_Rules):
     max_height_mm: Positive
 
 
+class EllipseRules(_Rules):
+    """`segmentation.ellipse.EllipseSettings`."""
+
+    height_mm: Positive
+    width: Share
+    front: float = Field(ge=0, lt=1)
+    back: Share
+
+    @model_validator(mode="after")
+    def _front_before_back(self) -> EllipseRules:
+        if self.front >= self.back:
+            raise ValueError("front must be less than back")
+        return self
+
+
 class RegionRules(_Rules):
     """`segmentation.vertebra.RegionSettings`."""
+
+    bmd: Literal["core", "ellipse", "both"]
 
     erosion_mm: NotNegative
     min_erosion_voxels: int = Field(ge=0)
@@ -61,6 +78,7 @@ class RegionRules(_Rules):
     dense_above_median_hu: NotNegative
     dense_smoothing_mm: NotNegative
     dense_min_mm3: NotNegative
+    ellipse: EllipseRules
 
 
 class FractureRules(_Rules):
@@ -106,6 +124,7 @@ class QualityRules(_Rules):
     metal_min_mm3: NotNegative
     metal_min_voxels: int = Field(ge=1)
     min_region_cm3: NotNegative
+    min_ellipse_cm3: NotNegative
     max_region_sd_hu: Positive
     fracture: FractureRules
     lesions: LesionRules

@@ -216,8 +216,11 @@ class Settings(BaseSettings):
     @property
     def measurement_sha256(self) -> str:
         """Hash of the rules of regions and calibration: equal where two studies may be compared."""
+        regions = self.segmentation.regions.model_dump(mode="json")
+        if regions.pop("bmd") != "ellipse":  # the core leads, and leading densities are compared
+            del regions["ellipse"]
         content = {
-            "regions": self.segmentation.regions.model_dump(mode="json"),
+            "regions": regions,
             "calibration": self.calibration.model_dump(mode="json"),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

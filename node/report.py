@@ -78,7 +78,8 @@ class LevelResult:
     centroid_mm: tuple[float, float, float]  # of the body, LPS
     volume_mm3: float | None  # of the whole body, cortex included
     core_volume_mm3: float | None = None  # of its cancellous core, where features are computed
-    measured: BmdResult | None
+    measured: BmdResult | None  # in the region that leads
+    ellipse: BmdResult | None = None  # in a mid-body ellipse beside the core, where a site asks for both
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,25 @@ from math import hypot
 
 import numpy as np
 
-from scoring.calibration import Calibration, Mineral, density_uncertainty
+from scoring.calibration import Calibration, Grade, Mineral, density_uncertainty
 from scoring.errors import RegionEmpty
 from scoring.uncertainty import interval95, standard_error_of_mean
 from segmentation.errors import GridMismatch
+from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Mask
+
+__all__ = [
+    "AgeBin",
+    "BmdResult",
+    "DensityCategory",
+    "DensityVerdict",
+    "Reference",
+    "ReferenceScore",
+    "RegionKind",
+    "StudyClass",
+    "mean_density_uncertainty",
+    "measure_bmd",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +42,7 @@ class BmdResult:
     bmd_mg_cm3: float | None  # None without a calibration
     bmd_uncertainty_mg_cm3: float | None  # standard uncertainty (k = 1); marrow-fat error not included
     hu_standard_error: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+    region: RegionKind = RegionKind.CORE
 
     @property
     def bmd_interval95_mg_cm3(self) -> tuple[float, float] | None:
@@ -51,13 +66,6 @@ class DensityCategory(StrEnum):
     NORMAL = "normal"  # > 120 mg/cm3
     LOW = "low bone mass"  # 80 to 120 mg/cm3
     OSTEOPOROSIS = "osteoporosis"  # < 80 mg/cm3
-
-
-class RegionKind(StrEnum):
-    """Which part of a body a density was read in: automatic regions read higher than drawn ones."""
-
-    CORE = "core"  # the eroded cancellous core, as segmentation.vertebra cuts it
-    ELLIPSE = "ellipse"  # a mid-body ellipse in front of the basivertebral veins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +94,7 @@ class Reference:
     kvp: tuple[float, float] | None  # inclusive range, None where the source states none
     demonstration: bool  # True: marked in every output that uses it
     roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
+    grades: tuple[Grade, ...] = (Grade.PHANTOM,)  # of calibrations that it may judge; never internal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +121,14 @@ class DensityVerdict:
     converted_from: Mineral | None = None  # what was measured, where a site's conversion was applied
 
 
-def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None, *, level: str) -> BmdResult:
+def measure_bmd(
+    volume: CtVolume,
+    region: Mask,
+    calibration: Calibration | None,
+    *,
+    level: str,
+    kind: RegionKind = RegionKind.CORE,
+) -> BmdResult:
     """Mean HU and, with a calibration, mean BMD of one vertebra's cancellous region.
 
     Parameters
@@ -120,6 +136,7 @@ def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None,
     volume : HU, float32, shape (z, y, x).
     region : bool, on the volume's grid.
     level : the vertebra, "L3".
+    kind : which part of the body `region` is.
 
     Returns
     -------
@@ -158,6 +175,7 @@ def measure_bmd(volume: CtVolume, region: Mask, calibration: Calibration | None,
         bmd_mg_cm3=bmd,
         bmd_uncertainty_mg_cm3=uncertainty,
         hu_standard_error=error_hu,
+        region=kind,
     )
 
 

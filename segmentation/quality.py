@@ -12,7 +12,7 @@ from segmentation.fracture import FractureSettings, fracture_observations
 from segmentation.lesions import LesionSettings, lesion_observations
 from segmentation.observation import Observation
 from segmentation.vertebra import body_coordinates, height_range
-from segmentation.vertebrae import LUMBAR, Level, Regions, Vertebrae
+from segmentation.vertebrae import LUMBAR, Level, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, Mask
 
 
@@ -27,6 +27,7 @@ class QualitySettings:
     metal_min_mm3: float = 30.0  # of one connected piece: a screw has hundreds, noise has a voxel or two
     metal_min_voxels: int = 3
     min_region_cm3: float = 3.0
+    min_ellipse_cm3: float = 0.6  # one slice of 5 mm holds 0.8 to 1.1
     max_region_sd_hu: float = 80.0
     fracture: FractureSettings = field(default_factory=FractureSettings)
     lesions: LesionSettings = field(default_factory=LesionSettings)
@@ -93,12 +94,27 @@ def _body(
 def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Iterable[Observation]:
     hu = volume.hu[regions.bmd]
     volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
-    if volume_cm3 < rules.min_region_cm3:
+    smallest = rules.min_region_cm3 if regions.kind is RegionKind.CORE else rules.min_ellipse_cm3
+    if volume_cm3 < smallest:
         yield Observation(
-            code="roi_too_small", level=regions.level, values={"volume_cm3": round(volume_cm3, 1)}
+            code="roi_too_small",
+            level=regions.level,
+            values={"volume_cm3": round(volume_cm3, 1), "needed_cm3": f"{smallest:g}"},
         )
     if hu.size > 1 and (spread := float(hu.std(ddof=1))) > rules.max_region_sd_hu:
         yield Observation(code="roi_heterogeneous", level=regions.level, values={"sd_hu": round(spread)})
+    if regions.ellipse is not None and (reason := ellipse_objection(volume, regions.ellipse, rules)):
+        yield Observation(code="ellipse_not_measured", level=regions.level, values={"reason": reason})
+
+
+def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: QualitySettings) -> str | None:
+    """Why an ellipse that is measured beside the core gives no density; None where it does."""
+    hu = volume.hu[ellipse]
+    volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
+    if volume_cm3 < settings.min_ellipse_cm3:
+        return f"only {volume_cm3:.1f} cm3 of it lie in cancellous bone"
+    spread = float(hu.std(ddof=1))
+    return f"its HU vary by {spread:.0f}" if spread > settings.max_region_sd_hu else None
 
 
 def _largest_piece(mask: Mask) -> int:

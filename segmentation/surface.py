@@ -107,7 +107,7 @@ def deep_shares(share: FloatArray, spacing_mm: npt.ArrayLike, reach_mm: npt.Arra
     if not len(border):
         return deep
     tree = spatial.cKDTree(border * (spacing / reach))
-    places = np.stack(np.meshgrid(*_parts(spacing), indexing="ij"), axis=-1).reshape(-1, 3)
+    places = places_in_voxel(spacing)
     candidates = np.argwhere(share >= 0.5)
     for offset in places:
         at = candidates + offset
@@ -116,6 +116,13 @@ def deep_shares(share: FloatArray, spacing_mm: npt.ArrayLike, reach_mm: npt.Arra
         distance, _ = tree.query(at[inside] * (spacing / reach), distance_upper_bound=1.0)
         deep[tuple(candidates[inside].T)] += np.isinf(distance)
     return deep / np.float32(len(places))
+
+
+def places_in_voxel(spacing_mm: npt.ArrayLike) -> Points:
+    """Where a voxel is judged, from its centre in voxels, shape (n, 3): at most `SUBSTEP_MM` apart."""
+    parts = _parts(np.asarray(spacing_mm, dtype=float))
+    places: Points = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, 3)
+    return places
 
 
 def _parts(spacing: Points) -> list[Points]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ellipse import EllipseSettings, ellipse_of
 from segmentation.errors import LevelNotFound
 from segmentation.surface import Box, body_share, box_around, deep_shares
-from segmentation.vertebrae import Level, Regions, Vertebrae
+from segmentation.vertebrae import Level, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, Mask
 
 Coordinates = npt.NDArray[np.float64]
+
+
+class DensityRegions(StrEnum):
+    """Where density is read. Of both, the core leads: scores and categories rest on it."""
+
+    CORE = "core"
+    ELLIPSE = "ellipse"
+    BOTH = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +42,8 @@ class RegionSettings:
     )
     dense_smoothing_mm: float = 1.0  # so that noise makes no clusters
     dense_min_mm3: float = 20.0
+    bmd: DensityRegions = DensityRegions.CORE
+    ellipse: EllipseSettings = field(default_factory=EllipseSettings)
 
 
 def regions_of(
@@ -70,11 +82,20 @@ def regions_of(
     core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
     height = height_range(local, body, volume.grid, level)
     density = core & _central(local, height, rules) & ~_basivertebral(local, rules)
+    whole = _in_volume(_largest_part(density), box, volume.grid)
+    ellipse = None
+    if rules.bmd is not DensityRegions.CORE:
+        share = body_share(vertebrae, level, box)
+        drawn = ellipse_of(share, volume.grid.part(box), level, rules.ellipse)
+        ellipse = _in_volume(_largest_part(drawn & core), box, volume.grid)
+    alone = ellipse is not None and rules.bmd is DensityRegions.ELLIPSE
     return Regions(
         level=level_name,
-        bmd=_in_volume(_largest_part(density), box, volume.grid),
+        bmd=ellipse if alone and ellipse is not None else whole,
         radiomics=_in_volume(core, box, volume.grid),
         core_volume_mm3=_volume_mm3(deep, core, volume.grid),
+        kind=RegionKind.ELLIPSE if alone else RegionKind.CORE,
+        ellipse=None if alone else ellipse,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from segmentation.observation import Observation
 from segmentation.volume import Grid, LabelMap, Mask
@@ -69,11 +70,20 @@ class Vertebrae:
         return next((found for found in self.levels if found.name == name), None)
 
 
+class RegionKind(StrEnum):
+    """Which part of a body a density is read in: automatic regions read higher than drawn ones."""
+
+    CORE = "core"  # the eroded cancellous core, as segmentation.vertebra cuts it
+    ELLIPSE = "ellipse"  # a mid-body ellipse in front of the basivertebral veins
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regions:
     """The measured parts of one vertebral body, as masks on the source grid."""
 
     level: str
-    bmd: Mask  # mid-body cancellous bone: where density is read
+    bmd: Mask  # mid-body cancellous bone: where the density that leads is read
     radiomics: Mask  # the whole eroded cancellous volume: where features are computed
     core_volume_mm3: float  # of the radiomics region, voxels at its border counted by their share
+    kind: RegionKind = RegionKind.CORE  # what `bmd` is
+    ellipse: Mask | None = None  # where a second density is read beside it; None: nowhere

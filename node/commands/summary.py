@@ -36,12 +36,16 @@ def print_report(console: Console, report: Report) -> None:
 def _levels(report: Report) -> Table:
     equivalent = f" {report.calibration.equivalent.value}" if report.calibration else ""
     table = Table(box=None, pad_edge=False)
-    for heading in ("level", f"BMD mg/cm3{equivalent}", "HU", "body cm3"):
+    ellipse = any(level.ellipse for level in report.levels)
+    read_in = next((f", {level.measured.region.value}" for level in report.levels if level.measured), "")
+    besides = ("ellipse",) if ellipse else ()
+    for heading in ("level", f"BMD mg/cm3{equivalent}{read_in}", "HU", *besides, "body cm3"):
         table.add_column(heading, justify="left" if heading == "level" else "right")
     for level in report.levels:
         table.add_row(
             level.name if report.numbering_confirmed else f"{level.name}?",
             *_read(level.measured),
+            *([_read(level.ellipse)[0]] if ellipse else []),
             f"{level.volume_mm3 / 1000:.1f}" if level.volume_mm3 is not None else "not available",
         )
     return table

@@ -14,7 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from config.findings import Severity
-from scoring.bmd import DensityCategory, StudyClass
+from scoring.bmd import DensityCategory, RegionKind, StudyClass
 from scoring.calibration import Grade, Mineral
 
 PRIVATE = "99OSTEO"
@@ -134,6 +134,11 @@ BMD: Mapping[Mineral, Code] = {  # two codes: the equivalents are different quan
     Mineral.HA: private("BMD-HA", "Bone mineral density, hydroxyapatite equivalent"),
     Mineral.K2HPO4: private("BMD-K2HPO4", "Bone mineral density, K2HPO4 equivalent"),
 }
+BMD_REGION = private("BMD-REGION", "Part of the body that density is read in")
+REGIONS: Mapping[RegionKind, Code] = {
+    RegionKind.CORE: private("REGION-CORE", "Cancellous core of the body's middle"),
+    RegionKind.ELLIPSE: private("REGION-ELLIPSE", "Mid-body ellipse before the basivertebral veins"),
+}
 UNCERTAINTY = Code("371884006", "SCT", "+/-, range of measurement uncertainty")
 T_SCORE = private("T-SCORE-QCT", "T-score, QCT (not equivalent to DXA)")
 Z_SCORE = Code("121416", "DCM", "Z-Score of measurement")
@@ -195,13 +200,13 @@ INTERCEPT: Mapping[Mineral, Code] = {
 }
 R_SQUARED = private("CAL-R2", "Coefficient of determination of the calibration")
 MAX_RESIDUAL = private("CAL-RESIDUAL", "Largest residual of the calibration")
+PHANTOM_SERIAL = private("CAL-SERIAL", "Serial number of the phantom whose certificate was used")
+PHANTOM_SHA256 = private("CAL-SHA256", "SHA-256 of the phantom's description and certificate")
 CALIBRATION_METHOD = private("CAL-METHOD", "Calibration method")
 CALIBRATION_GRADE = private("CAL-GRADE", "What the calibration rests on")
 GRADES: Mapping[Grade, Code] = {
     Grade.PHANTOM: private("GRADE-PHANTOM", "A calibration phantom in the same image"),
     Grade.ASYNCHRONOUS: private("GRADE-ASYNC", "A calibration phantom scanned earlier on this scanner"),
-PHANTOM_SERIAL = private("CAL-SERIAL", "Serial number of the phantom whose certificate was used")
-PHANTOM_SHA256 = private("CAL-SHA256", "SHA-256 of the phantom's description and certificate")
     Grade.INTERNAL: private("GRADE-INTERNAL", "The patient's own tissues: screening only"),
 }
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")

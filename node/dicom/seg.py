@@ -28,7 +28,7 @@ from node.dicom.identity import copy_identity, without_identity
 from node.dicom.read import LoadedSeries
 from node.dicom.uids import derived_uid, mint, to_bytes
 from node.report import EncodedObject, ObjectKind, Report
-from segmentation.vertebrae import EngineInfo, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
 # Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
@@ -40,13 +40,17 @@ class Part(StrEnum):
 
     BODY = "vertebral body"
     BMD = "cancellous core (BMD region)"
+    ELLIPSE = "mid-body ellipse (BMD region)"
     RADIOMICS = "radiomics region"
 
+
+PARTS: Mapping[RegionKind, Part] = {RegionKind.CORE: Part.BMD, RegionKind.ELLIPSE: Part.ELLIPSE}
 
 # L*, a*, b*: apart in hue and in lightness, so that they differ on a grey-scale monitor too.
 _COLOURS: Mapping[Part, tuple[float, float, float]] = {
     Part.BODY: (70.0, -10.0, -35.0),
     Part.BMD: (85.0, 5.0, 75.0),
+    Part.ELLIPSE: (62.0, -45.0, 40.0),
     Part.RADIOMICS: (55.0, 60.0, -30.0),
 }
 
@@ -73,7 +77,9 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
         if found is not None and result.volume_mm3 is not None:
             masks.append((result.name, Part.BODY, vertebrae.bodies == found.label))
         if region is not None and result.measured is not None:
-            masks.append((result.name, Part.BMD, region.bmd))
+            masks.append((result.name, PARTS[region.kind], region.bmd))
+            if region.ellipse is not None and result.ellipse is not None:
+                masks.append((result.name, Part.ELLIPSE, region.ellipse))
             if report.features is not None and result.name == "L3":
                 masks.append((result.name, Part.RADIOMICS, region.radiomics))
     presumed = "" if report.numbering_confirmed else " (level presumed)"

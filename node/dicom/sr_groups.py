@@ -22,7 +22,7 @@ from pydicom.sr.coding import Code
 from config.findings import Severity
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification, model_identification, node_identification
-from node.dicom.seg import Part, Segment
+from node.dicom.seg import PARTS, Part, Segment
 from node.dicom.sr_items import (
     PROPERTY,
     coded_property,
@@ -85,17 +85,26 @@ def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]
             )
             for name, value in (report.features or {}).items()
         ]
-    measured = level.measured
-    if measured is None:
-        return []
-    return density_measurements(measured, report.calibration)
+    read = [one for one in (level.measured, level.ellipse) if one and PARTS[one.region] is segment.part]
+    return [item for one in read for item in density_measurements(one, report.calibration, of_level=True)]
 
 
-def density_measurements(measured: BmdResult, calibration: Calibration | None) -> list[Measurement]:
-    """HU and, with a calibration, BMD of one region."""
+def density_measurements(
+    measured: BmdResult, calibration: Calibration | None, *, of_level: bool = False
+) -> list[Measurement]:
+    """HU and, with a calibration, BMD of one region.
+
+    Parameters
+    ----------
+    of_level : names the region by its code; a single slice's outline shows its own.
+    """
+    region = [modifier(codes.BMD_REGION, codes.REGIONS[measured.region])] if of_level else []
     items = [
-        measurement(codes.ATTENUATION, measured.hu_mean, codes.HOUNSFIELD, derivation=codes.MEAN),
-        measurement(codes.ATTENUATION, measured.hu_sd, codes.HOUNSFIELD, derivation=codes.STANDARD_DEVIATION),
+        measurement(codes.ATTENUATION, value, codes.HOUNSFIELD, derivation=derivation)
+        for value, derivation in (
+            (measured.hu_mean, codes.MEAN),
+            (measured.hu_sd, codes.STANDARD_DEVIATION),
+        )
     ]
     if measured.bmd_mg_cm3 is not None and calibration is not None:
         items.append(
@@ -104,7 +113,7 @@ def density_measurements(measured: BmdResult, calibration: Calibration | None) -
                 measured.bmd_mg_cm3,
                 codes.MG_PER_CM3,
                 uncertainty=measured.bmd_uncertainty_mg_cm3,
-                details=[comment("uncertainty is standard (k = 1) and excludes marrow-fat error")],
+                details=[*region, comment("uncertainty is standard (k = 1) and excludes marrow-fat error")],
             )
         )
     return items
@@ -207,15 +216,6 @@ def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentI
     return texts
 
 
-def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
-    """Slope, intercept, what is known of the fit, and each rod's reading."""
-    yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
-    yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
-    if calibration.r2 is not None:
-        yield measurement(codes.R_SQUARED, calibration.r2, codes.UNITY)
-    if calibration.max_residual_hu is not None:
-        yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
-    for rod in calibration.rods:
 def calibration_texts(calibration: Calibration) -> list[ContentItem]:
     """Which phantom was read, by whose certificate, and how it was used."""
     told = [
@@ -227,6 +227,15 @@ def calibration_texts(calibration: Calibration) -> list[ContentItem]:
     return [text_item(code, value) for code, value in told if value]
 
 
+def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
+    """Slope, intercept, what is known of the fit, and each rod's reading."""
+    yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
+    yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
+    if calibration.r2 is not None:
+        yield measurement(codes.R_SQUARED, calibration.r2, codes.UNITY)
+    if calibration.max_residual_hu is not None:
+        yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
+    for rod in calibration.rods:
         named = [comment(f"rod {rod.name}")]
         yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=named)
         for value, derivation in ((rod.hu_mean, codes.MEAN), (rod.hu_sd, codes.STANDARD_DEVIATION)):

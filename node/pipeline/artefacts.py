@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from node.pipeline.ports import ArtefactMissing
 from segmentation.observation import Observation
 from segmentation.single_slice import SliceBody
-from segmentation.vertebrae import EngineInfo, Level, Occupancy, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, Level, Occupancy, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class _Description:
     engine: EngineInfo
     observations: tuple[Observation, ...]
     regions: Mapping[str, float]  # levels that have regions, and their core's volume in mm3
+    kinds: Mapping[str, RegionKind]  # of the same levels: what the leading density is read in
     occupancy: Mapping[str, tuple[int, int, int]]  # levels of which shares are known, and their box's corner
 
 
@@ -73,6 +74,7 @@ def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
         engine=found.engine,
         observations=found.observations,
         regions={region.level: region.core_volume_mm3 for region in segmentation.regions},
+        kinds={region.level: region.kind for region in segmentation.regions},
         occupancy={name: known.corner for name, known in found.occupancy.items()},
     )
     arrays: dict[str, Any] = {
@@ -82,6 +84,8 @@ def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
     for region in segmentation.regions:
         arrays[f"bmd_{region.level}"] = np.packbits(region.bmd)
         arrays[f"radiomics_{region.level}"] = np.packbits(region.radiomics)
+        if region.ellipse is not None:
+            arrays[f"ellipse_{region.level}"] = np.packbits(region.ellipse)
     for name, known in found.occupancy.items():
         arrays[f"share_{name}"] = known.share
     buffer = io.BytesIO()
@@ -118,6 +122,8 @@ def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
                     bmd=mask(f"bmd_{name}"),
                     radiomics=mask(f"radiomics_{name}"),
                     core_volume_mm3=volume_mm3,
+                    kind=about.kinds[name],
+                    ellipse=mask(f"ellipse_{name}") if f"ellipse_{name}" in archive else None,
                 )
                 for name, volume_mm3 in about.regions.items()
             ),

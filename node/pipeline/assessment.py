@@ -150,6 +150,7 @@ def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:
         volume_mm3=level.volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
         core_volume_mm3=level.core_volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
         measured=_read(level.measured, ledger, at),
+        ellipse=_read(level.ellipse, ledger, at),
     )
 
 
@@ -168,14 +169,15 @@ def _equivalent(case: Case) -> Mineral | None:
 
 def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, ledger: _Ledger) -> Assessment:
     reference = ledger.basis.reference
+    measured = {level.name: level.measured for level in levels if level.measured is not None}
     found = assess(
-        {level.name: level.measured for level in levels if level.measured is not None},
+        measured,
         calibration=case.measurements.calibration,
         reference=reference,
         age_years=case.study.age_years,
         sex=case.study.sex,
         kvp=series.kvp,
-        roi=RegionKind.CORE,
+        roi=next((one.region for one in measured.values()), RegionKind.CORE),  # one setting, one region
         conversion=ledger.basis.conversion,
     )
     ledger.add(found.observations)

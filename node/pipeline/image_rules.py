@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from config.settings import SegmentationSettings
 from segmentation.contrast import ContrastSettings
+from segmentation.ellipse import EllipseSettings
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
 from segmentation.fracture import FractureSettings
 from segmentation.image_quality import ImageQualitySettings
@@ -12,7 +13,7 @@ from segmentation.levels import IdentitySettings
 from segmentation.motion import MotionSettings
 from segmentation.noise import NoiseSettings
 from segmentation.quality import QualitySettings
-from segmentation.vertebra import RegionSettings
+from segmentation.vertebra import DensityRegions, RegionSettings
 
 
 def geometric_settings(settings: SegmentationSettings) -> GeometricSettings:
@@ -29,7 +30,14 @@ def geometric_engine(settings: SegmentationSettings) -> GeometricEngine:
 
 
 def region_settings(settings: SegmentationSettings) -> RegionSettings:
-    return RegionSettings(**settings.regions.model_dump())
+    rules = settings.regions.model_dump()
+    return RegionSettings(
+        **{
+            **rules,
+            "bmd": DensityRegions(settings.regions.bmd),
+            "ellipse": EllipseSettings(**rules["ellipse"]),
+        }
+    )
 
 
 def quality_settings(settings: SegmentationSettings) -> QualitySettings:

@@ -17,8 +17,8 @@ from scoring.radiomics import RadiomicsSettings, compute_features
 from segmentation.image_quality import ImageQualitySettings, image_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
-from segmentation.quality import QualitySettings, quality_observations
-from segmentation.vertebrae import LUMBAR, Regions
+from segmentation.quality import QualitySettings, ellipse_objection, quality_observations
+from segmentation.vertebrae import LUMBAR, RegionKind, Regions
 from segmentation.volume import CtVolume
 
 FEATURE_LEVEL = "L3"  # Xie et al. 2022 compute their features on L3
@@ -68,6 +68,7 @@ def measure(
             volume_mm3=level.body_volume_mm3 if level.complete else None,
             core_volume_mm3=regions[level.name].core_volume_mm3 if level.name in regions else None,
             measured=_density(volume, regions.get(level.name), calibration),
+            ellipse=_ellipse_density(volume, regions.get(level.name), calibration, quality),
         )
         for level in vertebrae.levels
         if level.name in LUMBAR
@@ -94,9 +95,18 @@ def _density(volume: CtVolume, regions: Regions | None, calibration: Calibration
     if regions is None:
         return None
     try:
-        return measure_bmd(volume, regions.bmd, calibration, level=regions.level)
+        return measure_bmd(volume, regions.bmd, calibration, level=regions.level, kind=regions.kind)
     except RegionEmpty:  # the quality gates say that the region is too small
         return None
+
+
+def _ellipse_density(
+    volume: CtVolume, regions: Regions | None, calibration: Calibration | None, quality: QualitySettings
+) -> BmdResult | None:
+    """Of the ellipse beside the core, where there is one that serves; else the quality gates say why not."""
+    if regions is None or regions.ellipse is None or ellipse_objection(volume, regions.ellipse, quality):
+        return None
+    return measure_bmd(volume, regions.ellipse, calibration, level=regions.level, kind=RegionKind.ELLIPSE)
 
 
 def _features(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.report import LevelResult, Report, SliceResult
+from scoring.bmd import BmdResult
 from scoring.calibration import Calibration
 from scoring.followup import FollowUp
 
@@ -96,6 +97,15 @@ def _level(level: LevelResult) -> dict[str, Any]:
         "centroid_mm": list(level.centroid_mm),
         "volume_mm3": level.volume_mm3,
         "core_volume_mm3": level.core_volume_mm3,
+        "region": read.region.value if read else None,
+        **_read(read),
+        "ellipse": _read(level.ellipse) if level.ellipse else None,
+    }
+
+
+def _read(read: BmdResult | None) -> dict[str, Any]:
+    """What one region reads; null where nothing was measured, or where it is withheld."""
+    return {
         "hu_mean": read.hu_mean if read else None,
         "hu_sd": read.hu_sd if read else None,
         "roi_volume_mm3": read.roi_volume_mm3 if read else None,
@@ -130,6 +140,9 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
         "method": found.method,
         "grade": found.grade.value,
         "phantom": found.phantom,
+        "phantom_serial": found.phantom_serial or None,
+        "phantom_sha256": found.phantom_sha256 or None,
+        "scanned_on": found.scanned_on.isoformat() if found.scanned_on else None,
         "equivalent": found.equivalent.value,
         "slope": found.slope,
         "intercept": found.intercept,
@@ -140,9 +153,6 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
                 "name": rod.name,
                 "density_mg_cm3": rod.density_mg_cm3,
                 "hu_mean": rod.hu_mean,
-        "phantom_serial": found.phantom_serial or None,
-        "phantom_sha256": found.phantom_sha256 or None,
-        "scanned_on": found.scanned_on.isoformat() if found.scanned_on else None,
                 "hu_sd": rod.hu_sd,
                 "voxels": rod.voxels,
             }

@@ -25,6 +25,7 @@ PICTURES: Mapping[str, str] = {
 }
 
 
+_REGIONS = {"core": "cancellous core", "ellipse": "mid-body ellipse"}
 _GRAVEST_FIRST = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
 
 
@@ -39,8 +40,17 @@ class ShownFinding(_Shown):
     level: str | None
 
 
+class ShownRead(_Shown):
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+
+
 class ShownLevel(_Shown):
     complete: bool
+    region: str | None = None
+    ellipse: ShownRead | None = None
     hu_mean: float | None
     hu_sd: float | None
     bmd_mg_cm3: float | None
@@ -65,6 +75,7 @@ class ShownNumbering(_Shown):
 
 class ShownCalibration(_Shown):
     method: str
+    grade: str | None = None
     phantom: str
     equivalent: str
     slope: float
@@ -91,6 +102,12 @@ class ShownResult(_Shown):
     numbering: ShownNumbering
     calibration: ShownCalibration | None
     provenance: ShownProvenance
+
+    @property
+    def region(self) -> str | None:
+        """Where the levels' densities are read, in words."""
+        named = next((level.region for level in self.levels.values() if level.region), None)
+        return None if named is None else _REGIONS.get(named, named)
 
     @field_validator("findings")
     @classmethod

@@ -9,10 +9,12 @@ from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH
 from node.dicom.pictures.words import (
     EQUIVALENTS,
     MINERALS,
+    REGIONS,
     STUDY_CLASSES,
     calibration_line,
     levels_in_words,
     number,
+    region_of,
     technique_line,
     why_withheld,
 )
@@ -63,9 +65,12 @@ def _table(page: Page, report: Report, y: float) -> float:
     calibrations = [report.calibration, *(one.calibration for one in report.unnamed)]
     calibration = next((one for one in calibrations if one is not None), None)
     title = f"BMD, mg/cm³ ({EQUIVALENTS[calibration.equivalent]})" if calibration else "BMD"
+    if (region := region_of(report)) is not None:
+        title = f"{title}, {REGIONS[region]}"
     page.text(MARGIN, y, title, size=16, bold=True, colour=ACCENT)
     y += 26
-    heads = ("Level", "BMD", "± (k=1)", "HU ± SD", "Body, cm³")
+    ellipse = any(level.ellipse for level in report.levels)
+    heads = ("Level", "BMD", "± (k=1)", "HU ± SD", "Ellipse BMD" if ellipse else "Body, cm³")
     if report.unnamed:
         heads = ("Level not known", "BMD", "± (k=1)", "HU ± SD", "Region, mm²")
     for place, head in enumerate(heads):
@@ -75,7 +80,7 @@ def _table(page: Page, report: Report, y: float) -> float:
     page.line(MARGIN, y, MARGIN + _LEFT_WIDTH, y, colour=RULE)
     y += 5
     for level in report.levels:
-        _row(page, report, level, y)
+        _row(page, report, level, y, ellipse=ellipse)
         y += 27
     for one in report.unnamed:
         _slice_row(page, one, y)
@@ -86,15 +91,25 @@ def _table(page: Page, report: Report, y: float) -> float:
     return y
 
 
-def _row(page: Page, report: Report, level: LevelResult, y: float) -> None:
+def _row(page: Page, report: Report, level: LevelResult, y: float, *, ellipse: bool) -> None:
+    """One level; the last column holds the body's volume, or the second density where there is one."""
     name = level.name if report.numbering_confirmed else f"{level.name} ?"
     _cell(page, 0, y, name, size=17, bold=True)
     if not level.complete:
         _cell(page, 1, y, "cut off", colour=CAUTION)
         return
     _density_cells(page, level.measured, y)
-    if level.volume_mm3 is not None:
+    if ellipse:
+        _cell(page, 4, y, _in_ellipse(level.ellipse))
+    elif level.volume_mm3 is not None:
         _cell(page, 4, y, number(level.volume_mm3 / 1000, 1))
+
+
+def _in_ellipse(read: BmdResult | None) -> str:
+    if read is None or read.bmd_mg_cm3 is None:
+        return "withheld"
+    uncertainty = read.bmd_uncertainty_mg_cm3
+    return number(read.bmd_mg_cm3, 1) + (f" ± {number(uncertainty, 1)}" if uncertainty is not None else "")
 
 
 def _slice_row(page: Page, one: SliceResult, y: float) -> None:

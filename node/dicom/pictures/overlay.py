@@ -11,9 +11,10 @@ from matplotlib.patches import Circle
 
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
-from node.dicom.pictures.panel import blend, grey, label, limit, orientation, scale_bar, show
-from node.dicom.pictures.words import number
+from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
+from node.dicom.pictures.words import REGIONS, number, region_of
 from node.report import Report
+from scoring.bmd import RegionKind
 from scoring.calibration import RodReading
 from segmentation.vertebrae import Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask, canonical
@@ -40,6 +41,7 @@ class _Scene:
     volume: CtVolume
     bodies: Mask
     fill: Mask  # where BMD is read
+    ellipse: Mask  # where it is read besides
     level: str  # that the axial plane cuts
     centre: npt.NDArray[np.float64]  # fractional index (z, y, x) that both planes pass through
 
@@ -56,9 +58,10 @@ def compose_overlay(
     left = middle + _PANEL_GAP
     page.text(left, top, f"Axial through {scene.level}", size=16, bold=True, colour=ACCENT)
     _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
-    legend = (
-        "outline: vertebral body   ·   filled: region where BMD is read   ·   circles: where rods are read"
-    )
+    region = REGIONS[region_of(report) or RegionKind.CORE]
+    legend = f"outline: vertebral body   ·   filled: {region}, where BMD is read   ·   circles: rods"
+    if scene.ellipse.any():
+        legend += f"   ·   dashed: {REGIONS[RegionKind.ELLIPSE]}"
     page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
     return page
 
@@ -69,12 +72,18 @@ def _scene(report: Report, volume: CtVolume, vertebrae: Vertebrae, regions: Sequ
     fill = np.zeros(volume.grid.shape, dtype=bool)
     for region in shown:
         fill |= region.bmd
+    ellipse = np.zeros(volume.grid.shape, dtype=bool)
+    for region in shown:
+        level_result = report.level(region.level)
+        if region.ellipse is not None and level_result is not None and level_result.ellipse is not None:
+            ellipse |= region.ellipse
     level = _axial_level(report, [region.level for region in shown])
     return _Scene(
         report=report,
         volume=upright,
         bodies=turn.forward(vertebrae.bodies > 0),
         fill=turn.forward(fill),
+        ellipse=turn.forward(ellipse),
         level=level,
         centre=upright.grid.to_index(_centre_of(level, shown, volume.grid)),
     )
@@ -113,6 +122,7 @@ def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
     low, high = -0.5 * sz, (nz - 0.5) * sz
     extent = ((-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy, low, high)
     show(axes, plane, extent, scene.bodies[::-1, :, column])
+    outline(axes, scene.ellipse[::-1, :, column], extent)
     half = min(_SAGITTAL_HALF_DEPTH_MM, ny * sy)
     limit(axes, box, (-half, half), (low, high))
     for level in scene.report.levels:
@@ -133,6 +143,7 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     left, right = (-0.5 - centre[2]) * sx, (nx - 0.5 - centre[2]) * sx
     front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
     show(axes, plane, (left, right, back, front), scene.bodies[row])
+    outline(axes, scene.ellipse[row], (left, right, back, front))
     circles = _rod_circles(scene.report, grid, row, centre)
     reach_x = max([85.0, *(abs(x) + radius + _MARGIN_MM for _, x, _, radius in circles)])
     reach_y = max([60.0, *(y + radius + 2 * _MARGIN_MM for _, _, y, radius in circles)])

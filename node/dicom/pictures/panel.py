@@ -36,12 +36,29 @@ def show(
 ) -> None:
     """Draw one plane; `extent` is (left, right, bottom, top) in mm, row 0 of the image at the top."""
     axes.imshow(np.clip(image, 0, 1), extent=extent, interpolation="bilinear", aspect="equal")
-    if bodies.any():
-        left, right, bottom, top = extent
-        rows, columns = bodies.shape
-        x = left + (np.arange(columns) + 0.5) * (right - left) / columns
-        y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
-        axes.contour(x, y, bodies.astype(float), levels=[0.5], colors=[ACCENT], linewidths=1.3)
+    _contour(axes, bodies, extent, colour=ACCENT, style="solid")
+
+
+def outline(axes: Axes, mask: npt.NDArray[np.bool_], extent: tuple[float, float, float, float]) -> None:
+    """A dashed outline of a part of the plane, light enough to be told from the bodies' in grey."""
+    _contour(axes, mask, extent, colour=TEXT, style="dashed")
+
+
+def _contour(
+    axes: Axes,
+    mask: npt.NDArray[np.bool_],
+    extent: tuple[float, float, float, float],
+    *,
+    colour: str,
+    style: str,
+) -> None:
+    if not mask.any():
+        return
+    left, right, bottom, top = extent
+    rows, columns = mask.shape
+    x = left + (np.arange(columns) + 0.5) * (right - left) / columns
+    y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
+    axes.contour(x, y, mask.astype(float), levels=[0.5], colors=[colour], linewidths=1.3, linestyles=style)
 
 
 def limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:

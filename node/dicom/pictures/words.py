@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from config.findings import Finding, Output, Severity
 from node.report import Report
-from scoring.bmd import StudyClass
+from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
 
 MINUS = "−"
@@ -26,6 +26,7 @@ GRADES = {
     Grade.ASYNCHRONOUS: "phantom scanned earlier",
     Grade.INTERNAL: "the patient's own tissues, for screening only",
 }
+REGIONS = {RegionKind.CORE: "cancellous core", RegionKind.ELLIPSE: "mid-body ellipse"}
 # Units as a reader writes them; UCUM stays in the coded report.
 UNITS = {"1": "", "a": "years", "umol/L": "µmol/L"}
 
@@ -70,6 +71,11 @@ def banners(report: Report) -> list[str]:
     if report.reference is not None and report.reference.demonstration and (report.t_score or report.z_score):
         found.append(DEMONSTRATION_REFERENCE)
     return found
+
+
+def region_of(report: Report) -> RegionKind | None:
+    """The region that the report's densities lead with; None where no level was measured."""
+    return next((level.measured.region for level in report.levels if level.measured), None)
 
 
 def calibration_line(report: Report) -> str | None:
