@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from config.phantom_files import certified, phantom_of
 from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference, RegionKind
-from scoring.calibration import Mineral
+from scoring.calibration import Grade, Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
 from scoring.phantom_model import PhantomModel
@@ -205,7 +205,15 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
         demonstration=raw["demonstration"],
         roi=RegionKind(raw["roi"]) if "roi" in raw else None,
+        grades=_grades(raw.get("grades", (Grade.PHANTOM,))),
     )
+
+
+def _grades(raw: Sequence[str]) -> tuple[Grade, ...]:
+    grades = tuple(Grade(name) for name in raw)
+    if not grades or Grade.INTERNAL in grades:
+        raise ValueError("grades are phantom, asynchronous, or both: internal calibration gives no score")
+    return grades
 
 
 def _age_bin(raw: Mapping[str, Any]) -> AgeBin:

@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from config.calibration_rules import AsynchronousRules
 from config.image_rules import GeometricRules, IdentityRules, ImageRules, QualityRules, RegionRules
 
 Port = Field(ge=0, le=65535)  # 0: any free port
@@ -98,6 +99,7 @@ class CalibrationSettings(_Section):
     phantom: str = Field(min_length=1)
     candidates: tuple[str, ...]
     serial: str = Field(pattern=r"^[\w-]*$")
+    asynchronous: AsynchronousRules
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -221,7 +223,8 @@ class Settings(BaseSettings):
             del regions["ellipse"]
         content = {
             "regions": regions,
-            "calibration": self.calibration.model_dump(mode="json"),
+            # Which earlier scan may lend is not how anything is measured; the method says that it was lent.
+            "calibration": self.calibration.model_dump(mode="json", exclude={"asynchronous"}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

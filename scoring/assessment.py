@@ -93,7 +93,13 @@ def assess(
         scored = False
     elderly = scored and "age_under_50" not in codes
     misfit = reference_observations(
-        reference, equivalent=calibration.equivalent, sex=sex, kvp=kvp, roi=roi, measured=frozenset(measured)
+        reference,
+        equivalent=calibration.equivalent,
+        grade=calibration.grade,
+        sex=sex,
+        kvp=kvp,
+        roi=roi,
+        measured=frozenset(measured),
     )
     notes += misfit if scored else []
     t, z = None, None
@@ -132,6 +138,7 @@ def reference_observations(
     reference: Reference | None,
     *,
     equivalent: Mineral,
+    grade: Grade,
     sex: str,
     kvp: float | None,
     roi: RegionKind,
@@ -148,6 +155,8 @@ def reference_observations(
     reasons = []
     if reference.equivalent is not equivalent:
         reasons.append(f"it is given in {reference.equivalent}, the phantom measures {equivalent}")
+    if grade not in reference.grades:
+        reasons.append(f"it takes {' and '.join(reference.grades)} calibration, this study's is {grade}")
     if reference.sex not in ("any", sex):
         reasons.append(f"it describes sex {reference.sex}")
     if reference.kvp is not None:
@@ -221,8 +230,11 @@ def density_verdict(
     """The density category on the mean of two lumbar bodies, L1 and L2 where measured.
 
     None with `density_rule_equivalent` where the densities are not K2HPO4's, for which the rule was made, and
-    no conversion is configured; with `density_levels_missing` where no adjacent pair was measured.
+    no conversion is configured; with `density_levels_missing` where no adjacent pair was measured; with
+    `density_rule_grade` where no phantom is in the image: its cut-offs stand on such measurements.
     """
+    if calibration.grade is not Grade.PHANTOM:
+        return None, [Observation(code="density_rule_grade", values={"grade": calibration.grade.value})]
     equivalent = calibration.equivalent
     converted = equivalent is not Mineral.K2HPO4
     if converted and conversion is None:

@@ -16,6 +16,8 @@ from datetime import date
 from enum import StrEnum
 from statistics import fmean, stdev
 
+from scoring.calibration_types import Calibration
+from scoring.scan_technique import ScanTechnique
 from segmentation.observation import Observation
 
 
@@ -42,6 +44,9 @@ class ScannerReading:
     water_hu: float  # of the water rod; without one, the HU at which the calibration gives no mineral
     r2: float | None  # None for two rods
     tilt_degrees: float | None  # of the rods against the slice normal
+    taken_at: str = ""  # HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated
+    technique: ScanTechnique | None = None  # None in what was kept before it was asked for
+    calibration: Calibration | None = None  # that may be lent; None where a check of it left a doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,6 @@ from node.report import LevelResult, SliceResult
 from scoring.bmd import BmdResult, measure_bmd
 from scoring.calibration import Calibration
 from scoring.errors import FeaturesImpossible, RegionEmpty
-from scoring.phantom import PhantomReading
-from scoring.phantom_choice import calibration_of
-from scoring.phantom_model import PhantomModel
 from scoring.radiomics import RadiomicsSettings, compute_features
 from segmentation.image_quality import ImageQualitySettings, image_observations
 from segmentation.observation import Observation
@@ -40,10 +37,8 @@ class Measurements:
 def measure(
     volume: CtVolume,
     segmentation: SegmentationArtefact,
-    reading: PhantomReading,
-    phantom: PhantomModel | None,
+    calibration: Calibration | None,
     *,
-    kvp: float | None,
     feature_names: Sequence[str],
     radiomics: RadiomicsSettings,
     quality: QualitySettings,
@@ -53,12 +48,10 @@ def measure(
 
     Parameters
     ----------
-    phantom : the model that was read; None where none could be chosen.
-    kvp : of the series, which bounds the slope of some methods; None where the header names none.
+    calibration : None where there is none; the caller says why.
     feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
     """
     vertebrae = segmentation.vertebrae
-    calibration, barred = calibration_of(reading, phantom, kvp)
     regions = {region.level: region for region in segmentation.regions}
     levels = tuple(
         LevelResult(
@@ -85,7 +78,6 @@ def measure(
             *quality_observations(volume, vertebrae, regions, quality),
             *bone_observations(volume, vertebrae),
             *image_observations(volume, vertebrae, image),
-            *barred,
             *impossible,
         ),
     )

@@ -9,8 +9,10 @@ from fnmatch import fnmatchcase
 from config.settings import QualitySettings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.selection import SelectionArtefact
+from node.report import SeriesFacts
 from scoring.calibration import Calibration
 from scoring.quality_control import ChartRules, Protocol, ScannerReading, drift_observations
+from scoring.scan_technique import ScanTechnique
 from segmentation.observation import Observation
 
 
@@ -25,8 +27,16 @@ def chart_rules(settings: QualitySettings) -> ChartRules:
     )
 
 
-def reading_of(selection: SelectionArtefact, calibration: Calibration | None) -> ScannerReading | None:
-    """What the study's phantom says of its scanner; None where the headers tell neither which nor when."""
+def reading_of(
+    selection: SelectionArtefact, calibration: Calibration | None, *, doubted: bool
+) -> ScannerReading | None:
+    """What the study's phantom says of its scanner; None where the headers tell neither which nor when.
+
+    Parameters
+    ----------
+    calibration : by the phantom in this very image.
+    doubted : whether something is to be said against it; it is charted, but not lent to other studies.
+    """
     series, phantom, taken_on = selection.series, selection.phantom, selection.study.study_date
     if calibration is None or series is None or phantom is None or taken_on is None:
         return None
@@ -48,6 +58,20 @@ def reading_of(selection: SelectionArtefact, calibration: Calibration | None) ->
         water_hu=-calibration.intercept / calibration.slope if water is None else water,
         r2=calibration.r2,
         tilt_degrees=phantom.tilt_degrees,
+        taken_at=series.acquisition_time,
+        technique=technique_of(series),
+        calibration=None if doubted else calibration,
+    )
+
+
+def technique_of(series: SeriesFacts) -> ScanTechnique:
+    """What of a series decides, beside its protocol, whether an earlier phantom scan may calibrate it."""
+    return ScanTechnique(
+        spectral_filter=series.spectral_filter,
+        energy=series.energy,
+        reconstruction=series.reconstruction,
+        table_height_mm=series.table_height_mm,
+        field_of_view_mm=series.field_of_view_mm,
     )
 
 
@@ -56,9 +80,11 @@ def watch_scanner(
     selection: SelectionArtefact,
     calibration: Calibration | None,
     settings: QualitySettings,
+    *,
+    doubted: bool,
 ) -> tuple[Observation, ...]:
-    """Keep this study's reading and say what drifts with it: `scanner_drift`."""
-    reading = reading_of(selection, calibration)
+    """Keep this study's reading and say what drifts with it: `scanner_drift`; see `reading_of`."""
+    reading = reading_of(selection, calibration, doubted=doubted)
     if reading is None or selection.series is None:
         return ()
     history.keep(selection.study.study_instance_uid, selection.series.series_instance_uid, reading)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, delete, insert, select
 
 from node.store.database import Database, now_s
 from node.store.schema import phantom_readings
+from scoring.calibration import Calibration
 from scoring.quality_control import Protocol, ScannerReading
+from scoring.scan_technique import ScanTechnique
+
+T = TypeVar("T")
+
+_TECHNIQUE: TypeAdapter[ScanTechnique | None] = TypeAdapter(ScanTechnique | None)
+_CALIBRATION: TypeAdapter[Calibration | None] = TypeAdapter(Calibration | None)
 
 
 class Scanners:
@@ -40,6 +49,9 @@ class Scanners:
             "r2": reading.r2,
             "tilt_degrees": reading.tilt_degrees,
             "kept_at": now_s(),
+            "taken_at": reading.taken_at,
+            "technique": _written(_TECHNIQUE, reading.technique),
+            "calibration": _written(_CALIBRATION, reading.calibration),
         }
         with self._database.writing() as connection:
             connection.execute(
@@ -74,4 +86,11 @@ def _reading(row: RowMapping) -> ScannerReading:
         water_hu=row["water_hu"],
         r2=row["r2"],
         tilt_degrees=row["tilt_degrees"],
+        taken_at=row["taken_at"],
+        technique=_TECHNIQUE.validate_json(row["technique"] or "null"),
+        calibration=_CALIBRATION.validate_json(row["calibration"] or "null"),
     )
+
+
+def _written(kind: TypeAdapter[T | None], value: T | None) -> str | None:
+    return None if value is None else kind.dump_json(value).decode()

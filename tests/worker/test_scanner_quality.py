@@ -121,20 +121,22 @@ def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):
 
 
 def test_a_reading_holds_what_the_phantom_said():
-    found = reading_of(selection("1.2"), calibration())
+    found = reading_of(selection("1.2"), calibration(), doubted=False)
     assert found.protocol == PROTOCOL
     assert (found.taken_on, found.slope, found.intercept) == (date(2024, 3, 1), 0.8, -1.6)
     assert (found.water_hu, found.tilt_degrees) == (1.5, 0.7)
 
 
 def test_without_a_water_rod_water_is_where_the_line_gives_no_mineral():
-    assert reading_of(selection("1.2"), calibration(water_hu=None)).water_hu == pytest.approx(2.0)
+    assert reading_of(selection("1.2"), calibration(water_hu=None), doubted=False).water_hu == pytest.approx(
+        2.0
+    )
 
 
 @pytest.mark.parametrize("missing", [{"device_serial": ""}, {"kvp": None}])
 def test_a_reading_of_no_known_scanner_is_not_kept(missing):
-    assert reading_of(selection("1.2", **missing), calibration()) is None
-    assert reading_of(selection("1.2"), None) is None
+    assert reading_of(selection("1.2", **missing), calibration(), doubted=False) is None
+    assert reading_of(selection("1.2"), None, doubted=False) is None
 
 
 def test_drift_is_said_with_the_study_that_shows_it_and_only_under_its_protocol(store: Store, study_uid: str):
@@ -144,7 +146,7 @@ def test_drift_is_said_with_the_study_that_shows_it_and_only_under_its_protocol(
 
     def watch(slope: float, **series):
         return watch_scanner(
-            store.scanners, selection(study_uid, **series), calibration(slope=slope), quality
+            store.scanners, selection(study_uid, **series), calibration(slope=slope), quality, doubted=False
         )
 
     assert watch(0.801) == ()
@@ -160,7 +162,9 @@ def test_a_new_baseline_after_service_forgets_what_was_before(store: Store, stud
     renewed = load_settings(quality={"baseline_from": {"S/1": "2024-02-15"}}).quality
     for number in range(renewed.baseline_readings):
         store.scanners.keep(study_uid, f"1.{number}", reading(number))
-    found = watch_scanner(store.scanners, selection(study_uid), calibration(slope=0.84), renewed)
+    found = watch_scanner(
+        store.scanners, selection(study_uid), calibration(slope=0.84), renewed, doubted=False
+    )
     assert found == ()
 
 

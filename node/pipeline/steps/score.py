@@ -13,6 +13,7 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
+from node.pipeline.calibrating import StudyCalibration, calibrate_study
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.image_rules import image_settings, quality_settings
 from node.pipeline.measurement import Measurements, measure
@@ -21,6 +22,7 @@ from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices,
 from node.pipeline.slices import measure_slices
 from scoring.phantom_scan import holds_no_patient
 from scoring.radiomics import parse_settings
+from segmentation.observation import Observation
 from segmentation.volume import CtVolume
 
 _PHANTOM_ALONE = StepResult(
@@ -48,32 +50,45 @@ def score(context: StepContext) -> StepResult:
     radiomics, _ = load_radiomics_settings_text(site)
     model = settings.scoring.model
     card = load_model_card(model, site)[0] if model else None
+    calibration = calibrate_study(
+        selection, selection.phantom, phantoms.get(selection.phantom.model), settings, context.scanners
+    )
     measurements = measure(
         loaded.volume,
         segmentation_from_bytes(context.artefacts.get(SEGMENTATION)),
-        selection.phantom,
-        phantoms.get(selection.phantom.model),
-        kvp=loaded.facts.kvp,
+        calibration.used,
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),
         quality=quality_settings(settings.segmentation),
         image=image_settings(settings.segmentation),
     )
+    noticed: tuple[Observation, ...] = ()
     if context.scanners is not None:
-        noticed = watch_scanner(context.scanners, selection, measurements.calibration, settings.quality)
-        if _is_phantom_alone(context, selection, measurements, loaded.volume):
+        noticed = watch_scanner(
+            context.scanners,
+            selection,
+            calibration.of_phantom,
+            settings.quality,
+            doubted=calibration.doubted,
+        )
+        if _is_phantom_alone(context, selection, calibration, measurements, loaded.volume):
             return _PHANTOM_ALONE
-        measurements = replace(measurements, observations=(*measurements.observations, *noticed))
+    said = (*measurements.observations, *calibration.observations, *noticed)
+    measurements = replace(measurements, observations=said)
     context.artefacts.put(MEASUREMENTS, to_json(measurements))
     return PROCEED
 
 
 def _is_phantom_alone(
-    context: StepContext, selection: SelectionArtefact, found: Measurements, volume: CtVolume
+    context: StepContext,
+    selection: SelectionArtefact,
+    calibration: StudyCalibration,
+    found: Measurements,
+    volume: CtVolume,
 ) -> bool:
     """Declared by its Patient ID, or seen: a phantom that reads well, no vertebra, hardly anything else."""
     if context.declared_qct:  # a person asked for this study by name: it gets its report, or its refusal
         return False
     if is_declared_phantom(selection.study.patient_id, context.settings.quality):
         return True
-    return found.calibration is not None and not found.levels and holds_no_patient(volume)
+    return calibration.of_phantom is not None and not found.levels and holds_no_patient(volume)

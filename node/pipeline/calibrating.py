@@ -1,0 +1,86 @@
+"""Which calibration a study gets: by the phantom in its image, or by what a site allows without one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config.settings import Settings
+from node.pipeline.calibration_rules import lending_rules
+from node.pipeline.ports import ScannerHistory
+from node.pipeline.scanner import chart_rules, since_baseline, technique_of
+from node.pipeline.selection import SelectionArtefact
+from node.report import SeriesFacts
+from scoring.asynchronous import Borrower, borrow
+from scoring.calibration import Calibration
+from scoring.phantom import PhantomReading
+from scoring.phantom_choice import calibration_of
+from scoring.phantom_model import PhantomModel
+from segmentation.observation import Observation
+
+_ANY_PHANTOM = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCalibration:
+    """What densities are computed with, and what of it concerns the scanner."""
+
+    used: Calibration | None
+    of_phantom: Calibration | None  # by the rods in this very image
+    doubted: bool  # whether something is to be said against `of_phantom`
+    observations: tuple[Observation, ...]
+
+
+def calibrate_study(
+    selection: SelectionArtefact,
+    reading: PhantomReading,
+    phantom: PhantomModel | None,
+    settings: Settings,
+    history: ScannerHistory | None,
+) -> StudyCalibration:
+    """The calibration of a volume, and what is to be said of it.
+
+    A phantom that is in view but failed a check is never replaced by an earlier scan: what made it fail may
+    be the scan itself. Only a study in which no phantom was found borrows.
+
+    Parameters
+    ----------
+    phantom : the model that was read; None where none could be chosen.
+    history : what phantoms read on the site's scanners; None where nothing is remembered.
+    """
+    series = selection.series
+    found, noticed = calibration_of(reading, phantom, series.kvp if series else None)
+    used, observations = found, noticed
+    if settings.calibration.asynchronous.enabled and series is not None and _is_without_phantom(reading):
+        used, said = _borrow(selection, series, settings, history)
+        observations = (said,) if used is not None else (*noticed, said)
+    return StudyCalibration(
+        used=used, of_phantom=found, doubted=bool(noticed), observations=tuple(observations)
+    )
+
+
+def _is_without_phantom(reading: PhantomReading) -> bool:
+    return not reading.rods and all(one.code == "phantom_not_found" for one in reading.observations)
+
+
+def _borrow(
+    selection: SelectionArtefact, series: SeriesFacts, settings: Settings, history: ScannerHistory | None
+) -> tuple[Calibration | None, Observation]:
+    if history is None:
+        reason = "earlier scans are remembered by a running node only"
+        return None, Observation(code="asynchronous_missing", values={"reason": reason})
+    kept = history.readings(series.device_serial) if series.device_serial else ()
+    named = settings.calibration.phantom
+    return borrow(
+        Borrower(
+            device_serial=series.device_serial,
+            kvp=series.kvp,
+            kernel=series.kernel,
+            technique=technique_of(series),
+            taken_on=selection.study.study_date,
+            taken_at=series.acquisition_time,
+            phantom=None if named == _ANY_PHANTOM else named,
+        ),
+        since_baseline(kept, settings.quality.baseline_from),
+        rules=lending_rules(settings.calibration.asynchronous),
+        charts=chart_rules(settings.quality),
+    )

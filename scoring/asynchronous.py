@@ -1,0 +1,253 @@
+"""Asynchronous calibration: a study without a phantom, calibrated by one scanned earlier on the same scanner.
+
+A reading is lent only where everything that moves HU is the same: the scanner by its serial number, tube
+voltage, spectral filter, energy type, kernel and reconstruction exactly, table height and field of view
+within a tolerance. Borrowed from another tube voltage the error was 3.8 +- 28.2 % (Skornitzke et al. 2022):
+no setting allows that. What no header tells, how far another body in the beam moves HU, is not in the stated
+uncertainty: published accuracy with the European Spine Phantom is 1.4 to 6.7 % (PMC5524691).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from itertools import groupby
+from math import sqrt
+from operator import attrgetter
+
+import numpy as np
+
+from scoring.calibration import Calibration, Grade, LineUncertainty
+from scoring.quality_control import ChartRules, Protocol, ScannerReading, scanner_charts
+from scoring.scan_technique import ScanTechnique
+from segmentation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LendingRules:
+    """When an earlier reading may calibrate a study. R: chosen here, for a site to confirm."""
+
+    max_age_days: int = 30  # R
+    table_height_mm: float = 20.0  # R: tolerance
+    field_of_view_mm: float = 50.0  # R: tolerance
+    minimum_readings: int = 5  # R: fewer tell no spread, and the two below take its place
+    # V as a number, R in this use: SD between scanners of one model, Skornitzke et al. 2022.
+    unknown_slope_percent: float = 1.4
+    unknown_water_hu: float = 3.0  # R: about what limits of +-5 HU, usual in acceptance tests, come to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Borrower:
+    """The study that has no phantom in view."""
+
+    device_serial: str
+    kvp: float | None
+    kernel: str
+    technique: ScanTechnique
+    taken_on: date | None
+    taken_at: str  # HHMMSS[.ffffff], "" where it is not stated
+    phantom: str | None  # the model that the site measures with; None: any
+
+
+def borrow(
+    study: Borrower, history: Sequence[ScannerReading], *, rules: LendingRules, charts: ChartRules
+) -> tuple[Calibration | None, Observation]:
+    """The calibration by the latest fitting reading, or None, and what is to be said of it.
+
+    A reading later than the study never counts: it would change a number that may have been sent already. Of
+    the same day only one that was certainly taken earlier does.
+
+    Parameters
+    ----------
+    history : of any scanners, in any order, without readings from before a scanner's latest service.
+
+    Returns
+    -------
+    calibration, observation
+        `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`, which says why.
+    """
+    own = [
+        one for one in history if study.device_serial and one.protocol.device_serial == study.device_serial
+    ]
+    known = [one for one in own if _is_earlier(one, study)]
+    reason = _unusable(study, own, known)
+    if reason is not None:
+        return None, _missing(reason)
+    misfits = {number: _differences(study, one, rules) for number, one in enumerate(known)}
+    fitting = [one for number, one in enumerate(known) if not misfits[number]]
+    if not fitting:
+        nearest = min(misfits, key=lambda number: (len(misfits[number]), -_order(known[number])))
+        return None, _missing(
+            f"the nearest reading, of {known[nearest].taken_on}, differs: {', '.join(misfits[nearest])}"
+        )
+    lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
+    drift = _drift_since(lender, known, charts)
+    if drift is not None:
+        return None, _missing(drift)
+    assert lender.calibration is not None, "a reading without a calibration differs"
+    assert study.taken_on is not None, "a study without a date has no earlier reading"
+    return _borrowed(lender.calibration, lender, known, rules), Observation(
+        code="asynchronous_calibration",
+        values={
+            "phantom": lender.calibration.phantom,
+            "date": str(lender.taken_on),
+            "age_days": (study.taken_on - lender.taken_on).days,
+        },
+    )
+
+
+def _missing(reason: str) -> Observation:
+    return Observation(code="asynchronous_missing", values={"reason": reason})
+
+
+def _order(reading: ScannerReading) -> int:
+    return reading.taken_on.toordinal()
+
+
+def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> str | None:
+    if not study.device_serial:
+        return "the scanner's serial number is not stated"
+    if study.kvp is None:
+        return "the tube voltage is not stated"
+    if study.taken_on is None:
+        return "the study has no date"
+    if not own:
+        return f"no phantom has been read on scanner {study.device_serial}"
+    if not known:
+        return f"no phantom had been read on scanner {study.device_serial} before the study"
+    return None
+
+
+def _is_earlier(reading: ScannerReading, study: Borrower) -> bool:
+    if study.taken_on is None or reading.taken_on > study.taken_on:
+        return False
+    if reading.taken_on < study.taken_on:
+        return True
+    return bool(reading.taken_at and study.taken_at) and reading.taken_at < study.taken_at
+
+
+def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) -> list[str]:
+    """Why this reading may not calibrate this study, in words; empty where it may."""
+    protocol, technique = reading.protocol, reading.technique
+    found = []
+    if protocol.kvp != study.kvp:
+        found.append(f"tube voltage {protocol.kvp:g} kV")
+    if protocol.kernel != study.kernel:
+        found.append(f"kernel {protocol.kernel or 'not stated'}")
+    if study.phantom is not None and protocol.phantom != study.phantom:
+        found.append(f"phantom {protocol.phantom}")
+    if reading.calibration is None:
+        found.append("its phantom did not pass every check")
+    if technique is None:
+        found.append("its technique was not kept")
+    else:
+        found += _technique_differences(study.technique, technique, rules)
+    if study.taken_on is not None and study.taken_on - reading.taken_on > timedelta(days=rules.max_age_days):
+        found.append(f"expired on {reading.taken_on + timedelta(days=rules.max_age_days + 1)}")
+    return found
+
+
+def _technique_differences(study: ScanTechnique, reading: ScanTechnique, rules: LendingRules) -> list[str]:
+    words = {
+        "spectral filter": (study.spectral_filter, reading.spectral_filter),
+        "energy": (study.energy, reading.energy),
+        "reconstruction": (study.reconstruction, reading.reconstruction),
+    }
+    found = [f"{name} {theirs or 'not stated'}" for name, (own, theirs) in words.items() if own != theirs]
+    lengths = (
+        ("table height", study.table_height_mm, reading.table_height_mm, rules.table_height_mm),
+        ("field of view", study.field_of_view_mm, reading.field_of_view_mm, rules.field_of_view_mm),
+    )
+    for name, own_mm, theirs_mm, tolerance_mm in lengths:
+        if own_mm is None or theirs_mm is None:
+            found.append(f"{name} not stated")
+        elif abs(own_mm - theirs_mm) > tolerance_mm:
+            found.append(f"{name} {abs(own_mm - theirs_mm):.0f} mm off")
+    return found
+
+
+def _drift_since(lender: ScannerReading, known: Sequence[ScannerReading], charts: ChartRules) -> str | None:
+    """What any chart of the scanner has signalled on the lender's day or since; None where all were quiet.
+
+    Tube and detector are common to all protocols, so that one that drifts casts doubt on all.
+    """
+    by_protocol = sorted(known, key=lambda one: (_key(one.protocol), one.taken_on, one.taken_at))
+    for protocol, group in groupby(by_protocol, key=attrgetter("protocol")):
+        readings = tuple(group)
+        for chart in scanner_charts(readings, charts):
+            for reading, point in zip(readings, chart.points, strict=True):
+                if point.signal is not None and reading.taken_on >= lender.taken_on:
+                    return (
+                        f"the scanner drifts: at {protocol.kvp:g} kV the phantom's {chart.quantity} was "
+                        f"{point.signal.value} on {reading.taken_on}, no earlier than the reading to be lent"
+                    )
+    return None
+
+
+def _key(protocol: Protocol) -> tuple[float, str, str, str]:
+    return protocol.kvp, protocol.kernel, protocol.phantom, protocol.phantom_serial
+
+
+def _borrowed(
+    lent: Calibration, lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules
+) -> Calibration:
+    """The lent line, named as such, less certain by what the scanner may have changed since.
+
+    Rods keep what they read, but not their places: those are places in another image.
+    """
+    alike = [one for one in known if one.protocol == lender.protocol]
+    drift = drift_uncertainty(lent, alike, rules)
+    return replace(
+        lent,
+        method=f"asynchronous {lent.method}",
+        grade=Grade.ASYNCHRONOUS,
+        rods=tuple(replace(rod, axis_points_mm=()) for rod in lent.rods),
+        uncertainty=None if lent.uncertainty is None else combined(lent.uncertainty, drift),
+        scanned_on=lender.taken_on,
+    )
+
+
+def drift_uncertainty(
+    lent: Calibration, readings: Sequence[ScannerReading], rules: LendingRules
+) -> LineUncertainty:
+    """How far a scanner's line may lie from the lent one, by how far its own lines lie from one another.
+
+    Line now and line then are two draws from the same spread, so that their difference has twice its
+    variance. The rods' noise is in the spread too: it counts once more than it must.
+
+    Parameters
+    ----------
+    readings : under the lender's protocol. Below `minimum_readings` what is usual takes the spread's place.
+    """
+    if len(readings) < rules.minimum_readings:
+        water_hu = -lent.intercept / lent.slope
+        return LineUncertainty(
+            pivot_hu=water_hu,
+            bmd_mg_cm3=sqrt(2) * abs(lent.slope) * rules.unknown_water_hu,
+            slope=sqrt(2) * abs(lent.slope) * rules.unknown_slope_percent / 100,
+        )
+    lines = np.array([(one.slope, one.intercept) for one in readings])
+    (slopes, both), (_, intercepts) = 2 * np.cov(lines, rowvar=False)
+    if slopes <= 0.0:
+        return LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=sqrt(max(0.0, intercepts)), slope=0.0)
+    # Variance at h: slopes h^2 + 2 both h + intercepts, least at h = -both / slopes.
+    return LineUncertainty(
+        pivot_hu=float(-both / slopes),
+        bmd_mg_cm3=sqrt(max(0.0, float(intercepts - both**2 / slopes))),
+        slope=sqrt(float(slopes)),
+    )
+
+
+def combined(*parts: LineUncertainty) -> LineUncertainty:
+    """The uncertainty of a line that is uncertain for several independent reasons."""
+    by_slope = sum(part.slope**2 for part in parts)
+    if by_slope == 0.0:
+        total = sqrt(sum(part.bmd_mg_cm3**2 for part in parts))
+        return LineUncertainty(pivot_hu=parts[0].pivot_hu, bmd_mg_cm3=total, slope=0.0)
+    pivot_hu = sum(part.slope**2 * part.pivot_hu for part in parts) / by_slope
+    return LineUncertainty(
+        pivot_hu=pivot_hu,
+        bmd_mg_cm3=sqrt(sum(part.at(pivot_hu) ** 2 for part in parts)),
+        slope=sqrt(by_slope),
+    )

@@ -1,0 +1,285 @@
+"""Which earlier phantom scan may calibrate a study, and how certain it is then."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import date, timedelta
+from math import hypot, sqrt
+
+import numpy as np
+import pytest
+
+from config.settings import load_settings
+from node.pipeline.calibration_rules import lending_rules
+from scoring.asynchronous import Borrower, LendingRules, borrow, combined, drift_uncertainty
+from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading
+from scoring.quality_control import ChartRules, Protocol, ScannerReading
+from scoring.scan_technique import ScanTechnique
+
+DAY = date(2026, 3, 20)
+RULES = LendingRules()
+CHARTS = ChartRules()
+TECHNIQUE = ScanTechnique(
+    spectral_filter="FLAT",
+    energy="single",
+    reconstruction="FBP",
+    table_height_mm=150.0,
+    field_of_view_mm=400.0,
+)
+LINE = LineUncertainty(pivot_hu=100.0, bmd_mg_cm3=0.5, slope=0.002)
+LENT = Calibration(
+    method="two-point",
+    phantom="siemens-osteo",
+    equivalent=Mineral.HA,
+    slope=0.8,
+    intercept=-1.6,
+    r2=None,
+    max_residual_hu=None,
+    rods=(
+        RodReading(
+            name="water", density_mg_cm3=0, hu_mean=2, hu_sd=9, voxels=99, axis_points_mm=((1.0, 2.0, 3.0),)
+        ),
+    ),
+    uncertainty=LINE,
+)
+PROTOCOL = Protocol(device_serial="S/1", kvp=120.0, kernel="B40", phantom="siemens-osteo", phantom_serial="")
+
+
+def reading(days_before: int = 5, **changes) -> ScannerReading:
+    return replace(
+        ScannerReading(
+            protocol=PROTOCOL,
+            model="Scanner",
+            taken_on=DAY - timedelta(days=days_before),
+            taken_at="101500",
+            slope=0.8,
+            intercept=-1.6,
+            water_hu=2.0,
+            r2=None,
+            tilt_degrees=0.1,
+            technique=TECHNIQUE,
+            calibration=LENT,
+        ),
+        **changes,
+    )
+
+
+def study(**changes) -> Borrower:
+    return replace(
+        Borrower(
+            device_serial="S/1",
+            kvp=120.0,
+            kernel="B40",
+            technique=TECHNIQUE,
+            taken_on=DAY,
+            taken_at="140000",
+            phantom="siemens-osteo",
+        ),
+        **changes,
+    )
+
+
+def lent(history, *, rules: LendingRules = RULES, **changes):
+    return borrow(study(**changes), history, rules=rules, charts=CHARTS)
+
+
+def refusal(history, **changes) -> str:
+    calibration, said = lent(history, **changes)
+    assert calibration is None
+    assert said.code == "asynchronous_missing"
+    return str(said.values["reason"])
+
+
+def test_the_latest_fitting_reading_calibrates_and_is_named_with_its_age():
+    latest = reading(3, calibration=replace(LENT, slope=0.81))
+    calibration, said = lent([reading(9), latest, reading(20)])
+    assert calibration is not None
+    assert (calibration.slope, calibration.intercept) == (0.81, -1.6)
+    assert (calibration.method, calibration.grade) == ("asynchronous two-point", Grade.ASYNCHRONOUS)
+    assert calibration.scanned_on == DAY - timedelta(days=3)
+    assert said.code == "asynchronous_calibration"
+    assert said.values == {"phantom": "siemens-osteo", "date": "2026-03-17", "age_days": 3}
+
+
+def test_rods_of_another_image_have_no_place_in_this_one():
+    calibration, _ = lent([reading()])
+    assert [rod.axis_points_mm for rod in calibration.rods] == [()]
+    assert [rod.hu_mean for rod in calibration.rods] == [2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"kvp": 100.0}, "tube voltage 100 kV"),
+        ({"kernel": "B50"}, "kernel B50"),
+        ({"kernel": ""}, "kernel not stated"),
+        ({"phantom": "qrm-bdc-3"}, "phantom qrm-bdc-3"),
+    ],
+)
+def test_another_protocol_lends_nothing(changed, told):
+    assert refusal([reading(protocol=replace(PROTOCOL, **changed))]).endswith(f"differs: {told}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"spectral_filter": "FLAT TIN"}, "spectral filter FLAT TIN"),
+        ({"energy": "virtual 70 keV"}, "energy virtual 70 keV"),
+        ({"reconstruction": ""}, "reconstruction not stated"),
+        ({"table_height_mm": 181.0}, "table height 31 mm off"),
+        ({"table_height_mm": None}, "table height not stated"),
+        ({"field_of_view_mm": 349.0}, "field of view 51 mm off"),
+    ],
+)
+def test_another_technique_lends_nothing(changed, told):
+    assert refusal([reading(technique=replace(TECHNIQUE, **changed))]).endswith(f"differs: {told}")
+
+
+def test_table_height_and_field_of_view_have_their_tolerance():
+    at_its_end = replace(TECHNIQUE, table_height_mm=170.0, field_of_view_mm=350.0)
+    assert lent([reading(technique=at_its_end)])[0] is not None
+
+
+def test_no_setting_lends_across_tube_voltages():
+    assert "kvp" not in set(asdict(RULES)) | set(load_settings().calibration.asynchronous.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"device_serial": ""}, "the scanner's serial number is not stated"),
+        ({"kvp": None}, "the tube voltage is not stated"),
+        ({"taken_on": None}, "the study has no date"),
+        ({"device_serial": "S/2"}, "no phantom has been read on scanner S/2"),
+    ],
+)
+def test_a_study_of_no_known_scanner_borrows_nothing(changes, told):
+    assert refusal([reading()], **changes) == told
+
+
+def test_a_reading_without_a_serial_number_is_nobodys():
+    nameless = reading(protocol=replace(PROTOCOL, device_serial=""))
+    assert refusal([nameless], device_serial="") == "the scanner's serial number is not stated"
+
+
+def test_a_reading_expires_on_a_day_that_is_told():
+    assert lent([reading(30)])[0] is not None
+    assert refusal([reading(31)]).endswith("differs: expired on 2026-03-20")
+
+
+def test_a_later_reading_never_changes_what_may_have_been_sent():
+    assert refusal([reading(-1)]) == "no phantom had been read on scanner S/1 before the study"
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "asked_at", "counts"),
+    [("101500", "140000", True), ("150000", "140000", False), ("", "140000", False), ("101500", "", False)],
+)
+def test_a_reading_of_the_same_day_counts_where_it_was_certainly_taken_before(taken_at, asked_at, counts):
+    calibration, _ = lent([reading(0, taken_at=taken_at)], taken_at=asked_at)
+    assert (calibration is not None) is counts
+
+
+def test_a_phantom_that_left_a_doubt_lends_nothing_nor_does_what_was_kept_without_technique():
+    assert "its phantom did not pass every check" in refusal([reading(calibration=None)])
+    assert "its technique was not kept" in refusal([reading(technique=None)])
+
+
+def test_the_reason_told_is_the_nearest_readings():
+    far = reading(2, protocol=replace(PROTOCOL, kvp=80.0, kernel="B50"))
+    near = reading(8, technique=replace(TECHNIQUE, table_height_mm=100.0))
+    assert refusal([far, near]) == "the nearest reading, of 2026-03-12, differs: table height 50 mm off"
+
+
+def test_where_the_model_is_recognised_any_phantom_lends():
+    other = reading(protocol=replace(PROTOCOL, phantom="qrm-bdc-3"))
+    assert lent([other], phantom=None)[0] is not None
+
+
+def baseline(first_day: int = 29, **changes) -> list[ScannerReading]:
+    return [
+        reading(first_day - number, slope=0.8 + 0.001 * (-1) ** number, **changes)
+        for number in range(CHARTS.baseline_readings)
+    ]
+
+
+def test_a_drift_since_the_reading_withholds_it():
+    quiet = baseline()
+    assert lent(quiet)[0] is not None
+    drifted = [*quiet, reading(3, slope=0.84, calibration=None)]
+    told = refusal(drifted)
+    assert told.startswith(
+        "the scanner drifts: at 120 kV the phantom's slope was above its limit on 2026-03-17"
+    )
+
+
+def test_a_drift_under_another_protocol_casts_doubt_on_all():
+    other = replace(PROTOCOL, kvp=80.0)
+    drifting = [*baseline(protocol=other), reading(1, protocol=other, slope=0.84)]
+    assert "at 80 kV" in refusal([*drifting, reading(4)])
+
+
+def test_a_drift_that_was_over_before_the_reading_does_not():
+    drifted = [*baseline(), reading(8, slope=0.807)]
+    assert lent([*drifted, reading(7), reading(2)])[0] is not None
+
+
+def test_few_readings_tell_no_spread_and_what_is_usual_takes_its_place():
+    calibration, _ = lent([reading()])
+    expected_at_water = sqrt(2) * 0.8 * RULES.unknown_water_hu
+    at_202_hu = hypot(expected_at_water, sqrt(2) * 0.014 * 0.8 * 200, LINE.at(202.0))
+    assert calibration.uncertainty.at(202.0) == pytest.approx(at_202_hu)
+
+
+def test_a_scanners_own_spread_widens_the_interval_by_twice_its_variance():
+    """Two lines, (0.79, -1.0) and (0.81, -2.2), three times each: by hand at h the variance is that of their
+    densities, (0.01 h - 0.6)^2 * 6 / 5, and twice that is stated."""
+    history = [
+        reading(n + 1, slope=0.8 + 0.01 * (-1) ** n, intercept=-1.6 - 0.6 * (-1) ** n) for n in range(6)
+    ]
+    found = drift_uncertainty(LENT, history, RULES)
+    for hu in (0.0, 60.0, 200.0):
+        assert found.at(hu) == pytest.approx(abs(0.01 * hu - 0.6) * sqrt(2 * 6 / 5), abs=1e-6)
+
+
+def test_the_stated_interval_holds_the_scanners_line_of_the_day():
+    """Lines of a scanner drawn at random; the latest but one is lent to the day of the last."""
+    rng = np.random.default_rng(20260320)
+    held, studies, hu = 0, 600, 150.0
+    exact = LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=0.0, slope=0.0)
+    for _ in range(studies):
+        slopes, waters = 0.8 * (1 + 0.01 * rng.standard_normal(13)), 2.0 * rng.standard_normal(13)
+        history = [
+            reading(
+                12 - n,
+                slope=s,
+                intercept=-s * w,
+                calibration=replace(LENT, slope=s, intercept=-s * w, uncertainty=exact),
+            )
+            for n, (s, w) in enumerate(zip(slopes[:12], waters[:12], strict=True))
+        ]
+        calibration, _ = lent(history)
+        truth = slopes[12] * (hu - waters[12])
+        held += abs(calibration.bmd(hu) - truth) <= 1.96 * calibration.uncertainty.at(hu)
+    assert 0.90 <= held / studies <= 0.97
+
+
+def test_independent_uncertainties_of_a_line_add_in_squares_everywhere():
+    other = LineUncertainty(pivot_hu=-20.0, bmd_mg_cm3=0.3, slope=0.004)
+    both = combined(LINE, other)
+    for hu in (-100.0, 0.0, 55.0, 250.0):
+        assert both.at(hu) == pytest.approx(hypot(LINE.at(hu), other.at(hu)))
+    level = LineUncertainty(pivot_hu=3.0, bmd_mg_cm3=0.3, slope=0.0)
+    assert combined(level, replace(level, bmd_mg_cm3=0.4)).at(99.0) == pytest.approx(0.5)
+
+
+def test_shipped_rules_are_the_pure_rooms_own_and_lend_nothing_until_a_site_asks():
+    shipped = load_settings().calibration.asynchronous
+    assert not shipped.enabled
+    assert lending_rules(shipped) == LendingRules()
+
+
+def test_which_scan_may_lend_does_not_part_a_patients_studies():
+    changed = load_settings(calibration={"asynchronous": {"enabled": True}})
+    assert changed.measurement_sha256 == load_settings().measurement_sha256
+    assert changed.sha256 != load_settings().sha256
