@@ -79,6 +79,7 @@ class Calibration:
     uncertainty: LineUncertainty | None = None  # None: not stated
     phantom_serial: str = ""  # whose own certificate was used; "" where the model's densities were
     phantom_sha256: str = ""  # of the files that describe the phantom; "" where there are none
+    left_out: tuple[str, ...] = ()  # names of rods that were read but do not determine the line
     scanned_on: date | None = None  # when an earlier scan's phantom was; None: in this very image
 
     @property

@@ -70,6 +70,7 @@ def least_squares(
         r2=r2,
         max_residual_hu=None if r2 is None else float(np.abs(residuals_hu).max()),
         rods=ordered,
+        left_out=tuple(rod.name for rod in ordered if rod not in fitted),
         uncertainty=line_uncertainty(
             float(hu.mean()),
             slope_by_rod=list((density_off - 2 * slope * hu_off) / spread),
