@@ -18,9 +18,10 @@ from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from node.store.instances import ReceivedInstance
 from node.store.store import Store
-from scoring.calibration import Calibration, Mineral, RodReading
+from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReading
 from scoring.phantom import PhantomReading
 from scoring.quality_control import Protocol, ScannerReading
+from scoring.scan_technique import ScanTechnique
 
 PROTOCOL = Protocol(device_serial="S/1", kvp=120.0, kernel="B40", phantom="siemens-osteo", phantom_serial="")
 SERIES = SeriesFacts(
@@ -111,6 +112,42 @@ def test_a_reading_comes_back_as_it_was_kept_oldest_first(store: Store, study_ui
     store.scanners.keep(study_uid, "1.5", reading(5, protocol=replace(PROTOCOL, device_serial="S2")))
     assert store.scanners.readings("S/1") == (earlier, later)
     assert len(store.scanners.readings()) == 3
+
+
+def test_what_a_later_study_may_borrow_comes_back_exactly(store: Store, study_uid: str):
+    lendable = reading(
+        3,
+        taken_at="101500.25",
+        technique=ScanTechnique(
+            spectral_filter="FLAT TIN",
+            energy="virtual 70 keV",
+            reconstruction="",
+            table_height_mm=151.5,
+            field_of_view_mm=None,
+        ),
+        calibration=replace(
+            calibration(), uncertainty=LineUncertainty(pivot_hu=1 / 3, bmd_mg_cm3=0.1, slope=1e-3)
+        ),
+    )
+    store.scanners.keep(study_uid, "1.3", lendable)
+    assert store.scanners.readings("S/1") == (lendable,)
+
+
+def test_rows_from_before_lending_still_feed_the_charts_and_lend_nothing(store: Store, study_uid: str):
+    store.scanners.keep(study_uid, "1.3", reading(3))
+    with store.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE phantom_readings SET technique = NULL, calibration = NULL")
+    (kept,) = store.scanners.readings("S/1")
+    assert (kept.slope, kept.technique, kept.calibration) == (reading(3).slope, None, None)
+
+
+def test_a_doubted_calibration_is_charted_but_not_lent():
+    doubted = reading_of(selection("1.2"), calibration(), doubted=True)
+    sound = reading_of(selection("1.2", table_height_mm=150.0), calibration(), doubted=False)
+    assert doubted.slope == sound.slope
+    assert doubted.calibration is None
+    assert sound.calibration == calibration()
+    assert sound.technique.table_height_mm == 150.0
 
 
 def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):

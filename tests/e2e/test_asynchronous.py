@@ -1,0 +1,139 @@
+"""A study without a phantom, calibrated by one that the node measured days before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+from node.report import ObjectKind
+from scoring.quality_control import ScannerReading
+from tests.e2e.in_process import Run, unchecked
+
+ALLOWED = {"asynchronous": {"enabled": True}}
+SCORES = ("t_score", "z_score", "rad_score", "nomogram")
+OWN_REFERENCE = """
+name = "own"
+population = "Own"
+authority = "none"
+source = "A test"
+demonstration = true
+sex = "any"
+equivalent = "HA"
+levels = ["L3"]
+young = { age_from = 20, age_to = 39, mean_mg_cm3 = 170.0, sd_mg_cm3 = 29.0 }
+grades = ["phantom", "asynchronous"]
+"""
+
+
+class Remembered:
+    """What phantoms read, in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, ScannerReading] = {}
+
+    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
+        self.kept[series_instance_uid] = reading
+
+    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
+        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
+
+
+def written(folder: Path, **changes: object) -> Path:
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), **changes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("earlier"), study_date=date(2026, 1, 10))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """Another patient, five days later, without a phantom."""
+    return written(tmp_path_factory.mktemp("bare"), phantom="none", patient_id="OTHER", seed=7)
+
+
+@pytest.fixture(scope="module")
+def history(earlier) -> Remembered:
+    remembered = Remembered()
+    Run(earlier, earlier / "truth_mask.nii.gz", scanners=remembered)
+    return remembered
+
+
+@pytest.fixture(scope="module")
+def borrowed(bare, history) -> Run:
+    return Run(bare, bare / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+
+
+def test_the_borrowed_line_gives_the_true_density_with_a_wider_interval(borrowed, bare, earlier):
+    truth = json.loads((bare / "truth.json").read_text("utf-8"))["levels"]
+    own = Run(earlier, earlier / "truth_mask.nii.gz").result["levels"]
+    for name, level in borrowed.result["levels"].items():
+        if level["complete"]:
+            assert level["bmd_mg_cm3"] == pytest.approx(truth[name]["bmd_mg_cm3"], abs=1.5)
+            assert level["bmd_uncertainty_mg_cm3"] > 2 * own[name]["bmd_uncertainty_mg_cm3"]
+
+
+def test_method_date_and_grade_stand_in_the_result_and_in_the_report(borrowed):
+    calibration = borrowed.result["calibration"]
+    assert calibration["method"] == "asynchronous two-point"
+    assert calibration["grade"] == "asynchronous"
+    assert calibration["scanned_on"] == "2026-01-10"
+    (said,) = (one for one in borrowed.result["findings"] if one["code"] == "asynchronous_calibration")
+    assert "2026-01-10 (5 days before)" in said["text"]
+    (report,) = (one for one in borrowed.objects if one.kind is ObjectKind.STRUCTURED_REPORT)
+    text = dcmread(BytesIO(report.content)).to_json()
+    assert "asynchronous two-point" in text
+    assert "2026-01-10 (5 days before)" in text
+
+
+def test_no_score_and_no_category_rests_on_it_unless_the_reference_takes_it(
+    borrowed, bare, history, tmp_path
+):
+    assert [borrowed.result[name] for name in SCORES] == [None] * 4
+    assert borrowed.result["categories"] == {"study_class": None, "density": None}
+    assert {"reference_mismatch", "density_rule_grade"} <= borrowed.codes
+    (tmp_path / "references").mkdir()
+    (tmp_path / "references/own.toml").write_text(OWN_REFERENCE, "utf-8")
+    settings = unchecked(
+        calibration=ALLOWED, node={"site": str(tmp_path)}, scoring={"reference": "own", "model": ""}
+    )
+    accepted = Run(bare, bare / "truth_mask.nii.gz", settings=settings, scanners=history)
+    assert accepted.result["t_score"] is not None
+    assert accepted.result["categories"]["density"] is None
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare, remembered):
+    run = Run(
+        bare,
+        bare / "truth_mask.nii.gz",
+        settings=unchecked(calibration=ALLOWED),
+        scanners=Remembered() if remembered else None,
+    )
+    assert {"phantom_not_found", "asynchronous_missing"} <= run.codes
+    reason = "no phantom has been read on scanner REF-1" if remembered else "by a running node only"
+    assert any(reason in one["text"] for one in run.result["findings"])
+    assert run.result["outcome"] == "refused"
+    assert run.result["calibration"] is None
+    assert all(level["bmd_mg_cm3"] is None for level in run.result["levels"].values())
+
+
+def test_nothing_is_borrowed_where_the_site_does_not_allow_it(bare, history):
+    run = Run(bare, bare / "truth_mask.nii.gz", scanners=history)
+    assert "phantom_not_found" in run.codes
+    assert not {"asynchronous_calibration", "asynchronous_missing"} & run.codes
+    assert run.result["calibration"] is None
+
+
+def test_a_borrowed_calibration_is_not_lent_again(borrowed, history):
+    assert len(history.kept) == 1

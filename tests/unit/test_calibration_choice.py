@@ -1,0 +1,88 @@
+"""When a study may be calibrated by something other than the phantom in its image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import pytest
+
+from config.settings import load_settings
+from node.pipeline.calibrating import calibrate_study
+from node.pipeline.selection import SelectionArtefact
+from node.report import SeriesFacts, StudyIdentity
+from scoring.phantom_model import PhantomReading
+from scoring.quality_control import ScannerReading
+from segmentation.observation import Observation
+
+ALLOWED = load_settings(calibration={"asynchronous": {"enabled": True}})
+
+
+class Untouched:
+    """A history that must not be asked."""
+
+    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
+        raise AssertionError("nothing is kept here")
+
+    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
+        raise AssertionError("an earlier scan was asked for")
+
+
+def selection(reading: PhantomReading) -> SelectionArtefact:
+    return SelectionArtefact(
+        study=StudyIdentity(
+            study_instance_uid="1.2",
+            patient_id="P",
+            issuer_of_patient_id="",
+            accession_number="",
+            study_date=date(2026, 3, 1),
+            birth_date=None,
+            age_years=60,
+            sex="F",
+        ),
+        header_source="",
+        series=SeriesFacts(
+            series_instance_uid="1.2.3",
+            instances=100,
+            kvp=120.0,
+            slice_thickness_mm=1.0,
+            slice_spacing_mm=1.0,
+            pixel_spacing_mm=(0.5, 0.5),
+            kernel="B40",
+            manufacturer="Maker",
+            model="Scanner",
+            device_serial="S/1",
+            contrast_agent="",
+            lossy=False,
+        ),
+        rejected=(),
+        phantom=reading,
+        observations=(),
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "phantom_truncated",
+        "phantom_ambiguous",
+        "phantom_unrecognised",
+        "rod_order",
+        "rod_off",
+        "water_rod_off",
+        "rod_uneven",
+        "phantom_tilted",
+        "calibration_drift",
+    ],
+)
+def test_a_phantom_in_view_that_failed_is_not_replaced_by_an_earlier_one(code):
+    reading = PhantomReading(model="siemens-osteo", observations=(Observation(code=code),))
+    found = calibrate_study(selection(reading), reading, None, ALLOWED, Untouched())
+    assert found.used is None
+    assert [one.code for one in found.observations] == [code]
+
+
+def test_nothing_is_asked_for_until_a_site_allows_it():
+    reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
+    found = calibrate_study(selection(reading), reading, None, load_settings(), Untouched())
+    assert [one.code for one in found.observations] == ["phantom_not_found"]
