@@ -97,6 +97,22 @@ def borrow(
     )
 
 
+def lends_until(readings: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules) -> date | None:
+    """The last day on which one of these may calibrate a study, as far as readings alone tell; None: none may.
+
+    Parameters
+    ----------
+    readings : of one protocol.
+    """
+    able = [one for one in readings if one.calibration is not None and one.technique is not None]
+    if not able:
+        return None
+    latest = max(able, key=lambda one: (one.taken_on, one.taken_at))
+    if _drift_since(latest, readings, charts) is not None:
+        return None
+    return latest.taken_on + timedelta(days=rules.max_age_days)
+
+
 def _missing(reason: str) -> Observation:
     return Observation(code="asynchronous_missing", values={"reason": reason})
 

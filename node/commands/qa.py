@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import date
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +16,11 @@ from rich.table import Table
 
 from config.settings import ConfigurationError, load_settings
 from node.commands.control_chart import draw_charts
+from node.pipeline.calibration_rules import lending_rules
 from node.pipeline.scanner import chart_rules, since_baseline
 from node.store.errors import StoreError
 from node.store.store import open_store
+from scoring.asynchronous import lends_until
 from scoring.quality_control import ChartRules, ControlChart, Protocol, ScannerReading, scanner_charts
 
 
@@ -46,17 +49,24 @@ def qa(
         Console().print("no phantom readings")
         return
     rules = chart_rules(settings.quality)
+    lending = settings.calibration.asynchronous
+    headings = ["scanner", "protocol", "readings", "quantity", "baseline", "latest", "state"]
     table = Table(box=None, pad_edge=False)
-    for heading in ("scanner", "protocol", "readings", "quantity", "baseline", "latest", "state"):
+    for heading in (*headings, "lends until") if lending.enabled else headings:
         table.add_column(heading, overflow="fold")
     for protocol, group in by_protocol(readings):
         charts = scanner_charts(group, rules)
+        lent = (_until(lends_until(group, lending_rules(lending), rules)),) if lending.enabled else ()
         for cells in _rows(protocol, group, charts, rules):
-            table.add_row(*cells)
+            table.add_row(*cells, *lent)
         if out is not None and charts:
             out.mkdir(parents=True, exist_ok=True)
             (out / file_name(protocol)).write_bytes(draw_charts(protocol, group, charts))
     Console().print(table)
+
+
+def _until(day: date | None) -> str:
+    return "not lent" if day is None else day.isoformat()
 
 
 def by_protocol(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from config.findings import load_findings
 from config.settings import Settings, load_settings
 from node.cli import build
-from node.pipeline.scanner import is_declared_phantom, reading_of, watch_scanner
+from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from node.store.instances import ReceivedInstance
@@ -213,9 +213,9 @@ def test_a_phantoms_patient_ids_are_patterns():
     assert not is_declared_phantom("QA-7", load_settings().quality)
 
 
-def run_qa(settings: Settings, folder: Path, *options: str):
+def run_qa(settings: Settings, folder: Path, *options: str, more: str = ""):
     config = folder / "node.toml"
-    config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n', "utf-8")
+    config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n{more}', "utf-8")
     return CliRunner().invoke(
         build(["qa", "check"]), ["qa", "--config", str(config), *options], env={"COLUMNS": "200"}
     )
@@ -245,6 +245,28 @@ def test_qa_shows_a_line_and_draws_a_picture_for_each_protocol(
     assert picture.name == "qa-S_1-120kV-B40-siemens-osteo.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "no phantom readings" in run_qa(make_settings(), tmp_path, "--scanner", "other").stdout
+
+
+def test_qa_tells_until_when_each_protocol_lends(
+    sqlite_store: Store,
+    make_settings: Callable[..., Settings],
+    make_instance: Callable[..., ReceivedInstance],
+    tmp_path: Path,
+):
+    instance = make_instance()
+    sqlite_store.instances.receive(instance)
+    uid = instance.study_instance_uid
+    sound = {"technique": technique_of(SERIES), "calibration": calibration()}
+    sqlite_store.scanners.keep(uid, "1.1", reading(0, **sound))
+    sqlite_store.scanners.keep(uid, "1.2", reading(9))  # later, but doubted
+    sqlite_store.scanners.keep(uid, "1.3", reading(0, protocol=replace(PROTOCOL, kvp=80.0)))
+    told = run_qa(
+        make_settings(), tmp_path, more="[calibration.asynchronous]\nenabled = true\nmax_age_days = 10\n"
+    )
+    lines = told.stdout.splitlines()
+    assert any("120 kV" in line and line.rstrip().endswith("2024-01-11") for line in lines)
+    assert any("80 kV" in line and line.rstrip().endswith("not lent") for line in lines)
+    assert "lends until" not in run_qa(make_settings(), tmp_path).stdout
 
 
 def test_qa_makes_no_store_by_looking(make_settings: Callable[..., Settings], tmp_path: Path):
