@@ -98,7 +98,7 @@ def borrow(
 
 
 def lends_until(readings: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules) -> date | None:
-    """The last day on which one of these may calibrate a study, as far as readings alone tell; None: none may.
+    """The last day on which one of these may calibrate a study, as far as readings tell; None: none may.
 
     Parameters
     ----------
