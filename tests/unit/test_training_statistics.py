@@ -1,0 +1,170 @@
+"""Statistics of training against worked examples, definitions and impossible data."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from scoring.training.agreement import icc
+from scoring.training.classification import Counts, counts_at, youden_cutoff
+from scoring.training.decision import decision_curve
+from scoring.training.discrimination import auc, compare, roc_curve
+from scoring.training.errors import CohortUnusable, FitImpossible
+from scoring.training.lasso import fit_path
+from scoring.training.logistic import fit_logistic
+from scoring.training.reliability import hosmer_lemeshow
+from scoring.training.selection import mrmr, mutual_information
+
+# Shrout and Fleiss 1979, Table 2: six targets, four judges; their Table 4 gives ICC(2,1) = .29.
+SHROUT_AND_FLEISS = np.array(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7.0]]
+)
+
+
+def test_icc_is_that_of_shrout_and_fleiss():
+    found = icc(SHROUT_AND_FLEISS)
+    assert found.value == pytest.approx(0.29, abs=0.005)
+    assert (found.lower, found.upper) == pytest.approx(
+        (0.019, 0.761), abs=0.001
+    )  # McGraw and Wong's interval
+    assert (found.subjects, found.raters) == (6, 4)
+
+
+def test_raters_who_agree_wholly_have_icc_one_and_a_constant_shift_lowers_it():
+    once = np.array([1.0, 4.0, 2.0, 8.0])
+    assert icc(np.column_stack([once, once])).value == 1.0
+    assert icc(np.column_stack([once, once + 3])).value < 0.85
+
+
+@pytest.mark.parametrize(
+    "ratings", [np.ones((4, 2)), np.ones((2, 2)), np.array([[1, 2], [3, np.nan], [5, 6.0]])]
+)
+def test_icc_of_nothing_is_refused(ratings):
+    with pytest.raises(CohortUnusable):
+        icc(ratings)
+
+
+def test_mrmr_is_the_definition_worked_through_all_orders():
+    rng = np.random.default_rng(4)
+    common = rng.normal(size=80)
+    features = np.column_stack([common + rng.normal(size=80) * spread for spread in (0.3, 0.4, 2.0, 5.0)])
+    outcome = (common + rng.normal(size=80) > 0).astype(float)
+    relevance = mutual_information(features, outcome[:, None])[:, 0]
+    between = mutual_information(features, features)
+
+    def greedy(order: tuple[int, ...]) -> bool:
+        """Whether each step of an order is the best of what was left."""
+        for step, one in enumerate(order):
+            before = list(order[:step])
+            merit = {
+                k: relevance[k] - (between[k, before].mean() if before else 0.0)
+                for k in range(4)
+                if k not in before
+            }
+            if max(merit, key=merit.__getitem__) != one:
+                return False
+        return True
+
+    (right,) = [order for order in permutations(range(4)) if greedy(order)]
+    assert mrmr(features, outcome, 4) == right
+    assert mrmr(features, outcome, 2) == right[:2]
+
+
+def test_mutual_information_follows_the_correlation():
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    y = np.array([2.0, 1.0, 4.0, 3.0])  # rho = 0.6
+    assert mutual_information(x[:, None], y[:, None])[0, 0] == pytest.approx(-0.5 * np.log(1 - 0.36))
+
+
+def test_a_constant_column_is_no_feature():
+    with pytest.raises(CohortUnusable, match="vary"):
+        mrmr(np.array([[1.0, 7.3], [2.0, 7.3], [3.0, 7.3]]), np.array([0.0, 1.0, 1.0]), 2)
+
+
+def test_the_radiomics_rows_of_table_2_come_from_their_counts():
+    """Xie et al. 2022: with osteopenia as the positive class the counts give exactly what is printed."""
+    training = Counts(true_positive=103, false_negative=8, false_positive=33, true_negative=270)
+    test = Counts(true_positive=43, false_negative=4, false_positive=7, true_negative=122)
+    assert (training.true_positive + training.false_negative, test.true_positive + test.false_negative) == (
+        111,
+        47,
+    )
+    assert round(training.accuracy.value, 3) == 0.901
+    assert round(training.sensitivity.value, 3) == 0.928
+    assert round(training.specificity.value, 3) == 0.891
+    assert round(test.accuracy.value, 3) == 0.938
+    assert round(test.sensitivity.value, 3) == 0.915
+    assert round(test.specificity.value, 3) == 0.946
+
+
+def test_a_rate_of_nothing_is_not_a_number():
+    nobody = Counts(true_positive=0, false_negative=0, false_positive=1, true_negative=4)
+    assert nobody.sensitivity.value is None
+    assert nobody.sensitivity.interval95 is None
+    assert nobody.specificity.value == 0.8
+
+
+def test_youden_takes_the_best_cut_and_at_least_counts_as_positive():
+    scores, labels = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([False, False, True, False, True])
+    assert youden_cutoff(scores, labels) == 3.0
+    assert counts_at(scores, labels, 3.0).true_positive == 2
+
+
+def test_auc_of_two_equal_scores_cannot_differ():
+    labels = np.array([True, False, True, False, True])
+    scores = np.array([3.0, 1.0, 2.0, 2.5, 4.0])
+    found = compare(scores, scores * 2 + 1, labels)
+    assert (found.difference, found.z, found.p) == (0.0, 0.0, 1.0)
+
+
+def test_the_roc_curve_spans_the_square_and_encloses_the_auc():
+    rng = np.random.default_rng(1)
+    labels = rng.random(60) < 0.4
+    scores = np.round(rng.normal(size=60) + labels, 1)  # with ties
+    curve = roc_curve(scores, labels)
+    assert (curve.false_positive_rate[0], curve.true_positive_rate[0]) == (0.0, 0.0)
+    assert (curve.false_positive_rate[-1], curve.true_positive_rate[-1]) == (1.0, 1.0)
+    area = np.trapezoid(curve.true_positive_rate, curve.false_positive_rate)
+    assert area == pytest.approx(auc(scores, labels).value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [([1.0, 2.0, 3.0], [True, True, False]), ([1.0, np.nan, 3.0, 4.0], [True, True, False, False])],
+)
+def test_auc_needs_both_classes_and_every_score(scores, labels):
+    with pytest.raises(CohortUnusable):
+        auc(np.array(scores), np.array(labels))
+
+
+def test_net_benefit_by_hand():
+    found = decision_curve(
+        np.array([0.9, 0.4, 0.3, 0.1]), np.array([True, False, True, False]), np.array([0.25])
+    )
+    assert found.model == pytest.approx([2 / 4 - 1 / 4 / 3])
+    assert found.treat_all == pytest.approx([0.5 - 0.5 / 3])
+
+
+def test_separated_classes_have_no_odds_ratio():
+    x = np.arange(10.0)[:, None]
+    with pytest.raises(FitImpossible, match="separate"):
+        fit_logistic(x, x[:, 0] > 4, ("age",))
+
+
+@pytest.mark.parametrize("second", [np.full(12, 3.0), np.arange(12.0) * 2])
+def test_columns_that_say_nothing_new_are_refused(second):
+    x = np.column_stack([np.arange(12.0), second])
+    with pytest.raises(FitImpossible):
+        fit_logistic(x, np.arange(12) % 3 == 0, ("age", "twice"))
+
+
+def test_lasso_of_one_class_is_refused():
+    with pytest.raises(CohortUnusable, match="class"):
+        fit_path(np.arange(6.0)[:, None], np.ones(6, bool), np.array([0.1]))
+
+
+def test_probabilities_out_of_range_are_not_judged():
+    with pytest.raises(CohortUnusable):
+        hosmer_lemeshow(np.array([0.1, 1.2, 0.4]), np.array([True, False, True]), development=False)
