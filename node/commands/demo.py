@@ -264,7 +264,7 @@ def _kept_report(settings: Settings, study_uid: str, place: _Place) -> Report:
     try:
         detail = store.overview.show(study_uid)
         for artefact in detail.artefacts:
-            if artefact.name in ("result.json", "nomogram.png", "overlay.png"):
+            if artefact.name in ("result.json", "nomogram.png", "overlay.png", "calibration.png"):
                 content = store.artefacts.get(study_uid, artefact.generation, artefact.name)
                 (place.root / artefact.name).write_bytes(content)
         content = store.artefacts.get(study_uid, detail.summary.generation, REPORT)
@@ -312,6 +312,7 @@ def _print_places(console: Console, place: _Place, received: Sequence[Received],
         ("DICOM objects", place.received),
         ("nomogram", place.root / "nomogram.png"),
         ("overlay", place.root / "overlay.png"),
+        ("calibration", place.root / "calibration.png"),
         ("result", place.root / "result.json"),
         ("node's log", place.log),
     ):

@@ -25,12 +25,13 @@ from node.pipeline.local import run_locally
 from node.pipeline.objects import stored_objects
 from node.pipeline.ports import Issue
 from node.pipeline.result import result_document, to_text
-from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
+from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.report import Outcome, Report
 from segmentation.errors import SegmentationError
 
 REFUSED = 3
-_OURS = ("result.json", "report.dcm", "segmentation.dcm", "nomogram*.dcm", NOMOGRAM_PNG, OVERLAY_PNG)
+_PICTURES = (NOMOGRAM_PNG, OVERLAY_PNG, CALIBRATION_PNG)
+_OURS = ("result.json", "report.dcm", "segmentation.dcm", "nomogram*.dcm", *_PICTURES)
 
 
 def process(
@@ -156,7 +157,7 @@ def _prepare(out: Path) -> None:
 def _write(out: Path, context: StepContext, report: Report, timings_s: dict[str, float]) -> None:
     for one in stored_objects(context.artefacts):
         (out / one.file_name).write_bytes(one.content)
-    for picture in (NOMOGRAM_PNG, OVERLAY_PNG):
+    for picture in _PICTURES:
         if picture in context.artefacts.names():
             (out / picture).write_bytes(context.artefacts.get(picture))
     # Written last: whoever finds it finds everything it speaks of.

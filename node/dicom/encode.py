@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from node.dicom.check import check_object
-from node.dicom.pictures import draw_answer, draw_nomogram, draw_overlay, draw_refusal, draw_slices
+from node.dicom.pictures import (
+    draw_answer,
+    draw_fit,
+    draw_nomogram,
+    draw_overlay,
+    draw_refusal,
+    draw_slices,
+)
 from node.dicom.read import LoadedSeries
 from node.dicom.sc import Picture, encode_pictures
 from node.dicom.seg import Segment, encode_segmentation, plan_segments
@@ -33,7 +40,7 @@ def draw_pictures(
     regions: Sequence[Regions],
     slices: Sequence[DrawnSlice] = (),
 ) -> tuple[Picture, ...]:
-    """The pages of a report: one for a refusal; else the answer, the nomogram and the overlay."""
+    """The pages of a report: one for a refusal; else the answer, the nomogram, the overlay and the fit."""
     if report.outcome is Outcome.REFUSED:
         return (Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report)),)
     pages = [
@@ -43,6 +50,9 @@ def draw_pictures(
     if series is not None and vertebrae is not None:
         pixels = draw_overlay(report, series.volume, vertebrae, regions)
         pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
+    if series is not None and report.calibration is not None and report.calibration.rods:
+        pixels = draw_fit(report, series.volume)
+        pages.append(Picture(name="calibration", title="Calibration", pixels=pixels))
     if slices:
         pixels = draw_slices(report, slices)
         pages.append(Picture(name="overlay", title="Measured slices", pixels=pixels))

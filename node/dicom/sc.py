@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 class Picture:
     """One page of the picture series."""
 
-    name: str  # "answer", "nomogram", "overlay", "refusal"
+    name: str  # "answer", "nomogram", "overlay", "calibration", "refusal"
     title: str  # shown by viewers beside the thumbnail
     pixels: Pixels  # RGB, shape (rows, columns, 3)
 

@@ -22,6 +22,7 @@ from node.store.store import Store
 PICTURES: Mapping[str, str] = {
     "nomogram.png": "Nomogram, or the refusal in its place",
     "overlay.png": "Region of interest on the images",
+    "calibration.png": "Calibration: rods, line and image",
 }
 
 

@@ -50,7 +50,7 @@ def test_dciodvfy_reports_no_error(encoded, dciodvfy, variant, tmp_path):
         assert errors == []
 
 
-def test_a_report_is_a_segmentation_a_structured_report_and_three_pictures(encoded):
+def test_a_report_is_a_segmentation_a_structured_report_and_four_pictures(encoded):
     names = [item.file_name for item in encoded["complete"].objects]
     assert names == [
         "segmentation.dcm",
@@ -58,6 +58,7 @@ def test_a_report_is_a_segmentation_a_structured_report_and_three_pictures(encod
         "nomogram-1-answer.dcm",
         "nomogram-2-nomogram.dcm",
         "nomogram-3-overlay.dcm",
+        "nomogram-4-calibration.dcm",
     ]
 
 
@@ -150,9 +151,9 @@ def test_times_follow_the_offset_that_the_study_states(study, variants):
 def test_pictures_share_one_series_and_each_kind_has_its_own(encoded):
     datasets = [_dataset(item) for item in encoded["complete"].objects]
     numbers = [(d.Modality, d.SeriesNumber) for d in datasets]
-    assert numbers == [("SEG", 9101), ("SR", 9102), ("OT", 9103), ("OT", 9103), ("OT", 9103)]
+    assert numbers == [("SEG", 9101), ("SR", 9102), *[("OT", 9103)] * 4]
     assert len({d.SeriesInstanceUID for d in datasets}) == 3
-    assert [d.InstanceNumber for d in datasets[2:]] == [1, 2, 3]
+    assert [d.InstanceNumber for d in datasets[2:]] == [1, 2, 3, 4]
 
 
 def test_every_object_says_who_made_it_and_what_it_is_for(encoded):

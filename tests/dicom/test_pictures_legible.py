@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from matplotlib.colors import to_rgb
 
 from node.dicom.pictures import layout
 from node.dicom.pictures.answer import compose_answer
+from node.dicom.pictures.fit import compose_fit
 from node.dicom.pictures.layout import HEIGHT, WIDTH, Page
 from node.dicom.pictures.nomogram import compose_nomogram
 from node.dicom.pictures.overlay import compose_overlay
 from node.dicom.pictures.refusal import compose_refusal
 from node.report import Report
-from scoring.calibration import Grade, Mineral
+from scoring.bmd import RegionKind
+from scoring.calibration import Calibration, Grade, Mineral, calibrate
 
 _INK_SLACK = 1.0  # pixels: antialiasing
 
@@ -31,6 +34,7 @@ def _pages(study, report: Report) -> dict[str, Page]:
         "answer": compose_answer(report),
         "nomogram": compose_nomogram(report),
         "overlay": compose_overlay(report, study.series.volume, study.vertebrae, study.regions),
+        "calibration": compose_fit(report, study.series.volume),
     }
 
 
@@ -77,9 +81,43 @@ def _wordy(report: Report) -> Report:
     )
 
 
+def _in_both_regions(report: Report) -> Report:
+    """A second density beside each level's, and at one level none."""
+    levels = [
+        replace(level, ellipse=replace(level.measured, region=RegionKind.ELLIPSE, bmd_mg_cm3=80.25))
+        for level in report.levels
+    ]
+    return replace(report, levels=(replace(levels[0], ellipse=None), *levels[1:]))
+
+
+def _six_rods(calibration: Calibration) -> Calibration:
+    """A row of six, the densest two of which do not determine the line; one is 2.4 HU off it."""
+    first, _ = calibration.rods
+    names = ("water", "HA 100", "HA 200", "HA 400", "HA 600", "HA 800")
+    rods = tuple(
+        replace(
+            first,
+            name=name,
+            density_mg_cm3=density,
+            hu_mean=4.0 + density * 1.29 + (2.4 if name == "HA 200" else 0.0),
+            axis_points_mm=tuple((34.0 * place - 85.0, 98.0, z) for z in (-60.0, 0.0, 60.0)),
+        )
+        for place, (name, density) in enumerate(
+            zip(names, (0.0, 100.0, 200.0, 400.0, 600.0, 800.0), strict=True)
+        )
+    )
+    return calibrate(method="least-squares", phantom="QRM", equivalent=Mineral.HA, rods=rods)
+
+
 @pytest.fixture(scope="module")
 def pages(study, variants, describe_finding):
     reports = dict(variants)
+    reports["both regions"] = _in_both_regions(study.report)
+    reports["six rods"] = replace(study.report, calibration=_six_rods(study.report.calibration))
+    reports["rods of another scan"] = replace(
+        study.report,
+        calibration=replace(study.report.calibration, grade=Grade.ASYNCHRONOUS, scanned_on=date(2024, 5, 2)),
+    )
     reports["crowded"] = _crowded(study.report, describe_finding)
     reports["wordy"] = _wordy(study.report)
     reports["crowded refusal"] = replace(
@@ -127,7 +165,7 @@ def test_every_page_says_research_use_only(pages):
 
 
 def test_demonstrations_are_marked_on_every_page_that_uses_them(pages):
-    for page in ("answer", "nomogram", "overlay"):
+    for page in ("answer", "nomogram", "overlay", "calibration"):
         words = _words(pages["complete", page])
         assert "DEMONSTRATION MODEL - NOT FOR CLINICAL USE" in words
         assert "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE" in words
@@ -229,6 +267,55 @@ def test_rods_and_levels_are_named_on_the_overlay(pages):
     words = _words(pages["complete", "overlay"])
     for shown in ("L1", "L5", "0 mg/cm³", "200 mg/cm³", "Axial through L3", "50 mm"):
         assert shown in words
+
+
+def test_the_calibration_page_shows_the_line_and_every_rod_with_its_error(pages):
+    words = _words(pages["six rods", "calibration"])
+    for shown in ("BMD = 0.77", "HA equivalent", "method: least-squares", "phantom: QRM",
+                  "grade: phantom in view",
+                  "R² 0.9999", "largest distance 1.8 HU", "not in the fit: HA 600, HA 800", "264.4 ± 0.15",
+                  "Rods as read, axial"):  # fmt: skip
+        assert shown in words, shown
+    for name in (
+        "water",
+        "HA 100",
+        "HA 200",
+        "HA 400",
+    ):  # by the line, its distance, on the image, in the table
+        assert [text for text, _ in pages["six rods", "calibration"].text_boxes()].count(name) == 4
+    assert words.count("not in the fit") == 3  # twice in the table
+
+
+def test_two_rods_state_neither_r_squared_nor_a_distance(pages):
+    words = _words(pages["complete", "calibration"])
+    assert "two rods always lie on their line" in words
+    assert "R²" not in words
+    assert "largest distance" not in words
+
+
+def test_rods_of_another_scan_are_not_drawn_on_this_one(pages):
+    words = _words(pages["rods of another scan", "calibration"])
+    assert "No rods in this image" in words
+    assert "2024-05-02" in words
+    assert "grade: phantom scanned earlier" in words
+    assert "200 mg/cm³" not in _words(pages["rods of another scan", "overlay"])
+
+
+def test_the_region_is_named_and_a_second_density_stands_beside_the_first(study, pages):
+    assert "HA equivalent), cancellous core" in _words(pages["complete", "answer"])
+    assert "filled: cancellous core" in _words(pages["complete", "overlay"])
+    words = _words(pages["both regions", "answer"])
+    assert "Ellipse BMD" in words
+    assert words.count("80.2 ± 1.4") == 4
+    assert "withheld" in words
+    leading = replace(
+        study.report,
+        levels=tuple(
+            replace(level, measured=replace(level.measured, region=RegionKind.ELLIPSE))
+            for level in study.report.levels
+        ),
+    )
+    assert "mid-body ellipse" in _words(compose_answer(leading))
 
 
 def test_a_page_is_1024_by_768_and_the_same_each_time(study):

@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.sr import encode_sr
+from scoring.bmd import RegionKind
 from scoring.calibration import Grade, Mineral
 
 LEVEL_CODES = {"L1": "66794005", "L2": "14293000", "L3": "36470004", "L4": "11994002", "L5": "49668003"}
@@ -206,6 +207,53 @@ def test_a_category_on_a_converted_mean_names_what_was_measured(variants, encode
         assert "CONVERTED-FROM" not in _one(items["density category"], name).children
     assert _one(found, "BMD-MEAN2-K2HPO4").children["371884006"] == 1.5
     assert "converted from HA" in str(_one(found, "DENSITY-CATEGORY").children["121106"])
+
+
+def test_densities_of_two_regions_stand_in_groups_of_their_own(study):
+    """In the segmentation too; the leading one is the same as alone."""
+    report = replace(
+        study.report,
+        levels=tuple(
+            replace(
+                level,
+                ellipse=replace(level.measured, region=RegionKind.ELLIPSE, bmd_mg_cm3=80.25 + place),
+            )
+            for place, level in enumerate(study.report.levels)
+        ),
+    )
+    regions = tuple(replace(one, ellipse=_smaller(one.bmd)) for one in study.regions)
+    segments = plan_segments(report, study.vertebrae, regions)
+    seg = encode_segmentation(report, study.series, segments)
+    content = encode_sr(report, study.series.headers, seg=seg, segments=segments).content
+    found = [item for item in read_items(dcmread(BytesIO(content))) if item.name == "BMD-HA"]
+    for level in report.levels:
+        here = {item.group: item for item in found if item.site == LEVEL_CODES[level.name]}
+        core = here[f"{level.name} cancellous core (BMD region)"]
+        ellipse = here[f"{level.name} mid-body ellipse (BMD region)"]
+        assert (core.value, core.children["BMD-REGION"]) == (level.measured.bmd_mg_cm3, "REGION-CORE")
+        assert (ellipse.value, ellipse.children["BMD-REGION"]) == (level.ellipse.bmd_mg_cm3, "REGION-ELLIPSE")
+    labels = {str(item.SegmentLabel) for item in dcmread(BytesIO(seg.content)).SegmentSequence}
+    assert "L3 mid-body ellipse (BMD region)" in labels
+
+
+def test_an_ellipse_that_leads_is_named_as_one(study):
+    report = replace(
+        study.report,
+        levels=tuple(
+            replace(level, measured=replace(level.measured, region=RegionKind.ELLIPSE))
+            for level in study.report.levels
+        ),
+    )
+    regions = tuple(replace(one, kind=RegionKind.ELLIPSE) for one in study.regions)
+    labels = {segment.label for segment in plan_segments(report, study.vertebrae, regions)}
+    assert "L3 mid-body ellipse (BMD region)" in labels
+    assert "L3 cancellous core (BMD region)" not in labels
+
+
+def _smaller(mask):
+    inside = mask.copy()
+    inside[:, :, : mask.shape[2] // 2] = False
+    return inside
 
 
 def test_a_fit_over_several_rods_states_its_residual(study, encode):

@@ -9,7 +9,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from config.settings import Destination
-from node.pipeline.steps.report import NOMOGRAM_PNG, OVERLAY_PNG
+from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.census import Census, DestinationStanding
 from node.store.states import DeliveryState, StudyState
 from node.web.guard import Guard
@@ -23,7 +23,7 @@ SECRET = "MRN-4711-SECRET"
 
 
 def test_the_pictures_are_those_that_the_report_step_writes() -> None:
-    assert set(PICTURES) == {NOMOGRAM_PNG, OVERLAY_PNG}
+    assert set(PICTURES) == {NOMOGRAM_PNG, OVERLAY_PNG, CALIBRATION_PNG}
 
 
 def test_an_unforeseen_error_tells_neither_peer_nor_log_what_it_read() -> None:

@@ -12,10 +12,10 @@ from matplotlib.patches import Circle
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
+from node.dicom.pictures.rods import rod_circles, rods_in_view
 from node.dicom.pictures.words import REGIONS, number, region_of
 from node.report import Report
 from scoring.bmd import RegionKind
-from scoring.calibration import RodReading
 from segmentation.vertebrae import Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask, canonical
 
@@ -23,6 +23,7 @@ _SAGITTAL_HALF_DEPTH_MM = 85.0
 _MARGIN_MM = 15.0
 _PANEL_GAP = 20
 _SAGITTAL_SHARE = 0.40  # of the width
+_ONE_ROW = 3  # rods whose labels fit beside each other
 _LABEL_OFFSET_MM = 28.0  # level names stand behind the bodies
 
 
@@ -144,33 +145,18 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
     show(axes, plane, (left, right, back, front), scene.bodies[row])
     outline(axes, scene.ellipse[row], (left, right, back, front))
-    circles = _rod_circles(scene.report, grid, row, centre)
-    reach_x = max([85.0, *(abs(x) + radius + _MARGIN_MM for _, x, _, radius in circles)])
-    reach_y = max([60.0, *(y + radius + 2 * _MARGIN_MM for _, _, y, radius in circles)])
+    circles = rod_circles(rods_in_view(scene.report.calibration), grid, row, centre)
+    reach_x = max([85.0, *(abs(one.x_mm) + one.radius_mm + _MARGIN_MM for one in circles)])
+    narrow = len(circles) > _ONE_ROW
+    below = (3 if narrow else 2) * _MARGIN_MM  # room for labels above the scale
+    reach_y = max([60.0, *(one.y_mm + one.radius_mm + below for one in circles)])
     limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
-    for rod, x, y, radius in circles:
-        axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        label(axes, x, y + radius + 9, f"{number(rod.density_mg_cm3, 0)} mg/cm³", align="center")
+    for place, one in enumerate(circles):
+        at = (one.x_mm, one.y_mm)
+        axes.add_patch(Circle(at, one.radius_mm, fill=False, edgecolor=CAUTION, linewidth=1.6))
+        words = f"{number(one.rod.density_mg_cm3, 0)} mg/cm³"
+        away = one.radius_mm + 9
+        above = narrow and place % 2  # labels of a narrow row stand below and above by turns
+        label(axes, one.x_mm, one.y_mm + (-away if above else away), words, align="center")
     orientation(axes, left="R", right="L", top="A", bottom="P")
     scale_bar(axes)
-
-
-def _rod_circles(
-    report: Report, grid: Grid, row: int, centre: npt.NDArray[np.float64]
-) -> list[tuple[RodReading, float, float, float]]:
-    """Each rod where it crosses axial slice `row`: x and y in mm from the plane's centre, and its radius."""
-    circles = []
-    for rod in report.calibration.rods if report.calibration else ():
-        points = grid.to_index(np.asarray(rod.axis_points_mm))
-        if len(points) < 2:
-            continue
-        points = points[np.argsort(points[:, 0])]
-        x = float(np.interp(row, points[:, 0], points[:, 2]))
-        y = float(np.interp(row, points[:, 0], points[:, 1]))
-        length_mm = float(np.ptp(points[:, 0])) * grid.spacing_mm[0]
-        volume_mm3 = rod.voxels * grid.voxel_volume_mm3
-        radius = float(np.sqrt(volume_mm3 / (np.pi * max(length_mm, grid.spacing_mm[0]))))
-        circles.append(
-            (rod, (x - centre[2]) * grid.spacing_mm[2], (y - centre[1]) * grid.spacing_mm[1], radius)
-        )
-    return circles

@@ -46,11 +46,12 @@ from segmentation.vertebrae import EngineInfo
 
 NOMOGRAM_PNG = "nomogram.png"
 OVERLAY_PNG = "overlay.png"
+CALIBRATION_PNG = "calibration.png"
 _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
 
 
 def report(context: StepContext) -> StepResult:
-    """Write the report, its DICOM objects (where identity allows), `result.json` and two pictures."""
+    """Write the report, its DICOM objects (where identity allows), `result.json` and pictures."""
     selection = selection_of(context)
     segmentation = _segmentation(context)
     slices = _slices(context, selection)
@@ -217,10 +218,14 @@ def _encode(
 
 
 def _png_files(pictures: tuple[Picture, ...]) -> dict[str, bytes]:
-    """The nomogram's page (of a refusal, its only page) and the overlay, as files to look at."""
+    """The nomogram's page (of a refusal, its only page), overlay and calibration, as files to look at."""
     by_name = {picture.name: picture for picture in pictures}
     files = {}
-    for file_name, candidates in ((NOMOGRAM_PNG, ("nomogram", "refusal")), (OVERLAY_PNG, ("overlay",))):
+    for file_name, candidates in (
+        (NOMOGRAM_PNG, ("nomogram", "refusal")),
+        (OVERLAY_PNG, ("overlay",)),
+        (CALIBRATION_PNG, ("calibration",)),
+    ):
         page = next((by_name[name] for name in candidates if name in by_name), None)
         if page is not None:
             buffer = io.BytesIO()
