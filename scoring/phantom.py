@@ -27,14 +27,15 @@ from scoring.rod_scene import RodTarget, Scene, block_edges, padding_value, scen
 from scoring.rods import (
     Lines,
     Pose,
+    Search,
     bridges,
-    cut_off,
     fit_lines,
     parallel,
     poses_of,
     rows_in_one_slice,
     straight_lines,
 )
+from scoring.rods_cut import cut_off
 from scoring.uncertainty import with_standard_errors
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume, canonical
@@ -82,7 +83,7 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
     if turned.grid.shape[0] == 1:
         reading = _read_lone_slice(turned, model, targets, scene)
     else:
-        found = straight_lines(scene, poses_of(scene), minimum_blocks)
+        found = straight_lines(scene, poses_of(scene, Search.whole(scene)), minimum_blocks)
         reading = None if found is None else _read(turned, model, targets, *found)
     if reading is not None:
         return reading

@@ -96,7 +96,8 @@ def _most_telling(readings: Sequence[PhantomReading]) -> PhantomReading:
     found = [reading for reading in readings if reading.rods]
     if len(found) == 1 and found[0].observations:
         return found[0]
-    if found:
+    codes = {one.code for reading in found for one in reading.observations}
+    if found and codes != {"phantom_truncated"}:
         return _without_model("phantom_unrecognised", [reading.model for reading in found])
     codes = {one.code for reading in readings for one in reading.observations}
     code = "phantom_truncated" if "phantom_truncated" in codes else "phantom_not_found"

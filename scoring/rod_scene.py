@@ -7,11 +7,12 @@ the plane, z along the slice normal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
 from scipy.signal import fftconvolve
 
 from segmentation.volume import CtVolume
@@ -50,11 +51,40 @@ class Scene:
     inside: Bools  # False where the scanner padded: outside the field of view
     core_hu: tuple[Images, ...]
     possible: tuple[Bools, ...]  # the core reads like that rod, is even, and lies in the image well enough
-    stands_out_hu: Images  # of the densest rod's core above its ring
+    ring_hu: tuple[Images, ...]  # what surrounds each rod's core
     targets: tuple[RodTarget, ...]  # the last is the densest
     body_hu: tuple[float, float]
     pitch_mm: Floats  # (2,): y, x
     corner_mm: Floats  # (2,): centre of pixel [0, 0]
+
+    def stands_out_hu(self, rod: int) -> Images:
+        """How far that rod's core, centred at each pixel, reads from its ring towards the rod's own side."""
+        above: Images = self.core_hu[rod] - self.ring_hu[rod]
+        return above if self.targets[rod].brighter else -above
+
+    def part(self, rods: Sequence[int]) -> Scene:
+        """The same scene, seen with some of the rods alone."""
+        return replace(
+            self,
+            core_hu=tuple(self.core_hu[rod] for rod in rods),
+            possible=tuple(self.possible[rod] for rod in rods),
+            ring_hu=tuple(self.ring_hu[rod] for rod in rods),
+            targets=tuple(self.targets[rod] for rod in rods),
+        )
+
+    def border_mm(self, block: int) -> Floats:
+        """Distance (y, x) of every pixel of one block to what lies outside the image."""
+        framed = np.pad(self.inside[block], 1)
+        distance: Floats = distance_transform_edt(framed, sampling=tuple(self.pitch_mm))[1:-1, 1:-1]
+        return distance
+
+    def is_cut(self, block: int, centres_mm: Floats, radius_mm: float) -> Bools:
+        """Which discs about points (n, 2) do not lie wholly in the image."""
+        angles = np.arange(8) * (2 * np.pi / 8)
+        wall = radius_mm * np.column_stack([np.sin(angles), np.cos(angles)])
+        row, column, in_image = self.pixels(centres_mm[:, None, :] + wall)
+        cut: Bools = ~np.all(in_image & self.inside[block, row, column], axis=1)
+        return cut
 
     def pixels(self, points_mm: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Bools]:
         """Nearest rows and columns of points (..., 2), clipped, and which of the points lie in the image."""
@@ -94,15 +124,17 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
     hu, inside = np.stack(images), np.stack(insides)
     noise_hu = _noise_hu(hu, body_hu)
     cores = [_core_maps(hu, inside, target, pitch, noise_hu) for target in targets]
-    radius = targets[-1].diameter_mm / 2
-    ring_hu, _ = _disc_means(hu, inside, pitch, radius + RING_MM[0], radius + RING_MM[1])
+    rings = {
+        radius: _disc_means(hu, inside, pitch, radius + RING_MM[0], radius + RING_MM[1])[0]
+        for radius in {target.diameter_mm / 2 for target in targets}
+    }
     return Scene(
         z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
         hu=hu,
         inside=inside,
         core_hu=tuple(core for core, _ in cores),
         possible=tuple(possible for _, possible in cores),
-        stands_out_hu=cores[-1][0] - ring_hu,
+        ring_hu=tuple(rings[target.diameter_mm / 2] for target in targets),
         targets=tuple(targets),
         body_hu=body_hu,
         pitch_mm=np.array(pitch),

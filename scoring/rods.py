@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from math import cos, pi, radians, sin, tan
+from math import pi, radians, tan
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,6 @@ POSES_PER_BLOCK = 3
 DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
 SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
 LINE_TOLERANCE_MM = 4.0
-FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +56,32 @@ class Lines:
         return centres
 
 
-def poses_of(scene: Scene) -> list[Pose]:
-    """Places in each block where the whole row of rods fits, the clearest of each."""
-    densest = len(scene.targets) - 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """By which rod a row is looked for, and what is known of a rod beyond its end."""
+
+    anchor: int  # index of the rod that the row is turned about
+    stands_out_hu: float  # that rod, at least, from its ring
+    missing: RodTarget | None = None  # a rod of the row that the border of the image must cut
+
+    @classmethod
+    def whole(cls, scene: Scene) -> Search:
+        """For all rods of a phantom, by its densest."""
+        return cls(anchor=len(scene.targets) - 1, stands_out_hu=STANDS_OUT_HU)
+
+
+def poses_of(scene: Scene, search: Search) -> list[Pose]:
+    """Places in each block where the row of rods fits, the clearest of each."""
     poses = []
+    stands_out_hu = scene.stands_out_hu(search.anchor)
     for block in range(len(scene.z_mm)):
-        anchors = disc_candidates(scene, block, densest, scene.stands_out_hu[block], STANDS_OUT_HU)
-        turned = [found for centre in anchors if (found := _turned_row(scene, block, centre)) is not None]
+        merit = stands_out_hu[block]
+        if search.missing is not None:  # the border is near then, and chance discs elsewhere are not
+            reach_mm = abs(search.missing.offset_mm - scene.targets[search.anchor].offset_mm)
+            reach_mm = reach_mm * (1 + DISTANCE_TOLERANCE) + search.missing.diameter_mm / 2
+            merit = np.where(scene.border_mm(block) <= reach_mm, merit, -np.inf)
+        anchors = disc_candidates(scene, block, search.anchor, merit, search.stands_out_hu)
+        turned = [found for one in anchors if (found := _turned_row(scene, block, one, search)) is not None]
         turned.sort(key=lambda found: -found[0])
         poses += [pose for _, pose in turned[:POSES_PER_BLOCK]]
     return poses
@@ -82,15 +100,21 @@ def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: 
     return chosen
 
 
-def _turned_row(scene: Scene, block: int, anchor_mm: Floats) -> tuple[float, Pose] | None:
-    """The best turn of the row about its densest rod at `anchor_mm`, with its contrast, if any fits."""
-    offsets = np.array([target.offset_mm - scene.targets[-1].offset_mm for target in scene.targets])
+def _turned_row(scene: Scene, block: int, anchor_mm: Floats, search: Search) -> tuple[float, Pose] | None:
+    """The best turn of the row about one rod at `anchor_mm`, with its contrast, if any fits."""
+    origin_mm = scene.targets[search.anchor].offset_mm
+    offsets = np.array([target.offset_mm - origin_mm for target in scene.targets])
     angles = np.arange(0.0, 2 * pi, PITCH_MM / float(np.abs(offsets).max()))
     scales = np.linspace(1 - DISTANCE_TOLERANCE, 1 + DISTANCE_TOLERANCE, 5)
     turn, scale = (grid.ravel() for grid in np.meshgrid(angles, scales, indexing="ij"))
     direction = np.column_stack([np.sin(turn), np.cos(turn)]) * scale[:, None]
+    if search.missing is not None:
+        gone = anchor_mm + direction * (search.missing.offset_mm - origin_mm)
+        direction = direction[scene.is_cut(block, gone, search.missing.diameter_mm / 2)]
+        if not len(direction):
+            return None
     centres = anchor_mm + direction[:, None, :] * offsets[None, :, None]  # (turns, rods, 2)
-    contrast = row_contrast(scene, np.full(len(turn), block), centres)
+    contrast = row_contrast(scene, np.full(len(centres), block), centres)
     best = int(np.argmax(contrast))
     if contrast[best] < MINIMUM_CONTRAST_HU:
         return None
@@ -189,7 +213,7 @@ def rows_in_one_slice(scene: Scene) -> list[Lines]:
     A single block has no straight line to confirm a chance match, so a row must show the contrast that
     elsewhere is asked of the mean over all blocks.
     """
-    poses = poses_of(scene)
+    poses = poses_of(scene, Search.whole(scene))
     if not poses:
         return []
     contrast = row_contrast(
@@ -223,73 +247,3 @@ def parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> L
     weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
     common = np.broadcast_to(weights @ lines.gradient / weights.sum(), lines.gradient.shape)
     return Lines(intercept_mm=lines.at(middle_mm) - common * middle_mm, gradient=common)
-
-
-def cut_off(scene: Scene, minimum_blocks: int) -> bool:
-    """Whether a lone rod lies in phantom body that runs on to the border of the image.
-
-    So reads a phantom of which the field of view has cut another rod away. The same rod must be seen along a
-    straight line through at least half of the blocks, so that no chance disc in the patient passes for one.
-    """
-    needed = max(minimum_blocks, len(scene.z_mm) // 2)
-    for rod in (len(scene.targets) - 1, 0):
-        places: list[Pose] = []
-        for block, z_mm in enumerate(scene.z_mm):
-            if rod == len(scene.targets) - 1:
-                merit, minimum = scene.stands_out_hu[block], STANDS_OUT_HU
-            else:
-                merit, minimum = -np.abs(scene.core_hu[rod][block]), -np.inf
-            found = disc_candidates(scene, block, rod, merit, minimum)
-            places += [
-                Pose(z_mm=float(z_mm), centres_mm=centre[None])
-                for centre in found
-                if _leads_out(scene, block, rod, centre)
-            ]
-        if _on_one_line(places) >= needed:
-            return True
-    return False
-
-
-def _on_one_line(places: Sequence[Pose]) -> int:
-    """The most blocks that hold a place on one and the same straight line."""
-    most = 0
-    steepest = tan(radians(SEARCH_TILT_DEGREES))
-    for a, b in combinations(places, 2):
-        if a.z_mm == b.z_mm:
-            continue
-        gradient = (b.centres_mm - a.centres_mm) / (b.z_mm - a.z_mm)
-        if np.hypot(*gradient[0]) > steepest:
-            continue
-        lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
-        offs = [float(np.hypot(*(place.centres_mm - lines.at(place.z_mm))[0])) for place in places]
-        near = {p.z_mm for p, off in zip(places, offs, strict=True) if off <= LINE_TOLERANCE_MM}
-        most = max(most, len(near))
-    return most
-
-
-def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
-    """Whether phantom body lies on both sides of this rod, and on one of them ends at the border too soon."""
-    target = scene.targets[rod]
-    radius = target.diameter_mm / 2
-    distance = min(abs(t.offset_mm - target.offset_mm) for t in scene.targets if t is not target)
-    steps = np.arange(radius + 3.0, distance + radius, 1.0)
-    beside = steps < distance - radius - 3.0  # before the next rod
-    angles = np.arange(0.0, 2 * pi, radians(3))
-    rays = centre_mm + steps[None, :, None] * np.array([[sin(a), cos(a)] for a in angles])[:, None, :]
-    row, column, in_image = scene.pixels(rays)
-    visible = np.logical_and.accumulate(in_image & scene.inside[block, row, column], axis=1)
-    hu = scene.hu[block, row, column]
-    core_hu = float(scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])])
-    for ray, opposite in enumerate(np.roll(np.arange(len(angles)), -len(angles) // 2)):
-        if visible[ray].all():
-            continue
-        near, far = hu[ray, beside & visible[ray]], hu[opposite, beside & visible[opposite]]
-        # 4 mm of body are the least that can be told from the rod's own blur.
-        if len(near) < 4 or len(far) < FAR_SIDE_MM:
-            continue
-        values = np.concatenate([near, far])
-        stands_out = (core_hu - values.mean()) * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
-        low, high = scene.body_hu
-        if stands_out and low <= values.mean() <= high and values.std() <= BRIDGE_SD_HU:
-            return True
-    return False

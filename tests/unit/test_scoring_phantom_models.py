@@ -5,10 +5,8 @@ The rods are drawn with the physics of the digital reference study, which shares
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
-from math import cos, radians, sin, tan
 
 import numpy as np
 import pytest
@@ -22,59 +20,9 @@ from node.reference.spine import build_spine
 from node.reference.surroundings import rods
 from scoring.calibration import Mineral, calibrate
 from scoring.phantom import find_rods
+from scoring.phantom_choice import Image, read_phantom
 from segmentation.volume import CtVolume, Grid
-
-AXIAL = np.eye(3)[::-1]
-BODY_HU = 36.0
-TISSUE_HU = 50.0
-LENGTH_MM = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """How a phantom alone under a slab of tissue is scanned."""
-
-    phantom: str
-    kvp: int = 120
-    spacing_mm: tuple[float, float, float] = (2.0, 1.2, 1.2)  # z, y, x
-    tilt_degrees: float = 0.0
-    turn_degrees: float = 0.0
-    noise_hu: float = 18.0
-    oblique_degrees: float = 0.0  # of the slice normal, about x
-    aside_mm: tuple[float, float] = (0.0, 0.0)  # y, x
-
-
-def drawn(scan: Scan) -> CtVolume:
-    """A bar with the phantom's rods below soft tissue with bone, bowel and a line of metal in it."""
-    row = ROWS[scan.phantom]
-    dz, dy, dx = scan.spacing_mm
-    y = np.arange(-110.0, 110.0, dy)[:, None]
-    x = np.arange(-140.0, 140.0, dx)[None, :]
-    turn = radians(scan.turn_degrees)
-    hu = np.empty((round(LENGTH_MM / dz), y.size, x.size), np.float32)
-    for place in range(len(hu)):
-        image = np.full((y.size, x.size), -1000.0)
-        image[(x / 130) ** 2 + ((y + 45) / 62) ** 2 < 1] = TISSUE_HU
-        image[(x / 23) ** 2 + ((y + 20) / 17) ** 2 < 1] = 160.0
-        image[np.hypot(x - 75, y + 55) < 10] = 350.0  # tubing with contrast, as straight as a rod
-        image[np.hypot(x + 80, y + 50) < 3] = 3000.0
-        slope_mm = tan(radians(scan.tilt_degrees)) * (place - len(hu) / 2) * dz
-        v, u = y - 60.0 - slope_mm - scan.aside_mm[0], x - scan.aside_mm[1]
-        u, v = u * cos(turn) + v * sin(turn), v * cos(turn) - u * sin(turn)
-        image[(np.abs(u) < 104) & (np.abs(v) < 15)] = BODY_HU
-        for index, rod in enumerate(row.rods):
-            inside = np.hypot(u - row.across_mm(index), v) < row.diameter_mm / 2
-            image[inside] = rod.hu(EFFECTIVE_KEV[scan.kvp])
-        hu[place] = image
-    hu += np.random.default_rng(11).normal(0.0, scan.noise_hu, hu.shape).astype(np.float32)
-    a = radians(scan.oblique_degrees)
-    turned = np.array([[1.0, 0.0, 0.0], [0.0, cos(a), -sin(a)], [0.0, sin(a), cos(a)]])
-    direction = tuple(tuple(float(part) for part in turned @ axis) for axis in AXIAL)
-    grid = Grid(
-        shape=hu.shape, spacing_mm=scan.spacing_mm, origin_mm=(-140.0, -110.0, -300.0), direction=direction
-    )
-    return CtVolume(hu=hu, grid=grid)
-
+from tests.unit.phantom_scans import BODY_HU, Scan, cut, drawn
 
 # Noise is held low enough for 60 mm of phantom to show a bias of 1 mg/cm3; two rods of 18 mm bear the least.
 SAMPLE = [  # every phantom under two of many conditions; each condition is met by several phantoms
@@ -141,13 +89,34 @@ def test_each_phantom_is_read_under_a_reference_patient(name):
         assert rod.axis_points_mm[0][:2] == pytest.approx(truth.centre_mm, abs=off_mm)
 
 
-@pytest.mark.parametrize("name", ["qrm-bdc-6", "b-mas-200", "mindways-3"])
-def test_a_long_row_cut_by_the_field_of_view_gives_no_calibration(name):
-    volume = drawn(Scan(phantom=name))
-    columns = volume.hu.shape[2] * 5 // 8  # the densest rods are cut away
-    hu = np.ascontiguousarray(volume.hu[:, :, :columns])
-    cut = CtVolume(hu=hu, grid=replace(volume.grid, shape=hu.shape))
-    assert not find_rods(cut, load_phantom(name)[0]).usable
+@pytest.mark.parametrize(
+    ("name", "kept", "keep", "beyond"),
+    [
+        ("qrm-bdc-6", 5, "left", "within the next rod"),
+        ("qrm-bdc-6", 4, "left", "before the next rod"),
+        ("qrm-bdc-6", 2, "right", "before the next rod"),
+        ("b-mas-200", 3, "left", "before the next rod"),
+        ("b-mas-200", 1, "right", "before the next rod"),
+        ("mindways-3", 4, "right", "before the next rod"),
+        ("mindways-3", 2, "left", "within the next rod"),
+        ("qrm-bdc-3", 2, "left", "before the next rod"),
+        ("intable", 2, "right", "before the next rod"),
+    ],
+)
+def test_a_row_cut_by_the_field_of_view_is_named_truncated(name, kept, keep, beyond):
+    row, side = ROWS[name], 1 if keep == "left" else -1
+    last = kept - 1 if keep == "left" else len(row.rods) - kept
+    share = 1.0 if beyond == "within the next rod" else 0.5
+    volume = cut(
+        drawn(Scan(phantom=name)),
+        beyond_mm=row.across_mm(last) + side * share * row.distance_mm,
+        keep=keep,
+    )
+    models = {each: load_phantom(each)[0] for each in list_phantoms()}
+    named = find_rods(volume, models[name])
+    (recognised,) = read_phantom([Image(volume=volume, kvp=120.0)], models)
+    for reading in (named, recognised):
+        assert [one.code for one in reading.observations] == ["phantom_truncated"]
 
 
 def test_the_study_can_carry_every_phantom_of_the_catalogue():
