@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from config.calibration_rules import AsynchronousRules
+from config.calibration_rules import AsynchronousRules, InternalRules
 from config.image_rules import GeometricRules, IdentityRules, ImageRules, QualityRules, RegionRules
 
 Port = Field(ge=0, le=65535)  # 0: any free port
@@ -99,7 +99,9 @@ class CalibrationSettings(_Section):
     phantom: str = Field(min_length=1)
     candidates: tuple[str, ...]
     serial: str = Field(pattern=r"^[\w-]*$")
+    method: Literal["phantom", "internal"]
     asynchronous: AsynchronousRules
+    internal: InternalRules
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -224,7 +226,12 @@ class Settings(BaseSettings):
         content = {
             "regions": regions,
             # Which earlier scan may lend is not how anything is measured; the method says that it was lent.
-            "calibration": self.calibration.model_dump(mode="json", exclude={"asynchronous"}),
+            "calibration": self.calibration.model_dump(
+                mode="json",
+                exclude={"asynchronous"}
+                if self.calibration.method == "internal"
+                else {"asynchronous", "internal"},
+            ),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from operator import attrgetter
 import numpy as np
 
 from scoring.calibration import Calibration, Grade, LineUncertainty
+from scoring.calibration_types import combined_uncertainty
 from scoring.quality_control import ChartRules, Protocol, ScannerReading, scanner_charts
 from scoring.scan_technique import ScanTechnique
 from segmentation.observation import Observation
@@ -219,7 +220,7 @@ def _borrowed(
         method=f"asynchronous {lent.method}",
         grade=Grade.ASYNCHRONOUS,
         rods=tuple(replace(rod, axis_points_mm=()) for rod in lent.rods),
-        uncertainty=None if lent.uncertainty is None else combined(lent.uncertainty, drift),
+        uncertainty=None if lent.uncertainty is None else combined_uncertainty(lent.uncertainty, drift),
         scanned_on=lender.taken_on,
     )
 
@@ -252,18 +253,4 @@ def drift_uncertainty(
         pivot_hu=float(-both / slopes),
         bmd_mg_cm3=sqrt(max(0.0, float(intercepts - both**2 / slopes))),
         slope=sqrt(float(slopes)),
-    )
-
-
-def combined(*parts: LineUncertainty) -> LineUncertainty:
-    """The uncertainty of a line that is uncertain for several independent reasons."""
-    by_slope = sum(part.slope**2 for part in parts)
-    if by_slope == 0.0:
-        total = sqrt(sum(part.bmd_mg_cm3**2 for part in parts))
-        return LineUncertainty(pivot_hu=parts[0].pivot_hu, bmd_mg_cm3=total, slope=0.0)
-    pivot_hu = sum(part.slope**2 * part.pivot_hu for part in parts) / by_slope
-    return LineUncertainty(
-        pivot_hu=pivot_hu,
-        bmd_mg_cm3=sqrt(sum(part.at(pivot_hu) ** 2 for part in parts)),
-        slope=sqrt(by_slope),
     )

@@ -51,6 +51,15 @@ class RodReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TissueReading:
+    """One of the patient's own tissues as it reads in the image."""
+
+    name: str
+    hu: float
+    volume_cm3: float  # that was read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LineUncertainty:
     """Standard uncertainty (k = 1) of the line itself, in two parts that are independent of each other."""
 
@@ -81,6 +90,8 @@ class Calibration:
     phantom_sha256: str = ""  # of the files that describe the phantom; "" where there are none
     left_out: tuple[str, ...] = ()  # names of rods that were read but do not determine the line
     scanned_on: date | None = None  # when an earlier scan's phantom was; None: in this very image
+    tissues: tuple[TissueReading, ...] = ()  # of the patient, in place of rods
+    effective_kev: float | None = None  # that tissues attenuate at; None where rods calibrate
 
     @property
     def phantom_named(self) -> str:
@@ -142,4 +153,18 @@ def line_uncertainty(
         pivot_hu=origin_hu + shift_hu,
         bmd_mg_cm3=float(np.linalg.norm(by_bmd + shift_hu * by_slope)),
         slope=sqrt(slope_variance),
+    )
+
+
+def combined_uncertainty(*parts: LineUncertainty) -> LineUncertainty:
+    """The uncertainty of a line that is uncertain for several independent reasons."""
+    by_slope = sum(part.slope**2 for part in parts)
+    if by_slope == 0.0:
+        total = sqrt(sum(part.bmd_mg_cm3**2 for part in parts))
+        return LineUncertainty(pivot_hu=parts[0].pivot_hu, bmd_mg_cm3=total, slope=0.0)
+    pivot_hu = sum(part.slope**2 * part.pivot_hu for part in parts) / by_slope
+    return LineUncertainty(
+        pivot_hu=pivot_hu,
+        bmd_mg_cm3=sqrt(sum(part.at(pivot_hu) ** 2 for part in parts)),
+        slope=sqrt(by_slope),
     )

@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from config.settings import Settings
-from node.pipeline.calibration_rules import lending_rules
+from node.pipeline.calibration_rules import internal_rules, lending_rules
+from node.pipeline.image_rules import image_settings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.scanner import chart_rules, since_baseline, technique_of
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts
 from scoring.asynchronous import Borrower, borrow
 from scoring.calibration import Calibration
-from scoring.phantom import PhantomReading
+from scoring.errors import CalibrationImpossible
+from scoring.internal import INTERNAL, internal_calibration
 from scoring.phantom_choice import calibration_of
-from scoring.phantom_model import PhantomModel
+from scoring.phantom_model import PhantomModel, PhantomReading
+from scoring.tissues import read_tissues
 from segmentation.observation import Observation
+from segmentation.vertebrae import Vertebrae
+from segmentation.volume import CtVolume
 
 _ANY_PHANTOM = "auto"
 
@@ -31,31 +36,54 @@ class StudyCalibration:
 
 
 def calibrate_study(
+    volume: CtVolume,
+    vertebrae: Vertebrae,
     selection: SelectionArtefact,
-    reading: PhantomReading,
     phantom: PhantomModel | None,
+    *,
     settings: Settings,
     history: ScannerHistory | None,
 ) -> StudyCalibration:
     """The calibration of a volume, and what is to be said of it.
 
+    Internal calibration takes place where a site has chosen it, and nowhere else: nothing falls back on it.
     A phantom that is in view but failed a check is never replaced by an earlier scan: what made it fail may
     be the scan itself. Only a study in which no phantom was found borrows.
 
     Parameters
     ----------
+    selection : of a volume, in which a phantom was looked for.
     phantom : the model that was read; None where none could be chosen.
     history : what phantoms read on the site's scanners; None where nothing is remembered.
     """
-    series = selection.series
-    found, noticed = calibration_of(reading, phantom, series.kvp if series else None)
+    series, reading = selection.series, selection.phantom
+    assert series is not None, "a volume is measured"
+    assert reading is not None, "a phantom was looked for in it"
+    found, noticed = calibration_of(reading, phantom, series.kvp)
     used, observations = found, noticed
-    if settings.calibration.asynchronous.enabled and series is not None and _is_without_phantom(reading):
+    if settings.calibration.method == INTERNAL:
+        used, observations = _by_tissues(volume, vertebrae, series, settings)
+    elif settings.calibration.asynchronous.enabled and _is_without_phantom(reading):
         used, said = _borrow(selection, series, settings, history)
         observations = (said,) if used is not None else (*noticed, said)
     return StudyCalibration(
         used=used, of_phantom=found, doubted=bool(noticed), observations=tuple(observations)
     )
+
+
+def _by_tissues(
+    volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: Settings
+) -> tuple[Calibration | None, tuple[Observation, ...]]:
+    """`internal_calibration` is said where scores are judged, which must not rest on the caller's memory."""
+    rules = internal_rules(settings.calibration.internal)
+    try:
+        if series.contrast_agent:
+            raise CalibrationImpossible("internal_impossible", "contrast medium is documented")
+        contrast = image_settings(settings.segmentation).contrast
+        tissues = read_tissues(volume, vertebrae, rules.sampling, contrast)
+        return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
+    except CalibrationImpossible as error:
+        return None, (Observation(code=error.code, values={"reason": str(error)}),)
 
 
 def _is_without_phantom(reading: PhantomReading) -> bool:

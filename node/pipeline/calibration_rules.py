@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from config.calibration_rules import AsynchronousRules
+from config import calibration_rules
 from scoring.asynchronous import LendingRules
+from scoring.internal import InternalRules
+from scoring.tissues import TissueRules
 
 
-def lending_rules(settings: AsynchronousRules) -> LendingRules:
+def lending_rules(settings: calibration_rules.AsynchronousRules) -> LendingRules:
     return LendingRules(**settings.model_dump(exclude={"enabled"}))
+
+
+def internal_rules(settings: calibration_rules.InternalRules) -> InternalRules:
+    rules = settings.model_dump()
+    return InternalRules(**{**rules, "sampling": TissueRules(**rules["sampling"])})

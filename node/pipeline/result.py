@@ -158,6 +158,8 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
             }
             for rod in found.rods
         ],
+        "tissues": [{"name": one.name, "hu": one.hu, "volume_cm3": one.volume_cm3} for one in found.tissues],
+        "effective_kev": found.effective_kev,
     }
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+import numpy as np
 import pytest
 
-from config.settings import load_settings
-from node.pipeline.calibrating import calibrate_study
+from config.settings import Settings, load_settings
+from node.pipeline.calibrating import StudyCalibration, calibrate_study
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from scoring.phantom_model import PhantomReading
 from scoring.quality_control import ScannerReading
 from segmentation.observation import Observation
+from segmentation.vertebrae import EngineInfo, Vertebrae
+from segmentation.volume import CtVolume, Grid
 
+AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 ALLOWED = load_settings(calibration={"asynchronous": {"enabled": True}})
 
 
@@ -61,6 +65,26 @@ def selection(reading: PhantomReading) -> SelectionArtefact:
     )
 
 
+def calibrated(reading: PhantomReading, settings: Settings) -> StudyCalibration:
+    grid = Grid(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=AXIAL)
+    nothing = Vertebrae(
+        grid=grid,
+        bodies=np.zeros(grid.shape, np.uint8),
+        levels=(),
+        numbering_confirmed=False,
+        numbering_basis="none",
+        engine=EngineInfo(name="none", version="", model_free=True),
+    )
+    return calibrate_study(
+        CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid),
+        nothing,
+        selection(reading),
+        None,
+        settings=settings,
+        history=Untouched(),
+    )
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -77,12 +101,23 @@ def selection(reading: PhantomReading) -> SelectionArtefact:
 )
 def test_a_phantom_in_view_that_failed_is_not_replaced_by_an_earlier_one(code):
     reading = PhantomReading(model="siemens-osteo", observations=(Observation(code=code),))
-    found = calibrate_study(selection(reading), reading, None, ALLOWED, Untouched())
+    found = calibrated(reading, ALLOWED)
     assert found.used is None
     assert [one.code for one in found.observations] == [code]
 
 
 def test_nothing_is_asked_for_until_a_site_allows_it():
     reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
-    found = calibrate_study(selection(reading), reading, None, load_settings(), Untouched())
+    found = calibrated(reading, load_settings())
     assert [one.code for one in found.observations] == ["phantom_not_found"]
+
+
+def test_internal_calibration_takes_the_place_of_the_phantoms_refusals_and_never_of_its_own():
+    reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
+    found = calibrated(reading, load_settings(calibration={"method": "internal"}))
+    assert found.used is None
+    (said,) = found.observations
+    assert (said.code, said.values["reason"]) == (
+        "internal_impossible",
+        "too little of air, adipose, blood, muscle was found",
+    )

@@ -11,8 +11,9 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.calibration_rules import lending_rules
-from scoring.asynchronous import Borrower, LendingRules, borrow, combined, drift_uncertainty
+from scoring.asynchronous import Borrower, LendingRules, borrow, drift_uncertainty
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading
+from scoring.calibration_types import combined_uncertainty
 from scoring.quality_control import ChartRules, Protocol, ScannerReading
 from scoring.scan_technique import ScanTechnique
 
@@ -266,11 +267,11 @@ def test_the_stated_interval_holds_the_scanners_line_of_the_day():
 
 def test_independent_uncertainties_of_a_line_add_in_squares_everywhere():
     other = LineUncertainty(pivot_hu=-20.0, bmd_mg_cm3=0.3, slope=0.004)
-    both = combined(LINE, other)
+    both = combined_uncertainty(LINE, other)
     for hu in (-100.0, 0.0, 55.0, 250.0):
         assert both.at(hu) == pytest.approx(hypot(LINE.at(hu), other.at(hu)))
     level = LineUncertainty(pivot_hu=3.0, bmd_mg_cm3=0.3, slope=0.0)
-    assert combined(level, replace(level, bmd_mg_cm3=0.4)).at(99.0) == pytest.approx(0.5)
+    assert combined_uncertainty(level, replace(level, bmd_mg_cm3=0.4)).at(99.0) == pytest.approx(0.5)
 
 
 def test_shipped_rules_are_the_pure_rooms_own_and_lend_nothing_until_a_site_asks():

@@ -41,6 +41,7 @@ from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices,
 from node.report import Outcome, Provenance, Report
 from scoring.assessment import Conversion
 from scoring.followup import FollowUp, follow_up_observations
+from scoring.internal import INTERNAL
 from segmentation.single_slice import INFO as SINGLE_SLICE
 from segmentation.vertebrae import EngineInfo
 
@@ -172,6 +173,11 @@ def _follow_up(
     return compare_and_keep(context.patients, scan, selection.study, context.settings) if scan else None
 
 
+def _computing_packages(settings: Settings) -> tuple[str, ...]:
+    """Attenuation tables compute only where tissues calibrate."""
+    return (*_COMPUTING_PACKAGES, *(("xraylib",) if settings.calibration.method == INTERNAL else ()))
+
+
 def _provenance(settings: Settings, basis: Basis, engine: EngineInfo | None) -> Provenance:
     return Provenance(
         software="Osteonode",
@@ -183,7 +189,7 @@ def _provenance(settings: Settings, basis: Basis, engine: EngineInfo | None) -> 
         model_sha256=basis.card.sha256 if basis.card else None,
         radiomics_settings_sha256=basis.radiomics_settings_sha256,
         configuration_sha256=settings.sha256,
-        packages={name: version(name) for name in _COMPUTING_PACKAGES},
+        packages={name: version(name) for name in _computing_packages(settings)},
     )
 
 

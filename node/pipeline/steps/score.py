@@ -50,12 +50,18 @@ def score(context: StepContext) -> StepResult:
     radiomics, _ = load_radiomics_settings_text(site)
     model = settings.scoring.model
     card = load_model_card(model, site)[0] if model else None
+    segmentation = segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
     calibration = calibrate_study(
-        selection, selection.phantom, phantoms.get(selection.phantom.model), settings, context.scanners
+        loaded.volume,
+        segmentation.vertebrae,
+        selection,
+        phantoms.get(selection.phantom.model),
+        settings=settings,
+        history=context.scanners,
     )
     measurements = measure(
         loaded.volume,
-        segmentation_from_bytes(context.artefacts.get(SEGMENTATION)),
+        segmentation,
         calibration.used,
         feature_names=[feature.name for feature in card.features] if card else [],
         radiomics=parse_settings(radiomics),
