@@ -1,0 +1,94 @@
+"""What a table of patients may say, and what is refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from scoring.bmd import StudyClass
+from scoring.training.cohort import LabelKind, Split, read_cohort
+from scoring.training.errors import CohortUnusable
+
+ROW = {
+    "patient": "a",
+    "t_score": "-2.7",
+    "age": "71",
+    "sex": "F",
+    "alp_u_l": "88",
+    "homocysteine_umol_l": "14.2",
+}
+
+
+def table(*changes: dict[str, str]) -> list[dict[str, str]]:
+    return [ROW | {"patient": f"p{number}"} | change for number, change in enumerate(changes)]
+
+
+@pytest.mark.parametrize(
+    ("t_score", "label"),
+    [("-2.5", StudyClass.OSTEOPOROSIS), ("-2.49", StudyClass.OSTEOPENIA), ("-1", StudyClass.NORMAL)],
+)
+def test_a_t_score_becomes_the_class_of_the_papers_rule(t_score, label):
+    found = read_cohort(table({"t_score": t_score}))
+    assert found.label_kind is LabelKind.BY_T_SCORE
+    assert found.patients[0].label is label
+
+
+def test_a_stated_label_is_taken_as_it_is():
+    row = {name: cell for name, cell in ROW.items() if name != "t_score"} | {"label": "osteopenia"}
+    found = read_cohort([row])
+    assert found.label_kind is LabelKind.STATED
+    assert found.patients[0].label is StudyClass.OSTEOPENIA
+
+
+def test_missing_values_are_counted_and_more_than_three_exclude():
+    gaps = dict.fromkeys(("sex", "age", "alp_u_l"), "")
+    found = read_cohort(table({}, gaps, gaps | {"homocysteine_umol_l": ""}))
+    assert [one.name for one in found.patients] == ["p0", "p1"]
+    assert found.excluded == {"p2": "4 values missing"}
+    assert found.missing == {"sex": 2, "age": 2, "alp_u_l": 2, "homocysteine_umol_l": 1}
+
+
+def test_further_columns_are_variables_that_enter_no_model():
+    found = read_cohort(table({"calcium_mmol_l": "2.3"}))
+    assert found.variables == ("age", "alp_u_l", "homocysteine_umol_l", "calcium_mmol_l")
+    assert found.patients[0].values["calcium_mmol_l"] == 2.3
+
+
+def test_a_split_and_folds_of_the_sites_own_are_kept():
+    found = read_cohort(table({"split": "train", "fold": "2"}, {"split": "test", "fold": ""}))
+    assert [(one.split, one.fold) for one in found.patients] == [(Split.TRAIN, 2), (Split.TEST, None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([], "no patients"),
+        ([{"age": "7x"}], "p0: age is no number: '7x'"),
+        ([{"age": "nan"}], "p0: age is not finite"),
+        ([{"alp_u_l": "3"}], "p0: alp_u_l 3 is not between 5 and 2000"),
+        ([{"sex": "W"}], "p0: sex must be M or F"),
+        ([{"t_score": ""}], "p0: t_score is empty"),
+        ([{"patient": "p1"}, {}], "p1: stands there twice"),
+        ([{"patient": ""}], "a patient without a name: patient is empty"),
+        ([{"label": "normal"}], "exactly one of the columns"),
+        (
+            [{"split": "train"}, {"split": ""}],
+            "split must be given for every patient or for none; 1 ",
+        ),
+        ([{"split": "both"}], "split must be train or test"),
+        ([{"fold": "1"}, {"fold": ""}], "fold must be given for every patient or for none"),
+        ([{"fold": "one"}], "fold must be a whole number"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_refused_by_name(changes, told):
+    with pytest.raises(CohortUnusable, match=told):
+        read_cohort(table(*changes))
+
+
+def test_every_problem_is_told_at_once():
+    with pytest.raises(CohortUnusable, match=r"p0: age.*p1: sex"):
+        read_cohort(table({"age": "x"}, {"sex": "x"}))
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(CohortUnusable, match="missing columns: sex, homocysteine_umol_l"):
+        read_cohort([{"patient": "a", "label": "normal", "age": "60", "alp_u_l": "70"}])
