@@ -49,7 +49,7 @@ def model_observations(
             f"pixels of {max(pixel_spacing_mm):g} mm are outside {_words(trained.pixel_spacing_mm)} mm"
         )
     if equivalent not in (None, trained.equivalent):
-        reasons.append(f"the phantom measures {equivalent}, the model's labels rest on {trained.equivalent}")
+        reasons.append(f"densities are in {equivalent}, the model's labels rest on {trained.equivalent}")
     if reasons:
         found.append(_out_of_range(card, "; ".join(reasons)))
     if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:

@@ -89,12 +89,19 @@ def calibration_line(report: Report) -> str | None:
 def _calibration(calibration: Calibration) -> str:
     sign = MINUS if calibration.intercept < 0 else "+"
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
-    rods = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
+    read = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
+    rods = f"rods: {read}" if calibration.rods else _tissues(calibration)
     return (
         f"{calibration.phantom_named}, {GRADES[calibration.grade]}, {calibration.method}, "
         f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³ "
-        f"{MINERALS[calibration.equivalent]}{fit}; rods: {rods}"
+        f"{MINERALS[calibration.equivalent]}{fit}; {rods}"
     )
+
+
+def _tissues(calibration: Calibration) -> str:
+    read = ", ".join(f"{one.name} {number(one.hu, 0)} HU" for one in calibration.tissues)
+    energy = "" if calibration.effective_kev is None else f" at {calibration.effective_kev:.0f} keV"
+    return f"tissues{energy}: {read}"
 
 
 def technique_line(report: Report) -> str | None:
