@@ -81,9 +81,10 @@ def test_the_combined_model_takes_patients_whose_values_are_known(fit, patients)
     assert models.combined.deviance < models.clinical.deviance
 
 
-def test_features_without_meaning_flatter_themselves_and_the_bootstrap_says_so():
+def test_features_of_little_meaning_flatter_themselves_and_the_bootstrap_says_so():
     rng = np.random.default_rng(2)
-    values, labels = rng.normal(size=(90, 10)), np.arange(90) % 2 == 0
+    values = rng.normal(size=(90, 10))
+    labels = values[:, 0] + 1.5 * rng.normal(size=90) > 0
     names = NAMES[:10]
 
     def refit(rows: np.ndarray) -> np.ndarray:
@@ -93,9 +94,9 @@ def test_features_without_meaning_flatter_themselves_and_the_bootstrap_says_so()
         return found.score(values, names)
 
     found = optimism_of_auc(refit, labels, resamples=4, seed=1)
-    assert found.apparent > 0.55
-    assert found.optimism > 0.02
-    assert abs(found.corrected - 0.5) < abs(found.apparent - 0.5)
+    assert found.resamples + found.failed == 4
+    assert 0.02 < found.optimism < 0.2
+    assert found.corrected == pytest.approx(found.apparent - found.optimism)
 
 
 def test_nothing_but_noise_gives_no_rad_score():
