@@ -89,12 +89,12 @@ def test_features_of_little_meaning_flatter_themselves_and_the_bootstrap_says_so
 
     def refit(rows: np.ndarray) -> np.ndarray:
         found = fit_rad_score(
-            values[rows], names, labels[rows], stratified_folds(labels, 1)[rows], PenaltyChoice.MINIMUM
+            values[rows], names, labels[rows], stratified_folds(labels, 1)[rows] % 4, PenaltyChoice.MINIMUM
         )
         return found.score(values, names)
 
-    found = optimism_of_auc(refit, labels, resamples=4, seed=1)
-    assert found.resamples + found.failed == 4
+    found = optimism_of_auc(refit, labels, resamples=2, seed=1)
+    assert found.resamples + found.failed == 2
     assert 0.02 < found.optimism < 0.2
     assert found.corrected == pytest.approx(found.apparent - found.optimism)
 
