@@ -43,6 +43,7 @@ class StepContext:
     declared_qct: bool = False  # True where a person asked for this study by name
     scanners: ScannerHistory | None = None  # None where nothing is remembered
     patients: PatientHistory | None = None  # likewise
+    feature_names: tuple[str, ...] | None = None  # to compute; None: those that the model asks for
 
 
 StepFunction = Callable[[StepContext], StepResult]

@@ -5,15 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from PIL import Image
 
-from config.catalog import load_model_card, load_radiomics_settings_text, load_reference
-from config.findings import load_findings
-from config.settings import Settings
-from node import __version__
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.headers import group_series, read_headers
 from node.dicom.sc import Picture
@@ -31,24 +26,22 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.assessment import Basis, Case, Judgement, judge
+from node.pipeline.assessment import Judgement
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.follow_up import compare_and_keep, scan_of
+from node.pipeline.judging import basis_of, judge_study, provenance_of
 from node.pipeline.measurement import Measurements
 from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
-from node.report import Outcome, Provenance, Report
-from scoring.assessment import Conversion
+from node.report import Outcome, Report
 from scoring.followup import FollowUp, follow_up_observations
-from scoring.internal import INTERNAL
 from segmentation.single_slice import INFO as SINGLE_SLICE
 from segmentation.vertebrae import EngineInfo
 
 NOMOGRAM_PNG = "nomogram.png"
 OVERLAY_PNG = "overlay.png"
 CALIBRATION_PNG = "calibration.png"
-_COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
 
 
 def report(context: StepContext) -> StepResult:
@@ -86,34 +79,9 @@ def _slices(context: StepContext, selection: SelectionArtefact) -> tuple[DrawnSl
 
 
 def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
-    settings, site = context.settings, context.settings.node.site_folder
     measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
-    names, pair = settings.scoring, settings.scoring.k2hpo4_from_ha
-    _, radiomics_sha256 = load_radiomics_settings_text(site)
-    basis = Basis(
-        table=load_findings(site),
-        language=settings.node.language,
-        reference=load_reference(names.reference, site)[0] if names.reference else None,
-        card=load_model_card(names.model, site)[0] if names.model else None,
-        radiomics_settings_sha256=radiomics_sha256,
-        conversion=Conversion(slope=pair[0], intercept_mg_cm3=pair[1]) if pair else None,
-    )
-    study = selection.study
-    laboratory = context.clinical.laboratory(
-        study.patient_id,
-        study.issuer_of_patient_id,
-        study.study_date.isoformat() if study.study_date else None,
-    )
-    judgement = judge(
-        Case(
-            measurements=measurements,
-            study=study,
-            series=selection.series,
-            observations=selection.observations,
-            laboratory=laboratory,
-        ),
-        basis,
-    )
+    basis, study = basis_of(context.settings), selection.study
+    laboratory, judgement = judge_study(context, selection, measurements, basis)
     since = _follow_up(context, selection, measurements, judgement, engine)
     changed = follow_up_observations(since) if since else ()
     issue = context.issue()
@@ -141,7 +109,7 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
             *judgement.findings,
             *(basis.table.describe(one, basis.language) for one in changed),
         ),
-        provenance=_provenance(settings, basis, engine),
+        provenance=provenance_of(context.settings, basis, engine),
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         amendment_reason=issue.amendment_reason,
@@ -171,26 +139,6 @@ def _follow_up(
         settings=context.settings,
     )
     return compare_and_keep(context.patients, scan, selection.study, context.settings) if scan else None
-
-
-def _computing_packages(settings: Settings) -> tuple[str, ...]:
-    """Attenuation tables compute only where tissues calibrate."""
-    return (*_COMPUTING_PACKAGES, *(("xraylib",) if settings.calibration.method == INTERNAL else ()))
-
-
-def _provenance(settings: Settings, basis: Basis, engine: EngineInfo | None) -> Provenance:
-    return Provenance(
-        software="Osteonode",
-        version=__version__,
-        engine=engine,
-        phantom=settings.calibration.phantom,
-        reference=basis.reference.name if basis.reference else None,
-        model=basis.card.name if basis.card else None,
-        model_sha256=basis.card.sha256 if basis.card else None,
-        radiomics_settings_sha256=basis.radiomics_settings_sha256,
-        configuration_sha256=settings.sha256,
-        packages={name: version(name) for name in _computing_packages(settings)},
-    )
 
 
 def _encode(

@@ -20,6 +20,7 @@ from node.pipeline.measurement import Measurements, measure
 from node.pipeline.scanner import is_declared_phantom, watch_scanner
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.pipeline.slices import measure_slices
+from scoring.modelcard import ModelCard
 from scoring.phantom_scan import holds_no_patient
 from scoring.radiomics import parse_settings
 from segmentation.observation import Observation
@@ -63,7 +64,7 @@ def score(context: StepContext) -> StepResult:
         loaded.volume,
         segmentation,
         calibration.used,
-        feature_names=[feature.name for feature in card.features] if card else [],
+        feature_names=context.feature_names if context.feature_names is not None else _asked_by(card),
         radiomics=parse_settings(radiomics),
         quality=quality_settings(settings.segmentation),
         image=image_settings(settings.segmentation),
@@ -83,6 +84,10 @@ def score(context: StepContext) -> StepResult:
     measurements = replace(measurements, observations=said)
     context.artefacts.put(MEASUREMENTS, to_json(measurements))
     return PROCEED
+
+
+def _asked_by(card: ModelCard | None) -> tuple[str, ...]:
+    return tuple(feature.name for feature in card.features) if card else ()
 
 
 def _is_phantom_alone(
