@@ -44,6 +44,7 @@ _PACKAGES = (
     "SimpleITK",
     "radiomics",
     "sklearn",
+    "xraylib",
     "celery",
     "redis",
     "sqlalchemy",

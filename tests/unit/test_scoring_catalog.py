@@ -19,7 +19,7 @@ from config.catalog import (
     load_radiomics_settings_text,
     load_reference,
 )
-from scoring.calibration import METHODS, Mineral
+from scoring.calibration import METHODS, Grade, Mineral
 
 
 def test_everything_shipped_loads():
@@ -110,6 +110,8 @@ def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, a
         ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = 0.0"),
         ("age_from = 20", "age_from = 50"),
         ("mean_mg_cm3 = 170.0, ", ""),
+        ('roi = "core"', 'roi = "core"\ngrades = ["phantom", "internal"]'),
+        ('roi = "core"', 'roi = "core"\ngrades = []'),
     ],
 )
 def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
@@ -118,6 +120,16 @@ def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before,
     (tmp_path / "references" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
     with pytest.raises(CatalogEntryInvalid):
         load_reference("ours", tmp_path)
+
+
+def test_a_reference_is_for_phantoms_in_the_image_unless_its_file_says_more(tmp_path: Path):
+    assert load_reference("demonstration")[0].grades == (Grade.PHANTOM,)
+    shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    (tmp_path / "references").mkdir()
+    (tmp_path / "references" / "ours.toml").write_text(
+        shipped.replace('roi = "core"', 'roi = "core"\ngrades = ["phantom", "asynchronous"]', 1), "utf-8"
+    )
+    assert load_reference("ours", tmp_path)[0].grades == (Grade.PHANTOM, Grade.ASYNCHRONOUS)
 
 
 def test_a_model_card_that_makes_no_sense_is_refused(tmp_path: Path):
