@@ -46,7 +46,9 @@ __all__ = [
     "PhantomReading",
     "RodModel",
     "SliceReading",
+    "absence",
     "find_rods",
+    "read_rods",
 ]
 
 WALL_MM = 3.0  # a rod's centroid and area are taken over its radius and this much of the body around it
@@ -75,21 +77,49 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
         `rod_order`, `rod_off`, `water_rod_off`, `rod_uneven`, `rod_area_off`, `phantom_tilted`,
         `calibration_drift`.
     """
-    turned, _ = canonical(volume)
-    targets = [_target(rod, model.body_hu) for rod in model.rods]
-    scene = scene_of(turned, targets, model.body_hu)
-    block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
-    minimum_blocks = max(2, round(model.limits.minimum_length_mm / block_mm))
-    if turned.grid.shape[0] == 1:
-        reading = _read_lone_slice(turned, model, targets, scene)
-    else:
-        found = straight_lines(scene, poses_of(scene, Search.whole(scene)), minimum_blocks)
-        reading = None if found is None else _read(turned, model, targets, *found)
-    if reading is not None:
-        return reading
-    code = "phantom_truncated" if cut_off(scene, minimum_blocks) else "phantom_not_found"
+    return read_rods(volume, model) or absence(volume, model)
+
+
+def read_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading | None:
+    """The rods as `find_rods` reads them; None where not all of them lie in the image."""
+    sought = _sought(volume, model)
+    if sought.volume.grid.shape[0] == 1:
+        return _read_lone_slice(sought, model)
+    found = straight_lines(
+        sought.scene, poses_of(sought.scene, Search.whole(sought.scene)), sought.minimum_blocks
+    )
+    return None if found is None else _read(sought, model, *found)
+
+
+def absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
+    """Why `read_rods` found nothing: `phantom_truncated`, or else `phantom_not_found`."""
+    sought = _sought(volume, model)
+    code = "phantom_truncated" if cut_off(sought.scene, sought.minimum_blocks) else "phantom_not_found"
     return PhantomReading(
         model=model.name, observations=(Observation(code=code, values={"phantom": model.name}),)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sought:
+    """A canonical volume, prepared for the search of one model's rods."""
+
+    volume: CtVolume
+    targets: tuple[RodTarget, ...]
+    scene: Scene
+    minimum_blocks: int  # that rods must be seen in
+
+
+def _sought(volume: CtVolume, model: PhantomModel) -> _Sought:
+    turned, _ = canonical(volume)
+    targets = tuple(_target(rod, model.body_hu) for rod in model.rods)
+    scene = scene_of(turned, targets, model.body_hu)
+    block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
+    return _Sought(
+        volume=turned,
+        targets=targets,
+        scene=scene,
+        minimum_blocks=max(2, round(model.limits.minimum_length_mm / block_mm)),
     )
 
 
@@ -112,16 +142,13 @@ class _Slab:
 
 
 def _read(
-    volume: CtVolume,
-    model: PhantomModel,
-    targets: Sequence[RodTarget],
-    lines: Lines,
-    seen_mm: tuple[float, float],
+    sought: _Sought, model: PhantomModel, lines: Lines, seen_mm: tuple[float, float]
 ) -> PhantomReading | None:
     """The rods along `lines`; None where at full resolution no slice shows them."""
+    volume = sought.volume
     dz, dy, dx = volume.grid.spacing_mm
     slabs = [
-        _slab(volume, first, last, lines, targets)
+        _slab(volume, first, last, lines, sought.targets)
         for first, last in block_edges(volume.grid.shape[0], dz)
         if seen_mm[0] <= (first + last - 1) / 2 * dz <= seen_mm[1]
     ]
@@ -154,17 +181,15 @@ def _read(
     return replace(reading, observations=judge(reading, model, sds_hu=sds, truncated=truncated))
 
 
-def _read_lone_slice(
-    volume: CtVolume, model: PhantomModel, targets: Sequence[RodTarget], scene: Scene
-) -> PhantomReading | None:
+def _read_lone_slice(sought: _Sought, model: PhantomModel) -> PhantomReading | None:
     """The rods in a volume of one slice; None where nothing there has the size of the densest rod.
 
     A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
     """
-    if volume.grid.spacing_mm[0] < LONE_SLICE_MM:
+    if sought.volume.grid.spacing_mm[0] < LONE_SLICE_MM:
         return None
-    for lines in rows_in_one_slice(scene):
-        reading = _read(volume, model, targets, lines, (0.0, 0.0))
+    for lines in rows_in_one_slice(sought.scene):
+        reading = _read(sought, model, lines, (0.0, 0.0))
         if reading is not None and not area_off(model, reading.areas_mm2, len(model.rods) - 1):
             return reading
     return None

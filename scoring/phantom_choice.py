@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from scoring.calibration import Calibration, calibrate, fit_observations
 from scoring.errors import CalibrationImpossible
-from scoring.phantom import find_rods
+from scoring.phantom import absence, find_rods, read_rods
 from scoring.phantom_model import PhantomModel, PhantomReading
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume
@@ -44,18 +44,26 @@ def read_phantom(images: Sequence[Image], models: Mapping[str, PhantomModel]) ->
         `phantom_unrecognised` (none fits beyond doubt); where the rods of a single model were found and
         refused, its own reading.
     """
-    readings = {name: [find_rods(one.volume, model) for one in images] for name, model in models.items()}
     if len(models) == 1:
-        return tuple(next(iter(readings.values())))
+        (model,) = models.values()
+        return tuple(find_rods(one.volume, model) for one in images)
+    readings = {name: [read_rods(one.volume, model) for one in images] for name, model in models.items()}
     fitting = [name for name in models if _fits_somewhere(images, readings[name], models[name])]
-    if fitting:
-        fewest = min(len(models[name].rods) for name in fitting)
-        found = [name for name in models if any(one.rods for one in readings[name])]
-        rivals = [name for name in found if name in fitting or len(models[name].rods) >= fewest]
-        if len(rivals) == 1:
-            return tuple(readings[fitting[0]])
+    if not fitting:
+        return tuple(
+            _most_telling([readings[name][place] or absence(one.volume, models[name]) for name in models])
+            for place, one in enumerate(images)
+        )
+    fewest = min(len(models[name].rods) for name in fitting)
+    seen = [name for name in models if any(readings[name])]
+    rivals = [name for name in seen if name in fitting or len(models[name].rods) >= fewest]
+    if len(rivals) > 1:
         return tuple(_without_model("phantom_ambiguous", rivals) for _ in images)
-    return tuple(_most_telling([found[place] for found in readings.values()]) for place in range(len(images)))
+    chosen = models[fitting[0]]
+    return tuple(
+        reading or absence(one.volume, chosen)
+        for one, reading in zip(images, readings[chosen.name], strict=True)
+    )
 
 
 def calibration_of(
@@ -85,9 +93,15 @@ def calibration_of(
     return named, fit_observations(named, model.rules)
 
 
-def _fits_somewhere(images: Sequence[Image], readings: Sequence[PhantomReading], model: PhantomModel) -> bool:
+def _fits_somewhere(
+    images: Sequence[Image], readings: Sequence[PhantomReading | None], model: PhantomModel
+) -> bool:
     """Whether in one image at least the model's calibration stands and nothing is to be said against it."""
-    results = [calibration_of(reading, model, one.kvp) for one, reading in zip(images, readings, strict=True)]
+    results = [
+        calibration_of(reading, model, one.kvp)
+        for one, reading in zip(images, readings, strict=True)
+        if reading is not None
+    ]
     return any(calibration is not None and not noticed for calibration, noticed in results)
 
 

@@ -1,0 +1,49 @@
+"""Rods are read wherever a phantom lies, and what lies beside it is not taken for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.catalog import load_phantom
+from node.reference.attenuation import EFFECTIVE_KEV, HA, hu_per_mg
+from scoring.phantom import find_rods
+from scoring.phantom_choice import calibration_of
+from tests.unit.phantom_scans import Scan, drawn
+
+PER_MG = hu_per_mg(HA, EFFECTIVE_KEV[120])
+
+
+def density_error(scan: Scan, at_mg_cm3: float) -> tuple[list[str], float | None]:
+    """What is said of the phantom, and how far the calibration is off at one density."""
+    model = load_phantom(scan.phantom)[0]
+    calibration, noticed = calibration_of(find_rods(drawn(scan), model), model, float(scan.kvp))
+    error = None if calibration is None else calibration.bmd(at_mg_cm3 * PER_MG) - at_mg_cm3
+    return [one.code for one in noticed], error
+
+
+@pytest.mark.parametrize("name", ["siemens-osteo", "qrm-bdc-6", "b-mas-200", "intable"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"bed": "mat"},
+        {"bed": "mat", "aside_mm": (12.0, -20.0), "tilt_degrees": 3.0},
+        {"bed": "table"},
+        {"bed": "table", "tubes": True, "turn_degrees": 2.0},
+    ],
+    ids=["under a mat", "aside", "in the table", "beside tubes"],
+)
+def test_rods_are_read_under_a_mat_in_the_table_and_beside_lines_of_contrast_medium(name, place):
+    noticed, error = density_error(Scan(phantom=name, **place), 100.0)
+    assert noticed == []
+    assert error == pytest.approx(0.0, abs=1.0)
+
+
+@pytest.mark.parametrize("name", ["siemens-osteo", "qrm-bdc-3", "b-mas-200", "intable"])
+def test_light_streaks_of_metal_shift_density_by_little_and_strong_ones_are_noticed(name):
+    """Between the two lies a limit that docs/phantoms.md states: 30 HU may cost 5 mg/cm3 unnoticed."""
+    noticed, error = density_error(Scan(phantom=name, bed="mat", streaks_hu=8.0), 100.0)
+    assert noticed == []
+    assert error == pytest.approx(0.0, abs=1.5)
+    for streaks_hu in (60.0, 120.0):
+        noticed, _ = density_error(Scan(phantom=name, bed="mat", streaks_hu=streaks_hu), 100.0)
+        assert noticed
