@@ -249,7 +249,7 @@ def _await_answer(settings: Settings, pacs: StandInPacs, study_uid: str, tell: C
 
 def _is_complete(received: Sequence[Received]) -> bool:
     kinds = [one.kind for one in received]
-    return "SR" in kinds and "SEG" in kinds and kinds.count("SC") >= 3
+    return "SR" in kinds and "SEG" in kinds and kinds.count("SC") >= 4
 
 
 def _words(study: StudySummary) -> str:

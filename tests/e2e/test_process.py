@@ -87,8 +87,8 @@ def reported(study, laboratory, tmp_path_factory) -> Outcome:
 
 def test_every_file_of_the_contract_is_written(reported):
     names = {path.name for path in reported.out.iterdir()}
-    assert {"result.json", "report.dcm", "segmentation.dcm", "nomogram.png", "overlay.png"} <= names
-    assert sum(name.startswith("nomogram") and name.endswith(".dcm") for name in names) == 3
+    assert {"result.json", "report.dcm", "segmentation.dcm", "nomogram.png", "overlay.png", "calibration.png"} <= names
+    assert sum(name.startswith("nomogram") and name.endswith(".dcm") for name in names) == 4
 
 
 def test_density_and_volume_are_right_at_every_level(reported, truth):
@@ -136,7 +136,7 @@ def test_an_ha_phantom_gives_no_density_category(reported):
 
 
 def test_no_object_breaks_the_standard(reported, dciodvfy):
-    assert len(reported.dicom) == 5
+    assert len(reported.dicom) == 6
     for path in reported.dicom:
         said = subprocess.run([dciodvfy, path], capture_output=True, text=True, check=False).stderr
         assert "Error" not in said, (path.name, said)

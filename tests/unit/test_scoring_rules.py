@@ -312,6 +312,13 @@ def test_a_level_that_is_not_measured_for_metal_is_no_part_of_the_pair():
     assert judged(noticed=(metal,)).density.levels == ("L2", "L3")
 
 
+def test_an_ellipse_beside_the_core_is_withheld_with_it():
+    one = level("L1", 70.0)
+    metal = Observation(code="metal_near_body", level="L1", values={"voxels": 100})
+    found = judged(replace(one, ellipse=one.measured), level("L2", 70.0), noticed=(metal,))
+    assert (found.levels[0].measured, found.levels[0].ellipse) == (None, None)
+
+
 def test_ha_is_judged_by_the_rule_for_k2hpo4_only_through_the_sites_own_pair():
     alone = judged(using=calibration(Mineral.HA))
     assert alone.density is None
