@@ -112,9 +112,10 @@ def _rules(raw: Mapping[str, Any]) -> FitRules:
     unknown = set(raw) - {field.name for field in fields(FitRules)}
     if unknown:
         raise ValueError(f"[fit] has no {', '.join(sorted(unknown))}")
-    rules = FitRules(
-        **{key: _ranges(value) if key in _TABLES else float(value) for key, value in raw.items()}
-    )
+    stated: dict[str, Any] = {
+        key: _ranges(value) if key in _TABLES else float(value) for key, value in raw.items()
+    }
+    rules = FitRules(**stated)
     if not 0 <= rules.r2_refused_below <= rules.r2_doubted_below <= 1:
         raise ValueError("0 <= r2_refused_below <= r2_doubted_below <= 1 does not hold")
     return rules

@@ -23,6 +23,7 @@ from scoring.rods import (
     straight_lines,
 )
 
+AIR_BELOW_HU = -300.0  # of air, foam and lung: neither phantom body nor rod
 FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
@@ -124,6 +125,8 @@ def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
         near, far = hu[ray, beside & visible[ray]], hu[opposite, behind & visible[opposite]]
         # 4 mm of body are the least that can be told from the rod's own blur.
         if len(near) < 4 or len(far) < FAR_SIDE_MM:
+            continue
+        if hu[ray, visible[ray]].min() < AIR_BELOW_HU:  # what surrounds the rod ends before the border
             continue
         values = np.concatenate([near, far])
         stands_out = (core_hu - values.mean()) * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
