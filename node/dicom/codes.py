@@ -108,6 +108,7 @@ MM2 = Code("mm2", "UCUM", "mm2")
 MM3 = Code("mm3", "UCUM", "mm3")
 MM = Code("mm", "UCUM", "mm")
 KILOVOLT = Code("kV", "UCUM", "kV")
+KILOELECTRONVOLT = Code("keV", "UCUM", "keV")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 YEAR = Code("a", "UCUM", "year")
 UNITY = Code("1", "UCUM", "no units")
@@ -209,6 +210,9 @@ GRADES: Mapping[Grade, Code] = {
     Grade.ASYNCHRONOUS: private("GRADE-ASYNC", "A calibration phantom scanned earlier on this scanner"),
     Grade.INTERNAL: private("GRADE-INTERNAL", "The patient's own tissues: screening only"),
 }
+CALIBRATION_SCANNED_ON = private("CAL-DATE", "Date on which the calibration phantom was scanned")
+CALIBRATION_ENERGY = private("CAL-KEV", "Effective photon energy, from the patient's tissues")
+TISSUE_ATTENUATION = private("TISSUE-HU", "Attenuation of a tissue that calibrates")
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")
 ROD_DENSITY = private("ROD-DENSITY", "Certified density of a calibration rod")
 ROD_ATTENUATION = private("ROD-HU", "Attenuation of a calibration rod")

@@ -217,18 +217,19 @@ def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentI
 
 
 def calibration_texts(calibration: Calibration) -> list[ContentItem]:
-    """Which phantom was read, by whose certificate, and how it was used."""
+    """Which phantom was read, by whose certificate, how it was used, and when if in another scan."""
     told = [
         (codes.CALIBRATION_OBJECT, calibration.phantom),
         (codes.PHANTOM_SERIAL, calibration.phantom_serial),
         (codes.PHANTOM_SHA256, calibration.phantom_sha256),
         (codes.CALIBRATION_METHOD, calibration.method),
+        (codes.CALIBRATION_SCANNED_ON, calibration.scanned_on.isoformat() if calibration.scanned_on else ""),
     ]
     return [text_item(code, value) for code, value in told if value]
 
 
 def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
-    """Slope, intercept, what is known of the fit, and each rod's reading."""
+    """Slope, intercept, what is known of the fit, and each rod's or tissue's reading."""
     yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
     yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
     if calibration.r2 is not None:
@@ -246,6 +247,12 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
                 derivation=derivation,
                 details=[comment(f"rod {rod.name}")],
             )
+    if calibration.effective_kev is not None:
+        yield measurement(codes.CALIBRATION_ENERGY, calibration.effective_kev, codes.KILOELECTRONVOLT)
+    for tissue in calibration.tissues:
+        yield measurement(
+            codes.TISSUE_ATTENUATION, tissue.hu, codes.HOUNSFIELD, details=[comment(f"tissue {tissue.name}")]
+        )
 
 
 def calibration_grade(calibration: Calibration) -> QualitativeEvaluation:

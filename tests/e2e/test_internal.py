@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from node.reference.faults import Faults
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind
@@ -20,16 +19,6 @@ CHOSEN = {"method": "internal", "internal": {"adipose_density_g_cm3": 0.95}}
 CONVERSION = {"k2hpo4_from_ha": [1.0, 0.0]}
 
 
-def measured(folder: Path, calibration: dict[str, object], **changes: object) -> Run:
-    spec = StudySpec.reduced(view=("L1", "L4"), phantom="none", **changes)
-    write_reference_study(folder, spec)
-    return Run(
-        folder,
-        folder / "truth_mask.nii.gz",
-        settings=unchecked(calibration=calibration, scoring=CONVERSION),
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("internal")
@@ -37,7 +26,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder) -> Run:
-    return measured(folder, CHOSEN)
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), phantom="none"))
+    settings = unchecked(calibration=CHOSEN, scoring=CONVERSION)
+    return Run(folder, folder / "truth_mask.nii.gz", settings=settings)
 
 
 def test_density_is_given_for_screening_within_its_stated_uncertainty(run, folder):
@@ -67,24 +58,13 @@ def test_tissues_energy_and_grade_stand_in_the_result_and_in_the_report(run):
     (report,) = (one for one in run.objects if one.kind is ObjectKind.STRUCTURED_REPORT)
     text = dcmread(BytesIO(report.content)).to_json()
     assert "own tissues" in text
+    assert text.count("TISSUE-HU") == 4
+    assert "CAL-KEV" in text
     assert "SCREENING GRADE" in text
 
 
 def test_nothing_falls_back_on_it(folder, run):
+    assert run.result["calibration"] is not None
     other = Run(folder, folder / "truth_mask.nii.gz")
     assert "phantom_not_found" in other.codes
     assert other.result["calibration"] is None
-
-
-@pytest.mark.parametrize(
-    ("faults", "told"),
-    [
-        (Faults(contrast=True), "blood reads"),
-        (Faults(contrast_documented=True), "contrast medium is documented"),
-    ],
-)
-def test_contrast_medium_refuses_it(tmp_path, faults, told):
-    run = measured(tmp_path, CHOSEN, faults=faults)
-    assert run.result["outcome"] == "refused"
-    assert any(one["code"] == "internal_impossible" and told in one["text"] for one in run.result["findings"])
-    assert all(level["bmd_mg_cm3"] is None for level in run.result["levels"].values())

@@ -10,6 +10,7 @@ import pytest
 
 from config.settings import Settings, load_settings
 from node.pipeline.calibrating import StudyCalibration, calibrate_study
+from node.pipeline.ports import ScannerHistory
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from scoring.phantom_model import PhantomReading
@@ -32,7 +33,10 @@ class Untouched:
         raise AssertionError("an earlier scan was asked for")
 
 
-def selection(reading: PhantomReading) -> SelectionArtefact:
+NOT_ASKED = Untouched()
+
+
+def selection(reading: PhantomReading, contrast_agent: str) -> SelectionArtefact:
     return SelectionArtefact(
         study=StudyIdentity(
             study_instance_uid="1.2",
@@ -56,7 +60,7 @@ def selection(reading: PhantomReading) -> SelectionArtefact:
             manufacturer="Maker",
             model="Scanner",
             device_serial="S/1",
-            contrast_agent="",
+            contrast_agent=contrast_agent,
             lossy=False,
         ),
         rejected=(),
@@ -65,7 +69,13 @@ def selection(reading: PhantomReading) -> SelectionArtefact:
     )
 
 
-def calibrated(reading: PhantomReading, settings: Settings) -> StudyCalibration:
+def calibrated(
+    reading: PhantomReading,
+    settings: Settings,
+    *,
+    history: ScannerHistory | None = NOT_ASKED,
+    contrast_agent: str = "",
+) -> StudyCalibration:
     grid = Grid(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=AXIAL)
     nothing = Vertebrae(
         grid=grid,
@@ -78,10 +88,10 @@ def calibrated(reading: PhantomReading, settings: Settings) -> StudyCalibration:
     return calibrate_study(
         CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid),
         nothing,
-        selection(reading),
+        selection(reading, contrast_agent),
         None,
         settings=settings,
-        history=Untouched(),
+        history=history,
     )
 
 
@@ -110,6 +120,21 @@ def test_nothing_is_asked_for_until_a_site_allows_it():
     reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
     found = calibrated(reading, load_settings())
     assert [one.code for one in found.observations] == ["phantom_not_found"]
+
+
+def test_what_remembers_nothing_lends_nothing_and_says_so():
+    reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
+    found = calibrated(reading, ALLOWED, history=None)
+    assert [one.code for one in found.observations] == ["phantom_not_found", "asynchronous_missing"]
+    assert found.observations[1].values["reason"] == "earlier scans are remembered by a running node only"
+
+
+def test_documented_contrast_medium_refuses_internal_calibration():
+    reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
+    internal = load_settings(calibration={"method": "internal"})
+    found = calibrated(reading, internal, contrast_agent="iodinated")
+    (said,) = found.observations
+    assert (said.code, said.values["reason"]) == ("internal_impossible", "contrast medium is documented")
 
 
 def test_internal_calibration_takes_the_place_of_the_phantoms_refusals_and_never_of_its_own():
