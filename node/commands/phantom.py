@@ -35,6 +35,9 @@ def phantom(
     age: Annotated[int, typer.Option(help="Years.")] = 67,
     sex: Annotated[str, typer.Option(help="M, F, O or empty.")] = "F",
     patient_id: Annotated[str, typer.Option(help="Patient ID; empty for none.")] = "REFERENCE-1",
+    spine_phantom: Annotated[
+        bool, typer.Option("--esp", help="A European Spine Phantom in the patient's place.")
+    ] = False,
     reduced: Annotated[bool, typer.Option("--reduced", help="Fewer, smaller slices: quick.")] = False,
 ) -> None:
     """Write a digital reference study: DICOM CT, truth.json and truth_mask.nii.gz in DIR."""
@@ -47,6 +50,7 @@ def phantom(
         "age_years": age,
         "sex": sex,
         "patient_id": patient_id,
+        "european_spine_phantom": spine_phantom,
     }
     if thickness is not None:
         changes["slice_thickness_mm"] = changes["slice_spacing_mm"] = thickness

@@ -26,6 +26,7 @@ from node.reference.spine import (
     sacralised_processes,
     twelfth_ribs,
 )
+from node.reference.spine_phantom import spine_phantom, z_range_mm
 from node.reference.surroundings import AIR_HU, Painted, table_and_phantom
 
 Volume = npt.NDArray[np.float32]
@@ -68,7 +69,10 @@ class Raster:
 
 
 def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
-    """The grid that shows the view's vertebrae whole, with a margin."""
+    """The grid that shows the view's vertebrae, or the spine phantom's, whole and with a margin."""
+    if spec.european_spine_phantom:
+        low, high = z_range_mm()
+        return Raster(spec=spec, slices=ceil((high - low) / spec.slice_spacing_mm) + 1, first_z_mm=low)
     top, bottom = spine[spec.view[0]].body, spine[spec.view[1]].body
     high = top.centre[2] + top.height / 2 * top.axes[2][2] + abs(top.axes[1][2]) * top.depth / 2 + _MARGIN_MM
     low = bottom.centre[2] - bottom.height / 2 * bottom.axes[2][2] - abs(bottom.axes[1][2]) * bottom.depth / 2
@@ -89,7 +93,8 @@ def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volum
     hu /= count
     for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
         gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
-    _add_texture(hu, spec, spine, raster)
+    if not spec.european_spine_phantom:
+        _add_texture(hu, spec, spine, raster)
     axes_mm = (raster.z_mm, raster.y_mm, raster.x_mm)
     add_streaks(hu, metal(spec.faults, spine), axes_mm, seed=spec.seed)
     displace(hu, spec.faults, spine, axes_mm, outside=AIR_HU)
@@ -102,6 +107,9 @@ def scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
     """Everything, in the order in which it is painted."""
     per_mg = hu_per_mg(HA, spec.kev)
     yield from table_and_phantom(spec)
+    if spec.european_spine_phantom:
+        yield from spine_phantom(spec)
+        return
     yield from trunk(spec)
     yield from organs(spec, spine)
     pelvis = [*sacral_wings(spine), *iliac_wings(spine)]

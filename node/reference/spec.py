@@ -65,6 +65,7 @@ class StudySpec:
     # One tilted slice through the middle of each of these bodies in place of a volume; see `single_slices`.
     slice_levels: tuple[str, ...] = ()
     slice_offset_mm: float = 0.0  # how far above that middle
+    european_spine_phantom: bool = False  # in the patient's place; its densities are its own
 
     def __post_init__(self) -> None:
         problems = {
@@ -98,6 +99,8 @@ class StudySpec:
             "a view can be cut, not widened": min(self.faults.cut_mm) < 0,
             "a patient on a phantom does not move backwards": self.faults.jerk is not None
             and self.faults.jerk.forward_mm < 0,
+            "the European Spine Phantom has no faults and is scanned as a volume": self.european_spine_phantom
+            and (self.faults != NO_FAULTS or bool(self.slice_levels)),
             f"slice levels must be among {', '.join(self.levels)}": not set(self.slice_levels)
             <= set(self.levels),
         }
@@ -151,6 +154,8 @@ class StudySpec:
             content["faults"] = self.faults.content
         if not self.slice_levels:
             del content["slice_levels"], content["slice_offset_mm"]
+        if not self.european_spine_phantom:
+            del content["european_spine_phantom"]
         return content
 
     @property

@@ -17,10 +17,12 @@ from node.reference.render import Raster
 from node.reference.shapes import Body
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
+from node.reference.spine_phantom import VERTEBRAE, compositions, inside
 from node.reference.surroundings import rods
 
 # Numbers of TotalSegmentator's `total` classes, as in masks of vertebrae drawn by others.
 MASK_LABELS: Mapping[str, int] = {"L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32}
+_MINERALS = ("HA", "K2HPO4")
 _SAMPLE_MM = 0.5
 _EQUIVALENT = "HA"  # of the phantom's certificate, and of `bmd_mg_cm3` in the specification
 
@@ -45,6 +47,8 @@ class Truth:
 
 def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Truth:
     """The answers for all lumbar bodies that the slices hold completely."""
+    if spec.european_spine_phantom:
+        return _truth_of_spine_phantom(spec)
     readings = {
         name: cancellous_reading(
             spec.bmd_of(name),
@@ -57,14 +61,14 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
     levels = {
         name: _level(spine[name], spec.bmd_of(name)) for name in spec.lumbar if in_view(spine[name], raster)
     }
-    document = {
-        "equivalent": _EQUIVALENT,
-        "levels": {name: asdict(level) for name, level in levels.items()},
-        "equivalents": {
+    return _truth(
+        spec,
+        levels,
+        equivalents={
             mineral: {name: readings[name].equivalents_mg_cm3[mineral] for name in levels}
-            for mineral in ("HA", "K2HPO4")
+            for mineral in _MINERALS
         },
-        "composition": {
+        composition={
             name: {
                 "hu": readings[name].hu,
                 "mineral_mg_cm3": readings[name].mineral_mg_cm3,
@@ -72,6 +76,42 @@ def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Tru
             }
             for name in levels
         },
+    )
+
+
+def _truth_of_spine_phantom(spec: StudySpec) -> Truth:
+    found = compositions(spec)
+    return _truth(
+        spec,
+        {
+            one.name: LevelTruth(
+                bmd_mg_cm3=one.bmd_mg_cm3, volume_mm3=one.volume_mm3, centroid_mm=one.centre_mm
+            )
+            for one in VERTEBRAE
+        },
+        equivalents={
+            mineral: {name: one["equivalents"][mineral] for name, one in found.items()}
+            for mineral in _MINERALS
+        },
+        composition={
+            name: {key: value for key, value in one.items() if key != "equivalents"}
+            for name, one in found.items()
+        },
+    )
+
+
+def _truth(
+    spec: StudySpec,
+    levels: Mapping[str, LevelTruth],
+    *,
+    equivalents: Mapping[str, Mapping[str, float]],
+    composition: Mapping[str, Mapping[str, float]],
+) -> Truth:
+    document = {
+        "equivalent": _EQUIVALENT,
+        "levels": {name: asdict(level) for name, level in levels.items()},
+        "equivalents": equivalents,
+        "composition": composition,
         "rods": [asdict(rod) for rod in rods(spec)],
         "kvp": spec.kvp,
         "effective_kev": spec.kev,
@@ -155,6 +195,10 @@ def _surface(field: npt.NDArray[np.float64], axes: list[npt.NDArray[np.float64]]
 def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uint8]:
     """Label map of the bodies on the CT grid, shape (z, y, x): a voxel belongs where its centre lies."""
     mask = np.zeros((raster.slices, len(raster.y_mm), len(raster.x_mm)), np.uint8)
+    if raster.spec.european_spine_phantom:
+        for one in VERTEBRAE:
+            mask[inside(one.body, raster.x_mm, raster.y_mm, raster.z_mm)] = MASK_LABELS[one.name]
+        return mask
     for name, label in MASK_LABELS.items():
         body = spine[name].body
         k, j, i = (
