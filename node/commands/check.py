@@ -24,7 +24,7 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
-from config.settings import SegmentationSettings, Settings, load_settings
+from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
 from node import logs
 from node.net.scu import DicomSender
 from node.pipeline.engine import settle_engine
@@ -141,7 +141,7 @@ _EXPECTED = (
     BrokerNotStarted,
     CatalogEntryInvalid,
     CatalogEntryMissing,
-    configured_phantoms,
+    ConfigurationError,
     EngineUnavailable,
     ImportError,
     OSError,
