@@ -21,6 +21,7 @@ COMMANDS = {
     "worker": "serve",
     "process": "process",
     "phantom": "phantom",
+    "features": "features",
     "studies": "studies",
     "qa": "qa",
     "check": "check",

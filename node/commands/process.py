@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +13,9 @@ from rich.console import Console
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.csv import CsvLaboratory, NoLaboratory
+from node.commands.study_folder import NotOneStudy, study_in
 from node.commands.summary import print_report
 from node.dicom.errors import MaskUnreadable
-from node.dicom.headers import read_headers, text_of
 from node.logs import configure
 from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
 from node.pipeline.context import StepContext
@@ -109,31 +108,16 @@ def _issued_at(stated: str | None) -> datetime:
 
 
 def _one_study(folder: Path, console: Console) -> tuple[Path, ...]:
-    """The DICOM files of a folder, which must belong to one study. Exact copies of an image count once."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    instances = [one for one in read_headers(files) if one.sop_class_uid]
-    if not instances:
-        raise typer.BadParameter(f"{folder} holds no DICOM file", param_hint="STUDY_DIR")
-    damaged = [
-        path for path in files if path.suffix == ".dcm" and path not in {one.path for one in instances}
-    ]
-    if damaged:
-        names = ", ".join(sorted(path.name for path in damaged))
+    try:
+        found = study_in(folder)
+    except NotOneStudy as error:
+        raise typer.BadParameter(str(error), param_hint="STUDY_DIR") from error
+    if found.damaged:
+        names = ", ".join(path.name for path in found.damaged)
         console.print(
             f"not readable as DICOM, left out: {names}", style="yellow", markup=False, soft_wrap=True
         )
-    studies = sorted({text_of(instance.header, "StudyInstanceUID") for instance in instances})
-    if len(studies) > 1:
-        named = ", ".join(uid or "(empty)" for uid in studies)
-        told = f"{folder} holds {len(studies)} studies, not one: {named}"
-        raise typer.BadParameter(told, param_hint="STUDY_DIR")
-    kept: dict[str, Path] = {}
-    copies = set()
-    for instance in instances:
-        first = kept.setdefault(text_of(instance.header, "SOPInstanceUID"), instance.path)
-        if first != instance.path and filecmp.cmp(first, instance.path, shallow=False):
-            copies.add(instance.path)
-    return tuple(instance.path for instance in instances if instance.path not in copies)
+    return found.instances
 
 
 def _laboratory(settings: Settings, named: Path | None) -> CsvLaboratory | NoLaboratory:
