@@ -15,6 +15,7 @@ from math import ceil, pi, sqrt
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfftn, next_fast_len, rfftn
+from scipy.special import stdtrit
 
 from scoring.calibration_types import RodReading
 from segmentation.volume import CtVolume, Mask, Vector, canonical
@@ -41,6 +42,10 @@ def standard_error_of_mean(
     covariance that this removes is put back on average. With r the residuals, H the trend's hat matrix and
     sums over pairs of voxels within the window: ``s = sum(r_i r_j) / (N - sum(H_ij))``, ``SE = sqrt(s / N)``.
 
+    A small region shows its correlation only roughly: s scatters as a variance from N / M values does, M
+    being a window's voxels (R; so do estimates of a spectral density at frequency 0 by a truncated window).
+    SE is widened by Student's t for N / M degrees of freedom over 1.96, so that 1.96 SE still hold 95 %.
+
     Parameters
     ----------
     values : shape (z, y, x).
@@ -66,7 +71,8 @@ def standard_error_of_mean(
     pairs = _sum_of_pairs(_placed(residuals, inside), spacing_mm, window_mm)
     taken = sum(_sum_of_pairs(_placed(column, inside), spacing_mm, window_mm) for column in trend.T)
     if pairs > 0 and taken < count / 2:
-        return sqrt(pairs / (count - taken) / count)
+        patches = count / _voxels_in_window(spacing_mm, window_mm)
+        return sqrt(pairs / (count - taken) / count) * _widened(patches)
     return float(sample.std(ddof=1)) / sqrt(max(1.0, count / _voxels_in_window(spacing_mm, window_mm)))
 
 
@@ -132,6 +138,11 @@ def _sum_of_pairs(field: Array, spacing_mm: Vector, window_mm: float) -> float:
         lag = np.minimum(np.arange(size), size - np.arange(size)) * spacing
         distance2 = distance2 + (lag**2).reshape([-1 if other == axis else 1 for other in range(field.ndim)])
     return float(products[distance2 <= window_mm**2].sum())
+
+
+def _widened(freedom: float) -> float:
+    """Student's t of the central 95 % over the normal distribution's; at least one degree of freedom."""
+    return float(stdtrit(max(1.0, freedom), 0.975)) / COVERAGE_FACTOR
 
 
 def _voxels_in_window(spacing_mm: Vector, window_mm: float) -> float:
