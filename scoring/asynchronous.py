@@ -9,7 +9,7 @@ uncertainty: published accuracy with the European Spine Phantom is 1.4 to 6.7 % 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
@@ -48,7 +48,9 @@ class Borrower:
     technique: ScanTechnique
     taken_on: date | None
     taken_at: str  # HHMMSS[.ffffff], "" where it is not stated
-    phantom: str | None  # the model that the site measures with; None: any
+    # The models that the site measures with, and the hash of what describes each today: a calibration by a
+    # certificate that has been corrected since is not lent.
+    phantoms: Mapping[str, str]
 
 
 def borrow(
@@ -123,17 +125,16 @@ def _order(reading: ScannerReading) -> int:
 
 
 def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> str | None:
-    if not study.device_serial:
-        return "the scanner's serial number is not stated"
-    if study.kvp is None:
-        return "the tube voltage is not stated"
-    if study.taken_on is None:
-        return "the study has no date"
-    if not own:
-        return f"no phantom has been read on scanner {study.device_serial}"
-    if not known:
-        return f"no phantom had been read on scanner {study.device_serial} before the study"
-    return None
+    """Why no reading can be compared with this study at all; None where some can."""
+    reasons = {
+        "the scanner's serial number is not stated": not study.device_serial,
+        "the tube voltage is not stated": study.kvp is None,
+        "the kernel is not stated": not study.kernel,
+        "the study has no date": study.taken_on is None,
+        f"no phantom has been read on scanner {study.device_serial}": not own,
+        f"no phantom had been read on scanner {study.device_serial} before the study": not known,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _is_earlier(reading: ScannerReading, study: Borrower) -> bool:
@@ -152,10 +153,12 @@ def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) 
         found.append(f"tube voltage {protocol.kvp:g} kV")
     if protocol.kernel != study.kernel:
         found.append(f"kernel {protocol.kernel or 'not stated'}")
-    if study.phantom is not None and protocol.phantom != study.phantom:
+    if protocol.phantom not in study.phantoms:
         found.append(f"phantom {protocol.phantom}")
-    if reading.calibration is None:
+    elif reading.calibration is None:
         found.append("its phantom did not pass every check")
+    elif reading.calibration.phantom_sha256 != study.phantoms[protocol.phantom]:
+        found.append("its phantom was described otherwise")
     if technique is None:
         found.append("its technique was not kept")
     else:

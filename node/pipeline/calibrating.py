@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config.settings import Settings
@@ -22,8 +23,6 @@ from segmentation.observation import Observation
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume
 
-_ANY_PHANTOM = "auto"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyCalibration:
@@ -39,7 +38,7 @@ def calibrate_study(
     volume: CtVolume,
     vertebrae: Vertebrae,
     selection: SelectionArtefact,
-    phantom: PhantomModel | None,
+    phantoms: Mapping[str, PhantomModel],
     *,
     settings: Settings,
     history: ScannerHistory | None,
@@ -53,18 +52,18 @@ def calibrate_study(
     Parameters
     ----------
     selection : of a volume, in which a phantom was looked for.
-    phantom : the model that was read; None where none could be chosen.
+    phantoms : the models that the study may show, by name.
     history : what phantoms read on the site's scanners; None where nothing is remembered.
     """
     series, reading = selection.series, selection.phantom
     assert series is not None, "a volume is measured"
     assert reading is not None, "a phantom was looked for in it"
-    found, noticed = calibration_of(reading, phantom, series.kvp)
+    found, noticed = calibration_of(reading, phantoms.get(reading.model), series.kvp)
     used, observations = found, noticed
     if settings.calibration.method == INTERNAL:
         used, observations = _by_tissues(volume, vertebrae, series, settings)
     elif settings.calibration.asynchronous.enabled and _is_without_phantom(reading):
-        used, said = _borrow(selection, series, settings, history)
+        used, said = _borrow(selection, series, phantoms, settings, history)
         observations = (said,) if used is not None else (*noticed, said)
     return StudyCalibration(
         used=used, of_phantom=found, doubted=bool(noticed), observations=tuple(observations)
@@ -91,13 +90,16 @@ def _is_without_phantom(reading: PhantomReading) -> bool:
 
 
 def _borrow(
-    selection: SelectionArtefact, series: SeriesFacts, settings: Settings, history: ScannerHistory | None
+    selection: SelectionArtefact,
+    series: SeriesFacts,
+    phantoms: Mapping[str, PhantomModel],
+    settings: Settings,
+    history: ScannerHistory | None,
 ) -> tuple[Calibration | None, Observation]:
     if history is None:
         reason = "earlier scans are remembered by a running node only"
         return None, Observation(code="asynchronous_missing", values={"reason": reason})
     kept = history.readings(series.device_serial) if series.device_serial else ()
-    named = settings.calibration.phantom
     return borrow(
         Borrower(
             device_serial=series.device_serial,
@@ -106,7 +108,7 @@ def _borrow(
             technique=technique_of(series),
             taken_on=selection.study.study_date,
             taken_at=series.acquisition_time,
-            phantom=None if named == _ANY_PHANTOM else named,
+            phantoms={model.name: model.sha256 for model in phantoms.values()},
         ),
         since_baseline(kept, settings.quality.baseline_from),
         rules=lending_rules(settings.calibration.asynchronous),

@@ -89,7 +89,7 @@ def calibrated(
         CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid),
         nothing,
         selection(reading, contrast_agent),
-        None,
+        {},
         settings=settings,
         history=history,
     )

@@ -74,7 +74,7 @@ def study(**changes) -> Borrower:
             technique=TECHNIQUE,
             taken_on=DAY,
             taken_at="140000",
-            phantom="siemens-osteo",
+            phantoms={"siemens-osteo": ""},
         ),
         **changes,
     )
@@ -150,6 +150,7 @@ def test_no_setting_lends_across_tube_voltages():
     [
         ({"device_serial": ""}, "the scanner's serial number is not stated"),
         ({"kvp": None}, "the tube voltage is not stated"),
+        ({"kernel": ""}, "the kernel is not stated"),
         ({"taken_on": None}, "the study has no date"),
         ({"device_serial": "S/2"}, "no phantom has been read on scanner S/2"),
     ],
@@ -192,9 +193,17 @@ def test_the_reason_told_is_the_nearest_readings():
     assert refusal([far, near]) == "the nearest reading, of 2026-03-12, differs: table height 50 mm off"
 
 
-def test_where_the_model_is_recognised_any_phantom_lends():
+def test_where_the_model_is_recognised_any_of_the_sites_phantoms_lends():
     other = reading(protocol=replace(PROTOCOL, phantom="qrm-bdc-3"))
-    assert lent([other], phantom=None)[0] is not None
+    assert lent([other], phantoms={"siemens-osteo": "", "qrm-bdc-3": ""})[0] is not None
+
+
+def test_a_certificate_that_was_corrected_since_ends_the_lending():
+    before = reading(calibration=replace(LENT, phantom_sha256="old"))
+    assert refusal([before], phantoms={"siemens-osteo": "new"}).endswith(
+        "its phantom was described otherwise"
+    )
+    assert lent([before], phantoms={"siemens-osteo": "old"})[0] is not None
 
 
 def baseline(first_day: int = 29, **changes) -> list[ScannerReading]:

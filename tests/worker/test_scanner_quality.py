@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from config.catalog import configured_phantoms
 from config.findings import load_findings
 from config.settings import Settings, load_settings
 from node.cli import build
+from node.pipeline.calibrating import calibrate_study
 from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
@@ -22,7 +25,24 @@ from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReadin
 from scoring.phantom import PhantomReading
 from scoring.quality_control import Protocol, ScannerReading
 from scoring.scan_technique import ScanTechnique
+from segmentation.observation import Observation
+from segmentation.vertebrae import EngineInfo, Vertebrae
+from segmentation.volume import CtVolume, Grid
 
+_GRID = Grid(
+    shape=(1, 1, 1),
+    spacing_mm=(1.0, 1.0, 1.0),
+    origin_mm=(0.0, 0.0, 0.0),
+    direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+)
+NO_IMAGE = Vertebrae(
+    grid=_GRID,
+    bodies=np.zeros(_GRID.shape, np.uint8),
+    levels=(),
+    numbering_confirmed=False,
+    numbering_basis="none",
+    engine=EngineInfo(name="none", version="", model_free=True),
+)
 PROTOCOL = Protocol(device_serial="S/1", kvp=120.0, kernel="B40", phantom="siemens-osteo", phantom_serial="")
 SERIES = SeriesFacts(
     series_instance_uid="1.2.3",
@@ -131,6 +151,41 @@ def test_what_a_later_study_may_borrow_comes_back_exactly(store: Store, study_ui
     )
     store.scanners.keep(study_uid, "1.3", lendable)
     assert store.scanners.readings("S/1") == (lendable,)
+
+
+def test_a_study_without_a_phantom_borrows_what_the_store_kept(store: Store, study_uid: str):
+    settings = load_settings(calibration={"asynchronous": {"enabled": True}})
+    (model,) = configured_phantoms(settings).values()
+    made = replace(
+        calibration(),
+        phantom_sha256=model.sha256,
+        uncertainty=LineUncertainty(pivot_hu=1 / 3, bmd_mg_cm3=0.1, slope=1e-3),
+    )
+    technique = {"energy": "single", "table_height_mm": 150.0, "field_of_view_mm": 400.0}
+    watch_scanner(store.scanners, selection(study_uid, **technique), made, settings.quality, doubted=False)
+    bare = selection("9.9", acquisition_time="140000", **technique)
+    bare = replace(
+        bare,
+        study=replace(bare.study, study_date=date(2024, 3, 4)),
+        phantom=PhantomReading(
+            model=model.name, observations=(Observation(code="phantom_not_found", values={"phantom": ""}),)
+        ),
+    )
+
+    def borrowed(**sections):
+        chosen = load_settings(calibration={"asynchronous": {"enabled": True}}, **sections)
+        nothing = CtVolume(hu=np.zeros((1, 1, 1), np.float32), grid=NO_IMAGE.grid)
+        return calibrate_study(
+            nothing, NO_IMAGE, bare, {model.name: model}, settings=chosen, history=store.scanners
+        )
+
+    found = borrowed()
+    assert (found.used.slope, found.used.intercept) == (made.slope, made.intercept)
+    assert found.used.scanned_on == date(2024, 3, 1)
+    assert [one.code for one in found.observations] == ["asynchronous_calibration"]
+    serviced = borrowed(quality={"baseline_from": {"S/1": "2024-03-02"}})
+    assert serviced.used is None
+    assert [one.code for one in serviced.observations] == ["phantom_not_found", "asynchronous_missing"]
 
 
 def test_rows_from_before_lending_still_feed_the_charts_and_lend_nothing(store: Store, study_uid: str):

@@ -56,7 +56,7 @@ def score(context: StepContext) -> StepResult:
         loaded.volume,
         segmentation.vertebrae,
         selection,
-        phantoms.get(selection.phantom.model),
+        phantoms,
         settings=settings,
         history=context.scanners,
     )
