@@ -2,9 +2,9 @@
 
 tools/run_phantoms.py [NUMBER ...]
 
-Exit status 1 where more than 5 % of the studies are refused, where thin slices are biased by more than 1 mg/cm3 at any level of any
-factor (Mindways: by what its constant makes besides), or where less than 92 % of the stated 95 % intervals
-hold the truth: fewer than chance leaves of 240 studies.
+Exit status 1 where more than 5 % of the studies are refused, where thin slices are biased by more than
+1 mg/cm3 at any level of any factor (Mindways: by what its constant makes besides), or where less than 92 % of
+the stated 95 % intervals hold the truth: fewer than chance leaves of 240 studies.
 """
 
 from __future__ import annotations
