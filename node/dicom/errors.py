@@ -20,6 +20,7 @@ class Unusable(StrEnum):
     ORIENTATION_VARIES = "slice orientation varies"
     SIZE_VARIES = "matrix or pixel spacing varies"
     GANTRY_TILT = "gantry tilt"
+    OFF_LINE = "slices shifted against one another"
     GEOMETRY_MISSING = "geometry missing"
     RESCALE_MISSING = "rescale to Hounsfield units missing"
     TECHNIQUE_VARIES = "technique varies between slices"

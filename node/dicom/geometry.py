@@ -22,6 +22,7 @@ _GAP_FACTOR = 1.5
 _COSINE_TOLERANCE = 1e-3
 # Slices that shift sideways from one to the next (a tilted gantry shears the volume).
 _SHEAR_TOLERANCE_DEGREES = 0.2
+_OFF_LINE_MM = 0.5  # R: of a slice's corner from the straight line that all of them should lie on
 _TILT_TOLERANCE_DEGREES = 0.1
 
 _NAMED_PLACES = 3
@@ -63,7 +64,7 @@ def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
     ------
     SeriesUnusable
         If geometry is missing, or the slices repeat, leave a gap, change orientation, spacing or size, or
-        are sheared by a tilted gantry.
+        are sheared by a tilted gantry or shifted against one another.
     """
     count = len(headers)
     if count == 0:
@@ -140,8 +141,9 @@ def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -
 
 
 def _require_untilted(headers: Sequence[Dataset], count: int) -> None:
-    tilts = [float(h.GantryDetectorTilt) for h in headers if h.get("GantryDetectorTilt") not in (None, "")]
-    worst = max((abs(tilt) for tilt in tilts), default=0.0)
+    # Several values are against the standard; the largest of them counts.
+    stated = [h.GantryDetectorTilt for h in headers if h.get("GantryDetectorTilt") not in (None, "")]
+    worst = max((float(np.abs(np.asarray(tilt, dtype=float)).max()) for tilt in stated), default=0.0)
     if worst > _TILT_TOLERANCE_DEGREES:
         raise SeriesUnusable(Unusable.GANTRY_TILT, f"{worst:.1f} degrees", slices=count)
 
@@ -178,3 +180,9 @@ def _require_straight(positions: FloatArray, normal: FloatArray, count: int) -> 
     degrees = float(np.degrees(np.arctan2(sideways, along)))
     if degrees > _SHEAR_TOLERANCE_DEGREES:
         raise SeriesUnusable(Unusable.GANTRY_TILT, f"slices shift by {degrees:.1f} degrees", slices=count)
+    depths = (positions - positions[0]) @ normal
+    line = positions[0] + np.outer(depths / along, travel)
+    off_mm = np.linalg.norm(positions - line, axis=1)
+    if bool(np.any(off_mm > _OFF_LINE_MM)):
+        detail = f"up to {off_mm.max():.1f} mm beside the line through the first and the last"
+        raise SeriesUnusable(Unusable.OFF_LINE, detail, slices=count)

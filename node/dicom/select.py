@@ -139,9 +139,10 @@ def coverage_mm(series: SeriesHeaders) -> float:
     """Extent along the slice normal, from the first slice centre to the last."""
     normal = normal_of(np.asarray(series.first.ImageOrientationPatient, dtype=float))
     depths = [
-        float(np.asarray(i.header.ImagePositionPatient, dtype=float) @ normal)
-        for i in series.instances
-        if i.header.get("ImagePositionPatient") is not None
+        float(np.asarray(place, dtype=float) @ normal)
+        for place in (one.header.get("ImagePositionPatient") for one in series.instances)
+        if place is not None
+        and len(place) == len(normal)  # what is no position is for the geometry to refuse
     ]
     return max(depths) - min(depths) if depths else 0.0
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shutil import rmtree
 
 from segmentation.engines.nnunet import (
@@ -134,7 +134,7 @@ def verified_sha256(folder: Path, models: Sequence[ModelFolder]) -> Mapping[str,
     Raises
     ------
     EngineUnavailable
-        If a file differs from what `CHECKSUMS` says of it.
+        If there is a `CHECKSUMS` and a file is not in it, or differs from what it says.
     """
     stated = _checksums(folder)
     digests = {}
@@ -142,17 +142,25 @@ def verified_sha256(folder: Path, models: Sequence[ModelFolder]) -> Mapping[str,
         for file in model.files:
             name = file.relative_to(folder).as_posix()
             digests[name] = file_sha256(file)
-            if stated.get(name, digests[name]) != digests[name]:
+            if stated is None:
+                continue
+            if name not in stated:
+                raise EngineUnavailable(ENGINE, f"{folder / CHECKSUMS} does not name {name}")
+            if stated[name] != digests[name]:
                 raise EngineUnavailable(ENGINE, f"{file} is not the file that {folder / CHECKSUMS} names")
     return digests
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def _checksums(folder: Path) -> dict[str, str] | None:
+    """Digests by path below `folder`, as sha256sum writes them in any of its modes; None without a list."""
     path = folder / CHECKSUMS
     if not path.is_file():
-        return {}
+        return None
     lines = (line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip())
-    return {name: digest for digest, name in lines}
+    # "*" marks binary mode, "./" is how find names files.
+    return {
+        PurePosixPath(name.removeprefix("*").strip()).as_posix(): digest.lower() for digest, name in lines
+    }
 
 
 def download_weights(folder: Path, mode: Mode) -> tuple[str, ...]:
@@ -196,15 +204,23 @@ def _fetched(folder: Path, model: Model) -> str:
             file.relative_to(incoming).as_posix(): file_sha256(file)
             for file in read_model_folder(place, ENGINE).files
         }
-        place.parent.rename(folder / place.parent.name)
-        lines = {**_checksums(folder), **digests}
+        before = _checksums(folder)
+        lines = {**(_digests_of_all(folder) if before is None else before), **digests}
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
         (folder / CHECKSUMS).write_text(text, "utf-8")
+        place.parent.rename(folder / place.parent.name)
         return place.parent.name
     except (OSError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors
         raise EngineUnavailable(ENGINE, f"dataset {model.dataset} could not be fetched: {error}") from error
     finally:
         rmtree(incoming, ignore_errors=True)
+
+
+def _digests_of_all(folder: Path) -> dict[str, str]:
+    """Of the models that were there before there was a list."""
+    places = (_place(folder, model) for model in (TOTAL_6_MM, TOTAL_3_MM, VERTEBRAE, BODIES))
+    models = (read_model_folder(place, ENGINE) for place in places if place is not None)
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for one in models for file in one.files}
 
 
 @contextlib.contextmanager

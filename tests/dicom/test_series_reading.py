@@ -17,6 +17,7 @@ from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import group_series, identity_of, is_ct_image, read_headers
 from node.dicom.read import read_series
+from node.dicom.select import coverage_mm
 
 
 def _ramp(folder: Path, make_slice, count: int = 6, shape: tuple[int, int] = (8, 7), **changes) -> Path:
@@ -197,6 +198,28 @@ def test_sheared_slices_are_refused_without_the_tag(tmp_path, make_slice, load_s
     for k in range(6):
         _edit(folder / f"{k:03d}.dcm", ImagePositionPatient=[-10.0, 20.0 + k, 5.0 * k])
     assert _refusal(folder, load_series).reason is Unusable.GANTRY_TILT
+
+
+def test_slices_shifted_amid_the_stack_are_refused(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice)
+    for k in (2, 3):
+        _edit(folder / f"{k:03d}.dcm", ImagePositionPatient=[-10.0 + 15.0, 20.0, 5.0 * k])
+    refusal = _refusal(folder, load_series)
+    assert refusal.reason is Unusable.OFF_LINE
+    assert "up to 15.0 mm" in str(refusal)
+
+
+def test_a_tilt_of_several_values_counts_by_its_largest(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=[0.0, -12.5])
+    assert _refusal(folder, load_series).reason is Unusable.GANTRY_TILT
+
+
+def test_a_position_of_two_numbers_is_missing_geometry(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice)
+    _edit(folder / "002.dcm", ImagePositionPatient=[-10.0, 20.0])
+    series = group_series(read_headers(sorted(folder.glob("*.dcm"))))[0]
+    assert coverage_mm(series) > 0
+    assert _refusal(folder, load_series).reason is Unusable.GEOMETRY_MISSING
 
 
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"])

@@ -75,6 +75,26 @@ def test_a_file_that_changed_since_its_hash_was_noted_is_refused(weights):
         verified_sha256(weights, models)
 
 
+@pytest.mark.parametrize("written", ["{digest}  ./{name}", "{digest} *{name}", "{digest}  {name}"])
+def test_a_list_is_understood_however_sha256sum_was_asked(weights, written):
+    models = tuple(find_weights(weights, Mode.STANDARD).values())
+    digests = verified_sha256(weights, models)
+    lines = [written.format(digest=digest, name=name) for name, digest in digests.items()]
+    (weights / CHECKSUMS).write_text("\n".join(lines) + "\n")
+    assert verified_sha256(weights, models) == digests
+    (weights / CHECKSUMS).write_text("\n".join(lines).replace(digests[next(iter(digests))], "0" * 64))
+    with pytest.raises(EngineUnavailable, match="is not the file that"):
+        verified_sha256(weights, models)
+
+
+def test_a_file_that_the_list_does_not_name_is_refused(weights):
+    models = tuple(find_weights(weights, Mode.STANDARD).values())
+    name, digest = next(iter(verified_sha256(weights, models).items()))
+    (weights / CHECKSUMS).write_text(f"{digest}  {name}\n")
+    with pytest.raises(EngineUnavailable, match="does not name"):
+        verified_sha256(weights, models)
+
+
 class _Release:
     """A server's answer: TotalSegmentator's archive of one dataset, made of the fixture."""
 
@@ -126,6 +146,15 @@ def test_a_download_fetches_what_is_missing_and_notes_its_hashes(release, tmp_pa
     assert download_weights(tmp_path, Mode.STANDARD) == ()
     assert len(download_weights(tmp_path, Mode.ROBUST)) == 1
     assert not (tmp_path / ".incoming").exists()
+
+
+def test_models_that_were_there_before_the_first_download_are_noted_too(release, weights, tmp_path):
+    for dataset in ("Dataset298", "Dataset292"):
+        shutil.copytree(
+            next(weights.glob(f"{dataset}_*")), tmp_path / next(weights.glob(f"{dataset}_*")).name
+        )
+    assert len(download_weights(tmp_path, Mode.STANDARD)) == 1
+    assert verified_sha256(tmp_path, tuple(find_weights(tmp_path, Mode.STANDARD).values()))
 
 
 def test_usage_posts_are_off_while_totalsegmentator_s_code_runs(release, tmp_path):
