@@ -78,10 +78,8 @@ def test_a_run_that_was_killed_is_gone_on_with(made, studies, tmp_path):
     out, _ = made
     whole = out.read_text("utf-8").splitlines(keepends=True)
     marked = whole[1].replace(",120.0,", ",120.5,", 1)
-    resumed = tmp_path / "features.csv"
-    resumed.with_name("features.csv.partial").write_text(
-        "".join([whole[0], marked, whole[3][:4000]]), "utf-8"
-    )
+    resumed, partial = tmp_path / "features.csv", tmp_path / "features.csv.partial"
+    partial.write_text("".join([whole[0], marked, whole[3][:4000]]), "utf-8")
     run = features([studies[0], studies[2]], resumed)
     assert run.returncode == 0, run.stderr
     assert "1 of 2 studies were done before" in run.stderr
