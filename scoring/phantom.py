@@ -30,6 +30,7 @@ from scoring.rods import (
     Search,
     bridges,
     fit_lines,
+    in_row,
     parallel,
     poses_of,
     rows_in_one_slice,
@@ -155,6 +156,8 @@ def _read(
     poses = [_centred(slab, model, lines.at(slab.z_mm), (dy, dx)) for slab in slabs]
     contrasts = [abs(sum(rod.expected_hu) - sum(model.body_hu)) for rod in model.rods]
     lines = parallel(fit_lines(poses), contrasts, middle_mm=sum(seen_mm) / 2)
+    offsets = [rod.offset_mm for rod in model.rods]
+    lines = in_row(lines, offsets, contrasts, middle_mm=sum(seen_mm) / 2)
     areas, sds = _cross_sections(slabs, model, lines, (dy, dx))
     pixels, truncated = _rod_pixels(volume, model, lines)
     used = _run_of_rods(np.array([[values.mean() for values in rods] for rods in pixels]), model, dz)

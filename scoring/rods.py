@@ -33,6 +33,7 @@ POSES_PER_BLOCK = 3
 DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
 SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
 LINE_TOLERANCE_MM = 4.0
+FAINT_HU = 80.0  # from the body: of such a rod half is its own centroid, half its row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,3 +248,24 @@ def parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> L
     weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
     common = np.broadcast_to(weights @ lines.gradient / weights.sum(), lines.gradient.shape)
     return Lines(intercept_mm=lines.at(middle_mm) - common * middle_mm, gradient=common)
+
+
+def in_row(
+    lines: Lines, offsets_mm: Sequence[float], contrasts_hu: Sequence[float], middle_mm: float
+) -> Lines:
+    """The same lines, faint rods moved to where the others' row has them.
+
+    A straight row with the drawing's distances, at a common scale, is fitted to the rods at the middle. What
+    a rod lies off it is kept in the part that its contrast to the body vouches for; two rods are their own
+    row.
+    """
+    centres = lines.at(middle_mm)
+    weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
+    offsets = np.asarray(offsets_mm, dtype=np.float64)
+    along = offsets - weights @ offsets / weights.sum()
+    start = weights @ centres / weights.sum()
+    direction = (weights * along) @ centres / ((weights * along) @ along)
+    row = start + along[:, None] * direction
+    kept = weights / (weights + FAINT_HU**2)
+    moved = (row - centres) * (1.0 - kept)[:, None]
+    return Lines(intercept_mm=lines.intercept_mm + moved, gradient=lines.gradient)
