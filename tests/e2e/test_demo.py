@@ -23,6 +23,6 @@ def test_the_demonstration_gives_right_answers_and_keeps_what_came_back(tmp_path
     assert run.stdout.count("right") == 5
     (kept,) = tmp_path.iterdir()
     received = [dcmread(path, stop_before_pixels=True) for path in (kept / "received").glob("*.dcm")]
-    assert sorted(one.Modality for one in received) == ["OT", "OT", "OT", "SEG", "SR"]
-    for name in ("nomogram.png", "overlay.png", "result.json", "node.log"):
+    assert sorted(one.Modality for one in received) == [*["OT"] * 4, "SEG", "SR"]
+    for name in ("nomogram.png", "overlay.png", "calibration.png", "result.json", "node.log"):
         assert (kept / name).stat().st_size > 0
