@@ -55,7 +55,7 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
         series = {one["MainDicomTags"]["Modality"]: one for one in orthanc.series()}
         assert set(series) == {"CT", "SEG", "SR", "OT"}
         assert {one["ParentStudy"] for one in series.values()} == {series["CT"]["ParentStudy"]}
-        assert len(series["OT"]["Instances"]) == 3
+        assert len(series["OT"]["Instances"]) == 4
         report = dcmread(io.BytesIO(orthanc.instance(series["SR"]["Instances"][0])))
         assert report.StudyInstanceUID == STUDY_UID
 
@@ -76,7 +76,7 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
         ]
         assert [len(one["Instances"]) for one in ours] == [1]
         assert len(orthanc.series("SEG")) == 1
-        assert [len(one["Instances"]) for one in orthanc.series("OT")] == [3]
+        assert [len(one["Instances"]) for one in orthanc.series("OT")] == [4]
         assert len([one for one in node.events("step_finished") if one["step"] == "report"]) == 1
         assert SPEC.patient_id not in node.log
         assert "Reference^Digital" not in node.log
