@@ -237,15 +237,16 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
     if calibration.max_residual_hu is not None:
         yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
     for rod in calibration.rods:
-        named = [comment(f"rod {rod.name}")]
-        yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=named)
+        name = f"rod {rod.name}" + (", not in the fit" if rod.name in calibration.left_out else "")
+        yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=[comment(name)])
         for value, derivation in ((rod.hu_mean, codes.MEAN), (rod.hu_sd, codes.STANDARD_DEVIATION)):
             yield measurement(
                 codes.ROD_ATTENUATION,
                 value,
                 codes.HOUNSFIELD,
                 derivation=derivation,
-                details=[comment(f"rod {rod.name}")],
+                uncertainty=rod.standard_error_hu if derivation is codes.MEAN else None,
+                details=[comment(name)],
             )
     if calibration.effective_kev is not None:
         yield measurement(codes.CALIBRATION_ENERGY, calibration.effective_kev, codes.KILOELECTRONVOLT)

@@ -154,7 +154,9 @@ def _calibration(found: Calibration | None) -> dict[str, Any] | None:
                 "density_mg_cm3": rod.density_mg_cm3,
                 "hu_mean": rod.hu_mean,
                 "hu_sd": rod.hu_sd,
+                "standard_error_hu": rod.hu_standard_error,
                 "voxels": rod.voxels,
+                "fitted": rod.name not in found.left_out,
             }
             for rod in found.rods
         ],

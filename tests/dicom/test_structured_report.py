@@ -262,6 +262,19 @@ def test_a_fit_over_several_rods_states_its_residual(study, encode):
     assert (_one(found, "CAL-R2").value, _one(found, "CAL-RESIDUAL").value) == (0.9987, 3.5)
 
 
+def test_a_rod_that_does_not_determine_the_line_is_marked(study, encode):
+    rods = (
+        study.report.calibration.rods[0],
+        replace(study.report.calibration.rods[1], standard_error_hu=0.25),
+    )
+    calibration = replace(study.report.calibration, rods=rods, left_out=("bone",))
+    found = list(read_items(dcmread(BytesIO(encode(replace(study.report, calibration=calibration))))))
+    means = [one for one in found if one.name == "ROD-HU" and one.children["121401"] == "373098007"]
+    assert [one.children["121106"] for one in means] == ["rod water", "rod bone, not in the fit"]
+    assert means[1].children["371884006"] == 0.25
+    assert "371884006" not in means[0].children  # not measured
+
+
 def test_only_the_density_category_carries_a_standard_category_code(items):
     assert _one(items["density category"], "DENSITY-CATEGORY").value == "312894000"
     assert _one(items["density category"], "STUDY-CLASS").value == "XIE2022-POROSIS"
