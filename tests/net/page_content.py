@@ -21,6 +21,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 LEVEL = {"complete": True, "hu_mean": 158.2, "hu_sd": 28.9}
 LEVEL |= {"bmd_mg_cm3": 102.32, "bmd_uncertainty_mg_cm3": 0.66}
+ELLIPSE = LEVEL | {"bmd_mg_cm3": 98.71}
 RESULT: dict[str, Any] = {
     "schema_version": "1.0",
     "outcome": "reported",
@@ -32,12 +33,12 @@ RESULT: dict[str, Any] = {
         "study_date": IDENTITY[3],
     },
     "levels": {
-        "L1": LEVEL,
+        "L1": LEVEL | {"region": "core", "ellipse": ELLIPSE},
         "L2": dict.fromkeys(LEVEL) | {"complete": False},
     },
     "numbering": {"confirmed": True, "basis": "sacrum and last rib"},
     "calibration": {"method": "two-point", "phantom": "siemens-osteo", "equivalent": "HA"}
-    | {"slope": 0.6483, "intercept": -0.2667},
+    | {"grade": "phantom", "slope": 0.6483, "intercept": -0.2667},
     "findings": [
         {"code": "marrow_fat", "severity": "info", "text": "Marrow fat is excluded.", "level": None},
         {"code": "truncated", "severity": "refusal", "text": "Cut by <the> edge.", "level": "L2"},

@@ -171,6 +171,9 @@ def test_the_first_page_says_what_the_node_is_and_where_each_study_stands(page: 
 def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Client) -> None:
     told = _text(page.get(f"/studies/{STUDY}"))
     assert "BMD, mg/cm³ HA" in told
+    assert "in the cancellous core of each body" in told
+    assert "98.7" in told[told.index("mid-body ellipse") :]
+    assert "(grade: phantom)" in told
     assert "102.3 ± 0.7" in told
     assert "not available" in told  # L2
     assert told.index("L2: Cut by") < told.index("Marrow fat")  # the gravest first
