@@ -16,6 +16,7 @@ from segmentation.surface import body_share, box_around
 from segmentation.vertebra import DensityRegions, RegionSettings, regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
+from tests.unit.reference_images import crop_around_l3
 
 WIDTH_MM, DEPTH_MM, HEIGHT_MM = 46.0, 34.0, 28.0
 BONE_HU, VEIN_HU = 150.0, 20.0
@@ -170,3 +171,19 @@ def test_regions_survive_being_written_down(choice):
     assert (back.bmd == regions.bmd).all()
     assert (back.ellipse is None) == (regions.ellipse is None)
     assert regions.ellipse is None or (back.ellipse == regions.ellipse).all()
+
+
+def test_on_a_real_vertebra_it_lies_in_front_and_follows_its_slight_turn(test_data):
+    """The crop's L3 is turned by two degrees and stands almost upright; its wall carries small spurs."""
+    volume, vertebrae = crop_around_l3(test_data)
+    level = vertebrae.level("L3")
+    box = box_around(vertebrae.bodies == level.label)
+    plane = mid_plane(body_share(vertebrae, level, box), volume.grid.part(box), level)
+    assert np.degrees(np.arccos(plane.axes[2] @ [1.0, 0.0, 0.0])) == pytest.approx(1.9, abs=1.0)
+    assert np.degrees(np.arccos(plane.axes[0] @ level.axis)) < 3.0
+    regions = regions_of(volume, vertebrae, "L3", BOTH)
+    behind = plane.local(volume.grid.to_patient(np.argwhere(regions.ellipse)))[:, 1]
+    assert (behind.min(), behind.max()) == pytest.approx((-0.35 * plane.depth_mm, 0.0), abs=1.5)
+    assert ellipse_objection(volume, regions.ellipse, QualitySettings()) is None
+    apart = volume.hu[regions.ellipse].mean() - volume.hu[regions.bmd].mean()
+    assert abs(apart) < 15.0
