@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from scoring.calibration import RodReading
-from scoring.phantom_checks import area_off, judge, slope_drift
+from scoring.phantom_checks import CrossSection, area_off, judge, slope_drift
 from scoring.phantom_model import (
     PhantomLimits,
     PhantomModel,
@@ -158,7 +158,7 @@ def _read(
     lines = parallel(fit_lines(poses), contrasts, middle_mm=sum(seen_mm) / 2)
     offsets = [rod.offset_mm for rod in model.rods]
     lines = in_row(lines, offsets, contrasts, middle_mm=sum(seen_mm) / 2)
-    areas, sds = _cross_sections(slabs, model, lines, (dy, dx))
+    sections = _cross_sections(slabs, model, lines, (dy, dx))
     pixels, truncated = _rod_pixels(volume, model, lines)
     used = _run_of_rods(np.array([[values.mean() for values in rods] for rods in pixels]), model, dz)
     if not used:
@@ -176,12 +176,12 @@ def _read(
         model=model.name,
         rods=readings,
         slices=slices,
-        areas_mm2=areas,
+        areas_mm2=tuple(one.area_mm2 for one in sections),
         body_hu=float(np.mean([slab.body_hu for slab in slabs])),
         tilt_degrees=None if len(volume.hu) == 1 else degrees(atan(float(np.hypot(*lines.gradient[0])))),
         slope_drift_percent=None if drift is None else drift.percent,
     )
-    return replace(reading, observations=judge(reading, model, sds_hu=sds, truncated=truncated))
+    return replace(reading, observations=judge(reading, model, sections, truncated=truncated))
 
 
 def _read_lone_slice(sought: _Sought, model: PhantomModel) -> PhantomReading | None:
@@ -193,7 +193,7 @@ def _read_lone_slice(sought: _Sought, model: PhantomModel) -> PhantomReading | N
         return None
     for lines in rows_in_one_slice(sought.scene):
         reading = _read(sought, model, lines, (0.0, 0.0))
-        if reading is not None and not area_off(model, reading.areas_mm2, len(model.rods) - 1):
+        if reading is not None and not area_off(model, len(model.rods) - 1, reading.areas_mm2[-1]):
             return reading
     return None
 
@@ -227,13 +227,15 @@ def _centred(
 
 def _cross_sections(
     slabs: Sequence[_Slab], model: PhantomModel, lines: Lines, spacing_mm: tuple[float, float]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Each rod's area [mm2], and its unevenness [HU] in the slab where it is worst.
+) -> tuple[CrossSection, ...]:
+    """Of each rod.
 
     The area is that of a disc with the core's contrast to the body and the same integral: blur at the wall
-    does not change it. Core, body and integral are pooled over the slabs, for a water rod is faint.
+    does not change it. Core, body and integral are pooled over the slabs, for a water rod is faint; how the
+    slabs scatter about the pooled area tells how well it is known.
     """
-    areas, sds = [], []
+    found = []
+    pixel_mm2 = spacing_mm[0] * spacing_mm[1]
     for index, rod in enumerate(model.rods):
         radius = rod.diameter_mm / 2
         cores, excess, worst = [], [], 0.0
@@ -245,9 +247,25 @@ def _cross_sections(
             cores.append(float(patch[core].mean()) - slab.body_hu)
             excess.append(float(np.sum(patch[distance <= radius + WALL_MM] - slab.body_hu)))
             worst = max(worst, float(_smoothed(patch, spacing_mm)[core].std()))
-        areas.append(sum(excess) / sum(cores) * spacing_mm[0] * spacing_mm[1])
-        sds.append(worst)
-    return tuple(areas), tuple(sds)
+        pixels = sum(excess) / sum(cores)
+        found.append(
+            CrossSection(
+                area_mm2=pixels * pixel_mm2,
+                standard_error_mm2=_ratio_error(excess, cores) * pixel_mm2,
+                sd_hu=worst,
+            )
+        )
+    return tuple(found)
+
+
+def _ratio_error(above: Sequence[float], below: Sequence[float]) -> float:
+    """Standard error of the ratio of two sums, from the scatter of their terms; 0 of a single pair."""
+    if len(above) < 2:
+        return 0.0
+    terms = np.array(above), np.array(below)
+    residuals = terms[0] - terms[0].sum() / terms[1].sum() * terms[1]
+    freedom = (len(above) - 1) / len(above)
+    return float(np.sqrt(residuals @ residuals / freedom) / abs(terms[1].sum()))
 
 
 def _smoothed(patch: npt.NDArray[np.float64], spacing_mm: tuple[float, float]) -> npt.NDArray[np.float64]:

@@ -19,14 +19,23 @@ WATER_STRETCH_MM = 50.0
 Particulars = dict[str, str | int | float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossSection:
+    """What a rod shows across its axis."""
+
+    area_mm2: float
+    standard_error_mm2: float  # as the phantom's stretches scatter; 0 of a single slice, which tells none
+    sd_hu: float  # unevenness where it is worst, as `PhantomLimits.rod_sd_hu` defines it
+
+
 def judge(
-    reading: PhantomReading, model: PhantomModel, *, sds_hu: Sequence[float], truncated: bool
+    reading: PhantomReading, model: PhantomModel, sections: Sequence[CrossSection], *, truncated: bool
 ) -> tuple[Observation, ...]:
     """Everything that forbids a calibration from `reading`.
 
     Parameters
     ----------
-    sds_hu : unevenness of each rod, as `PhantomLimits.rod_sd_hu` defines it.
+    sections : of each rod.
     truncated : whether a rod leaves the image.
     """
     if truncated:  # a rod cut by the border fails other checks too, and they would mislead
@@ -35,8 +44,8 @@ def judge(
         *_order(reading.rods),
         *_plausible(reading.rods, model),
         *_water(reading.rods, model.limits),
-        *_evenness(reading.rods, sds_hu, model.limits),
-        *_areas(model, reading.areas_mm2),
+        *_evenness(reading.rods, [one.sd_hu for one in sections], model.limits),
+        *_areas(model, sections),
         *_tilt(reading.tilt_degrees, model.limits),
         *_drift(slope_drift(reading.slices), model.limits),
         *_water_drift(reading, model.limits),
@@ -112,22 +121,27 @@ def _evenness(
     ]
 
 
-def area_off(model: PhantomModel, areas_mm2: Sequence[float], rod: int) -> bool:
-    """Whether a rod's cross-section is not that of its drawing."""
-    return abs(areas_mm2[rod] / _expected_mm2(model, rod) - 1.0) > model.limits.area_tolerance
+def area_off(model: PhantomModel, rod: int, area_mm2: float, standard_error_mm2: float = 0.0) -> bool:
+    """Whether a rod's cross-section is not that of its drawing, by more than its 95 % interval allows for.
+
+    A rod that reads nearly as the body does is measured badly: noise makes its area, not its size.
+    """
+    expected = _expected_mm2(model, rod)
+    allowed = model.limits.area_tolerance * expected + 2.0 * standard_error_mm2
+    return abs(area_mm2 - expected) > allowed
 
 
 def _expected_mm2(model: PhantomModel, rod: int) -> float:
     return pi * (model.rods[rod].diameter_mm / 2) ** 2
 
 
-def _areas(model: PhantomModel, areas_mm2: Sequence[float]) -> list[Observation]:
+def _areas(model: PhantomModel, sections: Sequence[CrossSection]) -> list[Observation]:
     found = []
-    for index, (rod, area) in enumerate(zip(model.rods, areas_mm2, strict=True)):
-        if area_off(model, areas_mm2, index):
+    for index, (rod, section) in enumerate(zip(model.rods, sections, strict=True)):
+        if area_off(model, index, section.area_mm2, section.standard_error_mm2):
             values: Particulars = {
                 "rod": rod.name,
-                "area_mm2": round(area),
+                "area_mm2": round(section.area_mm2),
                 "expected_mm2": round(_expected_mm2(model, index)),
             }
             found.append(Observation(code="rod_area_off", values=values))

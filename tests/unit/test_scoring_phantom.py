@@ -11,7 +11,7 @@ import pytest
 from config.catalog import load_phantom
 from scoring.calibration import calibrate
 from scoring.phantom import find_rods
-from scoring.phantom_checks import judge, slope_drift
+from scoring.phantom_checks import CrossSection, area_off, judge, slope_drift
 from scoring.phantom_model import SliceReading
 from segmentation.volume import CtVolume, Grid
 
@@ -206,8 +206,17 @@ def test_rods_that_do_not_rise_with_density_are_refused(model, drawn):
         replace(rod, hu_mean=other.hu_mean)
         for rod, other in zip(reading.rods, reversed(reading.rods), strict=True)
     )
-    found = judge(replace(reading, rods=swapped), model, sds_hu=(1.0, 1.0), truncated=False)
+    round_rod = CrossSection(area_mm2=pi * 100, standard_error_mm2=0.0, sd_hu=1.0)
+    found = judge(replace(reading, rods=swapped), model, (round_rod, round_rod), truncated=False)
     assert "rod_order" in [observation.code for observation in found]
+
+
+def test_an_area_that_noise_explains_is_not_off(model):
+    expected = pi * 100
+    assert area_off(model, 0, 1.4 * expected)
+    assert area_off(model, 0, 1.4 * expected, 0.05 * expected)
+    assert not area_off(model, 0, 1.4 * expected, 0.1 * expected)
+    assert not area_off(model, 0, 1.2 * expected)
 
 
 def test_a_trend_within_noise_is_no_drift():
