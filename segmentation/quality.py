@@ -101,7 +101,9 @@ def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Itera
             level=regions.level,
             values={"volume_cm3": round(volume_cm3, 1), "needed_cm3": f"{smallest:g}"},
         )
-    if hu.size > 1 and (spread := float(hu.std(ddof=1))) > rules.max_region_sd_hu:
+    read = [hu] if regions.ellipse is None else [hu, volume.hu[regions.ellipse]]
+    spread = max((float(values.std(ddof=1)) for values in read if values.size > 1), default=0.0)
+    if spread > rules.max_region_sd_hu:
         yield Observation(code="roi_heterogeneous", level=regions.level, values={"sd_hu": round(spread)})
     if regions.ellipse is not None and (reason := ellipse_objection(volume, regions.ellipse, rules)):
         yield Observation(code="ellipse_not_measured", level=regions.level, values={"reason": reason})
@@ -109,12 +111,10 @@ def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Itera
 
 def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: QualitySettings) -> str | None:
     """Why an ellipse that is measured beside the core gives no density; None where it does."""
-    hu = volume.hu[ellipse]
-    volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
-    if volume_cm3 < settings.min_ellipse_cm3:
-        return f"only {volume_cm3:.1f} cm3 of it lie in cancellous bone"
-    spread = float(hu.std(ddof=1))
-    return f"its HU vary by {spread:.0f}" if spread > settings.max_region_sd_hu else None
+    voxels = int(np.count_nonzero(ellipse))
+    volume_cm3 = voxels * volume.grid.voxel_volume_mm3 / 1000.0
+    small = voxels == 0 or volume_cm3 < settings.min_ellipse_cm3
+    return f"only {volume_cm3:.1f} cm3 of it lie in cancellous bone" if small else None
 
 
 def _largest_piece(mask: Mask) -> int:

@@ -154,7 +154,9 @@ def test_an_ellipse_that_serves_for_nothing_is_said_and_the_core_stands():
     assert (found.code, found.level) == ("ellipse_not_measured", "L3")
     assert "cm3 of it lie in cancellous bone" in found.values["reason"]
     volume.hu[regions.ellipse] += np.random.default_rng(1).normal(0, 95, regions.ellipse.sum())
-    assert "vary by" in ellipse_objection(volume, regions.ellipse, QualitySettings())
+    (uneven,) = quality_observations(volume, vertebrae, {"L3": regions})
+    assert uneven.code == "roi_heterogeneous"  # said, and given all the same, as in the core
+    assert ellipse_objection(volume, regions.ellipse, QualitySettings()) is None
     leading = replace(regions, bmd=regions.ellipse, kind=RegionKind.ELLIPSE, ellipse=None)
     codes = [one.code for one in quality_observations(volume, vertebrae, {"L3": leading}, strict)]
     assert codes == ["roi_too_small", "roi_heterogeneous"]
