@@ -80,6 +80,7 @@ class SegmentationSettings(_Section):
     mask_from: Mapping[Literal["manufacturer", "model", "software", "series_description"], str]
     mask_segments: Mapping[str, Literal["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "sacrum"]]
     cross_check: bool
+    geometric_max_step_mm: float = Positive
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     mixed_precision: bool
     threads: int = Field(ge=0)

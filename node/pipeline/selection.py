@@ -43,6 +43,13 @@ def selection_of(context: StepContext) -> SelectionArtefact:
     return from_json(SelectionArtefact, context.artefacts.get(SELECTION))
 
 
+def slice_step_mm(series: SeriesFacts) -> float | None:
+    """Thickness or distance of the slices, the larger; None where each slice stands alone."""
+    if series.slice_spacing_mm is None:
+        return None
+    return max(series.slice_thickness_mm or 0.0, series.slice_spacing_mm)
+
+
 def load_chosen(context: StepContext, selection: SelectionArtefact) -> LoadedSeries | None:
     """The chosen series as a volume, None where there is none."""
     if selection.series is None or selection.slices:

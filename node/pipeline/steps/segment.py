@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from node.dicom.read import LoadedSeries
 from node.pipeline.artefacts import (
     SEGMENTATION,
@@ -13,12 +15,14 @@ from node.pipeline.artefacts import (
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.image_rules import geometric_engine, region_settings
-from node.pipeline.selection import load_chosen, load_slices, selection_of
+from node.pipeline.selection import load_chosen, load_slices, selection_of, slice_step_mm
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines.crosscheck import cross_checked
+from segmentation.engines.geometric import GeometricEngine
+from segmentation.observation import Observation
 from segmentation.single_slice import find_slice_body
 from segmentation.vertebra import regions_of
-from segmentation.vertebrae import LUMBAR, Regions, Vertebrae
+from segmentation.vertebrae import LUMBAR, EngineInfo, Regions, Vertebrae
 from segmentation.volume import CtVolume
 
 
@@ -43,14 +47,32 @@ def segment(context: StepContext) -> StepResult:
 
 
 def _vertebrae(context: StepContext, series: LoadedSeries) -> Vertebrae:
-    engine = context.engine()
+    engine, settings = context.engine(), context.settings.segmentation
+    step_mm, limit_mm = slice_step_mm(series.facts), settings.geometric_max_step_mm
+    too_thick = step_mm is not None and step_mm > limit_mm
     if isinstance(engine, StudyMask):
         found = engine.segment_study(context.instances, series)
+    elif isinstance(engine, GeometricEngine) and too_thick:
+        values = {"thickness_mm": f"{step_mm:.3g}", "limit_mm": f"{limit_mm:.3g}"}
+        return _unseen(series.volume, engine.info, Observation(code="slices_too_thick", values=values))
     else:
         found = engine.segment(series.volume)
-    if context.settings.segmentation.cross_check and not found.engine.model_free:
-        return cross_checked(series.volume, found, geometric_engine(context.settings.segmentation))
+    if settings.cross_check and not found.engine.model_free and not too_thick:
+        return cross_checked(series.volume, found, geometric_engine(settings))
     return found
+
+
+def _unseen(volume: CtVolume, engine: EngineInfo, reason: Observation) -> Vertebrae:
+    """No vertebra, because nobody looked."""
+    return Vertebrae(
+        grid=volume.grid,
+        bodies=np.zeros(volume.grid.shape, np.uint8),
+        levels=(),
+        numbering_confirmed=False,
+        numbering_basis="none",
+        engine=engine,
+        observations=(reason,),
+    )
 
 
 def _lumbar_regions(context: StepContext, volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:

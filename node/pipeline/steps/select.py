@@ -13,7 +13,7 @@ from node.dicom.read import LoadedSeries
 from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series
+from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series, slice_step_mm
 from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
 from scoring.phantom_choice import Image, read_phantom
@@ -196,10 +196,9 @@ def _series_observations(readable: _Readable) -> list[Observation]:
         noticed.append(Observation(code="lossy_source"))
     if readable.loaded is not None and readable.loaded.copies:
         noticed.append(Observation(code="duplicate_images", values={"images": readable.loaded.copies}))
-    if facts.slice_spacing_mm is not None:  # single slices have no texture along z to lose
-        step_mm = max(facts.slice_thickness_mm or 0.0, facts.slice_spacing_mm)
-        if step_mm > THICK_SLICES_MM:
-            noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
+    step_mm = slice_step_mm(facts)
+    if step_mm is not None and step_mm > THICK_SLICES_MM:  # single slices have no texture along z to lose
+        noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
     return noticed
 
