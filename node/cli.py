@@ -22,6 +22,8 @@ COMMANDS = {
     "process": "process",
     "phantom": "phantom",
     "features": "features",
+    "train": "train",
+    "evaluate": "train",
     "studies": "studies",
     "qa": "qa",
     "check": "check",

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from config.catalog import load_radiomics_settings_text, require_configured
-from config.settings import ConfigurationError, Settings, load_settings
-from node.clinical.csv import NoLaboratory
-from node.commands.study_folder import NotOneStudy, study_in
-from node.dicom.errors import MaskUnreadable
+from config.catalog import require_configured
+from config.settings import load_settings
 from node.logs import configure
-from node.pipeline.artefacts import MemoryArtefacts
-from node.pipeline.context import StepContext
-from node.pipeline.engine import Settled, settle_engine
-from node.pipeline.features import StudyFeatures, study_features
-from node.pipeline.judging import basis_of, provenance_of
-from node.pipeline.measurement import FEATURE_LEVEL
-from node.pipeline.ports import Issue
-from scoring.radiomics import feature_names, parse_settings
-from segmentation.errors import SegmentationError
+from node.research.extraction import Extraction, extract_features
 
 REFUSED = 3
-ABOUT = (
-    "study", "study_instance_uid", "series_instance_uid", "level", "engine", "kvp", "slice_spacing_mm",
-    "pixel_spacing_mm", "kernel", "equivalent", "bmd_mg_cm3", "findings", "reason", "settings_sha256",
-)  # fmt: skip
-Row = dict[str, str]
+DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)
 
 
 def features(
@@ -48,7 +25,7 @@ def features(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="CSV; what an earlier run with equal settings left there is kept.", dir_okay=False),
+        typer.Option(help="CSV; what a run with equal settings left there is kept.", dir_okay=False),
     ],
     config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
     engine: Annotated[str | None, typer.Option(help="Segmentation engine, as for process.")] = None,
@@ -56,172 +33,18 @@ def features(
         str | None,
         typer.Option(help="Name of a mask (NIfTI or DICOM SEG) in each study's folder, to use as drawn."),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Studies at a time.", min=1)] = max(1, (os.cpu_count() or 1) // 2),
+    jobs: Annotated[int, typer.Option(help="Studies at a time.", min=1)] = DEFAULT_JOBS,
 ) -> None:
     """Compute all features of L3 for each study: OUT, with settings and versions in OUT.json beside it."""
-    overrides = {"segmentation": {"engine": engine}} if engine else {}
-    settings = load_settings(config, **overrides)
+    settings = load_settings(config, **({"segmentation": {"engine": engine}} if engine else {}))
     configure(settings.log)
     require_configured(settings)
-    text, _ = load_radiomics_settings_text(settings.node.site_folder)
-    names = feature_names(parse_settings(text))
-    made_with = _made_with(settings, text, mask)
-    sha256 = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
-    partial = out.with_name(out.name + ".partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rows = {row["study"]: row for row in (*_kept(out, names, sha256), *_kept(partial, names, sha256))}
-    asked = {str(folder): folder for folder in study_dirs}
     console = Console(stderr=True)
-    if done := len(asked.keys() & rows.keys()):
-        console.print(f"{done} of {len(asked)} studies were done before, with equal settings")
-    todo = [name for name in asked if name not in rows]
-    columns = [*ABOUT, *names]
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows.values())
-        for row in _progress(console, _computed(todo, settings, mask, sha256, jobs), len(todo)):
-            writer.writerow(row)
-            file.flush()
-            rows[row["study"]] = row
-    _write(out, columns, [*(rows[name] for name in asked), *(r for n, r in rows.items() if n not in asked)])
-    out.with_name(out.name + ".json").write_text(json.dumps(made_with, indent=2) + "\n", "utf-8")
-    partial.unlink()
-    without = [rows[name] for name in asked if rows[name]["reason"]]
+    rows = extract_features(study_dirs, out, Extraction(settings=settings, mask=mask, jobs=jobs), console)
+    without = [row for row in rows if row["reason"]]
     for row in without:
-        console.print(
-            f"no features: {row['study']}: {row['reason']}", style="yellow", markup=False, soft_wrap=True
-        )
-    console.print(f"{len(asked) - len(without)} of {len(asked)} studies have features: {out}")
-    if len(without) == len(asked):
+        told = f"no features: {row['study']}: {row['reason']}"
+        console.print(told, style="yellow", markup=False, soft_wrap=True)
+    console.print(f"{len(rows) - len(without)} of {len(rows)} studies have features: {out}")
+    if len(without) == len(rows):
         raise typer.Exit(REFUSED)
-
-
-def _made_with(settings: Settings, radiomics: str, mask: str | None) -> dict[str, Any]:
-    """What the numbers depend on besides the images."""
-    try:
-        info = settle_engine(settings.segmentation).info if mask is None else None
-    except (SegmentationError, MaskUnreadable) as error:
-        raise ConfigurationError(str(error)) from error
-    used = provenance_of(settings, basis_of(settings), info)
-    return {
-        "software": f"{used.software} {used.version}",
-        "engine": f"{info.name} {info.version}" if info else f"mask {mask}",
-        "weights_sha256": info.weights_sha256 if info else None,
-        "configuration_sha256": used.configuration_sha256,
-        "radiomics_settings_sha256": used.radiomics_settings_sha256,
-        "radiomics_settings": radiomics,
-        "packages": dict(used.packages),
-    }
-
-
-def _kept(path: Path, names: Sequence[str], sha256: str) -> Iterator[Row]:
-    """Rows with features that equal settings made; a row cut short by a killed run is none.
-
-    A study without features is tried again: its files may have been mended.
-    """
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [*ABOUT, *names]:
-            return
-        for row in reader:
-            if (
-                row["settings_sha256"] == sha256
-                and None not in row.values()
-                and (row[names[-1]] or row["reason"])
-            ):
-                yield row
-
-
-def _computed(
-    studies: Sequence[str], settings: Settings, mask: str | None, sha256: str, jobs: int
-) -> Iterator[Row]:
-    """Rows as they are done. Each study in a process of its own pool: pyradiomics computes on one core."""
-    if not studies:
-        return
-    pool = ProcessPoolExecutor(min(jobs, len(studies)), mp_context=get_context("spawn"))
-    try:
-        running: dict[Future[Row], str] = {
-            pool.submit(_row, name, settings.model_dump(mode="json"), mask, sha256): name for name in studies
-        }
-        for done in as_completed(running):
-            yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _row(name: str, sections: dict[str, Any], mask: str | None, sha256: str) -> Row:
-    """One study's row; a study that cannot be read has its reason there and stops no other."""
-    settings = load_settings(**sections)
-    blank = dict.fromkeys(ABOUT, "") | {"study": name, "level": FEATURE_LEVEL, "settings_sha256": sha256}
-    try:
-        folder = Path(name)
-        found = study_features(
-            StepContext(
-                settings=settings,
-                instances=study_in(folder).instances,
-                artefacts=MemoryArtefacts(),
-                engine=lambda: _engine(settings, folder / mask if mask else None),
-                clinical=NoLaboratory(),
-                issue=lambda: Issue(issued_at=datetime.now(UTC)),
-                declared_qct=True,
-            )
-        )
-    except (NotOneStudy, SegmentationError, MaskUnreadable, FileNotFoundError) as error:
-        return blank | {"reason": str(error)}
-    return blank | _about(found) | _texts(found.values or {})
-
-
-_engines: dict[str, Settled] = {}  # of this process: weights are loaded once
-
-
-def _engine(settings: Settings, mask: Path | None) -> Settled:
-    if mask is not None:
-        return settle_engine(settings.segmentation, mask)
-    if settings.sha256 not in _engines:
-        _engines[settings.sha256] = settle_engine(settings.segmentation)
-    return _engines[settings.sha256]
-
-
-def _about(found: StudyFeatures) -> Row:
-    series, measured = found.series, found.measured
-    return _texts(
-        {
-            "study_instance_uid": found.study_instance_uid,
-            "engine": f"{found.engine.name} {found.engine.version}" if found.engine else "",
-            "equivalent": found.equivalent or "",
-            "bmd_mg_cm3": measured.bmd_mg_cm3 if measured else None,
-            "findings": " ".join(sorted({one.code for one in found.findings})),
-            "reason": found.reason,
-            "series_instance_uid": series.series_instance_uid if series else "",
-            "kvp": series.kvp if series else None,
-            "slice_spacing_mm": series.slice_spacing_mm if series else None,
-            "pixel_spacing_mm": max(series.pixel_spacing_mm) if series and series.pixel_spacing_mm else None,
-            "kernel": series.kernel if series else "",
-        }
-    )
-
-
-def _texts(values: Mapping[str, object]) -> Row:
-    """Numbers with all their digits; nothing for None."""
-    return {name: "" if value is None else str(value) for name, value in values.items()}
-
-
-def _write(out: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    whole = out.with_name(out.name + ".whole")
-    with whole.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    whole.replace(out)
-
-
-def _progress(console: Console, rows: Iterator[Row], total: int) -> Iterator[Row]:
-    columns = (TextColumn("studies"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total)
-        for row in rows:
-            bar.advance(task)
-            yield row

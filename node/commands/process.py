@@ -13,7 +13,6 @@ from rich.console import Console
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.csv import CsvLaboratory, NoLaboratory
-from node.commands.study_folder import NotOneStudy, study_in
 from node.commands.summary import print_report
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
@@ -26,6 +25,7 @@ from node.pipeline.ports import Issue
 from node.pipeline.result import result_document, to_text
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.report import Outcome, Report
+from node.research.study_folder import NotOneStudy, study_in
 from segmentation.errors import SegmentationError
 
 REFUSED = 3

@@ -1,0 +1,201 @@
+"""`osteonode train` and `osteonode evaluate`: a model from a site's own patients, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_card, require_configured
+from config.settings import Settings, load_settings
+from node.commands.features import DEFAULT_JOBS
+from node.logs import configure
+from node.research.card import CIRCULARITY, auc_text, card_of
+from node.research.evaluation import evaluate_card
+from node.research.extraction import Extraction, extract_features
+from node.research.outputs import (
+    subgroup_table,
+    training_figures,
+    training_tables,
+    validation_figures,
+    validation_tables,
+    write_outputs,
+)
+from node.research.tables import FeatureTable, read_features, read_rows, technique
+from node.research.training import COMBINED, Plan
+from node.research.training import train as train_models
+from scoring.errors import ModelCardInvalid
+from scoring.modelcard import ModelCard, card_document, parse_model_card
+from scoring.training.cohort import Cohort, Split, read_cohort
+from scoring.training.errors import CohortUnusable, FitImpossible
+from scoring.training.figures import rad_score_figure
+from scoring.training.fitting import PenaltyChoice
+
+_POSITIVE = "Positive class throughout: osteoporosis."
+
+CohortFile = Annotated[
+    Path, typer.Argument(metavar="COHORT.csv", help="One row a patient.", exists=True, dir_okay=False)
+]
+Out = Annotated[Path, typer.Option(help="Folder for everything; made if missing.", file_okay=False)]
+Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        help="What `features` wrote; else computed from the table's studies.", exists=True, dir_okay=False
+    ),
+]
+MaskName = Annotated[str | None, typer.Option(help="Name of a mask in each study's folder, as for features.")]
+Jobs = Annotated[int, typer.Option(help="Studies at a time.", min=1)]
+
+
+def train(
+    cohort_csv: CohortFile,
+    out: Out,
+    features: Features = None,
+    repeat: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Features by a repeated mask, for agreement; may come more than once.", exists=True
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the model.")] = "trained",
+    version: Annotated[str, typer.Option(help="Of the model.")] = "1",
+    seed: Annotated[int, typer.Option(help="Of split, folds and bootstrap.", min=0)] = 1,
+    penalty: Annotated[
+        PenaltyChoice, typer.Option(help="Which penalty of the cross-validation is used.")
+    ] = PenaltyChoice.ONE_ERROR,
+    bootstrap: Annotated[int, typer.Option(help="Resamples for optimism; 0: none.", min=0)] = 100,
+    config: Config = None,
+    mask: MaskName = None,
+    jobs: Jobs = DEFAULT_JOBS,
+) -> None:
+    """Fit rad-score, clinical and combined model; write OUT/model.json, tables, figures and index.html."""
+    console = Console(stderr=True)
+    settings = _settings(config)
+    try:
+        cohort = read_cohort(read_rows(cohort_csv))
+        how = Extraction(settings=settings, mask=mask, jobs=jobs)
+        table = _features(cohort, cohort_csv.parent, features, out, how, console)
+        repeats = {path.stem: read_features(path) for path in repeat or ()}
+        plan = Plan(seed=seed, penalty=penalty, resamples=bootstrap)
+        with console.status("") as status:
+            trained = train_models(
+                cohort, cohort_csv.parent, table, repeats, plan=plan, progress=status.update
+            )
+        studies = [cohort_csv.parent / one.study for one in trained.splits[Split.TRAIN]]
+        card = card_of(trained, table, technique(table, studies), plan, name=name, version_=version)
+    except (CohortUnusable, FitImpossible) as error:
+        raise _refusal(error, console) from error
+    out.mkdir(parents=True, exist_ok=True)
+    _write_card(out / "model.json", card)
+    write_outputs(
+        out,
+        title=f"Model {name} {version}: training",
+        notes=[
+            _POSITIVE,
+            CIRCULARITY[0].upper() + CIRCULARITY[1:] + ".",
+            *_told(trained.cohort, len(trained.without_features)),
+            *(
+                []
+                if trained.agreement
+                else ["Agreement between observers was not assessed: no repeated masks."]
+            ),
+            *([] if trained.optimism else ["Optimism was not estimated."]),
+        ],
+        tables=training_tables(trained),
+        figures=training_figures(trained),
+    )
+    for split, validation in trained.validations.items():
+        console.print(f"{split}: combined AUC {auc_text(validation.models[COMBINED].auc)}")
+    console.print(f"{len(card.features)} features; card {card.sha256}: {out / 'model.json'}")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A card's file, or a name in models/.")],
+    cohort_csv: CohortFile,
+    out: Out,
+    features: Features = None,
+    cutoff: Annotated[
+        float | None, typer.Option(help="Probability of osteoporosis; else the card's own.", min=0, max=1)
+    ] = None,
+    config: Config = None,
+    mask: MaskName = None,
+    jobs: Jobs = DEFAULT_JOBS,
+) -> None:
+    """Judge a model on patients it was not made from; write tables, figures and OUT/index.html."""
+    console = Console(stderr=True)
+    settings = _settings(config)
+    card = _card(model, settings)
+    try:
+        cohort = read_cohort(read_rows(cohort_csv))
+        how = Extraction(settings=settings, mask=mask, jobs=jobs)
+        table = _features(cohort, cohort_csv.parent, features, out, how, console)
+        found = evaluate_card(card, cohort, cohort_csv.parent, table, cutoff=cutoff)
+    except (CohortUnusable, FitImpossible) as error:
+        raise _refusal(error, console) from error
+    notes = [_POSITIVE, card.notice, *_told(cohort, len(found.without_features))]
+    if found.without_values:
+        notes.append(f"{len(found.without_values)} patients without every clinical value are not judged.")
+    write_outputs(
+        out,
+        title=f"Model {card.name} {card.version}: evaluation",
+        notes=notes,
+        tables=validation_tables(found.validation, "evaluation")
+        | {"subgroups": subgroup_table(found.subgroups)},
+        figures=validation_figures(found.validation, "evaluation")
+        | {"rad_score": rad_score_figure(found.rad_scores, "Rad-score by class")},
+    )
+    for name, one in found.validation.models.items():
+        console.print(f"{name}: AUC {auc_text(one.auc)}")
+    console.print(str(out / "index.html"))
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = load_settings(config)
+    configure(settings.log)
+    require_configured(settings)
+    return settings
+
+
+def _features(
+    cohort: Cohort, folder: Path, given: Path | None, out: Path, how: Extraction, console: Console
+) -> FeatureTable:
+    if given is not None:
+        return read_features(given)
+    missing = [one.name for one in cohort.patients if not one.study]
+    if missing:
+        raise CohortUnusable(f"no study and no --features for: {', '.join(missing)}")
+    made = out / "features.csv"
+    extract_features([folder / one.study for one in cohort.patients], made, how, console)
+    return read_features(made)
+
+
+def _card(model: str, settings: Settings) -> ModelCard:
+    try:
+        if Path(model).is_file():
+            return parse_model_card(Path(model).read_text("utf-8"))
+        return load_model_card(model, settings.node.site_folder)[0]
+    except (CatalogEntryMissing, CatalogEntryInvalid, ModelCardInvalid, UnicodeDecodeError) as error:
+        raise typer.BadParameter(str(error), param_hint="MODEL") from error
+
+
+def _write_card(path: Path, card: ModelCard) -> None:
+    path.write_text(json.dumps(card_document(card), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _told(cohort: Cohort, without_features: int) -> list[str]:
+    """What every reader of the page should know of the patients."""
+    told = []
+    if cohort.excluded:
+        told.append(f"{len(cohort.excluded)} patients are left out: more than three values missing.")
+    if without_features:
+        told.append(f"{without_features} patients are left out: their studies have no features.")
+    return told
+
+
+def _refusal(error: Exception, console: Console) -> typer.Exit:
+    console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(2)

@@ -1,0 +1,255 @@
+"""What a training or validation leaves behind: tables, figures and one page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+
+from node.research.card import auc_text
+from node.research.training import Trained, Variable
+from scoring.training.agreement import Icc
+from scoring.training.classification import Counts, Rate
+from scoring.training.discrimination import Auc
+from scoring.training.figures import (
+    calibration_figure,
+    decision_figure,
+    lasso_deviance_figure,
+    lasso_path_figure,
+    rad_score_figure,
+    roc_figure,
+)
+from scoring.training.logistic import LogisticModel
+from scoring.training.validation import Validation
+
+Table = Sequence[Mapping[str, object]]
+_RATES = (
+    "accuracy", "sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value"
+)  # fmt: skip
+_DPI = 150
+
+
+def training_tables(trained: Trained) -> dict[str, Table]:
+    """Every table of a training, by name."""
+    tables: dict[str, Table] = {}
+    for split, variables in trained.table1.items():
+        tables[f"table1_{split}"] = [_variable(one) for one in variables]
+    for name, found in trained.agreement.items():
+        tables[f"agreement_{name}"] = [_icc(feature, one) for feature, one in found.items()]
+    fit = trained.fits.rad_score
+    tables["rad_score"] = [
+        {"feature": one.name, "mean": one.mean, "sd": one.sd, "coefficient": one.coefficient}
+        for one in fit.features
+    ]
+    tables["mrmr"] = [{"rank": rank, "feature": name} for rank, name in enumerate(fit.relevant, 1)]
+    tables["lasso_path"] = [
+        {
+            "lambda": float(penalty),
+            "deviance": float(fit.choice.deviance[at]),
+            "deviance_se": float(fit.choice.deviance_error[at]),
+            "features": int((fit.choice.path.coefficients[at] != 0).sum()),
+            "choice": ", ".join(
+                name
+                for name, place in (
+                    ("lambda.min", fit.choice.at_minimum),
+                    ("lambda.1se", fit.choice.at_one_error),
+                )
+                if place == at
+            ),
+        }
+        for at, penalty in enumerate(fit.choice.path.penalties)
+    ]
+    tables["logistic_clinical"] = _coefficients(trained.fits.clinical)
+    tables["logistic_combined"] = _coefficients(trained.fits.combined)
+    for split, validation in trained.validations.items():
+        tables |= validation_tables(validation, str(split))
+    tables["subgroups"] = subgroup_table(trained.subgroups)
+    tables["optimism"] = [
+        {
+            "model": name,
+            "apparent_auc": one.apparent,
+            "optimism": one.optimism,
+            "corrected_auc": one.corrected,
+            "resamples": one.resamples,
+            "failed": one.failed,
+        }
+        for name, one in trained.optimism.items()
+    ]
+    cohort = trained.cohort
+    tables["missing"] = [{"column": name, "patients": count} for name, count in cohort.missing.items()]
+    tables["left_out"] = [
+        {"patient": name, "reason": reason}
+        for name, reason in (*cohort.excluded.items(), *trained.without_features.items())
+    ]
+    return tables
+
+
+def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
+    """Discrimination, rates at the cut-off and calibration of each model; DeLong's tests between them."""
+    performance, calibration = [], []
+    for model, found in validation.models.items():
+        row: dict[str, object] = {
+            "model": model,
+            "positive_class": "osteoporosis",
+            "patients": validation.patients,
+            "positives": validation.positives,
+            "auc": found.auc.value,
+            "auc_95": _interval((found.auc.lower, found.auc.upper)),
+            "cutoff": found.cutoff,
+            **_counts(found.counts),
+        }
+        for rate in _RATES:
+            row |= _rate(rate, getattr(found.counts, rate))
+        performance.append(row | {"brier": found.brier})
+        if found.calibration is not None:
+            calibration.append(
+                {
+                    "model": model,
+                    "chi_squared": found.calibration.statistic,
+                    "degrees_of_freedom": found.calibration.degrees_of_freedom,
+                    "p": found.calibration.p,
+                }
+            )
+    compared = [
+        {"first": first, "second": second, "difference": one.difference, "z": one.z, "p": one.p}
+        for (first, second), one in validation.comparisons.items()
+    ]
+    return {
+        f"performance_{name}": performance,
+        f"delong_{name}": compared,
+        f"hosmer_lemeshow_{name}": calibration,
+    }
+
+
+def subgroup_table(subgroups: Mapping[tuple[str, str], Auc]) -> Table:
+    """The rad-score between each two classes."""
+    return [
+        {"positive_class": positive, "negative_class": negative, "auc_95": auc_text(area)}
+        | {"positives": area.positives, "negatives": area.negatives}
+        for (positive, negative), area in subgroups.items()
+    ]
+
+
+def training_figures(trained: Trained) -> dict[str, Figure]:
+    """Every figure of a training, by name."""
+    fit = trained.fits.rad_score
+    figures = {
+        "lasso_path": lasso_path_figure(fit, "LASSO: coefficients along the path"),
+        "lasso_deviance": lasso_deviance_figure(fit, "LASSO: cross-validated deviance"),
+        "rad_score": rad_score_figure(trained.rad_scores, "Rad-score by class, all patients"),
+    }
+    for split, validation in trained.validations.items():
+        figures |= validation_figures(validation, str(split))
+    return figures
+
+
+def validation_figures(validation: Validation, name: str) -> dict[str, Figure]:
+    """ROC, calibration and decision curves."""
+    about = f"{name}: {validation.patients} patients, {validation.positives} with osteoporosis"
+    return {
+        f"roc_{name}": roc_figure(validation, f"ROC, {about}"),
+        f"calibration_{name}": calibration_figure(validation, f"Calibration, {about}"),
+        f"decision_{name}": decision_figure(validation, f"Decision curves, {about}"),
+    }
+
+
+def write_outputs(
+    out: Path, *, title: str, notes: Sequence[str], tables: Mapping[str, Table], figures: Mapping[str, Figure]
+) -> None:
+    """tables/*.csv, figures/*.png and *.svg, and index.html, which needs none of them."""
+    for folder in ("tables", "figures"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        _write_csv(out / "tables" / f"{name}.csv", rows)
+    pictures = {}
+    for name, figure in figures.items():
+        # Without a date, and with fixed ids, equal figures are equal files.
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(out / "figures" / f"{name}.svg", metadata={"Date": None})
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+        (out / "figures" / f"{name}.png").write_bytes(png.getvalue())
+        pictures[name] = base64.b64encode(png.getvalue()).decode("ascii")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("node.research"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["cell"] = _cell
+    page = environment.get_template("index.html").render(
+        title=title,
+        notes=notes,
+        tables={name: rows for name, rows in tables.items() if rows},
+        pictures=pictures,
+    )
+    (out / "index.html").write_text(page, "utf-8")
+
+
+def _write_csv(path: Path, rows: Table) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if rows:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _cell(value: object) -> str:
+    """A number as a reader wants it; the CSV has all digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _variable(one: Variable) -> dict[str, object]:
+    return {
+        "variable": one.name,
+        "osteoporosis": one.of_osteoporosis,
+        "osteopenia": one.of_osteopenia,
+        "test": one.test.test if one.test else "not tested",
+        "p": one.test.p if one.test else "",
+    }
+
+
+def _icc(feature: str, one: Icc) -> dict[str, object]:
+    return {
+        "feature": feature,
+        "icc": one.value,
+        "icc_95": _interval((one.lower, one.upper)),
+        "studies": one.subjects,
+    }
+
+
+def _coefficients(model: LogisticModel) -> Table:
+    return [
+        {
+            "term": one.name,
+            "coefficient": one.value,
+            "standard_error": one.standard_error,
+            "odds_ratio": one.odds_ratio,
+            "odds_ratio_95": _interval(one.odds_ratio_interval95),
+            "p": one.p,
+        }
+        for one in (model.intercept, *model.terms)
+    ]
+
+
+def _counts(counts: Counts) -> dict[str, object]:
+    return {
+        "tp": counts.true_positive,
+        "fn": counts.false_negative,
+        "fp": counts.false_positive,
+        "tn": counts.true_negative,
+    }
+
+
+def _rate(name: str, rate: Rate) -> dict[str, object]:
+    value, interval = rate.value, rate.interval95
+    if value is None or interval is None:
+        return {name: "", f"{name}_95": ""}
+    return {name: value, f"{name}_95": _interval(interval)}
+
+
+def _interval(ends: Iterable[float]) -> str:
+    return " to ".join(f"{end:.3f}" for end in ends)

@@ -1,0 +1,271 @@
+"""From a cohort and its features to three models, judged: what Xie et al. 2022 did with several programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from node.research.tables import FeatureTable, Matrix, clinical_values, features_of
+from scoring.bmd import StudyClass
+from scoring.training.agreement import Icc, icc
+from scoring.training.classification import youden_cutoff
+from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
+from scoring.training.discrimination import Auc, Labels
+from scoring.training.errors import CohortUnusable
+from scoring.training.fitting import Folds, ModelFits, PenaltyChoice, RadScoreFit, fit_models, fit_rad_score
+from scoring.training.groups import GroupTest, compare_counted, compare_measured
+from scoring.training.optimism import Optimism, optimism_of_auc
+from scoring.training.splitting import require_enough, stratified_folds, stratified_split
+from scoring.training.validation import Validation, subgroup_aucs, validate
+
+AGREEMENT = 0.81  # least ICC of a feature that is kept: "almost perfect" in Xie et al. 2022
+RADIOMICS, CLINIC, COMBINED = "radiomics", "clinical", "combined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a training is asked to do."""
+
+    seed: int
+    penalty: PenaltyChoice
+    resamples: int  # of the bootstrap; 0: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One row of Table 1: a variable in the two classes of some patients."""
+
+    name: str
+    of_osteoporosis: str
+    of_osteopenia: str
+    test: GroupTest | None  # None where it cannot be tested
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """Everything that came out."""
+
+    cohort: Cohort
+    without_features: Mapping[str, str]  # patient -> reason
+    own_split: bool  # the table's own, not a drawn one
+    own_folds: bool
+    agreement: Mapping[str, Mapping[str, Icc]]  # repeat -> feature -> ICC
+    kept: tuple[str, ...]  # features with agreement enough
+    splits: Mapping[Split, tuple[Patient, ...]]  # with osteoporosis or osteopenia
+    table1: Mapping[Split, tuple[Variable, ...]]
+    fits: ModelFits
+    cutoffs: Mapping[str, float]
+    validations: Mapping[Split, Validation]  # on patients whose clinical values are all known
+    subgroups: Mapping[tuple[str, str], Auc]  # of the rad-score, on all patients that did not train
+    rad_scores: Mapping[str, tuple[float, ...]]  # by class, all patients
+    optimism: Mapping[str, Optimism]  # of the training patients' AUC
+
+
+def train(
+    cohort: Cohort,
+    folder: Path,
+    table: FeatureTable,
+    repeats: Mapping[str, FeatureTable],
+    *,
+    plan: Plan,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Agreement, split, selection, fits, validation and optimism, in this order.
+
+    Parameters
+    ----------
+    folder : of the cohort's table, from which it names studies.
+    repeats : features of the same studies by repeated masks, by name ("intra-observer").
+
+    Raises
+    ------
+    CohortUnusable, FitImpossible
+    """
+    patients, values, without = features_of(cohort, folder, table)
+    low = [at for at, one in enumerate(patients) if one.label is not StudyClass.NORMAL]
+    labels = np.array([patients[at].label is StudyClass.OSTEOPOROSIS for at in low], dtype=bool)
+    require_enough(labels)
+    progress("agreement")
+    agreement = {name: agreements(table, other) for name, other in repeats.items()}
+    kept = tuple(
+        name for name in table.names if all(found[name].value >= AGREEMENT for found in agreement.values())
+    )
+    if not kept:
+        raise CohortUnusable(f"no feature agrees between repeated masks (ICC of at least {AGREEMENT})")
+    columns = [table.names.index(name) for name in kept]
+    all_values, chosen = values[:, columns], [patients[at] for at in low]
+    low_values, clinical = all_values[low], clinical_values(chosen, CLINICAL)
+
+    own_split = chosen[0].split is not None
+    train_rows = (
+        np.array([one.split is Split.TRAIN for one in chosen])
+        if own_split
+        else stratified_split(labels, plan.seed)
+    )
+    if not (0 < train_rows.sum() < len(train_rows)):
+        raise CohortUnusable("the table's split leaves nobody to train on, or nobody to test")
+    trained_on = [one for one, inside in zip(chosen, train_rows, strict=True) if inside]
+    own_folds = trained_on[0].fold is not None
+    folds = (
+        np.array([one.fold for one in trained_on], dtype=np.int64)
+        if own_folds
+        else stratified_folds(labels[train_rows], plan.seed)
+    )
+    progress("selection and fits")
+    rad = fit_rad_score(low_values[train_rows], kept, labels[train_rows], folds, plan.penalty)
+    scores = rad.score(low_values, kept)
+    fits = fit_models(rad, scores[train_rows], clinical[train_rows], CLINICAL, labels[train_rows])
+
+    progress("validation")
+    known = np.isfinite(clinical).all(axis=1)
+    risks = probabilities(fits, scores, clinical)
+    at_train = train_rows & known
+    cutoffs = {name: youden_cutoff(risk[at_train], labels[at_train]) for name, risk in risks.items()}
+    validations = {
+        split: validate(
+            {name: risk[rows] for name, risk in risks.items()},
+            labels[rows],
+            cutoffs,
+            development=split is Split.TRAIN,
+        )
+        for split, rows in ((Split.TRAIN, at_train), (Split.TEST, ~train_rows & known))
+    }
+    everybody = rad.score(all_values, kept)
+    in_training = {one.name for one in trained_on}
+    fresh = np.array([one.name not in in_training for one in patients])
+    classes = np.array([one.label.value for one in patients])
+    progress("optimism")
+    return Trained(
+        cohort=cohort,
+        without_features=without,
+        own_split=own_split,
+        own_folds=own_folds,
+        agreement=agreement,
+        kept=kept,
+        splits={
+            split: tuple(one for one, inside in zip(chosen, rows, strict=True) if inside)
+            for split, rows in ((Split.TRAIN, train_rows), (Split.TEST, ~train_rows))
+        },
+        table1={
+            split: table1([one for one, inside in zip(chosen, rows, strict=True) if inside], cohort.variables)
+            for split, rows in ((Split.TRAIN, train_rows), (Split.TEST, ~train_rows))
+        },
+        fits=fits,
+        cutoffs=cutoffs,
+        validations=validations,
+        subgroups=subgroup_aucs(everybody[fresh], classes[fresh]),
+        rad_scores={
+            name: tuple(float(one) for one in everybody[classes == name])
+            for name in ("normal", "osteopenia", "osteoporosis")
+            if (classes == name).any()
+        },
+        optimism=_optimism(
+            low_values[train_rows],
+            kept,
+            clinical[train_rows],
+            labels=labels[train_rows],
+            folds=folds,
+            plan=plan,
+        ),
+    )
+
+
+def probabilities(fits: ModelFits, scores: Matrix, clinical: Matrix) -> dict[str, Matrix]:
+    """Of osteoporosis by each model; NaN where a value is missing. The rad-score is a log-odds by itself."""
+    return {
+        RADIOMICS: np.asarray(expit(scores)),
+        CLINIC: fits.clinical.probability(clinical),
+        COMBINED: fits.combined.probability(np.column_stack([scores, clinical])),
+    }
+
+
+def agreements(first: FeatureTable, second: FeatureTable) -> dict[str, Icc]:
+    """ICC of each feature over the studies that both tables have.
+
+    Raises
+    ------
+    CohortUnusable
+        If the tables hold other features, or fewer than three studies in common.
+    """
+    if first.names != second.names:
+        raise CohortUnusable("repeated masks must have the same features")
+    both = [
+        (one, other)
+        for key, one in first.rows.items()
+        if (other := second.rows.get(key)) is not None and not one["reason"] and not other["reason"]
+    ]
+    if len(both) < 3:
+        raise CohortUnusable(f"{len(both)} studies were masked twice; agreement needs three")
+    return {
+        name: icc(np.array([[float(one[name]), float(other[name])] for one, other in both]))
+        for name in first.names
+    }
+
+
+def table1(patients: Sequence[Patient], variables: Sequence[str]) -> tuple[Variable, ...]:
+    """Sex and every variable in both classes: mean and SD (or counts) and the test between them."""
+    ill = [one.label is StudyClass.OSTEOPOROSIS for one in patients]
+    rows = [_sexes(patients, np.array(ill))]
+    for name, column in zip(variables, clinical_values(patients, variables).T, strict=True):
+        groups = [column[np.array(ill) & np.isfinite(column)], column[~np.array(ill) & np.isfinite(column)]]
+        try:
+            test: GroupTest | None = compare_measured(*groups)
+        except CohortUnusable:
+            test = None
+        rows.append(
+            Variable(
+                name=name, of_osteoporosis=_mean_sd(groups[0]), of_osteopenia=_mean_sd(groups[1]), test=test
+            )
+        )
+    return tuple(rows)
+
+
+def _sexes(patients: Sequence[Patient], ill: Labels) -> Variable:
+    sexes = np.array([one.sex for one in patients])
+    counts = np.array([[(sexes[group] == sex).sum() for sex in "FM"] for group in (ill, ~ill)], np.int64)
+    try:
+        test: GroupTest | None = compare_counted(counts)
+    except CohortUnusable:
+        test = None
+    told = [f"{women} F, {men} M" for women, men in counts]
+    return Variable(name="sex", of_osteoporosis=told[0], of_osteopenia=told[1], test=test)
+
+
+def _mean_sd(values: Matrix) -> str:
+    if len(values) < 2:
+        return f"n = {len(values)}"
+    return f"{values.mean():.2f} (SD {values.std(ddof=1):.2f}), n = {len(values)}"
+
+
+def _optimism(
+    values: Matrix,
+    names: tuple[str, ...],
+    clinical: Matrix,
+    *,
+    labels: Labels,
+    folds: Folds,
+    plan: Plan,
+) -> dict[str, Optimism]:
+    """Of the rad-score, and of the combined model where every clinical value is known: all steps repeated."""
+    if plan.resamples == 0:
+        return {}
+
+    def refit(rows: npt.NDArray[np.intp]) -> tuple[RadScoreFit, Matrix]:
+        fit = fit_rad_score(values[rows], names, labels[rows], folds[rows], plan.penalty)
+        return fit, fit.score(values, names)
+
+    def refit_combined(rows: npt.NDArray[np.intp]) -> Matrix:
+        fit, scores = refit(rows)
+        fits = fit_models(fit, scores[rows], clinical[rows], CLINICAL, labels[rows])
+        return fits.combined.linear_predictor(np.column_stack([scores, clinical]))
+
+    asked = {"resamples": plan.resamples, "seed": plan.seed}
+    found = {RADIOMICS: optimism_of_auc(lambda rows: refit(rows)[1], labels, **asked)}
+    if np.isfinite(clinical).all():
+        found[COMBINED] = optimism_of_auc(refit_combined, labels, **asked)
+    return found

@@ -1,0 +1,275 @@
+"""`osteonode train` and `evaluate` on patients who do not exist: everything that they leave behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from config.catalog import load_radiomics_settings_text
+from node.cli import build
+from node.research.extraction import ABOUT
+from scoring.modelcard import parse_model_card
+from scoring.nomogram import apply_nomogram
+from scoring.radiomics import feature_names, parse_settings
+from scoring.radscore import rad_score
+
+SETTINGS_TEXT, SETTINGS_SHA256 = load_radiomics_settings_text()
+NAMES = feature_names(parse_settings(SETTINGS_TEXT))[200:240]
+PATIENTS = 150
+
+
+@dataclass(frozen=True)
+class Files:
+    folder: Path
+    cohort: Path
+    features: Path
+    values: np.ndarray
+    rows: list[dict[str, str]]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_features(path: Path, values: np.ndarray, *, kvp: str = "120.0") -> Path:
+    about = dict.fromkeys(ABOUT, "") | {"level": "L3", "engine": "mask 2", "kvp": kvp}
+    about |= {
+        "slice_spacing_mm": "1.0",
+        "pixel_spacing_mm": "0.7",
+        "equivalent": "HA",
+        "settings_sha256": "s",
+    }
+    rows = [
+        about
+        | {"study": str(path.parent / f"study{number}")}
+        | dict(zip(NAMES, (repr(float(one)) for one in row), strict=True))
+        for number, row in enumerate(values)
+    ]
+    made = {"packages": {"pyradiomics": "3.0.1"}, "radiomics_settings_sha256": SETTINGS_SHA256}
+    path.with_name(path.name + ".json").write_text(json.dumps(made))
+    return write(path, rows)
+
+
+def write_cohort(folder: Path, seed: int) -> Files:
+    """Class by the second feature, the fifth, and age; the rest is noise."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(PATIENTS, len(NAMES))) * 10 + 50
+    age = rng.normal(66, 8, PATIENTS).round()
+    effect = (values[:, 1] - 50) / 7 - (values[:, 4] - 50) / 9 + (age - 66) / 9 + 0.8
+    ill = rng.random(PATIENTS) < 1 / (1 + np.exp(-effect))
+    rows: list[dict[str, object]] = [
+        {
+            "patient": f"p{number}",
+            "study": f"study{number}",
+            "label": "normal" if number % 15 == 0 else "osteoporosis" if ill[number] else "osteopenia",
+            "age": f"{age[number]:g}",
+            "sex": "FM"[number % 2],
+            "alp_u_l": f"{rng.normal(85, 15):.1f}",
+            "homocysteine_umol_l": f"{max(5.0, rng.normal(14, 3)):.1f}",
+            "calcium_mmol_l": f"{rng.normal(2.3, 0.1):.2f}",
+        }
+        for number in range(PATIENTS)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    return Files(
+        folder=folder,
+        cohort=write(folder / "cohort.csv", rows),
+        features=write_features(folder / "features.csv", values),
+        values=values,
+        rows=[{key: str(value) for key, value in row.items()} for row in rows],
+    )
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(build(["train", "evaluate"]), [str(one) for one in arguments])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Files:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), 5)
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory) -> Path:
+    rng = np.random.default_rng(9)
+    repeated = files.values + rng.normal(size=files.values.shape)
+    repeated[:, 30] = rng.normal(size=len(repeated)) * 10 + 50  # nothing left of this feature
+    again = write_features(files.folder / "again.csv", repeated)
+    out = tmp_path_factory.mktemp("trained")
+    found = run(
+        "train", files.cohort, "--out", out, "--features", files.features, "--repeat", again, "--bootstrap", 2
+    )
+    assert found.exit_code == 0, found.output
+    return out
+
+
+def test_the_card_finds_what_tells_the_classes_apart(trained):
+    card = parse_model_card((trained / "model.json").read_text("utf-8"))
+    assert {NAMES[1], NAMES[4]} <= {one.name for one in card.features}
+    assert card.term("age").coefficient > 0
+    assert card.applicability.kvp == (119.0, 121.0)
+    assert card.label == "class as the cohort's table states it"
+    assert card.training["penalty"] == "lambda.1se"
+    assert card.training["train_auc_radiomics_less_optimism"] < 1
+
+
+def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):
+    tables = {path.stem for path in (trained / "tables").iterdir()}
+    assert tables >= {
+        "table1_train", "table1_test", "agreement_again", "rad_score", "mrmr", "lasso_path",
+        "logistic_clinical", "logistic_combined", "performance_train", "performance_test", "delong_train",
+        "delong_test", "hosmer_lemeshow_train", "hosmer_lemeshow_test", "subgroups", "optimism", "missing",
+        "left_out",
+    }  # fmt: skip
+    figures = {path.name for path in (trained / "figures").iterdir()}
+    for name in (
+        "roc_train",
+        "roc_test",
+        "calibration_test",
+        "decision_test",
+        "lasso_path",
+        "lasso_deviance",
+    ):
+        assert {f"{name}.png", f"{name}.svg"} <= figures
+    page = (trained / "index.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == len(figures) // 2
+    assert "Positive class throughout: osteoporosis." in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):
+    by_name = {row["feature"]: float(row["icc"]) for row in table(trained / "tables" / "agreement_again.csv")}
+    assert by_name[NAMES[30]] < 0.81 < by_name[NAMES[1]]
+    card = json.loads((trained / "model.json").read_text("utf-8"))
+    assert card["training"]["features_kept"] == len(NAMES) - 1
+    assert "ICC(2,1)" in card["training"]["agreement"]
+
+
+def test_performance_names_its_positive_class_and_its_counts_add_up(trained):
+    for row in table(trained / "tables" / "performance_test.csv"):
+        assert row["positive_class"] == "osteoporosis"
+        assert sum(int(row[name]) for name in ("tp", "fn", "fp", "tn")) == int(row["patients"])
+        assert int(row["tp"]) + int(row["fn"]) == int(row["positives"])
+        assert float(row["sensitivity"]) == int(row["tp"]) / int(row["positives"])
+    freedoms = {
+        split: {
+            row["degrees_of_freedom"] for row in table(trained / "tables" / f"hosmer_lemeshow_{split}.csv")
+        }
+        for split in ("train", "test")
+    }
+    assert freedoms == {"train": {"8"}, "test": {"10"}}
+
+
+def test_patients_with_normal_bone_train_nothing_and_are_compared(trained, files):
+    card = json.loads((trained / "model.json").read_text("utf-8"))
+    counted = sum(
+        card["training"][f"{split}_{label}"]
+        for split in ("train", "test")
+        for label in ("osteoporosis", "osteopenia")
+    )
+    assert counted == sum(row["label"] != "normal" for row in files.rows)
+    pairs = {
+        (row["positive_class"], row["negative_class"]) for row in table(trained / "tables" / "subgroups.csv")
+    }
+    assert pairs == {("osteoporosis", "osteopenia"), ("osteoporosis", "normal"), ("osteopenia", "normal")}
+
+
+def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out in outs:
+        found = run("train", files.cohort, "--out", out, "--features", files.features, "--bootstrap", 0)
+        assert found.exit_code == 0, found.output
+    written = [{p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()} for out in outs]
+    assert written[0] == written[1]
+
+
+def test_a_table_with_its_own_split_is_obeyed(files, tmp_path):
+    low = [row for row in files.rows if row["label"] != "normal"]
+    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
+    cohort = write(files.folder / "split.csv", rows)
+    found = run("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    card = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    assert card["training"]["split"] == "the table's own"
+    assert card["training"]["train_osteoporosis"] + card["training"]["train_osteopenia"] == 90
+
+
+def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(trained, tmp_path):
+    new = write_cohort(tmp_path / "new", 6)
+    found = run(
+        "evaluate", trained / "model.json", new.cohort, "--out", tmp_path / "out", "--features", new.features
+    )
+    assert found.exit_code == 0, found.output
+    card = parse_model_card((trained / "model.json").read_text("utf-8"))
+    (row,) = [
+        row
+        for row in table(tmp_path / "out" / "tables" / "performance_evaluation.csv")
+        if row["model"] == "combined"
+    ]
+    positives = 0
+    for patient, values in zip(new.rows, new.values, strict=True):
+        if patient["label"] == "normal":
+            continue
+        score = rad_score(card, dict(zip(NAMES, values.tolist(), strict=True))).value
+        result = apply_nomogram(
+            card,
+            rad_score=score,
+            age=float(patient["age"]),
+            alp=float(patient["alp_u_l"]),
+            homocysteine=float(patient["homocysteine_umol_l"]),
+        )
+        positives += result.probability >= card.training["cutoff_combined"]
+    assert int(row["tp"]) + int(row["fp"]) == positives
+    assert float(row["auc"]) > 0.7
+    assert "combined: AUC" in found.output
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda rows: [row | {"label": "osteoporosis"} for row in rows], "0 with osteopenia"),
+        (lambda rows: [*rows, rows[0]], "p0: stands there twice"),
+        (lambda rows: rows[:10], "10 of each are needed"),
+        (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is not finite"),
+    ],
+    ids=["one class", "a patient twice", "ten patients", "not a number"],
+)
+def test_a_bad_cohort_gets_a_clear_error(files, tmp_path, spoil, told):
+    cohort = write(files.folder / "bad.csv", spoil(files.rows))
+    found = run("train", cohort, "--out", tmp_path, "--features", files.features)
+    assert found.exit_code == 2
+    assert told in found.output
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_constant_feature_gets_a_clear_error(files, tmp_path):
+    values = files.values.copy()
+    values[:, 7] = 3.0
+    constant = write_features(files.folder / "constant.csv", values)
+    found = run("train", files.cohort, "--out", tmp_path, "--features", constant)
+    assert found.exit_code == 2
+    assert NAMES[7] in found.output
+
+
+def test_features_of_other_settings_are_not_judged(trained, files, tmp_path):
+    other = write_features(files.folder / "other.csv", files.values)
+    beside = other.with_name("other.csv.json")
+    beside.write_text(beside.read_text().replace(SETTINGS_SHA256, "0" * 64))
+    found = run("evaluate", trained / "model.json", files.cohort, "--out", tmp_path, "--features", other)
+    assert found.exit_code == 2
+    assert "other settings" in found.output
