@@ -24,6 +24,7 @@ from scoring.rods import (
 )
 
 AIR_BELOW_HU = -300.0  # of air, foam and lung: neither phantom body nor rod
+NEAR_SIDE_MM = 4  # of body on the cut side: the least that can be told from the rod's own blur
 FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
@@ -36,9 +37,11 @@ def cut_off(scene: Scene, minimum_blocks: int) -> bool:
     needed = max(minimum_blocks, len(scene.z_mm) // 2)
     if _lone_rod(scene, needed):
         return True
-    return any(
-        straight_lines(part, poses_of(part, search), needed) is not None for part, search in _ends(scene)
-    )
+    for part, search in _ends(scene):
+        found = straight_lines(part, poses_of(part, search), needed)
+        if found is not None and _blocks_that_run_out(part, search, found[0]) >= needed:
+            return True
+    return False
 
 
 def _ends(scene: Scene) -> Iterator[tuple[Scene, Search]]:
@@ -57,6 +60,35 @@ def _ends(scene: Scene) -> Iterator[tuple[Scene, Search]]:
                     missing=scene.targets[gone],
                 ),
             )
+
+
+def _blocks_that_run_out(part: Scene, search: Search, lines: Lines) -> int:
+    """In how many blocks phantom body leads from the rods seen to the border, where the next rod would be."""
+    missing = search.missing
+    assert missing is not None  # `_ends` names one
+    gaps = [missing.offset_mm - target.offset_mm for target in part.targets]
+    last = int(np.argmin(np.abs(gaps)))
+    first = int(np.argmax(np.abs(gaps)))
+    start = part.targets[last].diameter_mm / 2 + 3.0
+    steps = np.arange(start, abs(gaps[last]), 1.0)
+    beside = steps < abs(gaps[last]) - missing.diameter_mm / 2 - 3.0
+    low, high = part.body_hu
+    count = 0
+    for block, z_mm in enumerate(part.z_mm):
+        centres = lines.at(float(z_mm))
+        along = centres[last] - centres[first]
+        points = centres[last] + steps[:, None] * along / np.hypot(*along)
+        row, column, in_image = part.pixels(points)
+        visible = np.logical_and.accumulate(in_image & part.inside[block, row, column])
+        hu = part.hu[block, row, column]
+        near = hu[beside & visible]
+        count += bool(
+            len(near) >= NEAR_SIDE_MM
+            and hu[visible].min() >= AIR_BELOW_HU
+            and low <= near.mean() <= high
+            and near.std() <= BRIDGE_SD_HU
+        )
+    return count
 
 
 def _contrast_hu(target: RodTarget, scene: Scene) -> float:
@@ -123,8 +155,7 @@ def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
         if visible[ray].all():
             continue
         near, far = hu[ray, beside & visible[ray]], hu[opposite, behind & visible[opposite]]
-        # 4 mm of body are the least that can be told from the rod's own blur.
-        if len(near) < 4 or len(far) < FAR_SIDE_MM:
+        if len(near) < NEAR_SIDE_MM or len(far) < FAR_SIDE_MM:
             continue
         if hu[ray, visible[ray]].min() < AIR_BELOW_HU:  # what surrounds the rod ends before the border
             continue

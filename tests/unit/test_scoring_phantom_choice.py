@@ -6,14 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from config.catalog import list_phantoms, load_phantom
+from node.reference.render import raster_of, render
+from node.reference.spec import StudySpec
+from node.reference.spine import build_spine
 from scoring.phantom import find_rods, read_rods
 from scoring.phantom_choice import UNDECIDED, Image, calibration_of, read_phantom
-from segmentation.volume import CtVolume
+from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
 
 MODELS = {name: load_phantom(name)[0] for name in list_phantoms()}
+SOME = ("mindways-3", "siemens-osteo")  # where all would take long: dark rods, and few
 ALIKE = ("image-analysis-g2730", "intable")  # their drawings here differ by density alone
 
 
@@ -119,3 +124,38 @@ def test_a_wrong_name_gives_no_density_but_for_the_two_alike(name):
         if reading is not None and calibration_of(reading, model, 120.0)[0] is not None:
             calibrated.add(other)
     assert calibrated == (set(ALIKE) if name in ALIKE else {name})
+
+
+def test_a_patient_without_phantom_shows_none_of_them():
+    """Fat between muscles near the border read as two dark rods of Mindways cut by it."""
+    spec = StudySpec(
+        phantom="none",
+        pixel_spacing_mm=(1.48, 1.48),
+        matrix=256,
+        slice_spacing_mm=5.0,
+        slice_thickness_mm=5.0,
+    )
+    spine = build_spine(spec)
+    raster = raster_of(spec, spine)
+    grid = Grid(
+        shape=(raster.slices, spec.matrix, spec.matrix),
+        spacing_mm=(spec.slice_spacing_mm, *spec.pixel_spacing_mm),
+        origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+    volume = CtVolume(hu=render(spec, spine, raster), grid=grid)
+    assert codes(recognised(volume, 120.0, *SOME)) == ["phantom_not_found"]
+
+
+def test_real_patients_without_phantom_show_none_of_them(test_data):
+    for name in ("ts_example_ct/example_ct.nii.gz", "negatives/ts_aorta_cta_chest_1.5mm.nii.gz"):
+        image = SimpleITK.ReadImage(str(test_data / name))
+        hu = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+        axes = np.array(image.GetDirection()).reshape(3, 3).T[::-1]
+        grid = Grid(
+            shape=hu.shape,
+            spacing_mm=tuple(image.GetSpacing()[::-1]),
+            origin_mm=tuple(image.GetOrigin()),
+            direction=tuple(tuple(float(value) for value in axis) for axis in axes),
+        )
+        assert codes(recognised(CtVolume(hu=hu, grid=grid), 120.0, *SOME)) == ["phantom_not_found"]
