@@ -1,6 +1,6 @@
 """Runs the sixty digital reference studies of tests/unit/segmentation_matrix.py and prints counts.
 
-tools/run_matrix.py [--mixed-otherwise] [NUMBER ...]
+tools/run_matrix.py [--mixed-otherwise | --mixed-anew] [NUMBER ...]
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.unit.segmentation_matrix import matrix, mixed_otherwise
+from tests.unit.segmentation_matrix import matrix, mixed_anew, mixed_otherwise
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 
 def main() -> int:
     outcomes = []
     options = argparse.ArgumentParser()
-    options.add_argument("--mixed-otherwise", action="store_true")
+    series = options.add_mutually_exclusive_group()
+    series.add_argument(
+        "--mixed-otherwise", dest="series", action="store_const", const=mixed_otherwise, default=matrix
+    )
+    series.add_argument("--mixed-anew", dest="series", action="store_const", const=mixed_anew)
     options.add_argument("number", type=int, nargs="*")
     given = options.parse_args()
     wanted = set(given.number)
-    for entry in mixed_otherwise() if given.mixed_otherwise else matrix():
+    for entry in given.series():
         if wanted and entry.number not in wanted:
             continue
         outcome = run(entry)

@@ -121,6 +121,23 @@ def mixed_otherwise() -> Iterator[Entry]:
         yield replace(entry, spec=spec)
 
 
+def mixed_anew() -> Iterator[Entry]:
+    """A third mixing: made after the limits had been set, to tell whether they hold."""
+    for entry in matrix():
+        number = entry.number
+        slice_mm = _SLICES[(2 * number + 1) % 5]
+        spec = replace(
+            entry.spec,
+            seed=4000 + number,
+            slice_spacing_mm=slice_mm,
+            slice_thickness_mm=slice_mm,
+            bmd_mg_cm3=dict.fromkeys(BODIES, _BMD[(3 * number + 2 + number // 6) % 5]),
+            noise_hu=_NOISE[(2 * number + number // 4) % 3],
+            scoliosis_degrees=_SCOLIOSIS[(4 * number + 2 + number // 3) % 5] * (1 if number % 2 else -1),
+        )
+        yield replace(entry, spec=spec)
+
+
 def _fractured() -> Iterator[Entry]:
     """Heights cannot be judged on slices 5 mm apart, so that these are thinner."""
     shapes = (FractureShape.WEDGE, FractureShape.BICONCAVE, FractureShape.CRUSH)

@@ -1,8 +1,9 @@
 """The model-free engine: finds lumbar vertebrae by their geometry, without a trained network or a download.
 
 The steps, each a module: `canal` tracks the spinal canal; `column` lays a curve through the bodies before it;
-`discs` divides it; `body` (with `endplates`, `outline` and `cortex`) draws each body in its own axes;
-`numbering` names them from the sacrum and the last rib.
+`discs` divides it; `body` (with `endplates`, `outline` and `cortex`) draws each body in its own axes; `thick`
+(with `slabs`, `expected` and `descent`) finds the endplates of slices too thick for that; `numbering` names
+the bodies from the sacrum and the last rib.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segmentation.engines.geometric.body import Body, body_between, occupied, settled
+from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.discs import SPACING_MM, find_discs
@@ -24,6 +25,7 @@ from segmentation.engines.geometric.numbering import (
     number_segments,
     straighten,
 )
+from segmentation.engines.geometric.thick import refit
 from segmentation.levels import IdentitySettings, from_superior, identity_observations, level_of
 from segmentation.observation import Observation
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Occupancy, Vertebrae
@@ -70,9 +72,9 @@ class GeometricEngine:
         """Label the vertebral bodies of `volume`; see `segmentation.engines.Segmenter`."""
         turned, turn = canonical(volume)
         canal = track_canal(coarsen(turned, self._settings.working_step_mm))
-        if canal is None:
+        curve = body_curve(canal, float(extent_mm(turned)[0])) if canal is not None else None
+        if curve is None:
             return self._nothing(volume)
-        curve = body_curve(canal, float(extent_mm(turned)[0]))
         discs = find_discs(turned, curve)
         segments = describe_segments(straighten(turned, curve), discs.at_mm)
         bodies = self._bodies(turned, curve, segments)
@@ -103,6 +105,8 @@ class GeometricEngine:
                     segment.last_mm if number < len(segments) - 1 else None,
                 )
             bodies.append(body and settled(body, volume, self._settings.cortex_hu))
+        if volume.grid.spacing_mm[0] >= THICK_MM:
+            return refit(bodies, volume, self._settings.cortex_hu)
         return bodies
 
     def _lumbar_sized(self, body: Body | None) -> bool:

@@ -18,15 +18,14 @@ from segmentation.engines.geometric.endplates import (
 )
 from segmentation.engines.geometric.frame import BodyFrame, Points, frame_of
 from segmentation.engines.geometric.outline import ANGLES, Outline, trace_outline
-from segmentation.engines.geometric.thick import THICK_MM, refit
 from segmentation.volume import CtVolume, FloatArray, Mask
 
 ENDPLATE_MARGIN_MM = 1.5  # columns this close to the wall see its cortex, not the endplate
 MAX_TILT_COSINE = 0.64  # 50 degrees between a body's axis and the column's
 MIN_CUT_HEIGHT_MM = 10.0  # of a body that the volume cuts (R)
 MIN_CUT_SUPPORT = 0.5
-THICK_MARGIN_MM = 4.0  # the same where whole voxels are read
 MIN_HEIGHT_MM = 8.0  # less of a body than this is not told from its endplate
+THICK_MM = 3.5  # between slices this far apart no edge is seen: `thick` finds the endplates
 SUBSTEP_MM = 0.75  # how finely voxels at the surface are divided
 
 Box = tuple[slice, slice, slice]
@@ -87,8 +86,11 @@ def body_between(volume: CtVolume, curve: Curve, lower_mm: int | None, upper_mm:
     """The body between two discs, given by their places on the curve.
 
     None stands for an end that the volume cuts off: the body is then open there. Returns None where no
-    endplate is found towards a disc that is there.
+    endplate is found towards a disc that is there, and where both ends are cut: what has no endplate in view
+    cannot be told to be a body.
     """
+    if lower_mm is None and upper_mm is None:
+        return None
     bottom = lower_mm if lower_mm is not None else 0
     top = upper_mm if upper_mm is not None else curve.length - 1
     middle, half = (bottom + top) // 2, (top - bottom) / 2
@@ -170,26 +172,24 @@ def _shaped(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -
 
 
 def settled(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
-    """The body with its surfaces moved from where HU falls most steeply to where the cortex ends."""
+    """The body with its surfaces moved from where HU falls most steeply to where the cortex ends.
+
+    On slices `THICK_MM` and more apart its wall alone: its endplates are left to `thick.refit`.
+    """
     if body.wall.profile_hu is None:
         return body
     plate = fit_plate(body.wall.profile_hu, cortex_hu)
-    wall = replace(body.wall, radius_mm=body.wall.radius_mm + plate.shift_mm)
-    moved = replace(body, wall=wall)
+    moved = replace(body, wall=replace(body.wall, radius_mm=body.wall.radius_mm + plate.shift_mm))
+    if volume.grid.spacing_mm[0] >= THICK_MM:
+        return moved
     return replace(
-        moved, lower=_settled_end(moved, volume, -1, plate), upper=_settled_end(moved, volume, 1, plate)
+        moved, lower=_settled_end(moved.lower, -1, plate), upper=_settled_end(moved.upper, 1, plate)
     )
 
 
-def _settled_end(body: Body, volume: CtVolume, sense: int, plate: Plate) -> Surface:
-    surface = body.upper if sense > 0 else body.lower
+def _settled_end(surface: Surface, sense: int, plate: Plate) -> Surface:
     if surface.profile_hu is None:
         return surface
-    if volume.grid.spacing_mm[0] >= THICK_MM:
-        u, v = column_grid()
-        wall = body.wall.radius(surface.heights_mm, np.arctan2(v, u))
-        inside = np.hypot(u, v) <= wall - THICK_MARGIN_MM
-        return refit(volume, body.frame, surface, inside, sense=sense, cortex=plate)
     shift_mm = fit_plate(surface.profile_hu, plate.hu).shift_mm
     return replace(surface, heights_mm=surface.heights_mm + sense * shift_mm)
 
