@@ -149,7 +149,7 @@ def _roundness(image: _Straightened, rules: ContrastSettings) -> tuple[FloatArra
 
     Cells that cannot be a vessel's axis have none of it.
     """
-    centre = ndimage.uniform_filter(image.hu, size=(0, 3, 3), mode="nearest")
+    centre = _mean_around(image.hu)
     spread = rules.even_hu + rules.even_share * np.abs(centre)
     angles = [number * 2 * pi / _DIRECTIONS for number in range(_DIRECTIONS)]
     best = np.zeros(image.hu.shape, np.float32)
@@ -169,6 +169,20 @@ def _roundness(image: _Straightened, rules: ContrastSettings) -> tuple[FloatArra
         better = walls > best
         best[better], best_radius[better] = walls[better], radius
     return best, best_radius
+
+
+def _mean_around(hu: FloatArray) -> FloatArray:
+    """The mean of the cells about each one that have a value; NaN where the cell itself has none.
+
+    A filter that sums while it runs would carry one NaN through the rest of its row.
+    """
+    known = np.isfinite(hu)
+    size = (1, 3, 3)
+    total = ndimage.uniform_filter(np.where(known, hu, 0), size=size, mode="nearest")
+    weight = ndimage.uniform_filter(known.astype(np.float32), size=size, mode="nearest")
+    mean: FloatArray = np.full_like(hu, np.nan)
+    np.divide(total, weight, out=mean, where=known)
+    return mean
 
 
 def _moved(hu: FloatArray, angle: float, distance_mm: float) -> FloatArray:

@@ -96,6 +96,20 @@ def test_any_orientation_of_the_array_reads_the_same(plain: tuple[CtVolume, Vert
     assert great_vessels(turned, drawn(turned, labels)) == great_vessels(volume, vertebrae)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_field_cut_close_beside_the_bodies_hides_no_vessel(side: str) -> None:
+    """48 mm from their middle on one side: what lies outside the field must not spoil the rows inside it."""
+    volume, vertebrae = study(Faults(contrast=True))
+    dx = volume.grid.spacing_mm[2]
+    middle = int(np.argwhere(vertebrae.bodies > 0)[:, 2].mean())
+    edge = round(48.0 / dx)
+    part = slice(middle - edge, volume.hu.shape[2]) if side == "right" else slice(0, middle + edge)
+    box = (slice(0, volume.hu.shape[0]), slice(0, volume.hu.shape[1]), part)
+    cut = CtVolume(hu=np.ascontiguousarray(volume.hu[box]), grid=volume.grid.part(box))
+    found = great_vessels(cut, drawn(cut, np.ascontiguousarray(vertebrae.bodies[box])))
+    assert max(vessel.hu for vessel in found) == pytest.approx(165, abs=4)
+
+
 def test_a_site_may_set_the_limit(plain: tuple[CtVolume, Vertebrae]) -> None:
     assert contrast_observations(*plain, ContrastSettings(limit_hu=30.0)) != ()
 
