@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scoring.calibration_types import Calibration, FitRules, Mineral, RodReading, line_uncertainty
+from scoring.calibration_types import (
+    Calibration,
+    FitRules,
+    LineUncertainty,
+    Mineral,
+    RodReading,
+    combined_uncertainty,
+    line_uncertainty,
+)
 from scoring.errors import CalibrationImpossible
 from scoring.least_squares import r_squared, require_line, require_rising, standard_errors_hu
 from scoring.slope_range import require_slope
@@ -47,6 +55,8 @@ def mindways(
         (`calibration_fit_failed`); beta_CT, the HU of water, is off by more than `rules.offset_hu`
         (`calibration_offset`); sigma_ref is implausible at this voltage (`calibration_slope_off`).
 
+    Its uncertainty rests on the rods, as least squares' does, and on the constant for displaced water.
+
     Source: Mindways QCT PRO User Guide v5.0, as cited by the Ogo software's reference (Michalski).
     """
     water = [rod.water_mg_cm3 for rod in rods if rod.water_mg_cm3 is not None]
@@ -76,11 +86,14 @@ def mindways(
         r2=r2,
         max_residual_hu=float(np.abs(residuals_hu).max()),
         rods=tuple(sorted(rods, key=lambda rod: rod.density_mg_cm3)),
-        uncertainty=line_uncertainty(
-            beta_ct,
-            slope_by_rod=list(-(slope**2) * by_rod),
-            bmd_by_rod=list(-slope * (1 / RODS - float(density.mean()) * by_rod)),
-            standard_errors_hu=standard_errors_hu(rods, residuals_hu),
+        uncertainty=combined_uncertainty(
+            line_uncertainty(
+                beta_ct,
+                slope_by_rod=list(-(slope**2) * by_rod),
+                bmd_by_rod=list(-slope * (1 / RODS - float(density.mean()) * by_rod)),
+                standard_errors_hu=standard_errors_hu(rods, residuals_hu),
+            ),
+            LineUncertainty(pivot_hu=beta_ct, bmd_mg_cm3=0.0, slope=slope**2 * rules.displaced_water),
         ),
     )
 
