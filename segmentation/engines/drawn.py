@@ -22,6 +22,7 @@ WHOLE_WIDTH_MM = (
     68.0  # a body is at most about 62 mm wide, a vertebra with its transverse processes 75 and more (R)
 )
 DRAWN_HU = 400.0  # what the inside counts as where the geometric engine's tools read a drawing like an image
+CANAL_STEP_MM = 2.0  # the geometric engine's own step is a site's choice; this one only bounds drawings (R)
 DISC_HALF_MM = 3  # the search for an endplate begins this far outside the drawing
 CANAL_MISSING = "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found"
 SURROUNDINGS_MM = 12.0  # around a body, for the tools that look for its endplates
@@ -44,13 +45,11 @@ def cut_to_bodies(drawn: LabelMap, volume: CtVolume) -> tuple[LabelMap, tuple[st
     there = {name: drawn == value for name, value in LABELS.items() if (drawn == value).any()}
     if not any(is_whole_vertebra(inside, volume.grid) for inside in there.values()):
         return drawn, ()
-    canal = track_canal(coarsen(volume, 2.0))
+    canal = track_canal(coarsen(volume, CANAL_STEP_MM))
+    curve = body_curve(canal, float(extent_mm(volume)[0])) if canal is not None else None
     bodies: LabelMap = np.zeros_like(drawn)
-    if canal is None:
-        return bodies, (
-            "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found",
-        )
-    curve = body_curve(canal, float(extent_mm(volume)[0]))
+    if curve is None:
+        return bodies, (CANAL_MISSING,)
     uncut = []
     for name, inside in there.items():
         try:

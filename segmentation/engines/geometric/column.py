@@ -13,6 +13,7 @@ from segmentation.engines.geometric.frame import Points
 BODY_OFFSET_MM = 26.0  # canal centre to body centre: half a canal (8) and half a body's depth (17-18) (R)
 EXTENSION_MM = 30.0  # most of a vertebra
 END_MM = 25  # an end's direction is that of its last points
+LEAST_MM = 8  # no vertebra, not even a crushed one, shows on less of a line (R)
 CURVE_SMOOTHING_MM = 14.0  # about half a vertebra: the curve follows the column, not each vertebra
 
 
@@ -41,18 +42,27 @@ class Curve:
         return moved
 
 
-def body_curve(canal: Canal, top_mm: float) -> Curve:
+def body_curve(canal: Canal, top_mm: float) -> Curve | None:
     """Move the canal's line forward into the bodies and give each mm of it a frame.
+
+    None where less than `LEAST_MM` of that line lies in the volume: where the canal leans, the line before it
+    may be outside a volume that holds the canal itself.
 
     Parameters
     ----------
     top_mm : z of the volume's last slice, in the working frame.
     """
     canal_mm = _extended(_smooth(_even_steps(canal.points_mm)), top_mm)
+    if len(canal_mm) <= LEAST_MM:
+        return None
     _, front, _ = _frames(canal_mm)
     # Where the canal leans, the line before it begins higher or ends lower than the canal does.
     moved = _extended(_smooth(_even_steps(canal_mm + BODY_OFFSET_MM * front)), top_mm)
+    if len(moved) <= LEAST_MM:
+        return None
     line = _even_steps(_smooth(_even_steps(moved)))
+    if len(line) <= LEAST_MM:
+        return None
     along, front, left = _frames(line)
     return Curve(centre_mm=line, along=along, front=front, left=left, canal_mm=canal_mm)
 
@@ -63,9 +73,10 @@ def _extended(line: Points, top_mm: float) -> Points:
     In the outermost slices of a volume bone need not surround the canal: a body may be in view, its arch not.
     """
     steps = np.arange(1.0, EXTENSION_MM + 1.0)[:, None]
+    reach = min(END_MM, len(line) - 1)
     below, above = (
         line[end] + steps * direction / np.linalg.norm(direction)
-        for end, direction in ((0, line[0] - line[END_MM]), (-1, line[-1] - line[-1 - END_MM]))
+        for end, direction in ((0, line[0] - line[reach]), (-1, line[-1] - line[-1 - reach]))
     )
     extended: Points = np.concatenate([below[::-1], line, above])
     return extended[(extended[:, 0] >= 0.0) & (extended[:, 0] <= top_mm)]

@@ -6,7 +6,7 @@ Both are looked for in the straightened column, where "beside the body" means th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -185,12 +185,13 @@ class Numbering:
     names: tuple[str | None, ...]  # None: sacrum, or beyond the names in use
     confirmed: bool
     basis: str  # as in `Vertebrae.numbering_basis`
-    conflict: str | None = None  # how sacrum and last rib disagree
+    conflict: str | None = None  # how sacrum and ribs disagree
 
 
 # From inferior to superior, beginning above the sacrum.
 UPWARD = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10")
 LUMBAR_COUNT = 5
+THORACIC = UPWARD[LUMBAR_COUNT:]
 
 
 def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbering:
@@ -200,6 +201,15 @@ def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -
     ----------
     lumbar_sized : per segment, whether a whole body of lumbar size was found there.
     """
+    counted = _counted(segments, lumbar_sized)
+    against = _ribs_against(segments, counted.names)
+    if counted.basis == "none" or counted.conflict is not None or against is None:
+        return counted
+    return replace(counted, confirmed=False, conflict=against)
+
+
+def _counted(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbering:
+    """Names counted from the anchors; whether the ribs beside every other vertebra agree is not asked."""
     sacrum = _sacrum(segments)
     last_rib = _last_rib(segments)
     if sacrum is not None and last_rib is not None:
@@ -222,6 +232,23 @@ def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -
             conflict="a sixth whole body without ribs or wings lies above the sacrum" if sixth else None,
         )
     return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
+
+
+def _ribs_against(segments: Sequence[Segment], names: Sequence[str | None]) -> str | None:
+    """What the ribs say against the names: a thoracic vertebra without ribs, or a lumbar one with them.
+
+    Six lumbar vertebrae counted from the sacrum make the sixth "T12", five of them with a rib on the first
+    make that "L1": wherever the vertebra in question is in view, its sides tell.
+    """
+    lowest = _lowest_rib(segments)
+    for number, (segment, name) in enumerate(zip(segments, names, strict=True)):
+        if name is None:
+            continue
+        if name in THORACIC and segment.ribs is Rib.ABSENT:
+            return f"{name} as counted bears no ribs"
+        if name not in THORACIC and number == lowest:
+            return f"{name} as counted bears ribs"
+    return None
 
 
 def _names(count: int, fifth: int) -> tuple[str | None, ...]:

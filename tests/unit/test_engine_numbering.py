@@ -1,0 +1,58 @@
+"""Names counted from sacrum or rib, and held against the ribs beside every other vertebra in view."""
+
+from __future__ import annotations
+
+import pytest
+
+from node.reference.faults import Faults, Lumbar
+from node.reference.spec import StudySpec
+from segmentation.engines.geometric import GeometricEngine
+from segmentation.engines.geometric.numbering import Rib, Segment, number_segments
+from tests.unit.segmentation_matrix_run import volume_of
+
+
+def segments(*, ribs: str, sacrum: bool = True) -> list[Segment]:
+    """From inferior to superior, a letter each: Present, Absent or Unclear; the sacrum below them."""
+    kinds = {"P": Rib.PRESENT, "A": Rib.ABSENT, "U": Rib.UNCLEAR}
+    row = [Segment(first_mm=0, last_mm=30, ribs=kinds[letter], wings=False) for letter in ribs]
+    wings = Segment(first_mm=0, last_mm=30, ribs=Rib.ABSENT, wings=True)
+    return [wings, *row] if sacrum else row
+
+
+@pytest.mark.parametrize("ribs", ["AAAAA", "AAAAAU", "AAAAAP", "AAAAAPP", "UUAAAP", "AAA"])
+def test_ribs_that_agree_with_the_count_leave_the_names_confirmed(ribs: str) -> None:
+    row = segments(ribs=ribs)
+    found = number_segments(row, [True] * len(row))
+    assert (found.confirmed, found.conflict) == (True, None)
+    assert found.names[1] == "L5"
+
+
+@pytest.mark.parametrize(
+    ("ribs", "told"),
+    [
+        ("AAAAAA", "T12 as counted bears no ribs"),
+        ("AAAAAAU", "T12 as counted bears no ribs"),
+        ("AAAAAUA", "T11 as counted bears no ribs"),
+        ("AAAUPP", "L1 as counted bears ribs"),
+        ("AAAUP", "L1 as counted bears ribs"),
+        ("AAAAAAP", "6 vertebrae lie between them"),
+        ("AAAAP", "4 vertebrae lie between them"),
+    ],
+)
+def test_ribs_that_contradict_the_count_are_a_conflict(ribs: str, told: str) -> None:
+    row = segments(ribs=ribs)
+    found = number_segments(row, [True] * len(row))
+    assert (found.confirmed, found.conflict) == (False, told)
+
+
+def test_names_by_presumption_stay_unconfirmed_and_are_no_conflict() -> None:
+    found = number_segments(segments(ribs="AAAA", sacrum=False), [True] * 4)
+    assert (found.basis, found.confirmed, found.conflict) == ("none", False, None)
+
+
+def test_a_sixth_lumbar_vertebra_is_told_without_the_last_rib_in_view() -> None:
+    """Its first lumbar vertebra is the topmost in view: counted from the sacrum it would be T12, unribbed."""
+    spec = StudySpec.reduced(view=("L1", "S1"), faults=Faults(lumbar=Lumbar.SIX))
+    found = GeometricEngine().segment(volume_of(spec))
+    assert not found.numbering_confirmed
+    assert [one.code for one in found.observations] == ["numbering_conflict"]
