@@ -89,7 +89,9 @@ class FractureRules(_Rules):
     max_step_mm: Positive
     max_step_of_shares_mm: Positive
     middle_share: Share
+    posterior_share: Share
     posterior_excess: Ratio
+    proportion: Positive
     neighbours_apart: int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -137,3 +139,31 @@ class ImageRules(_Rules):
     motion_mm: Positive
     noise_hu: Positive
     streaks_hu: Positive
+
+
+class SingleSliceRules(_Rules):
+    """`segmentation.slice_settings.SliceSettings`."""
+
+    enclosure: Share
+    canal_behind_mm: Span
+    canal_beside_mm: Positive
+    supported: Share
+    width_mm: Span
+    depth_mm: Span
+    region_mm2: Positive
+    ring_hu: NotNegative
+    soft_hu: Hounsfield
+    rim: NotNegative
+    rim_of_dense: NotNegative
+    dense_interior_hu: Span
+    cortex_hu: Hounsfield
+    rim_above_hu: NotNegative
+    rim_everywhere: Share
+    beside_bone: Share
+    bone_hu: Hounsfield
+    lung_cm2: NotNegative
+    lung_hu: Span
+    region_sd_hu: Positive
+    cluster_hu: Positive
+    cluster_mm2: NotNegative
+    metal_min_mm2: NotNegative

@@ -1,5 +1,9 @@
 """Vertebral fracture by lost height, after Genant et al. 1993: against own and neighbours' heights.
 
+Four questions, because each alone is blind: a body's ends and middle among themselves (blind to a body that
+lost all its heights alike), the tallest of its neighbours (blind where all are crushed), and its height
+against its cross-section (blind to less than a quarter, for people differ). The largest answer counts.
+
 A deformity of another cause (Scheuermann's disease, congenital wedging) loses height as well: what is found
 is a suspicion, for a radiologist to confirm.
 """
@@ -15,8 +19,24 @@ from segmentation.heights import Heights, body_heights
 from segmentation.observation import Observation
 from segmentation.surface import body_share, box_around
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Vertebrae
+from segmentation.volume import Grid
 
 EVEN_SHARE = 0.8  # a body whose mean height lost nearly as much as any one height is crushed
+GENANT_GRADES = ((0.40, 3), (0.25, 2), (0.20, 1))  # loss from which each is given; Genant et al. 1993
+
+# How heights run along a spine, in mm. Only the ratios of levels to one another, and of back to front, are
+# used. Rounded by us from what anatomy teaches: anterior heights grow downwards, posterior ones shrink from
+# L3 on, so that L5 is a wedge that opens forwards (R).
+TYPICAL: Mapping[str, Heights] = {
+    "T10": Heights(anterior_mm=21.5, middle_mm=20.0, posterior_mm=22.5),
+    "T11": Heights(anterior_mm=22.3, middle_mm=21.0, posterior_mm=23.8),
+    "T12": Heights(anterior_mm=23.8, middle_mm=22.5, posterior_mm=25.5),
+    "L1": Heights(anterior_mm=25.0, middle_mm=23.5, posterior_mm=26.8),
+    "L2": Heights(anterior_mm=26.3, middle_mm=24.5, posterior_mm=27.5),
+    "L3": Heights(anterior_mm=27.0, middle_mm=24.5, posterior_mm=27.3),
+    "L4": Heights(anterior_mm=27.3, middle_mm=24.3, posterior_mm=26.5),
+    "L5": Heights(anterior_mm=28.0, middle_mm=24.0, posterior_mm=24.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,32 +49,34 @@ class FractureSettings:
     # the share of each voxel inside the body is known, they do not.
     max_step_mm: float = 3.2
     max_step_of_shares_mm: float = 5.0
-    # The middle of an intact body over its higher end: endplates are hollow. For a body without neighbours.
-    middle_share: float = 0.86
-    # Over the neighbours' median. On a real CT at hand the uppermost body reads 17 % more than its neighbours
-    # behind, in our drawing and in another's alike: the root of an arch, not a body's height.
+    middle_share: float = 0.90  # the middle of an intact body over the mean of its ends: endplates are hollow
+    # The back of an intact body over its front, against what is typical: osteophytes heighten fronts.
+    posterior_share: float = 0.93
+    # Over the neighbours' second tallest. On a real CT at hand the uppermost body reads 17 % more than its
+    # neighbours behind, in our drawing and in another's alike: the root of an arch, not a body's height.
     posterior_excess: float = 1.05
-    neighbours_apart: int = 2  # levels; lumbar heights change by some 3 % from one to the next
+    # Mean height over the square root of the mean cross-section. Intact bodies at hand: 0.68 to 0.79.
+    proportion: float = 0.72
+    neighbours_apart: int = 3  # levels
 
 
 def fracture_observations(
     vertebrae: Vertebrae, settings: FractureSettings | None = None
 ) -> tuple[Observation, ...]:
-    """Lumbar bodies that have lost height, from superior to inferior, and what that means for the study."""
+    """Whole bodies that have lost height, from superior to inferior, and what that means for the study.
+
+    Thoracic ones count as well: a fracture of T12 is osteoporosis whatever the lumbar density.
+    """
     rules = settings or FractureSettings()
-    whole = [level for level in vertebrae.levels if level.complete]
-    lumbar = [level for level in whole if level.name in LUMBAR]
-    if not lumbar:
+    whole = [level for level in vertebrae.levels if level.complete and level.name in TYPICAL]
+    if not any(level.name in LUMBAR for level in whole):
         return ()
-    coarse = [
-        step
-        for level in lumbar
-        if (step := _step_along_mm(vertebrae, level)) > _limit_mm(vertebrae, level, rules)
-    ]
+    steps = {level.name: _step_along_mm(vertebrae, level) for level in whole}
+    coarse = [steps[level.name] for level in whole if steps[level.name] > _limit_mm(vertebrae, level, rules)]
     if coarse:
         return (Observation(code="fracture_not_assessed", values={"step_mm": round(max(coarse), 1)}),)
     heights = {level.name: found for level in whole if (found := _heights(vertebrae, level)) is not None}
-    suspicions = tuple(_suspicions([level.name for level in lumbar], heights, rules))
+    suspicions = tuple(_suspicions(heights, rules))
     if not suspicions:
         return ()
     named = ", ".join(str(observation.level) for observation in suspicions)
@@ -71,22 +93,33 @@ def _limit_mm(vertebrae: Vertebrae, level: Level, rules: FractureSettings) -> fl
 
 
 def _step_along_mm(vertebrae: Vertebrae, level: Level) -> float:
-    """The distance of neighbouring voxels most nearly along the body's axis."""
-    along = np.abs(np.asarray(vertebrae.grid.direction) @ np.asarray(level.axis))
-    return float(vertebrae.grid.spacing_mm[int(np.argmax(along))])
+    """The distance of neighbouring voxels most nearly along the body's axis: those drawn, if wider apart."""
+    grids = [vertebrae.grid] if vertebrae.drawn_on is None else [vertebrae.grid, vertebrae.drawn_on]
+    return max(_spacing_along_mm(grid, level) for grid in grids)
 
 
-def _suspicions(
-    names: Sequence[str], heights: Mapping[str, Heights], rules: FractureSettings
-) -> Iterator[Observation]:
-    for name in names:
-        if name not in heights:
-            continue
+def _spacing_along_mm(grid: Grid, level: Level) -> float:
+    along = np.abs(np.asarray(grid.direction) @ np.asarray(level.axis))
+    return float(grid.spacing_mm[int(np.argmax(along))])
+
+
+def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iterator[Observation]:
+    for name in heights:
         shape, loss = height_loss(name, heights, rules)
         if loss < rules.suspected_loss:
             continue
         code = "fracture" if loss >= rules.refused_loss else "fracture_suspected"
-        yield Observation(code=code, level=name, values={"percent": round(100 * loss), "shape": shape})
+        values: dict[str, str | int | float] = {
+            "percent": round(100 * loss),
+            "shape": shape,
+            "grade": genant_grade(loss),
+        }
+        yield Observation(code=code, level=name, values=values)
+
+
+def genant_grade(loss: float) -> int:
+    """1 to 3 by the share of a height that is lost; 0 below a fifth."""
+    return next((grade for least, grade in GENANT_GRADES if loss >= least), 0)
 
 
 def height_loss(
@@ -100,30 +133,54 @@ def height_loss(
     """
     rules = settings or FractureSettings()
     own = heights[name]
-    near = [
-        other
+    near = {
+        label: other
         for label, other in heights.items()
         if label != name
         and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
-    ]
-    behind = own.posterior_mm
+    }
+    losses = _own_losses(name, own, _behind_mm(name, own, near, rules), rules)
     if near:
-        behind = min(behind, rules.posterior_excess * float(np.median([one.posterior_mm for one in near])))
-    losses = {"wedge": 1 - own.anterior_mm / behind}
-    if near:
-        # The median: a fractured neighbour is no measure.
-        middle = float(np.median([other.middle_mm for other in near]))
-        mean = float(np.median([other.mean_mm for other in near]))
-        losses["biconcave"] = 1 - own.middle_mm / middle
-        losses["crush"] = 1 - own.mean_mm / mean
-        front = 1 - own.anterior_mm / float(np.median([other.anterior_mm for other in near]))
+        # The tallest, brought to this level: a crushed neighbour is no measure.
+        losses["biconcave"] = max(
+            losses["biconcave"], 1 - own.middle_mm / _expected_mm("middle_mm", name, near)[0]
+        )
+        losses["crush"] = max(losses["crush"], 1 - own.mean_mm / _expected_mm("mean_mm", name, near)[0])
         if own.anterior_mm < own.posterior_mm:
+            front = 1 - own.anterior_mm / _expected_mm("anterior_mm", name, near)[0]
             losses["wedge"] = max(losses["wedge"], front)
-    else:
-        higher = max(own.anterior_mm, own.posterior_mm)
-        losses["biconcave"] = 1 - own.middle_mm / (rules.middle_share * higher)
     shape = max(losses, key=lambda kind: losses[kind])
     largest = losses[shape]
-    if losses.get("crush", 0.0) >= EVEN_SHARE * largest:
+    if losses["crush"] >= EVEN_SHARE * largest:
         shape = "crush"
     return shape, largest
+
+
+def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
+    """What a body's heights say among themselves, and against its cross-section."""
+    backwards = TYPICAL[name].posterior_mm / TYPICAL[name].anterior_mm
+    crush = 1 - own.posterior_mm / (rules.posterior_share * backwards * own.anterior_mm)
+    if own.proportion is not None:
+        crush = max(crush, 1 - own.proportion / rules.proportion)
+    return {
+        "wedge": 1 - own.anterior_mm / behind_mm,
+        "biconcave": 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2),
+        "crush": crush,
+    }
+
+
+def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
+    """The posterior height, as far as it can be a body's."""
+    if not near:
+        return own.posterior_mm
+    expected = _expected_mm("posterior_mm", name, near)
+    return min(own.posterior_mm, rules.posterior_excess * expected[min(1, len(expected) - 1)])
+
+
+def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence[float]:
+    """The neighbours' heights as they would be at this level, the tallest first."""
+    here = getattr(TYPICAL[name], which)
+    return sorted(
+        (getattr(other, which) * here / getattr(TYPICAL[label], which) for label, other in near.items()),
+        reverse=True,
+    )

@@ -29,10 +29,18 @@ class Heights:
     anterior_mm: float
     middle_mm: float
     posterior_mm: float
+    volume_mm3: float | None = None  # None where it is not known
 
     @property
     def mean_mm(self) -> float:
         return (self.anterior_mm + self.middle_mm + self.posterior_mm) / 3
+
+    @property
+    def proportion(self) -> float | None:
+        """Mean height over the square root of the mean cross-section: what a body is by itself."""
+        if self.volume_mm3 is None:
+            return None
+        return float(self.mean_mm / np.sqrt(self.volume_mm3 / self.mean_mm))
 
 
 def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
@@ -68,7 +76,12 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     fitted = (share >= FITTED[0]) & (share <= FITTED[1])
     curve = np.polynomial.Polynomial.fit(share[fitted], height[fitted], 2)
     anterior, middle, posterior = (float(curve(at)) for at in READ_AT)
-    return Heights(anterior_mm=anterior, middle_mm=middle, posterior_mm=posterior)
+    return Heights(
+        anterior_mm=anterior,
+        middle_mm=middle,
+        posterior_mm=posterior,
+        volume_mm3=level.body_volume_mm3,
+    )
 
 
 def _column_heights(inside: Mask) -> npt.NDArray[np.float64]:

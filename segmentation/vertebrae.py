@@ -65,6 +65,7 @@ class Vertebrae:
     occupancy: Mapping[str, Occupancy] = field(
         default_factory=dict
     )  # by level; none where only voxels are known
+    drawn_on: Grid | None = None  # where the map was drawn, if on another grid than `grid`
 
     def level(self, name: str) -> Level | None:
         return next((found for found in self.levels if found.name == name), None)

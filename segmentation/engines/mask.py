@@ -59,6 +59,8 @@ class MaskEngine:
     Parameters
     ----------
     convention : whose numbers the mask carries, or a mapping from its values to level names.
+    vouched : whether a person named this very mask for this study, and so answers for its names. Else they
+        need an anchor, as a network's do.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class MaskEngine:
         *,
         source: Mapping[str, str] | None = None,
         identity: IdentitySettings | None = None,
+        vouched: bool = False,
     ) -> None:
         self._mask = mask
         self._convention = convention
         self._source = dict(source or {})
         self._identity = identity
+        self._vouched = vouched
 
     @property
     def info(self) -> EngineInfo:
@@ -82,7 +86,8 @@ class MaskEngine:
     def segment(self, volume: CtVolume) -> Vertebrae:
         """The mask's vertebral bodies on the volume's grid; see `segmentation.engines.Segmenter`.
 
-        Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted.
+        Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted,
+        and so are names without sacrum or twelfth thoracic vertebra that nobody vouched for.
 
         Raises
         ------
@@ -110,14 +115,17 @@ class MaskEngine:
                 *doubts,
                 Observation(code="numbering_conflict", values={"detail": "the mask names an L6"}),
             )
+        if not self._vouched:
+            doubts = (*doubts, *judged.unanchored)
         return Vertebrae(
             grid=volume.grid,
             bodies=turn.backward(judged.bodies),
             levels=judged.row,
             numbering_confirmed=not doubts,
-            numbering_basis="mask",
+            numbering_basis="mask" if self._vouched else judged.basis,
             engine=self.info,
             observations=doubts,
+            drawn_on=self._mask.grid,
         )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from config.findings import Output, load_findings, withheld
-from segmentation.fracture import fracture_observations, height_loss
+from segmentation.engines.mask import Convention, LabelImage, MaskEngine
+from segmentation.fracture import fracture_observations, genant_grade, height_loss
 from segmentation.heights import Heights, body_heights
 from segmentation.levels import level_of
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
-from segmentation.volume import Grid, Mask
+from segmentation.volume import CtVolume, Grid, Mask
 
 UPRIGHT = np.array([0.0, 0.0, 1.0])
 PITCH_MM = 36.0
@@ -40,11 +43,13 @@ def body(grid: Grid, middle_mm: float, lost: tuple[float, float, float] = (0.0, 
     return inside
 
 
-def spine(grid: Grid, lost: dict[str, tuple[float, float, float]]) -> Vertebrae:
+def spine(
+    grid: Grid, lost: dict[str, tuple[float, float, float]], names: tuple[str, ...] = NAMES
+) -> Vertebrae:
     labels = np.zeros(grid.shape, np.uint8)
     levels: list[Level] = []
-    for number, name in enumerate(NAMES):
-        inside = body(grid, 24.0 + PITCH_MM * (len(NAMES) - 1 - number), lost.get(name, (0.0, 0.0, 0.0)))
+    for number, name in enumerate(names):
+        inside = body(grid, 24.0 + PITCH_MM * (len(names) - 1 - number), lost.get(name, (0.0, 0.0, 0.0)))
         labels[inside] = LABELS[name]
         levels.append(level_of(name, inside, grid, axis=UPRIGHT, complete=True))
     return Vertebrae(
@@ -91,7 +96,7 @@ def test_each_shape_of_fracture_is_named_at_its_level(
 
 
 def test_a_slighter_loss_is_a_suspicion() -> None:
-    found = fracture_observations(spine(grid_of(1.0), {"L2": (0.22, 0.22, 0.22)}))
+    found = fracture_observations(spine(grid_of(1.0), {"L2": (0.20, 0.20, 0.20)}))
     assert [(one.code, one.level) for one in found] == [
         ("fracture_suspected", "L2"),
         ("fracture_in_spine", None),
@@ -107,7 +112,7 @@ def test_a_single_body_is_judged_by_itself() -> None:
     sound = Heights(anterior_mm=26.0, middle_mm=23.5, posterior_mm=27.0)
     assert height_loss("L3", {"L3": sound})[1] < 0.05
     hollow = Heights(anterior_mm=26.0, middle_mm=16.0, posterior_mm=27.0)
-    assert height_loss("L3", {"L3": hollow}) == ("biconcave", pytest.approx(0.31, abs=0.01))
+    assert height_loss("L3", {"L3": hollow}) == ("biconcave", pytest.approx(0.33, abs=0.01))
 
 
 def test_a_fractured_neighbour_makes_no_sound_body_suspect() -> None:
@@ -116,6 +121,74 @@ def test_a_fractured_neighbour_makes_no_sound_body_suspect() -> None:
     row = {"L1": sound, "L2": flat, "L3": sound, "L4": sound, "L5": sound}
     assert all(height_loss(name, row)[1] < 0.1 for name in ("L1", "L3", "L4", "L5"))
     assert height_loss("L2", row)[1] > 0.4
+
+
+WEDGE, FISH, CRUSHED = (0.35, 0.15, 0.0), (0.0, 0.40, 0.0), (0.35, 0.35, 0.35)
+
+
+def suspects(vertebrae: Vertebrae) -> list[str | None]:
+    return [one.level for one in fracture_observations(vertebrae) if one.level]
+
+
+@pytest.mark.parametrize("lost", [WEDGE, FISH, CRUSHED], ids=["wedges", "fish vertebrae", "crushed"])
+def test_bodies_that_are_all_fractured_alike_are_told_by_themselves(lost: tuple[float, float, float]) -> None:
+    """None of them has a sound neighbour to be held against."""
+    assert suspects(spine(grid_of(1.0), dict.fromkeys(NAMES, lost))) == list(NAMES)
+
+
+def test_one_sound_body_is_enough_to_hold_the_others_against() -> None:
+    observed = fracture_observations(spine(grid_of(1.0), dict.fromkeys(("L2", "L3", "L4"), CRUSHED)))
+    assert [(one.code, one.level) for one in observed] == [
+        ("fracture", "L2"),
+        ("fracture", "L3"),
+        ("fracture", "L4"),
+        ("fracture_in_spine", None),
+    ]
+
+
+def test_a_body_that_lost_its_back_is_crushed() -> None:
+    (found, _) = fracture_observations(spine(grid_of(1.0), {"L3": (0.0, 0.10, 0.40)}))
+    assert (found.code, found.level, found.values["shape"]) == ("fracture", "L3", "crush")
+
+
+def test_the_wedge_that_l5_is_by_nature_is_no_fracture() -> None:
+    fifth = Heights(anterior_mm=28.0, middle_mm=24.0, posterior_mm=23.0)
+    fourth = Heights(anterior_mm=27.5, middle_mm=24.5, posterior_mm=26.0)
+    assert height_loss("L5", {"L4": fourth, "L5": fifth})[1] < 0.1
+
+
+@pytest.mark.parametrize("level", ["T11", "T12"])
+def test_a_thoracic_fracture_withholds_category_and_class(level: str) -> None:
+    names = ("T11", "T12", "L1", "L2")
+    observed = fracture_observations(spine(grid_of(1.0), {level: (0.45, 0.2, 0.0)}, names))
+    assert [one.level for one in observed] == [level, None]
+    findings = [TABLE.describe(one) for one in observed]
+    assert withheld(findings, Output.DENSITY_CATEGORY, ["L1", "L2"])
+    assert withheld(findings, Output.STUDY_CLASS, ["L3"])
+    assert not withheld(findings, Output.BMD, ["L1"])
+
+
+@pytest.mark.parametrize(("loss", "grade"), [(0.19, 0), (0.2, 1), (0.26, 2), (0.4, 3), (0.6, 3)])
+def test_the_grade_is_genants(loss: float, grade: int) -> None:
+    assert genant_grade(loss) == grade
+
+
+def test_the_text_names_the_grade() -> None:
+    first, _ = fracture_observations(spine(grid_of(1.0), {"L3": (0.5, 0.5, 0.5)}))
+    assert "Genant grade 3" in TABLE.describe(first).text
+
+
+@pytest.mark.parametrize("step_mm", [7.0, 8.0, 10.0])
+def test_a_mask_of_thick_slices_on_a_thin_ct_is_not_judged(step_mm: float) -> None:
+    """Its heights step with its own slices, not with the CT's: equal bodies would differ by a grade."""
+    fine = grid_of(1.0)
+    coarse = replace(fine, shape=(int(fine.shape[0] / step_mm), 64, 64), spacing_mm=(step_mm, 1.0, 1.0))
+    drawn = LabelImage(labels=spine(coarse, {}).bodies, grid=coarse)
+    blank = CtVolume(hu=np.zeros(fine.shape, np.float32), grid=fine)
+    found = MaskEngine(drawn, Convention.TOTALSEGMENTATOR).segment(blank)
+    (observed,) = fracture_observations(found)
+    assert observed.code == "fracture_not_assessed"
+    assert observed.values["step_mm"] == step_mm
 
 
 def test_no_category_and_no_class_stand_beside_a_fracture_anywhere() -> None:
