@@ -2,7 +2,8 @@
 
 From slice to slice the section of a spine shifts steadily, as far as lordosis and scoliosis bend it. A
 patient who moves adds a jump. The shift between neighbours is measured on the spine and the muscles beside
-it, which neither breath nor bowel moves, and compared with the shifts around it.
+it, which neither breath nor bowel moves, and compared with the shifts around it. A movement that takes more
+than some 10 mm of the table's travel looks like a bend of the spine, and is not seen.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class MotionSettings:
     window_hu: tuple[float, float] = (-150.0, 150.0)  # bone changes from slice to slice more than its outline
     blur_mm: float = 2.0
     together_mm: float = 3.0  # height of what is compared: thinner slices are averaged
-    around: int = 4  # steps to either side that say what shift is usual there
+    # What is usual is read beside a step, beyond the slices that are averaged with it: nearer, a jump would
+    # be its own background.
+    around_mm: float = 9.0
+    least_around: int = 2  # steps to either side, however far apart slices are
     near_mm: float = 5.0  # a body so close to a jump is displaced with it
     thickest_mm: float = 6.0  # distance of slices up to which neighbours are alike enough
 
@@ -63,7 +67,7 @@ def motion_observations(
     places, shifts = _shifts(turned, course, rules)
     if len(places) < 3:
         return ()
-    jumps_mm = _beyond_the_usual(shifts, rules.around)
+    jumps_mm = _beyond_the_usual(shifts, turned.grid.spacing_mm[0], rules)
     displaced: dict[str, float] = {}
     for place in np.flatnonzero(jumps_mm > rules.limit_mm):
         for name in _bodies_at(bodies, vertebrae, float(places[place]), turned.grid.spacing_mm[0], rules):
@@ -135,14 +139,18 @@ def _shift_between(
     return shift
 
 
-def _beyond_the_usual(shifts_mm: npt.NDArray[np.float64], around: int) -> Lengths:
-    """How far each shift lies from the median of those around it, in mm."""
+def _beyond_the_usual(shifts_mm: npt.NDArray[np.float64], step_mm: float, rules: MotionSettings) -> Lengths:
+    """How far each shift lies from the median of those around it, in mm; 0 where there are none."""
+    together = ceil(rules.together_mm / step_mm)
+    last = together + max(rules.least_around, ceil(rules.around_mm / step_mm))
     places = np.arange(len(shifts_mm))
-    usual = [
-        np.median(shifts_mm[(np.abs(places - place) <= around) & (places != place)], axis=0)
-        for place in places
-    ]
-    jumps: Lengths = np.linalg.norm(shifts_mm - np.array(usual), axis=1)
+    jumps: Lengths = np.zeros(len(shifts_mm))
+    for place in places:
+        away = np.abs(places - place)
+        # A jump between two averages reaches into all that share a slice with either.
+        beside = shifts_mm[(away >= together) & (away <= last)]
+        if len(beside):
+            jumps[place] = np.linalg.norm(shifts_mm[place] - np.median(beside, axis=0))
     return jumps
 
 

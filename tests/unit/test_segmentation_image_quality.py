@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from node.reference.faults import Faults, Fracture, FractureShape, Implant, Jerk, Starved
 from segmentation.image_quality import image_observations
@@ -71,6 +72,31 @@ def test_noise_without_direction_is_noise() -> None:
 def test_a_fracture_is_no_motion(shape: FractureShape) -> None:
     faults = Faults(fractures=(Fracture(level="L3", shape=shape, height_loss=0.45),))
     assert motion_observations(*study(faults)) == ()
+
+
+@pytest.mark.parametrize("slice_mm", [0.4, 0.6, 0.8])
+def test_a_jerk_on_thin_slices_is_no_background_of_its_own(slice_mm: float) -> None:
+    """Ten slices share in one average at 0.4 mm: each of them shows part of the jump."""
+    thin = {"slice_spacing_mm": slice_mm, "slice_thickness_mm": slice_mm, "view": ("L3", "L3")}
+    (found,) = motion_observations(*study(Faults(jerk=Jerk(level="L3", left_mm=-3.4)), **thin))
+    assert (found.code, found.level) == ("motion_suspected", "L3")
+    assert found.values["jump_mm"] == pytest.approx(3.4, abs=0.5)
+
+
+@pytest.mark.parametrize("over_mm", [4, 8])
+def test_a_movement_that_takes_some_slices_is_seen(over_mm: int) -> None:
+    """By 8 mm to one side, on slices of 1 mm."""
+    volume, vertebrae = study(slice_spacing_mm=1.0, slice_thickness_mm=1.0, view=("L3", "L3"))
+    middle = np.argwhere(vertebrae.bodies == 29)[:, 0].mean()
+    pixels = np.clip((np.arange(volume.hu.shape[0]) - middle) / over_mm + 0.5, 0, 1) * 8.0 / 1.7
+    hu = np.stack(
+        [
+            ndimage.shift(image, (0, by), order=1, mode="nearest")
+            for image, by in zip(volume.hu, pixels, strict=True)
+        ]
+    )
+    moved = CtVolume(hu=hu, grid=volume.grid)
+    assert told(motion_observations(moved, vertebrae)) == [("motion_suspected", "L3")]
 
 
 def test_a_jerk_between_two_bodies_names_the_nearer_ones() -> None:
