@@ -21,7 +21,14 @@ from pydantic_settings import (
 )
 
 from config.calibration_rules import AsynchronousRules, InternalRules
-from config.image_rules import GeometricRules, IdentityRules, ImageRules, QualityRules, RegionRules
+from config.image_rules import (
+    GeometricRules,
+    IdentityRules,
+    ImageRules,
+    QualityRules,
+    RegionRules,
+    SingleSliceRules,
+)
 
 Port = Field(ge=0, le=65535)  # 0: any free port
 Positive = Field(gt=0)
@@ -94,6 +101,7 @@ class SegmentationSettings(_Section):
     regions: RegionRules
     quality: QualityRules
     image: ImageRules
+    single_slice: SingleSliceRules
 
 
 class CalibrationSettings(_Section):

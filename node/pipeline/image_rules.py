@@ -13,6 +13,8 @@ from segmentation.levels import IdentitySettings
 from segmentation.motion import MotionSettings
 from segmentation.noise import NoiseSettings
 from segmentation.quality import QualitySettings
+from segmentation.single_slice import SliceFinder
+from segmentation.slice_settings import SliceSettings
 from segmentation.vertebra import DensityRegions, RegionSettings
 
 
@@ -44,6 +46,15 @@ def quality_settings(settings: SegmentationSettings) -> QualitySettings:
     rules = settings.quality.model_dump()
     fracture, lesions = rules.pop("fracture"), rules.pop("lesions")
     return QualitySettings(**rules, fracture=FractureSettings(**fracture), lesions=LesionSettings(**lesions))
+
+
+def slice_finder(settings: SegmentationSettings) -> SliceFinder:
+    """Regions and metal in single slices follow the limits of those in volumes."""
+    return SliceFinder(
+        slices=SliceSettings(**settings.single_slice.model_dump()),
+        regions=region_settings(settings),
+        quality=quality_settings(settings),
+    )
 
 
 def image_settings(settings: SegmentationSettings) -> ImageQualitySettings:

@@ -13,11 +13,14 @@ from node.pipeline.image_rules import (
     image_settings,
     quality_settings,
     region_settings,
+    slice_finder,
 )
 from segmentation.engines.geometric import GeometricSettings
 from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import IdentitySettings
 from segmentation.quality import QualitySettings
+from segmentation.single_slice import SliceFinder
+from segmentation.slice_settings import SliceSettings
 from segmentation.vertebra import RegionSettings
 
 PAIRS = (
@@ -34,6 +37,22 @@ def test_shipped_limits_are_the_pure_rooms_own(section, made, room):
     settings = load_settings().segmentation
     assert getattr(settings, section).model_dump() == asdict(room())
     assert made(settings) == room()
+
+
+def test_shipped_limits_of_single_slices_are_the_pure_rooms_own():
+    settings = load_settings().segmentation
+    assert settings.single_slice.model_dump() == asdict(SliceSettings())
+    assert slice_finder(settings) == SliceFinder()
+
+
+def test_a_site_s_limits_reach_single_slices(tmp_path):
+    (tmp_path / "site.toml").write_text(
+        "[segmentation.single_slice]\nring_hu = 150.0\n[segmentation.regions]\nerosion_mm = 4.0\n"
+        "[segmentation.quality]\nmetal_hu = 900.0\n"
+    )
+    finder = slice_finder(load_settings(tmp_path / "site.toml").segmentation)
+    assert (finder.slices.ring_hu, finder.regions.erosion_mm, finder.quality.metal_hu) == (150.0, 4.0, 900.0)
+    assert finder.info.parameters["ring_hu"] == 150.0
 
 
 def test_shipped_limits_of_the_image_are_the_pure_rooms_own():
@@ -64,6 +83,7 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
         "[segmentation.regions]\ncentral_height = 1.5\n",
         "[segmentation.regions]\nerosion_mm = nan\n",
         "[segmentation.identity]\nspacing_mm = [50.0, 20.0]\n",
+        "[segmentation.geometric]\nworking_step_mm = 4.0\n",
         "[segmentation.quality.fracture]\nsuspected_loss = 0.3\n",
         "[segmentation.quality.lesions]\nlytic_hu = [80.0]\n",
         "[segmentation.image]\nmotion_mm = 0\n",

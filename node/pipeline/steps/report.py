@@ -29,6 +29,7 @@ from node.pipeline.artefacts import (
 from node.pipeline.assessment import Judgement
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.follow_up import compare_and_keep, scan_of
+from node.pipeline.image_rules import slice_finder
 from node.pipeline.judging import basis_of, judge_study, provenance_of
 from node.pipeline.measurement import Measurements
 from node.pipeline.objects import store_objects
@@ -36,7 +37,6 @@ from node.pipeline.result import result_document, to_text
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.report import Outcome, Report
 from scoring.followup import FollowUp, follow_up_observations
-from segmentation.single_slice import INFO as SINGLE_SLICE
 from segmentation.vertebrae import EngineInfo
 
 NOMOGRAM_PNG = "nomogram.png"
@@ -49,7 +49,8 @@ def report(context: StepContext) -> StepResult:
     selection = selection_of(context)
     segmentation = _segmentation(context)
     slices = _slices(context, selection)
-    engine = SINGLE_SLICE if slices else segmentation.vertebrae.engine if segmentation else None
+    by_slices = slice_finder(context.settings.segmentation).info if slices else None
+    engine = by_slices or (segmentation.vertebrae.engine if segmentation else None)
     composed = _compose(context, selection, engine)
     context.artefacts.put(REPORT, to_json(composed))
     pictures = _encode(context, selection, segmentation, slices, composed)

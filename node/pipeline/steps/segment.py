@@ -14,13 +14,12 @@ from node.pipeline.artefacts import (
     slices_to_bytes,
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.image_rules import geometric_engine, region_settings
+from node.pipeline.image_rules import geometric_engine, region_settings, slice_finder
 from node.pipeline.selection import load_chosen, load_slices, selection_of, slice_step_mm
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines.crosscheck import cross_checked
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.observation import Observation
-from segmentation.single_slice import find_slice_body
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LUMBAR, EngineInfo, Regions, Vertebrae
 from segmentation.volume import CtVolume
@@ -31,8 +30,9 @@ def segment(context: StepContext) -> StepResult:
     selection = selection_of(context)
     slices = load_slices(context, selection)
     if slices:
+        finder = slice_finder(context.settings.segmentation)
         shown = [
-            NamedSlice(name=chosen.name, shown=find_slice_body(one.volume, chosen.name))
+            NamedSlice(name=chosen.name, shown=finder.find(one.volume, chosen.name, one.facts.kvp))
             for chosen, one in zip(selection.slices, slices, strict=True)
         ]
         context.artefacts.put(SLICES, slices_to_bytes(shown))
