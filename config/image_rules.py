@@ -34,7 +34,7 @@ class _Rules(BaseModel):
 class GeometricRules(_Rules):
     """`segmentation.engines.geometric.GeometricSettings`."""
 
-    working_step_mm: Positive
+    working_step_mm: float = Field(ge=1, le=3)  # at 4 mm the sacrum is lost; below 1 mm a study takes minutes
     cortex_hu: Hounsfield
     min_width_mm: Positive
     min_depth_mm: Positive
@@ -48,6 +48,10 @@ class IdentityRules(_Rules):
     spacing_ratio: Ratio
     volume_ratio: Ratio
     max_height_mm: Positive
+    max_gap_mm: Positive
+    min_volume_trend: Positive
+    min_anchor_share: Share
+    min_sacrum_mm3: Positive
 
 
 class EllipseRules(_Rules):
@@ -114,6 +118,9 @@ class LesionRules(_Rules):
     lytic_below_median_hu: NotNegative
     lytic_hu: Span
     lytic_min_mm3: NotNegative
+    lytic_tissue_hu: Hounsfield
+    unlike_hu: Positive
+    unlike_share: NotNegative
 
 
 class QualityRules(_Rules):

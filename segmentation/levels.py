@@ -13,6 +13,8 @@ from segmentation.observation import Observation
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
 from segmentation.volume import FloatArray, Grid, Mask
 
+TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
@@ -24,6 +26,14 @@ class IdentitySettings:
     volume_ratio: float = 1.8  # between neighbouring whole bodies
     # Lumbar bodies are 25 to 35 mm high, spurs included below 45: more is two vertebrae under one name.
     max_height_mm: float = 50.0
+    # Between neighbouring bodies, or the fifth lumbar one and the sacrum, as they are drawn: discs are 4 to
+    # 15 mm high, a lower thoracic vertebra with both its discs 28 mm and more.
+    max_gap_mm: float = 25.0
+    # A body's volume over that of the body above it, in the middle of all pairs: 1.05 to 1.1 down the spine.
+    min_volume_trend: float = 0.9
+    # Of the first lumbar body's volume: less of a twelfth thoracic one in view does not anchor names.
+    min_anchor_share: float = 0.4
+    min_sacrum_mm3: float = 3000.0
 
 
 def level_of(
@@ -75,8 +85,10 @@ def identity_observations(
     doubts = [
         *_gaps(row),
         *_misplaced(row),
+        *_too_far_apart(row, rules),
         *_odd_spacing([level for level in row if level.complete], rules),
         *_odd_volumes([level for level in row if level.complete], rules),
+        *_falling_volumes([level for level in row if level.complete], rules),
     ]
     return tuple(Observation(code="level_implausible", values={"detail": doubt}) for doubt in doubts)
 
@@ -110,18 +122,26 @@ def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
     ]
 
 
-def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
-    """The least spacing is that along the spine: two names side by side on one body lie no distance apart."""
-    spacings = [
+def _spacings(row: Sequence[Level]) -> list[tuple[str, str, float]]:
+    return [
         (upper.name, lower.name, float(np.linalg.norm(np.subtract(upper.centroid_mm, lower.centroid_mm))))
         for upper, lower in _adjacent(row)
     ]
-    doubts = [
+
+
+def _too_far_apart(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    """Bodies that the volume cuts are asked too: what is left of one lies nearer to its neighbour."""
+    return [
         f"{upper} and {lower} lie {spacing:.0f} mm apart"
-        for upper, lower, spacing in spacings
+        for upper, lower, spacing in _spacings(row)
         if spacing > rules.spacing_mm[1]
     ]
-    doubts += [
+
+
+def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    """The least spacing is that along the spine: two names side by side on one body lie no distance apart."""
+    spacings = _spacings(row)
+    doubts = [
         f"{upper.name} and {lower.name} lie {along:.0f} mm apart along the spine"
         for upper, lower in _adjacent(row)
         if 0 < (along := _along_mm(upper, lower)) < rules.spacing_mm[0]
@@ -140,3 +160,19 @@ def _odd_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
         if max(upper.body_volume_mm3, lower.body_volume_mm3)
         > rules.volume_ratio * min(upper.body_volume_mm3, lower.body_volume_mm3)
     ]
+
+
+def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+    """Bodies grow down the spine: a row that shrinks is named upside down, or is none.
+
+    The median over all pairs of levels (Theil and Sen's slope) leaves a collapsed body or two without effect.
+    """
+    if len(row) < TREND_LEVELS:
+        return []
+    place = np.array([ANATOMICAL_ORDER.index(level.name) for level in row])
+    volume = np.log([level.body_volume_mm3 for level in row])
+    first, second = np.triu_indices(len(row), 1)
+    trend = float(np.exp(np.median((volume[second] - volume[first]) / (place[second] - place[first]))))
+    if trend >= rules.min_volume_trend:
+        return []
+    return [f"bodies shrink downwards, each to {trend:.0%} of the one above"]

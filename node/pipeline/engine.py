@@ -69,7 +69,11 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
     source = {"source": f"sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}"}
     drawn = LabelImage(labels=labels, grid=grid)
     return MaskEngine(
-        drawn, Convention(settings.mask_labels), source=source, identity=identity_settings(settings)
+        drawn,
+        Convention(settings.mask_labels),
+        source=source,
+        identity=identity_settings(settings),
+        vouched=True,
     )
 
 

@@ -47,6 +47,7 @@ class StudyMask:
                 {value: level for level, value in LABELS.items()},
                 source=_provenance(found),
                 identity=self.identity,
+                vouched=self.file is not None,
             )
             return engine.segment(series.volume)
         except (SegUnusable, GridMismatch, MaskNotUsable) as error:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from segmentation.engines.drawn import cut_to_bodies, measure_bodies
+from segmentation.engines.neighbours import Piece, neighbour_doubts
 from segmentation.levels import IdentitySettings, identity_observations
 from segmentation.observation import Observation
 from segmentation.vertebra import body_coordinates, height_range
@@ -23,7 +24,6 @@ from segmentation.volume import CtVolume, Grid, LabelMap, Mask, Reorientation
 
 # Proposals (R).
 MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volume's end
-MIN_SACRUM_MM3 = 3000.0
 # A whole lumbar vertebra holds 60 to 120 cm3: what is larger by far is none, and takes gigabytes to measure.
 MAX_VERTEBRA_MM3 = 400_000.0
 SPLIT_SHARE = 0.2  # a second piece of a name this large beside the first is no stray blob
@@ -64,7 +64,12 @@ class Judged:
     row: tuple[Level, ...]  # from superior to inferior
     doubts: tuple[Observation, ...]
     uncut: tuple[str, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
-    sacrum_in_view: bool
+    basis: str  # what anchors the names, as in `Vertebrae.numbering_basis`
+
+    @property
+    def unanchored(self) -> tuple[Observation, ...]:
+        """What is to be said where neither sacrum nor last rib anchors the names."""
+        return (Observation(code="level_unconfirmed"),) if self.basis == "none" else ()
 
 
 def judge_names(
@@ -86,9 +91,12 @@ def judge_names(
     min_body_mm3 : less of a name is left out.
     split : names known to have come in two pieces.
     """
-    sacrum = np.isin(labels, (LABELS["sacrum"], LABELS["S1"]))
-    sacrum_in_view = bool(sacrum.sum() * volume.grid.voxel_volume_mm3 >= MIN_SACRUM_MM3)
-    named = np.where(sacrum, np.uint8(0), labels)
+    rules = identity or IdentitySettings()
+    sacral = np.isin(labels, (LABELS["sacrum"], LABELS["S1"]))
+    sacrum = Piece.largest_of(sacral)
+    if sacrum is not None and sacrum.voxels * volume.grid.voxel_volume_mm3 < rules.min_sacrum_mm3:
+        sacrum = None
+    named = np.where(sacral, np.uint8(0), labels)
     if bodies is not None:
         named[~bodies] = 0
     oversized = _leave_out_oversized(named, volume.grid)
@@ -97,14 +105,19 @@ def judge_names(
     smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
     cut, row = measure_bodies(cut, volume.grid, min_voxels=smallest)
     doubts = [
-        *identity_observations(row, identity),
+        *identity_observations(row, rules),
+        *(_implausible(reason) for reason in neighbour_doubts(cut, sacrum, volume.grid, row, rules)),
         *(_implausible(f"{name} is in two pieces") for name in sorted({*pieces, *split})),
-        *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, identity)),
+        *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, rules)),
         *(_implausible(reason) for reason in (*oversized, *uncut)),
     ]
-    if row and sacrum_in_view and row[-1].name != "L5":
-        doubts.append(_implausible(f"the sacrum follows {row[-1].name}"))
-    return Judged(bodies=cut, row=row, doubts=tuple(doubts), uncut=uncut, sacrum_in_view=sacrum_in_view)
+    return Judged(
+        bodies=cut,
+        row=row,
+        doubts=tuple(doubts),
+        uncut=uncut,
+        basis=numbering_basis(row, sacrum_in_view=sacrum is not None, identity=rules),
+    )
 
 
 def to_vertebrae(
@@ -118,18 +131,16 @@ def to_vertebrae(
     )
     if not any(level.name in LUMBAR for level in judged.row):
         return nothing_found(volume, engine)
-    basis = numbering_basis(judged.row, sacrum_in_view=judged.sacrum_in_view)
-    unanchored = (Observation(code="level_unconfirmed"),) if basis == "none" else ()
     there: LabelMap = np.zeros(turned.grid.shape, np.uint8)
     there[recognised.box] = judged.bodies
     return Vertebrae(
         grid=volume.grid,
         bodies=recognised.turn.backward(there),
         levels=judged.row,
-        numbering_confirmed=not judged.doubts and not unanchored,
-        numbering_basis=basis,
+        numbering_confirmed=not judged.doubts and not judged.unanchored,
+        numbering_basis=judged.basis,
         engine=engine,
-        observations=(*judged.doubts, *unanchored),
+        observations=(*judged.doubts, *judged.unanchored),
     )
 
 
@@ -145,17 +156,14 @@ def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[str]:
     return reasons
 
 
-def _too_high(
-    bodies: LabelMap, grid: Grid, row: Sequence[Level], identity: IdentitySettings | None
-) -> list[str]:
+def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings) -> list[str]:
     """Bodies too high for one vertebra: a name that covers two, with the disc between them."""
-    limit_mm = (identity or IdentitySettings()).max_height_mm
     boxes = ndimage.find_objects(bodies)
     reasons = []
     for level in row:
         box = boxes[level.label - 1]
         low, high = height_range(body_coordinates(grid, level, box), bodies[box] == level.label, grid, level)
-        if high - low > limit_mm:
+        if high - low > rules.max_height_mm:
             reasons.append(f"{level.name} is {high - low:.0f} mm high")
     return reasons
 
@@ -177,17 +185,20 @@ def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
     return kept, tuple(split)
 
 
-def numbering_basis(row: Sequence[Level], *, sacrum_in_view: bool) -> str:
+def numbering_basis(row: Sequence[Level], *, sacrum_in_view: bool, identity: IdentitySettings) -> str:
     """What the names are anchored by, as in `Vertebrae.numbering_basis`.
 
-    The twelfth thoracic vertebra stands for the last rib, which tells it from the first lumbar one.
+    The twelfth thoracic vertebra stands for the last rib, which tells it from the first lumbar one. A sliver
+    of it at the volume's end stands for nothing.
     """
-    names = {level.name for level in row}
+    there = {level.name: level for level in row}
     anchors = []
-    if sacrum_in_view and "L5" in names:
+    if sacrum_in_view and "L5" in there:
         anchors.append("sacrum")
-    if {"T12", "L1"} <= names:
-        anchors.append("last rib")
+    if {"T12", "L1"} <= there.keys():
+        rib, first = there["T12"], there["L1"]
+        if rib.complete or rib.body_volume_mm3 >= identity.min_anchor_share * first.body_volume_mm3:
+            anchors.append("last rib")
     return " and ".join(anchors) or "none"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,10 +33,12 @@ def blocks(*names: str) -> LabelMap:
 
 
 def judged(labels: LabelMap, bodies: np.ndarray | None = None, split: tuple[str, ...] = ()) -> Vertebrae:
-    volume = CtVolume(hu=np.zeros(GRID.shape, np.float32), grid=GRID)
-    whole = tuple(slice(0, size) for size in GRID.shape)
+    """Where the labels are fewer slices than `GRID`, the volume ends there."""
+    grid = replace(GRID, shape=labels.shape)
+    volume = CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid)
+    whole = tuple(slice(0, size) for size in grid.shape)
     recognised = Recognised(
-        turned=volume, turn=reorientation_of(GRID), box=whole, labels=labels, bodies=bodies, split=split
+        turned=volume, turn=reorientation_of(grid), box=whole, labels=labels, bodies=bodies, split=split
     )
     return to_vertebrae(volume, recognised, INFO)
 
@@ -68,6 +72,48 @@ def test_a_sacrum_under_the_fourth_lumbar_vertebra_is_not_believed():
     found = judged(blocks("sacrum", "L4", "L3", "L2", "L1", "T12"))
     assert not found.numbering_confirmed
     assert details(found) == ["the sacrum follows L4"]
+
+
+def test_a_place_left_empty_above_the_sacrum_is_not_believed():
+    """As where a model names a sixth lumbar vertebra and the name is dropped."""
+    found = judged(blocks("sacrum", "", "L5", "L4", "L3", "L2", "L1"))
+    assert not found.numbering_confirmed
+    assert details(found) == ["48 mm lie between L5 and the sacrum"]
+
+
+def test_a_sacrum_above_the_row_is_not_believed():
+    found = judged(blocks("L5", "L4", "L3", "L2", "L1", "", "sacrum"))
+    assert not found.numbering_confirmed
+    assert details(found) == ["the sacrum does not lie below L5"]
+
+
+def test_a_stray_piece_of_sacrum_fills_no_empty_place():
+    labels = blocks("sacrum", "", "L5", "L4", "L3", "L2", "L1")
+    labels[4 + PITCH + 6 : 4 + PITCH + 12, 16:20, 20:24] = LABELS["sacrum"]
+    assert details(judged(labels)) == ["48 mm lie between L5 and the sacrum"]
+
+
+def test_a_place_left_empty_below_a_cut_vertebra_is_not_believed():
+    labels = blocks("", "L4", "L3", "L2", "L1", "", "T12")[: 4 + 6 * PITCH + 6]
+    found = judged(labels)
+    assert not found.numbering_confirmed
+    assert "48 mm lie between T12 and L1" in details(found)
+
+
+@pytest.mark.parametrize(("seen", "basis"), [(2, "none"), (4, "none"), (6, "last rib"), (12, "last rib")])
+def test_a_sliver_of_the_twelfth_thoracic_vertebra_anchors_no_name(seen: int, basis: str):
+    """Of its 13 slices, `seen` are in view; slices of 2 mm."""
+    found = judged(blocks("", "L4", "L3", "L2", "L1", "T12")[: 4 + 5 * PITCH + seen])
+    assert (found.numbering_basis, found.numbering_confirmed) == (basis, basis != "none")
+
+
+def test_a_row_that_shrinks_downwards_is_not_believed():
+    labels = blocks(*ROW[:6])
+    for place, width in enumerate((9, 11, 13, 16, 20), start=1):  # from the fifth up
+        labels[4 + place * PITCH : 4 + place * PITCH + HEIGHT, :, 16 + width :] = 0
+    found = judged(labels)
+    assert not found.numbering_confirmed
+    assert details(found) == ["bodies shrink downwards, each to 82% of the one above"]
 
 
 def test_a_skipped_vertebra_is_not_believed():

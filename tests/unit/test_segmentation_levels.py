@@ -54,6 +54,28 @@ def test_a_split_vertebra_shows_in_its_volume() -> None:
     assert len(details(row)) == 2
 
 
+def test_one_or_two_collapsed_bodies_leave_the_row_growing() -> None:
+    growing = (36_000.0, 38_000.0, 41_000.0, 43_000.0, 44_000.0)
+    for collapsed in ({"L5"}, {"L4"}, {"L4", "L5"}, {"L1"}):
+        row = [
+            level(name, -36.0 * place, volume * (0.6 if name in collapsed else 1.0))
+            for place, (name, volume) in enumerate(zip(("L1", "L2", "L3", "L4", "L5"), growing, strict=True))
+        ]
+        assert not [text for text in details(row) if "shrink" in text], collapsed
+
+
+def test_a_row_that_shrinks_downwards_is_doubted() -> None:
+    row = [level(f"L{place}", -36.0 * place, 60_000.0 * 0.85**place) for place in range(1, 6)]
+    assert details(row) == ["bodies shrink downwards, each to 85% of the one above"]
+
+
+def test_what_is_left_of_a_cut_body_may_lie_near_but_not_far() -> None:
+    near = [level("T12", 62, 9_000.0, complete=False), level("L1", 36), level("L2", 0)]
+    far = [level("T12", 96, 9_000.0, complete=False), level("L1", 36), level("L2", 0)]
+    assert details(near) == []
+    assert details(far) == ["T12 and L1 lie 60 mm apart"]
+
+
 def test_a_truncated_body_is_not_judged_by_its_volume() -> None:
     row = [level("L2", 36), level("L3", 0), level("L4", -30, 9_000.0, complete=False)]
     assert details(row) == []

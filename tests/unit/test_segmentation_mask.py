@@ -36,8 +36,8 @@ def empty_ct(grid: Grid = GRID) -> CtVolume:
     return CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid)
 
 
-def read(mask: LabelImage, convention: object = Convention.AUTO) -> Vertebrae:
-    return MaskEngine(mask, convention).segment(empty_ct())  # type: ignore[arg-type]
+def read(mask: LabelImage, convention: object = Convention.AUTO, *, vouched: bool = True) -> Vertebrae:
+    return MaskEngine(mask, convention, vouched=vouched).segment(empty_ct())  # type: ignore[arg-type]
 
 
 def names(found: Vertebrae) -> list[str]:
@@ -90,6 +90,21 @@ def test_an_l6_makes_the_numbering_doubtful() -> None:
     found = read(blocks([25, 24, 23, 22]))
     assert [observation.code for observation in found.observations] == ["numbering_conflict"]
     assert names(found) == ["L3", "L4", "L5"]
+
+
+@pytest.mark.parametrize("values", [[1], [28, 29, 30, 31], [27, 28, 29]])
+def test_names_that_nobody_vouched_for_need_an_anchor(values: list[int]) -> None:
+    found = read(blocks(values), vouched=False)
+    assert [one.code for one in found.observations] == ["level_unconfirmed"]
+    assert (found.numbering_confirmed, found.numbering_basis) == (False, "none")
+    vouched = read(blocks(values))
+    assert (vouched.numbering_confirmed, vouched.numbering_basis, vouched.observations) == (True, "mask", ())
+
+
+@pytest.mark.parametrize(("values", "basis"), [([29, 30, 31, 32], "last rib"), ([25, 27, 28, 29], "sacrum")])
+def test_an_anchored_mask_is_believed_without_a_person(values: list[int], basis: str) -> None:
+    found = read(blocks(values), Convention.TOTALSEGMENTATOR, vouched=False)
+    assert (found.numbering_confirmed, found.numbering_basis, found.observations) == (True, basis, ())
 
 
 def test_thoracic_masks_hold_no_lumbar_level() -> None:
