@@ -1,21 +1,26 @@
-"""Something else than bone inside a body: cement, dense and lytic lesions, by their HU and their size."""
+"""Something else than bone in a body: part of it by its clusters, all of it by its neighbours.
+
+Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that is replaced
+as a whole has no rest to differ from, and is held against the other bodies in view. In faint bone lytic
+tissue reads like the marrow beside it: that it cannot be told is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from segmentation.observation import Observation
-from segmentation.vertebrae import Level, Vertebrae
+from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LesionSettings:
-    """When a cluster inside a body is no bone. All values are proposals (R)."""
+    """When a cluster inside a body, or a body, is no bone. All values are proposals (R)."""
 
     depth_mm: float = 4.0  # beneath the body's surface: past cortex and endplates, and their blur
     smoothing_mm: float = 2.0  # so that neither noise nor trabeculae make clusters
@@ -28,18 +33,58 @@ class LesionSettings:
     # Lytic tissue replaces marrow fat as well: it is not darker than blood. Fat in a haemangioma is.
     lytic_hu: tuple[float, float] = (0.0, 80.0)
     lytic_min_mm3: float = 500.0  # a sphere of 10 mm; the veins' entry and fatty gaps are smaller
+    lytic_tissue_hu: float = 30.0  # what such tissue commonly reads: it must be below what is looked for
+    # A body's median against that of all others in view. Intact bodies of one spine differ by less: by 12 HU
+    # in the real CT at hand. Both limits must be exceeded: dense spines vary by more HU.
+    unlike_hu: float = 60.0
+    unlike_share: float = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interior:
+    """What lies deep inside one body."""
+
+    name: str
+    hu: FloatArray  # smoothed, in a box around the body
+    deep: Mask  # of the same shape; never empty
+
+    @property
+    def median_hu(self) -> float:
+        return float(np.median(self.hu[self.deep]))
 
 
 def lesion_observations(
-    volume: CtVolume, vertebrae: Vertebrae, level: Level, settings: LesionSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: LesionSettings | None = None
 ) -> tuple[Observation, ...]:
-    """What fills part of one body, largest cluster of each kind. Cement outranks sclerosis.
+    """What fills lumbar bodies in part, largest cluster of each kind, or wholly. Cement outranks sclerosis.
 
     Parameters
     ----------
-    volume : the CT that `vertebrae` were found in.
+    volume : the CT that `vertebrae` were found in, on the same grid.
     """
     rules = settings or LesionSettings()
+    inside = [
+        interior
+        for level in vertebrae.levels
+        if level.complete and level.name in ANATOMICAL_ORDER and level.name != "S1"
+        if (interior := _interior(volume, vertebrae, level, rules)) is not None
+    ]
+    medians = {one.name: one.median_hu for one in inside}
+    found: list[Observation] = []
+    for one in inside:
+        if one.name in LUMBAR:
+            found += _clusters(one, medians[one.name], volume.grid.voxel_volume_mm3, rules)
+            found += _unlike_the_others(one.name, medians, rules)
+    faint = [name for name in LUMBAR if name in medians and not _would_show_lysis(medians[name], rules)]
+    if faint:
+        found.append(Observation(code="lysis_not_assessed", values={"levels": ", ".join(faint)}))
+    return tuple(found)
+
+
+def _interior(
+    volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: LesionSettings
+) -> _Interior | None:
+    """None where a body has no inside that deep."""
     box = ndimage.find_objects((vertebrae.bodies == level.label).astype(np.uint8))[0]
     inside = np.pad(vertebrae.bodies[box] == level.label, 1)
     spacing = np.asarray(volume.grid.spacing_mm)
@@ -47,31 +92,49 @@ def lesion_observations(
     reach = rules.depth_mm + spacing / 2
     deep = ndimage.distance_transform_edt(inside, sampling=spacing / reach)[1:-1, 1:-1, 1:-1] >= 1.0
     if not deep.any():
-        return ()
+        return None
     hu = ndimage.gaussian_filter(volume.hu[box], rules.smoothing_mm / spacing)
-    return tuple(_clusters(hu, deep, volume.grid.voxel_volume_mm3, level.name, rules))
+    return _Interior(name=level.name, hu=hu, deep=deep)
 
 
 def _clusters(
-    hu: FloatArray, deep: Mask, voxel_mm3: float, name: str, rules: LesionSettings
+    one: _Interior, median_hu: float, voxel_mm3: float, rules: LesionSettings
 ) -> Iterator[Observation]:
-    median = float(np.median(hu[deep]))
-    cement = _largest_mm3(deep & (hu > rules.cement_hu), voxel_mm3)
-    dense_limit = max(rules.dense_hu, median + rules.dense_above_median_hu)
-    dense = _largest_mm3(deep & (hu > dense_limit), voxel_mm3)
+    cement = _largest_mm3(one.deep & (one.hu > rules.cement_hu), voxel_mm3)
+    dense_limit = max(rules.dense_hu, median_hu + rules.dense_above_median_hu)
+    dense = _largest_mm3(one.deep & (one.hu > dense_limit), voxel_mm3)
     low, high = rules.lytic_hu
-    dark = deep & (hu < min(high, median - rules.lytic_below_median_hu)) & (hu > low)
+    dark = one.deep & (one.hu < min(high, median_hu - rules.lytic_below_median_hu)) & (one.hu > low)
     lytic = _largest_mm3(dark, voxel_mm3)
     if cement >= rules.cement_min_mm3:
-        yield _observation("cement_in_body", name, cement)
+        yield _observation("cement_in_body", one.name, cement, limit_hu=round(rules.cement_hu))
     elif dense >= rules.dense_min_mm3:
-        yield _observation("dense_lesion", name, dense)
+        yield _observation("dense_lesion", one.name, dense)
     if lytic >= rules.lytic_min_mm3:
-        yield _observation("lytic_lesion", name, lytic)
+        yield _observation("lytic_lesion", one.name, lytic)
 
 
-def _observation(code: str, level: str, volume_mm3: float) -> Observation:
-    return Observation(code=code, level=level, values={"volume_cm3": round(volume_mm3 / 1000, 1)})
+def _unlike_the_others(
+    name: str, medians: Mapping[str, float], rules: LesionSettings
+) -> Iterator[Observation]:
+    others = [median for label, median in medians.items() if label != name]
+    if not others:
+        return
+    usual = float(np.median(others))
+    if abs(medians[name] - usual) > max(rules.unlike_hu, rules.unlike_share * abs(usual)):
+        yield Observation(
+            code="body_unlike_others",
+            level=name,
+            values={"hu": round(medians[name]), "others_hu": round(usual)},
+        )
+
+
+def _would_show_lysis(median_hu: float, rules: LesionSettings) -> bool:
+    return median_hu - rules.lytic_below_median_hu >= rules.lytic_tissue_hu
+
+
+def _observation(code: str, level: str, volume_mm3: float, **values: int) -> Observation:
+    return Observation(code=code, level=level, values={"volume_cm3": round(volume_mm3 / 1000, 1), **values})
 
 
 def _largest_mm3(mask: Mask, voxel_mm3: float) -> float:

@@ -60,9 +60,9 @@ def quality_observations(
             found.append(Observation(code="body_truncated", level=level.name))
             continue
         found += _body(volume, vertebrae, level, rules)
-        found += lesion_observations(volume, vertebrae, level, rules.lesions)
         if level.name in regions:
             found += _region(volume, regions[level.name], rules)
+    found += lesion_observations(volume, vertebrae, rules.lesions)
     found += fracture_observations(vertebrae, rules.fracture)
     third = vertebrae.level("L3")
     if vertebrae.levels and (third is None or not third.complete):
@@ -80,15 +80,30 @@ def _body(
     height = high - low
     if not rules.height_mm[0] <= height <= rules.height_mm[1]:
         yield Observation(
-            code="body_height_implausible", level=level.name, values={"height_mm": round(height, 1)}
+            code="body_height_implausible",
+            level=level.name,
+            values={
+                "height_mm": round(height, 1),
+                "least_mm": f"{rules.height_mm[0]:g}",
+                "most_mm": f"{rules.height_mm[1]:g}",
+            },
         )
     outside = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm)
     metal = (body & (volume.hu[box] > rules.metal_hu)) | (
         (outside <= rules.metal_margin_mm) & (volume.hu[box] > rules.metal_near_hu)
     )
     voxels = _largest_piece(metal)
-    if voxels >= rules.metal_min_voxels and voxels * volume.grid.voxel_volume_mm3 >= rules.metal_min_mm3:
-        yield Observation(code="metal_near_body", level=level.name, values={"voxels": voxels})
+    metal_mm3 = voxels * volume.grid.voxel_volume_mm3
+    if voxels >= rules.metal_min_voxels and metal_mm3 >= rules.metal_min_mm3:
+        yield Observation(
+            code="metal_near_body",
+            level=level.name,
+            values={
+                "volume_mm3": round(metal_mm3),
+                "inside_hu": round(rules.metal_hu),
+                "beside_hu": round(rules.metal_near_hu),
+            },
+        )
 
 
 def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Iterable[Observation]:

@@ -11,12 +11,14 @@ from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
+from segmentation.lesions import LesionSettings, lesion_observations
 from segmentation.levels import level_of
 from segmentation.observation import Observation
-from segmentation.quality import quality_observations
+from segmentation.quality import QualitySettings, quality_observations
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
+from tests.unit.reference_images import drawn
 
 TABLE = load_findings()
 OLD = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 55.0)
@@ -47,8 +49,62 @@ def observed(**changes: object) -> tuple[Observation, ...]:
     return quality_observations(volume, vertebrae, {"L3": regions_of(volume, vertebrae, "L3")})
 
 
+def row_of_bodies(median_hu: dict[str, float]) -> tuple[CtVolume, Vertebrae]:
+    """Blocks of 26 mm height among soft tissue, even but for noise."""
+    grid = Grid(
+        shape=(36 * len(median_hu) + 12, 40, 50),
+        spacing_mm=(1.0, 1.5, 1.5),
+        origin_mm=(-37.0, -30.0, 0.0),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+    hu = np.full(grid.shape, 40.0)
+    labels = np.zeros(grid.shape, np.uint8)
+    for number, (name, value) in enumerate(reversed(median_hu.items())):
+        block = (slice(6 + 36 * number, 32 + 36 * number), slice(8, 30), slice(10, 40))
+        labels[block], hu[block] = MASK_LABELS[name], value
+    hu += np.random.default_rng(7).normal(0, 8, grid.shape)
+    volume = CtVolume(hu=hu.astype(np.float32), grid=grid)
+    return volume, drawn(volume, labels)
+
+
 def codes(found: tuple[Observation, ...]) -> list[str]:
     return [one.code for one in found]
+
+
+@pytest.mark.parametrize("replaced_hu", [350.0, 20.0], ids=["sclerotic", "lytic"])
+@pytest.mark.parametrize("level", ["L2", "L3"])
+def test_a_body_replaced_as_a_whole_is_told_by_the_others(level: str, replaced_hu: float) -> None:
+    """By itself it is even: no cluster differs from its median."""
+    found = lesion_observations(
+        *row_of_bodies({**dict.fromkeys(("L1", "L2", "L3", "L4"), 120.0), level: replaced_hu})
+    )
+    unlike = [one for one in found if one.code == "body_unlike_others"]
+    assert [one.level for one in unlike] == [level]
+    assert unlike[0].values["hu"] == pytest.approx(replaced_hu, abs=3)
+    assert unlike[0].values["others_hu"] == pytest.approx(120, abs=3)
+    findings = [TABLE.describe(one) for one in unlike]
+    for output in (Output.BMD, Output.T_SCORE, Output.DENSITY_CATEGORY, Output.STUDY_CLASS, Output.NOMOGRAM):
+        assert withheld(findings, output, [level])
+    assert not withheld(findings, Output.BMD, ["L1"])
+
+
+@pytest.mark.parametrize(
+    "median_hu",
+    [
+        {"T12": 150.0, "L1": 140.0, "L2": 125.0, "L3": 110.0, "L4": 120.0},
+        {"L1": 300.0, "L2": 270.0, "L3": 220.0, "L4": 230.0},
+    ],
+    ids=["falling as they do", "young"],
+)
+def test_bodies_that_differ_as_bodies_do_are_not_unlike(median_hu: dict[str, float]) -> None:
+    assert lesion_observations(*row_of_bodies(median_hu)) == ()
+
+
+def test_faint_bone_is_said_to_hide_lysis() -> None:
+    (found,) = lesion_observations(*row_of_bodies({"T12": 70.0, "L1": 65.0, "L2": 110.0, "L3": 55.0}))
+    assert (found.code, found.level) == ("lysis_not_assessed", None)
+    assert found.values["levels"] == "L1, L3"
+    assert not TABLE.describe(found).withholds
 
 
 @pytest.mark.parametrize(
@@ -56,13 +112,16 @@ def codes(found: tuple[Observation, ...]) -> list[str]:
     [
         {},
         {"noise_hu": 35.0, "seed": 5},
-        {"bmd_mg_cm3": OLD, "age_years": 80},
         {"bmd_mg_cm3": YOUNG, "kvp": 80, "age_years": 25},
     ],
-    ids=["default", "noisy", "old", "young at 80 kVp"],
+    ids=["default", "noisy", "young at 80 kVp"],
 )
 def test_a_sound_body_holds_no_lesion(changes: dict[str, object]) -> None:
     assert codes(observed(**changes)) == []
+
+
+def test_a_faint_body_holds_no_lesion_that_could_be_told() -> None:
+    assert codes(observed(bmd_mg_cm3=OLD, age_years=80)) == ["lysis_not_assessed"]
 
 
 @pytest.mark.parametrize(
@@ -91,5 +150,18 @@ def test_a_bone_island_is_no_lesion() -> None:
     )
 
 
-def test_screws_are_metal() -> None:
-    assert "metal_near_body" in codes(observed(faults=Faults(implants=(Implant(levels=("L3",)),))))
+def test_screws_are_metal_and_the_text_names_both_limits() -> None:
+    found = observed(faults=Faults(implants=(Implant(levels=("L3",)),)))
+    (metal,) = [one for one in found if one.code == "metal_near_body"]
+    text = TABLE.describe(metal).text
+    assert "1000 HU inside" in text
+    assert "1800 HU beside" in text
+    assert metal.values["volume_mm3"] > 30
+
+
+def test_texts_name_the_limits_that_a_site_has_set() -> None:
+    volume, vertebrae = row_of_bodies({"L2": 120.0, "L3": 700.0})
+    rules = QualitySettings(height_mm=(30.0, 44.5), lesions=LesionSettings(cement_hu=650.0))
+    texts = [TABLE.describe(one).text for one in quality_observations(volume, vertebrae, {}, rules)]
+    assert any("30 to 44.5 mm" in text for text in texts)
+    assert any("above 650 HU" in text for text in texts)

@@ -165,7 +165,8 @@ def test_a_flat_body_is_named_with_its_height() -> None:
     grid = grid_of((1.0, 1.0, 1.0))
     h, _, _ = body_coordinates_mm(grid)
     flat = elliptic_body(grid) & (np.abs(h) <= 7.0)
-    (found,) = quality_observations(uniform(grid), as_vertebrae(grid, flat), {})
+    found, crushed, *_ = quality_observations(uniform(grid), as_vertebrae(grid, flat), {})
+    assert (crushed.code, crushed.values["shape"]) == ("fracture", "crush")
     assert found.code == "body_height_implausible"
     assert found.values["height_mm"] == pytest.approx(14.0, abs=1.0)
 
