@@ -140,12 +140,21 @@ class QualityRules(_Rules):
 
 
 class ImageRules(_Rules):
-    """The limits of `segmentation.image_quality.ImageQualitySettings`."""
+    """The limits of `segmentation.image_quality.ImageQualitySettings`, and how thick slices may be."""
 
+    # Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little
+    # texture along the body.
+    thick_slices_mm: Positive
     contrast_hu: Positive
+    contrast_length_mm: Positive
+    contrast_edge_hu: Positive
     motion_mm: Positive
+    motion_thickest_mm: Positive
     noise_hu: Positive
     streaks_hu: Positive
+    streaks_ratio: Ratio
+    streaks_share: Share
+    muscle_hu: Span
 
 
 class SingleSliceRules(_Rules):

@@ -60,7 +60,17 @@ def slice_finder(settings: SegmentationSettings) -> SliceFinder:
 def image_settings(settings: SegmentationSettings) -> ImageQualitySettings:
     limits = settings.image
     return ImageQualitySettings(
-        contrast=ContrastSettings(limit_hu=limits.contrast_hu),
-        motion=MotionSettings(limit_mm=limits.motion_mm),
-        noise=NoiseSettings(noise_hu=limits.noise_hu, streaks_hu=limits.streaks_hu),
+        contrast=ContrastSettings(
+            limit_hu=limits.contrast_hu,
+            length_mm=limits.contrast_length_mm,
+            edge_hu=limits.contrast_edge_hu,
+        ),
+        motion=MotionSettings(limit_mm=limits.motion_mm, thickest_mm=limits.motion_thickest_mm),
+        noise=NoiseSettings(
+            noise_hu=limits.noise_hu,
+            streaks_hu=limits.streaks_hu,
+            streaks_ratio=limits.streaks_ratio,
+            streaks_share=limits.streaks_share,
+            muscle_hu=limits.muscle_hu,
+        ),
     )

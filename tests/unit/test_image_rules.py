@@ -63,7 +63,8 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
     (tmp_path / "site.toml").write_text(
         "[segmentation.regions]\nerosion_mm = 4.0\n\n[segmentation.quality.fracture]\nrefused_loss = 0.4\n"
         "[segmentation.identity]\nspacing_mm = [20.0, 50.0]\n"
-        "[segmentation.image]\ncontrast_hu = 70.0\nnoise_hu = 40.0\n"
+        "[segmentation.image]\ncontrast_hu = 70.0\nnoise_hu = 40.0\nstreaks_share = 0.3\n"
+        "contrast_edge_hu = 20.0\nmotion_thickest_mm = 4.0\nmuscle_hu = [-10.0, 90.0]\n"
     )
     settings = load_settings(tmp_path / "site.toml")
     assert region_settings(settings.segmentation) == RegionSettings(erosion_mm=4.0)
@@ -72,7 +73,9 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
     assert identity_settings(settings.segmentation).spacing_mm == (20.0, 50.0)
     image = image_settings(settings.segmentation)
     assert (image.contrast.limit_hu, image.noise.noise_hu) == (70.0, 40.0)
-    assert image.motion == ImageQualitySettings().motion
+    assert (image.contrast.edge_hu, image.motion.thickest_mm) == (20.0, 4.0)
+    assert (image.noise.streaks_share, image.noise.muscle_hu) == (0.3, (-10.0, 90.0))
+    assert image.motion.limit_mm == ImageQualitySettings().motion.limit_mm
     assert settings.sha256 != load_settings().sha256
 
 

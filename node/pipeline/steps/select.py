@@ -19,10 +19,6 @@ from scoring.phantom import PhantomReading
 from scoring.phantom_choice import Image, read_phantom
 from segmentation.observation import Observation
 
-# Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little texture
-# along the body; R, to be confirmed.
-THICK_SLICES_MM = 5.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Readable:
@@ -75,7 +71,7 @@ def select(context: StepContext) -> StepResult:
                 phantom=readings[0] if readable.loaded is not None else None,
                 observations=(
                     *_identity_observations(study, len(patients)),
-                    *_series_observations(readable),
+                    *_series_observations(readable, context.settings.segmentation.image.thick_slices_mm),
                 ),
                 slices=slices,
             )
@@ -180,7 +176,7 @@ def _identity_observations(study: StudyIdentity, patients: int) -> list[Observat
     return missing
 
 
-def _series_observations(readable: _Readable) -> list[Observation]:
+def _series_observations(readable: _Readable, thick_slices_mm: float) -> list[Observation]:
     facts = readable.facts
     if facts is None:
         if readable.few_slices is not None:
@@ -197,7 +193,7 @@ def _series_observations(readable: _Readable) -> list[Observation]:
     if readable.loaded is not None and readable.loaded.copies:
         noticed.append(Observation(code="duplicate_images", values={"images": readable.loaded.copies}))
     step_mm = slice_step_mm(facts)
-    if step_mm is not None and step_mm > THICK_SLICES_MM:  # single slices have no texture along z to lose
+    if step_mm is not None and step_mm > thick_slices_mm:  # single slices have no texture along z to lose
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
     return noticed
