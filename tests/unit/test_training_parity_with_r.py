@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from config.catalog import load_model_card
-from scoring.modelcard import CardTerm
-from scoring.nomogram import nomogram_scale
+from scoring.modelcard import CardTerm, parse_model_card
+from scoring.nomogram import apply_nomogram, nomogram_scale
+from scoring.radscore import rad_score
 from scoring.training.classification import Rate
 from scoring.training.discrimination import auc, compare
 from scoring.training.groups import compare_counted, compare_measured
@@ -143,3 +144,27 @@ def test_nomogram_points_and_total_are_those_of_rms():
         assert ends == pytest.approx(R[f"nomogram.{axis.name}"], rel=1e-6)
     found = [(lp - scale.lp_at_zero_points) * scale.points_per_lp for lp in R["nomogram.lp"]]
     assert found == pytest.approx(R["nomogram.lp.points"], rel=1e-6)
+
+
+def test_a_card_exported_from_r_predicts_what_r_predicts(cohort, features):
+    card = parse_model_card((FOLDER / "card.json").read_text("utf-8"))
+    names = [
+        f"original_firstorder_{name}"
+        for name in (
+            "10Percentile", "90Percentile", "Energy", "Entropy", "Kurtosis", "Maximum",
+            "Mean", "Median", "Minimum", "Range", "Skewness", "Variance",
+        )
+    ]  # fmt: skip
+    with (FOLDER / "predictions.csv").open(encoding="utf-8") as file:
+        predicted = list(csv.DictReader(file))
+    for row, values, number in zip(predicted, features.tolist(), range(len(features)), strict=True):
+        score = rad_score(card, dict(zip(names, values, strict=True))).value
+        assert score == pytest.approx(float(row["rad_score"]), rel=1e-6, abs=1e-9)
+        found = apply_nomogram(
+            card,
+            rad_score=score,
+            age=cohort["age"][number],
+            alp=cohort["alp"][number],
+            homocysteine=cohort["hcy"][number],
+        )
+        assert found.probability == pytest.approx(float(row["probability"]), rel=1e-6)
