@@ -57,7 +57,7 @@ class FractureSettings:
     posterior_excess: float = 1.05
     # Mean height over the square root of the mean cross-section. Intact bodies at hand: 0.68 to 0.79.
     proportion: float = 0.72
-    neighbours_apart: int = 3  # levels
+    neighbours_apart: int = 5  # levels
 
 
 def fracture_observations(
