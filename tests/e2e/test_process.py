@@ -87,7 +87,14 @@ def reported(study, laboratory, tmp_path_factory) -> Outcome:
 
 def test_every_file_of_the_contract_is_written(reported):
     names = {path.name for path in reported.out.iterdir()}
-    assert {"result.json", "report.dcm", "segmentation.dcm", "nomogram.png", "overlay.png", "calibration.png"} <= names
+    assert {
+        "result.json",
+        "report.dcm",
+        "segmentation.dcm",
+        "nomogram.png",
+        "overlay.png",
+        "calibration.png",
+    } <= names
     assert sum(name.startswith("nomogram") and name.endswith(".dcm") for name in names) == 4
 
 
