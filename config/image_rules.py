@@ -183,3 +183,5 @@ class SingleSliceRules(_Rules):
     cluster_hu: Positive
     cluster_mm2: NotNegative
     metal_min_mm2: NotNegative
+    excess_mg_cm3: NotNegative
+    excess_ratio: Ratio

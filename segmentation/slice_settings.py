@@ -54,6 +54,10 @@ class SliceSettings:
     cluster_hu: float = 150.0  # denser or fainter than the region's median, smoothed by 2 mm
     cluster_mm2: float = 50.0
     metal_min_mm2: float = 6.0
+    # Neighbours differ by less, unless one is broken or diseased: a slice that reads higher by both of these
+    # than the median of the study's others is taken for an endplate.
+    excess_mg_cm3: float = 30.0
+    excess_ratio: float = 1.6
 
     def bone_above_soft_hu(self, hu: float, contrast: float) -> float:
         """A limit that bone reaches and soft tissue does not, at another contrast of bone than at 80 kV."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import acos, degrees
+from statistics import median
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from scoring.calibration import Calibration
 from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
 from segmentation.observation import Observation
+from segmentation.slice_settings import SliceSettings
 from segmentation.volume import CtVolume, Vector
 
 
@@ -26,12 +28,15 @@ def measure_slices(
     shown: Sequence[NamedSlice],
     selected: Sequence[SelectedSlice],
     phantoms: Mapping[str, PhantomModel],
+    limits: SliceSettings,
 ) -> Measurements:
     """The density of each slice's vertebra, and what stands in its way; all three in the same order.
 
     Parameters
     ----------
     phantoms : the models that the slices may show, by name.
+
+    limits : how far one slice's density may lie above the others'.
 
     A slice's phantom forbids that slice's density alone. Where no slice shows a lumbar body, the study says
     so as a whole: `no_lumbar_level`.
@@ -44,9 +49,27 @@ def measure_slices(
         results.append(_result(series.volume, found, chosen, calibration))
         observations += found.shown.observations
         observations += [replace(one, level=chosen.name) for one in barred]
+    observations += _denser_than_others(results, limits)
     if all(one.shown.region is None for one in shown):
         observations.append(Observation(code="no_lumbar_level"))
     return Measurements(unnamed=tuple(results), observations=tuple(observations))
+
+
+def _denser_than_others(results: Sequence[SliceResult], limits: SliceSettings) -> list[Observation]:
+    """Slices that read far denser than the study's others: an endplate may have passed every other gate.
+
+    The text must not give away the density that the finding withholds.
+    """
+    read = [(one.name, one.measured.bmd_mg_cm3) for one in results if one.measured is not None]
+    known = [(name, bmd) for name, bmd in read if bmd is not None]
+    found = []
+    for name, bmd in known:
+        others = [other for of_name, other in known if of_name != name]
+        usual = median(others) if others else bmd
+        if bmd > usual + limits.excess_mg_cm3 and bmd > usual * limits.excess_ratio:
+            values = {"times": f"{bmd / usual:.1f}"} if usual > 0 else {"times": "many"}
+            found.append(Observation(code="slice_denser_than_others", level=name, values=values))
+    return found
 
 
 def _result(

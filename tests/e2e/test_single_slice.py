@@ -173,6 +173,40 @@ def test_slices_through_discs_are_refused(tmp_path):
     assert "BMD" not in {one.ConceptNameCodeSequence[0].CodeValue[:3] for one in numbers(found)}
 
 
+def test_a_slice_that_reads_far_denser_than_the_others_is_not_given(tmp_path):
+    """Gates on one slice cannot tell dense bone from an endplate that fills its slice."""
+    write_reference_study(
+        tmp_path, StudySpec.one_slice_each(*LEVELS, bmd_mg_cm3={**BMD, "L2": 40.0, "L3": 95.0, "L4": 42.0})
+    )
+    found = Run(tmp_path)
+    (barred,) = [one for one in found.report.findings if one.code == "slice_denser_than_others"]
+    assert barred.level == "slice 2"
+    assert "2.3 times as dense" in barred.text
+    given = [one["bmd_mg_cm3"] is not None for one in found.result["unnamed"]]
+    assert given == [True, False, True]
+
+
+def test_faint_bone_off_the_middle_ends_in_a_refusal_that_says_so(tmp_path):
+    """Bone of 30 mg/cm3, 9 mm off: it would read 68."""
+    faint = dict.fromkeys(BMD, 30.0)
+    write_reference_study(tmp_path, StudySpec.one_slice_each("L2", bmd_mg_cm3=faint, slice_offset_mm=9.0))
+    found = Run(tmp_path)
+    assert found.report.outcome is Outcome.REFUSED
+    assert {"slice_ring_open", "no_lumbar_level"} <= found.codes
+    assert found.result["unnamed"][0]["hu_mean"] is None
+
+
+def test_documented_contrast_and_the_limits_in_use_reach_the_report(study, tmp_path):
+    def enhanced(number: int, dataset: Dataset) -> None:
+        dataset.ContrastBolusAgent = "Iodine"
+
+    found = Run(edited(study, tmp_path / "study", enhanced))
+    assert "contrast_given" in found.codes
+    used = found.result["provenance"]["engine"]
+    assert used["name"] == "single-slice"
+    assert used["parameters"]["ring_hu"] == 220.0
+
+
 def numbers(run: Run) -> list[Dataset]:
     return [one for one in items_of(parsed(structured_report(run))) if one.ValueType == "NUM"]
 

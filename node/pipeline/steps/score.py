@@ -15,7 +15,7 @@ from node.pipeline.artefacts import (
 )
 from node.pipeline.calibrating import StudyCalibration, calibrate_study
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.image_rules import image_settings, quality_settings
+from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
 from node.pipeline.scanner import is_declared_phantom, watch_scanner
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
@@ -41,7 +41,13 @@ def score(context: StepContext) -> StepResult:
     phantoms = configured_phantoms(settings)
     if selection.slices:
         shown = slices_from_bytes(context.artefacts.get(SLICES))
-        found = measure_slices(load_slices(context, selection), shown, selection.slices, phantoms)
+        found = measure_slices(
+            load_slices(context, selection),
+            shown,
+            selection.slices,
+            phantoms,
+            slice_finder(settings.segmentation).slices,
+        )
         context.artefacts.put(MEASUREMENTS, to_json(found))
         return PROCEED
     loaded = load_chosen(context, selection)
