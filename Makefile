@@ -3,16 +3,17 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage phantoms lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
 	@echo "make test    set up, install or name the system tools, lint, run all tests"
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
-	@echo "make matrix  the model-free engine on 120 digital reference studies, each printed (ten minutes)"
+	@echo "make matrix  the model-free engine on 180 digital reference studies, each printed (ten minutes)"
 	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make phantoms   density of 300 studies by phantom, technique and noise, against the truth (seven minutes)"
+	@echo "make cohort  120 invented patients, from DICOM to a model card that scores a new one"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -49,12 +50,16 @@ test: setup system-tools trained-engines lint
 matrix: setup
 	@$(BIN)/python tools/run_matrix.py
 	@$(BIN)/python tools/run_matrix.py --mixed-otherwise
+	@$(BIN)/python tools/run_matrix.py --mixed-anew
 
 coverage: setup
 	@$(BIN)/python tools/run_coverage.py
 
 phantoms: setup
 	@$(BIN)/python tools/run_phantoms.py
+
+cohort: setup
+	@$(BIN)/python tools/run_cohort.py
 
 lock:
 	@tools/lock.sh

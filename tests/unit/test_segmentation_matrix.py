@@ -1,4 +1,7 @@
-"""All sixty digital reference studies, each against the outcome written down for it."""
+"""Digital reference studies, each against the outcome written down for it: every second of the sixty.
+
+`make matrix` runs all sixty, and sixty more of each of two other mixings.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from tests.unit.segmentation_matrix import Entry, matrix
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 ENTRIES: Mapping[int, Entry] = {entry.number: entry for entry in matrix()}
+RUN = range(0, 60, 2)
 
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[int, Outcome]:
-    """What came out so far: the last tests judge all sixty together."""
+    """What came out so far: the last tests judge it again."""
     return {}
 
 
@@ -27,14 +31,14 @@ def test_the_matrix_holds_sixty_studies_of_every_kind() -> None:
     assert len({entry.spec.view for entry in clean}) == 8
 
 
-@pytest.mark.parametrize("number", ENTRIES)
+@pytest.mark.parametrize("number", RUN)
 def test_a_study_comes_out_as_written_down(outcomes: dict[int, Outcome], number: int) -> None:
     outcome = outcomes[number] = run(ENTRIES[number])
     assert not outcome.wrong_level
     assert outcome.as_expected, outcome.findings
 
 
-@pytest.mark.parametrize("number", [number for number, entry in ENTRIES.items() if not entry.faulted])
+@pytest.mark.parametrize("number", [number for number in RUN if not ENTRIES[number].faulted])
 def test_body_and_core_of_an_unfaulted_study_have_their_true_volume(
     outcomes: dict[int, Outcome], number: int
 ) -> None:
