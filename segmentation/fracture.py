@@ -10,7 +10,7 @@ is a suspicion, for a radiologist to confirm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,15 @@ class FractureSettings:
 
 
 def fracture_observations(
-    vertebrae: Vertebrae, settings: FractureSettings | None = None
+    vertebrae: Vertebrae, settings: FractureSettings | None = None, *, unread: Collection[str] = ()
 ) -> tuple[Observation, ...]:
     """Whole bodies that have lost height, from superior to inferior, and what that means for the study.
 
     Thoracic ones count as well: a fracture of T12 is osteoporosis whatever the lumbar density.
+
+    Parameters
+    ----------
+    unread : levels whose heights tell nothing, for metal bites into what is drawn of them.
     """
     rules = settings or FractureSettings()
     whole = [level for level in vertebrae.levels if level.complete and level.name in TYPICAL]
@@ -75,7 +79,11 @@ def fracture_observations(
     coarse = [steps[level.name] for level in whole if steps[level.name] > _limit_mm(vertebrae, level, rules)]
     if coarse:
         return (Observation(code="fracture_not_assessed", values={"step_mm": round(max(coarse), 1)}),)
-    heights = {level.name: found for level in whole if (found := _heights(vertebrae, level)) is not None}
+    heights = {
+        level.name: found
+        for level in whole
+        if level.name not in unread and (found := _heights(vertebrae, level)) is not None
+    }
     suspicions = tuple(_suspicions(heights, rules))
     if not suspicions:
         return ()

@@ -63,7 +63,8 @@ def quality_observations(
         if level.name in regions:
             found += _region(volume, regions[level.name], rules)
     found += lesion_observations(volume, vertebrae, rules.lesions)
-    found += fracture_observations(vertebrae, rules.fracture)
+    metal = {str(one.level) for one in found if one.code == "metal_near_body"}
+    found += fracture_observations(vertebrae, rules.fracture, unread=metal)
     third = vertebrae.level("L3")
     if vertebrae.levels and (third is None or not third.complete):
         found.append(Observation(code="l3_not_found"))

@@ -158,6 +158,11 @@ def test_one_sound_body_is_enough_to_hold_the_others_against() -> None:
     ]
 
 
+def test_a_body_bitten_by_metal_is_neither_judged_nor_a_measure() -> None:
+    bitten = spine(grid_of(1.0), {"L3": CRUSHED})
+    assert fracture_observations(bitten, unread={"L3"}) == ()
+
+
 def test_a_body_that_lost_its_back_is_crushed() -> None:
     (found, _) = fracture_observations(spine(grid_of(1.0), {"L3": (0.0, 0.10, 0.40)}))
     assert (found.code, found.level, found.values["shape"]) == ("fracture", "L3", "crush")
