@@ -17,6 +17,8 @@ from segmentation.volume import CtVolume, FloatArray, Grid, Mask
 
 Coordinates = npt.NDArray[np.float64]
 
+THICK_STEP_MM = 3.5  # between voxels along a body: above, a label map's height is not believed (R)
+
 
 class DensityRegions(StrEnum):
     """Where density is read. Of both, the core leads: scores and categories rest on it."""
@@ -75,12 +77,12 @@ def regions_of(
     if not bodies.any():
         raise LevelNotFound(level_name)
     box = box_around(bodies)
-    body, hu = bodies[box], volume.hu[box]
+    hu = volume.hu[box]
     local = body_coordinates(volume.grid, level, box)
     deep = _deep(vertebrae, level, box, rules)
     core = deep >= 0.5
     core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
-    height = height_range(local, body, volume.grid, level)
+    height = _believed_height(vertebrae, level, box, local)
     density = core & _central(local, height, rules) & ~_basivertebral(local, rules)
     whole = _in_volume(_largest_part(density), box, volume.grid)
     ellipse = None
@@ -121,9 +123,35 @@ def body_coordinates(grid: Grid, level: Level, box: Box) -> Coordinates:
 def height_range(local: Coordinates, body: Mask, grid: Grid, level: Level) -> tuple[float, float]:
     """Where the body begins and ends along its axis, mm from its centroid; single rim voxels do not count."""
     low, high = np.quantile(local[0][body], [0.01, 0.99])
-    steps = np.abs(np.asarray(grid.direction) @ np.asarray(level.axis)) * np.asarray(grid.spacing_mm)
-    half = float(steps.max()) / 2  # the body reaches half a voxel beyond its outermost centres
+    # The body reaches half a voxel beyond its outermost centres.
+    half = float(_steps_mm(grid, level).max()) / 2
     return float(low) - half, float(high) + half
+
+
+def _believed_height(vertebrae: Vertebrae, level: Level, box: Box, local: Coordinates) -> tuple[float, float]:
+    """Where the body begins and ends along its axis; on thick slices by how much of each voxel lies inside.
+
+    A label map of slices of 5 mm is up to half a slice too high at either end, which lets a slice that holds
+    some of the endplate into the middle.
+    """
+    grid = vertebrae.grid
+    step_mm = float(_steps_mm(grid, level).max())
+    if level.name not in vertebrae.occupancy or step_mm < THICK_STEP_MM:
+        return height_range(local, vertebrae.bodies[box] == level.label, grid, level)
+    share = body_share(vertebrae, level, box)
+    middle = float(np.average(local[0], weights=share))
+    spread = float(np.average((local[0] - middle) ** 2, weights=share))
+    # Of an even stretch, averaged over voxels: both lengths add to the variance as their squares over 12.
+    half = float(np.sqrt(max(12.0 * spread - step_mm**2, 0.0))) / 2
+    return middle - half, middle + half
+
+
+def _steps_mm(grid: Grid, level: Level) -> npt.NDArray[np.float64]:
+    """How far one voxel leads along the body's axis, for each axis of the grid."""
+    steps: npt.NDArray[np.float64] = np.abs(np.asarray(grid.direction) @ np.asarray(level.axis)) * np.asarray(
+        grid.spacing_mm
+    )
+    return steps
 
 
 def _in_volume(part: Mask, box: Box, grid: Grid) -> Mask:

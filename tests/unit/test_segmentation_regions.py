@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -10,7 +12,7 @@ from segmentation.errors import GridMismatch, LevelNotFound
 from segmentation.levels import level_of
 from segmentation.quality import quality_observations
 from segmentation.vertebra import RegionSettings, regions_of
-from segmentation.vertebrae import LABELS, EngineInfo, Regions, Vertebrae
+from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 
 ENGINE = EngineInfo(name="test", version="1", model_free=True)
@@ -104,6 +106,33 @@ def test_density_is_read_in_the_middle_of_the_bodys_own_height(tilt_deg: float) 
     h, _, _ = body_coordinates_mm(grid, tilt_deg)
     reach = RegionSettings().central_height * HALF_HEIGHT_MM
     assert np.abs(h[bmd]).max() == pytest.approx(reach, abs=1.0)
+
+
+@pytest.mark.parametrize("first_mm", [0.0, 1.0, 2.0, 3.0, 4.0])
+def test_no_endplate_enters_the_density_of_slices_of_5_mm(first_mm: float) -> None:
+    """Wherever the slices begin. Read by its label map this body of 28 mm is up to 34 mm high."""
+    fine = grid_of((0.5, 1.0, 1.0), extent_mm=70.0)
+    body = elliptic_body(fine, tilt_deg=6.0)
+    h, _, _ = body_coordinates_mm(fine, tilt_deg=6.0)
+    endplate = body & (np.abs(h) > HALF_HEIGHT_MM - 3.0)  # hollow ones reach so far
+    start = round(first_mm / 0.5)
+
+    def thick(values: np.ndarray) -> np.ndarray:
+        count = (len(values) - start) // 10
+        return values[start : start + 10 * count].reshape(count, 10, *values.shape[1:]).mean(axis=1)
+
+    share = thick(body.astype(np.float32))
+    hu = thick(np.where(endplate, 1000.0, np.where(body, CANCELLOUS_HU, 80.0))).astype(np.float32)
+    grid = replace(
+        fine,
+        shape=share.shape,
+        spacing_mm=(5.0, 1.0, 1.0),
+        origin_mm=(-31.0, -30.0, 100.0 + first_mm + 2.25),
+    )
+    known = Occupancy(corner=(0, 0, 0), share=np.round(share * 255).astype(np.uint8))
+    found = replace(as_vertebrae(grid, share >= 0.5, tilt_deg=6.0), occupancy={"L3": known})
+    bmd = regions_of(CtVolume(hu=hu, grid=grid), found, "L3").bmd
+    assert hu[bmd].mean() == pytest.approx(CANCELLOUS_HU, abs=2.0)
 
 
 def test_the_basivertebral_wedge_is_cut_from_the_density_region_alone() -> None:
