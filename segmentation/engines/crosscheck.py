@@ -18,7 +18,9 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
     """The same vertebrae, with a doubt for each lumbar name that the witness, which counts, contradicts.
 
     A row of names that is a spine's in itself may still be one vertebra off. A witness that is not sure of
-    its own names contradicts nobody; one that sees other than five lumbar vertebrae says so.
+    its own names contradicts nobody; one that sees other than five lumbar vertebrae says so. Names that lack
+    an anchor of their own, as where lumbar bodies alone are drawn, have the witness's where it gives every
+    one of them the same name.
 
     Parameters
     ----------
@@ -29,17 +31,17 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
         return found
     seen = witness.segment(volume)
     doubts = [one for one in seen.observations if one.code == "numbering_conflict"]
-    if seen.numbering_confirmed:
-        doubts += [
-            Observation(
-                code="level_implausible",
-                values={"detail": f"{level.name} is {other.name} as counted from {seen.numbering_basis}"},
-            )
-            for level in found.levels
-            if level.name in LUMBAR
-            and (other := _same_body(level, seen)) is not None
-            and other.name != level.name
-        ]
+    counted = _as_counted(found, seen) if seen.numbering_confirmed else {}
+    doubts += [
+        Observation(
+            code="level_implausible",
+            values={"detail": f"{name} is {other} as counted from {seen.numbering_basis}"},
+        )
+        for name, other in counted.items()
+        if other is not None and other != name
+    ]
+    if counted and all(name == other for name, other in counted.items()):
+        found = _anchored(found, seen.numbering_basis)
     checked = {**found.engine.parameters, "cross_check": f"{witness.info.name} {witness.info.version}"}
     return replace(
         found,
@@ -47,6 +49,20 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
         engine=replace(found.engine, parameters=checked),
         observations=(*found.observations, *doubts),
     )
+
+
+def _as_counted(found: Vertebrae, seen: Vertebrae) -> dict[str, str | None]:
+    """What the witness calls the body that carries each lumbar name; None where it sees none there."""
+    others = {level.name: _same_body(level, seen) for level in found.levels if level.name in LUMBAR}
+    return {name: other and other.name for name, other in others.items()}
+
+
+def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
+    """The same, its names no longer unconfirmed for want of an anchor; other doubts stay."""
+    if found.numbering_basis != "none":
+        return found
+    kept = tuple(one for one in found.observations if one.code != "level_unconfirmed")
+    return replace(found, numbering_confirmed=not kept, numbering_basis=basis, observations=kept)
 
 
 def _same_body(level: Level, seen: Vertebrae) -> Level | None:

@@ -155,6 +155,15 @@ def test_only_the_mask_engine_looks_for_one(tmp_path):
     assert isinstance(settle_engine(settings.segmentation), GeometricEngine)
 
 
+def test_names_without_an_anchor_of_their_own_have_the_counting_engine_s(series, bodies, tmp_path):
+    path = save(make_seg(series.headers, bodies), tmp_path / "seg.dcm")
+    found = configured(engine="mask", mask_from=ORIGIN).segment_study([path], series)
+    assert [one.code for one in found.observations] == ["level_unconfirmed"]
+    checked = cross_checked(series.volume, found, GeometricEngine())
+    assert (checked.numbering_confirmed, checked.numbering_basis) == (True, "sacrum and last rib")
+    assert checked.observations == ()
+
+
 def test_names_one_vertebra_off_are_contradicted_by_sacrum_and_rib(series, bodies, tmp_path):
     """A row without a gap, in order, with a spine's spacings: only counting tells that its L3 is the L4."""
     off = {name: bodies[below] for name, below in pairwise(LUMBAR)}

@@ -54,6 +54,8 @@ class Outcome:
         expected = self.entry.expected
         if self.wrong_level or not set(expected.barred) <= set(self.findings):
             return False
+        if set(self.misnamed) != set(expected.misnamed) or (self.missing and not expected.misnamed):
+            return False
         if expected.conflict or not self.entry.anchored:
             return self.doubted
         named = {level for _, level in expected.barred}

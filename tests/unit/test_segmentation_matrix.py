@@ -1,4 +1,5 @@
-"""Digital reference studies, each against the outcome written down for it: every second of the sixty.
+"""Digital reference studies, each against the outcome written down for it: every second of the sixty, and one
+of those with a single vertebra in view, which all have odd numbers.
 
 `make matrix` runs all sixty, and sixty more of each of two other mixings.
 """
@@ -13,7 +14,9 @@ from tests.unit.segmentation_matrix import Entry, matrix
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 ENTRIES: Mapping[int, Entry] = {entry.number: entry for entry in matrix()}
-RUN = range(0, 60, 2)
+RUN = (7, *range(0, 60, 2))
+# A body under another one's name is not held to the truth of that name.
+NAMED = [number for number in RUN if not ENTRIES[number].faulted and not ENTRIES[number].expected.misnamed]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +41,11 @@ def test_a_study_comes_out_as_written_down(outcomes: dict[int, Outcome], number:
     assert outcome.as_expected, outcome.findings
 
 
-@pytest.mark.parametrize("number", [number for number in RUN if not ENTRIES[number].faulted])
+@pytest.mark.parametrize("number", NAMED)
 def test_body_and_core_of_an_unfaulted_study_have_their_true_volume(
     outcomes: dict[int, Outcome], number: int
 ) -> None:
     outcome = outcomes.get(number) or run(ENTRIES[number])
+    assert set(outcome.volume_ratio) >= set(ENTRIES[number].expected.whole)
     assert outcome.volume_ratio == pytest.approx(dict.fromkeys(outcome.volume_ratio, 1.0), abs=0.05)
     assert outcome.core_ratio == pytest.approx(dict.fromkeys(outcome.core_ratio, 1.0), abs=0.05)
