@@ -21,7 +21,11 @@ def test_the_pipeline_measures_a_european_spine_phantom_to_1_mg_cm3(tmp_path):
     )
     settings = unchecked(
         calibration={"phantom": "qrm-bdc-6"},
-        segmentation={"image": {"motion_mm": 1000.0}},  # flat ends are no motion
+        # Flat ends are no motion, and three densities in one phantom no disease.
+        segmentation={
+            "image": {"motion_mm": 1000.0},
+            "quality": {"lesions": {"unlike_hu": 1000.0}},
+        },
     )
     result = Run(tmp_path, tmp_path / "truth_mask.nii.gz", settings=settings).result
     for name, level in truth.levels.items():
