@@ -3,15 +3,15 @@
 The expectations follow from the rules for level identity and quality, not from an engine's answers:
 
 * names: with sacrum or last rib in view every whole lumbar body is found and named; with neither, whatever is
-  measured is marked unconfirmed: of bodies in a row the middle one is presumed to be L3. Five lumbar vertebrae
-  and no fault: no finding that withholds a number.
+  measured is marked unconfirmed: of bodies in a row the middle one is presumed to be L3. Five lumbar
+  vertebrae and no fault: no finding that withholds a number.
 * a fractured L3 is named as fractured there, an implant as metal at its level, and no other level is barred.
 * six lumbar vertebrae, or a sacralised fifth, are a numbering conflict where rib and sacrum are both in view.
   With the sacrum alone in view six are told from five only if the sixth is wholly in view: its sides then
   bear no ribs (test_engine_numbering.py). No such study is in this list.
 
-test_segmentation_matrix.py runs every second; `make matrix` prints each and counts. The pixels were made finer
-later (1.4 instead of 1.7 mm), so that the core's depth is 3 mm and not two pixels.
+test_segmentation_matrix.py runs every second; `make matrix` prints each and counts. The pixels were made
+finer later (1.4 instead of 1.7 mm), so that the core's depth is 3 mm and not two pixels.
 """
 
 from __future__ import annotations
