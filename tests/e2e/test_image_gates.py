@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from node.reference.faults import Faults, Jerk, Starved
-from node.reference.spec import StudySpec
+from node.reference.faults import Faults, Fracture, FractureShape, Jerk, Starved
+from node.reference.spec import BODIES, StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
 
@@ -81,6 +81,25 @@ def test_a_patient_who_moved_has_no_density_where_he_moved(tmp_path: Path) -> No
     assert result["levels"]["L3"]["bmd_mg_cm3"] is None
     assert result["levels"]["L1"]["bmd_mg_cm3"]
     assert [result[name] for name in WITHHELD_TEXTURE] == [None] * 3
+
+
+def test_a_body_of_another_density_than_the_rest_has_none_in_the_report(tmp_path: Path) -> None:
+    density = {**dict.fromkeys(BODIES, 60.0), "L3": 300.0}
+    result = of_reference(tmp_path, bmd_mg_cm3=density)
+    assert "the other bodies" in text_of(result, "body_unlike_others", "L3")
+    assert result["levels"]["L3"]["bmd_mg_cm3"] is None
+    assert result["levels"]["L1"]["bmd_mg_cm3"]
+    assert (result["t_score"], *(result[name] for name in WITHHELD_TEXTURE)) == (None,) * 4
+
+
+def test_fractures_side_by_side_leave_no_category(tmp_path: Path) -> None:
+    crushed = tuple(
+        Fracture(level=name, shape=FractureShape.CRUSH, height_loss=0.35) for name in ("L2", "L3", "L4")
+    )
+    result = of_reference(tmp_path, faults=Faults(fractures=crushed))
+    assert "(L2, L3, L4)" in text_of(result, "fracture_in_spine")
+    assert [result["levels"][name]["bmd_mg_cm3"] for name in ("L2", "L3", "L4")] == [None] * 3
+    assert result["categories"] == {"study_class": None, "density": None}
 
 
 @pytest.mark.parametrize(
