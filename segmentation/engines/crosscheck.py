@@ -54,7 +54,7 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
 def _as_counted(found: Vertebrae, seen: Vertebrae) -> dict[str, str | None]:
     """What the witness calls the body that carries each lumbar name; None where it sees none there."""
     others = {level.name: _same_body(level, seen) for level in found.levels if level.name in LUMBAR}
-    return {name: other and other.name for name, other in others.items()}
+    return {name: None if other is None else other.name for name, other in others.items()}
 
 
 def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
