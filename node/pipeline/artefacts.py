@@ -61,6 +61,7 @@ class _Description:
     regions: Mapping[str, float]  # levels that have regions, and their core's volume in mm3
     kinds: Mapping[str, RegionKind]  # of the same levels: what the leading density is read in
     occupancy: Mapping[str, tuple[int, int, int]]  # levels of which shares are known, and their box's corner
+    drawn_on: Grid | None
 
 
 def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
@@ -76,6 +77,7 @@ def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
         regions={region.level: region.core_volume_mm3 for region in segmentation.regions},
         kinds={region.level: region.kind for region in segmentation.regions},
         occupancy={name: known.corner for name, known in found.occupancy.items()},
+        drawn_on=found.drawn_on,
     )
     arrays: dict[str, Any] = {
         "bodies": found.bodies,
@@ -115,6 +117,7 @@ def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
                     name: Occupancy(corner=corner, share=archive[f"share_{name}"])
                     for name, corner in about.occupancy.items()
                 },
+                drawn_on=about.drawn_on,
             ),
             regions=tuple(
                 Regions(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config.findings import Output, load_findings, withheld
+from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from node.reference.faults import Faults, Fracture, FractureShape
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.fracture import fracture_observations, genant_grade, height_loss
@@ -203,9 +204,13 @@ def test_a_mask_of_thick_slices_on_a_thin_ct_is_not_judged(step_mm: float) -> No
     drawn = LabelImage(labels=spine(coarse, {}).bodies, grid=coarse)
     blank = CtVolume(hu=np.zeros(fine.shape, np.float32), grid=fine)
     found = MaskEngine(drawn, Convention.TOTALSEGMENTATOR).segment(blank)
-    (observed,) = fracture_observations(found)
-    assert observed.code == "fracture_not_assessed"
-    assert observed.values["step_mm"] == step_mm
+    kept = segmentation_from_bytes(
+        segmentation_to_bytes(SegmentationArtefact(vertebrae=found, regions=()))
+    ).vertebrae
+    for vertebrae in (found, kept):
+        (observed,) = fracture_observations(vertebrae)
+        assert observed.code == "fracture_not_assessed"
+        assert observed.values["step_mm"] == step_mm
 
 
 def test_no_category_and_no_class_stand_beside_a_fracture_anywhere() -> None:
