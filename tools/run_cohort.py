@@ -100,9 +100,16 @@ def write_cohort(out: Path, patients: int, seed: int) -> Path:
 
 
 def study(density: float, *, seed: int, age: int) -> StudySpec:
-    """L2 to L4 on small slices."""
-    bmd = dict.fromkeys(BODIES, density)
-    return StudySpec.reduced(view=("L2", "L4"), seed=seed, age_years=age, bmd_mg_cm3=bmd)
+    """L2 to L4 on small slices; pixels and curvature differ, for equal shapes would be constant features."""
+    rng = np.random.default_rng([seed, 1])
+    return StudySpec.reduced(
+        view=("L2", "L4"),
+        seed=seed,
+        age_years=age,
+        bmd_mg_cm3=dict.fromkeys(BODIES, density),
+        pixel_spacing_mm=(pixel := round(float(rng.uniform(1.5, 1.75)), 2), pixel),
+        scoliosis_degrees=round(float(rng.uniform(0.0, 12.0)), 1),
+    )
 
 
 def osteonode(*arguments: object) -> None:
