@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scoring.calibration import Grade, Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
 from scoring.phantom_model import PhantomModel
+from segmentation.vertebrae import LUMBAR
 
 AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
 
@@ -75,7 +77,7 @@ def load_phantom(name: str, site: Path | None = None, *, serial: str = "") -> tu
     """
     content = _content("phantoms", name, ".toml", site)
     try:
-        model = phantom_of(tomllib.loads(content.decode("utf-8")))
+        model = phantom_of(_toml(content))
         if model.name != name:
             raise ValueError(f"it names itself {model.name!r}")
     except (ValueError, KeyError, TypeError) as error:
@@ -84,7 +86,7 @@ def load_phantom(name: str, site: Path | None = None, *, serial: str = "") -> tu
         return _stamped(model, content)
     own = _content("phantoms", f"{name}.{serial}", ".toml", site)
     try:
-        certificate = certified(model, tomllib.loads(own.decode("utf-8")), serial)
+        certificate = certified(model, _toml(own), serial)
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogEntryInvalid("certificate", f"{name}.{serial}", str(error)) from error
     return _stamped(certificate, content + own)
@@ -117,7 +119,7 @@ def load_reference(name: str, site: Path | None = None) -> tuple[Reference, str]
     """
     content = _content("references", name, ".toml", site)
     try:
-        return _reference(tomllib.loads(content.decode("utf-8"))), _sha256(content)
+        return _reference(_toml(content)), _sha256(content)
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogEntryInvalid("reference", name, str(error)) from error
 
@@ -187,7 +189,29 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _toml(content: bytes) -> dict[str, Any]:
+    return tomllib.loads(content.decode("utf-8"), parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    """TOML allows nan, which would pass every limit that it is compared with."""
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+_REFERENCE_KEYS = frozenset(
+    {"name", "population", "authority", "source", "sex", "equivalent", "levels", "young", "ages", "kvp"}
+    | {"demonstration", "roi", "grades"}
+)
+
+
 def _reference(raw: Mapping[str, Any]) -> Reference:
+    if unknown := sorted(set(raw) - _REFERENCE_KEYS):  # a misspelt `roi` would match every region
+        raise ValueError(f"a reference has no {', '.join(unknown)}")
+    if not raw["levels"] or not set(raw["levels"]) <= set(LUMBAR):
+        raise ValueError(f"levels must be some of {', '.join(LUMBAR)}")
     if raw["sex"] not in ("M", "F", "any"):
         raise ValueError(f"sex must be M, F or any, not {raw['sex']!r}")
     if not isinstance(raw["demonstration"], bool):

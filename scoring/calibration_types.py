@@ -120,10 +120,11 @@ class FitRules:
     r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
     residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
     offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
-    # R: standard uncertainty of the 0.2174 by which the Mindways method allows for displaced water. Its own
-    # certificate speaks against it: rod E displaces (1000 - 923.2) / 375.83 = 0.2043; here the difference is
-    # the half width of a uniform distribution.
-    displaced_water: float = 0.0076
+    # R: standard uncertainties of the constants of the Mindways method. Displaced water, 0.2174: its own
+    # certificate speaks against it, rod E displaces (1000 - 923.2) / 375.83 = 0.2043. Water's HU, 999.6 less
+    # than a reference liquid's and not 1000.
+    displaced_water: float = 0.0131
+    water_offset_hu: float = 0.4
     # R: range of the Mindways sigma_ref by tube voltage. Computed for effective energies of 50, 60 and
     # 70 keV it is 2.46, 1.89 and 1.59; an example of Ogo's has 1.47.
     sigma_ref: SlopeRanges = ((80.0, 1.8, 2.9), (100.0, 1.5, 2.5), (120.0, 1.3, 2.2), (140.0, 1.1, 2.0))

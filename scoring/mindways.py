@@ -55,7 +55,7 @@ def mindways(
         (`calibration_fit_failed`); beta_CT, the HU of water, is off by more than `rules.offset_hu`
         (`calibration_offset`); sigma_ref is implausible at this voltage (`calibration_slope_off`).
 
-    Its uncertainty rests on the rods, as least squares' does, and on the constant for displaced water.
+    Its uncertainty rests on the rods, as least squares' does, and on the method's two constants.
 
     Source: Mindways QCT PRO User Guide v5.0, as cited by the Ogo software's reference (Michalski).
     """
@@ -93,7 +93,11 @@ def mindways(
                 bmd_by_rod=list(-slope * (1 / RODS - float(density.mean()) * by_rod)),
                 standard_errors_hu=standard_errors_hu(rods, residuals_hu),
             ),
-            LineUncertainty(pivot_hu=beta_ct, bmd_mg_cm3=0.0, slope=slope**2 * rules.displaced_water),
+            LineUncertainty(
+                pivot_hu=beta_ct,
+                bmd_mg_cm3=slope * rules.water_offset_hu,
+                slope=slope**2 * rules.displaced_water,
+            ),
         ),
     )
 

@@ -219,8 +219,13 @@ def _centred(
             patch, y, x = _patch(slab.image, centres[index], radius + 2 * WALL_MM, spacing_mm)
             distance = np.hypot(y - centres[index][0], x - centres[index][1])
             core_hu = float(np.mean(patch[distance <= radius - model.roi_margin_mm]))
-            share = (_smoothed(patch, spacing_mm) - slab.body_hu) / (core_hu - slab.body_hu)
+            contrast_hu = core_hu - slab.body_hu
+            if contrast_hu == 0.0:  # a blank slab shows no rod
+                break
+            share = (_smoothed(patch, spacing_mm) - slab.body_hu) / contrast_hu
             weight = np.where(distance <= radius + WALL_MM, np.clip(share, 0.0, 1.0), 0.0)
+            if not weight.any():
+                break
             centres[index] = [np.sum(weight * y) / weight.sum(), np.sum(weight * x) / weight.sum()]
     return Pose(z_mm=slab.z_mm, centres_mm=centres)
 

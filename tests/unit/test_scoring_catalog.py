@@ -91,15 +91,20 @@ def test_what_is_not_in_the_catalogue_is_named_with_what_is(name):
         ("body_hu = [10.0, 70.0]", "body_hu = [70.0, 10.0]"),
         ("tilt_degrees = 5.0", "tilt = 5.0"),
         ("[limits]", "[limits"),
+        ("tilt_degrees = 5.0", "tilt_degrees = nan"),
+        ("density_mg_cm3 = 200.0", "density_mg_cm3 = inf"),
     ],
 )
 def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
     shipped = files("config").joinpath("phantoms", "siemens-osteo.toml").read_text("utf-8")
     assert before in shipped
     (tmp_path / "phantoms").mkdir()
-    (tmp_path / "phantoms" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
+    own = tmp_path / "phantoms" / "siemens-osteo.toml"
+    own.write_text(shipped, "utf-8")
+    assert load_phantom("siemens-osteo", tmp_path)
+    own.write_text(shipped.replace(before, after, 1), "utf-8")
     with pytest.raises(CatalogEntryInvalid):
-        load_phantom("ours", tmp_path)
+        load_phantom("siemens-osteo", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +117,15 @@ def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, a
         ("mean_mg_cm3 = 170.0, ", ""),
         ('roi = "core"', 'roi = "core"\ngrades = ["phantom", "internal"]'),
         ('roi = "core"', 'roi = "core"\ngrades = []'),
+        ('roi = "core"', 'roii = "core"'),
+        ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = nan"),
+        ('levels = ["L3"]', "levels = []"),
+        ('levels = ["L3"]', 'levels = ["X9"]'),
     ],
 )
 def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
     shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    assert before in shipped
     (tmp_path / "references").mkdir()
     (tmp_path / "references" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
     with pytest.raises(CatalogEntryInvalid):

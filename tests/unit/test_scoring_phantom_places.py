@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from config.catalog import load_phantom
@@ -47,3 +49,14 @@ def test_light_streaks_of_metal_shift_density_by_little_and_strong_ones_are_noti
     for streaks_hu in (60.0, 120.0):
         noticed, _ = density_error(Scan(phantom=name, bed="mat", streaks_hu=streaks_hu), 100.0)
         assert noticed
+
+
+@pytest.mark.parametrize("blank_hu", [-1024.0, 0.0, 36.0])
+def test_blank_slices_within_the_phantom_are_refused_or_left_out(blank_hu):
+    volume = drawn(Scan(phantom="siemens-osteo", kvp=120))
+    hu = volume.hu.copy()
+    hu[10:20] = blank_hu
+    reading = find_rods(replace(volume, hu=hu), load_phantom("siemens-osteo")[0])
+    if not reading.observations:  # what is read must not be of the blank
+        assert reading.rods[0].hu_mean == pytest.approx(0.0, abs=2.0)
+        assert reading.rods[1].hu_mean == pytest.approx(200.0 * PER_MG, abs=4.0)
