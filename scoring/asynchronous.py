@@ -17,6 +17,7 @@ from math import sqrt
 from operator import attrgetter
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from scoring.calibration import Calibration, Grade, LineUncertainty
 from scoring.calibration_types import combined_uncertainty
@@ -234,7 +235,8 @@ def drift_uncertainty(
     """How far a scanner's line may lie from the lent one, by how far its own lines lie from one another.
 
     Line now and line then are two draws from the same spread, so that their difference has twice its
-    variance. The rods' noise is in the spread too: it counts once more than it must.
+    variance, widened by Student's t for the number of readings. The rods' noise is in the spread too: it
+    counts once more than it must.
 
     Parameters
     ----------
@@ -248,7 +250,9 @@ def drift_uncertainty(
             slope=sqrt(2) * abs(lent.slope) * rules.unknown_slope_percent / 100,
         )
     lines = np.array([(one.slope, one.intercept) for one in readings])
-    (slopes, both), (_, intercepts) = 2 * np.cov(lines, rowvar=False)
+    freedom = len(readings) - 1
+    widened = 2 * (float(stdtrit(freedom, 0.975)) / float(ndtri(0.975))) ** 2  # few readings tell little
+    (slopes, both), (_, intercepts) = widened * np.cov(lines, rowvar=False)
     if slopes <= 0.0:
         return LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=sqrt(max(0.0, intercepts)), slope=0.0)
     # Variance at h: slopes h^2 + 2 both h + intercepts, least at h = -both / slopes.

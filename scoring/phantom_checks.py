@@ -14,7 +14,8 @@ from scoring.calibration import RodReading
 from scoring.phantom_model import PhantomLimits, PhantomModel, PhantomReading, SliceReading
 from segmentation.observation import Observation
 
-WATER_STRETCH_MM = 50.0
+OFFSET_STRETCH_MM = 8.0  # R: the least stretch on either side of a shift
+OFFSET_SIGMAS = 4.0  # R: beyond chance, at whatever place it is looked for
 
 Particulars = dict[str, str | int | float]
 
@@ -48,7 +49,7 @@ def judge(
         *_areas(model, sections),
         *_tilt(reading.tilt_degrees, model.limits),
         *_drift(slope_drift(reading.slices), model.limits),
-        *_water_drift(reading, model.limits),
+        *_offset_drift(reading, model.limits),
     )
 
 
@@ -163,21 +164,26 @@ def _drift(drift: Drift | None, limits: PhantomLimits) -> list[Observation]:
     return [Observation(code="calibration_drift", values=values)]
 
 
-def _water_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observation]:
-    """An offset that changes along the patient leaves the slope alone: the water rod shows it.
+def _offset_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observation]:
+    """An offset that changes along the patient leaves the slope alone: all rods shift alike.
 
-    Stretches, not slices, are compared: single slices are too noisy for the limit.
+    For each place the rods' mean beyond it is held against that before it: a step shows whole, a ramp by
+    half. What noise explains is no drift.
     """
-    if reading.rods[0].density_mg_cm3 != 0 or len(reading.slices) < 2:
-        return []
     z = np.array([one.z_mm for one in reading.slices])
-    water = np.array([one.hu[0] for one in reading.slices])
-    means = [
-        float(water[(z >= start) & (z < start + WATER_STRETCH_MM)].mean())
-        for start in np.arange(z[0], max(z[-1] - WATER_STRETCH_MM, z[0]) + 1.0, WATER_STRETCH_MM / 5)
-    ]
-    spread = max(means) - min(means)
-    if spread <= limits.water_drift_hu:
+    offset = np.array([np.mean(one.hu) for one in reading.slices])
+    worst = 0.0
+    for cut in range(1, len(z)):
+        before, after = offset[:cut], offset[cut:]
+        if min(z[cut - 1] - z[0], z[-1] - z[cut]) < OFFSET_STRETCH_MM or min(len(before), len(after)) < 3:
+            continue
+        error = float(
+            np.hypot(before.std(ddof=1) / len(before) ** 0.5, after.std(ddof=1) / len(after) ** 0.5)
+        )
+        shift = abs(float(after.mean() - before.mean()))
+        if shift > max(limits.water_drift_hu, OFFSET_SIGMAS * error):
+            worst = max(worst, shift)
+    if worst == 0.0:
         return []
-    values: Particulars = {"hu": round(spread, 1), "limit": limits.water_drift_hu}
+    values: Particulars = {"hu": round(worst, 1), "limit": limits.water_drift_hu}
     return [Observation(code="water_rod_drift", values=values)]

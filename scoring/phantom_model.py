@@ -31,7 +31,7 @@ class PhantomLimits:
     water_rod_hu: float  # |HU| of a rod of density 0
     tilt_degrees: float  # between a rod and the slice normal
     slope_drift_percent: float  # change of the calibration slope from one end of the phantom to the other
-    water_drift_hu: float  # range of the water rod's mean over stretches of 50 mm
+    water_drift_hu: float  # shift of all rods' mean from one part of the phantom to the rest
     area_tolerance: float  # relative, of a rod's cross-section
     rod_sd_hu: float  # of a rod in a slab of 10 mm, smoothed by 1 mm in the plane
     minimum_length_mm: float  # of phantom in view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from config.catalog import load_phantom
@@ -60,3 +61,14 @@ def test_blank_slices_within_the_phantom_are_refused_or_left_out(blank_hu):
     if not reading.observations:  # what is read must not be of the blank
         assert reading.rods[0].hu_mean == pytest.approx(0.0, abs=2.0)
         assert reading.rods[1].hu_mean == pytest.approx(200.0 * PER_MG, abs=4.0)
+
+
+@pytest.mark.parametrize("name", ["siemens-osteo", "qrm-bdc-3", "image-analysis-g2730", "mindways-3"])
+@pytest.mark.parametrize("shift", ["step", "ramp", "none"])
+def test_an_offset_that_changes_along_the_phantom_is_seen_by_all_rods(name, shift):
+    volume = drawn(Scan(phantom=name, kvp=120))
+    along = np.linspace(-1.0, 1.0, len(volume.hu))
+    offset_hu = {"step": 12.0 * np.sign(along), "ramp": 12.0 * along, "none": 0.0 * along}[shift]
+    hu = (volume.hu + offset_hu[:, None, None]).astype(np.float32)
+    reading = find_rods(replace(volume, hu=hu), load_phantom(name)[0])
+    assert ("water_rod_drift" in [one.code for one in reading.observations]) is (shift != "none")
