@@ -50,7 +50,14 @@ def objections(
         return
     metal = _metal_pixels(volume, body[0], limits.quality)
     if metal * pixel_mm2 >= rules.metal_min_mm2:
-        yield Observation(code="metal_near_body", values={"voxels": metal})
+        yield Observation(
+            code="metal_near_body",
+            values={
+                "volume_mm3": round(metal * volume.grid.voxel_volume_mm3),
+                "inside_hu": round(limits.quality.metal_hu),
+                "beside_hu": round(limits.quality.metal_near_hu),
+            },
+        )
         return
     if (
         _beside_bone(volume, found, limits) > rules.beside_bone

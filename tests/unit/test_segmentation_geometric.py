@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from config.findings import load_findings
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.vertebrae import LABELS, Vertebrae
 from segmentation.volume import CtVolume, Grid
+
+TABLE = load_findings()
 
 
 def load(path: Path) -> CtVolume:
@@ -33,7 +36,7 @@ def dice(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def codes(found: Vertebrae) -> list[str]:
-    return [observation.code for observation in found.observations]
+    return [TABLE.describe(observation).code for observation in found.observations]  # each must have words
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn
 
 TABLE = load_findings()
+
+TABLE = load_findings()
 OLD = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 55.0)
 YOUNG = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 200.0)
 
@@ -68,7 +70,7 @@ def row_of_bodies(median_hu: dict[str, float]) -> tuple[CtVolume, Vertebrae]:
 
 
 def codes(found: tuple[Observation, ...]) -> list[str]:
-    return [one.code for one in found]
+    return [TABLE.describe(one).code for one in found]  # each must have words
 
 
 @pytest.mark.parametrize("replaced_hu", [350.0, 20.0], ids=["sclerotic", "lytic"])

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from config.findings import load_findings
 from segmentation.errors import GridMismatch, LevelNotFound
 from segmentation.levels import level_of
 from segmentation.quality import quality_observations
 from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
+
+TABLE = load_findings()
 
 ENGINE = EngineInfo(name="test", version="1", model_free=True)
 CANCELLOUS_HU = 120.0
@@ -180,7 +183,7 @@ def test_regions_need_the_level_and_the_same_grid() -> None:
 
 def codes(volume: CtVolume, vertebrae: Vertebrae, regions: dict[str, Regions] | None = None) -> list[str]:
     found = quality_observations(volume, vertebrae, regions or {})
-    return [observation.code for observation in found]
+    return [TABLE.describe(observation).code for observation in found]  # each must have words
 
 
 def test_a_sound_body_passes_every_gate() -> None:

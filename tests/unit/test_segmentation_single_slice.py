@@ -11,6 +11,7 @@ import pytest
 import SimpleITK
 from scipy import ndimage
 
+from config.findings import load_findings
 from node.reference.attenuation import HA, hu_per_mg
 from node.reference.single_slices import planes_of, render_planes
 from node.reference.spec import BODIES, StudySpec
@@ -19,6 +20,8 @@ from segmentation.quality import QualitySettings
 from segmentation.single_slice import SliceBody, SliceFinder
 from segmentation.vertebra import RegionSettings
 from segmentation.volume import CtVolume, Grid
+
+TABLE = load_findings()
 
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 FINDER = SliceFinder()
@@ -84,7 +87,7 @@ def shown_by(volume: CtVolume, kvp: float | None = 80.0) -> SliceBody:
 
 
 def codes(shown: SliceBody) -> list[str]:
-    return [observation.code for observation in shown.observations]
+    return [TABLE.describe(observation).code for observation in shown.observations]  # each must have words
 
 
 def test_a_mixed_slice_is_what_rendering_gives():
