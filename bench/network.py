@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -56,8 +57,21 @@ def ways(tile: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
         with torch.autocast("cpu", torch.bfloat16):
             return plain(tile)
 
+    def pinned() -> torch.Tensor:
+        """One thread held to one core: what is left of the speed where each worker gets a core of its own."""
+        allowed = os.sched_getaffinity(0)
+        threads = torch.get_num_threads()
+        os.sched_setaffinity(0, {min(allowed)})
+        torch.set_num_threads(1)
+        try:
+            return plain(tile)
+        finally:
+            torch.set_num_threads(threads)
+            os.sched_setaffinity(0, allowed)
+
     return {
         "plain": lambda: plain(tile),
+        "one_pinned_thread": pinned,
         "channels_last": lambda: last(tile_last),
         "bfloat16": in_bfloat16,
         "compiled": lambda: compiled(tile),
