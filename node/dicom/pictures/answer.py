@@ -88,7 +88,11 @@ def _table(page: Page, report: Report, y: float) -> float:
     if not report.levels and not report.unnamed:
         y = page.text(_COLUMNS[0], y, "no lumbar level measured", size=15, colour=CAUTION)
     page.line(MARGIN, y, MARGIN + _LEFT_WIDTH, y, colour=RULE)
-    return y
+    if calibration is None:
+        return y
+    # Here, not among the findings alone, of which those that do not fit are cut.
+    words = "± is one standard uncertainty; it excludes marrow-fat error"
+    return page.text(MARGIN, y + 3, words, size=13, colour=QUIET, width=_LEFT_WIDTH)
 
 
 def _row(page: Page, report: Report, level: LevelResult, y: float, *, ellipse: bool) -> None:
@@ -148,9 +152,13 @@ def _cell(
 def _scores(page: Page, report: Report, y: float, right: float) -> float:
     width = right - MARGIN
     for name, score in (("T-score", report.t_score), ("Z-score", report.z_score)):
-        y = _score(page, name, score, y, width)
+        mineral = report.reference.equivalent.value if report.reference else ""
+        y = _score(page, name, score, y, width=width, mineral=mineral)
     if report.reference is not None and (report.t_score or report.z_score):
-        named = f"Reference: {report.reference.name} ({report.reference.population}); not equivalent to DXA"
+        named = (
+            f"Reference: {report.reference.name} ({report.reference.population}); not equivalent to DXA, "
+            "WHO's classes do not apply"
+        )
         y = page.text(MARGIN, y, named, size=13, colour=QUIET, width=width) + 4
     if report.study_class is not None:
         words = STUDY_CLASSES[report.study_class]
@@ -159,13 +167,15 @@ def _scores(page: Page, report: Report, y: float, right: float) -> float:
     return _model(page, report, y, width)
 
 
-def _score(page: Page, name: str, score: ReferenceScore | None, y: float, width: float) -> float:
+def _score(
+    page: Page, name: str, score: ReferenceScore | None, y: float, *, width: float, mineral: str
+) -> float:
     if score is None:
         return page.text(MARGIN, y, f"{name}: not given, see findings", size=16, colour=CAUTION) + 2
     page.text(MARGIN, y, f"{name} {number(score.value, 2)}", size=19, bold=True)
     basis = (
         f"{levels_in_words(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
-        f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³"
+        f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³ {mineral}"
     )
     end = page.text(MARGIN + 154, y + 4, basis, size=13, colour=QUIET, width=width - 154)
     return max(end, y + 26) + 2
