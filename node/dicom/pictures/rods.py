@@ -46,14 +46,14 @@ def rod_circles(
         points = points[np.argsort(points[:, 0])]
         x = float(np.interp(row, points[:, 0], points[:, 2]))
         y = float(np.interp(row, points[:, 0], points[:, 1]))
-        length_mm = float(np.ptp(points[:, 0])) * grid.spacing_mm[0]
+        length_mm = (float(np.ptp(points[:, 0])) + 1) * grid.spacing_mm[0]  # half a slice beyond both ends
         volume_mm3 = rod.voxels * grid.voxel_volume_mm3
         circles.append(
             RodCircle(
                 rod=rod,
                 x_mm=(x - float(centre[2])) * grid.spacing_mm[2],
                 y_mm=(y - float(centre[1])) * grid.spacing_mm[1],
-                radius_mm=float(np.sqrt(volume_mm3 / (np.pi * max(length_mm, grid.spacing_mm[0])))),
+                radius_mm=float(np.sqrt(volume_mm3 / (np.pi * length_mm))),
             )
         )
     return circles
