@@ -1,4 +1,4 @@
-"""Digital reference studies, each against the outcome written down for it: every second of the sixty, and one
+"""Digital reference studies, each against the outcome written down for it: 24 of the sixty, and one
 of those with a single vertebra in view, which all have odd numbers.
 
 `make matrix` runs all sixty, and sixty more of each of two other mixings.
@@ -14,7 +14,8 @@ from tests.unit.segmentation_matrix import Entry, matrix
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 ENTRIES: Mapping[int, Entry] = {entry.number: entry for entry in matrix()}
-RUN = (7, *range(0, 60, 2))
+# Every thickness and view, and each kind of fault; `make matrix` runs all sixty.
+RUN = (*range(0, 60, 3), 7, 43, 47, 58)
 # A body under another one's name is not held to the truth of that name.
 NAMED = [number for number in RUN if not ENTRIES[number].faulted and not ENTRIES[number].expected.misnamed]
 
