@@ -1,5 +1,4 @@
-"""Digital reference studies, each against the outcome written down for it: 24 of the sixty, and one
-of those with a single vertebra in view, which all have odd numbers.
+"""Digital reference studies, each against the outcome written down for it: 24 of the sixty.
 
 `make matrix` runs all sixty, and sixty more of each of two other mixings.
 """
