@@ -31,6 +31,36 @@ class _Rules(BaseModel):
         return self
 
 
+class CanalRules(_Rules):
+    """`segmentation.engines.geometric.canal.CanalSettings`."""
+
+    bone_hu: Hounsfield
+    soft_hu: Span
+    ray_mm: Positive
+    min_enclosure: Share
+
+
+class AnchorRules(_Rules):
+    """`segmentation.engines.geometric.numbering.AnchorSettings`."""
+
+    bone_hu: Hounsfield
+    rib_reach_mm: Positive
+    process_reach_mm: Positive
+    rib_neck_behind_mm: Span
+    rib_room_mm: Positive
+    thoracic_spacing_mm: Positive
+    wing_root_behind_mm: Positive
+    wing_height_mm: Positive
+    wing_bright_hu: Hounsfield
+    sacral_height_mm: Positive
+
+    @model_validator(mode="after")
+    def _process_before_rib(self) -> AnchorRules:
+        if self.process_reach_mm > self.rib_reach_mm:
+            raise ValueError("process_reach_mm must not exceed rib_reach_mm")
+        return self
+
+
 class GeometricRules(_Rules):
     """`segmentation.engines.geometric.GeometricSettings`."""
 
@@ -39,6 +69,8 @@ class GeometricRules(_Rules):
     min_width_mm: Positive
     min_depth_mm: Positive
     height_mm: Span
+    canal: CanalRules
+    anchors: AnchorRules
 
 
 class IdentityRules(_Rules):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.observation import Observation
 from segmentation.quality import QualitySettings
 from segmentation.slice_gates import SliceRules, objections
@@ -37,6 +38,7 @@ class SliceFinder:
     slices: SliceSettings = field(default_factory=SliceSettings)
     regions: RegionSettings = field(default_factory=RegionSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
+    canal: CanalSettings = field(default_factory=CanalSettings)
 
     @property
     def info(self) -> EngineInfo:
@@ -76,7 +78,7 @@ class SliceFinder:
             raise ValueError("the volume has more than one slice")
         turned, turn = canonical(volume)
         # A slice that is not transverse holds no closed outline.
-        found = find_outline(turned, self.slices) if turned.grid.shape[0] == 1 else None
+        found = find_outline(turned, self.slices, self.canal) if turned.grid.shape[0] == 1 else None
         if found is None:
             nothing = Observation(code="slice_body_not_found", level=name)
             return SliceBody(body=None, region=None, observations=(nothing,))

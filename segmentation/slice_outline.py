@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from segmentation.engines.geometric.canal import enclosure_map
+from segmentation.engines.geometric.canal import CanalSettings, enclosure_map
 from segmentation.engines.geometric.frame import BodyFrame, Points, Profile, coarsen, frame_of, sample
 from segmentation.engines.geometric.outline import ANGLES, trace_outline
 from segmentation.slice_settings import SliceSettings
@@ -53,9 +53,9 @@ class SliceOutline:
         )
 
 
-def find_outline(volume: CtVolume, rules: SliceSettings) -> SliceOutline | None:
+def find_outline(volume: CtVolume, rules: SliceSettings, canal: CanalSettings) -> SliceOutline | None:
     """The likeliest outline of a lumbar body's shape in a transverse slice, (1, y, x); None without one."""
-    found = (one for one in _candidates(volume, rules) if _has_lumbar_shape(one, rules))
+    found = (one for one in _candidates(volume, rules, canal) if _has_lumbar_shape(one, rules))
     return next(found, None)
 
 
@@ -67,10 +67,10 @@ def _thickened(volume: CtVolume) -> CtVolume:
     return CtVolume(hu=np.repeat(volume.hu, 3, axis=0), grid=grid)
 
 
-def _candidates(volume: CtVolume, rules: SliceSettings) -> Iterator[SliceOutline]:
+def _candidates(volume: CtVolume, rules: SliceSettings, canal: CanalSettings) -> Iterator[SliceOutline]:
     """A body in front of each place that bone surrounds, the best surrounded first."""
     work = coarsen(volume, WORKING_STEP_MM)
-    enclosed = enclosure_map(work)[0]
+    enclosed = enclosure_map(work, canal)[0]
     score = ndimage.uniform_filter(enclosed, size=5, mode="constant")
     thick = _thickened(volume)
     reach = round(APART_MM / work.step_mm / 2)

@@ -6,6 +6,8 @@ from config.settings import SegmentationSettings
 from segmentation.contrast import ContrastSettings
 from segmentation.ellipse import EllipseSettings
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
+from segmentation.engines.geometric.canal import CanalSettings
+from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.fracture import FractureSettings
 from segmentation.image_quality import ImageQualitySettings
 from segmentation.lesions import LesionSettings
@@ -19,7 +21,9 @@ from segmentation.vertebra import DensityRegions, RegionSettings
 
 
 def geometric_settings(settings: SegmentationSettings) -> GeometricSettings:
-    return GeometricSettings(**settings.geometric.model_dump())
+    rules = settings.geometric.model_dump()
+    canal, anchors = rules.pop("canal"), rules.pop("anchors")
+    return GeometricSettings(**rules, canal=CanalSettings(**canal), anchors=AnchorSettings(**anchors))
 
 
 def identity_settings(settings: SegmentationSettings) -> IdentitySettings:
@@ -49,11 +53,12 @@ def quality_settings(settings: SegmentationSettings) -> QualitySettings:
 
 
 def slice_finder(settings: SegmentationSettings) -> SliceFinder:
-    """Regions and metal in single slices follow the limits of those in volumes."""
+    """Canal, regions and metal in single slices follow the limits of those in volumes."""
     return SliceFinder(
         slices=SliceSettings(**settings.single_slice.model_dump()),
         regions=region_settings(settings),
         quality=quality_settings(settings),
+        canal=geometric_settings(settings).canal,
     )
 
 

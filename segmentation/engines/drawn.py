@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from segmentation.engines.geometric.body import Body, body_between, rasterise
-from segmentation.engines.geometric.canal import track_canal
+from segmentation.engines.geometric.canal import CanalSettings, track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.endplates import fit_plane
 from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
@@ -45,7 +45,7 @@ def cut_to_bodies(drawn: LabelMap, volume: CtVolume) -> tuple[LabelMap, tuple[st
     there = {name: drawn == value for name, value in LABELS.items() if (drawn == value).any()}
     if not any(is_whole_vertebra(inside, volume.grid) for inside in there.values()):
         return drawn, ()
-    canal = track_canal(coarsen(volume, CANAL_STEP_MM))
+    canal = track_canal(coarsen(volume, CANAL_STEP_MM), CanalSettings())
     curve = body_curve(canal, float(extent_mm(volume)[0])) if canal is not None else None
     bodies: LabelMap = np.zeros_like(drawn)
     if curve is None:

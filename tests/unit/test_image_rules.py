@@ -16,6 +16,8 @@ from node.pipeline.image_rules import (
     slice_finder,
 )
 from segmentation.engines.geometric import GeometricSettings
+from segmentation.engines.geometric.canal import CanalSettings
+from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import IdentitySettings
 from segmentation.quality import QualitySettings
@@ -55,6 +57,17 @@ def test_a_site_s_limits_reach_single_slices(tmp_path):
     assert finder.info.parameters["ring_hu"] == 150.0
 
 
+def test_a_site_s_limits_of_canal_and_anchors_reach_the_model_free_engine(tmp_path):
+    (tmp_path / "site.toml").write_text(
+        "[segmentation.geometric.canal]\nray_mm = 18.0\n"
+        "[segmentation.geometric.anchors]\nrib_reach_mm = 60.0\nrib_neck_behind_mm = [12.0, 50.0]\n"
+    )
+    settings = load_settings(tmp_path / "site.toml").segmentation
+    geometric = geometric_settings(settings)
+    assert geometric.canal == slice_finder(settings).canal == CanalSettings(ray_mm=18.0)
+    assert geometric.anchors == AnchorSettings(rib_reach_mm=60.0, rib_neck_behind_mm=(12.0, 50.0))
+
+
 def test_shipped_limits_of_the_image_are_the_pure_rooms_own():
     assert image_settings(load_settings().segmentation) == ImageQualitySettings()
 
@@ -87,6 +100,8 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
         "[segmentation.regions]\nerosion_mm = nan\n",
         "[segmentation.identity]\nspacing_mm = [50.0, 20.0]\n",
         "[segmentation.geometric]\nworking_step_mm = 4.0\n",
+        "[segmentation.geometric.canal]\nsoft_hu = [110.0, -120.0]\n",
+        "[segmentation.geometric.anchors]\nprocess_reach_mm = 59.0\n",
         "[segmentation.quality.fracture]\nsuspected_loss = 0.3\n",
         "[segmentation.quality.lesions]\nlytic_hu = [80.0]\n",
         "[segmentation.image]\nmotion_mm = 0\n",

@@ -10,7 +10,9 @@ from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import Truth, truth_of
-from segmentation.engines.geometric import GeometricEngine
+from segmentation.engines.geometric import GeometricEngine, GeometricSettings
+from segmentation.engines.geometric.canal import CanalSettings
+from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.quality import quality_observations
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import Vertebrae
@@ -47,6 +49,22 @@ def check(found: Vertebrae, truth: Truth, names: list[str]) -> None:
 def clean() -> tuple[CtVolume, Truth, Vertebrae]:
     volume, truth = study(noise_hu=0.0, texture_hu=0.0)
     return volume, truth, GeometricEngine().segment(volume)
+
+
+@pytest.mark.parametrize(
+    ("settings", "basis"),
+    [
+        (GeometricSettings(), "sacrum and last rib"),
+        (GeometricSettings(anchors=AnchorSettings(wing_bright_hu=3000.0)), "last rib"),
+        (GeometricSettings(anchors=AnchorSettings(rib_reach_mm=300.0)), "sacrum"),
+        (GeometricSettings(canal=CanalSettings(min_enclosure=1.0)), "none"),
+    ],
+    ids=["shipped", "no wing so bright", "no rib so long", "no canal so closed"],
+)
+def test_a_site_s_limits_decide_what_anchors_names(
+    clean: tuple[CtVolume, Truth, Vertebrae], settings: GeometricSettings, basis: str
+) -> None:
+    assert GeometricEngine(settings).segment(clean[0]).numbering_basis == basis
 
 
 @pytest.mark.parametrize(

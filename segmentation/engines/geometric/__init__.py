@@ -9,16 +9,17 @@ the bodies from the sacrum and the last rib.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
-from segmentation.engines.geometric.canal import track_canal
+from segmentation.engines.geometric.canal import CanalSettings, track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.discs import SPACING_MM, find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
+    AnchorSettings,
     Numbering,
     Segment,
     describe_segments,
@@ -45,6 +46,8 @@ class GeometricSettings:
     min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
     min_depth_mm: float = 22.0
     height_mm: tuple[float, float] = (10.0, 45.0)
+    canal: CanalSettings = field(default_factory=CanalSettings)
+    anchors: AnchorSettings = field(default_factory=AnchorSettings)
 
 
 class GeometricEngine:
@@ -71,12 +74,12 @@ class GeometricEngine:
     def segment(self, volume: CtVolume) -> Vertebrae:
         """Label the vertebral bodies of `volume`; see `segmentation.engines.Segmenter`."""
         turned, turn = canonical(volume)
-        canal = track_canal(coarsen(turned, self._settings.working_step_mm))
+        canal = track_canal(coarsen(turned, self._settings.working_step_mm), self._settings.canal)
         curve = body_curve(canal, float(extent_mm(turned)[0])) if canal is not None else None
         if curve is None:
             return self._nothing(volume)
         discs = find_discs(turned, curve)
-        segments = describe_segments(straighten(turned, curve), discs.at_mm)
+        segments = describe_segments(straighten(turned, curve), discs.at_mm, self._settings.anchors)
         bodies = self._bodies(turned, curve, segments)
         numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
         return self._labelled(volume, turned, turn, bodies, numbering)

@@ -10,15 +10,11 @@ from scipy import ndimage
 
 from segmentation.engines.geometric.frame import Points, Profile, WorkingVolume
 
-BONE_HU = 200.0  # laminae and pedicles at 2 mm lie above this even in osteoporosis (R)
-CANAL_HU = (-120.0, 110.0)  # epidural fat to dural sac; most cancellous bone lies above (R)
-RAY_MM = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider (R)
 DIRECTIONS = 16
 MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees
 MAX_SIDE = 1
 BACKWARD_PENALTY = 0.05  # per cell and slice: lordosis and the sacrum need this movement
 SIDEWAYS_PENALTY = 0.20  # scoliosis needs little of it; leaving the sacrum for the iliac marrow needs much
-MIN_SCORE = 0.42  # mean share of rays that meet bone, over a vertebra's height, along a real canal (R)
 MIN_LENGTH_MM = 30.0
 BRIDGE_MM = 40.0  # metal and its streaks may hide the canal over a vertebra
 WORTH = (
@@ -35,6 +31,19 @@ MAX_SIDE_SLOPE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanalSettings:
+    """What counts as a canal. All values are proposals for adults (R)."""
+
+    bone_hu: float = 200.0  # laminae and pedicles at 2 mm lie above this even in osteoporosis
+    soft_hu: tuple[float, float] = (
+        -120.0,
+        110.0,
+    )  # epidural fat to dural sac; most cancellous bone lies above
+    ray_mm: float = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider
+    min_enclosure: float = 0.42  # mean share of rays that meet bone, over a vertebra's height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Canal:
     """The canal's centre line, from inferior to superior, one point per working slice."""
 
@@ -42,13 +51,13 @@ class Canal:
     enclosure: Profile  # shape (n,), share of rays that meet bone, 0..1
 
 
-def enclosure_map(work: WorkingVolume) -> npt.NDArray[np.float32]:
-    """For each soft voxel, the share of in-plane rays that meet bone within `RAY_MM`; 0 in bone or air.
+def enclosure_map(work: WorkingVolume, rules: CanalSettings) -> npt.NDArray[np.float32]:
+    """For each soft voxel, the share of in-plane rays that meet bone within `ray_mm`; 0 in bone or air.
 
     Rays in all directions count alike, so that neither a single wall nor a corner passes as a tube.
     """
-    bone = work.hu > BONE_HU
-    reach = round(RAY_MM / work.step_mm)
+    bone = work.hu > rules.bone_hu
+    reach = round(rules.ray_mm / work.step_mm)
     hits = np.zeros(work.hu.shape, np.float32)
     for angle in np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
         met = np.zeros_like(bone)
@@ -59,7 +68,7 @@ def enclosure_map(work: WorkingVolume) -> npt.NDArray[np.float32]:
                 seen.add(shift)
                 _or_shifted(met, bone, shift)
         hits += met
-    soft = (work.hu > CANAL_HU[0]) & (work.hu < CANAL_HU[1])
+    soft = (work.hu > rules.soft_hu[0]) & (work.hu < rules.soft_hu[1])
     enclosed: npt.NDArray[np.float32] = np.where(soft, hits / DIRECTIONS, 0).astype(np.float32)
     return enclosed
 
@@ -75,19 +84,19 @@ def _or_shifted(target: npt.NDArray[np.bool_], source: npt.NDArray[np.bool_], sh
     target[tuple(to)] |= source[tuple(start)]
 
 
-def track_canal(work: WorkingVolume) -> Canal | None:
+def track_canal(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     """The best continuous tube through the slices; it may begin and end inside the volume.
 
     Returns None where no stretch of at least `MIN_LENGTH_MM` looks like a canal.
     """
-    enclosed = enclosure_map(work)
+    enclosed = enclosure_map(work, rules)
     # A canal is a few voxels wide: averaging over its width prefers its middle to its rim.
     score = ndimage.uniform_filter(enclosed, size=(1, 5, 5), mode="constant")
     first, path = _best_path(score - np.float32(WORTH) - _off_midline(work).astype(np.float32))
     slices = first + np.arange(len(path))
     along = score[slices, path[:, 0], path[:, 1]].astype(float)
     steady = ndimage.uniform_filter1d(along, max(3, round(MIN_LENGTH_MM / work.step_mm)), mode="nearest")
-    seen = (steady >= MIN_SCORE) & (_side_slope(path, work.step_mm) <= MAX_SIDE_SLOPE)
+    seen = (steady >= rules.min_enclosure) & (_side_slope(path, work.step_mm) <= MAX_SIDE_SLOPE)
     bridged = ndimage.binary_closing(
         np.pad(seen, round(BRIDGE_MM / work.step_mm)), np.ones(round(BRIDGE_MM / work.step_mm) + 1)
     )[round(BRIDGE_MM / work.step_mm) : -round(BRIDGE_MM / work.step_mm)]

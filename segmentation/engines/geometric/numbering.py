@@ -21,27 +21,34 @@ from segmentation.volume import CtVolume, Mask
 STEP_MM = 2.0
 HALF_WIDTH_MM = 110.0
 BACK_MM, FRONT_MM = -80.0, 40.0
-BONE_HU = 160.0  # ribs and wings after interpolation to 2 mm
 BESIDE_MM = 26.0  # bone nearer the middle is the vertebra itself
 ATTACHED_MM = 34.0  # a rib's neck, a transverse process or a wing begins within this (R)
-RIB_REACH_MM = 58.0  # transverse processes end by about 50 mm from the middle, L3's being the longest (R)
-PROCESS_REACH_MM = 53.0  # between the two: a long process or a stunted rib, which proves nothing
-CUT_RIB_MM = (RIB_REACH_MM + PROCESS_REACH_MM) / 2  # counts as unclear
-RIB_NECK_V_MM = (-48.0, -10.0)  # rib necks leave behind the body's back third (R)
 WING_V_MM = (-45.0, 8.0)
-WING_ROOT_V_MM = -30.0  # a wing springs from the body's side; the arch and its joints lie further back (R)
-# A wing is as high where it meets the ilium as at its root; a process tapers: at this distance from the
-# middle the largest seen, a fifth lumbar one on a real CT, is 14 mm high.
-WING_AT_MM = (44.0, 52.0)
-WING_HEIGHT_MM = 17.0
-SACRAL_MM = 36.0  # height of the first sacral body along the column, at most (R)
-WING_BRIGHT_HU = (
-    300.0  # a twentieth of an ilium is, its cortex; liver, spleen and kidney with contrast are not (R)
-)
-LEAST_SPACING_MM = 24.0  # of lower thoracic discs (R)
+WING_AT_MM = (44.0, 52.0)  # from the middle: there a wing is as high as at its root
 NOTHING_HU = -950.0  # beside a vertebra no tissue reads so, and lung hardly: the field of view ends there (R)
-RIB_ROOM_MM = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
 THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSettings:
+    """What counts as a rib and as a wing of the sacrum. All values are proposals for adults (R).
+
+    Lengths to the side are from the column's middle, those to the back from the body's.
+    """
+
+    bone_hu: float = 160.0  # of ribs and wings after interpolation to 2 mm
+    rib_reach_mm: float = 58.0  # transverse processes end by about 50 mm, L3's being the longest
+    process_reach_mm: float = 53.0  # between the two: a long process or a stunted rib, which proves nothing
+    rib_neck_behind_mm: tuple[float, float] = (10.0, 48.0)  # necks leave behind the body's back third
+    rib_room_mm: float = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
+    thoracic_spacing_mm: float = 24.0  # of lower thoracic discs, at least
+    wing_root_behind_mm: float = 30.0  # a wing springs from the body's side; arch and joints lie further back
+    # A wing is as high where it meets the ilium as at its root; a process tapers: 44 mm from the middle the
+    # largest seen, a fifth lumbar one on a real CT, is 14 mm high.
+    wing_height_mm: float = 17.0
+    # A twentieth of an ilium is as bright, its cortex; liver, spleen and kidney with contrast are not.
+    wing_bright_hu: float = 300.0
+    sacral_height_mm: float = 36.0  # of the first sacral body along the column, at most
 
 
 class Rib(Enum):
@@ -81,26 +88,33 @@ def straighten(volume: CtVolume, curve: Curve) -> Straightened:
     return Straightened(hu=hu, s_mm=s.astype(float), u_mm=u, v_mm=v)
 
 
-def describe_segments(column: Straightened, disc_mm: Sequence[int]) -> tuple[Segment, ...]:
+def describe_segments(
+    column: Straightened, disc_mm: Sequence[int], rules: AnchorSettings
+) -> tuple[Segment, ...]:
     """Ribs and wings of every segment, from inferior to superior."""
-    bone = column.hu > BONE_HU
+    bone = column.hu > rules.bone_hu
     beside = bone & (np.abs(column.u_mm) >= BESIDE_MM)[None, :, None]
-    reach = _rib_reach(column, beside, disc_mm)
+    reach = _rib_reach(column, beside, disc_mm, rules)
     ends = [0, *disc_mm, int(column.s_mm[-1]) + 1]
     segments = []
     for number, (first, last) in enumerate(pairwise(ends)):
         rows = (column.s_mm >= first) & (column.s_mm < last)
-        top_in_view = number < len(disc_mm) and last - first >= RIB_ROOM_MM
+        top_in_view = number < len(disc_mm) and last - first >= rules.rib_room_mm
         # Below the lowest disc the column may go on past the sacrum: only the first sacral body is asked.
-        near = rows & (column.s_mm >= last - SACRAL_MM)
-        wings = bool(near.any()) and _has_wings(column, beside, near)
-        ribs = Rib.ABSENT if wings else _rib(reach[number], top_in_view and _sides_in_view(column, rows))
+        near = rows & (column.s_mm >= last - rules.sacral_height_mm)
+        wings = bool(near.any()) and _has_wings(column, beside, near, rules)
+        in_view = top_in_view and _sides_in_view(column, rows, rules)
+        ribs = Rib.ABSENT if wings else _rib(reach[number], in_view, rules)
         segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
 
 
-def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> npt.NDArray[np.float64]:
+def _rib_reach(
+    column: Straightened, beside: Mask, disc_mm: Sequence[int], rules: AnchorSettings
+) -> npt.NDArray[np.float64]:
     """How far thin bone attached behind each segment reaches to the right and left; shape (segments, 2)."""
+    unclear_mm = (rules.rib_reach_mm + rules.process_reach_mm) / 2
+    neck_mm = rules.rib_neck_behind_mm
     radius = round(THICK_MM / STEP_MM)
     core = ndimage.binary_erosion(beside, iterations=radius)
     thin = beside & ~ndimage.binary_dilation(core, iterations=radius + 2)
@@ -114,40 +128,40 @@ def _rib_reach(column: Straightened, beside: Mask, disc_mm: Sequence[int]) -> np
         if out.min() > ATTACHED_MM:
             continue
         near = out <= out.min() + 6.0
-        at, behind = float(column.s_mm[k[near]].mean()), float(column.v_mm[j[near]].mean())
+        at, behind = float(column.s_mm[k[near]].mean()), -float(column.v_mm[j[near]].mean())
         far = float(column.s_mm[k[out >= out.max() - 8.0]].mean())
         # The lower ribs fall away sideways; what rises sideways from the column is the pelvis.
-        if RIB_NECK_V_MM[0] <= behind <= RIB_NECK_V_MM[1] and far <= at + 10.0:
+        if neck_mm[0] <= behind <= neck_mm[1] and far <= at + 10.0:
             side = int(column.u_mm[i[0]] > 0)
             segment = int(np.searchsorted(disc_mm, at))
             # A root that the column's end cuts proves nothing, unless it begins where this vertebra's does.
-            near_disc = bool(disc_mm) and at <= disc_mm[-1] + LEAST_SPACING_MM
-            surely = near_disc and column.s_mm[-1] - disc_mm[-1] >= RIB_ROOM_MM
+            near_disc = bool(disc_mm) and at <= disc_mm[-1] + rules.thoracic_spacing_mm
+            surely = near_disc and column.s_mm[-1] - disc_mm[-1] >= rules.rib_room_mm
             cut = not surely and k[near].max() >= len(column.s_mm) - 1
-            reach[segment, side] = max(reach[segment, side], CUT_RIB_MM if cut else float(out.max()))
+            reach[segment, side] = max(reach[segment, side], unclear_mm if cut else float(out.max()))
     return reach
 
 
-def _sides_in_view(column: Straightened, rows: Mask) -> bool:
+def _sides_in_view(column: Straightened, rows: Mask, rules: AnchorSettings) -> bool:
     """Whether a rib would be seen: the volume reaches far enough on both sides behind the segment."""
     behind = (column.v_mm >= -45.0) & (column.v_mm <= -15.0)
     for side in (-1.0, 1.0):
-        columns = (column.u_mm * side >= ATTACHED_MM) & (column.u_mm * side <= RIB_REACH_MM)
+        columns = (column.u_mm * side >= ATTACHED_MM) & (column.u_mm * side <= rules.rib_reach_mm)
         part = column.hu[np.ix_(rows, columns, behind)]
         if part.size == 0 or (part <= NOTHING_HU).mean() > 0.3:
             return False
     return True
 
 
-def _rib(reach: Profile, in_view: bool) -> Rib:
-    if (reach >= RIB_REACH_MM).all():
+def _rib(reach: Profile, in_view: bool, rules: AnchorSettings) -> Rib:
+    if (reach >= rules.rib_reach_mm).all():
         return Rib.PRESENT
-    if in_view and (reach <= PROCESS_REACH_MM).all():
+    if in_view and (reach <= rules.process_reach_mm).all():
         return Rib.ABSENT
     return Rib.UNCLEAR
 
 
-def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
+def _has_wings(column: Straightened, beside: Mask, rows: Mask, rules: AnchorSettings) -> bool:
     """Whether, within this segment alone, bone leads from the body over to the ilium on both sides."""
     slab = beside[rows] & ((column.v_mm >= WING_V_MM[0]) & (column.v_mm <= WING_V_MM[1]))[None, None, :]
     labels, _ = ndimage.label(slab, np.ones((3, 3, 3)))
@@ -155,22 +169,24 @@ def _has_wings(column: Straightened, beside: Mask, rows: Mask) -> bool:
     sides = [
         float(np.sign(column.u_mm[box[1].start]))
         for number, box in enumerate(ndimage.find_objects(labels), start=1)
-        if _is_wing(labels[box] == number, hu[box], column.u_mm[box[1]], column.v_mm[box[2]])
+        if _is_wing(labels[box] == number, hu[box], column.u_mm[box[1]], column.v_mm[box[2]], rules)
     ]
     return {-1.0, 1.0} <= set(sides)
 
 
-def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points) -> bool:
+def _is_wing(part: Mask, hu: Profile, u_mm: Points, v_mm: Points, rules: AnchorSettings) -> bool:
     """Whether one connected piece beside a segment, in its own box (s, u, v), is a wing of the sacrum."""
     out = np.abs(u_mm)
     root = part & (out <= ATTACHED_MM)[None, :, None]
     if not root.any():
         return False
-    behind_mm = float(v_mm[np.nonzero(root)[2]].mean())
-    bright = float(np.quantile(hu[part], 0.95)) >= WING_BRIGHT_HU
+    behind_mm = -float(v_mm[np.nonzero(root)[2]].mean())
+    bright = float(np.quantile(hu[part], 0.95)) >= rules.wing_bright_hu
     beyond = (out >= WING_AT_MM[0]) & (out <= WING_AT_MM[1])
-    high = all(_height_mm(part & at[None, :, None]) >= WING_HEIGHT_MM for at in (out <= ATTACHED_MM, beyond))
-    return bright and high and behind_mm >= WING_ROOT_V_MM
+    high = all(
+        _height_mm(part & at[None, :, None]) >= rules.wing_height_mm for at in (out <= ATTACHED_MM, beyond)
+    )
+    return bright and high and behind_mm <= rules.wing_root_behind_mm
 
 
 def _height_mm(part: Mask) -> float:
