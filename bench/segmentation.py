@@ -4,9 +4,8 @@
 
 Needs the extra (make setup-totalsegmentator) and OSTEONODE_TEST_DATA. The command runs with `--roi_subset` on
 the processor and its usage posts off. What is compared is the same work, from an image to a mask of whole
-vertebrae on the image's own grid. Told apart: our loading of weights, their start (their function called again
-in a process that has called it before), and what a study needs beyond the command's work. `ratios`: ours over
-theirs.
+vertebrae on the image's own grid. Told apart: our loading of weights, their start (their function called
+again in a process that called it before), and what a study needs beyond. `ratios`: ours over theirs.
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ class Network:
 
         Returns
         -------
-        Values of the model's classes, shape of `hu`.
+        Values of the model's classes, shape of `hu`. From voxels of another size they come back by nearest
+        neighbour, not by interpolated probabilities: as TotalSegmentator does it, unlike nnUNetv2_predict.
         """
         with _quiet():
             predictor = self.load()
