@@ -147,6 +147,8 @@ class QualitySettings(_Section):
 
 class FollowUpSettings(_Section):
     lsc_mg_cm3: float = Field(ge=0)
+    # Only what many headers never state: scanner, tube voltage and kernel are never taken for equal unseen.
+    accept_unstated: tuple[Literal["spectral_filter", "reconstruction"], ...]
 
 
 class ClinicalSettings(_Section):
@@ -215,10 +217,22 @@ class Settings(BaseSettings):
 
     @property
     def sha256(self) -> str:
-        """Hash of every setting that can change a result (addresses, paths and limits left out)."""
+        """Hash of every setting that can change what a report says (addresses, paths and limits left out).
+
+        The least significant change and what follow-up accepts are among them. Whether an earlier study may
+        be compared is not decided by this hash but by `measurement_sha256`.
+        """
         content = self.model_dump(
             mode="json",
-            include={"selection", "segmentation", "calibration", "scoring", "quality", "clinical"},
+            include={
+                "selection",
+                "segmentation",
+                "calibration",
+                "scoring",
+                "quality",
+                "followup",
+                "clinical",
+            },
         )
         content["clinical"].pop("csv")
         for place in ("weights", "nnunet_model", "threads"):  # an engine names its weights by their hash
@@ -228,11 +242,18 @@ class Settings(BaseSettings):
 
     @property
     def measurement_sha256(self) -> str:
-        """Hash of the rules of regions and calibration: equal where two studies may be compared."""
+        """Hash of the rules of engine, regions and calibration: equal where two studies may be compared.
+
+        Left out is what judges a density once it is read: references, rules, gates, the least significant
+        change. The rules of every engine are in it, whichever drew: an engine is settled only at start.
+        """
         regions = self.segmentation.regions.model_dump(mode="json")
         if regions.pop("bmd") != "ellipse":  # the core leads, and leading densities are compared
             del regions["ellipse"]
         content = {
+            "engines": self.segmentation.model_dump(
+                mode="json", include={"geometric", "totalsegmentator_mode", "nnunet_orientation"}
+            ),
             "regions": regions,
             # Which earlier scan may lend is not how anything is measured; the method says that it was lent.
             "calibration": self.calibration.model_dump(

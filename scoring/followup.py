@@ -1,31 +1,43 @@
 """Change of density since an earlier study of the same patient, where the two may be compared at all.
 
-Two densities differ by more than bone where scanner, spectrum, mineral, phantom, region or engine differ:
-then no change is given, and the reasons are. A change is significant from the site's own least significant
+Two densities differ by more than bone where scanner, spectrum, reconstruction, mineral, phantom, region or
+engine differ: then no change is given, and the reasons are. What either study leaves unstated is not equal,
+unless both do and the site accepts that. A change is significant from the site's own least significant
 change on (LSC; 2.77 times its precision error for 95 % confidence, ISCD); without one, that is left open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 
 from scoring.calibration import Mineral
 from segmentation.observation import Observation
 
+NO_PHANTOM = "no phantom"  # in place of a phantom's hash, where the patient's own tissues calibrate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What must be equal for densities to be compared."""
+    """What must be equal for densities to be compared; "" or None where it is not stated.
+
+    The last five have a default because earlier versions kept studies without them: those count as unstated.
+    """
 
     device_serial: str
     kvp: float | None
     equivalent: Mineral
     phantom: str
     method: str  # of calibration
-    rules_sha256: str  # of the settings of regions and calibration
+    rules_sha256: str  # of the settings of engine, regions and calibration
     engine: str  # with version and weights
+    spectral_filter: str = ""
+    energy: str = ""  # "single", "virtual 70 keV", ...
+    kernel: str = ""
+    reconstruction: str = ""
+    phantom_sha256: str = ""  # of the files that describe it, its certificate included; or `NO_PHANTOM`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,25 +71,42 @@ class FollowUp:
     changes: tuple[LevelChange, ...]
     reasons: tuple[str, ...]
     lsc_mg_cm3: float | None
+    equivalent: Mineral  # of the later study's densities, and of every change
+    accepted: tuple[str, ...] = ()  # what neither study states and the site takes for equal, in words
 
 
-_DIFFERS = {
-    "device_serial": "it comes from another scanner",
-    "kvp": "it was taken at another tube voltage",
-    "equivalent": "it is given in another mineral equivalent",
-    "phantom": "it has another phantom",
-    "method": "it has another calibration method",
-    "rules_sha256": "it was measured by other rules of regions and calibration",
-    "engine": "it was segmented by another segmentation engine",
+# What each condition is called in a report.
+_NAMES = {
+    "device_serial": "scanner",
+    "kvp": "tube voltage",
+    "equivalent": "mineral equivalent",
+    "phantom": "phantom",
+    "method": "calibration method",
+    "rules_sha256": "set of rules for engine, regions and calibration",
+    "engine": "segmentation engine",
+    "spectral_filter": "spectral filter",
+    "energy": "energy type",
+    "kernel": "convolution kernel",
+    "reconstruction": "reconstruction",
+    "phantom_sha256": "description of the phantom",
 }
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+_SHOWN_OF_SHA256 = 12  # digits: enough for a person to tell two apart
 
 
-def follow_up(scan: Scan, priors: Sequence[Scan], *, lsc_mg_cm3: float | None) -> FollowUp | None:
+def follow_up(
+    scan: Scan,
+    priors: Sequence[Scan],
+    *,
+    lsc_mg_cm3: float | None,
+    accept_unstated: Collection[str] = (),
+) -> FollowUp | None:
     """Compare with the latest earlier study that may be compared, else say why the latest may not.
 
     Parameters
     ----------
     priors : other studies of the same patient; what is not earlier than `scan` is passed over.
+    accept_unstated : fields of `Conditions` that count as equal where neither study states them.
 
     Returns
     -------
@@ -87,25 +116,32 @@ def follow_up(scan: Scan, priors: Sequence[Scan], *, lsc_mg_cm3: float | None) -
     earlier = sorted((one for one in priors if one.taken_on < scan.taken_on), key=lambda one: one.taken_on)
     if not earlier:
         return None
-    prior = next((one for one in reversed(earlier) if not obstacles(scan, one)), earlier[-1])
-    reasons = obstacles(scan, prior)
+    fitting = (one for one in reversed(earlier) if not obstacles(scan, one, accept_unstated))
+    prior = next(fitting, earlier[-1])
+    reasons = obstacles(scan, prior, accept_unstated)
     return FollowUp(
         prior_study_instance_uid=prior.study_instance_uid,
         prior_taken_on=prior.taken_on,
         changes=() if reasons else _changes(scan, prior, lsc_mg_cm3),
         reasons=reasons,
         lsc_mg_cm3=lsc_mg_cm3,
+        equivalent=scan.conditions.equivalent,
+        accepted=() if reasons else _stated_in_neither(scan.conditions, prior.conditions),
     )
 
 
-def obstacles(scan: Scan, prior: Scan) -> tuple[str, ...]:
-    """Why the two may not be compared; empty where they may."""
+def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[str, ...]:
+    """Why the two may not be compared, with what either states; empty where they may."""
     found = []
-    if not scan.conditions.device_serial or scan.conditions.kvp is None:
-        found.append("scanner or tube voltage is not stated")
     for field in fields(Conditions):
-        if getattr(scan.conditions, field.name) != getattr(prior.conditions, field.name):
-            found.append(_DIFFERS[field.name])
+        own, theirs = getattr(scan.conditions, field.name), getattr(prior.conditions, field.name)
+        if own == theirs and (_is_stated(own) or field.name in accept_unstated):
+            continue
+        name = _NAMES[field.name]
+        if own == theirs:
+            found.append(f"the {name} is not stated in either")
+        else:
+            found.append(f"its {name} is {_in_words(theirs)}, this study's {_in_words(own)}")
     if not (scan.levels_confirmed and prior.levels_confirmed):
         found.append("vertebral levels are not confirmed in both")
     if scan.contrast or prior.contrast:
@@ -115,19 +151,56 @@ def obstacles(scan: Scan, prior: Scan) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _is_stated(value: object) -> bool:
+    return value not in ("", None)
+
+
+def _in_words(value: str | float | None) -> str:
+    if not _is_stated(value):
+        return "not stated"
+    if isinstance(value, float):  # the only number is the tube voltage
+        return f"{value:g} kV"
+    return _SHA256.sub(lambda found: found.group()[:_SHOWN_OF_SHA256], str(value))
+
+
+def _stated_in_neither(own: Conditions, theirs: Conditions) -> tuple[str, ...]:
+    return tuple(
+        name
+        for field, name in _NAMES.items()
+        if not _is_stated(getattr(own, field)) and not _is_stated(getattr(theirs, field))
+    )
+
+
 def follow_up_observations(found: FollowUp) -> tuple[Observation, ...]:
-    """`follow_up_change`, `follow_up_without_lsc`, or `follow_up_not_comparable`."""
+    """`follow_up_not_comparable`; or `follow_up_change` or `follow_up_without_lsc`, each with
+    `follow_up_unstated` beside it where the site accepted something that neither study states.
+    """
     day = found.prior_taken_on.isoformat()
     if found.reasons:
         values: dict[str, str | int | float] = {"date": day, "reasons": "; ".join(found.reasons)}
         return (Observation(code="follow_up_not_comparable", values=values),)
+    return (_change_observation(found, day), *_accepted_observation(found, day))
+
+
+def _change_observation(found: FollowUp, day: str) -> Observation:
     changes = ", ".join(f"{one.level} {one.change_mg_cm3:+.1f}" for one in found.changes)
-    values = {"date": day, "changes": changes}
+    values: dict[str, str | int | float] = {
+        "date": day,
+        "changes": changes,
+        "equivalent": found.equivalent.value,
+    }
     if found.lsc_mg_cm3 is None:
-        return (Observation(code="follow_up_without_lsc", values=values),)
+        return Observation(code="follow_up_without_lsc", values=values)
     beyond = [one.level for one in found.changes if one.significant]
     values |= {"lsc": f"{found.lsc_mg_cm3:g}", "levels": ", ".join(beyond) or "no level"}
-    return (Observation(code="follow_up_change", values=values),)
+    return Observation(code="follow_up_change", values=values)
+
+
+def _accepted_observation(found: FollowUp, day: str) -> tuple[Observation, ...]:
+    if not found.accepted:
+        return ()
+    values: dict[str, str | int | float] = {"date": day, "unstated": " and ".join(found.accepted)}
+    return (Observation(code="follow_up_unstated", values=values),)
 
 
 def _changes(scan: Scan, prior: Scan, lsc_mg_cm3: float | None) -> tuple[LevelChange, ...]:

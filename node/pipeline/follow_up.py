@@ -7,8 +7,8 @@ from node.pipeline.artefacts import from_json, to_json
 from node.pipeline.assessment import Judgement
 from node.pipeline.ports import PatientHistory
 from node.report import SeriesFacts, StudyIdentity
-from scoring.calibration import Calibration
-from scoring.followup import Conditions, FollowUp, Scan, follow_up
+from scoring.calibration import Calibration, Grade
+from scoring.followup import NO_PHANTOM, Conditions, FollowUp, Scan, follow_up
 from segmentation.vertebrae import EngineInfo
 
 _LEVELS_DOUBTED = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
@@ -44,6 +44,11 @@ def scan_of(
             method=calibration.method,
             rules_sha256=settings.measurement_sha256,
             engine=" ".join(part for part in (engine.name, engine.version, engine.weights_sha256) if part),
+            spectral_filter=series.spectral_filter,
+            energy=series.energy,
+            kernel=series.kernel,
+            reconstruction=series.reconstruction,
+            phantom_sha256=NO_PHANTOM if calibration.grade is Grade.INTERNAL else calibration.phantom_sha256,
         ),
         densities_mg_cm3=densities,
         levels_confirmed=not codes & _LEVELS_DOUBTED,
@@ -63,4 +68,9 @@ def compare_and_keep(
         content=to_json(scan).decode(),
         **whose,
     )
-    return follow_up(scan, priors, lsc_mg_cm3=settings.followup.lsc_mg_cm3 or None)
+    return follow_up(
+        scan,
+        priors,
+        lsc_mg_cm3=settings.followup.lsc_mg_cm3 or None,
+        accept_unstated=settings.followup.accept_unstated,
+    )

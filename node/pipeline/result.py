@@ -206,6 +206,8 @@ def _follow_up(found: FollowUp | None) -> dict[str, Any] | None:
         "comparable": not found.reasons,
         "reasons": list(found.reasons),
         "lsc_mg_cm3": found.lsc_mg_cm3,
+        "equivalent": found.equivalent.value,
+        "accepted_unstated": list(found.accepted),
         "levels": {
             one.level: {
                 "earlier_mg_cm3": one.earlier_mg_cm3,

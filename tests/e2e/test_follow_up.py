@@ -53,11 +53,15 @@ def second(first, tmp_path_factory) -> Path:
     return folder
 
 
+# What the reference study's headers state nowhere.
+ACCEPTED = {"lsc_mg_cm3": 4.0, "accept_unstated": ["spectral_filter", "reconstruction"]}
+
+
 def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(first, second):
     mask, history = first / "truth_mask.nii.gz", Remembered()
-    before = Run(first, mask, settings=unchecked(followup={"lsc_mg_cm3": 4.0}), patients=history).result
+    before = Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
     assert before["follow_up"] is None
-    after = Run(second, mask, settings=unchecked(followup={"lsc_mg_cm3": 4.0}), patients=history).result
+    after = Run(second, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
 
     found = after["follow_up"]
     assert found["comparable"]
@@ -68,7 +72,22 @@ def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(f
         assert level["change_mg_cm3"] == pytest.approx(expected, abs=0.1)
         assert level["earlier_mg_cm3"] == before["levels"][name]["bmd_mg_cm3"]
         assert level["significant"]
-    assert "follow_up_change" in {finding["code"] for finding in after["findings"]}
+    assert found["equivalent"] == "HA"
+    assert {"follow_up_change", "follow_up_unstated"} <= {finding["code"] for finding in after["findings"]}
+
+
+def test_other_headers_or_other_limits_of_the_engine_part_two_studies(first, second):
+    mask, history = first / "truth_mask.nii.gz", Remembered()
+    Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history)
+    after = Run(
+        second, mask, settings=unchecked(segmentation={"geometric": {"cortex_hu": 450.0}}), patients=history
+    ).result["follow_up"]
+    assert (after["comparable"], after["levels"]) == (False, {})
+    rules, *unstated = after["reasons"]
+    assert rules.startswith("its set of rules for engine, regions and calibration is ")
+    assert unstated == [
+        f"the {name} is not stated in either" for name in ("spectral filter", "reconstruction")
+    ]
 
 
 def test_a_study_without_memory_has_no_follow_up(first):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from datetime import date
 
 import pytest
 
 from config.findings import load_findings
-from config.settings import load_settings
+from config.settings import ConfigurationError, load_settings
+from node.pipeline.artefacts import from_json, to_json
 from scoring.calibration import Mineral
 from scoring.followup import Conditions, Scan, follow_up, follow_up_observations, obstacles
 
@@ -20,6 +22,11 @@ CONDITIONS = Conditions(
     method="two-point",
     rules_sha256="a" * 64,
     engine="geometric 3",
+    spectral_filter="WEDGE_3",
+    energy="single",
+    kernel="B40",
+    reconstruction="FBP",
+    phantom_sha256="c" * 64,
 )
 PRIOR = Scan(
     study_instance_uid="1.1",
@@ -54,8 +61,8 @@ def test_change_is_given_for_each_level_measured_both_times_with_its_significanc
         "L2": (-8.0, True),
         "L3": (-1.0, False),
     }
-    assert "Since 2024-01-10: L2 -8.0, L3 -1.0 mg/cm3" in said(found)
-    assert said(found).endswith("(8 mg/cm3): L2.")
+    assert "Since 2024-01-10: L2 -8.0, L3 -1.0 mg/cm3 HA." in said(found)
+    assert said(found).endswith("(8 mg/cm3 HA): L2.")
 
 
 def test_without_a_least_significant_change_nothing_is_called_significant():
@@ -64,34 +71,90 @@ def test_without_a_least_significant_change_nothing_is_called_significant():
     assert "no least significant change is configured" in said(found)
 
 
+OTHERWISE = {
+    "device_serial": ("S2", "its scanner is S2, this study's S1"),
+    "kvp": (80.0, "its tube voltage is 80 kV, this study's 120 kV"),
+    "equivalent": (Mineral.K2HPO4, "its mineral equivalent is K2HPO4, this study's HA"),
+    "phantom": ("mindways-3", "its phantom is mindways-3, this study's siemens-osteo"),
+    "method": ("least-squares", "its calibration method is least-squares, this study's two-point"),
+    "rules_sha256": (
+        "b" * 64,
+        "its set of rules for engine, regions and calibration is bbbbbbbbbbbb, this study's aaaaaaaaaaaa",
+    ),
+    "engine": ("network 4 " + "d" * 64, "its segmentation engine is network 4 dddddddddddd, this study's"),
+    "spectral_filter": ("TIN", "its spectral filter is TIN, this study's WEDGE_3"),
+    "energy": ("virtual 70 keV", "its energy type is virtual 70 keV, this study's single"),
+    "kernel": ("B30", "its convolution kernel is B30, this study's B40"),
+    "reconstruction": ("ASIR 40", "its reconstruction is ASIR 40, this study's FBP"),
+    "phantom_sha256": ("e" * 64, "its description of the phantom is eeeeeeeeeeee, this study's cccccccccccc"),
+}
+UNSTATED = {name: None if name == "kvp" else "" for name in OTHERWISE if name != "equivalent"}
+
+
 @pytest.mark.parametrize(
     ("prior", "reason"),
     [
-        (changed(device_serial="S2"), "another scanner"),
-        (changed(kvp=80.0), "another tube voltage"),
-        (changed(equivalent=Mineral.K2HPO4), "another mineral equivalent"),
-        (changed(phantom="mindways-3"), "another phantom"),
-        (changed(method="least-squares"), "another calibration method"),
-        (changed(rules_sha256="b" * 64), "other rules of regions and calibration"),
-        (changed(engine="geometric 4"), "another segmentation engine"),
+        *((changed(**{name: value}), words) for name, (value, words) in OTHERWISE.items()),
         (replace(PRIOR, levels_confirmed=False), "levels are not confirmed"),
         (replace(PRIOR, contrast=True), "contrast medium"),
         (replace(PRIOR, densities_mg_cm3={"L5": 1.0}), "no level was measured in both"),
     ],
 )
-def test_what_differs_makes_two_studies_incomparable_and_is_named(prior, reason):
+def test_what_differs_makes_two_studies_incomparable_and_is_named_with_both_values(prior, reason):
     found = follow_up(NOW, [prior], lsc_mg_cm3=8.0)
     assert found.changes == ()
     assert len(found.reasons) == 1
     assert reason in found.reasons[0]
-    assert "not comparable because" in said(found)
+    assert f"not comparable because {found.reasons[0]}" in said(found)
 
 
-def test_a_scanner_that_nobody_names_is_not_the_same_scanner():
-    nameless = replace(CONDITIONS, device_serial="")
-    unknown = replace(CONDITIONS, kvp=None)
-    for conditions in (nameless, unknown):
-        assert obstacles(replace(NOW, conditions=conditions), replace(PRIOR, conditions=conditions))
+def test_every_condition_is_tried():
+    assert set(OTHERWISE) == {field.name for field in fields(Conditions)}
+
+
+@pytest.mark.parametrize(("name", "value"), UNSTATED.items())
+def test_what_either_study_leaves_unstated_is_not_equal(name, value):
+    silent = changed(**{name: value})
+    (reason,) = obstacles(NOW, silent)
+    assert " is not stated, this study's " in reason
+    (reason,) = obstacles(replace(NOW, conditions=silent.conditions), PRIOR)
+    assert reason.endswith(", this study's not stated")
+    (reason,) = obstacles(replace(NOW, conditions=silent.conditions), silent)
+    assert reason.endswith("is not stated in either")
+
+
+def test_what_neither_study_states_is_taken_for_equal_only_where_the_site_says_so_and_then_printed():
+    silent = changed(spectral_filter="", reconstruction="")
+    now = replace(NOW, conditions=silent.conditions)
+    accepted = ("spectral_filter", "reconstruction")
+    assert follow_up(now, [silent], lsc_mg_cm3=8.0, accept_unstated=accepted[:1]).changes == ()
+
+    found = follow_up(now, [silent], lsc_mg_cm3=8.0, accept_unstated=accepted)
+    assert {one.level for one in found.changes} == {"L2", "L3"}
+    change, remark = (load_findings().describe(one).text for one in follow_up_observations(found))
+    assert change.startswith("Since 2024-01-10")
+    assert "spectral filter and reconstruction: this site takes them for equal" in remark
+
+    half = follow_up(NOW, [silent], lsc_mg_cm3=8.0, accept_unstated=accepted)
+    assert half.changes == ()  # stated in one, not in the other
+
+
+def test_a_site_may_accept_no_unstated_scanner_tube_voltage_or_kernel():
+    assert load_settings().followup.accept_unstated == ()
+    for name in ("device_serial", "kvp", "kernel"):
+        with pytest.raises(ConfigurationError, match="accept_unstated"):
+            load_settings(followup={"accept_unstated": [name]})
+
+
+def test_a_study_kept_by_an_earlier_version_is_read_and_says_what_it_lacks():
+    later = ("spectral_filter", "energy", "kernel", "reconstruction", "phantom_sha256")
+    content = json.loads(to_json(PRIOR))
+    for name in later:
+        del content["conditions"][name]
+    old = from_json(Scan, json.dumps(content).encode())
+    reasons = obstacles(NOW, old)
+    assert len(reasons) == len(later)
+    assert all("is not stated, this study's" in one for one in reasons)
 
 
 def test_the_latest_comparable_study_is_taken_before_a_later_one_that_is_not():
@@ -106,9 +169,20 @@ def test_neither_a_later_study_nor_the_study_itself_is_a_prior():
     assert follow_up(NOW, [NOW, replace(PRIOR, taken_on=date(2026, 1, 1))], lsc_mg_cm3=8.0) is None
 
 
-def test_the_rules_hash_follows_regions_and_calibration_and_nothing_else():
+def test_a_sites_least_significant_change_is_part_of_its_configuration_but_parts_no_studies():
+    plain, own = load_settings(), load_settings(followup={"lsc_mg_cm3": 8.0})
+    assert own.sha256 != plain.sha256
+    assert own.measurement_sha256 == plain.measurement_sha256
+    lenient = load_settings(followup={"accept_unstated": ["reconstruction"]})
+    assert lenient.sha256 != plain.sha256
+    assert lenient.measurement_sha256 == plain.measurement_sha256
+
+
+def test_the_rules_hash_follows_engine_regions_and_calibration_and_nothing_else():
     plain = load_settings().measurement_sha256
     assert load_settings(scoring={"reference": ""}).measurement_sha256 == plain
     assert load_settings(followup={"lsc_mg_cm3": 8.0}).measurement_sha256 == plain
     assert load_settings(segmentation={"regions": {"erosion_mm": 4.0}}).measurement_sha256 != plain
+    assert load_settings(segmentation={"geometric": {"cortex_hu": 450.0}}).measurement_sha256 != plain
+    assert load_settings(segmentation={"totalsegmentator_mode": "fast"}).measurement_sha256 != plain
     assert load_settings(calibration={"phantom": "other"}).measurement_sha256 != plain
