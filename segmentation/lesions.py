@@ -7,7 +7,7 @@ tissue reads like the marrow beside it: that it cannot be told is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +54,18 @@ class _Interior:
 
 
 def lesion_observations(
-    volume: CtVolume, vertebrae: Vertebrae, settings: LesionSettings | None = None
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    settings: LesionSettings | None = None,
+    *,
+    unread: Collection[str] = (),
 ) -> tuple[Observation, ...]:
     """What fills lumbar bodies in part, largest cluster of each kind, or wholly. Cement outranks sclerosis.
 
     Parameters
     ----------
     volume : the CT that `vertebrae` were found in, on the same grid.
+    unread : levels with metal, whose median is not compared with that of others.
     """
     rules = settings or LesionSettings()
     inside = [
@@ -71,10 +76,17 @@ def lesion_observations(
     ]
     medians = {one.name: one.median_hu for one in inside}
     found: list[Observation] = []
+    foreign = set(unread)
     for one in inside:
+        clusters = tuple(_clusters(one, medians[one.name], volume.grid.voxel_volume_mm3, rules))
+        foreign |= {one.name for cluster in clusters if cluster.code == "cement_in_body"}
         if one.name in LUMBAR:
-            found += _clusters(one, medians[one.name], volume.grid.voxel_volume_mm3, rules)
-            found += _unlike_the_others(one.name, medians, rules)
+            found += clusters
+    # What stands in a body, or streaks through it, is not its bone: such a body is no measure of another.
+    bone_hu = {name: median for name, median in medians.items() if name not in foreign}
+    for name in LUMBAR:
+        if name in bone_hu:
+            found += _unlike_the_others(name, bone_hu, rules)
     faint = [name for name in LUMBAR if name in medians and not _would_show_lysis(medians[name], rules)]
     if faint:
         found.append(Observation(code="lysis_not_assessed", values={"levels": ", ".join(faint)}))

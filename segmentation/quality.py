@@ -62,8 +62,8 @@ def quality_observations(
         found += _body(volume, vertebrae, level, rules)
         if level.name in regions:
             found += _region(volume, regions[level.name], rules)
-    found += lesion_observations(volume, vertebrae, rules.lesions)
     metal = {str(one.level) for one in found if one.code == "metal_near_body"}
+    found += lesion_observations(volume, vertebrae, rules.lesions, unread=metal)
     found += fracture_observations(vertebrae, rules.fracture, unread=metal)
     third = vertebrae.level("L3")
     if vertebrae.levels and (third is None or not third.complete):

@@ -21,8 +21,6 @@ from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn
 
 TABLE = load_findings()
-
-TABLE = load_findings()
 OLD = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 55.0)
 YOUNG = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 200.0)
 
@@ -100,6 +98,18 @@ def test_a_body_replaced_as_a_whole_is_told_by_the_others(level: str, replaced_h
 )
 def test_bodies_that_differ_as_bodies_do_are_not_unlike(median_hu: dict[str, float]) -> None:
     assert lesion_observations(*row_of_bodies(median_hu)) == ()
+
+
+def test_a_body_with_metal_is_no_measure_of_the_others() -> None:
+    """Screws and their streaks made both its neighbours' medians and its own 300 HU."""
+    row = row_of_bodies({"L2": 300.0, "L3": 300.0, "L4": 100.0, "L5": 100.0})
+    assert {one.level for one in lesion_observations(*row)} == {"L2", "L3", "L4", "L5"}
+    assert lesion_observations(*row, unread={"L2", "L3"}) == ()
+
+
+def test_a_body_with_cement_is_no_measure_of_the_others() -> None:
+    found = lesion_observations(*row_of_bodies({"L1": 100.0, "L2": 700.0, "L3": 700.0, "L4": 100.0}))
+    assert [(one.code, one.level) for one in found] == [("cement_in_body", "L2"), ("cement_in_body", "L3")]
 
 
 def test_faint_bone_is_said_to_hide_lysis() -> None:
