@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -143,6 +144,14 @@ class QualitySettings(_Section):
     minimum_water_sd_hu: float = Positive
     baseline_from: Mapping[str, date]
     phantom_patient_ids: tuple[str, ...]
+
+    @field_validator("phantom_patient_ids")
+    @classmethod
+    def _name_somebody(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not re.sub(r"\[.*?\]|[*?]", "", pattern).strip():
+                raise ValueError(f"{pattern!r} would take every patient for a phantom: name what is theirs")
+        return patterns
 
 
 class FollowUpSettings(_Section):

@@ -12,18 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import groupby
 from math import sqrt
-from operator import attrgetter
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from scoring.calibration import Calibration, Grade, LineUncertainty
 from scoring.calibration_types import combined_uncertainty
-from scoring.quality_control import ChartRules, Protocol, ScannerReading, scanner_charts
-from scoring.scan_technique import ScanTechnique
+from scoring.quality_control import ChartRules, scanner_charts
+from scoring.scan_technique import ScanTechnique, TechniqueTolerance, technique_differences
+from scoring.scanner_reading import ScannerReading, comparable_groups, made_alike
 from segmentation.observation import Observation
+
+_END_OF_DAY = "235959.999999"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,13 @@ class LendingRules:
     # V as a number, R in this use: SD between scanners of one model, Skornitzke et al. 2022.
     unknown_slope_percent: float = 1.4
     unknown_water_hu: float = 3.0  # R: about what limits of +-5 HU, usual in acceptance tests, come to
+
+    @property
+    def tolerance(self) -> TechniqueTolerance:
+        """Charts group readings by the same."""
+        return TechniqueTolerance(
+            table_height_mm=self.table_height_mm, field_of_view_mm=self.field_of_view_mm
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,8 @@ def borrow(
     """The calibration by the latest fitting reading, or None, and what is to be said of it.
 
     A reading later than the study never counts: it would change a number that may have been sent already. Of
-    the same day only one that was certainly taken earlier does.
+    the same day only one that was certainly taken earlier is lent, and one that failed a check counts unless
+    it was certainly taken later.
 
     Parameters
     ----------
@@ -86,9 +95,10 @@ def borrow(
             f"the nearest reading, of {known[nearest].taken_on}, differs: {', '.join(misfits[nearest])}"
         )
     lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
-    drift = _drift_since(lender, known, charts)
-    if drift is not None:
-        return None, _missing(drift)
+    perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
+    doubt = _failure_since(lender, perhaps_known) or _drift(lender, known, rules, charts)
+    if doubt is not None:
+        return None, _missing(doubt)
     assert lender.calibration is not None, "a reading without a calibration differs"
     assert study.taken_on is not None, "a study without a date has no earlier reading"
     return _borrowed(lender.calibration, lender, known, rules), Observation(
@@ -101,20 +111,52 @@ def borrow(
     )
 
 
-def lends_until(readings: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules) -> date | None:
-    """The last day on which one of these may calibrate a study, as far as readings tell; None: none may.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lending:
+    """Until when studies made like a reading may be calibrated by one, as far as is known today."""
+
+    until: date | None  # the last day; None: not at all
+    reason: str = ""  # why not
+
+
+def lending_of(
+    readings: Sequence[ScannerReading],
+    history: Sequence[ScannerReading],
+    phantoms: Mapping[str, str],
+    *,
+    rules: LendingRules,
+    charts: ChartRules,
+) -> Lending:
+    """Whether and until when a study made like the latest of some readings would borrow: `borrow` is asked.
 
     Parameters
     ----------
-    readings : of one protocol.
+    readings : of one group (`comparable_groups`), oldest first.
+    history : of any scanners, as for `borrow`.
+    phantoms : as in `Borrower`.
     """
     able = [one for one in readings if one.calibration is not None and one.technique is not None]
     if not able:
-        return None
-    latest = max(able, key=lambda one: (one.taken_on, one.taken_at))
-    if _drift_since(latest, readings, charts) is not None:
-        return None
-    return latest.taken_on + timedelta(days=rules.max_age_days)
+        return Lending(until=None, reason="no reading of it passed every check with its technique known")
+    latest = able[-1]
+    assert latest.technique is not None, "chosen so"
+    borrowed, said = borrow(
+        Borrower(
+            device_serial=latest.protocol.device_serial,
+            kvp=latest.protocol.kvp,
+            kernel=latest.protocol.kernel,
+            technique=latest.technique,
+            taken_on=latest.taken_on + timedelta(days=rules.max_age_days),
+            taken_at=_END_OF_DAY,
+            phantoms=phantoms,
+        ),
+        history,
+        rules=rules,
+        charts=charts,
+    )
+    if borrowed is None or borrowed.scanned_on is None:
+        return Lending(until=None, reason=str(said.values["reason"]))
+    return Lending(until=borrowed.scanned_on + timedelta(days=rules.max_age_days))
 
 
 def _missing(reason: str) -> Observation:
@@ -138,12 +180,17 @@ def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _is_earlier(reading: ScannerReading, study: Borrower) -> bool:
-    if study.taken_on is None or reading.taken_on > study.taken_on:
+def _before(day: date, time: str, other_day: date, other_time: str) -> bool | None:
+    """Whether one moment lies before another; None where both are of one day and a time is not stated."""
+    if day != other_day:
+        return day < other_day
+    return time < other_time if time and other_time else None
+
+
+def _is_earlier(reading: ScannerReading, study: Borrower) -> bool | None:
+    if study.taken_on is None:
         return False
-    if reading.taken_on < study.taken_on:
-        return True
-    return bool(reading.taken_at and study.taken_at) and reading.taken_at < study.taken_at
+    return _before(reading.taken_on, reading.taken_at, study.taken_on, study.taken_at)
 
 
 def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) -> list[str]:
@@ -157,57 +204,67 @@ def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) 
     if protocol.phantom not in study.phantoms:
         found.append(f"phantom {protocol.phantom}")
     elif reading.calibration is None:
-        found.append("its phantom did not pass every check")
+        found.append(_why_not_lent(reading))
     elif reading.calibration.phantom_sha256 != study.phantoms[protocol.phantom]:
         found.append("its phantom was described otherwise")
     if technique is None:
         found.append("its technique was not kept")
     else:
-        found += _technique_differences(study.technique, technique, rules)
+        found += technique_differences(study.technique, technique, rules.tolerance)
+        found += _unstated(study.technique, technique)
     if study.taken_on is not None and study.taken_on - reading.taken_on > timedelta(days=rules.max_age_days):
         found.append(f"expired on {reading.taken_on + timedelta(days=rules.max_age_days + 1)}")
     return found
 
 
-def _technique_differences(study: ScanTechnique, reading: ScanTechnique, rules: LendingRules) -> list[str]:
-    words = {
-        "spectral filter": (study.spectral_filter, reading.spectral_filter),
-        "energy": (study.energy, reading.energy),
-        "reconstruction": (study.reconstruction, reading.reconstruction),
+def _why_not_lent(reading: ScannerReading) -> str:
+    told = f" ({', '.join(reading.findings)})" if reading.findings else ""
+    return f"its phantom did not pass every check{told}"
+
+
+def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[str]:
+    """Lengths that neither header states: charts may hold such readings together, but nothing is lent."""
+    lengths = {
+        "table height": (study.table_height_mm, reading.table_height_mm),
+        "field of view": (study.field_of_view_mm, reading.field_of_view_mm),
     }
-    found = [f"{name} {theirs or 'not stated'}" for name, (own, theirs) in words.items() if own != theirs]
-    lengths = (
-        ("table height", study.table_height_mm, reading.table_height_mm, rules.table_height_mm),
-        ("field of view", study.field_of_view_mm, reading.field_of_view_mm, rules.field_of_view_mm),
-    )
-    for name, own_mm, theirs_mm, tolerance_mm in lengths:
-        if own_mm is None or theirs_mm is None:
-            found.append(f"{name} not stated")
-        elif abs(own_mm - theirs_mm) > tolerance_mm:
-            found.append(f"{name} {abs(own_mm - theirs_mm):.0f} mm off")
-    return found
+    return [f"{name} not stated" for name, both in lengths.items() if both == (None, None)]
 
 
-def _drift_since(lender: ScannerReading, known: Sequence[ScannerReading], charts: ChartRules) -> str | None:
-    """What any chart of the scanner has signalled on the lender's day or since; None where all were quiet.
+def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -> str | None:
+    """What was said against a phantom on this scanner no earlier than the lender; None where nothing was.
 
-    Tube and detector are common to all protocols, so that one that drifts casts doubt on all.
+    Of the same day only what was certainly read before the lender is passed over.
     """
-    by_protocol = sorted(known, key=lambda one: (_key(one.protocol), one.taken_on, one.taken_at))
-    for protocol, group in groupby(by_protocol, key=attrgetter("protocol")):
-        readings = tuple(group)
-        for chart in scanner_charts(readings, charts):
-            for reading, point in zip(readings, chart.points, strict=True):
-                if point.signal is not None and reading.taken_on >= lender.taken_on:
-                    return (
-                        f"the scanner drifts: at {protocol.kvp:g} kV the phantom's {chart.quantity} was "
-                        f"{point.signal.value} on {reading.taken_on}, no earlier than the reading to be lent"
-                    )
+    for one in readings:
+        if one.findings and not _before(one.taken_on, one.taken_at, lender.taken_on, lender.taken_at):
+            return (
+                f"on {one.taken_on}, no earlier than the reading to be lent, a phantom on this scanner did "
+                f"not pass every check ({', '.join(one.findings)})"
+            )
     return None
 
 
-def _key(protocol: Protocol) -> tuple[float, str, str, str]:
-    return protocol.kvp, protocol.kernel, protocol.phantom, protocol.phantom_serial
+def _drift(
+    lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules
+) -> str | None:
+    """Which chart of the scanner is out of control, or was on the lender's day or since; None where none.
+
+    Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
+    chart itself can tell that the drift is over.
+    """
+    for group in comparable_groups(known, rules.tolerance):
+        readings = group.charted
+        for chart in scanner_charts(readings, charts):
+            for reading, point in zip(readings, chart.points, strict=True):
+                lasts = reading is readings[-1]
+                if point.signal is not None and (lasts or reading.taken_on >= lender.taken_on):
+                    told = (
+                        f"the scanner drifts: at {group.protocol.kvp:g} kV the phantom's {chart.quantity} "
+                        f"was {point.signal.value} on {reading.taken_on}"
+                    )
+                    return f"{told} and has not been in control since" if lasts else told
+    return None
 
 
 def _borrowed(
@@ -217,7 +274,8 @@ def _borrowed(
 
     Rods keep what they read, but not their places: those are places in another image.
     """
-    alike = [one for one in known if one.protocol == lender.protocol]
+    # With and without a patient: how far a body moves the line belongs to its spread.
+    alike = [one for one in known if one.charted and made_alike(lender, one, rules.tolerance)]
     drift = drift_uncertainty(lent, alike, rules)
     return replace(
         lent,
@@ -240,7 +298,7 @@ def drift_uncertainty(
 
     Parameters
     ----------
-    readings : under the lender's protocol. Below `minimum_readings` what is usual takes the spread's place.
+    readings : made like the lender and charted. Below `minimum_readings` what is usual takes their place.
     """
     if len(readings) < rules.minimum_readings:
         water_hu = -lent.intercept / lent.slope

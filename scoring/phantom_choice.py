@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
-from scoring.calibration import Calibration, calibrate, fit_observations
+from scoring.calibration import Calibration, FitRules, calibrate, fit_observations
 from scoring.errors import CalibrationImpossible
 from scoring.phantom import absence, find_rods, read_rods
 from scoring.phantom_model import PhantomModel, PhantomReading
@@ -91,6 +92,30 @@ def calibration_of(
         return None, (Observation(code=error.code, values={"phantom": model.name}),)
     named = replace(found, phantom_serial=model.serial, phantom_sha256=model.sha256)
     return named, fit_observations(named, model.rules)
+
+
+def line_as_read(reading: PhantomReading, model: PhantomModel | None) -> Calibration | None:
+    """The line through the rods, whatever was said against them: for quality, never for a density.
+
+    None where no rods were read, no model is known, or they do not even rise.
+    """
+    if model is None or not reading.rods:
+        return None
+    try:
+        return calibrate(
+            method=model.method,
+            phantom=model.name,
+            equivalent=model.equivalent,
+            rods=reading.rods,
+            rules=_without_limits(model.rules),
+        )
+    except CalibrationImpossible:
+        return None
+
+
+def _without_limits(rules: FitRules) -> FitRules:
+    any_slope = ((120.0, 0.0, inf),)
+    return replace(rules, r2_refused_below=0.0, offset_hu=inf, sigma_ref=any_slope, hu_per_mg=any_slope)
 
 
 def _fits_somewhere(

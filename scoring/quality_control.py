@@ -12,41 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from enum import StrEnum
 from statistics import fmean, stdev
 
-from scoring.calibration_types import Calibration
-from scoring.scan_technique import ScanTechnique
+from scoring.scanner_reading import ScannerReading
 from segmentation.observation import Observation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """What must be equal for two phantom readings to be comparable."""
-
-    device_serial: str
-    kvp: float
-    kernel: str
-    phantom: str  # its model
-    phantom_serial: str  # "" where it is not known
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScannerReading:
-    """What the phantom read in one series. Nothing in it tells who was scanned."""
-
-    protocol: Protocol
-    model: str  # of the scanner
-    taken_on: date
-    slope: float  # mg/cm3 per HU
-    intercept: float  # mg/cm3
-    water_hu: float  # of the water rod; without one, the HU at which the calibration gives no mineral
-    r2: float | None  # None for two rods
-    tilt_degrees: float | None  # of the rods against the slice normal
-    taken_at: str = ""  # HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated
-    technique: ScanTechnique | None = None  # None in what was kept before it was asked for
-    calibration: Calibration | None = None  # that may be lent; None where a check of it left a doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,37 +131,58 @@ def _signal(z: float, upper: float, lower: float, rules: ChartRules) -> Signal |
 
 
 def scanner_charts(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[ControlChart, ...]:
-    """Slope and water of one protocol; none while there is no baseline.
+    """Slope and water of comparable readings; none while there is no baseline.
+
+    A reading that failed a check has no point: what made it fail, a tilted phantom for one, is often no
+    matter of the scanner, and in a baseline it would widen the limits. It is told beside the chart.
 
     Parameters
     ----------
-    readings : of one protocol, oldest first.
+    readings : of one group (`scoring.scanner_reading.comparable_groups`), oldest first.
     """
-    slopes = [one.slope for one in readings]
+    charted = [one for one in readings if one.charted]
+    slopes = [one.slope for one in charted if one.slope is not None]
+    water = [one.water_hu for one in charted if one.water_hu is not None]
     count = rules.baseline_readings
     smallest = rules.minimum_slope_cv * abs(fmean(slopes[:count])) if slopes else 0.0
-    water = [one.water_hu for one in readings]
     charts = (
-        control_chart("slope", "mg/cm3 per HU", slopes, rules, minimum_sigma=smallest),
+        control_chart("slope", slope_unit(charted), slopes, rules, minimum_sigma=smallest),
         control_chart("water", "HU", water, rules, minimum_sigma=rules.minimum_water_sd_hu),
     )
     return tuple(chart for chart in charts if chart is not None)
 
 
+def slope_unit(readings: Sequence[ScannerReading]) -> str:
+    """With the mineral, as far as the readings tell one: HA and K2HPO4 are different quantities."""
+    minerals = sorted({one.equivalent.value for one in readings if one.equivalent is not None})
+    return " ".join(["mg/cm3", *minerals, "per HU"]) if len(minerals) == 1 else "mg/cm3 per HU"
+
+
 def drift_observations(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[Observation, ...]:
-    """`scanner_drift` for each quantity whose latest reading is out of control."""
+    """`scanner_drift` for each quantity whose latest charted reading is out of control.
+
+    Parameters
+    ----------
+    readings : of one group, oldest first.
+    """
+    charts = [chart for chart in scanner_charts(readings, rules) if chart.signal is not None]
+    if not charts:
+        return ()
+    latest = [one for one in readings if one.charted][-1]
     return tuple(
         Observation(
             code="scanner_drift",
             values={
                 "quantity": chart.quantity,
-                "signal": chart.signal.value,
+                "signal": chart.signal.value if chart.signal else "",
                 "value": f"{chart.points[-1].value:.4g}",
                 "mean": f"{chart.mean:.4g}",
                 "sigma": f"{chart.sigma:.2g}",
                 "unit": chart.unit,
+                "kvp": f"{latest.protocol.kvp:g}",
+                "phantom": f"{latest.protocol.phantom} {latest.protocol.phantom_serial}".strip(),
+                "date": str(latest.taken_on),
             },
         )
-        for chart in scanner_charts(readings, rules)
-        if chart.signal is not None
+        for chart in charts
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import date
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import ConfigurationError, load_settings
+from config.catalog import configured_phantoms
+from config.findings import load_findings
+from config.settings import ConfigurationError, Settings, load_settings
 from node.commands.control_chart import draw_charts
+from node.dicom.technique import SINGLE_ENERGY
 from node.pipeline.calibration_rules import lending_rules
 from node.pipeline.scanner import chart_rules, since_baseline
 from node.store.errors import StoreError
 from node.store.store import open_store
-from scoring.asynchronous import lends_until
-from scoring.quality_control import ChartRules, ControlChart, Protocol, ScannerReading, scanner_charts
+from scoring.asynchronous import Lending, lending_of
+from scoring.quality_control import ControlChart, drift_observations, scanner_charts, slope_unit
+from scoring.scanner_reading import ReadingGroup, ScannerReading, comparable_groups
+
+OUT_OF_CONTROL = 1  # exit status, as of `osteonode check` on a failure
 
 
 def qa(
@@ -33,7 +38,7 @@ def qa(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", dir_okay=False)] = None,
 ) -> None:
-    """Whether scanners drift: a line for each chart, and the charts themselves."""
+    """Whether scanners drift: a line for each chart, the charts themselves, and what failed. Exit 1 if so."""
     settings = load_settings(config)
     storage = settings.storage
     if not storage.database_url and not storage.root.is_dir():  # looking must not make one
@@ -48,64 +53,170 @@ def qa(
     if not readings:
         Console().print("no phantom readings")
         return
-    rules = chart_rules(settings.quality)
-    lending = settings.calibration.asynchronous
+    groups = comparable_groups(readings, lending_rules(settings.calibration.asynchronous).tolerance)
+    _print_charts(groups, readings, settings)
+    _print_failed(readings)
+    if out is not None:
+        _draw(groups, settings, out)
+    drifts = _drifts(groups, settings)
+    unsound = _last_failed(readings)
+    for line in (*drifts, *unsound):
+        Console().print(line, markup=False, soft_wrap=True)
+    if drifts or unsound:
+        raise typer.Exit(OUT_OF_CONTROL)
+
+
+def _print_charts(
+    groups: Sequence[ReadingGroup], readings: Sequence[ScannerReading], settings: Settings
+) -> None:
+    lends = settings.calibration.asynchronous.enabled
     headings = ["scanner", "protocol", "readings", "quantity", "baseline", "latest", "state"]
     table = Table(box=None, pad_edge=False)
-    for heading in (*headings, "lends until") if lending.enabled else headings:
+    for heading in (*headings, "lends until") if lends else headings:
         table.add_column(heading, overflow="fold")
-    for protocol, group in by_protocol(readings):
-        charts = scanner_charts(group, rules)
-        lent = (_until(lends_until(group, lending_rules(lending), rules)),) if lending.enabled else ()
-        for cells in _rows(protocol, group, charts, rules):
+    reasons: list[str] = []
+    for group in groups:
+        lent: tuple[str, ...] = ()
+        if lends:
+            lending = _lending(group, readings, settings)
+            lent = (lending.until.isoformat() if lending.until else "not lent",)
+            if lending.reason:
+                reasons.append(
+                    f"not lent, {scanner_name(group.latest)} {protocol_text(group)}: {lending.reason}"
+                )
+        for cells in _rows(group, settings):
             table.add_row(*cells, *lent)
-        if out is not None and charts:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / file_name(protocol)).write_bytes(draw_charts(protocol, group, charts))
+    Console().print(table)
+    for reason in reasons:
+        Console().print(reason, markup=False, soft_wrap=True)
+
+
+def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings) -> Lending:
+    return lending_of(
+        group.readings,
+        readings,
+        {model.name: model.sha256 for model in configured_phantoms(settings).values()},
+        rules=lending_rules(settings.calibration.asynchronous),
+        charts=chart_rules(settings.quality),
+    )
+
+
+def _print_failed(readings: Sequence[ScannerReading]) -> None:
+    """What did not pass every check, with the numbers that its rods gave."""
+    unsound = [one for one in readings if one.findings]
+    if not unsound:
+        return
+    table = Table(
+        box=None, pad_edge=False, title="readings that did not pass every check", title_justify="left"
+    )
+    for heading in ("date", "scanner", "protocol", "findings", "slope", "water", "charted"):
+        table.add_column(heading, overflow="fold")
+    for one in sorted(unsound, key=lambda reading: reading.order):
+        table.add_row(
+            one.taken_on.isoformat(),
+            scanner_name(one),
+            protocol_text(ReadingGroup(readings=(one,))),
+            ", ".join(one.findings),
+            "-" if one.slope is None else f"{one.slope:.4g} {slope_unit([one])}",
+            "-" if one.water_hu is None else f"{one.water_hu:.1f} HU",
+            "yes" if one.charted else "no",
+        )
     Console().print(table)
 
 
-def _until(day: date | None) -> str:
-    return "not lent" if day is None else day.isoformat()
+def _draw(groups: Sequence[ReadingGroup], settings: Settings, out: Path) -> None:
+    names = [file_name(group) for group in groups]
+    for place, group in enumerate(groups):
+        charts = scanner_charts(group.readings, chart_rules(settings.quality))
+        if not charts:
+            continue
+        nth = names[: place + 1].count(names[place])  # of those that differ in table height, say
+        name = names[place] if nth == 1 else f"{names[place]}-{nth}"
+        out.mkdir(parents=True, exist_ok=True)
+        title = f"{scanner_name(group.latest)}   {protocol_text(group)}"
+        (out / f"{name}.png").write_bytes(draw_charts(title, group.readings, charts))
 
 
-def by_protocol(
-    readings: Sequence[ScannerReading],
-) -> tuple[tuple[Protocol, tuple[ScannerReading, ...]], ...]:
-    """Readings that may be compared with one another, each group oldest first."""
-
-    def key(one: ScannerReading) -> tuple[str, float, str, str, str]:
-        same = one.protocol
-        return same.device_serial, same.kvp, same.kernel, same.phantom, same.phantom_serial
-
-    grouped = groupby(sorted(readings, key=key), key=lambda one: one.protocol)  # sorting keeps their order
-    return tuple((protocol, tuple(group)) for protocol, group in grouped)
+def _drifts(groups: Sequence[ReadingGroup], settings: Settings) -> list[str]:
+    """The finding of each chart that is out of control, in words."""
+    findings = load_findings(settings.node.site_folder)
+    language = settings.node.language
+    return [
+        f"scanner_drift, {scanner_name(group.latest)}: {findings.describe(one, language).text}"
+        for group in groups
+        for one in drift_observations(group.readings, chart_rules(settings.quality))
+    ]
 
 
-def file_name(protocol: Protocol) -> str:
-    """A chart's file: letters, digits, dots and dashes alone, whatever the headers say."""
-    parts = ("qa", protocol.device_serial, f"{protocol.kvp:g}kV", protocol.kernel, protocol.phantom)
-    named = "-".join(part for part in (*parts, protocol.phantom_serial) if part)
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", named) + ".png"
+def _last_failed(readings: Sequence[ScannerReading]) -> list[str]:
+    """Of each scanner whose latest reading failed a check: which."""
+    ordered = sorted(readings, key=lambda one: (one.protocol.device_serial, one.order))
+    latest = [tuple(group)[-1] for _, group in groupby(ordered, key=lambda one: one.protocol.device_serial)]
+    return [
+        f"reading failed, {scanner_name(one)}: the latest, of {one.taken_on}, did not pass every check "
+        f"({', '.join(one.findings)})"
+        for one in latest
+        if one.failed
+    ]
 
 
-def _rows(
-    protocol: Protocol, readings: Sequence[ScannerReading], charts: Sequence[ControlChart], rules: ChartRules
-) -> list[tuple[str, ...]]:
-    who = f"{readings[-1].model} {protocol.device_serial}".strip()
-    how = f"{protocol.kvp:g} kV {protocol.kernel} {protocol.phantom} {protocol.phantom_serial}".strip()
-    count = str(len(readings))
+def scanner_name(reading: ScannerReading) -> str:
+    return f"{reading.model} {reading.protocol.device_serial}".strip()
+
+
+def protocol_text(group: ReadingGroup) -> str:
+    """What the readings of a group have in common, as far as headers state it."""
+    protocol, technique = group.protocol, group.readings[0].technique
+    parts = [f"{protocol.kvp:g} kV", protocol.kernel]
+    if technique is not None:
+        parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]
+        parts += [f"table {technique.table_height_mm:g} mm" if technique.table_height_mm is not None else ""]
+        parts += [
+            f"field {technique.field_of_view_mm:g} mm" if technique.field_of_view_mm is not None else ""
+        ]
+        parts += ["single slices" if technique.single_slice else ""]
+    parts += [protocol.phantom or "phantom not recognised", protocol.phantom_serial]
+    parts += ["without patient" if group.readings[0].alone else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _spectral(energy: str) -> str:
+    """What is told of the energy: nothing where it is the usual one."""
+    return "" if energy == SINGLE_ENERGY else energy
+
+
+def file_name(group: ReadingGroup) -> str:
+    """A chart's file, without its ending: letters, digits, dots and dashes, whatever the headers say."""
+    protocol, technique = group.protocol, group.readings[0].technique
+    parts = ["qa", protocol.device_serial, f"{protocol.kvp:g}kV", protocol.kernel]
+    if technique is not None:
+        parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]
+        parts += ["slices" if technique.single_slice else ""]
+    parts += [protocol.phantom, protocol.phantom_serial, "alone" if group.readings[0].alone else ""]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", "-".join(part for part in parts if part))
+
+
+def _rows(group: ReadingGroup, settings: Settings) -> list[tuple[str, ...]]:
+    rules = chart_rules(settings.quality)
+    charted = group.charted
+    charts = scanner_charts(charted, rules)
+    failed = len(group.readings) - len(charted)
+    count = f"{len(group.readings)}, {failed} failed" if failed else str(len(group.readings))
+    lead = (scanner_name(group.latest), protocol_text(group), count)
     if not charts:
-        return [(who, how, count, "", "", "", f"baseline: {rules.baseline_readings} readings are needed")]
+        return [(*lead, "", "", "", f"baseline: {rules.baseline_readings} readings are needed")]
     return [
         (
-            who,
-            how,
-            count,
+            *lead,
             chart.quantity,
             f"{chart.mean:.4g} +- {chart.sigma:.2g} {chart.unit}",
-            f"{chart.points[-1].value:.4g} on {readings[-1].taken_on}",
-            chart.signal.value if chart.signal else "in control",
+            f"{chart.points[-1].value:.4g} {chart.unit} on {charted[-1].taken_on}",
+            _state(chart, group),
         )
         for chart in charts
     ]
+
+
+def _state(chart: ControlChart, group: ReadingGroup) -> str:
+    state = chart.signal.value if chart.signal else "in control"
+    return f"{state}; then a reading failed" if group.latest.failed else state

@@ -9,7 +9,7 @@ from config.settings import Settings
 from node.pipeline.calibration_rules import internal_rules, lending_rules
 from node.pipeline.image_rules import image_settings
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.scanner import chart_rules, since_baseline, technique_of
+from node.pipeline.scanner import chart_rules, shows_phantom, since_baseline, technique_of
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts
 from scoring.asynchronous import Borrower, borrow
@@ -17,7 +17,7 @@ from scoring.calibration import Calibration
 from scoring.errors import CalibrationImpossible
 from scoring.internal import INTERNAL, internal_calibration
 from scoring.phantom_choice import calibration_of
-from scoring.phantom_model import PhantomModel, PhantomReading
+from scoring.phantom_model import PhantomModel
 from scoring.tissues import read_tissues
 from segmentation.observation import Observation
 from segmentation.vertebrae import Vertebrae
@@ -30,7 +30,6 @@ class StudyCalibration:
 
     used: Calibration | None
     of_phantom: Calibration | None  # by the rods in this very image
-    doubted: bool  # whether something is to be said against `of_phantom`
     observations: tuple[Observation, ...]
 
 
@@ -62,12 +61,10 @@ def calibrate_study(
     used, observations = found, noticed
     if settings.calibration.method == INTERNAL:
         used, observations = _by_tissues(volume, vertebrae, series, settings)
-    elif settings.calibration.asynchronous.enabled and _is_without_phantom(reading):
+    elif settings.calibration.asynchronous.enabled and not shows_phantom(reading):
         used, said = _borrow(selection, series, phantoms, settings, history)
         observations = (said,) if used is not None else (*noticed, said)
-    return StudyCalibration(
-        used=used, of_phantom=found, doubted=bool(noticed), observations=tuple(observations)
-    )
+    return StudyCalibration(used=used, of_phantom=found, observations=tuple(observations))
 
 
 def _by_tissues(
@@ -83,10 +80,6 @@ def _by_tissues(
         return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
     except CalibrationImpossible as error:
         return None, (Observation(code=error.code, values={"reason": str(error)}),)
-
-
-def _is_without_phantom(reading: PhantomReading) -> bool:
-    return not reading.rods and all(one.code == "phantom_not_found" for one in reading.observations)
 
 
 def _borrow(

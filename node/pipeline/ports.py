@@ -11,7 +11,7 @@ from typing import Protocol
 
 from config.settings import Destination
 from node.report import EncodedObject, Laboratory
-from scoring.quality_control import ScannerReading
+from scoring.scanner_reading import ScannerReading
 
 
 class Step(StrEnum):
@@ -77,8 +77,8 @@ class ClinicalValues(Protocol):
 class ScannerHistory(Protocol):
     """What calibration phantoms have read on each scanner."""
 
-    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
-        """Keep a series' reading durably, in place of an earlier one of the same series."""
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        """Keep the reading of a series, or of one single slice, in place of an earlier one of the same."""
         ...
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:

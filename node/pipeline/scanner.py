@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 
-from config.settings import QualitySettings
+from config.settings import QualitySettings, Settings
+from node.pipeline.calibration_rules import lending_rules
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.selection import SelectionArtefact
-from node.report import SeriesFacts
+from node.report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration
-from scoring.quality_control import ChartRules, Protocol, ScannerReading, drift_observations
+from scoring.phantom_choice import calibration_of, line_as_read
+from scoring.phantom_model import PhantomModel, PhantomReading
+from scoring.quality_control import ChartRules, drift_observations
 from scoring.scan_technique import ScanTechnique
+from scoring.scanner_reading import Protocol, ScannerReading, comparable_groups
 from segmentation.observation import Observation
 
 
@@ -27,70 +30,119 @@ def chart_rules(settings: QualitySettings) -> ChartRules:
     )
 
 
+def shows_phantom(reading: PhantomReading) -> bool:
+    """Whether any part of a phantom was found, fit for use or not."""
+    return bool(reading.rods) or any(one.code != "phantom_not_found" for one in reading.observations)
+
+
 def reading_of(
-    selection: SelectionArtefact, calibration: Calibration | None, *, doubted: bool
+    study: StudyIdentity,
+    series: SeriesFacts,
+    phantom: PhantomReading,
+    model: PhantomModel | None,
+    *,
+    alone: bool = False,
+    declared: bool = False,
 ) -> ScannerReading | None:
-    """What the study's phantom says of its scanner; None where the headers tell neither which nor when.
+    """What a study's phantom says of its scanner, be it fit for a calibration or not.
 
     Parameters
     ----------
-    calibration : by the phantom in this very image.
-    doubted : whether something is to be said against it; it is charted, but not lent to other studies.
+    series : of the volume, or of one single slice.
+    phantom : what was found in it.
+    model : that of `phantom`; None where none could be told.
+    alone : whether no patient was in the beam.
+    declared : whether a site says that a phantom was scanned: then one that is not found has failed.
+
+    Returns
+    -------
+    ScannerReading or None
+        None where the headers tell neither which scanner nor when, or where no phantom is in the image.
     """
-    series, phantom, taken_on = selection.series, selection.phantom, selection.study.study_date
-    if calibration is None or series is None or phantom is None or taken_on is None:
+    if study.study_date is None or not series.device_serial or series.kvp is None:
         return None
-    if not series.device_serial or series.kvp is None:
+    if not (declared or shows_phantom(phantom)):
         return None
-    water = next((rod.hu_mean for rod in calibration.rods if rod.density_mg_cm3 == 0.0), None)
+    calibration, noticed = calibration_of(phantom, model, series.kvp)
+    line = calibration or line_as_read(phantom, model)
     return ScannerReading(
         protocol=Protocol(
             device_serial=series.device_serial,
             kvp=series.kvp,
             kernel=series.kernel,
-            phantom=calibration.phantom,
-            phantom_serial=calibration.phantom_serial,
+            phantom="" if model is None else model.name,
+            phantom_serial="" if model is None else model.serial,
         ),
         model=series.model,
-        taken_on=taken_on,
-        slope=calibration.slope,
-        intercept=calibration.intercept,
-        water_hu=-calibration.intercept / calibration.slope if water is None else water,
-        r2=calibration.r2,
+        taken_on=study.study_date,
+        slope=None if line is None else line.slope,
+        intercept=None if line is None else line.intercept,
+        water_hu=_water_hu(phantom, line),
+        r2=None if line is None else line.r2,
         tilt_degrees=phantom.tilt_degrees,
         taken_at=series.acquisition_time,
         technique=technique_of(series),
-        calibration=None if doubted else calibration,
+        # Of single slices each is calibrated by its own rods, and by nothing else.
+        calibration=None if noticed or series.slice_spacing_mm is None else calibration,
+        equivalent=None if model is None else model.equivalent,
+        findings=tuple(dict.fromkeys(one.code for one in noticed)),
+        failed=calibration is None,
+        alone=alone,
     )
 
 
+def _water_hu(phantom: PhantomReading, line: Calibration | None) -> float | None:
+    """Of the water rod; without one, the HU at which the line gives no mineral."""
+    of_rod = next((rod.hu_mean for rod in phantom.rods if rod.density_mg_cm3 == 0.0), None)
+    if of_rod is not None or line is None:
+        return of_rod
+    return -line.intercept / line.slope
+
+
 def technique_of(series: SeriesFacts) -> ScanTechnique:
-    """What of a series decides, beside its protocol, whether an earlier phantom scan may calibrate it."""
+    """What of a series moves HU, beside its scanner, tube voltage and kernel."""
     return ScanTechnique(
         spectral_filter=series.spectral_filter,
         energy=series.energy,
         reconstruction=series.reconstruction,
         table_height_mm=series.table_height_mm,
         field_of_view_mm=series.field_of_view_mm,
+        single_slice=series.slice_spacing_mm is None,
     )
 
 
 def watch_scanner(
     history: ScannerHistory,
-    selection: SelectionArtefact,
-    calibration: Calibration | None,
-    settings: QualitySettings,
-    *,
-    doubted: bool,
+    study_instance_uid: str,
+    readings: Mapping[str, ScannerReading | None],
+    settings: Settings,
 ) -> tuple[Observation, ...]:
-    """Keep this study's reading and say what drifts with it: `scanner_drift`; see `reading_of`."""
-    reading = reading_of(selection, calibration, doubted=doubted)
-    if reading is None or selection.series is None:
-        return ()
-    history.keep(selection.study.study_instance_uid, selection.series.series_instance_uid, reading)
-    earlier = since_baseline(history.readings(reading.protocol.device_serial), settings.baseline_from)
-    upto = [one for one in earlier if one.protocol == reading.protocol and one.taken_on <= reading.taken_on]
-    return drift_observations(upto, chart_rules(settings))
+    """Keep a study's readings and say what drifts with them: `scanner_drift`.
+
+    A reading that failed a check is kept and says nothing more: the study already tells what is wrong.
+
+    Parameters
+    ----------
+    readings : by the UID of their series, or of their image in single-slice QCT; see `reading_of`.
+    """
+    noticed: list[Observation] = []
+    for source_uid, reading in readings.items():
+        if reading is None:
+            continue
+        history.keep(study_instance_uid, source_uid, reading)
+        if reading.charted:
+            noticed += _drift_with(history, reading, settings)
+    return tuple(noticed)
+
+
+def _drift_with(
+    history: ScannerHistory, reading: ScannerReading, settings: Settings
+) -> tuple[Observation, ...]:
+    kept = since_baseline(history.readings(reading.protocol.device_serial), settings.quality.baseline_from)
+    upto = [one for one in kept if one.order <= reading.order]
+    groups = comparable_groups(upto, lending_rules(settings.calibration.asynchronous).tolerance)
+    own = next((group for group in groups if reading in group.readings), None)
+    return () if own is None else drift_observations(own.readings, chart_rules(settings.quality))
 
 
 def since_baseline(

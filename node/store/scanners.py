@@ -10,22 +10,23 @@ from sqlalchemy import RowMapping, delete, insert, select
 
 from node.store.database import Database, now_s
 from node.store.schema import phantom_readings
-from scoring.calibration import Calibration
-from scoring.quality_control import Protocol, ScannerReading
+from scoring.calibration import Calibration, Mineral
 from scoring.scan_technique import ScanTechnique
+from scoring.scanner_reading import Protocol, ScannerReading
 
 T = TypeVar("T")
 
 _TECHNIQUE: TypeAdapter[ScanTechnique | None] = TypeAdapter(ScanTechnique | None)
 _CALIBRATION: TypeAdapter[Calibration | None] = TypeAdapter(Calibration | None)
+_CODES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 
 class Scanners:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
-        """Keep a series' reading, in place of an earlier one of the same series.
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        """Keep the reading of a series, or of one single slice, in place of an earlier one of the same.
 
         Raises
         ------
@@ -34,7 +35,7 @@ class Scanners:
         """
         protocol = reading.protocol
         row = {
-            "series_instance_uid": series_instance_uid,
+            "source_uid": source_uid,
             "study_instance_uid": study_instance_uid,
             "device_serial": protocol.device_serial,
             "model": reading.model,
@@ -52,17 +53,19 @@ class Scanners:
             "taken_at": reading.taken_at,
             "technique": _written(_TECHNIQUE, reading.technique),
             "calibration": _written(_CALIBRATION, reading.calibration),
+            "equivalent": None if reading.equivalent is None else reading.equivalent.value,
+            "findings": _CODES.dump_json(reading.findings).decode(),
+            "failed": reading.failed,
+            "alone": reading.alone,
         }
         with self._database.writing() as connection:
-            connection.execute(
-                delete(phantom_readings).where(phantom_readings.c.series_instance_uid == series_instance_uid)
-            )
+            connection.execute(delete(phantom_readings).where(phantom_readings.c.source_uid == source_uid))
             connection.execute(insert(phantom_readings).values(**row))
 
     def readings(self, device_serial: str | None = None) -> Sequence[ScannerReading]:
         """Everything that is kept, or what one scanner's is, oldest first."""
         wanted = select(phantom_readings).order_by(
-            phantom_readings.c.taken_on, phantom_readings.c.kept_at, phantom_readings.c.series_instance_uid
+            phantom_readings.c.taken_on, phantom_readings.c.kept_at, phantom_readings.c.source_uid
         )
         if device_serial is not None:
             wanted = wanted.where(phantom_readings.c.device_serial == device_serial)
@@ -89,6 +92,10 @@ def _reading(row: RowMapping) -> ScannerReading:
         taken_at=row["taken_at"],
         technique=_TECHNIQUE.validate_json(row["technique"] or "null"),
         calibration=_CALIBRATION.validate_json(row["calibration"] or "null"),
+        equivalent=None if row["equivalent"] is None else Mineral(row["equivalent"]),
+        findings=_CODES.validate_json(row["findings"]),
+        failed=row["failed"],
+        alone=row["alone"],
     )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -184,23 +185,27 @@ scans = Table(
 phantom_readings = Table(
     "phantom_readings",
     metadata,
-    Column("series_instance_uid", String(64), primary_key=True),
+    Column("source_uid", String(64), primary_key=True),  # of a series; of single-slice QCT, of the image
     Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
     Column("device_serial", String(64), nullable=False),
     Column("model", String(64), nullable=False),
     Column("kvp", Float, nullable=False),
     Column("kernel", String(64), nullable=False),
-    Column("phantom", String(64), nullable=False),
+    Column("phantom", String(64), nullable=False),  # "" where no model could be told
     Column("phantom_serial", String(64), nullable=False),  # "" where it is not known
     Column("taken_on", Date, nullable=False),
-    Column("slope", Float, nullable=False),
-    Column("intercept", Float, nullable=False),
-    Column("water_hu", Float, nullable=False),
+    Column("slope", Float),  # NULL, as the next two, where the rods give no line
+    Column("intercept", Float),
+    Column("water_hu", Float),
     Column("r2", Float),
     Column("tilt_degrees", Float),
     Column("kept_at", Float, nullable=False),
     Column("taken_at", String(16), nullable=False, server_default=""),  # time of day, "" where not stated
     Column("technique", Text),  # JSON; NULL in rows from before it was asked for
     Column("calibration", Text),  # JSON, of a phantom that passed every check; NULL: not to be lent
+    Column("equivalent", String(16)),  # mineral; NULL in rows from before it was asked for
+    Column("findings", Text, nullable=False, server_default="[]"),  # JSON: codes of what is said against it
+    Column("failed", Boolean, nullable=False, server_default=false()),  # whether they forbid a density
+    Column("alone", Boolean, nullable=False, server_default=false()),  # no patient in the beam
     Index("ix_phantom_readings_device_serial", "device_serial"),
 )

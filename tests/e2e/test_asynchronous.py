@@ -14,7 +14,7 @@ from pydicom import dcmread
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind
-from scoring.quality_control import ScannerReading
+from scoring.scanner_reading import ScannerReading
 from tests.e2e.in_process import Run, unchecked
 
 ALLOWED = {"asynchronous": {"enabled": True}}
@@ -39,8 +39,8 @@ class Remembered:
     def __init__(self) -> None:
         self.kept: dict[str, ScannerReading] = {}
 
-    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
-        self.kept[series_instance_uid] = reading
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        self.kept[source_uid] = reading
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from scoring.phantom_scan import holds_no_patient
-from scoring.quality_control import ScannerReading
+from scoring.scanner_reading import ScannerReading
 from segmentation.volume import CtVolume, Grid
 from tests.e2e.in_process import Run, unchecked
 
@@ -29,8 +31,8 @@ class Remembered:
     def __init__(self) -> None:
         self.kept: dict[str, ScannerReading] = {}
 
-    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
-        self.kept[series_instance_uid] = reading
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        self.kept[source_uid] = reading
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
@@ -71,6 +73,57 @@ def test_a_phantom_alone_is_kept_for_its_scanner_and_gives_no_report(phantom):
     assert reading.protocol.device_serial == "REF-1"
     assert reading.slope == pytest.approx(200.0 / 308.83, rel=0.01)  # the truth's rods
     assert reading.water_hu == pytest.approx(0.0, abs=2.0)
+
+
+def shifted(folder: Path, source: Path, hu: float) -> Path:
+    """The same scan on a scanner that reads everything that much higher."""
+    folder.mkdir()
+    for path in sorted(source.glob("*.dcm")):
+        dataset = dcmread(path)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) + hu
+        dcmwrite(folder / path.name, dataset)
+    return folder
+
+
+def test_a_phantom_alone_that_fails_a_check_is_kept_with_its_finding_and_gives_no_report(phantom, tmp_path):
+    history = Remembered()
+    off = shifted(tmp_path / "off", phantom, 20.0)
+    run = Run(off, settings=settings_with(), scanners=history, declared_qct=False)
+    assert run.local.verdict is Verdict.NOT_APPLICABLE
+    assert REPORT not in run.artefacts.names()
+    (reading,) = history.kept.values()
+    assert (reading.findings, reading.failed, reading.alone) == (("water_rod_off",), True, True)
+    assert reading.calibration is None
+    assert reading.water_hu == pytest.approx(20.0, abs=2.0)
+
+
+def test_a_declared_phantom_that_is_not_even_found_is_kept_as_failed(phantom, tmp_path):
+    patient_id = str(dcmread(next(phantom.glob("*.dcm")), stop_before_pixels=True).PatientID)
+    history = Remembered()
+    far_off = shifted(tmp_path / "far_off", phantom, 60.0)
+    run = Run(
+        far_off,
+        settings=settings_with(phantom_patient_ids=[patient_id]),
+        scanners=history,
+        declared_qct=False,
+    )
+    assert run.local.verdict is Verdict.NOT_APPLICABLE
+    assert "without a patient" in run.local.reason
+    (reading,) = history.kept.values()
+    assert (reading.findings, reading.failed) == (("phantom_not_found",), True)
+
+
+def test_the_drift_that_a_phantom_alone_shows_is_told_to_the_operator(phantom):
+    history = Remembered()
+    settings = settings_with()
+    Run(phantom, settings=settings, scanners=history, declared_qct=False)
+    (reading,) = history.kept.values()
+    for number in range(settings.quality.baseline_readings):
+        earlier = reading.taken_on - timedelta(days=number + 1)
+        history.kept[str(number)] = replace(reading, taken_on=earlier, water_hu=reading.water_hu + 9.0)
+    run = Run(phantom, settings=settings, scanners=history, declared_qct=False)
+    assert run.local.verdict is Verdict.NOT_APPLICABLE
+    assert run.local.reason.endswith("scanner drift: water is below its limit")
 
 
 def test_without_a_history_the_same_scan_is_refused_aloud(phantom):

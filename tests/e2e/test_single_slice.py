@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind, Outcome
+from scoring.scanner_reading import ScannerReading
 from tests.e2e.conftest import OSTEONODE
 from tests.e2e.in_process import ISSUED_AT, Run
 
@@ -264,3 +265,28 @@ def test_slices_closer_than_vertebrae_are_no_single_slice_qct(study, tmp_path):
     found = Run(edited(study, tmp_path / "study", moved_up))
     assert found.report.outcome is Outcome.REFUSED
     assert "slices_too_few" in found.codes
+
+
+class Remembered:
+    """What phantoms read, in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, ScannerReading] = {}
+
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        self.kept[source_uid] = reading
+
+    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
+        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
+
+
+def test_what_the_rods_of_each_slice_read_is_kept_for_the_scanner_and_never_lent(study):
+    history = Remembered()
+    run = Run(study, scanners=history, declared_qct=False)
+    assert run.local.verdict is Verdict.PROCEED
+    images = {str(dcmread(path).SOPInstanceUID) for path in study.glob("*.dcm")}
+    assert set(history.kept) == images
+    for reading in history.kept.values():
+        assert (reading.findings, reading.charted, reading.calibration) == ((), True, None)
+        assert reading.technique.single_slice
+        assert reading.water_hu == pytest.approx(0.0, abs=6.0)  # one slice: noise of 10 HU, correlated

@@ -14,7 +14,7 @@ from node.pipeline.ports import ScannerHistory
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from scoring.phantom_model import PhantomReading
-from scoring.quality_control import ScannerReading
+from scoring.scanner_reading import ScannerReading
 from segmentation.observation import Observation
 from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -26,7 +26,7 @@ ALLOWED = load_settings(calibration={"asynchronous": {"enabled": True}})
 class Untouched:
     """A history that must not be asked."""
 
-    def keep(self, study_instance_uid: str, series_instance_uid: str, reading: ScannerReading) -> None:
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
         raise AssertionError("nothing is kept here")
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:

@@ -11,11 +11,12 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.calibration_rules import lending_rules
-from scoring.asynchronous import Borrower, LendingRules, borrow, drift_uncertainty
+from scoring.asynchronous import Borrower, LendingRules, borrow, drift_uncertainty, lending_of
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading
 from scoring.calibration_types import combined_uncertainty
-from scoring.quality_control import ChartRules, Protocol, ScannerReading
+from scoring.quality_control import ChartRules
 from scoring.scan_technique import ScanTechnique
+from scoring.scanner_reading import Protocol, ScannerReading
 
 DAY = date(2026, 3, 20)
 RULES = LendingRules()
@@ -232,6 +233,72 @@ def test_a_drift_under_another_protocol_casts_doubt_on_all():
 def test_a_drift_that_was_over_before_the_reading_does_not():
     drifted = [*baseline(), reading(8, slope=0.807)]
     assert lent([*drifted, reading(7), reading(2)])[0] is not None
+
+
+def test_a_chart_that_drifted_is_cleared_by_itself_alone():
+    drifting = [*baseline(), reading(9, slope=0.807)]
+    other = replace(PROTOCOL, kvp=80.0)
+    good_elsewhere = reading(2, protocol=other)
+    assert "has not been in control since" in refusal([*drifting, good_elsewhere], kvp=80.0)
+    # A tin filter's chart is another one, too.
+    tin = replace(TECHNIQUE, spectral_filter="TIN")
+    assert "has not been in control since" in refusal([*drifting, reading(2, technique=tin)], technique=tin)
+    assert lent([*drifting, reading(6), good_elsewhere], kvp=80.0)[0] is not None
+
+
+FAILED = {"failed": True, "findings": ("water_rod_off",), "calibration": None, "water_hu": 30.0}
+
+
+def test_a_reading_that_failed_stops_the_lending_until_a_good_one_comes():
+    told = refusal([reading(5), reading(3, **FAILED)])
+    assert told.startswith("on 2026-03-17, no earlier than the reading to be lent, a phantom on this scanner")
+    assert "water_rod_off" in told
+    assert lent([reading(5), reading(3, **FAILED), reading(1)])[0] is not None
+    other = replace(PROTOCOL, kvp=80.0, phantom="")  # of whatever protocol, recognised or not
+    assert "water_rod_off" in refusal([reading(5), reading(3, protocol=other, **FAILED)])
+    of_another_scanner = replace(other, device_serial="S/2")
+    assert lent([reading(5), reading(3, protocol=of_another_scanner, **FAILED)])[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "stops"), [("120000", True), ("", True), ("080000", False), ("150000", False)]
+)
+def test_of_the_same_day_a_failure_counts_unless_certainly_before_the_lender_or_after_the_study(
+    taken_at, stops
+):
+    calibration, _ = lent([reading(0), reading(0, taken_at=taken_at, **FAILED)])
+    assert (calibration is None) is stops
+
+
+def test_a_failed_reading_is_in_no_chart_and_no_spread():
+    failed = [reading(28 - n, slope=0.2, **FAILED) for n in range(5)]
+    calm = [reading(n + 1) for n in range(8)]
+    calibration, _ = lent([*failed, *calm])
+    assert calibration.uncertainty == lent(calm)[0].uncertainty
+
+
+def test_the_spread_of_another_filter_is_not_the_lenders():
+    tin = [reading(n + 9, technique=replace(TECHNIQUE, spectral_filter="TIN"), slope=0.6) for n in range(8)]
+    calm = [reading(n + 1) for n in range(8)]
+    assert lent([*tin, *calm])[0].uncertainty == lent(calm)[0].uncertainty
+
+
+def test_until_when_a_protocol_lends_is_what_a_study_of_that_day_is_told():
+    phantoms = {"siemens-osteo": ""}
+
+    def until(readings, history):
+        return lending_of(readings, history, phantoms, rules=RULES, charts=CHARTS).until
+
+    quiet = [reading(9), reading(3)]
+    assert until(quiet, quiet) == DAY + timedelta(days=27)
+    assert lent(quiet, taken_on=DAY + timedelta(days=27))[0] is not None
+    assert lent(quiet, taken_on=DAY + timedelta(days=28))[0] is None
+    elsewhere = [*baseline(protocol=replace(PROTOCOL, kvp=80.0)), reading(1, slope=0.9)]
+    drifting = [*elsewhere[:-1], replace(elsewhere[-1], protocol=elsewhere[0].protocol)]
+    assert until(quiet, [*quiet, *drifting]) is None
+    unstated = [reading(3, technique=replace(TECHNIQUE, table_height_mm=None))]
+    assert until(unstated, unstated) is None
+    assert until([reading(3, protocol=replace(PROTOCOL, kernel=""))], quiet) is None
 
 
 def test_few_readings_tell_no_spread_and_what_is_usual_takes_its_place():

@@ -9,16 +9,17 @@ from itertools import accumulate
 
 import pytest
 
+from scoring.calibration_types import Mineral
 from scoring.quality_control import (
     ChartRules,
-    Protocol,
-    ScannerReading,
     Signal,
     control_chart,
     cusum,
     drift_observations,
     scanner_charts,
 )
+from scoring.scan_technique import ScanTechnique, TechniqueTolerance
+from scoring.scanner_reading import Protocol, ScannerReading, comparable_groups
 
 RULES = ChartRules(baseline_readings=4)
 
@@ -127,3 +128,64 @@ def test_slope_and_water_are_charted_apart_and_their_drift_is_named():
 def test_without_readings_nothing_is_charted():
     assert scanner_charts([], RULES) == ()
     assert drift_observations([], RULES) == ()
+
+
+def test_a_reading_that_failed_has_no_point_and_moves_no_limit():
+    steady = [reading(number) for number in range(6)]
+    failed = reading(2, slope=3.0, water_hu=90.0, failed=True, findings=("phantom_tilted",))
+    without_line = replace(failed, slope=None, intercept=None, water_hu=None)
+    assert scanner_charts([*steady, failed, without_line], RULES) == scanner_charts(steady, RULES)
+
+
+def test_the_slopes_unit_names_the_mineral_where_it_is_known():
+    chart = scanner_charts([reading(n, equivalent=Mineral.K2HPO4) for n in range(4)], RULES)[0]
+    assert chart.unit == "mg/cm3 K2HPO4 per HU"
+    assert scanner_charts([reading(n) for n in range(4)], RULES)[0].unit == "mg/cm3 per HU"
+
+
+TECHNIQUE = ScanTechnique(
+    spectral_filter="FLAT",
+    energy="single",
+    reconstruction="FBP",
+    table_height_mm=150.0,
+    field_of_view_mm=400.0,
+)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"spectral_filter": "FLAT TIN"},
+        {"energy": "virtual 70 keV"},
+        {"reconstruction": "iterative 3"},
+        {"table_height_mm": 171.0},
+        {"table_height_mm": None},
+        {"field_of_view_mm": 349.0},
+        {"single_slice": True},
+    ],
+)
+def test_a_chart_mixes_no_techniques_that_differ_in_what_moves_hu(changed):
+    own = [reading(n, technique=TECHNIQUE) for n in range(3)]
+    others = [reading(n + 9, technique=replace(TECHNIQUE, **changed)) for n in range(2)]
+    groups = comparable_groups([*others, *own], TechniqueTolerance())
+    assert [len(group.readings) for group in groups] == [3, 2]
+
+
+def test_a_phantom_under_a_patient_is_charted_apart_from_one_alone():
+    alone, beneath = reading(1, alone=True), reading(2)
+    assert len(comparable_groups([alone, beneath], TechniqueTolerance())) == 2
+
+
+def test_a_charts_oldest_reading_is_its_measure_of_table_height():
+    heights = [150.0, 168.0, 133.0, 171.0, 185.0, 160.0]
+    readings = [
+        reading(n, technique=replace(TECHNIQUE, table_height_mm=height)) for n, height in enumerate(heights)
+    ]
+    groups = comparable_groups(readings[::-1], TechniqueTolerance())
+    grouped = [[one.technique.table_height_mm for one in group.readings] for group in groups]
+    assert grouped == [[150.0, 168.0, 133.0, 160.0], [171.0, 185.0]]
+
+
+def test_readings_kept_before_techniques_were_have_charts_of_their_own():
+    old, new = reading(1), reading(2, technique=TECHNIQUE)
+    assert len(comparable_groups([old, new], TechniqueTolerance())) == 2

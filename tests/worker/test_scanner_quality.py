@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from config.catalog import configured_phantoms
 from config.findings import load_findings
-from config.settings import Settings, load_settings
+from config.settings import ConfigurationError, Settings, load_settings
 from node.cli import build
 from node.pipeline.calibrating import calibrate_study
 from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
@@ -23,8 +24,8 @@ from node.store.instances import ReceivedInstance
 from node.store.store import Store
 from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReading
 from scoring.phantom import PhantomReading
-from scoring.quality_control import Protocol, ScannerReading
 from scoring.scan_technique import ScanTechnique
+from scoring.scanner_reading import Protocol, ScannerReading
 from segmentation.observation import Observation
 from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -60,6 +61,9 @@ SERIES = SeriesFacts(
 )
 
 
+MODELS = configured_phantoms(load_settings())
+
+
 def reading(number: int, **changes) -> ScannerReading:
     return replace(
         ScannerReading(
@@ -71,6 +75,8 @@ def reading(number: int, **changes) -> ScannerReading:
             water_hu=1.0 if number % 2 else -1.0,
             r2=None,
             tilt_degrees=0.5,
+            technique=technique_of(SERIES),
+            equivalent=Mineral.HA,
         ),
         **changes,
     )
@@ -96,25 +102,45 @@ def selection(study_uid: str, **series) -> SelectionArtefact:
     )
 
 
-def calibration(*, slope: float = 0.8, water_hu: float | None = 1.5) -> Calibration:
-    rods = (
-        ()
-        if water_hu is None
-        else (
+def phantom(*, slope: float = 0.8, water_hu: float = 1.5, codes: tuple[str, ...] = ()) -> PhantomReading:
+    """A water rod and one of 200 mg/cm3 on a line of that slope, and what was said against them."""
+    rods = ((0.0, water_hu), (200.0, water_hu + 200.0 / slope))
+    return PhantomReading(
+        model="siemens-osteo",
+        rods=tuple(
             RodReading(
-                name="water", density_mg_cm3=0.0, hu_mean=water_hu, hu_sd=1.0, voxels=10, axis_points_mm=()
-            ),
-        )
+                name=f"{density:g}",
+                density_mg_cm3=density,
+                hu_mean=hu,
+                hu_sd=10.0,
+                voxels=1000,
+                axis_points_mm=(),
+            )
+            for density, hu in rods
+        ),
+        tilt_degrees=0.7,
+        observations=tuple(Observation(code=code) for code in codes),
     )
+
+
+def read(shown: PhantomReading | None = None, *, study_uid: str = "1.2", **series) -> ScannerReading | None:
+    """The reading of a study that shows a phantom as configured."""
+    chosen = selection(study_uid, **series)
+    found = phantom() if shown is None else shown
+    return reading_of(chosen.study, chosen.series, found, MODELS.get(found.model))
+
+
+def calibration() -> Calibration:
     return Calibration(
-        method="least-squares",
+        method="two-point",
         phantom="siemens-osteo",
         equivalent=Mineral.HA,
-        slope=slope,
+        slope=0.8,
         intercept=-1.6,
         r2=None,
         max_residual_hu=None,
-        rods=rods,
+        rods=(),
+        phantom_sha256=MODELS["siemens-osteo"].sha256,
     )
 
 
@@ -156,13 +182,9 @@ def test_what_a_later_study_may_borrow_comes_back_exactly(store: Store, study_ui
 def test_a_study_without_a_phantom_borrows_what_the_store_kept(store: Store, study_uid: str):
     settings = load_settings(calibration={"asynchronous": {"enabled": True}})
     (model,) = configured_phantoms(settings).values()
-    made = replace(
-        calibration(),
-        phantom_sha256=model.sha256,
-        uncertainty=LineUncertainty(pivot_hu=1 / 3, bmd_mg_cm3=0.1, slope=1e-3),
-    )
     technique = {"energy": "single", "table_height_mm": 150.0, "field_of_view_mm": 400.0}
-    watch_scanner(store.scanners, selection(study_uid, **technique), made, settings.quality, doubted=False)
+    made = read(study_uid=study_uid, **technique)
+    watch_scanner(store.scanners, study_uid, {"1.2.3": made}, settings)
     bare = selection("9.9", acquisition_time="140000", **technique)
     bare = replace(
         bare,
@@ -196,13 +218,45 @@ def test_rows_from_before_lending_still_feed_the_charts_and_lend_nothing(store: 
     assert (kept.slope, kept.technique, kept.calibration) == (reading(3).slope, None, None)
 
 
-def test_a_doubted_calibration_is_charted_but_not_lent():
-    doubted = reading_of(selection("1.2"), calibration(), doubted=True)
-    sound = reading_of(selection("1.2", table_height_mm=150.0), calibration(), doubted=False)
-    assert doubted.slope == sound.slope
-    assert doubted.calibration is None
-    assert sound.calibration == calibration()
-    assert sound.technique.table_height_mm == 150.0
+def test_what_is_said_against_a_reading_comes_back(store: Store, study_uid: str):
+    kept = reading(
+        3, slope=None, intercept=None, water_hu=-21.0, findings=("water_rod_off",), failed=True, alone=True
+    )
+    store.scanners.keep(study_uid, "1.3", kept)
+    assert store.scanners.readings("S/1") == (kept,)
+
+
+def test_a_phantom_that_failed_a_check_is_kept_with_its_line_and_why_and_is_not_lent():
+    sound = read(table_height_mm=150.0)
+    assert (sound.findings, sound.failed, sound.charted) == ((), False, True)
+    assert sound.calibration.slope == pytest.approx(0.8)
+    assert (sound.technique.table_height_mm, sound.equivalent) == (150.0, Mineral.HA)
+    tilted = read(phantom(codes=("phantom_tilted", "rod_uneven")))
+    assert (tilted.findings, tilted.failed, tilted.charted) == (("phantom_tilted", "rod_uneven"), True, False)
+    assert (tilted.slope, tilted.water_hu, tilted.calibration) == (pytest.approx(0.8), 1.5, None)
+    implausible = read(phantom(slope=0.3))
+    assert (implausible.findings, implausible.failed) == (("calibration_slope_off",), True)
+    assert implausible.slope == pytest.approx(0.3)
+    wrong_order = read(phantom(slope=-0.8))
+    assert (wrong_order.findings, wrong_order.slope, wrong_order.water_hu) == (("rod_order",), None, 1.5)
+    unrecognised = read(PhantomReading(model="", observations=(Observation(code="phantom_ambiguous"),)))
+    assert (unrecognised.findings, unrecognised.protocol.phantom) == (("phantom_ambiguous",), "")
+
+
+def test_a_study_without_a_phantom_leaves_no_reading_unless_a_phantom_was_declared():
+    nothing = PhantomReading(
+        model="siemens-osteo", observations=(Observation(code="phantom_not_found", values={"phantom": ""}),)
+    )
+    assert read(nothing) is None
+    chosen = selection("1.2")
+    declared = reading_of(chosen.study, chosen.series, nothing, MODELS["siemens-osteo"], declared=True)
+    assert (declared.findings, declared.failed) == (("phantom_not_found",), True)
+
+
+def test_a_single_slice_is_charted_apart_and_never_lent():
+    kept = read(slice_spacing_mm=None)
+    assert (kept.failed, kept.findings, kept.calibration) == (False, (), None)
+    assert kept.technique.single_slice
 
 
 def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):
@@ -213,51 +267,62 @@ def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):
 
 
 def test_a_reading_holds_what_the_phantom_said():
-    found = reading_of(selection("1.2"), calibration(), doubted=False)
+    found = read()
     assert found.protocol == PROTOCOL
-    assert (found.taken_on, found.slope, found.intercept) == (date(2024, 3, 1), 0.8, -1.6)
-    assert (found.water_hu, found.tilt_degrees) == (1.5, 0.7)
+    assert (found.taken_on, found.slope) == (date(2024, 3, 1), pytest.approx(0.8))
+    assert (found.intercept, found.water_hu, found.tilt_degrees) == (pytest.approx(-1.2), 1.5, 0.7)
 
 
 def test_without_a_water_rod_water_is_where_the_line_gives_no_mineral():
-    assert reading_of(selection("1.2"), calibration(water_hu=None), doubted=False).water_hu == pytest.approx(
-        2.0
+    (model,) = configured_phantoms(load_settings(calibration={"phantom": "qrm-bdc-3"})).values()
+    rods = [(100.0, 127.0), (400.0, 502.0), (800.0, 1002.0)]  # 1.25 HU per mg/cm3, and 2 HU without mineral
+    shown = replace(
+        phantom(),
+        model=model.name,
+        rods=tuple(
+            replace(phantom().rods[0], name=f"{density:g}", density_mg_cm3=density, hu_mean=hu)
+            for density, hu in rods
+        ),
     )
+    chosen = selection("1.2")
+    found = reading_of(chosen.study, chosen.series, shown, model)
+    assert (found.findings, found.water_hu) == ((), pytest.approx(2.0))
 
 
 @pytest.mark.parametrize("missing", [{"device_serial": ""}, {"kvp": None}])
 def test_a_reading_of_no_known_scanner_is_not_kept(missing):
-    assert reading_of(selection("1.2", **missing), calibration(), doubted=False) is None
-    assert reading_of(selection("1.2"), None, doubted=False) is None
+    assert read(**missing) is None
 
 
 def test_drift_is_said_with_the_study_that_shows_it_and_only_under_its_protocol(store: Store, study_uid: str):
-    quality = load_settings().quality
-    for number in range(quality.baseline_readings):
+    settings = load_settings()
+    for number in range(settings.quality.baseline_readings):
         store.scanners.keep(study_uid, f"1.{number}", reading(number))
 
     def watch(slope: float, **series):
-        return watch_scanner(
-            store.scanners, selection(study_uid, **series), calibration(slope=slope), quality, doubted=False
-        )
+        made = read(phantom(slope=slope, water_hu=0.0), **series)
+        return watch_scanner(store.scanners, study_uid, {"1.2.3": made}, settings)
 
     assert watch(0.801) == ()
     (drift,) = watch(0.84)
     assert drift.code == "scanner_drift"
     finding = load_findings().describe(drift)
-    assert "slope is above its limit (0.84 mg/cm3 per HU; baseline 0.8" in finding.text
+    assert (
+        "slope is above its limit (0.84 mg/cm3 HA per HU on 2024-03-01 at 120 kV by siemens-osteo; "
+        "baseline 0.8 mg/cm3 HA per HU" in finding.text
+    )
     assert finding.withholds == frozenset()
     assert watch(0.84, kvp=80.0) == ()
+    assert watch(0.84, spectral_filter="FLAT TIN") == ()
+    assert watch(0.84, table_height_mm=150.0) == ()
 
 
 def test_a_new_baseline_after_service_forgets_what_was_before(store: Store, study_uid: str):
-    renewed = load_settings(quality={"baseline_from": {"S/1": "2024-02-15"}}).quality
-    for number in range(renewed.baseline_readings):
+    renewed = load_settings(quality={"baseline_from": {"S/1": "2024-02-15"}})
+    for number in range(renewed.quality.baseline_readings):
         store.scanners.keep(study_uid, f"1.{number}", reading(number))
-    found = watch_scanner(
-        store.scanners, selection(study_uid), calibration(slope=0.84), renewed, doubted=False
-    )
-    assert found == ()
+    made = read(phantom(slope=0.84))
+    assert watch_scanner(store.scanners, study_uid, {"1.2.3": made}, renewed) == ()
 
 
 def test_a_phantoms_patient_ids_are_patterns():
@@ -268,6 +333,12 @@ def test_a_phantoms_patient_ids_are_patterns():
     assert not is_declared_phantom("QA-7", load_settings().quality)
 
 
+@pytest.mark.parametrize("pattern", ["*", "**", "?*", "", " ", "[A-Z]*", "[!x]*"])
+def test_a_pattern_that_would_take_every_patient_for_a_phantom_is_refused(pattern):
+    with pytest.raises(ConfigurationError, match="would take every patient for a phantom"):
+        load_settings(quality={"phantom_patient_ids": [pattern]})
+
+
 def run_qa(settings: Settings, folder: Path, *options: str, more: str = ""):
     config = folder / "node.toml"
     config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n{more}', "utf-8")
@@ -276,25 +347,30 @@ def run_qa(settings: Settings, folder: Path, *options: str, more: str = ""):
     )
 
 
-def test_qa_shows_a_line_and_draws_a_picture_for_each_protocol(
-    sqlite_store: Store,
-    make_settings: Callable[..., Settings],
-    make_instance: Callable[..., ReceivedInstance],
-    tmp_path: Path,
-):
+@pytest.fixture
+def keep(sqlite_store: Store, make_instance: Callable[..., ReceivedInstance]) -> Callable[..., None]:
+    """Keep readings of one study's several series."""
     instance = make_instance()
     sqlite_store.instances.receive(instance)
-    for number in range(30):
-        shifted = reading(number, slope=reading(number).slope + (0.02 if number > 24 else 0.0))
-        sqlite_store.scanners.keep(instance.study_instance_uid, f"1.{number}", shifted)
-    few = reading(1, protocol=replace(PROTOCOL, kvp=80.0))
-    sqlite_store.scanners.keep(instance.study_instance_uid, "1.99", few)
+    places = count()
 
+    def keep_all(*readings: ScannerReading) -> None:
+        for one in readings:
+            sqlite_store.scanners.keep(instance.study_instance_uid, f"1.{next(places)}", one)
+
+    return keep_all
+
+
+def test_qa_shows_a_line_and_draws_a_picture_for_each_protocol(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    steady = [reading(number) for number in range(30)]
+    keep(*(replace(one, slope=one.slope + (0.02 if n > 24 else 0.0)) for n, one in enumerate(steady)))
+    keep(reading(1, protocol=replace(PROTOCOL, kvp=80.0)))
     told = run_qa(make_settings(), tmp_path, "--out", str(tmp_path / "charts"))
-    assert told.exit_code == 0
     lines = told.stdout.splitlines()
-    assert any("120 kV" in line and "slope" in line and "above its limit" in line for line in lines)
-    assert any("120 kV" in line and "water" in line and "in control" in line for line in lines)
+    assert any("slope" in line and "mg/cm3 HA per HU" in line and "above its limit" in line for line in lines)
+    assert any("water" in line and "in control" in line for line in lines)
     assert any("80 kV" in line and "20 readings are needed" in line for line in lines)
     (picture,) = (tmp_path / "charts").iterdir()
     assert picture.name == "qa-S_1-120kV-B40-siemens-osteo.png"
@@ -302,25 +378,58 @@ def test_qa_shows_a_line_and_draws_a_picture_for_each_protocol(
     assert "no phantom readings" in run_qa(make_settings(), tmp_path, "--scanner", "other").stdout
 
 
-def test_qa_tells_until_when_each_protocol_lends(
-    sqlite_store: Store,
-    make_settings: Callable[..., Settings],
-    make_instance: Callable[..., ReceivedInstance],
-    tmp_path: Path,
+def test_qa_ends_with_1_and_the_finding_where_a_scanner_drifts_and_with_0_where_none_does(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
 ):
-    instance = make_instance()
-    sqlite_store.instances.receive(instance)
-    uid = instance.study_instance_uid
-    sound = {"technique": technique_of(SERIES), "calibration": calibration()}
-    sqlite_store.scanners.keep(uid, "1.1", reading(0, **sound))
-    sqlite_store.scanners.keep(uid, "1.2", reading(9))  # later, but doubted
-    sqlite_store.scanners.keep(uid, "1.3", reading(0, protocol=replace(PROTOCOL, kvp=80.0)))
-    told = run_qa(
-        make_settings(), tmp_path, more="[calibration.asynchronous]\nenabled = true\nmax_age_days = 10\n"
+    keep(*(reading(number) for number in range(25)))
+    quiet = run_qa(make_settings(), tmp_path)
+    assert (quiet.exit_code, "scanner_drift" in quiet.stdout) == (0, False)
+    keep(reading(25, slope=0.84, alone=False))
+    drifted = run_qa(make_settings(), tmp_path)
+    assert drifted.exit_code == 1
+    (told,) = [line for line in drifted.stdout.splitlines() if line.startswith("scanner_drift, Scanner S/1")]
+    assert "slope is above its limit (0.84 mg/cm3 HA per HU on 2024-01-26 at 120 kV" in told
+
+
+def test_qa_tells_of_a_failed_reading_and_leaves_it_out_of_the_limits(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    keep(*(reading(number) for number in range(21)))
+    keep(reading(30, slope=1.9, water_hu=80.0, findings=("water_rod_off",), failed=True))
+    told = run_qa(make_settings(), tmp_path, "--out", str(tmp_path))
+    assert told.exit_code == 1
+    assert "22, 1 failed" in told.stdout
+    assert "in control; then a reading failed" in told.stdout
+    assert any(
+        all(part in line for part in ("2024-01-31", "water_rod_off", "80.0 HU", "1.9 mg/cm3 HA per HU"))
+        for line in told.stdout.splitlines()
     )
+    keep(reading(31))
+    after = run_qa(make_settings(), tmp_path)
+    assert after.exit_code == 0
+    assert "water_rod_off" in after.stdout
+
+
+def test_qa_tells_until_when_each_protocol_lends_by_what_a_study_would_be_told(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    technique = replace(technique_of(SERIES), table_height_mm=150.0, field_of_view_mm=400.0)
+    sound = {"technique": technique, "calibration": calibration()}
+    lending = "[calibration.asynchronous]\nenabled = true\nmax_age_days = 10\n"
+    keep(reading(0, **sound))
+    keep(reading(0, protocol=replace(PROTOCOL, kvp=80.0), technique=technique))
+    unstated = reading(0, **sound, protocol=replace(PROTOCOL, kvp=100.0))
+    keep(replace(unstated, technique=replace(technique, table_height_mm=None)))
+    told = run_qa(make_settings(), tmp_path, more=lending)
     lines = told.stdout.splitlines()
     assert any("120 kV" in line and line.rstrip().endswith("2024-01-11") for line in lines)
-    assert any("80 kV" in line and line.rstrip().endswith("not lent") for line in lines)
+    assert sum(line.rstrip().endswith("not lent") for line in lines) == 2
+    (why,) = [line for line in lines if line.startswith("not lent") and "100 kV" in line]
+    assert "table height not stated" in why
+    keep(reading(4, protocol=replace(PROTOCOL, kvp=80.0), findings=("rod_off",), failed=True))
+    stopped = run_qa(make_settings(), tmp_path, more=lending).stdout
+    assert any("120 kV" in line and "did not pass every check" in line for line in stopped.splitlines())
+    assert "2024-01-11" not in stopped
     assert "lends until" not in run_qa(make_settings(), tmp_path).stdout
 
 

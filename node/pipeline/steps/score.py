@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from config.catalog import configured_phantoms, load_model_card, load_radiomics_settings_text
@@ -13,53 +14,83 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.calibrating import StudyCalibration, calibrate_study
+from node.pipeline.calibrating import calibrate_study
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
-from node.pipeline.scanner import is_declared_phantom, watch_scanner
+from node.pipeline.scanner import is_declared_phantom, reading_of, shows_phantom, watch_scanner
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.pipeline.slices import measure_slices
 from scoring.modelcard import ModelCard
 from scoring.phantom_scan import holds_no_patient
 from scoring.radiomics import parse_settings
+from scoring.scanner_reading import ScannerReading
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume
 
-_PHANTOM_ALONE = StepResult(
-    verdict=Verdict.NOT_APPLICABLE, reason="a phantom without a patient: it counts for the scanner's quality"
-)
+_PHANTOM_ALONE = "a phantom without a patient: it counts for the scanner's quality"
 
 
 def score(context: StepContext) -> StepResult:
     """Measure the study; where no series can be measured, say so by empty measurements.
 
-    Where scanners are remembered, the phantom's reading is kept; a phantom that was scanned alone ends here.
+    Where scanners are remembered, what the phantom reads is kept; a phantom that was scanned alone ends here.
     """
     selection = selection_of(context)
-    settings, site = context.settings, context.settings.node.site_folder
-    phantoms = configured_phantoms(settings)
     if selection.slices:
-        shown = slices_from_bytes(context.artefacts.get(SLICES))
-        found = measure_slices(
-            load_slices(context, selection),
-            shown,
-            selection.slices,
-            phantoms,
-            slice_finder(settings.segmentation).slices,
-        )
-        context.artefacts.put(MEASUREMENTS, to_json(found))
-        return PROCEED
+        return _score_slices(context, selection)
     loaded = load_chosen(context, selection)
-    if loaded is None or selection.phantom is None:
-        context.artefacts.put(MEASUREMENTS, to_json(Measurements()))
-        return PROCEED
+    if loaded is not None and selection.phantom is not None:
+        return _score_volume(context, selection, loaded.volume)
+    if _is_declared(context, selection):
+        return _phantom_alone(())
+    context.artefacts.put(MEASUREMENTS, to_json(Measurements()))
+    return PROCEED
+
+
+def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepResult:
+    phantoms = configured_phantoms(context.settings)
+    loaded = load_slices(context, selection)
+    found = measure_slices(
+        loaded,
+        slices_from_bytes(context.artefacts.get(SLICES)),
+        selection.slices,
+        phantoms,
+        slice_finder(context.settings.segmentation).slices,
+    )
+    alone = tuple(holds_no_patient(one.volume) for one in loaded)
+    readings = {
+        chosen.sop_instance_uid: reading_of(
+            selection.study,
+            one.facts,
+            chosen.phantom,
+            phantoms.get(chosen.phantom.model),
+            alone=is_alone,
+            declared=_is_declared(context, selection),
+        )
+        for one, chosen, is_alone in zip(loaded, selection.slices, alone, strict=True)
+    }
+    noticed = _watch(context, selection, readings)
+    shown = any(shows_phantom(chosen.phantom) for chosen in selection.slices)
+    measured = any(one.measured is not None for one in found.unnamed)
+    if _ends_here(context, selection, seen=shown and all(alone) and not measured):
+        return _phantom_alone(noticed)
+    found = replace(found, observations=(*found.observations, *noticed))
+    context.artefacts.put(MEASUREMENTS, to_json(found))
+    return PROCEED
+
+
+def _score_volume(context: StepContext, selection: SelectionArtefact, volume: CtVolume) -> StepResult:
+    settings, site = context.settings, context.settings.node.site_folder
+    series, phantom = selection.series, selection.phantom
+    assert series is not None, "a volume is measured"
+    assert phantom is not None, "a phantom was looked for in it"
+    phantoms = configured_phantoms(settings)
     radiomics, _ = load_radiomics_settings_text(site)
-    model = settings.scoring.model
-    card = load_model_card(model, site)[0] if model else None
+    card = load_model_card(settings.scoring.model, site)[0] if settings.scoring.model else None
     segmentation = segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
     calibration = calibrate_study(
-        loaded.volume,
+        volume,
         segmentation.vertebrae,
         selection,
         phantoms,
@@ -67,7 +98,7 @@ def score(context: StepContext) -> StepResult:
         history=context.scanners,
     )
     measurements = measure(
-        loaded.volume,
+        volume,
         segmentation,
         calibration.used,
         feature_names=context.feature_names if context.feature_names is not None else _asked_by(card),
@@ -75,20 +106,20 @@ def score(context: StepContext) -> StepResult:
         quality=quality_settings(settings.segmentation),
         image=image_settings(settings.segmentation),
     )
-    noticed: tuple[Observation, ...] = ()
-    if context.scanners is not None:
-        noticed = watch_scanner(
-            context.scanners,
-            selection,
-            calibration.of_phantom,
-            settings.quality,
-            doubted=calibration.doubted,
-        )
-        if _is_phantom_alone(context, selection, calibration, measurements, loaded.volume):
-            return _PHANTOM_ALONE
+    alone = holds_no_patient(volume)
+    reading = reading_of(
+        selection.study,
+        series,
+        phantom,
+        phantoms.get(phantom.model),
+        alone=alone,
+        declared=_is_declared(context, selection),
+    )
+    noticed = _watch(context, selection, {series.series_instance_uid: reading})
+    if _ends_here(context, selection, seen=shows_phantom(phantom) and alone and not measurements.levels):
+        return _phantom_alone(noticed)
     said = (*measurements.observations, *calibration.observations, *noticed)
-    measurements = replace(measurements, observations=said)
-    context.artefacts.put(MEASUREMENTS, to_json(measurements))
+    context.artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=said)))
     return PROCEED
 
 
@@ -96,16 +127,31 @@ def _asked_by(card: ModelCard | None) -> tuple[str, ...]:
     return tuple(feature.name for feature in card.features) if card else ()
 
 
-def _is_phantom_alone(
-    context: StepContext,
-    selection: SelectionArtefact,
-    calibration: StudyCalibration,
-    found: Measurements,
-    volume: CtVolume,
-) -> bool:
-    """Declared by its Patient ID, or seen: a phantom that reads well, no vertebra, hardly anything else."""
-    if context.declared_qct:  # a person asked for this study by name: it gets its report, or its refusal
+def _watch(
+    context: StepContext, selection: SelectionArtefact, readings: Mapping[str, ScannerReading | None]
+) -> tuple[Observation, ...]:
+    if context.scanners is None:
+        return ()
+    uid = selection.study.study_instance_uid
+    return watch_scanner(context.scanners, uid, readings, context.settings)
+
+
+def _is_declared(context: StepContext, selection: SelectionArtefact) -> bool:
+    """Whether a site scans phantoms under this Patient ID, and nobody asked for a report by name."""
+    if context.scanners is None or context.declared_qct:
         return False
-    if is_declared_phantom(selection.study.patient_id, context.settings.quality):
-        return True
-    return calibration.of_phantom is not None and not found.levels and holds_no_patient(volume)
+    return is_declared_phantom(selection.study.patient_id, context.settings.quality)
+
+
+def _ends_here(context: StepContext, selection: SelectionArtefact, *, seen: bool) -> bool:
+    """Declared by its Patient ID, or seen: a phantom, no vertebra, hardly anything else."""
+    if context.scanners is None or context.declared_qct:  # asked for by name: a report, or its refusal
+        return False
+    return seen or _is_declared(context, selection)
+
+
+def _phantom_alone(noticed: Sequence[Observation]) -> StepResult:
+    """The operator reads of a drift here, for there is no report to say it; `osteonode qa` says it too."""
+    drifting = [f"{one.values['quantity']} is {one.values['signal']}" for one in noticed]
+    reason = f"{_PHANTOM_ALONE}; scanner drift: {', '.join(drifting)}" if drifting else _PHANTOM_ALONE
+    return StepResult(verdict=Verdict.NOT_APPLICABLE, reason=reason)

@@ -1,0 +1,120 @@
+"""What a calibration phantom read in one series, and which readings may be held against one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from scoring.calibration_types import Calibration, Mineral
+from scoring.scan_technique import ScanTechnique, TechniqueTolerance, technique_differences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What must be equal for two phantom readings to be comparable, beside their technique."""
+
+    device_serial: str
+    kvp: float
+    kernel: str
+    phantom: str  # its model; "" where none could be told
+    phantom_serial: str  # "" where it is not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScannerReading:
+    """What the phantom read in one series or single slice. Nothing in it tells who was scanned.
+
+    A reading that failed a check is kept as well, with the line that its rods give as far as they give one.
+    """
+
+    protocol: Protocol
+    model: str  # of the scanner
+    taken_on: date
+    slope: float | None  # mg/cm3 of `equivalent` per HU; None where the rods give no line
+    intercept: float | None  # mg/cm3 of `equivalent`
+    water_hu: float | None  # of the water rod; without one, the HU at which the line gives no mineral
+    r2: float | None  # None for two rods
+    tilt_degrees: float | None  # of the rods against the slice normal
+    taken_at: str = ""  # HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated
+    technique: ScanTechnique | None = None  # None in what was kept before it was asked for
+    calibration: Calibration | None = None  # that may be lent; None where anything is said against it
+    equivalent: Mineral | None = None  # None in what was kept before it was asked for
+    findings: tuple[str, ...] = ()  # codes of what is said against it; () where it passed every check
+    failed: bool = False  # whether they forbid a density
+    alone: bool = False  # no patient in the beam
+
+    @property
+    def charted(self) -> bool:
+        """Whether its numbers count in control charts."""
+        return not self.failed and self.slope is not None and self.water_hu is not None
+
+    @property
+    def order(self) -> tuple[date, str]:
+        """By which readings are sorted, oldest first."""
+        return self.taken_on, self.taken_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingGroup:
+    """Readings that may be held against one another, oldest first; at least one."""
+
+    readings: tuple[ScannerReading, ...]
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.readings[0].protocol
+
+    @property
+    def latest(self) -> ScannerReading:
+        return self.readings[-1]
+
+    @property
+    def charted(self) -> tuple[ScannerReading, ...]:
+        return tuple(one for one in self.readings if one.charted)
+
+
+def comparable_groups(
+    readings: Sequence[ScannerReading], tolerance: TechniqueTolerance
+) -> tuple[ReadingGroup, ...]:
+    """Readings by protocol, technique and whether a patient lay on the phantom.
+
+    Table height and field of view have no natural steps: the oldest reading of a group is its measure, and
+    whatever lies within the tolerance of it belongs to the group.
+
+    Parameters
+    ----------
+    readings : of any scanners, in any order.
+    """
+    groups: list[list[ScannerReading]] = []
+    for one in sorted(readings, key=lambda reading: reading.order):
+        home = next((group for group in groups if _belongs(one, group[0], tolerance)), None)
+        if home is None:
+            groups.append([one])
+        else:
+            home.append(one)
+    made = [ReadingGroup(readings=tuple(group)) for group in groups]
+    return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
+
+
+def made_alike(one: ScannerReading, other: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+    """Whether both have the same protocol and a technique within tolerance; patients do not count here."""
+    if one.protocol != other.protocol:
+        return False
+    if one.technique is None or other.technique is None:
+        return one.technique is other.technique
+    return not technique_differences(one.technique, other.technique, tolerance)
+
+
+def _belongs(one: ScannerReading, oldest: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+    return one.alone == oldest.alone and made_alike(oldest, one, tolerance)
+
+
+def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:
+    return (
+        protocol.device_serial,
+        protocol.kvp,
+        protocol.kernel,
+        protocol.phantom,
+        protocol.phantom_serial,
+    )
