@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         equivalent=Mineral(raw["equivalent"]),
         levels=tuple(str(level) for level in raw["levels"]),
         young=_age_bin(raw["young"]),
-        ages=tuple(_age_bin(entry) for entry in raw.get("ages", ())),
+        ages=_ages(raw.get("ages", ())),
         kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
         demonstration=raw["demonstration"],
         roi=RegionKind(raw["roi"]) if "roi" in raw else None,
@@ -240,6 +241,17 @@ def _grades(raw: Sequence[str]) -> tuple[Grade, ...]:
     return grades
 
 
+def _ages(raw: Sequence[Mapping[str, Any]]) -> tuple[AgeBin, ...]:
+    """Bins by rising age. One that overlaps another would have the file's order choose the Z-score."""
+    ages = tuple(sorted((_age_bin(entry) for entry in raw), key=lambda one: one.age_from))
+    for younger, older in pairwise(ages):
+        if older.age_from <= younger.age_to:
+            raise ValueError(f"two age bins hold the age of {older.age_from}")
+        if older.age_from > younger.age_to + 1:
+            raise ValueError(f"no age bin holds the age of {younger.age_to + 1}")
+    return ages
+
+
 def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
     ages = AgeBin(
         age_from=int(raw["age_from"]),
@@ -247,7 +259,7 @@ def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
         mean_mg_cm3=float(raw["mean_mg_cm3"]),
         sd_mg_cm3=float(raw["sd_mg_cm3"]),
     )
-    if ages.age_from > ages.age_to or ages.sd_mg_cm3 <= 0:
+    if not 0 <= ages.age_from <= ages.age_to or ages.sd_mg_cm3 <= 0:
         raise ValueError(f"impossible age bin {raw!r}")
     return ages
 

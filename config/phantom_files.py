@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
-from scoring.calibration import METHODS, MINDWAYS, FitRules, Mineral
+from scoring.calibration import LEAST_SQUARES, METHODS, MINDWAYS, TWO_POINT, FitRules, Mineral
+from scoring.mindways import RODS as MINDWAYS_RODS
 from scoring.phantom_model import PhantomLimits, PhantomModel, RodModel
 
 _TABLES = ("sigma_ref", "hu_per_mg")  # of [fit]: rows of kV, lowest, highest
@@ -28,20 +29,18 @@ def phantom_of(raw: Mapping[str, Any]) -> PhantomModel:
         method=str(raw["method"]),
         rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: sum(rod.expected_hu))),
         body_hu=_pair(raw["body_hu"]),
-        roi_margin_mm=float(raw["roi_margin_mm"]),
-        limits=PhantomLimits(**{key: float(value) for key, value in raw["limits"].items()}),
+        roi_margin_mm=_not_negative("roi_margin_mm", raw["roi_margin_mm"]),
+        limits=_limits(raw["limits"]),
         source=str(raw["source"]),
         rules=_rules(raw.get("fit", {})),
     )
-    if model.method not in METHODS:
-        raise ValueError(f"unknown method {model.method!r}")
     if len(model.rods) < 2 or model.rod_distance_mm <= 0:
         raise ValueError("a phantom needs two rods apart from each other")
     if len({rod.name for rod in model.rods}) < len(model.rods):
         raise ValueError("two rods have the same name")
     if any(rod.diameter_mm / 2 <= model.roi_margin_mm for rod in model.rods):
         raise ValueError("roi_margin_mm leaves nothing of a rod")
-    _require_water(model)
+    _require_suited(model)
     return model
 
 
@@ -72,7 +71,7 @@ def certified(model: PhantomModel, raw: Mapping[str, Any], serial: str) -> Phant
         source=f"{model.source} Densities of {serial}: {raw['source']}",
         serial=serial,
     )
-    _require_water(own)
+    _require_suited(own)
     return own
 
 
@@ -90,9 +89,43 @@ def _certified_rod(rod: RodModel, raw: Mapping[str, Any]) -> RodModel:
     )
 
 
-def _require_water(model: PhantomModel) -> None:
-    if model.method == MINDWAYS and any(rod.water_mg_cm3 is None for rod in model.rods):
-        raise ValueError(f"method {MINDWAYS!r} needs water_mg_cm3 of every rod")
+def _require_suited(model: PhantomModel) -> None:
+    """Raise ValueError where the method's formula does not hold for these rods."""
+    if model.method not in METHODS:
+        raise ValueError(f"unknown method {model.method!r}; known: {', '.join(METHODS)}")
+    densities = sorted(rod.density_mg_cm3 for rod in model.rods)
+    dissolved = [rod.water_mg_cm3 is not None for rod in model.rods]
+    if model.method == MINDWAYS:
+        if model.equivalent is not Mineral.K2HPO4 or len(model.rods) != MINDWAYS_RODS:
+            raise ValueError(f"method {MINDWAYS!r} needs {MINDWAYS_RODS} rods of {Mineral.K2HPO4}")
+        if not all(dissolved):
+            raise ValueError(f"method {MINDWAYS!r} needs water_mg_cm3 of every rod")
+    elif any(dissolved):
+        raise ValueError(f"water_mg_cm3 belongs to method {MINDWAYS!r}: {model.method!r} would ignore it")
+    elif densities[0] < 0:
+        raise ValueError(f"method {model.method!r} takes no density below 0")
+    if model.method == TWO_POINT and not (len(densities) == 2 and densities[0] == 0 < densities[1]):
+        raise ValueError(f"method {TWO_POINT!r} needs two rods, one of water (density 0) and one of mineral")
+    if model.method == LEAST_SQUARES:
+        if len(set(densities)) < len(densities):
+            raise ValueError("two rods have the same density: neither can be told to read higher")
+        if sum(density <= model.rules.fit_up_to_mg_cm3 for density in densities) < 2:
+            raise ValueError(f"fit_up_to_mg_cm3 leaves method {LEAST_SQUARES!r} fewer than two rods")
+
+
+def _limits(raw: Mapping[str, Any]) -> PhantomLimits:
+    """The file's limits; those with a default may be left out."""
+    unknown = set(raw) - {field.name for field in fields(PhantomLimits)}
+    if unknown:
+        raise ValueError(f"[limits] has no {', '.join(sorted(unknown))}")
+    return PhantomLimits(**{key: _not_negative(key, value) for key, value in raw.items()})
+
+
+def _not_negative(name: str, raw: Any) -> float:
+    value = float(raw)
+    if value < 0:
+        raise ValueError(f"{name} must not be negative")
+    return value
 
 
 def _rod(raw: Mapping[str, Any]) -> RodModel:
@@ -113,7 +146,7 @@ def _rules(raw: Mapping[str, Any]) -> FitRules:
     if unknown:
         raise ValueError(f"[fit] has no {', '.join(sorted(unknown))}")
     stated: dict[str, Any] = {
-        key: _ranges(value) if key in _TABLES else float(value) for key, value in raw.items()
+        key: _ranges(value) if key in _TABLES else _not_negative(key, value) for key, value in raw.items()
     }
     rules = FitRules(**stated)
     if not 0 <= rules.r2_refused_below <= rules.r2_doubted_below <= 1:
@@ -125,6 +158,8 @@ def _ranges(raw: Any) -> tuple[tuple[float, float, float], ...]:
     rows = tuple((float(kvp), *_pair((low, high))) for kvp, low, high in raw)
     if not rows or any(a[0] >= b[0] for a, b in pairwise(rows)):
         raise ValueError("a range of slopes needs rows of rising tube voltage")
+    if any(low <= 0 for _, low, _ in rows):
+        raise ValueError("a slope must be above 0")
     return rows
 
 

@@ -120,11 +120,14 @@ class FitRules:
     r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
     residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
     offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
-    # R: standard uncertainties of the constants of the Mindways method. Displaced water, 0.2174: its own
-    # certificate speaks against it, rod E displaces (1000 - 923.2) / 375.83 = 0.2043. Water's HU, 999.6 less
-    # than a reference liquid's and not 1000.
-    displaced_water: float = 0.0131
-    water_offset_hu: float = 0.4
+    # V: the constants of the Mindways method, from K2HPO4 solution to K2HPO4 in the place of water (user
+    # guide of QCT PRO, as cited by Ogo's reference): mg of water that a mg of K2HPO4 displaces, and water in
+    # mg/cm3. R: their standard uncertainties. The method's own certificate speaks against the first, for its
+    # rod E displaces (1000 - 923.2) / 375.83 = 0.2043; the second is 0.4 less than the 1000 of HU's water.
+    displaced_water: float = 0.2174
+    displaced_water_uncertainty: float = 0.0131
+    reference_water: float = 999.6
+    reference_water_uncertainty: float = 0.4
     # R: range of the Mindways sigma_ref by tube voltage. Computed for effective energies of 50, 60 and
     # 70 keV it is 2.46, 1.89 and 1.59; an example of Ogo's has 1.47.
     sigma_ref: SlopeRanges = ((80.0, 1.8, 2.9), (100.0, 1.5, 2.5), (120.0, 1.3, 2.2), (140.0, 1.1, 2.0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from scoring.calibration_types import Calibration, RodReading
-from scoring.mindways import BETA_REF_TO_CT, SIGMA_REF_TO_CT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +34,25 @@ class FitPoint:
 def fit_line(calibration: Calibration) -> FitLine:
     """The line behind a calibration, in the rods' own terms.
 
-    Rods of mineral dissolved in water (Mindways) are fitted without their water, and their line differs from
-    the one that bone is measured by: by 0.2174 in slope and 999.6 HU.
+    Rods of mineral dissolved in water (Mindways) are fitted without their water. Their line is fitted here
+    anew, for it differs from the one that bone is measured by, in slope and offset.
     """
-    hu_per_mg = 1 / calibration.slope
-    offset_hu = -calibration.intercept / calibration.slope
     if calibration.rods and all(rod.water_mg_cm3 is not None for rod in calibration.rods):
-        return FitLine(
-            hu_per_mg=hu_per_mg - SIGMA_REF_TO_CT, offset_hu=offset_hu - BETA_REF_TO_CT, without_water=True
+        hu_per_mg, offset_hu = np.polyfit(
+            [rod.density_mg_cm3 for rod in calibration.rods],
+            [_without_water_hu(rod) for rod in calibration.rods],
+            deg=1,
         )
-    return FitLine(hu_per_mg=hu_per_mg, offset_hu=offset_hu, without_water=False)
+        return FitLine(hu_per_mg=float(hu_per_mg), offset_hu=float(offset_hu), without_water=True)
+    return FitLine(
+        hu_per_mg=1 / calibration.slope,
+        offset_hu=-calibration.intercept / calibration.slope,
+        without_water=False,
+    )
+
+
+def _without_water_hu(rod: RodReading) -> float:
+    return rod.hu_mean - (rod.water_mg_cm3 or 0.0)
 
 
 def fit_points(calibration: Calibration) -> tuple[FitPoint, ...]:
@@ -50,7 +60,7 @@ def fit_points(calibration: Calibration) -> tuple[FitPoint, ...]:
     line = fit_line(calibration)
     points = []
     for rod in calibration.rods:
-        hu = rod.hu_mean - ((rod.water_mg_cm3 or 0.0) if line.without_water else 0.0)
+        hu = _without_water_hu(rod) if line.without_water else rod.hu_mean
         points.append(
             FitPoint(
                 rod=rod,

@@ -22,9 +22,6 @@ from scoring.slope_range import require_slope
 MINDWAYS = "mindways"
 
 RODS = 5
-# From K2HPO4 solution to K2HPO4 in the place of water: user guide of QCT PRO, as cited by Ogo's reference.
-SIGMA_REF_TO_CT = -0.2174
-BETA_REF_TO_CT = 999.6
 # Any slope above 0.9 HU per mg/cm3 puts the rods in the order A to E, in which they must read.
 _TYPICAL_SIGMA_REF = 1.5
 
@@ -40,7 +37,7 @@ def mindways(
     """``HU - rho_H2O = sigma_ref * rho_K2HPO4 + beta_ref``, fitted to five rods.
 
     Then ``BMD = (HU - beta_CT) / sigma_CT`` with ``sigma_CT = sigma_ref - 0.2174`` and
-    ``beta_CT = beta_ref + 999.6``.
+    ``beta_CT = beta_ref + 999.6``, unless `rules` state other constants.
 
     Parameters
     ----------
@@ -75,7 +72,7 @@ def mindways(
     require_line(r2, rules)
     _require_water_near_zero(beta_ref, rules)
     require_slope(sigma_ref, rules.sigma_ref, kvp)
-    slope, beta_ct = 1 / (sigma_ref + SIGMA_REF_TO_CT), beta_ref + BETA_REF_TO_CT
+    slope, beta_ct = 1 / (sigma_ref - rules.displaced_water), beta_ref + rules.reference_water
     residuals_hu = without_water_hu - sigma_ref * density - beta_ref
     return Calibration(
         method=MINDWAYS,
@@ -95,15 +92,15 @@ def mindways(
             ),
             LineUncertainty(
                 pivot_hu=beta_ct,
-                bmd_mg_cm3=slope * rules.water_offset_hu,
-                slope=slope**2 * rules.displaced_water,
+                bmd_mg_cm3=slope * rules.reference_water_uncertainty,
+                slope=slope**2 * rules.displaced_water_uncertainty,
             ),
         ),
     )
 
 
 def _require_water_near_zero(beta_ref: float, rules: FitRules) -> None:
-    beta_ct = beta_ref + BETA_REF_TO_CT
+    beta_ct = beta_ref + rules.reference_water
     if abs(beta_ct) > rules.offset_hu:
         raise CalibrationImpossible(
             "calibration_offset", f"beta_CT is {beta_ct:.1f} HU, up to {rules.offset_hu:g} HU are accepted"

@@ -56,9 +56,6 @@ WALL_MM = 3.0  # a rod's centroid and area are taken over its radius and this mu
 CENTRING_PASSES = 2
 SMOOTHING_MM = 1.0
 END_MARGIN_MM = 5.0  # slices this close to a rod's end inside the image blend rod and air
-# A lone slice must be about as thick as those of single-slice QCT (R: 8 to 10 mm are usual): a thinner one is
-# a scrap of a volume, and too noisy to tell rods by.
-LONE_SLICE_MM = 5.0
 
 
 def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
@@ -189,7 +186,7 @@ def _read_lone_slice(sought: _Sought, model: PhantomModel) -> PhantomReading | N
 
     A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
     """
-    if sought.volume.grid.spacing_mm[0] < LONE_SLICE_MM:
+    if sought.volume.grid.spacing_mm[0] < model.limits.lone_slice_mm:
         return None
     for lines in rows_in_one_slice(sought.scene):
         reading = _read(sought, model, lines, (0.0, 0.0))

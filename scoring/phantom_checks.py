@@ -14,9 +14,6 @@ from scoring.calibration import RodReading
 from scoring.phantom_model import PhantomLimits, PhantomModel, PhantomReading, SliceReading
 from segmentation.observation import Observation
 
-OFFSET_STRETCH_MM = 8.0  # R: the least stretch on either side of a shift
-OFFSET_SIGMAS = 4.0  # R: beyond chance, at whatever place it is looked for
-
 Particulars = dict[str, str | int | float]
 
 
@@ -175,13 +172,14 @@ def _offset_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observ
     worst = 0.0
     for cut in range(1, len(z)):
         before, after = offset[:cut], offset[cut:]
-        if min(z[cut - 1] - z[0], z[-1] - z[cut]) < OFFSET_STRETCH_MM or min(len(before), len(after)) < 3:
+        shortest_mm = min(z[cut - 1] - z[0], z[-1] - z[cut])
+        if shortest_mm < limits.offset_stretch_mm or min(len(before), len(after)) < 3:
             continue
         error = float(
             np.hypot(before.std(ddof=1) / len(before) ** 0.5, after.std(ddof=1) / len(after) ** 0.5)
         )
         shift = abs(float(after.mean() - before.mean()))
-        if shift > max(limits.water_drift_hu, OFFSET_SIGMAS * error):
+        if shift > max(limits.water_drift_hu, limits.offset_sigmas * error):
             worst = max(worst, shift)
     if worst == 0.0:
         return []

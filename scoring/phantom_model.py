@@ -35,6 +35,13 @@ class PhantomLimits:
     area_tolerance: float  # relative, of a rod's cross-section
     rod_sd_hu: float  # of a rod in a slab of 10 mm, smoothed by 1 mm in the plane
     minimum_length_mm: float  # of phantom in view
+    # R: a shift of offset along the phantom must have a stretch of this length on either side, and exceed
+    # this many standard errors: more than chance makes at whatever place it is looked for.
+    offset_stretch_mm: float = 8.0
+    offset_sigmas: float = 4.0
+    # R: a lone slice must be about as thick as those of single-slice QCT, 8 to 10 mm: a thinner one is a
+    # scrap of a volume, and too noisy to tell rods by.
+    lone_slice_mm: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,9 @@ def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, a
         ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = nan"),
         ('levels = ["L3"]', "levels = []"),
         ('levels = ["L3"]', 'levels = ["X9"]'),
+        ("age_from = 60, age_to = 69", "age_from = 59, age_to = 69"),
+        ("age_from = 60, age_to = 69", "age_from = 61, age_to = 69"),
+        ("age_from = 60, age_to = 69", "age_from = 50, age_to = 59"),
     ],
 )
 def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
@@ -130,6 +133,19 @@ def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before,
     (tmp_path / "references" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
     with pytest.raises(CatalogEntryInvalid):
         load_reference("ours", tmp_path)
+
+
+def test_bins_of_age_that_leave_one_out_or_hold_one_twice_are_named_by_that_age(tmp_path: Path):
+    shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    (tmp_path / "references").mkdir()
+    own = tmp_path / "references" / "ours.toml"
+    for changed, named in (
+        ("age_from = 59, age_to = 69", "two age bins hold the age of 59"),
+        ("age_from = 61, age_to = 69", "no age bin holds the age of 60"),
+    ):
+        own.write_text(shipped.replace("age_from = 60, age_to = 69", changed), "utf-8")
+        with pytest.raises(CatalogEntryInvalid, match=named):
+            load_reference("ours", tmp_path)
 
 
 def test_a_reference_is_for_phantoms_in_the_image_unless_its_file_says_more(tmp_path: Path):

@@ -165,7 +165,7 @@ def test_the_uncertainty_is_the_sum_of_what_each_rods_error_does():
         fitted(rods_of(hu + 1e-4 * np.eye(5)[rod])).bmd(120.0) - fitted(rods).bmd(120.0) for rod in range(5)
     ]
     expected = np.linalg.norm(np.array(moved) / 1e-4 * errors)
-    exact = FitRules(displaced_water=0.0, water_offset_hu=0.0)
+    exact = FitRules(displaced_water_uncertainty=0.0, reference_water_uncertainty=0.0)
     assert density_uncertainty(fitted(rods, rules=exact), 120.0, 0.0) == pytest.approx(expected, rel=1e-4)
 
 
@@ -173,10 +173,18 @@ def test_the_doubt_about_the_methods_constants_grows_with_density_from_waters():
     """Each constant moved by its standard uncertainty moves the density by so much."""
     rods = rods_of(ideal_hu(1.6, -1000.0), error_hu=1e-9)
     rules = FitRules()
-    steeper = 1 / (1.6 - 0.2174 - rules.displaced_water) - 1 / (1.6 - 0.2174)
+    steeper = 1 / (1.6 - 0.2174 - rules.displaced_water_uncertainty) - 1 / (1.6 - 0.2174)
     for hu in (0.0, 60.0, 200.0):
         found = density_uncertainty(fitted(rods), hu, 0.0)
         expected = np.hypot(
-            steeper * (hu + 0.4), rules.water_offset_hu / (1.6 - 0.2174)
+            steeper * (hu + 0.4), rules.reference_water_uncertainty / (1.6 - 0.2174)
         )  # beta_CT is -0.4 HU
         assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_a_phantoms_file_may_state_the_methods_constants():
+    """By its own certificate rod E displaces 0.2043 of water: sigma_CT 1.6 - 0.2043, beta_CT -1000 + 1000."""
+    rules = FitRules(displaced_water=0.2043, reference_water=1000.0)
+    found = fitted(rods_of(ideal_hu(1.6, -1000.0)), rules=rules)
+    assert found.slope == pytest.approx(1 / (1.6 - 0.2043))
+    assert found.intercept == pytest.approx(0.0, abs=1e-9)

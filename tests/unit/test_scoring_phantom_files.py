@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from config.catalog import (
@@ -18,8 +20,9 @@ from config.catalog import (
 )
 from config.settings import ConfigurationError, load_settings
 from scoring.calibration import SHIPPED_RULES, FitRules, RodReading
+from scoring.phantom_checks import judge
 from scoring.phantom_choice import calibration_of
-from scoring.phantom_model import PhantomReading
+from scoring.phantom_model import PhantomReading, SliceReading
 
 CERTIFICATE = """
 model = "b-mas-200"
@@ -71,6 +74,9 @@ def test_a_phantoms_file_states_its_own_fit_rules(site):
         "hu_per_mg = [[120, 1.3, 1.6], [80, 1.9, 2.3]]",
         "hu_per_mg = [[80, 1.9]]",
         'residual_doubted_hu = "few"',
+        "residual_doubted_hu = -1.0",
+        "hu_per_mg = [[80, -1.9, 2.3]]",
+        "displaced_water = nan",
     ],
 )
 def test_fit_rules_that_make_no_sense_are_refused(site, fit):
@@ -200,3 +206,78 @@ def test_a_file_that_names_itself_otherwise_is_refused(site):
     (site / "phantoms" / "ours.toml").write_text(shipped("intable"), "utf-8")
     with pytest.raises(CatalogEntryInvalid, match="intable"):
         load_phantom("ours", site)
+
+
+THIRD_ROD = """
+[[rods]]
+name = "third"
+density_mg_cm3 = 100.0
+diameter_mm = 20.0
+offset_mm = 30.0
+expected_hu = [90.0, 300.0]
+search_hu = [60.0, 330.0]
+"""
+
+
+def site_phantom(site: Path, name: str, before: str, after: str) -> str:
+    """A site's own phantom, which is the shipped one of that name but for one change."""
+    text = shipped(name)
+    assert before in text
+    text = text.replace(before, after).replace(f'name = "{name}"', 'name = "ours"', 1)
+    (site / "phantoms" / "ours.toml").write_text(text, "utf-8")
+    return "ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "reason"),
+    [
+        ("siemens-osteo", "[[rods]]", THIRD_ROD + "[[rods]]", "two rods"),
+        ("siemens-osteo", "density_mg_cm3 = 0.0", "density_mg_cm3 = 50.0", "two rods"),
+        ("siemens-osteo", "density_mg_cm3 = 0.0", "density_mg_cm3 = -5.0", "below 0"),
+        ("siemens-osteo", 'method = "two-point"', 'method = "mindways"', "5 rods of K2HPO4"),
+        ("b-mas-200", 'method = "least-squares"', 'method = "two-point"', "two rods"),
+        ("b-mas-200", 'method = "least-squares"', 'method = "mindways"', "5 rods of K2HPO4"),
+        ("b-mas-200", "density_mg_cm3 = 150.0", "density_mg_cm3 = 100.0", "same density"),
+        ("intable", "density_mg_cm3 = 75.0", "density_mg_cm3 = 475.0", "fewer than two"),
+        ("mindways-3", 'equivalent = "K2HPO4"', 'equivalent = "HA"', "5 rods of K2HPO4"),
+        ("mindways-3", "water_mg_cm3 = 923.2", "", "water_mg_cm3"),
+        ("mindways-3", 'method = "mindways"', 'method = "least-squares"', "would ignore it"),
+        ("intable", "tilt_degrees = 5.0", "tilt_degrees = -5.0", "negative"),
+        ("intable", "roi_margin_mm = 3.5", "roi_margin_mm = -1.0", "negative"),
+        ("intable", "tilt_degrees = 5.0", "tilt_degrees = 5.0\ntwist = 1.0", "no twist"),
+    ],
+)
+def test_rods_that_a_method_cannot_be_used_on_are_refused_before_any_image(site, name, before, after, reason):
+    own = site_phantom(site, name, before, after)
+    if name == "intable" and "fewer" in reason:  # only water is left below fit_up_to_mg_cm3
+        path = site / "phantoms" / "ours.toml"
+        path.write_text(
+            path.read_text("utf-8").replace("density_mg_cm3 = 150.0", "density_mg_cm3 = 500.0"), "utf-8"
+        )
+    with pytest.raises(CatalogEntryInvalid, match=reason):
+        load_phantom(own, site)
+    with pytest.raises(ConfigurationError, match=reason):
+        require_configured(load_settings(node={"site": str(site)}, calibration={"phantom": own}))
+
+
+def test_a_certificate_cannot_give_two_rods_one_density(site):
+    twice = CERTIFICATE.replace("density_mg_cm3 = 149.1", "density_mg_cm3 = 202.6")
+    (site / "phantoms" / "b-mas-200.S17.toml").write_text(twice, "utf-8")
+    with pytest.raises(CatalogEntryInvalid, match="same density"):
+        load_phantom("b-mas-200", site, serial="S17")
+
+
+def test_a_phantoms_file_states_when_a_shift_of_offset_is_seen(site):
+    """12 HU in the middle of 60 mm exceed 10 HU in any stretch of 8 mm; stretches of 40 mm there are none."""
+    own = site_phantom(site, "b-mas-200", "[limits]", "[limits]\noffset_stretch_mm = 40.0")
+    along = np.linspace(0.0, 60.0, 31)
+    slices = tuple(
+        SliceReading(
+            z_mm=float(z), hu=tuple(12.0 * (z > 30.0) + hu for hu in (0.0, 75.0, 150.0, 225.0, 300.0))
+        )
+        for z in along
+    )
+    reading = PhantomReading(model="ours", slices=slices)
+    for model, seen in ((load_phantom("b-mas-200")[0], True), (load_phantom(own, site)[0], False)):
+        bare = replace(model, rods=())
+        assert ["water_rod_drift"] * seen == [one.code for one in judge(reading, bare, (), truncated=False)]
