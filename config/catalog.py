@@ -8,6 +8,7 @@ what it read together with the SHA-256 of the file's bytes, so that a result can
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -146,6 +147,12 @@ def load_radiomics_settings_text(site: Path | None = None) -> tuple[str, str]:
     """
     content = _content("", "radiomics", ".yaml", site)
     return content.decode("utf-8"), _sha256(content)
+
+
+def load_golden_features() -> Mapping[str, float]:
+    """Every feature of the known image (`scoring.golden`), by the shipped settings and stock pyradiomics."""
+    content = json.loads(files("config").joinpath("golden_features.json").read_text("utf-8"))
+    return dict(content["features"])
 
 
 def require_configured(settings: Settings) -> None:

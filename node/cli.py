@@ -24,6 +24,7 @@ COMMANDS = {
     "features": "features",
     "train": "train",
     "evaluate": "train",
+    "model": "model",
     "studies": "studies",
     "qa": "qa",
     "check": "check",

@@ -19,7 +19,6 @@ from config.catalog import (
     CatalogEntryInvalid,
     CatalogEntryMissing,
     configured_phantoms,
-    load_model_card,
     load_radiomics_settings_text,
     load_reference,
 )
@@ -28,6 +27,7 @@ from config.settings import ConfigurationError, SegmentationSettings, Settings, 
 from node import logs
 from node.net.scu import DicomSender
 from node.pipeline.engine import settle_engine
+from node.pipeline.model import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
@@ -212,21 +212,33 @@ def _reference(settings: Settings) -> tuple[Standing, str]:
 def _model(settings: Settings) -> tuple[Standing, str]:
     if not settings.scoring.model:
         return Standing.WARNING, "none: no rad-score and no nomogram"
-    card, _ = load_model_card(settings.scoring.model, settings.node.site_folder)
+    found = active_model(settings)
+    if found.card is None:
+        return Standing.FAILED, str(found.refusal.values["reason"]) if found.refusal else "none"
+    card = found.card
     _, radiomics_sha256 = load_radiomics_settings_text(settings.node.site_folder)
     if card.radiomics_settings_sha256 != radiomics_sha256:
         return Standing.FAILED, f"{card.name}: its features were computed with other settings"
     told = f"{card.name} {card.version}, sha256 {card.sha256[:12]}"
+    if found.activation is not None:
+        told += f", activated {found.activation.activated_at:%Y-%m-%d} by {found.activation.activated_by}"
     if card.demonstration:
         return Standing.WARNING, f"{told}: fitted to synthetic data, NOT FOR CLINICAL USE"
+    if found.activation is None:
+        return Standing.WARNING, f"{told}: not pinned, an edit of its file takes effect at once; activate it"
     return Standing.OK, told
 
 
 def _features(settings: Settings) -> tuple[Standing, str]:
-    from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - imports pyradiomics
+    from node.pipeline.golden import installed_drift  # noqa: PLC0415 - imports pyradiomics
+    from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - likewise
 
     text, sha256 = load_radiomics_settings_text(settings.node.site_folder)
-    return Standing.OK, f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"
+    drift = installed_drift()
+    if drift.drifted:
+        return Standing.FAILED, f"{len(drift.drifted)} of {drift.checked} drifted: {drift.example}"
+    told = f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"
+    return Standing.OK, f"{told}; {drift.checked} of a known image come out as known"
 
 
 def _engine(settings: Settings) -> tuple[Standing, str]:

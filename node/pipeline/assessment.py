@@ -34,6 +34,7 @@ class Basis:
     card: ModelCard | None
     radiomics_settings_sha256: str
     conversion: Conversion | None = None  # between minerals, for the density rule; None: none
+    card_refusal: Observation | None = None  # why a model that is in force cannot be used: then no card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +202,10 @@ def _rad_score(
     series: SeriesFacts,
     ledger: _Ledger,
 ) -> RadScore | None:
-    card = ledger.basis.card
+    card, refusal = ledger.basis.card, ledger.basis.card_refusal
+    if refusal is not None:
+        ledger.add([refusal])
+        return None
     ledger.add(
         model_observations(
             card,
@@ -216,6 +220,9 @@ def _rad_score(
         return None
     if card.radiomics_settings_sha256 != ledger.basis.radiomics_settings_sha256:
         reason = "its features were computed with other settings"
+        ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
+    if features is not None and any(one.name not in features for one in card.features):
+        reason = "another model was activated while this study was measured: have the node retry the study"
         ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
     if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
         return None

@@ -72,4 +72,4 @@ def study_features(context: StepContext) -> StudyFeatures:
 
 def _without_model(basis: Basis) -> Basis:
     """A cohort's features serve to make a model: what an earlier one thinks of them is no matter."""
-    return replace(basis, card=None)
+    return replace(basis, card=None, card_refusal=None)

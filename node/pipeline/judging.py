@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from config.catalog import load_model_card, load_radiomics_settings_text, load_reference
+from config.catalog import load_radiomics_settings_text, load_reference
 from config.findings import load_findings
 from config.settings import Settings
 from node import __version__
 from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.context import StepContext
 from node.pipeline.measurement import Measurements
+from node.pipeline.model import active_model
 from node.pipeline.selection import SelectionArtefact
 from node.report import Laboratory, Provenance
 from scoring.assessment import Conversion
@@ -21,14 +22,16 @@ _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", 
 
 
 def basis_of(settings: Settings) -> Basis:
-    """Findings, reference and model that the settings name, read from their files."""
+    """Findings and reference that the settings name, read from their files, and the model in force."""
     site, names, pair = settings.node.site_folder, settings.scoring, settings.scoring.k2hpo4_from_ha
     _, radiomics_sha256 = load_radiomics_settings_text(site)
+    model = active_model(settings)
     return Basis(
         table=load_findings(site),
         language=settings.node.language,
         reference=load_reference(names.reference, site)[0] if names.reference else None,
-        card=load_model_card(names.model, site)[0] if names.model else None,
+        card=model.card,
+        card_refusal=model.refusal,
         radiomics_settings_sha256=radiomics_sha256,
         conversion=Conversion(slope=pair[0], intercept_mg_cm3=pair[1]) if pair else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from config.catalog import configured_phantoms, load_model_card, load_radiomics_settings_text
+from config.catalog import configured_phantoms, load_radiomics_settings_text
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     SEGMENTATION,
@@ -18,6 +18,7 @@ from node.pipeline.calibrating import calibrate_study
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
+from node.pipeline.model import active_model
 from node.pipeline.scanner import is_declared_phantom, reading_of, shows_phantom, watch_scanner
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
 from node.pipeline.slices import measure_slices
@@ -87,7 +88,7 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
     assert phantom is not None, "a phantom was looked for in it"
     phantoms = configured_phantoms(settings)
     radiomics, _ = load_radiomics_settings_text(site)
-    card = load_model_card(settings.scoring.model, site)[0] if settings.scoring.model else None
+    card = active_model(settings).card
     segmentation = segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
     calibration = calibrate_study(
         volume,

@@ -1,0 +1,94 @@
+"""Two models side by side on the same patients: what a change of model would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scoring.applicability import model_observations
+from scoring.calibration import Mineral
+from scoring.modelcard import ModelCard
+from scoring.nomogram import apply_nomogram
+from scoring.radscore import rad_score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferencePatient:
+    """One invented patient with everything that a model may ask for."""
+
+    name: str
+    features: Mapping[str, float]  # pyradiomics names
+    kvp: float | None
+    slice_spacing_mm: float | None
+    pixel_spacing_mm: tuple[float, float]  # (row, column)
+    equivalent: Mineral | None
+    age: float  # years
+    alp: float  # U/L
+    homocysteine: float  # umol/L
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What one model says of one patient."""
+
+    rad_score: float
+    probability: float  # of the positive class
+    likelier: str  # the class with the greater probability
+    outside: str  # why the model does not cover this patient's images; "" where it does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One patient before and after a change of model."""
+
+    patient: str
+    before: Scored | None  # None where there is no earlier model that can be asked
+    after: Scored
+
+    @property
+    def class_changes(self) -> bool:
+        return self.before is not None and self.before.likelier != self.after.likelier
+
+
+def compare_models(
+    before: ModelCard | None, after: ModelCard, patients: Sequence[ReferencePatient]
+) -> tuple[Compared, ...]:
+    """Both models' answers for each patient, in order.
+
+    Numbers are given outside a model's range too, with the reason beside them: the node itself gives none
+    there.
+
+    Raises
+    ------
+    UnknownFeature
+        If a patient lacks a feature that a model asks for.
+    """
+    return tuple(
+        Compared(
+            patient=one.name,
+            before=_scored(before, one) if before is not None else None,
+            after=_scored(after, one),
+        )
+        for one in patients
+    )
+
+
+def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
+    score = rad_score(card, patient.features).value
+    nomogram = apply_nomogram(
+        card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
+    )
+    noticed = model_observations(
+        card,
+        kvp=patient.kvp,
+        slice_spacing_mm=patient.slice_spacing_mm,
+        pixel_spacing_mm=patient.pixel_spacing_mm,
+        equivalent=patient.equivalent,
+        t_score=None,  # a T-score is the reference's to give, not the model's
+    )
+    return Scored(
+        rad_score=score,
+        probability=nomogram.probability,
+        likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
+        outside="; ".join(str(one.values["reason"]) for one in noticed if one.code == "model_range"),
+    )

@@ -1,0 +1,252 @@
+"""Changing the model: what is recorded, what is used, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from config.catalog import load_model_card
+from config.settings import Settings, load_settings
+from node.cli import build
+from node.commands import model as command
+from node.pipeline.judging import basis_of
+from node.pipeline.model import active_model
+from node.research.activation import (
+    NotActivated,
+    activate,
+    class_changes,
+    find_card,
+    previous_card,
+    propose,
+    require_change,
+    require_usable,
+)
+from node.research.reference_patients import CASES, measure_patients
+from node.store.activations import ActivationOvertaken, Activations
+from scoring.calibration import Mineral
+from scoring.comparison import ReferencePatient
+from scoring.modelcard import ModelCard, card_document
+
+SHIPPED = load_model_card("demonstration")[0]
+# Two units of log-odds more: whoever had a probability between 12 and 50 % passes the half.
+STRICTER = replace(SHIPPED, name="stricter", clinical_intercept=SHIPPED.clinical_intercept + 2.0)
+WHEN = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
+
+
+def patient(name: str, sds: float) -> ReferencePatient:
+    """Whose first feature lies so many SDs from the training mean, and all the others on it."""
+    features = {one.name: one.mean for one in SHIPPED.features}
+    features[SHIPPED.features[0].name] += sds * SHIPPED.features[0].sd
+    return ReferencePatient(
+        name=name,
+        features=features,
+        kvp=120.0,
+        slice_spacing_mm=3.0,
+        pixel_spacing_mm=(1.7, 1.7),
+        equivalent=Mineral.HA,
+        age=60.0,
+        alp=70.0,
+        homocysteine=10.0,
+    )
+
+
+PATIENTS = (patient("dense", 4.0), patient("between", 1.8), patient("porous", -1.0))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(storage={"root": str(tmp_path / "var")}, node={"site": str(tmp_path / "site")})
+
+
+@pytest.fixture
+def switch(settings: Settings) -> Callable[..., None]:
+    def make(card: ModelCard, reason: str = "") -> None:
+        activate(propose(card, settings, PATIENTS), settings, at=WHEN, by="physicist", reason=reason)
+
+    return make
+
+
+def record(settings: Settings) -> Path:
+    return settings.storage.root / "models/activations.jsonl"
+
+
+def site_card(settings: Settings, card: ModelCard, name: str = "ours") -> Path:
+    folder = Path(settings.node.site) / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(card_document(card)), "utf-8")
+    return path
+
+
+def test_the_comparison_shows_both_models_answers_and_who_changes_class(settings):
+    compared = propose(STRICTER, settings, PATIENTS).comparison
+    assert [one.patient for one in compared] == ["dense", "between", "porous"]
+    for one in compared:
+        assert one.before is not None
+        assert one.before.rad_score == one.after.rad_score
+        assert one.before.probability < one.after.probability
+        assert one.after.outside == ""
+    assert [one.class_changes for one in compared] == [False, True, False]
+    assert class_changes(compared) == 1
+    intercept, first = SHIPPED.rad_score_intercept, SHIPPED.features[0].coefficient
+    assert compared[0].after.rad_score == pytest.approx(intercept + 4.0 * first)
+
+
+def test_a_patient_outside_a_models_range_is_shown_with_the_reason(settings):
+    softer = replace(SHIPPED, applicability=replace(SHIPPED.applicability, kvp=(79.0, 81.0)))
+    (compared,) = propose(softer, settings, PATIENTS[:1]).comparison
+    assert compared.before is not None
+    assert compared.before.outside == ""
+    assert compared.after.outside == "120 kV is outside 79 to 81 kV"
+
+
+def test_an_activation_says_who_what_when_why_and_in_place_of_what(settings, switch):
+    assert active_model(settings).card == SHIPPED
+    switch(STRICTER, reason="retrained on 2025")
+    found = active_model(settings)
+    assert found.card == STRICTER
+    assert found.activation is not None
+    assert found.activation == Activations(settings.storage.root).history()[-1]
+    assert (found.activation.activated_by, found.activation.activated_at) == ("physicist", WHEN)
+    assert found.activation.reason == "retrained on 2025"
+    assert found.activation.previous_sha256 == SHIPPED.sha256
+    assert [one.class_changes for one in found.activation.comparison] == [False, True, False]
+
+
+def test_going_back_is_an_activation_and_the_record_only_grows(settings, switch):
+    switch(STRICTER)
+    first = record(settings).read_bytes()
+    assert previous_card(settings) == SHIPPED
+    switch(previous_card(settings))
+    assert active_model(settings).card == SHIPPED
+    assert record(settings).read_bytes().startswith(first)
+    assert previous_card(settings) == STRICTER  # though no file of that name exists
+    names = [one.card.name for one in Activations(settings.storage.root).history()]
+    assert names == ["stricter", "demonstration"]
+
+
+def test_an_edited_card_file_changes_nothing_until_it_is_activated(settings, switch):
+    path = site_card(settings, replace(STRICTER, name="ours"))
+    switch(find_card("ours", settings))
+    edited = json.loads(path.read_text("utf-8"))
+    edited["clinical"]["intercept"] = 99.0
+    path.write_text(json.dumps(edited), "utf-8")
+    assert active_model(settings).card == replace(STRICTER, name="ours")
+    path.unlink()
+    assert active_model(settings).card == replace(STRICTER, name="ours")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"intercept": ', '"intercept": 1', "pins the card"),
+        ('"card_sha256": "', '"card_sha256": "0', "pins the card"),
+        ('"activated_at"', '"activated_on"', "is damaged"),
+        ('{"activated_at"', '"activated_at"', "is damaged"),
+    ],
+)
+def test_a_card_that_is_not_the_one_pinned_is_refused_with_its_finding(
+    settings, switch, before, after, words
+):
+    """And the model that the settings name does not step into its place."""
+    switch(STRICTER)
+    text = record(settings).read_text("utf-8")
+    assert before in text
+    record(settings).write_text(text.replace(before, after, 1), "utf-8")
+    found = active_model(settings)
+    assert found.card is None
+    assert found.refusal is not None
+    assert found.refusal.code == "model_not_pinned"
+    assert words in str(found.refusal.values["reason"])
+    basis = basis_of(settings)
+    assert (basis.card, basis.card_refusal) == (None, found.refusal)
+
+
+def test_a_record_cut_short_by_a_power_cut_leaves_the_earlier_model_in_force(settings, switch):
+    switch(STRICTER)
+    whole = record(settings).read_bytes()
+    record(settings).write_bytes(whole + whole[: len(whole) // 2])
+    assert active_model(settings).card == STRICTER
+    switch(SHIPPED)
+    assert active_model(settings).card == SHIPPED
+    assert len(Activations(settings.storage.root).history()) == 2
+
+
+def test_of_two_who_compare_at_the_same_time_the_second_must_compare_again(settings):
+    mine, theirs = propose(STRICTER, settings, PATIENTS), propose(STRICTER, settings, PATIENTS)
+    activate(theirs, settings, at=WHEN, by="another", reason="")
+    with pytest.raises(ActivationOvertaken):
+        activate(mine, settings, at=WHEN, by="physicist", reason="")
+    assert [one.activated_by for one in Activations(settings.storage.root).history()] == ["another"]
+
+
+def test_no_model_in_the_settings_is_no_model_whatever_was_activated(settings, switch):
+    switch(STRICTER)
+    none = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"model": ""})})
+    found = active_model(none)
+    assert (found.card, found.refusal) == (None, None)
+    with pytest.raises(NotActivated, match="gives no rad-score"):
+        require_usable(STRICTER, none)
+
+
+def test_a_card_of_other_feature_settings_or_unknown_features_is_not_activated(settings):
+    with pytest.raises(NotActivated, match="other settings"):
+        require_usable(replace(SHIPPED, radiomics_settings_sha256="ab" * 32), settings)
+    strange = replace(SHIPPED.features[0], name="original_glcm_Unheard")
+    with pytest.raises(NotActivated, match="original_glcm_Unheard"):
+        require_usable(replace(SHIPPED, features=(strange,)), settings)
+
+
+def test_the_active_card_is_not_activated_again_but_the_settings_one_may_be_pinned(settings, switch):
+    require_change(SHIPPED, settings)
+    switch(SHIPPED)
+    with pytest.raises(NotActivated, match="active model already"):
+        require_change(SHIPPED, settings)
+
+
+def test_a_card_is_named_by_catalogue_file_or_hash(settings, switch, tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(card_document(STRICTER)), "utf-8")
+    assert find_card(str(path), settings) == STRICTER
+    switch(STRICTER)
+    path.unlink()
+    assert find_card(STRICTER.sha256[:8], settings) == STRICTER
+    assert find_card("demonstration", settings) == SHIPPED
+    path.write_text('{"schema": "osteonode-model-card"}', "utf-8")
+    with pytest.raises(NotActivated, match="missing"):
+        find_card(str(path), settings)
+
+
+def run(tmp_path: Path, *arguments: str) -> Any:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[storage]\nroot = "{tmp_path / "var"}"\n', "utf-8")
+    return CliRunner().invoke(build(["model"]), ["model", *arguments, "--config", str(config)])
+
+
+def test_the_command_compares_on_measured_reference_studies_switches_and_goes_back(tmp_path, monkeypatch):
+    measured = tuple(measure_patients(load_settings(), (CASES[2],)))  # whose probability lies about a half
+    monkeypatch.setattr(command, "measure_patients", lambda settings, cases: measured)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(card_document(STRICTER)), "utf-8")
+    compared = run(tmp_path, "compare", str(path))
+    assert compared.exit_code == 0, compared.output
+    assert "CLASS CHANGES" in compared.stdout
+    assert not (tmp_path / "var").exists()  # looking changes nothing
+    switched = run(tmp_path, "activate", str(path), "--by", "physicist", "--reason", "test")
+    assert switched.exit_code == 0, switched.output
+    assert f"sha256 {STRICTER.sha256}" in switched.stdout
+    assert "stricter" in run(tmp_path, "history").stdout
+    again = run(tmp_path, "activate", str(path))
+    assert (again.exit_code, "active model already" in again.output) == (1, True)
+    back = run(tmp_path, "rollback")
+    assert back.exit_code == 0, back.output
+    assert f"sha256 {SHIPPED.sha256}" in back.stdout
+    (listed,) = [line for line in run(tmp_path, "list").stdout.splitlines() if line.startswith("*")]
+    assert SHIPPED.sha256[:12] in listed
