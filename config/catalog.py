@@ -121,7 +121,10 @@ def load_reference(name: str, site: Path | None = None) -> tuple[Reference, str]
     """
     content = _content("references", name, ".toml", site)
     try:
-        return _reference(_toml(content)), _sha256(content)
+        reference = _reference(_toml(content))
+        if reference.name != name:
+            raise ValueError(f"it names itself {reference.name!r}")
+        return reference, _sha256(content)
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogEntryInvalid("reference", name, str(error)) from error
 
@@ -166,8 +169,8 @@ def require_configured(settings: Settings) -> None:
     site, names = settings.node.site_folder, settings.scoring
     try:
         configured_phantoms(settings)
-        if names.reference:
-            load_reference(names.reference, site)
+        for reference in {names.reference, *names.accept_unstated} - {""}:
+            load_reference(reference, site)
         if names.model:
             load_model_card(names.model, site)
     except (CatalogEntryMissing, CatalogEntryInvalid) as error:
@@ -211,19 +214,23 @@ def _finite(text: str) -> float:
 
 _REFERENCE_KEYS = frozenset(
     {"name", "population", "authority", "source", "sex", "equivalent", "levels", "young", "ages", "kvp"}
-    | {"demonstration", "roi", "grades"}
+    | {"demonstration", "roi", "grades", "levels_stated"}
 )
 
 
 def _reference(raw: Mapping[str, Any]) -> Reference:
-    if unknown := sorted(set(raw) - _REFERENCE_KEYS):  # a misspelt `roi` would match every region
+    if unknown := sorted(set(raw) - _REFERENCE_KEYS):  # a misspelt `roi` would be left unstated
         raise ValueError(f"a reference has no {', '.join(unknown)}")
     if not raw["levels"] or not set(raw["levels"]) <= set(LUMBAR):
         raise ValueError(f"levels must be some of {', '.join(LUMBAR)}")
     if raw["sex"] not in ("M", "F", "any"):
         raise ValueError(f"sex must be M, F or any, not {raw['sex']!r}")
-    if not isinstance(raw["demonstration"], bool):
-        raise ValueError("demonstration must be true or false")
+    for name in ("name", "population", "source"):
+        if not str(raw[name]).strip():
+            raise ValueError(f"its {name} is empty: who was measured, and who says so, must be stated")
+    for name in ("demonstration", "levels_stated"):
+        if not isinstance(raw.get(name, True), bool):
+            raise ValueError(f"{name} must be true or false")
     return Reference(
         name=str(raw["name"]),
         population=str(raw["population"]),
@@ -237,6 +244,7 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
         demonstration=raw["demonstration"],
         roi=RegionKind(raw["roi"]) if "roi" in raw else None,
+        levels_stated=raw.get("levels_stated", True),
         grades=_grades(raw.get("grades", (Grade.PHANTOM,))),
     )
 
@@ -266,7 +274,7 @@ def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
         mean_mg_cm3=float(raw["mean_mg_cm3"]),
         sd_mg_cm3=float(raw["sd_mg_cm3"]),
     )
-    if not 0 <= ages.age_from <= ages.age_to or ages.sd_mg_cm3 <= 0:
+    if not 0 <= ages.age_from <= ages.age_to or not (ages.mean_mg_cm3 > 0 and ages.sd_mg_cm3 > 0):
         raise ValueError(f"impossible age bin {raw!r}")
     return ages
 

@@ -125,6 +125,7 @@ class CalibrationSettings(_Section):
 class ScoringSettings(_Section):
     reference: str
     model: str
+    accept_unstated: Mapping[str, tuple[Literal["kvp", "roi", "levels"], ...]]  # by reference
     k2hpo4_from_ha: tuple[float, float] | tuple[()]  # slope and intercept in mg/cm3; () for none
 
     @field_validator("k2hpo4_from_ha")

@@ -8,7 +8,7 @@ Sources: T-score and classes, Xie et al. 2022; density rule, ACR/ISCD criteria a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scoring.bmd import (
@@ -68,6 +68,7 @@ def assess(
     kvp: float | None,
     roi: RegionKind,
     conversion: Conversion | None = None,
+    accept_unstated: Collection[str] = (),
 ) -> Assessment:
     """Scores, classes and what stands in their way.
 
@@ -79,6 +80,7 @@ def assess(
     kvp : tube voltage of the series.
     roi : the region that densities were read in.
     conversion : judges HA by the density rule; None: HA is not judged.
+    accept_unstated : of `Reference.unstated`, what the site accepts; the rest withholds T and Z.
     """
     measured = {name: result for name, result in levels.items() if result.bmd_mg_cm3 is not None}
     if calibration is None or not measured:
@@ -100,6 +102,7 @@ def assess(
         kvp=kvp,
         roi=roi,
         measured=frozenset(measured),
+        accept_unstated=accept_unstated,
     )
     notes += misfit if scored else []
     t, z = None, None
@@ -143,15 +146,28 @@ def reference_observations(
     kvp: float | None,
     roi: RegionKind,
     measured: frozenset[str],
+    accept_unstated: Collection[str] = (),
 ) -> list[Observation]:
-    """Why a reference may not be compared with this study: `no_reference` or `reference_mismatch`.
+    """Why a reference may not be compared with this study; empty where it may.
+
+    `no_reference`; or `reference_mismatch` where the two differ and `reference_unstated` where the reference
+    does not tell whether they do.
 
     Parameters
     ----------
     measured : names of the levels that have a density.
+    accept_unstated : of `Reference.unstated`, what the site accepts.
     """
     if reference is None:
         return [Observation(code="no_reference")]
+    unknown = [name for name in reference.unstated if name not in accept_unstated]
+    unstated = []
+    if unknown:
+        values: dict[str, str | int | float] = {
+            "reference": reference.name,
+            "unstated": unstated_in_words(reference, unknown),
+        }
+        unstated.append(Observation(code="reference_unstated", values=values))
     reasons = []
     if reference.equivalent is not equivalent:
         reasons.append(f"it is given in {reference.equivalent}, the phantom measures {equivalent}")
@@ -171,9 +187,19 @@ def reference_observations(
     if unmeasured:
         reasons.append(f"it needs {', '.join(reference.levels)}; not measured: {', '.join(unmeasured)}")
     if not reasons:
-        return []
+        return unstated
     values = {"reference": reference.name, "reason": "; ".join(reasons)}
-    return [Observation(code="reference_mismatch", values=values)]
+    return [Observation(code="reference_mismatch", values=values), *unstated]
+
+
+def unstated_in_words(reference: Reference, names: Sequence[str]) -> str:
+    """What a reference's source does not state, as a report says it."""
+    words = {
+        "kvp": "tube voltage",
+        "roi": "region of interest",
+        "levels": f"vertebral levels (taken as {', '.join(reference.levels)})",
+    }
+    return " and ".join(words[name] for name in names)
 
 
 def t_score(
@@ -200,6 +226,7 @@ def _score(
     bmd, uncertainty = _mean(measured, calibration, reference.levels)
     return ReferenceScore(
         value=(bmd - compared.mean_mg_cm3) / compared.sd_mg_cm3,
+        equivalent=reference.equivalent,
         levels=reference.levels,
         bmd_mg_cm3=bmd,
         mean_mg_cm3=compared.mean_mg_cm3,

@@ -94,14 +94,22 @@ class Reference:
     kvp: tuple[float, float] | None  # inclusive range, None where the source states none
     demonstration: bool  # True: marked in every output that uses it
     roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
+    levels_stated: bool = True  # False: the source names no levels, and `levels` are an assumption
     grades: tuple[Grade, ...] = (Grade.PHANTOM,)  # of calibrations that it may judge; never internal
+
+    @property
+    def unstated(self) -> tuple[str, ...]:
+        """Which of "kvp", "roi" and "levels" its source does not state: no study can match these."""
+        stated = {"kvp": self.kvp is not None, "roi": self.roi is not None, "levels": self.levels_stated}
+        return tuple(name for name, is_stated in stated.items() if not is_stated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceScore:
-    """A T- or Z-score and what it was compared with."""
+    """A T- or Z-score and what it was compared with; densities are all of `equivalent`."""
 
     value: float
+    equivalent: Mineral
     levels: tuple[str, ...]
     bmd_mg_cm3: float
     mean_mg_cm3: float

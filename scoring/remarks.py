@@ -15,6 +15,7 @@ from scoring.assessment import (
     T_OSTEOPENIA_BELOW,
     T_OSTEOPOROSIS_FROM,
     Assessment,
+    unstated_in_words,
 )
 from scoring.bmd import DensityCategory, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.uncertainty import interval95
@@ -66,13 +67,9 @@ def _on_reference(given: Assessment, reference: Reference | None) -> tuple[Obser
     found = [Observation(code="reference_population", values={"population": reference.population})]
     if reference.demonstration:
         found.append(Observation(code="demonstration_reference", values={"reference": reference.name}))
-    unstated = [
-        name
-        for name, value in (("tube voltage", reference.kvp), ("region of interest", reference.roi))
-        if value is None
-    ]
-    if unstated:
-        values = {"reference": reference.name, "unstated": " and ".join(unstated)}
+    if reference.unstated:  # and accepted by the site, else there were no score
+        unstated = unstated_in_words(reference, reference.unstated)
+        values = {"reference": reference.name, "unstated": unstated}
         found.append(Observation(code="reference_incomplete", values=values))
     if given.t_score is not None:
         found.append(Observation(code="not_dxa"))
@@ -111,9 +108,8 @@ def _straddled_by_density(density: DensityVerdict | None) -> tuple[Observation, 
         return ()
     cut_offs = (DENSITY_OSTEOPOROSIS_BELOW, DENSITY_NORMAL_ABOVE)
     what = f"Mean density of {density.levels[0]} and {density.levels[1]}"
-    return _straddled(
-        what, density.mean_mg_cm3, density.uncertainty_mg_cm3, cut_offs, digits=1, unit=" mg/cm3"
-    )
+    unit = f" mg/cm3 {density.equivalent}"
+    return _straddled(what, density.mean_mg_cm3, density.uncertainty_mg_cm3, cut_offs, digits=1, unit=unit)
 
 
 def _straddled(

@@ -31,6 +31,7 @@ from node.pipeline.model import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
+from scoring.assessment import unstated_in_words
 from scoring.errors import RadiomicsSettingsInvalid
 from segmentation.engines.nnunet import NnunetEngine
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
@@ -206,6 +207,13 @@ def _reference(settings: Settings) -> tuple[Standing, str]:
     reference, _ = load_reference(settings.scoring.reference, settings.node.site_folder)
     if reference.demonstration:
         return Standing.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
+    accepted = settings.scoring.accept_unstated.get(reference.name, ())
+    if unknown := [name for name in reference.unstated if name not in accepted]:
+        unstated = unstated_in_words(reference, unknown)
+        return (
+            Standing.WARNING,
+            f"{reference.name}: its {unstated} not stated, so that no study has a T-score",
+        )
     return Standing.OK, f"{reference.name}: {reference.population} ({reference.source})"
 
 

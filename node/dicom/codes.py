@@ -160,6 +160,7 @@ DENSITY_MEAN: Mapping[Mineral, Code] = {
     Mineral.K2HPO4: private("BMD-MEAN2-K2HPO4", "Mean BMD of two bodies, K2HPO4 equivalent"),
 }
 CONVERTED_FROM = private("CONVERTED-FROM", "Mineral equivalent measured, converted by the site's own line")
+EQUIVALENT = private("EQUIVALENT", "Mineral equivalent of a density")
 EQUIVALENTS: Mapping[Mineral, Code] = {
     Mineral.HA: private("EQUIV-HA", "Hydroxyapatite equivalent"),
     Mineral.K2HPO4: private("EQUIV-K2HPO4", "K2HPO4 equivalent"),
@@ -214,7 +215,10 @@ CALIBRATION_SCANNED_ON = private("CAL-DATE", "Date on which the calibration phan
 CALIBRATION_ENERGY = private("CAL-KEV", "Effective photon energy, from the patient's tissues")
 TISSUE_ATTENUATION = private("TISSUE-HU", "Attenuation of a tissue that calibrates")
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")
-ROD_DENSITY = private("ROD-DENSITY", "Certified density of a calibration rod")
+ROD_DENSITY: Mapping[Mineral, Code] = {
+    Mineral.HA: private("ROD-DENS-HA", "Certified density of a calibration rod, hydroxyapatite"),
+    Mineral.K2HPO4: private("ROD-DENS-K2HPO4", "Certified density of a calibration rod, K2HPO4"),
+}
 ROD_ATTENUATION = private("ROD-HU", "Attenuation of a calibration rod")
 KVP = Code("113733", "DCM", "KVP")
 SLICE_THICKNESS = Code("112225", "DCM", "Slice Thickness")

@@ -238,7 +238,8 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
         yield measurement(codes.MAX_RESIDUAL, calibration.max_residual_hu, codes.HOUNSFIELD)
     for rod in calibration.rods:
         name = f"rod {rod.name}" + (", not in the fit" if rod.name in calibration.left_out else "")
-        yield measurement(codes.ROD_DENSITY, rod.density_mg_cm3, codes.MG_PER_CM3, details=[comment(name)])
+        density = codes.ROD_DENSITY[calibration.equivalent]
+        yield measurement(density, rod.density_mg_cm3, codes.MG_PER_CM3, details=[comment(name)])
         for value, derivation in ((rod.hu_mean, codes.MEAN), (rod.hu_sd, codes.STANDARD_DEVIATION)):
             yield measurement(
                 codes.ROD_ATTENUATION,
@@ -286,8 +287,9 @@ def _conversion(density: DensityVerdict) -> list[ContentItem]:
 def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
     """TID 311: the reference population that a score stands on."""
     reference = report.reference
+    equivalent = modifier(codes.EQUIVALENT, codes.EQUIVALENTS[score.equivalent])
     items: list[ContentItem] = [
-        number_item(name, value, codes.MG_PER_CM3, PROPERTY)
+        number_item(name, value, codes.MG_PER_CM3, PROPERTY, details=[equivalent])
         for name, value in (
             (codes.POPULATION_MEAN, score.mean_mg_cm3),
             (codes.POPULATION_SD, score.sd_mg_cm3),
@@ -297,7 +299,8 @@ def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
         mark = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE: " if reference.demonstration else ""
         items.append(text_item(codes.POPULATION, f"{mark}{reference.name}: {reference.population}", PROPERTY))
         items.append(text_item(codes.AUTHORITY, reference.authority or reference.source, PROPERTY))
-    items.append(comment(f"BMD compared: {score.bmd_mg_cm3:.1f} mg/cm3, from {', '.join(score.levels)}"))
+    compared = f"{score.bmd_mg_cm3:.1f} mg/cm3 {score.equivalent}, from {', '.join(score.levels)}"
+    items.append(comment(f"BMD compared: {compared}"))
     return items
 
 

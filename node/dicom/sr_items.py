@@ -29,10 +29,19 @@ def text_item(name: Code, text: str, relation: RelationshipTypeValues = CONTAINS
     return TextContentItem(name=name, value=plain(text), relationship_type=relation)
 
 
-def number_item(name: Code, value: float, unit: Code, relation: RelationshipTypeValues) -> NumContentItem:
-    """A number with its unit: readable as text, exact as FloatingPointValue."""
+def number_item(
+    name: Code,
+    value: float,
+    unit: Code,
+    relation: RelationshipTypeValues,
+    *,
+    details: Sequence[ContentItem] = (),
+) -> NumContentItem:
+    """A number with its unit: readable as text, exact as FloatingPointValue. `details` become children."""
     item = NumContentItem(name=name, value=float(value), unit=unit, relationship_type=relation)
     _make_readable(item)
+    if details:
+        item.ContentSequence = ContentSequence(list(details))
     return item
 
 

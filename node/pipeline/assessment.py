@@ -35,6 +35,7 @@ class Basis:
     radiomics_settings_sha256: str
     conversion: Conversion | None = None  # between minerals, for the density rule; None: none
     card_refusal: Observation | None = None  # why a model that is in force cannot be used: then no card
+    accept_unstated: tuple[str, ...] = ()  # of `Reference.unstated`, what the site accepts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,7 @@ def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, le
         kvp=series.kvp,
         roi=next((one.region for one in measured.values()), RegionKind.CORE),  # one setting, one region
         conversion=ledger.basis.conversion,
+        accept_unstated=ledger.basis.accept_unstated,
     )
     ledger.add(found.observations)
     on_reference = reference.levels if reference else ()

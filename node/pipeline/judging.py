@@ -34,6 +34,7 @@ def basis_of(settings: Settings) -> Basis:
         card_refusal=model.refusal,
         radiomics_settings_sha256=radiomics_sha256,
         conversion=Conversion(slope=pair[0], intercept_mg_cm3=pair[1]) if pair else None,
+        accept_unstated=names.accept_unstated.get(names.reference, ()),
     )
 
 

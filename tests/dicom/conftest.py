@@ -303,10 +303,20 @@ def report_of(series: LoadedSeries, vertebrae: Vertebrae) -> Report:
         calibration=CALIBRATION,
         reference=REFERENCE,
         t_score=ReferenceScore(
-            value=-3.0312, levels=("L1", "L2"), bmd_mg_cm3=85.125, mean_mg_cm3=170.0, sd_mg_cm3=28.0
+            value=-3.0312,
+            equivalent=Mineral.HA,
+            levels=("L1", "L2"),
+            bmd_mg_cm3=85.125,
+            mean_mg_cm3=170.0,
+            sd_mg_cm3=28.0,
         ),
         z_score=ReferenceScore(
-            value=-0.9213, levels=("L1", "L2"), bmd_mg_cm3=85.125, mean_mg_cm3=110.0, sd_mg_cm3=27.0
+            value=-0.9213,
+            equivalent=Mineral.HA,
+            levels=("L1", "L2"),
+            bmd_mg_cm3=85.125,
+            mean_mg_cm3=110.0,
+            sd_mg_cm3=27.0,
         ),
         study_class=StudyClass.OSTEOPOROSIS,
         density=None,
@@ -370,6 +380,9 @@ def in_k2hpo4(report: Report) -> Report:
     return replace(
         report,
         calibration=replace(CALIBRATION, equivalent=Mineral.K2HPO4, phantom="Mindways Model 3"),
+        reference=replace(REFERENCE, equivalent=Mineral.K2HPO4),
+        t_score=replace(report.t_score, equivalent=Mineral.K2HPO4) if report.t_score else None,
+        z_score=replace(report.z_score, equivalent=Mineral.K2HPO4) if report.z_score else None,
         density=DensityVerdict(
             category=DensityCategory.LOW,
             levels=("L1", "L2"),

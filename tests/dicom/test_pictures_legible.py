@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date
 
@@ -268,7 +269,7 @@ def test_anatomy_carries_orientation_marks(pages):
 
 def test_rods_and_levels_are_named_on_the_overlay(pages):
     words = _words(pages["complete", "overlay"])
-    for shown in ("L1", "L5", "0 mg/cm³", "200 mg/cm³", "Axial through L3", "50 mm"):
+    for shown in ("L1", "L5", "0 mg/cm³\nHA", "200 mg/cm³\nHA", "Axial through L3", "50 mm"):
         assert shown in words
 
 
@@ -294,6 +295,18 @@ def test_two_rods_state_neither_r_squared_nor_a_distance(pages):
     assert "two rods always lie on their line" in words
     assert "R²" not in words
     assert "largest distance" not in words
+
+
+def test_every_density_on_every_page_is_followed_by_its_mineral(pages):
+    """In the same line, or first in the next where the line ends after the unit."""
+    for (variant, name), page in pages.items():
+        mineral = "K(₂HPO₄|2HPO4)" if variant == "density category" else "HA"
+        words = "\n".join(text for text, _ in page.text_boxes())
+        words = words.replace("(80/120 mg/cm3 K2HPO4)", "")  # the density rule is named with its own
+        after = re.findall(r"mg/cm[³3](.{12})", words, re.DOTALL)
+        assert after or name not in ("answer", "calibration"), (variant, name)
+        for text in after:
+            assert re.match(rf",?\s\(?{mineral}\b", text), (variant, name, text)
 
 
 def test_rods_of_another_scan_are_not_drawn_on_this_one(pages):

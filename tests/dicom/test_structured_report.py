@@ -173,7 +173,7 @@ def test_calibration_and_technique_are_recovered(study, items):
     assert not [item for item in found if item.name in ("CAL-R2", "CAL-RESIDUAL")]  # two points have none
     assert _one(found, "122421").value == "Siemens Osteo"
     assert _one(found, "CAL-METHOD").value == "two-point"
-    rods = [(item.value, item.children["121106"]) for item in found if item.name == "ROD-DENSITY"]
+    rods = [(item.value, item.children["121106"]) for item in found if item.name == "ROD-DENS-HA"]
     assert rods == [(0.0, "rod water"), (200.0, "rod bone")]
     assert _one(found, "113733").value == 80.0
     assert _one(found, "113961").value == "B40f"
@@ -286,6 +286,50 @@ def test_the_equivalents_have_codes_of_their_own(items):
     names = {item.name for item in items["density category"]}
     assert {"BMD-K2HPO4", "CAL-SLOPE-K2HPO4", "BMD-MEAN2-K2HPO4"} <= names
     assert "BMD-HA" not in names
+
+
+def _densities(item: Dataset, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Dataset]]:
+    """Every number in mg/cm3, with the meanings of the concepts that it stands under."""
+    for child in item.get("ContentSequence") or ():
+        name = child.get("ConceptNameCodeSequence")
+        here = (*path, str(name[0].CodeMeaning) if name else "")
+        measured = child.get("MeasuredValueSequence")
+        if measured and _code(measured[0], "MeasurementUnitsCodeSequence") == "mg/cm3":
+            yield here, child
+        yield from _densities(child, here)
+
+
+@pytest.mark.parametrize(
+    ("name", "mineral", "other", "code"),
+    [
+        ("complete", "hydroxyapatite", "K2HPO4", "EQUIV-HA"),
+        ("density category", "K2HPO4", "hydroxyapatite", "EQUIV-K2HPO4"),
+    ],
+)
+def test_every_number_in_mg_per_cm3_states_its_mineral(contents, name, mineral, other, code):
+    """In its concept's name, in that of the number it is the uncertainty of, or in a modifier."""
+    found = list(_densities(dcmread(BytesIO(contents[name]))))
+    assert len(found) > 10
+    for path, item in found:
+        modifiers = {
+            _code(child, "ConceptNameCodeSequence"): _value(child)
+            for child in item.get("ContentSequence") or ()
+        }
+        of_uncertainty = "uncertainty" in path[-1]
+        named = path[-2] if of_uncertainty else path[-1]
+        assert mineral in named or modifiers.get("EQUIVALENT") == code, path
+        assert other not in named
+
+
+def test_every_density_in_words_is_followed_by_its_mineral(items):
+    for name, mineral in (("complete", "HA"), ("density category", "K2HPO4")):
+        texts = [str(item.value) for item in items[name]]
+        texts += [str(child) for item in items[name] for child in item.children.values()]
+        words = [text for text in texts if "mg/cm3" in text]
+        assert any(text.startswith("BMD compared: ") for text in words)
+        for text in words:
+            rule = text.replace("(80/120 mg/cm3 K2HPO4)", "")  # the density rule is named with its own
+            assert "mg/cm3" not in rule.replace(f"mg/cm3 {mineral}", ""), text
 
 
 def test_every_finding_stands_as_code_severity_and_words(variants, items):

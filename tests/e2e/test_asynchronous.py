@@ -28,6 +28,8 @@ demonstration = true
 sex = "any"
 equivalent = "HA"
 levels = ["L3"]
+kvp = [80.0, 140.0]
+roi = "core"
 young = { age_from = 20, age_to = 39, mean_mg_cm3 = 170.0, sd_mg_cm3 = 29.0 }
 grades = ["phantom", "asynchronous"]
 """

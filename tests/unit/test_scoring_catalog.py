@@ -18,7 +18,9 @@ from config.catalog import (
     load_phantom,
     load_radiomics_settings_text,
     load_reference,
+    require_configured,
 )
+from config.settings import ConfigurationError, load_settings
 from scoring.calibration import METHODS, Grade, Mineral
 
 
@@ -124,13 +126,25 @@ def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, a
         ("age_from = 60, age_to = 69", "age_from = 59, age_to = 69"),
         ("age_from = 60, age_to = 69", "age_from = 61, age_to = 69"),
         ("age_from = 60, age_to = 69", "age_from = 50, age_to = 59"),
+        ('levels = ["L3"]', 'levels = ["L3"]\nlevels_stated = "no"'),
+        ('name = "ours"', 'name = "theirs"'),
+        ('population = "DEMONSTRATION: invented, no people were measured"', 'population = " "'),
+        ('source = "Invented for the demonstration; NOT FOR CLINICAL USE"', 'source = ""'),
+        ('equivalent = "HA"', ""),
+        ('levels = ["L3"]', ""),
+        ("{ age_from = 40, age_to = 49", "{ age_from = 39, age_to = 49"),
+        ("mean_mg_cm3 = 170.0", "mean_mg_cm3 = -170.0"),
     ],
 )
 def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
     shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    shipped = shipped.replace('name = "demonstration"', 'name = "ours"', 1)
     assert before in shipped
     (tmp_path / "references").mkdir()
-    (tmp_path / "references" / "ours.toml").write_text(shipped.replace(before, after, 1), "utf-8")
+    own = tmp_path / "references" / "ours.toml"
+    own.write_text(shipped, "utf-8")
+    assert load_reference("ours", tmp_path)
+    own.write_text(shipped.replace(before, after, 1), "utf-8")
     with pytest.raises(CatalogEntryInvalid):
         load_reference("ours", tmp_path)
 
@@ -153,9 +167,33 @@ def test_a_reference_is_for_phantoms_in_the_image_unless_its_file_says_more(tmp_
     shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
     (tmp_path / "references").mkdir()
     (tmp_path / "references" / "ours.toml").write_text(
-        shipped.replace('roi = "core"', 'roi = "core"\ngrades = ["phantom", "asynchronous"]', 1), "utf-8"
+        shipped.replace('name = "demonstration"', 'name = "ours"', 1).replace(
+            'roi = "core"', 'roi = "core"\ngrades = ["phantom", "asynchronous"]', 1
+        ),
+        "utf-8",
     )
     assert load_reference("ours", tmp_path)[0].grades == (Grade.PHANTOM, Grade.ASYNCHRONOUS)
+
+
+def test_what_a_reference_leaves_out_is_unstated_and_never_taken_for_anything(tmp_path: Path):
+    assert load_reference("demonstration")[0].unstated == ()
+    assert load_reference("chinese-men-mindways")[0].unstated == ("kvp", "roi", "levels")
+    shipped = files("config").joinpath("references", "demonstration.toml").read_text("utf-8")
+    (tmp_path / "references").mkdir()
+    own = shipped.replace('roi = "core"\n', "").replace('name = "demonstration"', 'name = "ours"', 1)
+    (tmp_path / "references" / "ours.toml").write_text(own, "utf-8")
+    assert load_reference("ours", tmp_path)[0].unstated == ("roi",)
+
+
+def test_a_site_accepts_what_a_reference_leaves_unstated_by_the_names_of_both():
+    assert load_settings().scoring.accept_unstated == {}
+    own = load_settings(scoring={"accept_unstated": {"chinese-men-mindways": ["kvp"]}})
+    require_configured(own)
+    assert own.sha256 != load_settings().sha256
+    with pytest.raises(ConfigurationError, match="chinese-mne"):
+        require_configured(load_settings(scoring={"accept_unstated": {"chinese-mne": ["kvp"]}}))
+    with pytest.raises(ConfigurationError, match="accept_unstated"):
+        load_settings(scoring={"accept_unstated": {"demonstration": ["equivalent"]}})
 
 
 def test_a_model_card_that_makes_no_sense_is_refused(tmp_path: Path):

@@ -112,6 +112,7 @@ def judged(
     sex: str = "F",
     kvp: float | None = SERIES.kvp,
     noticed: tuple[Observation, ...] = (),
+    accept_unstated: tuple[str, ...] = (),
 ) -> Judgement:
     """What is said of a woman of 67 with 70 mg/cm3 in L1 to L3, but for what is changed."""
     using = using or calibration()
@@ -134,6 +135,7 @@ def judged(
         card=replace(CARD, applicability=replace(CARD.applicability, equivalent=using.equivalent)),
         radiomics_settings_sha256=CARD.radiomics_settings_sha256,
         conversion=conversion,
+        accept_unstated=accept_unstated,
     )
     return judge(case, basis)
 
@@ -198,6 +200,22 @@ CLAUSES = (
            words="its region is the ellipse, this study's the core"),
     Clause(says="this study's region matches", region=ELLIPSE, given=frozenset({"density"}),
            code="reference_mismatch", words="its region is the core, this study's the ellipse"),
+    Clause(says="the reference states its tube voltage", changes=_compared(kvp=None),
+           given=frozenset({"density"}), code="reference_unstated", words="does not state its tube voltage:"),
+    Clause(says="the reference states its region", changes=_compared(roi=None), given=frozenset({"density"}),
+           code="reference_unstated", words="does not state its region of interest:"),
+    Clause(says="the reference states its levels", changes=_compared(levels_stated=False),
+           given=frozenset({"density"}), code="reference_unstated",
+           words="does not state its vertebral levels (taken as L1, L2):"),
+    Clause(says="what is unstated may be accepted, and is printed", given=EVERYTHING,
+           changes=_compared(kvp=None, roi=None) | {"accept_unstated": ("kvp", "roi")},
+           code="reference_incomplete", words="tube voltage and region of interest; this site has accepted"),
+    Clause(says="what is accepted is that alone", given=frozenset({"density"}),
+           changes=_compared(kvp=None, roi=None) | {"accept_unstated": ("kvp",)},
+           code="reference_unstated", words="does not state its region of interest:"),
+    Clause(says="accepting the unstated excuses nothing that differs", given=frozenset({"density"}),
+           changes=_compared(sex="M", kvp=None) | {"accept_unstated": ("kvp",)},
+           code="reference_mismatch", words="sex M"),
     Clause(says="the reference's calibration grade matches", changes={"using": ASYNCHRONOUS}, given=NOTHING,
            code="reference_mismatch", words="takes phantom calibration, this study's is asynchronous"),
     Clause(says="the rule's calibration grade matches", given=BY_REFERENCE, code="density_rule_grade",
@@ -262,6 +280,7 @@ def test_a_reference_of_several_levels_is_compared_with_their_mean():
     found = judged(level("L1", 80.0), level("L2", 110.0), level("L3", 300.0))
     assert found.t_score.levels == ("L1", "L2")
     assert found.t_score.bmd_mg_cm3 == pytest.approx(95.0)
+    assert found.t_score.equivalent is Mineral.K2HPO4
     assert found.density.mean_mg_cm3 == pytest.approx(95.0)
 
 
@@ -284,10 +303,10 @@ def test_everything_is_said_of_a_woman_to_whom_everything_applies():
     assert found.rad_score is not None
 
 
-def test_what_a_reference_does_not_state_is_said():
-    assert "reference_incomplete" not in codes(judged())
-    found = judged(reference=replace(REFERENCE, kvp=None, roi=None))
-    assert "tube voltage and region of interest" in text(found, "reference_incomplete")
+def test_nothing_is_said_to_be_unstated_of_a_reference_that_states_all():
+    assert not {"reference_incomplete", "reference_unstated"} & codes(judged())
+    alone = judged(reference=replace(REFERENCE, roi=None))
+    assert "reference_incomplete" not in codes(alone)  # a remark on a score that is not given
 
 
 @pytest.mark.parametrize(
@@ -407,10 +426,12 @@ def test_an_interval_that_holds_a_cut_off_is_said_and_one_that_ends_before_it_is
     for sigma, straddled in ((5.0 / Z95 + 0.01, True), (5.0 / Z95 - 0.01, False)):
         found = judged(level("L1", 75.0), level("L2", 75.0), using=calibration(uncertainty_mg_cm3=sigma))
         assert ("cutoff_straddled" in codes(found)) == straddled
-    assert "Mean density of L1 and L2" in text(
+    said = text(
         judged(level("L1", 79.0), level("L2", 79.0), using=calibration(uncertainty_mg_cm3=1.0)),
         "cutoff_straddled",
     )
+    assert "Mean density of L1 and L2" in said
+    assert "(77.0 to 81.0 mg/cm3 K2HPO4)" in said
 
 
 def test_a_t_score_whose_interval_holds_its_cut_off_is_said():
@@ -438,8 +459,11 @@ def test_a_shipped_reference_is_a_named_source_or_says_that_it_is_invented():
     assert (men.young.mean_mg_cm3, men.young.sd_mg_cm3) == (173.11, 28.56)
     assert (men.sex, men.equivalent, men.ages) == ("M", Mineral.K2HPO4, ())
     assert not men.demonstration
-    assert judged(reference=men, sex="M").t_score is not None
-    assert judged(reference=men, sex="F").t_score is None
+    assert judged(reference=men, sex="M").t_score is None
+    everything = ("kvp", "roi", "levels")
+    assert judged(reference=men, sex="M", accept_unstated=everything[:2]).t_score is None
+    assert judged(reference=men, sex="M", accept_unstated=everything).t_score is not None
+    assert judged(reference=men, sex="F", accept_unstated=everything).t_score is None
     marked = judged(reference=replace(REFERENCE, demonstration=True))
     assert "NOT FOR CLINICAL USE" in text(marked, "demonstration_reference")
 

@@ -152,8 +152,7 @@ def _cell(
 def _scores(page: Page, report: Report, y: float, right: float) -> float:
     width = right - MARGIN
     for name, score in (("T-score", report.t_score), ("Z-score", report.z_score)):
-        mineral = report.reference.equivalent.value if report.reference else ""
-        y = _score(page, name, score, y, width=width, mineral=mineral)
+        y = _score(page, name, score, y, width=width)
     if report.reference is not None and (report.t_score or report.z_score):
         named = (
             f"Reference: {report.reference.name} ({report.reference.population}); not equivalent to DXA, "
@@ -167,15 +166,13 @@ def _scores(page: Page, report: Report, y: float, right: float) -> float:
     return _model(page, report, y, width)
 
 
-def _score(
-    page: Page, name: str, score: ReferenceScore | None, y: float, *, width: float, mineral: str
-) -> float:
+def _score(page: Page, name: str, score: ReferenceScore | None, y: float, *, width: float) -> float:
     if score is None:
         return page.text(MARGIN, y, f"{name}: not given, see findings", size=16, colour=CAUTION) + 2
     page.text(MARGIN, y, f"{name} {number(score.value, 2)}", size=19, bold=True)
     basis = (
         f"{levels_in_words(score.levels)}: {number(score.bmd_mg_cm3, 1)}; reference "
-        f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³ {mineral}"
+        f"{number(score.mean_mg_cm3, 1)} ± {number(score.sd_mg_cm3, 1)} mg/cm³ {MINERALS[score.equivalent]}"
     )
     end = page.text(MARGIN + 154, y + 4, basis, size=13, colour=QUIET, width=width - 154)
     return max(end, y + 26) + 2

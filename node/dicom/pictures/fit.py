@@ -47,7 +47,7 @@ def compose_fit(report: Report, volume: CtVolume) -> Page:
     right = Box(left=left + 34, top=top, right=WIDTH - MARGIN, bottom=bottom)
     table = bottom - 24 - 19.0 * (len(points) + 1)
     _image(page, Box(left=right.left, top=top + 24, right=right.right, bottom=table - 14), report, volume)
-    _table(page, right.left, table, points)
+    _table(page, right.left, table, points, MINERALS[calibration.equivalent])
     _facts(page, calibration, bottom + 8)
     return page
 
@@ -215,8 +215,8 @@ def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     scale_bar(axes)
 
 
-def _table(page: Page, left: float, top: float, points: Sequence[FitPoint]) -> None:
-    for place, head in enumerate(("Rod", "mg/cm³", "HU ± SE", "off the line")):
+def _table(page: Page, left: float, top: float, points: Sequence[FitPoint], mineral: str) -> None:
+    for place, head in enumerate(("Rod", f"mg/cm³ {mineral}", "HU ± SE", "off the line")):
         align = "left" if place == 0 else "right"
         page.text(left + _COLUMNS[place], top, head, size=13, colour=QUIET, align=align)
     y = top + 18

@@ -13,7 +13,7 @@ from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
 from node.dicom.pictures.rods import rod_circles, rods_in_view
-from node.dicom.pictures.words import REGIONS, number, region_of
+from node.dicom.pictures.words import MINERALS, REGIONS, number, region_of
 from node.report import Report
 from scoring.bmd import RegionKind
 from segmentation.vertebrae import Regions, Vertebrae
@@ -21,6 +21,7 @@ from segmentation.volume import CtVolume, Grid, Mask, canonical
 
 _SAGITTAL_HALF_DEPTH_MM = 85.0
 _MARGIN_MM = 15.0
+_SECOND_LINE_MM = 8.0  # of a rod's label
 _PANEL_GAP = 20
 _SAGITTAL_SHARE = 0.40  # of the width
 _ONE_ROW = 3  # rods whose labels fit beside each other
@@ -145,17 +146,19 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
     show(axes, plane, (left, right, back, front), scene.bodies[row])
     outline(axes, scene.ellipse[row], (left, right, back, front))
-    circles = rod_circles(rods_in_view(scene.report.calibration), grid, row, centre)
+    calibration = scene.report.calibration
+    mineral = MINERALS[calibration.equivalent] if calibration else ""
+    circles = rod_circles(rods_in_view(calibration), grid, row, centre)
     reach_x = max([85.0, *(abs(one.x_mm) + one.radius_mm + _MARGIN_MM for one in circles)])
     narrow = len(circles) > _ONE_ROW
-    below = (3 if narrow else 2) * _MARGIN_MM  # room for labels above the scale
+    below = (3 if narrow else 2) * _MARGIN_MM + _SECOND_LINE_MM  # room for labels above the scale
     reach_y = max([60.0, *(one.y_mm + one.radius_mm + below for one in circles)])
     limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
     for place, one in enumerate(circles):
         at = (one.x_mm, one.y_mm)
         axes.add_patch(Circle(at, one.radius_mm, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        words = f"{number(one.rod.density_mg_cm3, 0)} mg/cm³"
-        away = one.radius_mm + 9
+        words = f"{number(one.rod.density_mg_cm3, 0)} mg/cm³\n{mineral}"
+        away = one.radius_mm + 11
         above = narrow and place % 2  # labels of a narrow row stand below and above by turns
         label(axes, one.x_mm, one.y_mm + (-away if above else away), words, align="center")
     orientation(axes, left="R", right="L", top="A", bottom="P")

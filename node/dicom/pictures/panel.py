@@ -75,9 +75,18 @@ def limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) 
 
 
 def label(axes: Axes, x: float, y: float, words: str, *, align: str = "left") -> None:
-    """Words at a place given in the axes' own millimetres."""
+    """Words, of one line or several, at a place given in the axes' own millimetres."""
     axes.text(
-        x, y, words, color=TEXT, fontproperties=font(15, bold=True), ha=align, va="center", bbox=_BACKDROP
+        x,
+        y,
+        words,
+        color=TEXT,
+        fontproperties=font(15, bold=True),
+        ha=align,
+        va="center",
+        multialignment=align,
+        linespacing=1.0,
+        bbox=_BACKDROP,
     )
 
 
