@@ -9,9 +9,13 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from node import __version__
+from node.pipeline.model import active_model
 from node.pipeline.ports import Step
 from node.store.census import Census
+from node.store.errors import StoreError
+from node.store.feature_standing import FeatureStandings
 from node.store.states import DeliveryState, JobState
 from node.web.sources import Disk, Sources
 
@@ -26,6 +30,7 @@ def exposition(sources: Sources) -> bytes:
                 _about(sources.engine),
                 *_counts(sources.store.census.take(), names),
                 *_disk(sources.disk()),
+                *_scores(sources),
             )
         )
     )
@@ -81,6 +86,35 @@ def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
         "How long the job that waits longest for a worker has been due; 0 where none waits.",
         value=census.oldest_due_s,
     )
+
+
+def _scores(sources: Sources) -> Iterator[Metric]:
+    """What rad-scores rest on."""
+    card = None
+    try:
+        found = active_model(sources.settings)
+        card, usable = found.card, found.refusal is None
+    except (CatalogEntryInvalid, CatalogEntryMissing):
+        usable = False
+    yield GaugeMetricFamily(
+        "osteonode_model_usable",
+        "1 where the model in force can be used or none is configured, else 0.",
+        value=float(usable),
+    )
+    if card is not None:
+        model = InfoMetricFamily("osteonode_model", "The model in force.")
+        model.add_metric([], {"name": card.name, "version": card.version, "sha256": card.sha256})
+        yield model
+    try:
+        standing = FeatureStandings(sources.settings.storage.root).here()
+    except StoreError:  # readiness says so
+        standing = None
+    if standing is not None:
+        yield GaugeMetricFamily(
+            "osteonode_drifted_features",
+            "Features of the known image that came out otherwise when a worker of this machine last started.",
+            value=standing.drifted,
+        )
 
 
 def _disk(disk: Disk | None) -> Iterator[Metric]:

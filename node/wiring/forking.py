@@ -11,6 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import structlog
@@ -19,7 +20,9 @@ from config.settings import Settings
 from node.leash import tie_to_parent
 from node.pipeline.describe import describe
 from node.pipeline.engine import settle_engine
+from node.pipeline.ports import Step
 from node.pipeline.steps import FUNCTIONS
+from node.wiring.trying import try_features
 from node.wiring.working import run_celery_worker
 
 log = structlog.get_logger(__name__)
@@ -103,7 +106,12 @@ class Workers:
                 os.write(writing, b".")
 
             status = run_celery_worker(
-                self._settings, queues, ready, functions=FUNCTIONS, engine=lambda: self._engine
+                self._settings,
+                queues,
+                ready,
+                functions=FUNCTIONS,
+                engine=lambda: self._engine,
+                at_start=partial(try_features, self._settings) if Step.SCORE in queues else None,
             )
         except Exception as error:  # noqa: BLE001 - the process's boundary
             log.error("process_failed", error=describe(error))

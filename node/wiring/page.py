@@ -6,10 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
+from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.settings import Destination, Settings
 from node.net.scu import DicomSender
+from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
 from node.store.errors import StoreError
+from node.store.feature_standing import FeatureStandings
 from node.store.store import Store, open_store
 from node.web.app import create_app
 from node.web.readiness import NotReady, Probe
@@ -43,7 +46,8 @@ def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], s
 
 
 def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
-    """What readiness rests on: the store, the broker and the listener, each tried as it is used."""
+    """What readiness rests on: store, broker and listener, each tried as it is used; the model in force; and
+    what the workers of this machine found when they tried the known image."""
     broker = CeleryBroker(create_celery(settings, _refuse))
     sender = DicomSender(
         settings.node.ae_title, connect_timeout_s=_ANSWER_TIMEOUT_S, answer_timeout_s=_ANSWER_TIMEOUT_S
@@ -73,7 +77,33 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
             raise NotReady(echo.detail)
         return f"{settings.node.ae_title} on port {settings.node.port} answers C-ECHO"
 
-    return {"database": try_database, "broker": try_broker, "listener": try_listener}
+    def try_model() -> str:
+        try:
+            found = active_model(settings)
+        except (CatalogEntryInvalid, CatalogEntryMissing) as error:
+            raise NotReady(str(error)) from error
+        if found.refusal is not None:
+            raise NotReady(str(found.refusal.values["reason"]))
+        return f"{found.card.name} {found.card.version}, {found.card.sha256[:12]}" if found.card else "none"
+
+    def try_features() -> str:
+        try:
+            found = FeatureStandings(settings.storage.root).here()
+        except StoreError as error:
+            raise NotReady(str(error)) from error
+        if found is None:
+            return "not tried on this machine yet"
+        if found.drifted:
+            raise NotReady(f"{found.drifted} of {found.checked} drifted: no rad-score is given")
+        return f"{found.checked} of a known image come out as known"
+
+    return {
+        "database": try_database,
+        "broker": try_broker,
+        "listener": try_listener,
+        "model": try_model,
+        "features": try_features,
+    }
 
 
 def _refuse(message: StepMessage) -> None:

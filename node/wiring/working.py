@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import structlog
@@ -43,6 +43,7 @@ def run_celery_worker(
     *,
     functions: Mapping[Step, StepFunction] | None = None,
     engine: Callable[[], Settled] | None = None,
+    at_start: Callable[[], None] | None = None,
 ) -> int:
     """Work for `queues` (names of steps) until told to stop. Returns the exit status.
 
@@ -50,6 +51,8 @@ def run_celery_worker(
     ----------
     functions : of the steps before deliver; the real ones if None.
     engine : settled already by the caller; by this function if None.
+    at_start : called in each pool process before its first task. With neither this nor `functions`, a worker
+        that scores tries the known image.
 
     Raises
     ------
@@ -60,6 +63,10 @@ def run_celery_worker(
         from node.pipeline.steps import FUNCTIONS  # noqa: PLC0415 - seconds of imports that a test can spare
 
         functions = FUNCTIONS
+        if at_start is None and Step.SCORE in queues:
+            from node.wiring.trying import try_features  # noqa: PLC0415 - likewise
+
+            at_start = partial(try_features, settings)
 
     if engine is None:
         engine = cache(lambda: settle_engine(settings.segmentation))
@@ -70,13 +77,19 @@ def run_celery_worker(
     app = create_app(settings, runner)
     runner.publisher = CeleryBroker(app)
     parent_pid = os.getpid()
+
+    def begin() -> None:
+        tie_to_parent(parent_pid, signal.SIGKILL)
+        if at_start is not None:
+            at_start()
+
     try:
         return run_worker(
             app,
             name="-".join(queues),
             queues=queues,
             on_ready=lambda: on_ready(""),
-            on_child=lambda: tie_to_parent(parent_pid, signal.SIGKILL),
+            on_child=begin,
         )
     finally:
         _give_back(settings, owner)

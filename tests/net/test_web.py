@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.settings import BrokerSettings, Settings, load_settings
 from node import logs
 from node.net.scp import Listener
+from node.store.feature_standing import FeatureStanding, FeatureStandings
 from node.store.store import Store, open_store
 from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
@@ -383,7 +384,14 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
             answer = page.get("/readyz")
             assert answer.status_code == 200, answer.text
             assert answer.json()["ready"] is True
-            assert set(answer.json()["checks"]) == {"database", "listener", "broker", "engine"}
+            assert set(answer.json()["checks"]) == {
+                "database",
+                "listener",
+                "broker",
+                "model",
+                "features",
+                "engine",
+            }
 
             listener.stop()
             answer = page.get("/readyz")
@@ -398,6 +406,29 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
     finally:
         broker.close()
         listener.stop()
+
+
+def test_drifted_features_and_a_model_that_is_not_the_pinned_one_leave_the_node_not_ready(
+    own_page: httpx.Client, settings: Settings
+) -> None:
+    said = own_page.get("/readyz").json()["checks"]
+    assert said["features"] == {"ok": True, "detail": "not tried on this machine yet"}
+    assert said["model"]["detail"].startswith("demonstration 1, ")
+    assert "osteonode_model_usable 1.0" in own_page.get("/metrics").text
+
+    standing = FeatureStanding(
+        drifted=3, checked=851, example="original_glcm_Idn", tried_at="2026-03-01T00:00:00"
+    )
+    FeatureStandings(settings.storage.root).keep(standing)
+    assert own_page.get("/readyz").json()["checks"]["features"]["detail"].startswith("3 of 851 drifted")
+    record = settings.storage.root / "models/activations.jsonl"
+    record.parent.mkdir()
+    record.write_text('{"card_sha256": "00"}\n', "utf-8")
+    assert {"features", "model"} <= _failing(own_page.get("/readyz"))
+    metrics = own_page.get("/metrics").text
+    assert "osteonode_model_usable 0.0" in metrics
+    assert "osteonode_drifted_features 3.0" in metrics
+    assert "The model is not ready" in _text(own_page.get("/"))
 
 
 def _failing(answer: httpx.Response) -> set[str]:
