@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scoring.assessment import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.calibration import Mineral
-from scoring.modelcard import ModelCard, Range
+from scoring.modelcard import CardTerm, ModelCard, Range
 from scoring.nomogram import NomogramResult
 from segmentation.observation import Observation
 
@@ -73,9 +73,11 @@ def input_observations(
     alp: float | None,
     homocysteine: float | None,
 ) -> list[Observation]:
-    """What keeps the nomogram from being computed: `laboratory_missing`, `laboratory_implausible`.
+    """What keeps the nomogram from being computed: `laboratory_missing`, `laboratory_implausible`,
+    `input_range`.
 
-    Plausible ranges are the card's own: R, to be confirmed for each laboratory.
+    Plausible ranges are the card's own: R, to be confirmed for each laboratory. A plausible value beyond the
+    axis is one that the model has not seen: a probability there would be extrapolated.
     """
     found = []
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
@@ -83,22 +85,26 @@ def input_observations(
     if missing:
         found.append(Observation(code="laboratory_missing", values={"names": ", ".join(missing)}))
     for name, value in given.items():
-        term = card.term(name)
-        if value is None or _within(value, term.plausible) or name == "rad_score":
+        if value is None:
             continue
-        found.append(
-            Observation(
-                code="laboratory_implausible",
-                values={
-                    "name": term.label,
-                    "value": value,
-                    "unit": term.unit,
-                    "lower": term.plausible[0],
-                    "upper": term.plausible[1],
-                },
-            )
-        )
+        term = card.term(name)
+        if not _within(value, term.plausible) and name != "rad_score":  # see `score_observations`
+            found.append(_beyond("laboratory_implausible", term, value, term.plausible))
+        elif not _within(value, term.axis):
+            found.append(_beyond("input_range", term, value, term.axis))
     return found
+
+
+def _beyond(code: str, term: CardTerm, value: float, limits: Range) -> Observation:
+    unit = "" if term.unit == "1" else f" {term.unit}"
+    values: dict[str, str | int | float] = {
+        "name": term.label,
+        "value": f"{value:.4g}",
+        "unit": unit,
+        "lower": f"{limits[0]:g}",
+        "upper": f"{limits[1]:g}",
+    }
+    return Observation(code=code, values=values)
 
 
 def contradiction_observations(nomogram: NomogramResult, t_score: float) -> list[Observation]:

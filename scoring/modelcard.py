@@ -27,7 +27,8 @@ Schema version 1. All keys are required, no other keys are allowed, all numbers 
       "training": {str: str | number | bool}
     }
 
-"axis" is the range drawn on the nomogram, "plausible" the range accepted at all. A card's identity is the
+"axis" is the range that the model was made from, drawn on the nomogram; a value beyond it gives no
+probability. "plausible" is the range that is no mistake. A card's identity is the
 SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8), whatever the layout of the file.
 """
 
@@ -76,8 +77,8 @@ class CardTerm:
     label: str  # as printed
     unit: str  # UCUM
     coefficient: float  # per unit
-    axis: Range  # drawn on the nomogram
-    plausible: Range  # values outside are not used
+    axis: Range  # of the patients it was made from; drawn on the nomogram, and not left
+    plausible: Range  # values outside are taken for mistakes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

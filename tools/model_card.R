@@ -9,7 +9,8 @@
 # centre, scale   named vectors: means and SDs of the training patients.
 # combined  lrm's fit (rms) of osteoporosis on rad_score, age, alp and homocysteine, where rad_score is the
 #           lasso's linear predictor.
-# axes      a list of c(from, to) by term: what the nomogram draws. plausible: what is accepted at all.
+# axes      a list of c(from, to) by term: the range of the training patients, which the nomogram draws and does not
+#           leave. plausible: what is no mistake.
 # applicability   list(kvp =, slice_spacing_mm =, pixel_spacing_mm = c(from, to) each, equivalent = "HA" or "K2HPO4").
 # radiomics_sha256   of config/radiomics.yaml, as `osteonode features` notes it in FEATURES.csv.json.
 # label     how the classes of the training came about, in words.

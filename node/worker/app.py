@@ -23,6 +23,7 @@ _SOFT_PART = 0.9
 # The broker must not hand a message to a second worker while the first may still work (celery#5935).
 _VISIBILITY_PART = 1.1
 _CONNECT_TIMEOUT_S = 5.0
+_PROCESS_START_TIMEOUT_S = 60.0
 
 
 def create_app(settings: Settings, run: Callable[[StepMessage], None]) -> Celery:
@@ -43,6 +44,9 @@ def create_app(settings: Settings, run: Callable[[StepMessage], None]) -> Celery
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_enable_remote_control=False,
+        # Celery kills a pool process that does not report in four seconds; on a busy machine trying the known
+        # image may take as long.
+        worker_proc_alive_timeout=_PROCESS_START_TIMEOUT_S,
         # The lease decides who works, not the broker.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
