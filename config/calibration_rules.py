@@ -40,6 +40,14 @@ class AsynchronousRules(_Rules):
     unknown_water_hu: Positive
 
 
+class PatientRules(_Rules):
+    """`scoring.phantom_scan.PatientRules`."""
+
+    tissue_hu: Span
+    least_cm2: Positive
+    share_of_slices: float = Field(ge=0, lt=1)
+
+
 class TissueSamplingRules(_Rules):
     """`scoring.tissues.TissueRules`."""
 

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from config.calibration_rules import AsynchronousRules, InternalRules
+from config.calibration_rules import AsynchronousRules, InternalRules, PatientRules
 from config.image_rules import (
     GeometricRules,
     IdentityRules,
@@ -127,6 +127,7 @@ class ScoringSettings(_Section):
     model: str
     accept_unstated: Mapping[str, tuple[Literal["kvp", "roi", "levels"], ...]]  # by reference
     k2hpo4_from_ha: tuple[float, float] | tuple[()]  # slope and intercept in mg/cm3; () for none
+    noise_window_mm: float = Positive
 
     @field_validator("k2hpo4_from_ha")
     @classmethod
@@ -145,6 +146,7 @@ class QualitySettings(_Section):
     minimum_water_sd_hu: float = Positive
     baseline_from: Mapping[str, date]
     phantom_patient_ids: tuple[str, ...]
+    patient: PatientRules
 
     @field_validator("phantom_patient_ids")
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 
 from scoring.calibration import Calibration, Grade, Mineral, density_uncertainty
 from scoring.errors import RegionEmpty
-from scoring.uncertainty import interval95, standard_error_of_mean
+from scoring.uncertainty import WINDOW_MM, interval95, standard_error_of_mean
 from segmentation.errors import GridMismatch
 from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Mask
@@ -136,6 +136,7 @@ def measure_bmd(
     *,
     level: str,
     kind: RegionKind = RegionKind.CORE,
+    noise_window_mm: float = WINDOW_MM,
 ) -> BmdResult:
     """Mean HU and, with a calibration, mean BMD of one vertebra's cancellous region.
 
@@ -145,6 +146,7 @@ def measure_bmd(
     region : bool, on the volume's grid.
     level : the vertebra, "L3".
     kind : which part of the body `region` is.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def measure_bmd(
         raise RegionEmpty(level)
     hu_mean = float(values.mean())
     hu_sd = float(values.std(ddof=1)) if values.size > 1 else 0.0
-    error_hu = standard_error_of_mean(volume.hu, region, volume.grid.spacing_mm)
+    error_hu = standard_error_of_mean(volume.hu, region, volume.grid.spacing_mm, window_mm=noise_window_mm)
     bmd, uncertainty = None, None
     if calibration is not None:
         bmd = calibration.bmd(hu_mean)

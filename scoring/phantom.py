@@ -37,7 +37,7 @@ from scoring.rods import (
     straight_lines,
 )
 from scoring.rods_cut import cut_off
-from scoring.uncertainty import with_standard_errors
+from scoring.uncertainty import WINDOW_MM, with_standard_errors
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume, canonical
 
@@ -58,7 +58,7 @@ SMOOTHING_MM = 1.0
 END_MARGIN_MM = 5.0  # slices this close to a rod's end inside the image blend rod and air
 
 
-def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
+def find_rods(volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = WINDOW_MM) -> PhantomReading:
     """Find the phantom's rods and read them.
 
     The phantom may lie anywhere in the plane, turned by any angle about the slice normal, and the array may
@@ -67,6 +67,7 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
     Parameters
     ----------
     volume : HU; any axis order and sense.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
 
     Returns
     -------
@@ -75,18 +76,19 @@ def find_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading:
         `rod_order`, `rod_off`, `water_rod_off`, `rod_uneven`, `rod_area_off`, `phantom_tilted`,
         `calibration_drift`.
     """
-    return read_rods(volume, model) or absence(volume, model)
+    return read_rods(volume, model, noise_window_mm=noise_window_mm) or absence(volume, model)
 
 
-def read_rods(volume: CtVolume, model: PhantomModel) -> PhantomReading | None:
+def read_rods(
+    volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = WINDOW_MM
+) -> PhantomReading | None:
     """The rods as `find_rods` reads them; None where not all of them lie in the image."""
     sought = _sought(volume, model)
-    if sought.volume.grid.shape[0] == 1:
-        return _read_lone_slice(sought, model)
-    found = straight_lines(
-        sought.scene, poses_of(sought.scene, Search.whole(sought.scene)), sought.minimum_blocks
-    )
-    return None if found is None else _read(sought, model, *found)
+    found = _found(sought, model)
+    if found is None:
+        return None
+    rods = with_standard_errors(sought.volume, found.rods, window_mm=noise_window_mm)
+    return replace(found, rods=rods)
 
 
 def absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
@@ -119,6 +121,16 @@ def _sought(volume: CtVolume, model: PhantomModel) -> _Sought:
         scene=scene,
         minimum_blocks=max(2, round(model.limits.minimum_length_mm / block_mm)),
     )
+
+
+def _found(sought: _Sought, model: PhantomModel) -> PhantomReading | None:
+    """The rods, their standard errors not yet measured."""
+    if sought.volume.grid.shape[0] == 1:
+        return _read_lone_slice(sought, model)
+    found = straight_lines(
+        sought.scene, poses_of(sought.scene, Search.whole(sought.scene)), sought.minimum_blocks
+    )
+    return None if found is None else _read(sought, model, *found)
 
 
 def _target(rod: RodModel, body_hu: tuple[float, float]) -> RodTarget:
@@ -164,7 +176,6 @@ def _read(
         _rod_reading(rod, _axis_points(volume, lines, index, used), [pixels[k][index] for k in used])
         for index, rod in enumerate(model.rods)
     )
-    readings = with_standard_errors(volume, readings)
     slices = tuple(
         SliceReading(z_mm=k * dz, hu=tuple(float(values.mean()) for values in pixels[k])) for k in used
     )

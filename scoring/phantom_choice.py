@@ -16,6 +16,7 @@ from scoring.calibration import Calibration, FitRules, calibrate, fit_observatio
 from scoring.errors import CalibrationImpossible
 from scoring.phantom import absence, find_rods, read_rods
 from scoring.phantom_model import PhantomModel, PhantomReading
+from scoring.uncertainty import WINDOW_MM
 from segmentation.observation import Observation
 from segmentation.volume import CtVolume
 
@@ -30,12 +31,15 @@ class Image:
     kvp: float | None
 
 
-def read_phantom(images: Sequence[Image], models: Mapping[str, PhantomModel]) -> tuple[PhantomReading, ...]:
+def read_phantom(
+    images: Sequence[Image], models: Mapping[str, PhantomModel], *, noise_window_mm: float = WINDOW_MM
+) -> tuple[PhantomReading, ...]:
     """The rods in each image of one study, which all show the same phantom.
 
     Parameters
     ----------
     models : by name. Of several the one is taken that alone fits.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
 
     Returns
     -------
@@ -47,8 +51,11 @@ def read_phantom(images: Sequence[Image], models: Mapping[str, PhantomModel]) ->
     """
     if len(models) == 1:
         (model,) = models.values()
-        return tuple(find_rods(one.volume, model) for one in images)
-    readings = {name: [read_rods(one.volume, model) for one in images] for name, model in models.items()}
+        return tuple(find_rods(one.volume, model, noise_window_mm=noise_window_mm) for one in images)
+    readings = {
+        name: [read_rods(one.volume, model, noise_window_mm=noise_window_mm) for one in images]
+        for name, model in models.items()
+    }
     fitting = [name for name in models if _fits_somewhere(images, readings[name], models[name])]
     if not fitting:
         return tuple(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from segmentation.volume import CtVolume
 
-TISSUE_HU = (-200.0, 3071.0)  # R: what is denser than foam and clothing
-# R: the cross-section of a mat with its rods is about 100 cm2, that of a slender abdomen 300 cm2 and more.
-PATIENT_CM2 = 200.0
-SHARE_OF_SLICES = 0.05  # so many slices may show more: the end of something
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientRules:
+    """What counts as a patient's trunk. All R: chosen here, to be confirmed."""
+
+    tissue_hu: tuple[float, float] = (-200.0, 3071.0)  # what is denser than foam and clothing
+    # The cross-section of a mat with its rods is about 100 cm2, that of a slender abdomen 300 cm2 and more.
+    least_cm2: float = 200.0
+    share_of_slices: float = 0.05  # so many slices may show more: the end of something
 
 
-def holds_no_patient(volume: CtVolume) -> bool:
+SHIPPED_RULES = PatientRules()
+
+
+def holds_no_patient(volume: CtVolume, rules: PatientRules = SHIPPED_RULES) -> bool:
     """Whether slices show too little matter for a patient's trunk.
 
     Parameters
@@ -20,6 +30,6 @@ def holds_no_patient(volume: CtVolume) -> bool:
     volume : HU; the last two axes lie in the slice.
     """
     _, dy, dx = volume.grid.spacing_mm
-    dense = (volume.hu > TISSUE_HU[0]) & (volume.hu < TISSUE_HU[1])
+    dense = (volume.hu > rules.tissue_hu[0]) & (volume.hu < rules.tissue_hu[1])
     areas_cm2 = dense.sum(axis=(1, 2)) * dy * dx / 100.0
-    return float(np.quantile(areas_cm2, 1.0 - SHARE_OF_SLICES)) < PATIENT_CM2
+    return float(np.quantile(areas_cm2, 1.0 - rules.share_of_slices)) < rules.least_cm2

@@ -20,8 +20,9 @@ from scipy.special import stdtrit
 from scoring.calibration_types import RodReading
 from segmentation.volume import CtVolume, Mask, Vector, canonical
 
-# R: wide enough for the noise of soft kernels. Trabeculae are part of what is measured, no noise; their
-# pattern evens out over some millimetres, which a window this wide sees (measured: docs/calibration.md).
+# R, and a site's to set: wide enough for the noise of soft kernels. Trabeculae are part of what is measured,
+# no noise; their pattern evens out over some millimetres, which a window this wide sees (measured:
+# docs/calibration.md).
 WINDOW_MM = 3.0
 COVERAGE_FACTOR = 1.959964  # of a normal distribution's central 95 %
 
@@ -76,18 +77,21 @@ def standard_error_of_mean(
     return float(sample.std(ddof=1)) / sqrt(max(1.0, count / _voxels_in_window(spacing_mm, window_mm)))
 
 
-def with_standard_errors(volume: CtVolume, rods: Sequence[RodReading]) -> tuple[RodReading, ...]:
+def with_standard_errors(
+    volume: CtVolume, rods: Sequence[RodReading], *, window_mm: float = WINDOW_MM
+) -> tuple[RodReading, ...]:
     """The rods with `standard_error_hu` measured in the volume they were read in.
 
     Parameters
     ----------
     volume : any axis order and sense; the rods' axis points are centres in its slices.
+    window_mm : distance up to which voxels are taken to be correlated.
     """
     turned, _ = canonical(volume)
-    return tuple(replace(rod, standard_error_hu=_rod_standard_error(turned, rod)) for rod in rods)
+    return tuple(replace(rod, standard_error_hu=_rod_standard_error(turned, rod, window_mm)) for rod in rods)
 
 
-def _rod_standard_error(volume: CtVolume, rod: RodReading) -> float:
+def _rod_standard_error(volume: CtVolume, rod: RodReading, window_mm: float) -> float:
     """The rod cut out slice by slice about its axis, so that a tilted one stands upright."""
     dz, dy, dx = volume.grid.spacing_mm
     centres = volume.grid.to_index(np.array(rod.axis_points_mm))
@@ -104,7 +108,7 @@ def _rod_standard_error(volume: CtVolume, rod: RodReading) -> float:
         )
         patches.append(volume.hu[k][np.ix_(rows, columns)])
         masks.append(disc & seen)
-    return standard_error_of_mean(np.stack(patches), np.stack(masks), (dz, dy, dx))
+    return standard_error_of_mean(np.stack(patches), np.stack(masks), (dz, dy, dx), window_mm=window_mm)
 
 
 def _within(index: npt.NDArray[np.int_], size: int) -> npt.NDArray[np.bool_]:

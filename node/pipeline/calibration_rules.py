@@ -5,11 +5,16 @@ from __future__ import annotations
 from config import calibration_rules
 from scoring.asynchronous import LendingRules
 from scoring.internal import InternalRules
+from scoring.phantom_scan import PatientRules
 from scoring.tissues import TissueRules
 
 
 def lending_rules(settings: calibration_rules.AsynchronousRules) -> LendingRules:
     return LendingRules(**settings.model_dump(exclude={"enabled"}))
+
+
+def patient_rules(settings: calibration_rules.PatientRules) -> PatientRules:
+    return PatientRules(**settings.model_dump())
 
 
 def internal_rules(settings: calibration_rules.InternalRules) -> InternalRules:

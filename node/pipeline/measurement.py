@@ -44,12 +44,14 @@ def measure(
     radiomics: RadiomicsSettings,
     quality: QualitySettings,
     image: ImageQualitySettings,
+    noise_window_mm: float,
 ) -> Measurements:
     """Every number that this study's pixels give.
 
     Parameters
     ----------
     calibration : None where there is none; the caller says why.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
     feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
     """
     vertebrae = segmentation.vertebrae
@@ -61,8 +63,8 @@ def measure(
             centroid_mm=level.centroid_mm,
             volume_mm3=level.body_volume_mm3 if level.complete else None,
             core_volume_mm3=regions[level.name].core_volume_mm3 if level.name in regions else None,
-            measured=_density(volume, regions.get(level.name), calibration),
-            ellipse=_ellipse_density(volume, regions.get(level.name), calibration, quality),
+            measured=_density(volume, regions.get(level.name), calibration, noise_window_mm),
+            ellipse=_ellipse_density(volume, regions.get(level.name), calibration, noise_window_mm, quality),
         )
         for level in vertebrae.levels
         if level.name in LUMBAR
@@ -84,22 +86,42 @@ def measure(
     )
 
 
-def _density(volume: CtVolume, regions: Regions | None, calibration: Calibration | None) -> BmdResult | None:
+def _density(
+    volume: CtVolume, regions: Regions | None, calibration: Calibration | None, noise_window_mm: float
+) -> BmdResult | None:
     if regions is None:
         return None
     try:
-        return measure_bmd(volume, regions.bmd, calibration, level=regions.level, kind=regions.kind)
+        return measure_bmd(
+            volume,
+            regions.bmd,
+            calibration,
+            level=regions.level,
+            kind=regions.kind,
+            noise_window_mm=noise_window_mm,
+        )
     except RegionEmpty:  # the quality gates say that the region is too small
         return None
 
 
 def _ellipse_density(
-    volume: CtVolume, regions: Regions | None, calibration: Calibration | None, quality: QualitySettings
+    volume: CtVolume,
+    regions: Regions | None,
+    calibration: Calibration | None,
+    noise_window_mm: float,
+    quality: QualitySettings,
 ) -> BmdResult | None:
     """Of the ellipse beside the core, where there is one that serves; else the quality gates say why not."""
     if regions is None or regions.ellipse is None or ellipse_objection(volume, regions.ellipse, quality):
         return None
-    return measure_bmd(volume, regions.ellipse, calibration, level=regions.level, kind=RegionKind.ELLIPSE)
+    return measure_bmd(
+        volume,
+        regions.ellipse,
+        calibration,
+        level=regions.level,
+        kind=RegionKind.ELLIPSE,
+        noise_window_mm=noise_window_mm,
+    )
 
 
 def _features(

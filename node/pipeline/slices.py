@@ -29,14 +29,16 @@ def measure_slices(
     selected: Sequence[SelectedSlice],
     phantoms: Mapping[str, PhantomModel],
     limits: SliceSettings,
+    *,
+    noise_window_mm: float,
 ) -> Measurements:
     """The density of each slice's vertebra, and what stands in its way; all three in the same order.
 
     Parameters
     ----------
     phantoms : the models that the slices may show, by name.
-
     limits : how far one slice's density may lie above the others'.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
 
     A slice's phantom forbids that slice's density alone. Where no slice shows a lumbar body, the study says
     so as a whole: `no_lumbar_level`.
@@ -46,7 +48,7 @@ def measure_slices(
     for series, found, chosen in zip(loaded, shown, selected, strict=True):
         phantom = phantoms.get(chosen.phantom.model)
         calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.kvp)
-        results.append(_result(series.volume, found, chosen, calibration))
+        results.append(_result(series.volume, found, chosen, calibration, noise_window_mm))
         observations += found.shown.observations
         observations += [replace(one, level=chosen.name) for one in barred]
     observations += _denser_than_others(results, limits)
@@ -73,9 +75,18 @@ def _denser_than_others(results: Sequence[SliceResult], limits: SliceSettings) -
 
 
 def _result(
-    volume: CtVolume, found: NamedSlice, chosen: SelectedSlice, calibration: Calibration | None
+    volume: CtVolume,
+    found: NamedSlice,
+    chosen: SelectedSlice,
+    calibration: Calibration | None,
+    noise_window_mm: float,
 ) -> SliceResult:
     region = found.shown.region
+    measured = None
+    if region is not None:
+        measured = measure_bmd(
+            volume, region, calibration, level=chosen.name, noise_window_mm=noise_window_mm
+        )
     thickness_mm, row_mm, column_mm = volume.grid.spacing_mm
     return SliceResult(
         name=chosen.name,
@@ -84,7 +95,7 @@ def _result(
         thickness_mm=thickness_mm,
         tilt_degrees=degrees(acos(min(1.0, abs(volume.grid.direction[0][2])))),
         region_mm2=None if region is None else float(region.sum()) * row_mm * column_mm,
-        measured=None if region is None else measure_bmd(volume, region, calibration, level=chosen.name),
+        measured=measured,
         calibration=calibration,
     )
 

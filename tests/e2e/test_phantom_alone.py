@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from pydicom import dcmread, dcmwrite
 
-from config.settings import Settings
+from config.settings import Settings, load_settings
 from node.pipeline.artefacts import REPORT
 from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from scoring.phantom_scan import holds_no_patient
+from scoring.phantom_scan import PatientRules, holds_no_patient
 from scoring.scanner_reading import ScannerReading
 from segmentation.volume import CtVolume, Grid
 from tests.e2e.in_process import Run, unchecked
@@ -138,9 +138,14 @@ def test_whoever_asks_for_a_study_by_name_gets_an_answer(phantom):
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)
 
 
-def test_a_patients_study_feeds_the_charts_and_is_reported(patient):
+@pytest.fixture(scope="module")
+def reported(patient) -> tuple[Run, Remembered]:
     history = Remembered()
-    run = Run(patient, patient / "truth_mask.nii.gz", scanners=history, declared_qct=False)
+    return Run(patient, patient / "truth_mask.nii.gz", scanners=history, declared_qct=False), history
+
+
+def test_a_patients_study_feeds_the_charts_and_is_reported(reported):
+    run, history = reported
     assert run.local.verdict is Verdict.PROCEED
     assert REPORT in run.artefacts.names()
     assert len(history.kept) == 1
@@ -169,3 +174,30 @@ def test_somebody_lies_there_where_slices_show_more_than_200_cm2(side_mm, alone)
         shape=hu.shape, spacing_mm=(3.0, step_mm, step_mm), origin_mm=(0.0, 0.0, 0.0), direction=AXIAL
     )
     assert holds_no_patient(CtVolume(hu=hu, grid=grid)) is alone
+
+
+def test_how_far_noise_is_correlated_is_the_sites_to_set_and_changes_the_uncertainty_alone(patient, reported):
+    narrow = Run(
+        patient,
+        patient / "truth_mask.nii.gz",
+        settings=unchecked(scoring={"noise_window_mm": 0.1}),
+        declared_qct=False,
+    )
+    shipped = reported[0].result["levels"]["L3"]
+    single = narrow.result["levels"]["L3"]
+    assert single["bmd_mg_cm3"] == shipped["bmd_mg_cm3"]
+    # Voxel by voxel trabeculae count as noise: their pattern evens out only over some millimetres.
+    assert single["bmd_uncertainty_mg_cm3"] > 1.2 * shipped["bmd_uncertainty_mg_cm3"]
+
+
+def test_what_counts_as_a_patient_is_the_sites_to_set(phantom):
+    """The mat's 100 cm2 are somebody to a site that says so: then its study is refused aloud."""
+    assert PatientRules(**load_settings().quality.patient.model_dump()) == PatientRules()
+    run = Run(
+        phantom,
+        settings=settings_with(patient={"least_cm2": 20.0}),
+        scanners=Remembered(),
+        declared_qct=False,
+    )
+    assert run.local.verdict is Verdict.PROCEED
+    assert b"no_lumbar_level" in run.artefacts.get(REPORT)

@@ -10,13 +10,14 @@ import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from config.catalog import load_phantom
+from config.settings import load_settings
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from scoring.bmd import BmdResult, mean_density_uncertainty, measure_bmd
 from scoring.calibration import TWO_POINT, Mineral, RodReading, calibrate, density_uncertainty
 from scoring.phantom import find_rods
-from scoring.uncertainty import interval95, standard_error_of_mean, with_standard_errors
+from scoring.uncertainty import WINDOW_MM, interval95, standard_error_of_mean, with_standard_errors
 from segmentation.volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
 
@@ -57,6 +58,21 @@ def test_the_stated_error_is_the_real_one_whatever_the_correlation(in_plane_mm, 
         mask=ellipsoid(), make=lambda seed: noise(seed, in_plane_mm=in_plane_mm, along_mm=along_mm)
     )
     assert stated == pytest.approx(real, rel=0.15)  # 150 means tell their SD to 6 %, one sigma
+
+
+def test_noise_of_a_softer_kernel_needs_a_wider_window():
+    """Smoothed by 2 mm, noise is correlated over some 6 mm: a window of 3 mm states 60 % of the error."""
+    mask = ellipsoid()
+    images = [noise(seed, in_plane_mm=2.0) for seed in range(60)]
+    real = float(np.std([image[mask].mean() for image in images]))
+    narrow, wide = (
+        sqrt(
+            np.mean([standard_error_of_mean(image, mask, SPACING_MM, window_mm=mm) ** 2 for image in images])
+        )
+        for mm in (WINDOW_MM, 8.0)
+    )
+    assert narrow < 0.7 * real
+    assert 0.9 * real < wide < 1.3 * real  # a region of few windows is told a little too much
 
 
 def test_correlated_noise_makes_a_mean_far_less_certain_than_independence_says():
@@ -151,6 +167,23 @@ def test_a_rods_error_is_measured_where_it_lies():
     # In-plane smoothing by 0.5 mm spreads noise over 4 pi 0.5^2 = 3.1 mm2, 6.4 pixels.
     assert measured.standard_error_hu == pytest.approx(20.0 * sqrt(6.4 / reading.voxels), rel=0.25)
     assert reading.hu_standard_error == pytest.approx(20.0 / sqrt(reading.voxels))
+
+
+def test_a_window_that_a_site_widens_is_that_of_rods_and_region():
+    assert load_settings().scoring.noise_window_mm == WINDOW_MM
+    volume, reading = tilted_rod()
+    soft = replace(volume, hu=gaussian_filter(volume.hu, (0.0, 2.0 / SPACING_MM[1], 2.0 / SPACING_MM[2])))
+    by_default, wide = (
+        with_standard_errors(soft, [reading], window_mm=mm)[0].standard_error_hu for mm in (WINDOW_MM, 5.0)
+    )
+    assert wide > 1.1 * by_default
+    region = np.zeros(soft.hu.shape, bool)
+    region[5:35, 20:40, 20:40] = True
+    by_default, wide = (
+        measure_bmd(soft, region, calibration(), level="L3", noise_window_mm=mm) for mm in (WINDOW_MM, 5.0)
+    )
+    assert wide.hu_standard_error > 1.1 * by_default.hu_standard_error
+    assert wide.bmd_mg_cm3 == by_default.bmd_mg_cm3
 
 
 def test_a_rod_at_the_images_border_is_read_where_the_image_is():

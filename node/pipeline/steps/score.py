@@ -15,6 +15,7 @@ from node.pipeline.artefacts import (
     to_json,
 )
 from node.pipeline.calibrating import calibrate_study
+from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
@@ -50,16 +51,19 @@ def score(context: StepContext) -> StepResult:
 
 
 def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepResult:
-    phantoms = configured_phantoms(context.settings)
+    settings = context.settings
+    phantoms = configured_phantoms(settings)
     loaded = load_slices(context, selection)
     found = measure_slices(
         loaded,
         slices_from_bytes(context.artefacts.get(SLICES)),
         selection.slices,
         phantoms,
-        slice_finder(context.settings.segmentation).slices,
+        slice_finder(settings.segmentation).slices,
+        noise_window_mm=settings.scoring.noise_window_mm,
     )
-    alone = tuple(holds_no_patient(one.volume) for one in loaded)
+    trunk = patient_rules(settings.quality.patient)
+    alone = tuple(holds_no_patient(one.volume, trunk) for one in loaded)
     readings = {
         chosen.sop_instance_uid: reading_of(
             selection.study,
@@ -106,8 +110,9 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
         radiomics=parse_settings(radiomics),
         quality=quality_settings(settings.segmentation),
         image=image_settings(settings.segmentation),
+        noise_window_mm=settings.scoring.noise_window_mm,
     )
-    alone = holds_no_patient(volume)
+    alone = holds_no_patient(volume, patient_rules(settings.quality.patient))
     reading = reading_of(
         selection.study,
         series,

@@ -43,7 +43,9 @@ def select(context: StepContext) -> StepResult:
     readable = _best_readable(context, series)
     shown = (readable.loaded,) if readable.loaded is not None else readable.slices
     readings = read_phantom(
-        [Image(volume=one.volume, kvp=one.facts.kvp) for one in shown], configured_phantoms(context.settings)
+        [Image(volume=one.volume, kvp=one.facts.kvp) for one in shown],
+        configured_phantoms(context.settings),
+        noise_window_mm=context.settings.scoring.noise_window_mm,
     )
     slices = tuple(
         SelectedSlice(
