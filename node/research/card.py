@@ -125,7 +125,12 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
             told[f"{split}_auc_{name}"] = auc_text(model.auc)
     for name in (RADIOMICS, COMBINED):
         if name in trained.optimism:
-            told[f"train_auc_{name}_less_optimism"] = round(trained.optimism[name].corrected, 3)
+            one = trained.optimism[name]
+            told[f"train_auc_{name}_less_optimism"] = (
+                f"unknown: none of {one.failed} resamples gave a model"
+                if one.corrected is None
+                else round(one.corrected, 3)
+            )
     return told | {cutoff_key(name): trained.cutoffs[name] for name in (RADIOMICS, COMBINED)}
 
 

@@ -74,8 +74,8 @@ def training_tables(trained: Trained) -> dict[str, Table]:
         {
             "model": name,
             "apparent_auc": one.apparent,
-            "optimism": one.optimism,
-            "corrected_auc": one.corrected,
+            "optimism": _or_blank(one.optimism),
+            "corrected_auc": _or_blank(one.corrected),
             "resamples": one.resamples,
             "failed": one.failed,
         }
@@ -200,6 +200,10 @@ def _write_csv(path: Path, rows: Table) -> None:
 def _cell(value: object) -> str:
     """A number as a reader wants it; the CSV has all digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _or_blank(value: float | None) -> float | str:
+    return "" if value is None else value
 
 
 def _variable(one: Variable) -> dict[str, object]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from scoring.training.cohort import Cohort, Patient
 from scoring.training.errors import CohortUnusable
 
 Matrix = npt.NDArray[np.float64]
+_SHOWN = 5  # of many like problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +65,37 @@ def read_features(path: Path) -> FeatureTable:
     Raises
     ------
     CohortUnusable
-        If it is none, or rows were made with different settings.
+        If it is none, holds a study twice or what is no number, or rows were made with different settings.
     """
     rows = read_rows(path)
     if not rows or not set(ABOUT) <= rows[0].keys():
         raise CohortUnusable(f"{path} is no table of osteonode features")
     if len({row["settings_sha256"] for row in rows}) > 1:
         raise CohortUnusable(f"{path} holds features made with different settings")
+    names = tuple(name for name in rows[0] if name not in ABOUT)
+    keys = [str(Path(row["study"]).resolve()) for row in rows]
+    if twice := _repeated(keys):
+        raise CohortUnusable(f"{path} holds these studies twice: {', '.join(twice)}")
+    odd = [
+        f"{name} of {row['study']} ({row[name]!r})"
+        for row in rows
+        if not row["reason"]
+        for name in names
+        if not _is_number(row[name])
+    ]
+    if odd:
+        raise CohortUnusable(
+            f"{path}: {len(odd)} values are no finite numbers: {', '.join(odd[:_SHOWN])}"
+            + (", ..." if len(odd) > _SHOWN else "")
+        )
     beside = path.with_name(path.name + ".json")
     try:
         made_with = json.loads(beside.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CohortUnusable(f"{beside} must say how the features were made: {error}") from error
     return FeatureTable(
-        names=tuple(name for name in rows[0] if name not in ABOUT),
-        rows={str(Path(row["study"]).resolve()): row for row in rows},
+        names=names,
+        rows=dict(zip(keys, rows, strict=True)),
         made_with=made_with,
     )
 
@@ -93,6 +112,11 @@ def features_of(
     Returns
     -------
     Patients in the cohort's order; values, shape (patients, features); reasons by patient.
+
+    Raises
+    ------
+    CohortUnusable
+        If two patients have the same study: one of them would test what the other trained.
     """
     patients: list[Patient] = []
     values: list[list[float]] = []
@@ -105,7 +129,30 @@ def features_of(
             continue
         patients.append(patient)
         values.append([float(row[name]) for name in table.names])
+    _require_studies_of_their_own(patients, folder, table)
     return tuple(patients), np.array(values, dtype=np.float64).reshape(len(patients), -1), without
+
+
+def _require_studies_of_their_own(patients: Sequence[Patient], folder: Path, table: FeatureTable) -> None:
+    """By folder, and by StudyInstanceUID where the features tell it: a copy has another folder."""
+    rows = [table.rows[str((folder / one.study).resolve())] for one in patients]
+    folders = [str((folder / one.study).resolve()) for one in patients]
+    uids = [row["study_instance_uid"] or f"unknown: {key}" for key, row in zip(folders, rows, strict=True)]
+    for keys in (folders, uids):
+        if twice := _repeated(keys):
+            who = [one.name for one, key in zip(patients, keys, strict=True) if key in twice]
+            raise CohortUnusable(f"these patients share a study: {', '.join(who)}")
+
+
+def _repeated(keys: Sequence[str]) -> list[str]:
+    return [key for key, count in Counter(keys).items() if count > 1]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def clinical_values(patients: Sequence[Patient], names: Sequence[str]) -> Matrix:

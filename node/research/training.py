@@ -16,8 +16,8 @@ from scoring.training.agreement import Icc, icc
 from scoring.training.classification import youden_cutoff
 from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
 from scoring.training.discrimination import Auc, Labels
-from scoring.training.errors import CohortUnusable
-from scoring.training.fitting import Folds, ModelFits, PenaltyChoice, RadScoreFit, fit_models, fit_rad_score
+from scoring.training.errors import CohortUnusable, FitImpossible
+from scoring.training.fitting import Folds, ModelFits, PenaltyChoice, fit_models, fit_rad_score
 from scoring.training.groups import GroupTest, compare_counted, compare_measured
 from scoring.training.optimism import Optimism, optimism_of_auc
 from scoring.training.splitting import require_enough, stratified_folds, stratified_split
@@ -190,7 +190,8 @@ def agreements(first: FeatureTable, second: FeatureTable) -> dict[str, Icc]:
     Raises
     ------
     CohortUnusable
-        If the tables hold other features, or fewer than three studies in common.
+        If the tables hold other features, fewer than three studies in common, or a feature that
+        is the same in all of these.
     """
     if first.names != second.names:
         raise CohortUnusable("repeated masks must have the same features")
@@ -201,10 +202,13 @@ def agreements(first: FeatureTable, second: FeatureTable) -> dict[str, Icc]:
     ]
     if len(both) < 3:
         raise CohortUnusable(f"{len(both)} studies were masked twice; agreement needs three")
-    return {
-        name: icc(np.array([[float(one[name]), float(other[name])] for one, other in both]))
+    ratings = {
+        name: np.array([[float(one[name]), float(other[name])] for one, other in both])
         for name in first.names
     }
+    if same := [name for name, values in ratings.items() if np.ptp(values) == 0.0]:
+        raise CohortUnusable(f"features that are the same in all studies masked twice: {', '.join(same)}")
+    return {name: icc(values) for name, values in ratings.items()}
 
 
 def table1(patients: Sequence[Patient], variables: Sequence[str]) -> tuple[Variable, ...]:
@@ -250,22 +254,21 @@ def _optimism(
     labels: Labels,
     folds: Folds,
     plan: Plan,
-) -> dict[str, Optimism]:
-    """Of the rad-score, and of the combined model where every clinical value is known: all steps repeated."""
+) -> Mapping[str, Optimism]:
+    """Of rad-score and combined model, all steps repeated; nothing without resamples."""
     if plan.resamples == 0:
         return {}
 
-    def refit(rows: npt.NDArray[np.intp]) -> tuple[RadScoreFit, Matrix]:
+    def refit(rows: npt.NDArray[np.intp]) -> dict[str, Matrix]:
         fit = fit_rad_score(values[rows], names, labels[rows], folds[rows], plan.penalty)
-        return fit, fit.score(values, names)
+        scores = fit.score(values, names)
+        try:
+            fits = fit_models(fit, scores[rows], clinical[rows], CLINICAL, labels[rows])
+        except FitImpossible:
+            return {RADIOMICS: scores}
+        return {
+            RADIOMICS: scores,
+            COMBINED: fits.combined.linear_predictor(np.column_stack([scores, clinical])),
+        }
 
-    def refit_combined(rows: npt.NDArray[np.intp]) -> Matrix:
-        fit, scores = refit(rows)
-        fits = fit_models(fit, scores[rows], clinical[rows], CLINICAL, labels[rows])
-        return fits.combined.linear_predictor(np.column_stack([scores, clinical]))
-
-    asked = {"resamples": plan.resamples, "seed": plan.seed}
-    found = {RADIOMICS: optimism_of_auc(lambda rows: refit(rows)[1], labels, **asked)}
-    if np.isfinite(clinical).all():
-        found[COMBINED] = optimism_of_auc(refit_combined, labels, **asked)
-    return found
+    return optimism_of_auc(refit, labels, resamples=plan.resamples, seed=plan.seed)

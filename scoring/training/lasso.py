@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Lasso
+from sklearn.linear_model import lasso_path
 
 from scoring.training.discrimination import Labels
 from scoring.training.errors import CohortUnusable
@@ -107,24 +108,56 @@ def _at_penalty(
     scaled: Matrix, labels: Labels, penalty: float, intercept: float, weights: Matrix
 ) -> tuple[float, Matrix] | None:
     """Intercept and weights, from those of a larger penalty; None where they do not settle."""
-    inner = Lasso(tol=_INNER_TOLERANCE, max_iter=_ROUNDS, warm_start=True)
-    inner.coef_, inner.intercept_ = weights.copy(), intercept
     for _ in range(_REWEIGHTINGS):
         effect = intercept + scaled @ weights
         risk = np.clip(expit(effect), _SUREST, 1 - _SUREST)
         weight = risk * (1 - risk)
-        inner.set_params(alpha=penalty * len(labels) / weight.sum())
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                inner.fit(scaled, effect + (labels - risk) / weight, sample_weight=weight)
-            except ConvergenceWarning:
-                return None
-        moved = max(abs(inner.intercept_ - intercept), float(np.abs(inner.coef_ - weights).max()))
-        intercept, weights = float(inner.intercept_), inner.coef_.copy()
+        response = effect + (labels - risk) / weight
+        found = _weighted_lasso(
+            scaled, response, weight / weight.mean(), float(penalty / weight.mean()), weights
+        )
+        if found is None:
+            return None
+        moved = max(abs(found[0] - intercept), float(np.abs(found[1] - weights).max()))
+        intercept, weights = found
         if moved < _TOLERANCE:
             return intercept, weights
     return None
+
+
+def _weighted_lasso(
+    columns: Matrix, response: Matrix, sample_weight: Matrix, penalty: float, start: Matrix
+) -> tuple[float, Matrix] | None:
+    """Intercept and weights of least squares with a penalty; None where they do not settle.
+
+    Of the products of few columns, for that is several times as fast as of the patients.
+
+    Parameters
+    ----------
+    sample_weight : with a mean of 1.
+    """
+    centre, level = sample_weight @ columns / len(response), float(sample_weight @ response) / len(response)
+    root = np.sqrt(sample_weight)
+    rows = np.asfortranarray((columns - centre) * root[:, None])
+    aim = (response - level) * root
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            _, found, _ = lasso_path(
+                rows,
+                aim,
+                alphas=np.array([penalty]),
+                precompute=rows.T @ rows,
+                Xy=rows.T @ aim,
+                coef_init=start.copy(),  # which it writes to
+                tol=_INNER_TOLERANCE,
+                max_iter=_ROUNDS,
+                check_input=False,
+            )
+        except ConvergenceWarning:
+            return None
+    weights = found[:, 0].copy()
+    return level - float(centre @ weights), weights
 
 
 def choose_penalty(

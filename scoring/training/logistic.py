@@ -86,7 +86,7 @@ def fit_logistic(predictors: Matrix, labels: Labels, names: tuple[str, ...]) -> 
     design = np.column_stack([np.ones(len(predictors)), (predictors - centre) / scale])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise FitImpossible(f"these depend on one another: {', '.join(names)}")
-    fit = _maximum(design, labels)
+    fit = _maximum(design, labels, names)
     own_units = np.eye(design.shape[1])
     own_units[0, 1:] = -centre / scale
     own_units[1:, 1:] = np.diag(1 / scale)
@@ -104,8 +104,8 @@ def fit_logistic(predictors: Matrix, labels: Labels, names: tuple[str, ...]) -> 
     )
 
 
-def _maximum(design: Matrix, labels: Labels) -> Any:
-    separated = "the predictors separate the classes: no odds ratio is finite"
+def _maximum(design: Matrix, labels: Labels, names: tuple[str, ...]) -> Any:
+    separated = f"{', '.join(names)} separate the classes: no odds ratio is finite"
     signs = (PerfectSeparationError, PerfectSeparationWarning, ConvergenceWarning, RuntimeWarning)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -6,7 +6,7 @@ there less its AUC on the original patients is the optimism, whose mean is taken
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,47 +15,55 @@ import numpy.typing as npt
 from scoring.training.discrimination import Labels, Scores, auc
 from scoring.training.errors import CohortUnusable, FitImpossible
 
-# Fits to patients (by row, repeats included) and scores all patients.
-Refit = Callable[[npt.NDArray[np.intp]], Scores]
+# Fits models to patients (by row, repeats included) and scores all patients with each; a model that cannot be
+# fitted to them is left out, a patient whom a model cannot score has NaN.
+Refit = Callable[[npt.NDArray[np.intp]], Mapping[str, Scores]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimism:
     apparent: float  # AUC on the patients of the fit
-    optimism: float
+    optimism: float | None  # None where no resample gave a model
     resamples: int  # that gave a fit
     failed: int  # in which no model could be fitted
 
     @property
-    def corrected(self) -> float:
-        return self.apparent - self.optimism
+    def corrected(self) -> float | None:
+        return None if self.optimism is None else self.apparent - self.optimism
 
 
-def optimism_of_auc(refit: Refit, labels: Labels, *, resamples: int, seed: int) -> Optimism:
-    """The bootstrap estimate.
-
-    Parameters
-    ----------
-    refit : given rows, fits a model to them and returns the scores of all patients in order.
+def optimism_of_auc(refit: Refit, labels: Labels, *, resamples: int, seed: int) -> Mapping[str, Optimism]:
+    """The bootstrap estimate of each model that can be fitted to all patients.
 
     Raises
     ------
-    CohortUnusable
-        If no resample gave a model.
+    CohortUnusable, FitImpossible
+        If no model can be fitted to all patients.
     """
-    apparent = auc(refit(np.arange(len(labels))), labels).value
-    gains: list[float] = []
-    failed = 0
+    apparent = {name: _auc(scores, labels) for name, scores in refit(np.arange(len(labels))).items()}
+    gains: dict[str, list[float]] = {name: [] for name in apparent}
     for rows in _resamples(labels, resamples, seed):
         try:
-            scores = refit(rows)
+            found = refit(rows)
         except (CohortUnusable, FitImpossible):
-            failed += 1
             continue
-        gains.append(auc(scores[rows], labels[rows]).value - auc(scores, labels).value)
-    if not gains:
-        raise CohortUnusable("no resample of these patients gave a model")
-    return Optimism(apparent=apparent, optimism=float(np.mean(gains)), resamples=len(gains), failed=failed)
+        for name in gains.keys() & found.keys():
+            scores = found[name]
+            gains[name].append(_auc(scores[rows], labels[rows]) - _auc(scores, labels))
+    return {
+        name: Optimism(
+            apparent=apparent[name],
+            optimism=float(np.mean(of_model)) if of_model else None,
+            resamples=len(of_model),
+            failed=resamples - len(of_model),
+        )
+        for name, of_model in gains.items()
+    }
+
+
+def _auc(scores: Scores, labels: Labels) -> float:
+    known = np.isfinite(scores)
+    return auc(scores[known], labels[known]).value
 
 
 def _resamples(labels: Labels, count: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:

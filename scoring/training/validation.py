@@ -97,7 +97,8 @@ def _validate_one(probabilities: Scores, labels: Labels, cutoff: float, developm
 
 
 def subgroup_aucs(scores: Scores, classes: npt.NDArray[np.str_]) -> Mapping[tuple[str, str], Auc]:
-    """The paper's three comparisons: AUC of a score for the first class of each pair against the second.
+    """AUC of a score for the first of each pair against the second: osteoporosis against osteopenia, and the
+    three comparisons with normal bone of Xie et al. 2022, one of which joins the two classes.
 
     Parameters
     ----------
@@ -106,16 +107,18 @@ def subgroup_aucs(scores: Scores, classes: npt.NDArray[np.str_]) -> Mapping[tupl
 
     Returns
     -------
-    By (positive class, negative class); pairs of which a class has fewer than two patients are left out.
+    By (positive class, negative class); pairs of which one has fewer than two patients are left out.
     """
     found = {}
     for positive, negative in (
-        ("osteoporosis", "osteopenia"),
-        ("osteoporosis", "normal"),
-        ("osteopenia", "normal"),
+        (("osteoporosis",), "osteopenia"),
+        (("osteoporosis",), "normal"),
+        (("osteoporosis", "osteopenia"), "normal"),
+        (("osteopenia",), "normal"),
     ):
-        chosen = (classes == positive) | (classes == negative)
-        labels = classes[chosen] == positive
+        among = np.isin(classes, positive)
+        chosen = among | (classes == negative)
+        labels = among[chosen]
         if labels.sum() >= 2 and (~labels).sum() >= 2:
-            found[positive, negative] = auc(scores[chosen], labels)
+            found[" or ".join(positive), negative] = auc(scores[chosen], labels)
     return found

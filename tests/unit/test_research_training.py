@@ -186,7 +186,12 @@ def test_patients_with_normal_bone_train_nothing_and_are_compared(trained, files
     pairs = {
         (row["positive_class"], row["negative_class"]) for row in table(trained / "tables" / "subgroups.csv")
     }
-    assert pairs == {("osteoporosis", "osteopenia"), ("osteoporosis", "normal"), ("osteopenia", "normal")}
+    assert pairs == {
+        ("osteoporosis", "osteopenia"),
+        ("osteoporosis", "normal"),
+        ("osteoporosis or osteopenia", "normal"),
+        ("osteopenia", "normal"),
+    }
 
 
 def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
@@ -244,10 +249,39 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
     [
         (lambda rows: [row | {"label": "osteoporosis"} for row in rows], "0 with osteopenia"),
         (lambda rows: [*rows, rows[0]], "p0: stands there twice"),
+        (lambda rows: [*rows[1:], rows[1] | {"patient": "again"}], "these patients share a study: p1, again"),
         (lambda rows: rows[:10], "10 of each are needed"),
         (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is not finite"),
+        (
+            lambda rows: [row | {"split": "train" if row["label"] == "normal" else "test"} for row in rows],
+            "leaves nobody to train on",
+        ),
+        (
+            lambda rows: [
+                row | {"split": "train" if row["label"] == "osteoporosis" else "test"} for row in rows
+            ],
+            "a class has 0 patients to train on",
+        ),
+        (lambda rows: [row | {"fold": "1"} for row in rows], "three folds"),
+        (
+            lambda rows: [
+                row | {"fold": str(["normal", "osteopenia", "osteoporosis"].index(row["label"]))}
+                for row in rows
+            ],
+            "three folds",
+        ),
     ],
-    ids=["one class", "a patient twice", "ten patients", "not a number"],
+    ids=[
+        "one class",
+        "a patient twice",
+        "a study twice",
+        "ten patients",
+        "not a number",
+        "nobody trains",
+        "one class trains",
+        "one fold",
+        "folds by class",
+    ],
 )
 def test_a_bad_cohort_gets_a_clear_error(files, tmp_path, spoil, told):
     cohort = write(files.folder / "bad.csv", spoil(files.rows))
@@ -262,6 +296,49 @@ def test_a_constant_feature_gets_a_clear_error(files, tmp_path):
     values[:, 7] = 3.0
     constant = write_features(files.folder / "constant.csv", values)
     found = run("train", files.cohort, "--out", tmp_path, "--features", constant)
+    assert found.exit_code == 2
+    assert NAMES[7] in found.output
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "", "much"])
+def test_a_feature_that_is_no_number_is_named_with_its_study(files, tmp_path, cell):
+    spoilt = write_features(files.folder / "spoilt.csv", files.values)
+    rows = table(spoilt)
+    rows[3][NAMES[7]] = cell
+    write(spoilt, rows)
+    found = run("train", files.cohort, "--out", tmp_path, "--features", spoilt)
+    assert found.exit_code == 2
+    assert f"{NAMES[7]} of {files.folder / 'study3'} ({cell!r})" in found.output.replace("\n", "")
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_study_under_two_folders_is_one_study(files, tmp_path):
+    copied = write_features(files.folder / "copied.csv", files.values)
+    write(
+        copied,
+        [
+            row | {"study_instance_uid": "2.25.7"} if at in (2, 5) else row
+            for at, row in enumerate(table(copied))
+        ],
+    )
+    found = run("train", files.cohort, "--out", tmp_path, "--features", copied)
+    assert found.exit_code == 2
+    assert "these patients share a study: p2, p5" in found.output
+
+
+def test_a_table_of_features_with_a_study_twice_is_refused(files, tmp_path):
+    doubled = write_features(files.folder / "doubled.csv", files.values)
+    write(doubled, [*table(doubled), table(doubled)[4]])
+    found = run("train", files.cohort, "--out", tmp_path, "--features", doubled)
+    assert found.exit_code == 2
+    assert f"holds these studies twice: {files.folder / 'study4'}" in found.output
+
+
+def test_a_feature_that_no_second_mask_changes_at_all_is_named(files, tmp_path):
+    same = files.values.copy()
+    same[:, 7] = 3.0
+    first = write_features(files.folder / "same.csv", same)
+    found = run("train", files.cohort, "--out", tmp_path, "--features", first, "--repeat", first)
     assert found.exit_code == 2
     assert NAMES[7] in found.output
 

@@ -87,16 +87,32 @@ def test_features_of_little_meaning_flatter_themselves_and_the_bootstrap_says_so
     labels = values[:, 0] + 1.5 * rng.normal(size=90) > 0
     names = NAMES[:10]
 
-    def refit(rows: np.ndarray) -> np.ndarray:
+    def refit(rows: np.ndarray) -> dict[str, np.ndarray]:
         found = fit_rad_score(
             values[rows], names, labels[rows], stratified_folds(labels, 1)[rows] % 4, PenaltyChoice.MINIMUM
         )
-        return found.score(values, names)
+        return {"radiomics": found.score(values, names)}
 
-    found = optimism_of_auc(refit, labels, resamples=2, seed=1)
+    found = optimism_of_auc(refit, labels, resamples=2, seed=1)["radiomics"]
     assert found.resamples + found.failed == 2
     assert 0.02 < found.optimism < 0.2
     assert found.corrected == pytest.approx(found.apparent - found.optimism)
+
+
+def test_a_model_that_no_resample_gives_has_no_optimism_and_the_others_have():
+    labels = np.arange(20) % 2 == 0
+    scores = np.where(labels, 1.0, 0.0) + np.linspace(0, 1.5, 20)
+    with_gap = np.where(np.arange(20) == 3, np.nan, scores)  # a patient who cannot be scored
+
+    def refit(rows: np.ndarray) -> dict[str, np.ndarray]:
+        everybody = len(np.unique(rows)) == len(labels)
+        return {"always": with_gap} | ({"only of everybody": scores} if everybody else {})
+
+    found = optimism_of_auc(refit, labels, resamples=5, seed=1)
+    assert found["always"].resamples == 5
+    assert found["always"].apparent == auc(np.delete(scores, 3), np.delete(labels, 3)).value
+    assert found["only of everybody"].corrected is None
+    assert found["only of everybody"].failed == 5
 
 
 def test_nothing_but_noise_gives_no_rad_score():
