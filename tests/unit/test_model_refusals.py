@@ -13,7 +13,7 @@ from config.findings import load_findings
 from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.measurement import Measurements
 from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
-from scoring.bmd import AgeBin, BmdResult, Reference
+from scoring.bmd import AgeBin, BmdResult, Reference, RegionKind
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral
 from scoring.modelcard import ModelCard
 from segmentation.observation import Observation
@@ -28,9 +28,10 @@ REFERENCE = Reference(
     equivalent=Mineral.HA,
     levels=("L3",),
     young=AgeBin(age_from=20, age_to=29, mean_mg_cm3=170.0, sd_mg_cm3=30.0),
-    ages=(),
-    kvp=None,
+    ages=(AgeBin(age_from=20, age_to=110, mean_mg_cm3=110.0, sd_mg_cm3=25.0),),
+    kvp=(80.0, 140.0),
     demonstration=False,
+    roi=RegionKind.CORE,
 )
 SERIES = SeriesFacts(
     series_instance_uid="1.2.3",
