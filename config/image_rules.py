@@ -51,7 +51,9 @@ class AnchorRules(_Rules):
     thoracic_spacing_mm: Positive
     wing_root_behind_mm: Positive
     wing_height_mm: Positive
+    wing_hu: Hounsfield
     wing_bright_hu: Hounsfield
+    wing_bright_share: Positive
     sacral_height_mm: Positive
 
     @model_validator(mode="after")
