@@ -17,6 +17,7 @@ COLUMN_STEP_MM = 2.0
 HALF_WIDTH_MM = 36.0  # the columns reach this far from the axis: beyond any lumbar body
 EDGE_CLIP_HU = (0.0, 500.0)  # fat is as good as muscle, and cortex as good as metal
 MIN_EDGE_HU_PER_MM = 12.0
+SHARP_MM = 3.0  # voxels longer than this along the body blur an edge in proportion
 PLANE_RADII_MM = (
     15.0,
     10.0,
@@ -127,7 +128,8 @@ def _plane_beyond(
     search = (np.full(u.shape, min(from_mm, disc_mm)), np.full(u.shape, disc_mm + PAST_DISC_MM))
     heights, steepness = edge_heights(volume, frame, (u, v), search, sense)
     inside = (u / PLANE_RADII_MM[0]) ** 2 + (v / PLANE_RADII_MM[1]) ** 2 <= 1
-    good = inside & (steepness >= MIN_EDGE_HU_PER_MM)
+    blurred = min(1.0, SHARP_MM / volume.grid.spacing_mm[0])
+    good = inside & (steepness >= MIN_EDGE_HU_PER_MM * blurred)
     if good.sum() < 0.4 * inside.sum():
         return None
     design = np.column_stack([np.ones(good.sum()), u[good], v[good]])
