@@ -122,6 +122,13 @@ def pages(study, variants, describe_finding):
         study.report,
         calibration=replace(study.report.calibration, grade=Grade.ASYNCHRONOUS, scanned_on=date(2024, 5, 2)),
     )
+    reports["contradicted"] = replace(
+        study.report,
+        findings=(
+            *study.report.findings,
+            describe_finding("contradiction", probability="88 %", t=-2),
+        ),
+    )
     reports["crowded"] = _crowded(study.report, describe_finding)
     reports["wordy"] = _wordy(study.report)
     reports["crowded refusal"] = replace(
@@ -232,6 +239,29 @@ def test_the_nomogram_shows_this_patients_values(pages):
     ):
         assert shown in words, shown
     assert "Probability of osteoporosis" in words
+
+
+def test_a_laboratory_value_carries_its_date_or_says_that_it_has_none(study, pages):
+    words = _words(pages["complete", "nomogram"])
+    assert "84 U/L on 2024-05-10" in words
+    assert "13.5 µmol/L on 2024-05-11" in words
+    undated = replace(study.report.laboratory, homocysteine_taken_on=None)
+    words = _words(_pages(study, replace(study.report, laboratory=undated))["nomogram"])
+    assert "84 U/L on 2024-05-10" in words
+    assert "13.5 µmol/L date not stated" in words
+
+
+def test_the_probability_says_what_it_is_of_and_stands_beside_the_measured_t(pages):
+    words = _words(pages["complete", "nomogram"])
+    assert "119.4 points: 88 % for osteoporosis rather than osteopenia (T rule)" in words
+    assert "Measured T-score −3.03: osteoporosis (T ≤ −2.5)" in words
+    assert "88 % for osteoporosis rather than osteopenia (T rule)" in _words(pages["complete", "answer"])
+
+
+def test_where_model_and_measurement_disagree_the_nomogram_says_which_leads(pages):
+    words = _words(pages["contradicted", "nomogram"])
+    assert "The nomogram (88 % for osteoporosis) and the measured T-score (-2) disagree" in words
+    assert "the measurement leads" in words
 
 
 def test_a_missing_laboratory_shows_the_rad_score_alone(pages):

@@ -14,6 +14,7 @@ from node.dicom.pictures.words import (
     calibration_line,
     levels_in_words,
     number,
+    probability_in_words,
     region_of,
     technique_line,
     why_withheld,
@@ -188,10 +189,7 @@ def _model(page: Page, report: Report, y: float, width: float) -> float:
     if nomogram is None:
         words = "Not available: nomogram not computed"
         return page.text(MARGIN, y, words, size=16, colour=CAUTION, width=width)
-    words = (
-        f"Nomogram {number(nomogram.total_points, 1)} points: probability "
-        f"{100 * nomogram.probability:.0f} % of {nomogram.positive_class}, as the model labels it"
-    )
+    words = f"Nomogram {number(nomogram.total_points, 1)} points: {probability_in_words(nomogram)}"
     return page.text(MARGIN, y, words, size=16, width=width)
 
 

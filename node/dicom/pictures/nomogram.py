@@ -12,8 +12,14 @@ from config.findings import Output
 from node.dicom.pictures.findings import draw_findings
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
-from node.dicom.pictures.words import UNITS, number, value_with_unit
-from node.report import Report
+from node.dicom.pictures.words import (
+    STUDY_CLASSES,
+    UNITS,
+    number,
+    probability_in_words,
+    value_with_unit,
+)
+from node.report import Laboratory, Report
 from scoring.nomogram import NomogramAxis, NomogramInput, NomogramResult, NomogramScale
 
 _SCALE_LEFT, _SCALE_RIGHT = 232.0, 792.0
@@ -22,6 +28,7 @@ _PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9
 _TICK = 6.0
 _LABEL_SIZE = 13.0
 _LABEL_GAP = 8.0
+_ANSWER_HEIGHT = 112.0  # of the lines below the scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ def compose_nomogram(report: Report) -> Page:
     if report.nomogram is None:
         _not_available(page, report, y + 20)
     else:
-        _drawing(page, report.nomogram, y)
+        _drawing(page, report, report.nomogram, y)
     return page
 
 
@@ -55,10 +62,10 @@ def _not_available(page: Page, report: Report, y: float) -> None:
         page.text(MARGIN, y, f"model {report.rad_score.model_name}", size=15, colour=QUIET, width=width)
 
 
-def _drawing(page: Page, nomogram: NomogramResult, y: float) -> None:
+def _drawing(page: Page, report: Report, nomogram: NomogramResult, y: float) -> None:
     scale = nomogram.scale
     rows = 3 + len(scale.axes)
-    height = (CONTENT_BOTTOM - 84 - y) / rows
+    height = (CONTENT_BOTTOM - _ANSWER_HEIGHT - y) / rows
     page.text(_VALUE_RIGHT, y, "this patient", size=_LABEL_SIZE, colour=ACCENT, align="right")
     page.text(_POINTS_RIGHT, y, "points", size=_LABEL_SIZE, colour=ACCENT, align="right")
     line = y + height * 0.55
@@ -66,9 +73,10 @@ def _drawing(page: Page, nomogram: NomogramResult, y: float) -> None:
     _axis(page, ("Points", ""), line, points, span=(_SCALE_LEFT, _SCALE_RIGHT))
     total_x = _total_x(scale, nomogram.total_points)
     given = {entry.name: entry for entry in nomogram.inputs}
+    dates = _dates(report.laboratory)
     for axis in scale.axes:
         line += height
-        _predictor(page, axis, given.get(axis.name), line)
+        _predictor(page, axis, given.get(axis.name), line, dates.get(axis.name, ""))
     line += height
     _axis(page, ("Total points", ""), line, _total_ticks(scale), span=(_SCALE_LEFT, _SCALE_RIGHT))
     _mark(page, total_x, line)
@@ -81,20 +89,33 @@ def _drawing(page: Page, nomogram: NomogramResult, y: float) -> None:
     _mark(page, total_x, line)
     percent = f"{100 * nomogram.probability:.0f} %"
     page.text(_POINTS_RIGHT, line - 12, percent, size=20, bold=True, align="right")
-    _answer(page, nomogram, CONTENT_BOTTOM - 56)
+    _answer(page, report, nomogram, CONTENT_BOTTOM - 84)
 
 
-def _answer(page: Page, nomogram: NomogramResult, y: float) -> None:
-    words = (
-        f"Total {number(nomogram.total_points, 1)} points: probability {100 * nomogram.probability:.0f} % "
-        f"of {nomogram.positive_class}"
-    )
+def _dates(laboratory: Laboratory) -> dict[str, str]:
+    """When each laboratory value was taken, by the name of its axis."""
+    taken = {"alp": laboratory.alp_taken_on, "homocysteine": laboratory.homocysteine_taken_on}
+    return {name: f"on {day.isoformat()}" if day else "date not stated" for name, day in taken.items()}
+
+
+def _answer(page: Page, report: Report, nomogram: NomogramResult, y: float) -> None:
+    words = f"Total {number(nomogram.total_points, 1)} points: {probability_in_words(nomogram)}"
     y = page.text(MARGIN, y, words, size=22, bold=True)
-    note = f"positive class as model {nomogram.model_name} labels it; the measured density leads"
-    page.text(MARGIN, y, note, size=13, colour=QUIET, width=WIDTH - 2 * MARGIN)
+    if report.t_score is not None:
+        measured = f"Measured T-score {number(report.t_score.value, 2)}"
+        if report.study_class is not None:
+            measured += f": {STUDY_CLASSES[report.study_class]}"
+        y = page.text(MARGIN, y, measured, size=22, bold=True)
+    width = WIDTH - 2 * MARGIN
+    denied = next((one.text for one in report.findings if one.code == "contradiction"), None)
+    if denied is not None:
+        page.text(MARGIN, y, denied, size=15, colour=CAUTION, width=width)
+    else:
+        note = f"classes as model {nomogram.model_name} was taught them; the measurement leads"
+        page.text(MARGIN, y, note, size=13, colour=QUIET, width=width)
 
 
-def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: float) -> None:
+def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: float, date: str) -> None:
     unit = UNITS.get(axis.unit, axis.unit)
     span = (_points_x(axis.points_at_lower), _points_x(axis.points_at_upper))
     _axis(page, (axis.label, unit), y, predictor_ticks(page, axis), span=span)
@@ -103,6 +124,8 @@ def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: f
     _mark(page, _points_x(min(max(entry.points, 0.0), 100.0)), y)
     shown = value_with_unit(entry.value, entry.unit)
     page.text(_VALUE_RIGHT, y - 10, shown, size=16, align="right")
+    if date:
+        page.text(_VALUE_RIGHT, y + 10, date, size=_LABEL_SIZE, colour=QUIET, align="right")
     page.text(_POINTS_RIGHT, y - 10, number(entry.points, 1), size=16, bold=True, align="right")
 
 

@@ -8,6 +8,8 @@ from config.findings import Finding, Output, Severity
 from node.report import Report
 from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
+from scoring.modelcard import NEGATIVE_CLASS
+from scoring.nomogram import NomogramResult
 
 MINUS = "−"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
@@ -46,6 +48,12 @@ def levels_in_words(levels: Sequence[str]) -> str:
 def value_with_unit(value: float, unit: str) -> str:
     shown = UNITS.get(unit, unit)
     return f"{value:.4g}".replace("-", MINUS) + (f" {shown}" if shown else "")
+
+
+def probability_in_words(nomogram: NomogramResult) -> str:
+    """What the probability is of, and against what: never a diagnosis by itself."""
+    percent = f"{100 * nomogram.probability:.0f} %"
+    return f"{percent} for {nomogram.positive_class} rather than {NEGATIVE_CLASS} (T rule)"
 
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
