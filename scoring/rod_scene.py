@@ -123,17 +123,18 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
         insides.append(_binned(outside.astype(np.float32), fy, fx) == 0)
     hu, inside = np.stack(images), np.stack(insides)
     noise_hu = _noise_hu(hu, body_hu)
-    cores = [_core_maps(hu, inside, target, pitch, noise_hu) for target in targets]
+    radii = {target.diameter_mm / 2 for target in targets}  # most phantoms have rods of one size
+    cores = {radius: _core_of(hu, inside, pitch, radius, noise_hu) for radius in radii}
     rings = {
         radius: _disc_means(hu, inside, pitch, radius + RING_MM[0], radius + RING_MM[1])[0]
-        for radius in {target.diameter_mm / 2 for target in targets}
+        for radius in radii
     }
     return Scene(
         z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
         hu=hu,
         inside=inside,
-        core_hu=tuple(core for core, _ in cores),
-        possible=tuple(possible for _, possible in cores),
+        core_hu=tuple(cores[target.diameter_mm / 2][0] for target in targets),
+        possible=tuple(_possible(*cores[target.diameter_mm / 2], target.search_hu) for target in targets),
         ring_hu=tuple(rings[target.diameter_mm / 2] for target in targets),
         targets=tuple(targets),
         body_hu=body_hu,
@@ -156,16 +157,22 @@ def _noise_hu(hu: Images, body_hu: tuple[float, float]) -> float:
     return float(np.median(steps)) * 1.4826 / 2**0.5 if steps.size else 0.0
 
 
-def _core_maps(
-    hu: Images, inside: Bools, target: RodTarget, pitch_mm: tuple[float, float], noise_hu: float
+def _core_of(
+    hu: Images, inside: Bools, pitch_mm: tuple[float, float], radius_mm: float, noise_hu: float
 ) -> tuple[Images, Bools]:
-    outer = target.diameter_mm / 2 - CORE_MARGIN_MM
+    """What the core of a rod of that size reads about every pixel, and whether it is even and in view."""
+    outer = radius_mm - CORE_MARGIN_MM
     mean, part = _disc_means(hu, inside, pitch_mm, 0.0, outer)
     square, _ = _disc_means(hu * hu, inside, pitch_mm, 0.0, outer)
-    low, high = target.search_hu
     # 1.3: the scatter of a sample SD over the few pixels of a core.
     even = square - mean * mean <= CORE_SD_HU**2 + (1.3 * noise_hu) ** 2
-    return mean, even & (part >= MINIMUM_COVERAGE) & (mean >= low) & (mean <= high)
+    return mean, even & (part >= MINIMUM_COVERAGE)
+
+
+def _possible(core_hu: Images, sound: Bools, search_hu: tuple[float, float]) -> Bools:
+    low, high = search_hu
+    possible: Bools = sound & (core_hu >= low) & (core_hu <= high)
+    return possible
 
 
 def _disc_means(

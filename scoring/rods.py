@@ -149,7 +149,7 @@ def row_contrast(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) 
 
 def _body_between(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
     """Mean HU (n,) of what lies between the rods of each row, NaN where that is no phantom body."""
-    points = np.stack([bridges(centres, scene.targets) for centres in centres_mm])  # (n, lanes, steps, 2)
+    points = bridges(centres_mm, scene.targets)  # (n, lanes, steps, 2)
     row, column, in_image = scene.pixels(points)
     profile = scene.hu[block[:, None, None], row, column].mean(
         axis=1
@@ -162,20 +162,26 @@ def _body_between(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats)
 
 
 def bridges(centres_mm: Floats, targets: Sequence[RodTarget]) -> Floats:
-    """Points (lanes, steps, 2) on the body between neighbouring rods, clear of either wall."""
+    """Points (..., lanes, steps, 2) on the body between neighbouring rods, clear of either wall.
+
+    Parameters
+    ----------
+    centres_mm : (..., rods, 2), of any number of rows.
+    """
     order = np.argsort([target.offset_mm for target in targets])
     parts: list[Floats] = []
     for left, right in pairwise(order):
-        across = centres_mm[right] - centres_mm[left]
-        along = across / np.hypot(*across)
+        across = centres_mm[..., right, :] - centres_mm[..., left, :]
+        along = across / np.hypot(across[..., 0], across[..., 1])[..., None]
+        aslant = np.stack([-along[..., 1], along[..., 0]], axis=-1)
         nominal = targets[right].offset_mm - targets[left].offset_mm  # so that all rows have as many steps
         start = targets[left].diameter_mm / 2 + 3.0
         stop = nominal - targets[right].diameter_mm / 2 - 3.0
         aside = min(targets[left].diameter_mm, targets[right].diameter_mm) / 4
-        u = np.arange(start, max(stop, start) + 0.5, 1.5)[None, :, None] * along
-        v = np.linspace(-aside, aside, BRIDGE_LANES)[:, None, None] * np.array([-along[1], along[0]])
-        parts.append(centres_mm[left] + u + v)
-    return np.concatenate(parts, axis=1)
+        u = np.arange(start, max(stop, start) + 0.5, 1.5)[:, None] * along[..., None, None, :]
+        v = np.linspace(-aside, aside, BRIDGE_LANES)[:, None, None] * aslant[..., None, None, :]
+        parts.append(centres_mm[..., left, None, None, :] + u + v)
+    return np.concatenate(parts, axis=-2)
 
 
 def straight_lines(

@@ -7,7 +7,7 @@ bar under tissue, blurred and tilted, for `find_rods` to find; the vertebra with
 for `regions_of` to cut. The truth is that of `node.reference`, marrow fat included; scoring reads the images.
 
 What K2HPO4 displaces of its water is another number to the truth (0.204, from the certificate's rod E) than
-to the Mindways method (0.2174, published), and so is water's own density (1000 and 999.6). Which of them a real
+to the Mindways method (0.2174, published), and so is the density of water (1000 and 999.6). Which a real
 phantom follows no study can tell. A study of that phantom is therefore measured twice: as shipped, where the
 difference is part of the error, and by the truth's constants, where nothing is left of it.
 """
