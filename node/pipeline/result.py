@@ -22,7 +22,7 @@ def result_document(report: Report, timings_s: Mapping[str, float]) -> dict[str,
         "issued_at": report.issued_at.isoformat(),
         "study": _study(report),
         "series": _series(report),
-        "levels": {level.name: _level(level) for level in report.levels},
+        "levels": {level.name: _level(level, report.calibration) for level in report.levels},
         "unnamed": [_slice(one) for one in report.unnamed],
         "numbering": {"confirmed": report.numbering_confirmed, "basis": report.numbering_basis},
         "calibration": _calibration(report.calibration),
@@ -90,7 +90,7 @@ def _series(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _level(level: LevelResult) -> dict[str, Any]:
+def _level(level: LevelResult, calibration: Calibration | None) -> dict[str, Any]:
     read = level.measured
     return {
         "complete": level.complete,
@@ -98,6 +98,7 @@ def _level(level: LevelResult) -> dict[str, Any]:
         "volume_mm3": level.volume_mm3,
         "core_volume_mm3": level.core_volume_mm3,
         "region": read.region.value if read else None,
+        "equivalent": calibration.equivalent.value if calibration else None,
         **_read(read),
         "ellipse": _read(level.ellipse) if level.ellipse else None,
     }

@@ -73,6 +73,7 @@ def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(f
         assert level["earlier_mg_cm3"] == before["levels"][name]["bmd_mg_cm3"]
         assert level["significant"]
     assert found["equivalent"] == "HA"
+    assert {level["equivalent"] for level in after["levels"].values()} == {"HA"}
     assert {"follow_up_change", "follow_up_unstated"} <= {finding["code"] for finding in after["findings"]}
 
 

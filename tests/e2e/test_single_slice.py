@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
+from node.dicom.pictures.slices import legend
 from node.pipeline.artefacts import RESULT
 from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
@@ -95,6 +97,12 @@ def parsed(content: bytes) -> Dataset:
 
 def items_of(item: Dataset) -> list[Dataset]:
     return [one for child in item.get("ContentSequence") or () for one in (child, *items_of(child))]
+
+
+def test_the_numbers_beside_the_rods_have_their_unit_and_mineral_in_the_legend(measured):
+    assert legend(measured.report).endswith("circles: rods as read, mg/cm³ HA")
+    bare = tuple(replace(one, calibration=None) for one in measured.report.unnamed)
+    assert legend(replace(measured.report, unnamed=bare)).endswith("no rods")
 
 
 def test_the_structured_report_names_the_image_and_no_level(measured, study):

@@ -42,12 +42,16 @@ def compose_slices(report: Report, slices: Sequence[DrawnSlice]) -> Page:
         _caption(page, results[drawn.name], left, upper, width)
         box = Box(left=left, top=upper + _CAPTION, right=left + width, bottom=upper + height)
         _slice(page, box, results[drawn.name], drawn)
-    legend = (
-        "outline: what was taken for the vertebral body   ·   filled: region where BMD is read   ·   "
-        "circles: where rods are read"
-    )
-    page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
+    page.text(MARGIN, CONTENT_BOTTOM - 22, legend(report), size=14, colour=QUIET)
     return page
+
+
+def legend(report: Report) -> str:
+    """What the drawings mean, with the unit and mineral of the numbers beside the rods."""
+    used = {one.calibration.equivalent for one in report.unnamed if one.calibration}
+    minerals = " or ".join(MINERALS[mineral] for mineral in sorted(used))
+    rods = f"circles: rods as read, mg/cm³ {minerals}" if used else "no rods"
+    return f"outline: taken for the vertebral body   ·   filled: region where BMD is read   ·   {rods}"
 
 
 def _caption(page: Page, result: SliceResult, left: float, top: float, width: float) -> None:
