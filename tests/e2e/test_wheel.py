@@ -70,3 +70,18 @@ def test_check_warns_of_what_is_only_a_demonstration(tmp_path):
     for what in ("reference", "model"):
         assert lines[what].standing is Standing.WARNING
         assert "NOT FOR CLINICAL USE" in lines[what].detail
+
+
+def test_check_warns_of_a_reference_that_fits_no_study_for_what_it_leaves_unstated(tmp_path):
+    def line_for(*accepted: str):
+        scoring = {
+            "reference": "chinese-men-mindways",
+            "accept_unstated": {"chinese-men-mindways": accepted},
+        }
+        found = examine(load_settings(storage={"root": str(tmp_path)}, scoring=scoring))
+        return next(line for line in found if line.what == "reference")
+
+    refused = line_for("kvp", "roi")
+    assert refused.standing is Standing.WARNING
+    assert "vertebral levels (taken as L1, L2)" in refused.detail
+    assert line_for("kvp", "roi", "levels").standing is Standing.OK
