@@ -10,7 +10,7 @@ import typer
 from config.catalog import require_configured
 from config.settings import ConfigurationError, load_settings
 from node import supervisor
-from node.pipeline.ports import Step
+from node.pipeline.ports import FEATURES_QUEUE, Step
 from segmentation.errors import EngineUnavailable
 
 Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]
@@ -26,12 +26,16 @@ def serve(config: Config = None) -> None:
 def worker(
     config: Config = None,
     queues: Annotated[
-        str, typer.Option(help="Steps to work on, comma-separated; all of them by default.")
+        str,
+        typer.Option(
+            help="Steps to work on, comma-separated, all of them by default; or features, for "
+            "`osteonode features --workers`."
+        ),
     ] = ",".join(Step),
 ) -> None:
     """Run one worker, on this or another machine that reaches the node's database, files and broker."""
     wanted = [name.strip() for name in queues.split(",")]
-    unknown = sorted(set(wanted) - set(Step))
+    unknown = sorted(set(wanted) - {*Step, FEATURES_QUEUE})
     if unknown:
         raise typer.BadParameter(f"no such step: {', '.join(unknown)}", param_hint="--queues")
     try:

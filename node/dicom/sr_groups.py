@@ -38,6 +38,7 @@ from node.dicom.uids import derived_uid
 from node.report import EncodedObject, Outcome, Report
 from scoring.bmd import BmdResult, DensityVerdict, ReferenceScore
 from scoring.calibration import Calibration
+from scoring.modelcard import NEGATIVE_CLASS
 
 Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
 
@@ -338,7 +339,7 @@ def _model_measurements(report: Report) -> Iterable[Measurement]:
         codes.PROBABILITY,
         report.nomogram.probability,
         codes.UNITY,
-        details=[comment(f"positive class: {report.nomogram.positive_class}")],
+        details=[comment(f"of {report.nomogram.positive_class} rather than {NEGATIVE_CLASS} (T rule)")],
     )
 
 

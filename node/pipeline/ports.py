@@ -39,6 +39,19 @@ class StepMessage:
     generation: int
 
 
+FEATURES_QUEUE = "features"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRequest:
+    """All that travels through the broker when a worker is asked for every feature of a study in a folder."""
+
+    study: str  # the folder, on a disk that command and worker share
+    mask: str | None  # a file's name in it; None: the settings' engine draws
+    settings_sha256: str  # of everything that features depend on besides the images
+    answer: str  # the file that the worker writes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
     """When the report was issued and what it amends: minted once per generation, reused by every retry."""

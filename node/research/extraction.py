@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ ABOUT = (
     "pixel_spacing_mm", "kernel", "equivalent", "bmd_mg_cm3", "findings", "reason", "settings_sha256",
 )  # fmt: skip
 Row = dict[str, str]
+RowsOf = Callable[[Sequence[str], "Extraction", str], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +49,16 @@ class Extraction:
 
 
 def extract_features(
-    studies: Sequence[Path], out: Path, how: Extraction, console: Console
+    studies: Sequence[Path], out: Path, how: Extraction, console: Console, rows_of: RowsOf | None = None
 ) -> tuple[Row, ...]:
     """Rows of all studies, in their order; the table stays at `out`, settings and versions at `out`.json.
 
     Rows that equal settings left at `out` are kept, also those of other studies. While it runs, rows go to
     `out`.partial as they are done: a run that was stopped is gone on with.
+
+    Parameters
+    ----------
+    rows_of : computes the rows of studies, in any order, given the settings' hash; by processes if None.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def extract_features(
     text, _ = load_radiomics_settings_text(how.settings.node.site_folder)
     names = feature_names(parse_settings(text))
     made_with = _made_with(how, text)
-    sha256 = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
+    sha256 = _hash(made_with)
     partial = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = {row["study"]: row for row in (*_kept(out, names, sha256), *_kept(partial, names, sha256))}
@@ -78,7 +83,7 @@ def extract_features(
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows.values())
-        for row in _progress(console, _computed(todo, how, sha256), len(todo)):
+        for row in _progress(console, (rows_of or by_processes)(todo, how, sha256), len(todo)):
             writer.writerow(row)
             file.flush()
             rows[row["study"]] = row
@@ -86,6 +91,22 @@ def extract_features(
     out.with_name(out.name + ".json").write_text(json.dumps(made_with, indent=2) + "\n", "utf-8")
     partial.unlink()
     return tuple(rows[name] for name in asked)
+
+
+def settings_sha256(how: Extraction) -> str:
+    """Of everything that a row depends on besides the images.
+
+    Raises
+    ------
+    ConfigurationError
+        If the engine lacks something.
+    """
+    text, _ = load_radiomics_settings_text(how.settings.node.site_folder)
+    return _hash(_made_with(how, text))
+
+
+def _hash(made_with: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
 
 
 def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
@@ -126,8 +147,8 @@ def _kept(path: Path, names: Sequence[str], sha256: str) -> Iterator[Row]:
                 yield row
 
 
-def _computed(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
-    """Rows as they are done, by processes: pyradiomics computes on one core."""
+def by_processes(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
+    """Rows as they are done, by processes of this machine: pyradiomics computes on one core."""
     if not studies:
         return
     sections = how.settings.model_dump(mode="json")  # the class that was loaded cannot be sent
@@ -140,9 +161,18 @@ def _computed(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[
 
 
 def _row(name: str, sections: dict[str, Any], mask: str | None, sha256: str) -> Row:
+    return study_row(name, load_settings(**sections), mask, sha256)
+
+
+def reason_row(name: str, sha256: str, reason: str) -> Row:
+    """The row of a study without features."""
+    about = {"study": name, "level": FEATURE_LEVEL, "settings_sha256": sha256, "reason": reason}
+    return dict.fromkeys(ABOUT, "") | about
+
+
+def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> Row:
     """One study's row; a study that cannot be read has its reason there and stops no other."""
-    settings = load_settings(**sections)
-    blank = dict.fromkeys(ABOUT, "") | {"study": name, "level": FEATURE_LEVEL, "settings_sha256": sha256}
+    blank = reason_row(name, sha256, "")
     try:
         folder = Path(name)
         found = study_features(

@@ -20,7 +20,14 @@ from node.net.scu import DicomSender
 from node.pipeline.context import StepFunction
 from node.pipeline.describe import describe
 from node.pipeline.engine import Settled, settle_engine
-from node.pipeline.ports import ClinicalValues, Publisher, Step, StepMessage
+from node.pipeline.ports import (
+    FEATURES_QUEUE,
+    ClinicalValues,
+    FeatureRequest,
+    Publisher,
+    Step,
+    StepMessage,
+)
 from node.pipeline.runner import Dependencies, run_step
 from node.store.errors import StoreError
 from node.store.store import open_store
@@ -45,7 +52,7 @@ def run_celery_worker(
     engine: Callable[[], Settled] | None = None,
     at_start: Callable[[], None] | None = None,
 ) -> int:
-    """Work for `queues` (names of steps) until told to stop. Returns the exit status.
+    """Work for `queues` (names of steps, or "features") until told to stop. Returns the exit status.
 
     Parameters
     ----------
@@ -63,7 +70,7 @@ def run_celery_worker(
         from node.pipeline.steps import FUNCTIONS  # noqa: PLC0415 - seconds of imports that a test can spare
 
         functions = FUNCTIONS
-        if at_start is None and Step.SCORE in queues:
+        if at_start is None and {Step.SCORE, FEATURES_QUEUE} & set(queues):
             from node.wiring.trying import try_features  # noqa: PLC0415 - likewise
 
             at_start = partial(try_features, settings)
@@ -74,7 +81,8 @@ def run_celery_worker(
             log.info("engine_settled", engine=engine().info.name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     runner = _StepRunner(settings, functions=functions, engine=engine, owner=owner)
-    app = create_app(settings, runner)
+    extract = _extractor(settings) if FEATURES_QUEUE in queues else None
+    app = create_app(settings, runner, extract)
     runner.publisher = CeleryBroker(app)
     parent_pid = os.getpid()
 
@@ -93,6 +101,21 @@ def run_celery_worker(
         )
     finally:
         _give_back(settings, owner)
+
+
+def _extractor(settings: Settings) -> Callable[[FeatureRequest], None]:
+    """Answers requests for all features of a study. Whatever happens is an answer: somebody waits for it."""
+    from node.research.extraction import reason_row  # noqa: PLC0415 - imports pyradiomics
+    from node.research.remote_extraction import answer_request, write_answer  # noqa: PLC0415 - likewise
+
+    def extract(request: FeatureRequest) -> None:
+        try:
+            answer_request(request, settings)
+        except Exception as error:  # noqa: BLE001 - the task boundary
+            log.error("features_failed", error=describe(error))
+            write_answer(request, reason_row(request.study, request.settings_sha256, describe(error)))
+
+    return extract
 
 
 class _StepRunner:

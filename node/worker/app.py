@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import structlog
@@ -13,7 +14,7 @@ from kombu.exceptions import OperationalError
 
 from config.settings import Settings
 from node.pipeline.describe import describe
-from node.pipeline.ports import Step, StepMessage
+from node.pipeline.ports import FEATURES_QUEUE, FeatureRequest, Step, StepMessage
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -26,12 +27,17 @@ _CONNECT_TIMEOUT_S = 5.0
 _PROCESS_START_TIMEOUT_S = 60.0
 
 
-def create_app(settings: Settings, run: Callable[[StepMessage], None]) -> Celery:
+def create_app(
+    settings: Settings,
+    run: Callable[[StepMessage], None],
+    extract: Callable[[FeatureRequest], None] | None = None,
+) -> Celery:
     """The application for a broker at `settings.broker.url`.
 
     Parameters
     ----------
     run : does what a message asks for. Called in a pool process, never in the parent.
+    extract : likewise for features of studies in folders; None where this application does not work on them.
     """
     app = Celery("osteonode", broker=settings.broker.url, set_as_current=False)
     app.conf.update(
@@ -58,13 +64,15 @@ def create_app(settings: Settings, run: Callable[[StepMessage], None]) -> Celery
     )
     for step in Step:
         _register(app, step, settings.worker.time_limit_s, run)
+    if extract is not None:
+        _register_features(app, settings.worker.time_limit_s, extract)
     return app
 
 
-def task(app: Celery, step: Step, time_limit_s: float) -> Callable[[Callable[..., None]], Any]:
+def task(app: Celery, queue: str, time_limit_s: float) -> Callable[[Callable[..., None]], Any]:
     """The only way to make a task: acknowledged after the work, given back if its process dies, limited."""
     decorate: Callable[[Callable[..., None]], Any] = app.task(
-        name=task_name(step),
+        name=task_name(queue),
         shared=False,  # of this application alone, not of every one in the process
         acks_late=True,
         reject_on_worker_lost=True,
@@ -75,14 +83,25 @@ def task(app: Celery, step: Step, time_limit_s: float) -> Callable[[Callable[...
     return decorate
 
 
-def task_name(step: Step) -> str:
-    return f"osteonode.{step.value}"
+def task_name(queue: str) -> str:
+    """Of the one task that comes through a queue."""
+    return f"osteonode.{queue}"
 
 
 def _register(app: Celery, step: Step, time_limit_s: float, run: Callable[[StepMessage], None]) -> None:
-    @task(app, step, time_limit_s)
+    @task(app, step.value, time_limit_s)
     def perform(job_id: int, generation: int) -> None:
         run(StepMessage(job_id=job_id, step=step, generation=generation))
+
+
+def _register_features(app: Celery, time_limit_s: float, extract: Callable[[FeatureRequest], None]) -> None:
+    @task(app, FEATURES_QUEUE, time_limit_s)
+    def perform(**request: Any) -> None:
+        extract(FeatureRequest(**request))
+
+
+class BrokerAway(Exception):
+    """The broker does not take what somebody waits for."""
 
 
 class CeleryBroker:
@@ -94,7 +113,7 @@ class CeleryBroker:
     def publish(self, message: StepMessage) -> None:
         try:
             self._app.send_task(
-                task_name(message.step),
+                task_name(message.step.value),
                 args=(message.job_id, message.generation),
                 queue=message.step.value,
                 retry=False,
@@ -103,6 +122,20 @@ class CeleryBroker:
             log.warning(
                 "not_published", job_id=message.job_id, step=message.step.value, error=describe(error)
             )
+
+    def request_features(self, request: FeatureRequest) -> None:
+        """Ask the workers of the queue `features` for one study.
+
+        Raises
+        ------
+        BrokerAway
+        """
+        try:
+            self._app.send_task(
+                task_name(FEATURES_QUEUE), kwargs=asdict(request), queue=FEATURES_QUEUE, retry=False
+            )
+        except (OperationalError, OSError) as error:
+            raise BrokerAway(f"the broker does not answer ({describe(error)})") from error
 
     def waiting(self, step: Step) -> int:
         """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
