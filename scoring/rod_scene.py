@@ -119,8 +119,8 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
     for first, last in edges:
         stack = volume.hu[first:last]
         outside = np.zeros(stack.shape[1:], bool) if padding is None else np.all(stack == padding, axis=0)
-        images.append(_binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
-        insides.append(_binned(outside.astype(np.float32), fy, fx) == 0)
+        images.append(binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
+        insides.append(binned(outside.astype(np.float32), fy, fx) == 0)
     hu, inside = np.stack(images), np.stack(insides)
     noise_hu = _noise_hu(hu, body_hu)
     radii = {target.diameter_mm / 2 for target in targets}  # most phantoms have rods of one size
@@ -143,7 +143,7 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
     )
 
 
-def _binned(image: Images, fy: int, fx: int) -> Images:
+def binned(image: Images, fy: int, fx: int) -> Images:
     rows, columns = image.shape[0] // fy, image.shape[1] // fx
     trimmed = image[: rows * fy, : columns * fx]
     binned: Images = trimmed.reshape(rows, fy, columns, fx).mean(axis=(1, 3), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.settings import Settings
@@ -18,6 +18,7 @@ from scoring.errors import CalibrationImpossible
 from scoring.internal import INTERNAL, internal_calibration
 from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
+from scoring.rod_like import RodLike, rod_like_objects
 from scoring.tissues import read_tissues
 from segmentation.observation import Observation
 from segmentation.vertebrae import Vertebrae
@@ -46,7 +47,8 @@ def calibrate_study(
 
     Internal calibration takes place where a site has chosen it, and nowhere else: nothing falls back on it.
     A phantom that is in view but failed a check is never replaced by an earlier scan: what made it fail may
-    be the scan itself. Only a study in which no phantom was found borrows.
+    be the scan itself. Only a study in which no phantom was found borrows, and only where
+    nothing looks like a rod: a phantom may be so far off, or of such a model, that it is not found.
 
     Parameters
     ----------
@@ -63,6 +65,9 @@ def calibrate_study(
         used, observations = _by_tissues(volume, vertebrae, series, settings)
     elif settings.calibration.asynchronous.enabled and not shows_phantom(reading):
         used, said = _borrow(selection, series, phantoms, settings, history)
+        suspected = () if used is None else rod_like_objects(volume)
+        if suspected:
+            used, said = None, _suspicion(suspected)
         observations = (said,) if used is not None else (*noticed, said)
     return StudyCalibration(used=used, of_phantom=found, observations=tuple(observations))
 
@@ -80,6 +85,16 @@ def _by_tissues(
         return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
     except CalibrationImpossible as error:
         return None, (Observation(code=error.code, values={"reason": str(error)}),)
+
+
+def _suspicion(objects: Sequence[RodLike]) -> Observation:
+    x, y, z = objects[0].centre_mm
+    values: dict[str, str | int | float] = {
+        "objects": len(objects),
+        "diameter_mm": f"{objects[0].diameter_mm:.0f}",
+        "place": f"x {x:.0f}, y {y:.0f}, z {z:.0f} mm",
+    }
+    return Observation(code="phantom_suspected", values=values)
 
 
 def _borrow(

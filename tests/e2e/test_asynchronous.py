@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
@@ -130,6 +130,28 @@ def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare):
     assert run.result["outcome"] == "refused"
     assert run.result["calibration"] is None
     assert all(level["bmd_mg_cm3"] is None for level in run.result["levels"].values())
+
+
+def test_a_phantom_of_another_model_than_the_configured_one_is_not_replaced_by_an_earlier_scan(
+    tmp_path, own, history
+):
+    study = written(tmp_path, phantom="qrm-bdc-3", patient_id="OTHER", seed=7)
+    run = Run(study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+    assert {"phantom_not_found", "phantom_suspected"} <= run.codes
+    assert "asynchronous_calibration" not in run.codes
+    assert run.result["calibration"] is None
+    assert all(level["bmd_mg_cm3"] is None for level in run.result["levels"].values())
+
+
+def test_a_phantom_45_hu_too_low_is_not_replaced_by_an_earlier_scan(tmp_path, own, history):
+    study = written(tmp_path, patient_id="OTHER", seed=7)
+    for path in study.glob("*.dcm"):
+        dataset = dcmread(path)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
+        dcmwrite(path, dataset)
+    run = Run(study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+    assert {"phantom_not_found", "phantom_suspected"} <= run.codes
+    assert run.result["calibration"] is None
 
 
 def test_a_borrowed_calibration_is_not_lent_again(borrowed, history):

@@ -13,7 +13,7 @@ from node.dicom.read import LoadedSeries
 from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.scanner import is_declared_phantom
+from node.pipeline.scanner import is_declared_phantom, shows_phantom
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series, slice_step_mm
 from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
@@ -140,24 +140,22 @@ def _is_single(rejected: RejectedSeries) -> bool:
 def _is_candidate(
     context: StepContext, instances: tuple[Instance, ...], readings: Sequence[PhantomReading]
 ) -> bool:
-    """A phantom that a site scans by itself is one even where it is not found: then that is its reading."""
+    """A phantom that cannot be used, cut by the image for one, still declares what the study is for.
+
+    One that a site declares does so even where it is not found: then that is its reading.
+    """
     settings = context.settings.selection
     return (
         context.declared_qct
         or bool(context.called_ae_titles & frozenset(settings.qct_ae_titles))
         or is_qct_candidate(instances, settings.qct_procedure_codes)
-        or any(_phantom_in_view(reading) for reading in readings)
+        or any(shows_phantom(reading) for reading in readings)
         or (context.scanners is not None and any(_is_declared_phantom(context, one) for one in instances))
     )
 
 
 def _is_declared_phantom(context: StepContext, instance: Instance) -> bool:
     return is_declared_phantom(text_of(instance.header, "PatientID"), context.settings.quality)
-
-
-def _phantom_in_view(phantom: PhantomReading) -> bool:
-    """A phantom that cannot be used, cut by the image for one, still declares what the study is for."""
-    return all(one.code != "phantom_not_found" for one in phantom.observations)
 
 
 def _header_source(
