@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_fill_holes, binary_opening, label
 
-from scoring.rod_scene import PITCH_MM, Bools, Floats, Images, binned, block_edges, padding_value
+from scoring.rod_scene import Blocks, Bools, Floats, blocks_of
 from segmentation.volume import CtVolume, canonical
 
 Index = npt.NDArray[np.intp]
@@ -53,17 +53,6 @@ class RodLike:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Blocks:
-    """The volume averaged over about 10 mm of slices and 1.4 mm in the plane, caudal to cranial."""
-
-    hu: Images  # (blocks, y, x)
-    inside: Bools  # False where the scanner padded
-    z_mm: Floats
-    pitch_mm: Floats  # y, x
-    corner_mm: Floats  # centre of pixel [0, 0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     """Where equal discs lie along one straight line."""
 
@@ -91,7 +80,7 @@ def rod_like_objects(volume: CtVolume) -> tuple[RodLike, ...]:
         between its rods is in view is not seen.
     """
     turned, _ = canonical(volume)
-    blocks = _blocks(turned)
+    blocks = blocks_of(turned)
     patient = _patient(blocks)
     at_back = patient & (_depth_from_back_mm(patient, blocks.pitch_mm) <= BACK_MM)
     needed = max(2, min(LONG_ENOUGH_BLOCKS, ceil(len(blocks.z_mm) / 2)))
@@ -106,27 +95,7 @@ def rod_like_objects(volume: CtVolume) -> tuple[RodLike, ...]:
     return ()
 
 
-def _blocks(volume: CtVolume) -> _Blocks:
-    dz, dy, dx = volume.grid.spacing_mm
-    fy, fx = max(1, round(PITCH_MM / dy)), max(1, round(PITCH_MM / dx))
-    padding = padding_value(volume.hu)
-    edges = block_edges(volume.grid.shape[0], dz)
-    images, insides = [], []
-    for first, last in edges:
-        stack = volume.hu[first:last]
-        outside = np.zeros(stack.shape[1:], bool) if padding is None else np.all(stack == padding, axis=0)
-        images.append(binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
-        insides.append(binned(outside.astype(np.float32), fy, fx) == 0)
-    return _Blocks(
-        hu=np.stack(images),
-        inside=np.stack(insides),
-        z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
-        pitch_mm=np.array([fy * dy, fx * dx]),
-        corner_mm=np.array([(fy - 1) / 2 * dy, (fx - 1) / 2 * dx]),
-    )
-
-
-def _patient(blocks: _Blocks) -> Bools:
+def _patient(blocks: Blocks) -> Bools:
     """The largest thing in view, without the table's sheets, its hollows filled."""
     disc = _offsets(blocks.pitch_mm, 0.0, TABLE_MM)
     reach = np.abs(disc).max(axis=0)
@@ -163,7 +132,7 @@ def _sectors(ring: Index, pitch_mm: Floats) -> list[Index]:
     return [ring[place == number] for number in range(SECTORS)]
 
 
-def _sampled(blocks: _Blocks, block: int, pixels: Index, offsets: Index) -> tuple[Floats, Floats, Floats]:
+def _sampled(blocks: Blocks, block: int, pixels: Index, offsets: Index) -> tuple[Floats, Floats, Floats]:
     """Mean and SD (n,) of the HU about pixels (n, 2) of one block, and how much of it lies in the image."""
     places = pixels[:, None, :] + offsets
     held = np.clip(places, 0, np.array(blocks.hu.shape[1:]) - 1)
@@ -175,7 +144,7 @@ def _sampled(blocks: _Blocks, block: int, pixels: Index, offsets: Index) -> tupl
     return mean, spread, inside.mean(axis=1)
 
 
-def _discs(blocks: _Blocks, radius_mm: float, where: Bools) -> list[Floats]:
+def _discs(blocks: Blocks, radius_mm: float, where: Bools) -> list[Floats]:
     """Centres (n, 2: y, x in mm) of discs in each block, the clearest first."""
     core = _offsets(blocks.pitch_mm, 0.0, radius_mm - CORE_MARGIN_MM)
     ring = _offsets(blocks.pitch_mm, radius_mm + RING_MM[0], radius_mm + RING_MM[1])
@@ -196,7 +165,7 @@ def _discs(blocks: _Blocks, radius_mm: float, where: Bools) -> list[Floats]:
 
 
 def _set_off_by(
-    blocks: _Blocks, block: int, pixels: Index, means_hu: Floats, sectors: Sequence[Index]
+    blocks: Blocks, block: int, pixels: Index, means_hu: Floats, sectors: Sequence[Index]
 ) -> Floats:
     """Contrast (n,) to the nearest sector of the ring; 0 where its sides differ or few are seen."""
     sampled = [_sampled(blocks, block, pixels, sector) for sector in sectors]
@@ -220,7 +189,7 @@ def _apart(centres_mm: Floats, merit: Floats, radius_mm: float) -> Floats:
     return np.array(chosen).reshape(-1, 2)
 
 
-def _lines(discs: Sequence[Floats], blocks: _Blocks, needed: int) -> list[_Line]:
+def _lines(discs: Sequence[Floats], blocks: Blocks, needed: int) -> list[_Line]:
     """Straight lines through discs of at least so many blocks, the longest first, no disc on two of them."""
     block = np.repeat(np.arange(len(discs)), [len(one) for one in discs])
     centres = np.concatenate([one.reshape(-1, 2) for one in discs])
@@ -251,7 +220,7 @@ def _longest(block: Index, centres_mm: Floats, z_mm: Floats) -> tuple[_Line | No
     return best, members
 
 
-def _rows(lines: Sequence[_Line], blocks: _Blocks) -> list[_Line]:
+def _rows(lines: Sequence[_Line], blocks: Blocks) -> list[_Line]:
     """Those that have a parallel neighbour at the distance of rods."""
     return [one for one in lines if any(_are_neighbours(one, other, blocks.z_mm) for other in lines)]
 
@@ -263,7 +232,7 @@ def _are_neighbours(one: _Line, other: _Line, z_mm: Floats) -> bool:
     return parallel and low_mm <= min(apart_mm) and max(apart_mm) <= high_mm
 
 
-def _middle(line: _Line, blocks: _Blocks, volume: CtVolume) -> tuple[float, float, float]:
+def _middle(line: _Line, blocks: Blocks, volume: CtVolume) -> tuple[float, float, float]:
     z_mm = float(blocks.z_mm.mean())
     y_mm, x_mm = line.at(z_mm)
     dz, dy, dx = volume.grid.spacing_mm

@@ -108,20 +108,43 @@ def block_edges(slices: int, spacing_mm: float) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(np.linspace(0, slices, count + 1).round())]
 
 
-def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> Scene:
-    """The coarse blocks of a canonical volume, caudal to cranial, and their maps."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """A canonical volume averaged over `BLOCK_MM` of slices and about `PITCH_MM` in the plane."""
+
+    hu: Images  # (blocks, y, x), caudal to cranial
+    inside: Bools  # False where the scanner padded: outside the field of view
+    z_mm: Floats  # (blocks,): of their middles
+    pitch_mm: Floats  # (2,): y, x
+    corner_mm: Floats  # (2,): centre of pixel [0, 0]
+
+
+def blocks_of(volume: CtVolume) -> Blocks:
+    """The coarse blocks of a canonical volume."""
     dz, dy, dx = volume.grid.spacing_mm
     fy, fx = max(1, round(PITCH_MM / dy)), max(1, round(PITCH_MM / dx))
-    pitch = (fy * dy, fx * dx)
     padding = padding_value(volume.hu)
     edges = block_edges(volume.grid.shape[0], dz)
     images, insides = [], []
     for first, last in edges:
         stack = volume.hu[first:last]
         outside = np.zeros(stack.shape[1:], bool) if padding is None else np.all(stack == padding, axis=0)
-        images.append(binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
-        insides.append(binned(outside.astype(np.float32), fy, fx) == 0)
-    hu, inside = np.stack(images), np.stack(insides)
+        images.append(_binned(stack.mean(axis=0, dtype=np.float32), fy, fx))
+        insides.append(_binned(outside.astype(np.float32), fy, fx) == 0)
+    return Blocks(
+        hu=np.stack(images),
+        inside=np.stack(insides),
+        z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
+        pitch_mm=np.array([fy * dy, fx * dx]),
+        corner_mm=np.array([(fy - 1) / 2 * dy, (fx - 1) / 2 * dx]),
+    )
+
+
+def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> Scene:
+    """The coarse blocks of a canonical volume, caudal to cranial, and their maps."""
+    blocks = blocks_of(volume)
+    hu, inside = blocks.hu, blocks.inside
+    pitch = (float(blocks.pitch_mm[0]), float(blocks.pitch_mm[1]))
     noise_hu = _noise_hu(hu, body_hu)
     radii = {target.diameter_mm / 2 for target in targets}  # most phantoms have rods of one size
     cores = {radius: _core_of(hu, inside, pitch, radius, noise_hu) for radius in radii}
@@ -130,7 +153,7 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
         for radius in radii
     }
     return Scene(
-        z_mm=np.array([(first + last - 1) / 2 * dz for first, last in edges]),
+        z_mm=blocks.z_mm,
         hu=hu,
         inside=inside,
         core_hu=tuple(cores[target.diameter_mm / 2][0] for target in targets),
@@ -138,12 +161,12 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
         ring_hu=tuple(rings[target.diameter_mm / 2] for target in targets),
         targets=tuple(targets),
         body_hu=body_hu,
-        pitch_mm=np.array(pitch),
-        corner_mm=np.array([(fy - 1) / 2 * dy, (fx - 1) / 2 * dx]),
+        pitch_mm=blocks.pitch_mm,
+        corner_mm=blocks.corner_mm,
     )
 
 
-def binned(image: Images, fy: int, fx: int) -> Images:
+def _binned(image: Images, fy: int, fx: int) -> Images:
     rows, columns = image.shape[0] // fy, image.shape[1] // fx
     trimmed = image[: rows * fy, : columns * fx]
     binned: Images = trimmed.reshape(rows, fy, columns, fx).mean(axis=(1, 3), dtype=np.float32)
