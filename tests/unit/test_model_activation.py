@@ -16,8 +16,11 @@ from config.catalog import load_model_card
 from config.settings import Settings, load_settings
 from node.cli import build
 from node.commands import model as command
+from node.commands.check import Line, Standing, examine
 from node.pipeline.judging import basis_of
 from node.pipeline.model import active_model
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
 from node.research.activation import (
     NotActivated,
     activate,
@@ -33,6 +36,7 @@ from node.store.activations import ActivationOvertaken, Activations
 from scoring.calibration import Mineral
 from scoring.comparison import ReferencePatient
 from scoring.modelcard import ModelCard, card_document
+from tests.e2e.in_process import Run, unchecked
 
 SHIPPED = load_model_card("demonstration")[0]
 # Two units of log-odds more: whoever had a probability between 12 and 50 % passes the half.
@@ -250,3 +254,44 @@ def test_the_command_compares_on_measured_reference_studies_switches_and_goes_ba
     assert f"sha256 {SHIPPED.sha256}" in back.stdout
     (listed,) = [line for line in run(tmp_path, "list").stdout.splitlines() if line.startswith("*")]
     assert SHIPPED.sha256[:12] in listed
+
+
+def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_no_other(
+    tmp_path, settings, switch
+):
+    study = tmp_path / "study"
+    write_reference_study(study, StudySpec.reduced(view=("L2", "L4")))
+    doubled = replace(STRICTER, rad_score_intercept=SHIPPED.rad_score_intercept + 1.0)
+    used = unchecked(storage={"root": str(settings.storage.root)})
+    before = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    switch(doubled)
+    after = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    assert before["provenance"]["model_sha256"] == SHIPPED.sha256
+    assert after["provenance"]["model_sha256"] == doubled.sha256
+    assert after["rad_score"] == pytest.approx(before["rad_score"] + 1.0)
+
+    text = record(settings).read_text("utf-8")
+    record(settings).write_text(text.replace('"card_sha256": "', '"card_sha256": "f', 1), "utf-8")
+    refused = Run(study, study / "truth_mask.nii.gz", settings=used)
+    assert "model_not_pinned" in refused.codes
+    assert "no_model" not in refused.codes
+    assert (refused.result["rad_score"], refused.result["nomogram"]) == (None, None)
+    assert refused.result["provenance"]["model_sha256"] is None
+    assert refused.result["levels"]["L3"]["bmd_mg_cm3"] == before["levels"]["L3"]["bmd_mg_cm3"]
+
+
+def test_check_tells_a_pinned_card_from_one_that_an_edit_would_change(settings, switch):
+    def model_line() -> Line:
+        return next(line for line in examine(named) if line.what == "model")
+
+    real = replace(STRICTER, name="ours", demonstration=False, notice="")
+    site_card(settings, real)
+    named = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"model": "ours"})})
+    assert model_line().standing is Standing.WARNING
+    assert "not pinned" in model_line().detail
+    switch(real)
+    assert model_line().standing is Standing.OK
+    assert model_line().detail.endswith("activated 2026-03-01 by physicist")
+    record(settings).write_text("{}\n", "utf-8")
+    assert model_line().standing is Standing.FAILED
+    assert "damaged" in model_line().detail
