@@ -33,7 +33,7 @@ def two_point(
     Raises
     ------
     CalibrationImpossible
-        If there are not exactly two such rods (`phantom_not_found`), the mineral rod does not read
+        If there are not exactly two such rods (`rods_unsuited`), the mineral rod does not read
         higher than the water rod (`rod_order`), or the slope is implausible (`calibration_slope_off`).
 
     Source: Xie et al., BMC Med Imaging 2022;22:140, Methods.
@@ -69,6 +69,6 @@ def _water_and_mineral(rods: Sequence[RodReading]) -> tuple[RodReading, RodReadi
     by_density = sorted(rods, key=lambda rod: rod.density_mg_cm3)
     if len(by_density) != 2 or by_density[0].density_mg_cm3 != 0 or by_density[1].density_mg_cm3 <= 0:
         raise CalibrationImpossible(
-            "phantom_not_found", "two-point calibration needs one water rod and one mineral rod"
+            "rods_unsuited", "two-point calibration needs one water rod and one mineral rod"
         )
     return by_density[0], by_density[1]

@@ -126,7 +126,7 @@ def test_a_mineral_rod_not_above_water_is_refused(hu: float):
 def test_anything_but_water_and_one_mineral_rod_is_refused(rods: tuple[RodReading, ...]):
     with pytest.raises(CalibrationImpossible) as refused:
         fitted(*rods)
-    assert refused.value.code == "phantom_not_found"
+    assert refused.value.code == "rods_unsuited"
 
 
 def test_a_phantoms_method_is_found_by_its_name():
