@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections import Counter
+from dataclasses import replace
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,3 +91,38 @@ def test_no_density_is_further_off_than_its_uncertainty_explains(studies):
         for kind, read in (one.with_truths_constants or one).measured.items():
             error = (one.with_truths_constants or one).error_mg_cm3(kind)
             assert abs(error) <= 4 * read.bmd_uncertainty_mg_cm3
+
+
+@pytest.mark.parametrize(
+    ("shift_mg_cm3", "refused", "status", "said"),
+    [
+        (0.0, 0, 0, ""),
+        (1.5, 0, 1, "thin slices are biased"),
+        (-9.0, 0, 1, "of 12 intervals hold"),
+        (0.0, 1, 1, "1 of 12 studies are refused"),
+    ],
+)
+def test_the_long_form_fails_where_a_target_is_missed(
+    studies, shift_mg_cm3, refused, status, said, monkeypatch, capsys
+):
+    """Its verdict on this sample, with every truth shifted, or with a study refused."""
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "run_phantoms.py"))
+
+    def changed(number: int) -> MatrixStudy:
+        study = studies[SAMPLE.index(number)]
+        if number in SAMPLE[:refused]:
+            return replace(study, measured={}, refused=("calibration_drift",), with_truths_constants=None)
+        own = study.with_truths_constants
+        truth_mg_cm3 = study.truth_mg_cm3 + shift_mg_cm3
+        return replace(
+            study,
+            truth_mg_cm3=truth_mg_cm3,
+            with_truths_constants=None if own is None else replace(own, truth_mg_cm3=truth_mg_cm3),
+        )
+
+    monkeypatch.setattr(sys, "argv", ["run_phantoms.py", *map(str, SAMPLE)])
+    monkeypatch.setitem(tool["main"].__globals__, "run", changed)
+    assert tool["main"]() == status
+    missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MISSED")]
+    assert bool(missed) is bool(status)
+    assert any(said in line for line in missed) or not said
