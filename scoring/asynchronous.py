@@ -137,6 +137,8 @@ def lending_of(
     """
     able = [one for one in readings if one.calibration is not None and one.technique is not None]
     if not able:
+        if any(one.technique is not None and one.technique.single_slice for one in readings):
+            return Lending(until=None, reason="single slices are never lent")
         return Lending(until=None, reason="no reading of it passed every check with its technique known")
     latest = able[-1]
     assert latest.technique is not None, "chosen so"

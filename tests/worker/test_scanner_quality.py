@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import count
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alembic import command
+from alembic.config import Config
 from typer.testing import CliRunner
 
 from config.catalog import configured_phantoms
@@ -20,8 +23,9 @@ from node.pipeline.calibrating import calibrate_study
 from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
+from node.store.database import Database
 from node.store.instances import ReceivedInstance
-from node.store.store import Store
+from node.store.store import Store, open_store
 from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReading
 from scoring.phantom import PhantomReading
 from scoring.scan_technique import ScanTechnique
@@ -30,6 +34,7 @@ from segmentation.observation import Observation
 from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
 
+MIGRATIONS = Path(__file__).parents[2] / "node/store/migrations"
 _GRID = Grid(
     shape=(1, 1, 1),
     spacing_mm=(1.0, 1.0, 1.0),
@@ -257,6 +262,30 @@ def test_a_single_slice_is_charted_apart_and_never_lent():
     kept = read(slice_spacing_mm=None)
     assert (kept.failed, kept.findings, kept.calibration) == (False, (), None)
     assert kept.technique.single_slice
+
+
+def test_readings_kept_before_failed_ones_were_come_through_the_upgrade(
+    make_settings: Callable[..., Settings],
+):
+    storage = make_settings().storage
+    database = Database(storage.resolved_database_url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.exec_driver_sql(
+            "INSERT INTO studies VALUES ('1.2', 1, 'sent', '', 0, 0.0, NULL)",
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO phantom_readings VALUES ('1.2.3', '1.2', 'S/1', 'Scanner', 120.0, 'B40',"
+            " 'siemens-osteo', '', '2024-03-01', 0.8, -1.6, 2.0, NULL, 0.5, 0.0, '101500', NULL, NULL)"
+        )
+    database.close()
+    with closing(open_store(storage)) as upgraded:
+        (kept,) = upgraded.scanners.readings("S/1")
+    assert (kept.slope, kept.intercept, kept.water_hu, kept.taken_at) == (0.8, -1.6, 2.0, "101500")
+    assert (kept.findings, kept.failed, kept.alone, kept.charted) == ((), False, False, True)
 
 
 def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):
