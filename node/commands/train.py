@@ -27,6 +27,7 @@ from node.research.outputs import (
 from node.research.tables import FeatureTable, read_features, read_rows, technique
 from node.research.training import COMBINED, Plan
 from node.research.training import train as train_models
+from node.research.tripod import tripod_items, tripod_text
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, card_document, parse_model_card
 from scoring.training.cohort import Cohort, Split, read_cohort
@@ -91,6 +92,8 @@ def train(
         raise _refusal(error, console) from error
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out / "model.json", card)
+    about = tripod_items(trained, card, plan)
+    (out / "model_card.md").write_text(tripod_text(about), "utf-8")
     write_outputs(
         out,
         title=f"Model {name} {version}: training",
@@ -105,6 +108,7 @@ def train(
             ),
             *([] if trained.optimism else ["Optimism was not estimated."]),
         ],
+        about=about,
         tables=training_tables(trained),
         figures=training_figures(trained),
     )

@@ -46,8 +46,7 @@ def card_of(
     used : kVp, spacings and equivalent of the training studies (`node.research.tables.technique`).
     """
     fits = trained.fits
-    rad_scores = [one for name in ("osteopenia", "osteoporosis") for one in trained.rad_scores[name]]
-    lowest, highest = float(floor(min(rad_scores))), float(ceil(max(rad_scores)))
+    lowest, highest = float(floor(trained.trained_range[0])), float(ceil(trained.trained_range[1]))
     patients = trained.splits[Split.TRAIN]
     terms = [
         CardTerm(

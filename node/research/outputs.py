@@ -160,9 +160,20 @@ def validation_figures(validation: Validation, name: str) -> dict[str, Figure]:
 
 
 def write_outputs(
-    out: Path, *, title: str, notes: Sequence[str], tables: Mapping[str, Table], figures: Mapping[str, Figure]
+    out: Path,
+    *,
+    title: str,
+    notes: Sequence[str],
+    tables: Mapping[str, Table],
+    figures: Mapping[str, Figure],
+    about: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """tables/*.csv, figures/*.png and *.svg, and index.html, which needs none of them."""
+    """tables/*.csv, figures/*.png and *.svg, and index.html, which needs none of them.
+
+    Parameters
+    ----------
+    about : headings and texts of what the page says first.
+    """
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
@@ -183,6 +194,7 @@ def write_outputs(
     page = environment.get_template("index.html").render(
         title=title,
         notes=notes,
+        about=about,
         tables={name: rows for name, rows in tables.items() if rows},
         pictures=pictures,
     )

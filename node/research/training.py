@@ -63,6 +63,7 @@ class Trained:
     validations: Mapping[Split, Validation]  # on patients whose clinical values are all known
     subgroups: Mapping[tuple[str, str], Auc]  # of the rad-score, on all patients that did not train
     rad_scores: Mapping[str, tuple[float, ...]]  # by class, all patients
+    trained_range: tuple[float, float]  # of the training patients' rad-scores
     optimism: Mapping[str, Optimism]  # of the training patients' AUC
 
 
@@ -164,6 +165,7 @@ def train(
             for name in ("normal", "osteopenia", "osteoporosis")
             if (classes == name).any()
         },
+        trained_range=(float(scores[train_rows].min()), float(scores[train_rows].max())),
         optimism=_optimism(
             low_values[train_rows],
             kept,

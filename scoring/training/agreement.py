@@ -15,6 +15,8 @@ from scipy.special import fdtri
 
 from scoring.training.errors import CohortUnusable
 
+_ALIKE = 1e-12
+
 FORM = "ICC(2,1), two-way random effects, absolute agreement, single measurement"
 
 
@@ -57,7 +59,7 @@ def icc(ratings: npt.NDArray[np.float64]) -> Icc:
 def _interval(
     value: float, *, rows: float, columns: float, error: float, n: int, k: int
 ) -> tuple[float, float]:
-    if error <= 0.0 and columns <= 0.0:  # every rater gave the same
+    if 1 - value < _ALIKE:  # every rater gave the same, but for rounding
         return value, value
     a = k * value / (n * (1 - value))
     b = 1 + k * value * (n - 1) / (n * (1 - value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,37 @@ def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):
     assert page.count("data:image/png;base64,") == len(figures) // 2
     assert "Positive class throughout: osteoporosis." in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_card_for_people_has_tripods_items_and_the_page_says_the_same(trained):
+    told = (trained / "model_card.md").read_text("utf-8")
+    card = parse_model_card((trained / "model.json").read_text("utf-8"))
+    for heading in (
+        "Intended use", "Source of data, setting, dates", "Participants", "Outcome", "Circularity",
+        "Predictors", "Missing data", "Statistical method", "Model", "Performance", "Optimism", "Limitations",
+    ):  # fmt: skip
+        assert f"**{heading}.**" in told
+    assert "derive from the same HU that the features measure" in told
+    assert "The site states this" in told
+    assert f"sha256 {card.sha256}" in told
+    assert all(f"{one.coefficient:+.4g} x {one.name}" in told for one in (*card.features, *card.terms))
+    page = unescape((trained / "index.html").read_text("utf-8"))
+    paragraphs = [line.partition(".** ")[2] for line in told.splitlines() if line.startswith("**")]
+    assert all(paragraph in page for paragraph in paragraphs)
+
+
+def test_the_nomograms_rad_score_axis_is_of_the_patients_who_trained(files, tmp_path):
+    """A test patient with an extreme feature widens nothing."""
+    low = [row for row in files.rows if row["label"] != "normal"]
+    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
+    values = files.values.copy()
+    values[int(rows[-1]["study"].removeprefix("study")), 1] = 5000.0
+    cohort = write(files.folder / "extreme.csv", rows)
+    features = write_features(files.folder / "extreme-features.csv", values)
+    found = run("train", cohort, "--out", tmp_path, "--features", features, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    card = parse_model_card((tmp_path / "model.json").read_text("utf-8"))
+    assert card.term("rad_score").axis[1] < 20
 
 
 def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):

@@ -38,6 +38,12 @@ def test_raters_who_agree_wholly_have_icc_one_and_a_constant_shift_lowers_it():
     assert icc(np.column_stack([once, once + 3])).value < 0.85
 
 
+def test_raters_who_differ_by_rounding_alone_agree_wholly():
+    once = np.array([0.1, 0.7, 0.3, 0.9]) * 1e6
+    found = icc(np.column_stack([once, once * (1 + 2e-16), once]))
+    assert (found.value, found.lower, found.upper) == (pytest.approx(1.0),) * 3
+
+
 @pytest.mark.parametrize(
     "ratings", [np.ones((4, 2)), np.ones((2, 2)), np.array([[1, 2], [3, np.nan], [5, 6.0]])]
 )
