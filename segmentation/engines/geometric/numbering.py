@@ -100,17 +100,28 @@ def describe_segments(
     beside = (column.hu > rules.bone_hu) & (np.abs(column.u_mm) >= BESIDE_MM)[None, :, None]
     reach = _rib_reach(column, beside, disc_mm, rules)
     ends = [0, *disc_mm, int(column.s_mm[-1]) + 1]
+    winged = _winged(column, ends, rules)
     segments = []
     for number, (first, last) in enumerate(pairwise(ends)):
         rows = (column.s_mm >= first) & (column.s_mm < last)
         top_in_view = number < len(disc_mm) and last - first >= rules.rib_room_mm
-        # Below the lowest disc the column may go on past the sacrum: only the first sacral body is asked.
-        near = rows & (column.s_mm >= last - rules.sacral_height_mm)
-        wings = bool(near.any()) and _has_wings(column, near, rules)
         in_view = top_in_view and _sides_in_view(column, rows, rules)
+        wings = number in winged
         ribs = Rib.ABSENT if wings else _rib(reach[number], in_view, rules)
         segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
+
+
+def _winged(column: Straightened, ends: Sequence[int], rules: AnchorSettings) -> set[int]:
+    """The segments with wings. What looks like wings a whole lumbar spine above the sacrum are ribs."""
+    winged = []
+    for number, (first, last) in enumerate(pairwise(ends)):
+        # Below the lowest disc the column may go on past the sacrum: only the first sacral body is asked.
+        rows = (column.s_mm >= max(first, last - rules.sacral_height_mm)) & (column.s_mm < last)
+        if rows.any() and _has_wings(column, rows, rules):
+            winged.append(number)
+    first_run = [number for place, number in enumerate(winged) if number - winged[0] == place]
+    return {number for number in winged if number in first_run or number < first_run[-1] + LUMBAR_COUNT}
 
 
 def _rib_reach(
