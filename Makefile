@@ -13,7 +13,7 @@ help:
 	@echo "make matrix  the model-free engine on 180 digital reference studies, each printed (ten minutes)"
 	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make phantoms   density of 300 studies by phantom, technique and noise, against the truth (seven minutes)"
-	@echo "make cohort  120 invented patients, from DICOM to a model card that scores a new one"
+	@echo "make cohort  120 invented patients, from DICOM to a model card that scores new ones (ten minutes)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 

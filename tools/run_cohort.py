@@ -31,6 +31,7 @@ import SimpleITK
 from config.catalog import load_reference
 from node.reference.spec import BODIES, StudySpec
 from node.reference.study import write_reference_study
+from scoring.modelcard import parse_model_card
 
 OSTEONODE = Path(sys.executable).with_name("osteonode")
 MASK, SECOND_MASK = "truth_mask.nii.gz", "second_mask.nii.gz"
@@ -99,9 +100,9 @@ def main() -> int:
 
 def claims(out: Path, results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     """What must hold of everything that the commands left, each with its numbers."""
-    card = json.loads((out / "model" / "model.json").read_text("utf-8"))
+    card = parse_model_card((out / "model" / "model.json").read_text("utf-8"))
     icc = [float(row["icc"]) for row in rows_of(out / "model" / "tables" / "agreement_second-mask.csv")]
-    kept = card["training"]["features_kept"]
+    kept = int(card.training["features_kept"])
     yield f"{kept} of {len(icc)} features agree between two masks, not all and not none", 0 < kept < len(icc)
     for folder, part, least in (("model", "test", 0.7), ("fresh", "evaluation", 0.7)):
         for row in rows_of(out / folder / "tables" / f"performance_{part}.csv"):
@@ -116,7 +117,7 @@ def claims(out: Path, results: dict[str, dict[str, Any]]) -> Iterator[tuple[str,
         scored = result["rad_score"] is not None and result["nomogram"] is not None
         score = f"{result['rad_score']:.3f}" if scored else f"none ({codes(result)})"
         yield f"the {name} new patient has a nomogram; rad-score {score}", scored
-        applied = result["provenance"]["model_sha256"] == card["sha256"]
+        applied = result["provenance"]["model_sha256"] == card.sha256
         yield f"the {name} new patient was scored with this card", applied
     if all(result["nomogram"] for result in results.values()):
         risk = {name: result["nomogram"]["probability"] for name, result in results.items()}
