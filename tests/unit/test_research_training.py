@@ -187,6 +187,10 @@ def test_the_nomograms_rad_score_axis_is_of_the_patients_who_trained(files, tmp_
 def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):
     by_name = {row["feature"]: float(row["icc"]) for row in table(trained / "tables" / "agreement_again.csv")}
     assert by_name[NAMES[30]] < 0.81 < by_name[NAMES[1]]
+    for row in table(trained / "tables" / "agreement_again.csv"):
+        lower, upper = (float(end) for end in row["icc_95"].split(" to "))
+        assert lower < float(row["icc"]) < upper
+        assert int(row["studies"]) == PATIENTS
     card = json.loads((trained / "model.json").read_text("utf-8"))
     assert card["training"]["features_kept"] == len(NAMES) - 1
     assert "ICC(2,1)" in card["training"]["agreement"]
@@ -235,14 +239,38 @@ def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
     assert written[0] == written[1]
 
 
-def test_a_table_with_its_own_split_is_obeyed(files, tmp_path):
+def test_both_penalties_are_reported_and_the_used_one_is_the_models(trained):
+    chosen = {row["choice"]: row for row in table(trained / "tables" / "lasso_path.csv") if row["choice"]}
+    assert set(chosen) == {"lambda.min", "lambda.1se"}
+    assert float(chosen["lambda.1se"]["lambda"]) > float(chosen["lambda.min"]["lambda"])
+    card = parse_model_card((trained / "model.json").read_text("utf-8"))
+    assert int(chosen["lambda.1se"]["features"]) == len(card.features)
+
+
+def test_a_table_with_its_own_split_and_folds_is_obeyed_and_gaps_are_told(files, tmp_path):
     low = [row for row in files.rows if row["label"] != "normal"]
-    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
+    rows = [
+        row | {"split": "train" if number < 90 else "test", "fold": str(number % 5)}
+        for number, row in enumerate(low)
+    ]
+    gaps = dict.fromkeys(("age", "sex", "alp_u_l", "homocysteine_umol_l"), "")
+    rows[-1] |= gaps
+    rows[-2] |= {"alp_u_l": ""}
     cohort = write(files.folder / "split.csv", rows)
     found = run("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
     assert found.exit_code == 0, found.output
     card = json.loads((tmp_path / "model.json").read_text("utf-8"))
     assert card["training"]["split"] == "the table's own"
+    assert card["training"]["folds"] == "the table's own"
+    assert table(tmp_path / "tables" / "left_out.csv") == [
+        {"patient": rows[-1]["patient"], "reason": "4 values missing"}
+    ]
+    missing = {row["column"]: row["patients"] for row in table(tmp_path / "tables" / "missing.csv")}
+    assert (missing["age"], missing["alp_u_l"], missing["calcium_mmol_l"]) == ("1", "2", "0")
+    (judged,) = [
+        row for row in table(tmp_path / "tables" / "performance_test.csv") if row["model"] == "combined"
+    ]
+    assert int(judged["patients"]) == len(rows) - 90 - 2  # one excluded, one without ALP
     assert card["training"]["train_osteoporosis"] + card["training"]["train_osteopenia"] == 90
 
 
