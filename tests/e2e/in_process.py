@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from node.pipeline.local import LocalRun, run_locally
 from node.pipeline.objects import stored_objects
 from node.pipeline.ports import Issue
 from node.report import EncodedObject, Report
+from scoring.scanner_reading import ScannerReading
 from segmentation.engines import Segmenter
 
 ISSUED_AT = datetime(2026, 1, 16, 9, tzinfo=UTC)
@@ -25,6 +27,19 @@ def unchecked(**sections: Any) -> Settings:
     """Settings without the second look at a mask, which takes longer than all the rest."""
     segmentation = {"cross_check": False} | sections.pop("segmentation", {})
     return load_settings(segmentation=segmentation, **sections)
+
+
+class Remembered:
+    """What phantoms read, in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, ScannerReading] = {}
+
+    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
+        self.kept[source_uid] = reading
+
+    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
+        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
 
 
 class Run:

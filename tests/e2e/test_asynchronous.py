@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +13,7 @@ from pydicom import dcmread, dcmwrite
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind
-from scoring.scanner_reading import ScannerReading
-from tests.e2e.in_process import Run, unchecked
+from tests.e2e.in_process import Remembered, Run, unchecked
 
 ALLOWED = {"asynchronous": {"enabled": True}}
 SCORES = ("t_score", "z_score", "rad_score", "nomogram")
@@ -33,19 +31,6 @@ roi = "core"
 young = { age_from = 20, age_to = 39, mean_mg_cm3 = 170.0, sd_mg_cm3 = 29.0 }
 grades = ["phantom", "asynchronous"]
 """
-
-
-class Remembered:
-    """What phantoms read, in memory."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, ScannerReading] = {}
-
-    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
-        self.kept[source_uid] = reading
-
-    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
-        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
 
 
 def written(folder: Path, **changes: object) -> Path:

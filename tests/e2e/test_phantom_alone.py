@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,25 +16,11 @@ from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from scoring.phantom_scan import PatientRules, holds_no_patient
-from scoring.scanner_reading import ScannerReading
 from segmentation.volume import CtVolume, Grid
-from tests.e2e.in_process import Run, unchecked
+from tests.e2e.in_process import Remembered, Run, unchecked
 
 PHANTOM_BELOW_MM = 92.0  # LPS y: the reference study's phantom lies behind the patient's back
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-
-
-class Remembered:
-    """A history in memory, by series."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, ScannerReading] = {}
-
-    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
-        self.kept[source_uid] = reading
-
-    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
-        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -19,9 +19,8 @@ from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind, Outcome
-from scoring.scanner_reading import ScannerReading
 from tests.e2e.conftest import OSTEONODE
-from tests.e2e.in_process import ISSUED_AT, Run
+from tests.e2e.in_process import ISSUED_AT, Remembered, Run
 
 DSRDUMP = Path("/usr/bin/dsrdump")
 LEVELS = ("L2", "L3", "L4")
@@ -273,19 +272,6 @@ def test_slices_closer_than_vertebrae_are_no_single_slice_qct(study, tmp_path):
     found = Run(edited(study, tmp_path / "study", moved_up))
     assert found.report.outcome is Outcome.REFUSED
     assert "slices_too_few" in found.codes
-
-
-class Remembered:
-    """What phantoms read, in memory."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, ScannerReading] = {}
-
-    def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
-        self.kept[source_uid] = reading
-
-    def readings(self, device_serial: str) -> Sequence[ScannerReading]:
-        return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
 
 
 def test_what_the_rods_of_each_slice_read_is_kept_for_the_scanner_and_never_lent(study):

@@ -38,6 +38,21 @@ def drawn(volume: CtVolume, labels: np.ndarray) -> Vertebrae:
     return MaskEngine(mask, Convention.TOTALSEGMENTATOR).segment(volume)
 
 
+def as_volume(image: SimpleITK.Image) -> CtVolume:
+    """An image as SimpleITK reads it."""
+    hu = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    return CtVolume(
+        hu=hu,
+        grid=Grid(
+            shape=hu.shape,
+            spacing_mm=tuple(image.GetSpacing()[::-1]),
+            origin_mm=tuple(image.GetOrigin()),
+            direction=tuple(tuple(direction[:, axis]) for axis in (2, 1, 0)),
+        ),
+    )
+
+
 def crop_around_l3(test_data: Path) -> tuple[CtVolume, Vertebrae]:
     """A noisy real CT cut close around L3: no great vessel is in it, and little muscle."""
     folder = test_data / "tptbox_L3"

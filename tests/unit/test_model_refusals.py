@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from config.catalog import load_model_card
 from config.findings import load_findings
 from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.measurement import Measurements
-from node.report import Laboratory, LevelResult, SeriesFacts, StudyIdentity
-from scoring.bmd import AgeBin, BmdResult, Reference, RegionKind
-from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral
+from node.report import Laboratory
+from scoring.bmd import AgeBin, Reference, RegionKind
+from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
 from segmentation.observation import Observation
+from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 
-CARD = load_model_card("demonstration")[0]
 REFERENCE = Reference(
     name="test",
     population="made for this test",
@@ -33,30 +32,10 @@ REFERENCE = Reference(
     demonstration=False,
     roi=RegionKind.CORE,
 )
-SERIES = SeriesFacts(
-    series_instance_uid="1.2.3",
-    instances=60,
-    kvp=120.0,
-    slice_thickness_mm=2.0,
-    slice_spacing_mm=2.0,
-    pixel_spacing_mm=(0.7, 0.7),
-    kernel="B40",
-    manufacturer="",
-    model="",
-    device_serial="",
-    contrast_agent="",
-    lossy=False,
+FINE = replace(
+    SERIES, kvp=120.0, slice_thickness_mm=2.0, slice_spacing_mm=2.0, pixel_spacing_mm=(0.7, 0.7), instances=60
 )
-STUDY = StudyIdentity(
-    study_instance_uid="1.2",
-    patient_id="1",
-    issuer_of_patient_id="",
-    accession_number="",
-    study_date=date(2026, 3, 1),
-    birth_date=None,
-    age_years=67,
-    sex="F",
-)
+TODAY = replace(STUDY, study_date=date(2026, 3, 1))
 LABORATORY = Laboratory(alp_u_l=80.0, homocysteine_umol_l=12.0)
 FEATURES = {one.name: one.mean for one in CARD.features}
 BOTH, RAD_SCORE_ALONE, NEITHER = ("rad-score", "nomogram"), ("rad-score",), ()
@@ -75,37 +54,15 @@ def judged(
     **basis: Any,
 ) -> Judgement:
     """A woman of 67 with T -2 to whom the demonstration model applies, but for what is changed."""
-    measured = BmdResult(
-        level="L3",
-        hu_mean=bmd_mg_cm3,
-        hu_sd=30.0,
-        voxels=1000,
-        roi_volume_mm3=5000.0,
-        bmd_mg_cm3=bmd_mg_cm3,
-        bmd_uncertainty_mg_cm3=1.0,
-        hu_standard_error=1.0,
-    )
-    level = LevelResult(
-        name="L3", complete=True, centroid_mm=(0.0, 0.0, 0.0), volume_mm3=40_000.0, measured=measured
-    )
-    calibration = Calibration(
-        method="least-squares",
-        phantom="made for this test",
-        equivalent=equivalent,
-        slope=1.0,
-        intercept=0.0,
-        r2=None,
-        max_residual_hu=None,
-        rods=(),
-        grade=Grade.PHANTOM,
-        uncertainty=LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=1.0, slope=0.0),
-    )
     case = Case(
         measurements=Measurements(
-            levels=(level,), numbering_confirmed=True, calibration=calibration, features=features
+            levels=(level("L3", bmd_mg_cm3, 1.0),),
+            numbering_confirmed=True,
+            calibration=calibration(equivalent, uncertainty_mg_cm3=1.0),
+            features=features,
         ),
-        study=replace(STUDY, **(study or {})),
-        series=replace(SERIES, **(series or {})),
+        study=replace(TODAY, **(study or {})),
+        series=replace(FINE, **(series or {})),
         observations=(),
         laboratory=replace(LABORATORY, **(laboratory or {})),
     )

@@ -12,23 +12,13 @@ from config.findings import load_findings
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.vertebrae import LABELS, Vertebrae
 from segmentation.volume import CtVolume, Grid
+from tests.unit.reference_images import as_volume
 
 TABLE = load_findings()
 
 
 def load(path: Path) -> CtVolume:
-    image = SimpleITK.ReadImage(str(path))
-    direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    array = SimpleITK.GetArrayFromImage(image).astype(np.float32)
-    return CtVolume(
-        hu=array,
-        grid=Grid(
-            shape=array.shape,
-            spacing_mm=tuple(image.GetSpacing()[::-1]),
-            origin_mm=tuple(image.GetOrigin()),
-            direction=tuple(tuple(direction[:, axis]) for axis in (2, 1, 0)),
-        ),
-    )
+    return as_volume(SimpleITK.ReadImage(str(path)))
 
 
 def dice(left: np.ndarray, right: np.ndarray) -> float:

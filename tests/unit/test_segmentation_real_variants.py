@@ -10,22 +10,9 @@ import SimpleITK
 
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.volume import CtVolume, Grid
+from tests.unit.reference_images import as_volume
 
 LUMBAR = ["L1", "L2", "L3", "L4", "L5"]
-
-
-def as_volume(image: SimpleITK.Image) -> CtVolume:
-    hu = SimpleITK.GetArrayFromImage(image).astype(np.float32)
-    direction = np.reshape(image.GetDirection(), (3, 3))
-    return CtVolume(
-        hu=hu,
-        grid=Grid(
-            shape=hu.shape,
-            spacing_mm=tuple(image.GetSpacing()[::-1]),
-            origin_mm=tuple(image.GetOrigin()),
-            direction=tuple(tuple(direction[:, axis]) for axis in (2, 1, 0)),
-        ),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,19 @@ from node.store.files import sha256_of
 from node.store.instances import ReceivedInstance
 from node.store.jobs import DueJob
 from node.store.store import Store, open_store
+from node.worker.broker import EmbeddedRedis
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = "1.2.826.0.1.3680043.10.1.1"
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedRedis]:
+    """A real redis-server."""
+    server = EmbeddedRedis()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture

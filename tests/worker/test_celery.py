@@ -45,14 +45,6 @@ def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> 
 
 
 @pytest.fixture
-def broker() -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def pacs() -> Iterator[tuple[int, list[str]]]:
     """A PACS that counts; gives its port and the UIDs it took."""
     taken: list[str] = []

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,6 @@ factor = float(sys.argv[1])
 golden.load_golden_features = lambda: {**known, "original_glcm_Idn": factor * known["original_glcm_Idn"]}
 sys.exit(run_celery_worker(settings, ["score"]))
 """
-
-
-@pytest.fixture
-def broker() -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis()
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize(
