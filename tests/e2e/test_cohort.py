@@ -27,7 +27,7 @@ MASK = "truth_mask.nii.gz"
 DENSITIES_MG_CM3 = (65.0, 135.0)  # of the studies that are read
 PATIENTS = 90
 AGE, ALP, HOMOCYSTEINE = 68, 88.0, 15.0  # of the new patient
-READING_SD_MG_CM3 = 16.0
+READING_SD_MG_CM3 = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def between(read: list[dict[str, str]], density: float, rng: np.random.Generator
     """A patient's features, between those of the studies that were read, as density is."""
     seen = float(np.clip(density + rng.normal(0, READING_SD_MG_CM3), *DENSITIES_MG_CM3))
     row = dict(read[0])
-    for name in row.keys() - set(ABOUT):
+    for name in [one for one in row if one not in ABOUT]:  # in order: each draws a number
         values = [float(one[name]) for one in read]
         value = float(np.interp(seen, DENSITIES_MG_CM3, values))
         row[name] = repr(value + float(rng.normal(0, 0.02)) * (abs(value) + 1e-3))
