@@ -60,7 +60,7 @@ def least_squares(
     residuals_hu = density_off / slope - hu_off
     r2 = r_squared(hu, density)
     require_line(r2, rules)
-    require_slope(1 / slope, rules.hu_per_mg, kvp)
+    require_slope(1 / slope, rules.hu_per_mg, kvp, equivalent)
     return Calibration(
         method=LEAST_SQUARES,
         phantom=phantom,

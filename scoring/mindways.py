@@ -71,7 +71,7 @@ def mindways(
     r2 = r_squared(density, without_water_hu)
     require_line(r2, rules)
     _require_water_near_zero(beta_ref, rules)
-    require_slope(sigma_ref, rules.sigma_ref, kvp)
+    require_slope(sigma_ref, rules.sigma_ref, kvp, Mineral.K2HPO4)
     slope, beta_ct = 1 / (sigma_ref - rules.displaced_water), beta_ref + rules.reference_water
     residuals_hu = without_water_hu - sigma_ref * density - beta_ref
     return Calibration(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scoring.calibration_types import SlopeRanges
+from scoring.calibration_types import Mineral, SlopeRanges
 from scoring.errors import CalibrationImpossible
 
 
@@ -20,12 +20,13 @@ def slope_range(ranges: SlopeRanges, kvp: float | None) -> tuple[float, float]:
     return float(np.interp(kvp, kilovolts, lowest)), float(np.interp(kvp, kilovolts, highest))
 
 
-def require_slope(hu_per_mg: float, ranges: SlopeRanges, kvp: float | None) -> None:
+def require_slope(hu_per_mg: float, ranges: SlopeRanges, kvp: float | None, equivalent: Mineral) -> None:
     """Raise `CalibrationImpossible` (`calibration_slope_off`) where this voltage does not give the slope."""
     lowest, highest = slope_range(ranges, kvp)
     if not lowest <= hu_per_mg <= highest:
         at = "any tube voltage" if kvp is None else f"{kvp:g} kV"
         raise CalibrationImpossible(
             "calibration_slope_off",
-            f"the slope is {hu_per_mg:.2f} HU per mg/cm3; at {at} it is {lowest:.2f} to {highest:.2f}",
+            f"the slope is {hu_per_mg:.2f} HU per mg/cm3 {equivalent}; "
+            f"at {at} it is {lowest:.2f} to {highest:.2f}",
         )

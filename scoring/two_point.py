@@ -45,7 +45,7 @@ def two_point(
             "rod_order",
             f"{mineral.name} reads {mineral.hu_mean:.1f} HU, {water.name} {water.hu_mean:.1f} HU",
         )
-    require_slope(contrast_hu / mineral.density_mg_cm3, rules.hu_per_mg, kvp)
+    require_slope(contrast_hu / mineral.density_mg_cm3, rules.hu_per_mg, kvp, equivalent)
     slope = mineral.density_mg_cm3 / contrast_hu
     return Calibration(
         method=TWO_POINT,

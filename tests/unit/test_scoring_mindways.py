@@ -128,6 +128,7 @@ def test_the_slope_must_be_one_that_the_tube_voltage_may_give(sigma_ref, kvp, ac
         with pytest.raises(CalibrationImpossible) as refused:
             fitted(rods, kvp=kvp)
         assert refused.value.code == "calibration_slope_off"
+        assert "HU per mg/cm3 K2HPO4" in str(refused.value)
 
 
 def test_between_tabulated_voltages_the_range_is_interpolated():
