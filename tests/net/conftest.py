@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import socket
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
@@ -139,13 +137,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Everything the node logs in this test, at the most talkative level, as text."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     logs.configure(settings.log.model_copy(update={"level": "DEBUG", "format": "json"}))
-    yield lambda: capfd.readouterr().err
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    root.handlers = handlers
-    root.setLevel(level)
+    return lambda: capfd.readouterr().err

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.settings import BrokerSettings, Settings, load_settings
@@ -60,20 +59,14 @@ def _settings(folder: Path) -> Settings:
 
 
 @pytest.fixture
-def logged(settings: Settings) -> Iterator[Callable[[], str]]:
+def logged(settings: Settings) -> Callable[[], str]:
     """Everything that this process logs, at the most talkative level, as text."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     logs.configure(settings.log.model_copy(update={"level": "DEBUG", "format": "json"}))
     told = io.StringIO()
-    for handler in root.handlers:
+    for handler in logging.getLogger().handlers:
         assert isinstance(handler, logging.StreamHandler)
         handler.setStream(told)
-    yield told.getvalue
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    root.handlers = handlers
-    root.setLevel(level)
+    return told.getvalue
 
 
 @contextmanager
