@@ -10,7 +10,7 @@ The expectations follow from the rules for level identity and quality, not from 
   With the sacrum alone in view six are told from five only if the sixth is wholly in view: its sides then
   bear no ribs (test_engine_numbering.py). No such study is in this list.
 
-test_segmentation_matrix.py runs 24 of them; `make matrix` prints each and counts. The pixels were made
+test_segmentation_matrix.py runs 14 of them; `make matrix` prints each and counts. The pixels were made
 finer later (1.4 instead of 1.7 mm), so that the core's depth is 3 mm and not two pixels.
 """
 

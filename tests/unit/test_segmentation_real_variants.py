@@ -28,7 +28,7 @@ def turned(image: SimpleITK.Image, degrees: tuple[float, float, float]) -> Simpl
     return SimpleITK.Resample(image, image, turn, SimpleITK.sitkLinear, -1000.0)
 
 
-@pytest.mark.parametrize("degrees", [(0, 0, 8), (0, 0, 15), (-8, 0, 0), (0, 12, 0)])
+@pytest.mark.parametrize("degrees", [(0, 0, 15), (-8, 0, 0)])
 def test_a_turned_patient_keeps_his_sacrum(
     abdomen: SimpleITK.Image, degrees: tuple[float, float, float]
 ) -> None:
@@ -38,19 +38,17 @@ def test_a_turned_patient_keeps_his_sacrum(
     assert [level.name for level in found.levels if level.complete] == LUMBAR
 
 
-@pytest.mark.parametrize("share", [0.8, 0.65])
-def test_a_sacrum_of_faint_bone_is_seen(abdomen: SimpleITK.Image, share: float) -> None:
-    """All that is denser than soft tissue keeps this share of what it has above 60 HU."""
+def test_a_sacrum_of_faint_bone_is_seen(abdomen: SimpleITK.Image) -> None:
+    """All that is denser than soft tissue loses a third of what it has above 60 HU."""
     volume = as_volume(abdomen)
-    faded = np.where(volume.hu > 60.0, 60.0 + (volume.hu - 60.0) * share, volume.hu).astype(np.float32)
+    faded = np.where(volume.hu > 60.0, 60.0 + (volume.hu - 60.0) * 0.65, volume.hu).astype(np.float32)
     found = GeometricEngine().segment(CtVolume(hu=faded, grid=volume.grid))
     assert found.numbering_basis == "sacrum and last rib"
     assert found.numbering_confirmed
     assert [level.name for level in found.levels if level.complete] == LUMBAR
 
 
-@pytest.mark.parametrize("first_mm", [0, 3])
-def test_every_lumbar_body_is_found_on_slices_of_5_mm(abdomen: SimpleITK.Image, first_mm: int) -> None:
+def test_every_lumbar_body_is_found_on_slices_of_5_mm(abdomen: SimpleITK.Image) -> None:
     """Each slice is the mean of five of 1 mm: the ends of bodies blur as on a scanner."""
     size = [round(count * step) for count, step in zip(abdomen.GetSize(), abdomen.GetSpacing(), strict=True)]
     fine = SimpleITK.Resample(
@@ -64,12 +62,12 @@ def test_every_lumbar_body_is_found_on_slices_of_5_mm(abdomen: SimpleITK.Image, 
         -1000.0,
     )
     volume = as_volume(fine)
-    count = (volume.grid.shape[0] - first_mm) // 5
-    slabs = volume.hu[first_mm : first_mm + 5 * count].reshape(count, 5, *volume.grid.shape[1:]).mean(axis=1)
+    count = volume.grid.shape[0] // 5
+    slabs = volume.hu[: 5 * count].reshape(count, 5, *volume.grid.shape[1:]).mean(axis=1)
     grid = Grid(
         shape=slabs.shape,
         spacing_mm=(5.0, 1.5, 1.5),
-        origin_mm=tuple(volume.grid.to_patient([first_mm + 2.0, 0.0, 0.0])),
+        origin_mm=tuple(volume.grid.to_patient([2.0, 0.0, 0.0])),
         direction=volume.grid.direction,
     )
     found = GeometricEngine().segment(CtVolume(hu=slabs, grid=grid))
