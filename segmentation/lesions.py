@@ -112,14 +112,16 @@ def _interior(
 def _clusters(
     one: _Interior, median_hu: float, voxel_mm3: float, rules: LesionSettings
 ) -> Iterator[Observation]:
-    cement = _largest_mm3(one.deep & (one.hu > rules.cement_hu), voxel_mm3)
+    # Sound bone of the young exceeds the limit at 80 kV: cement stands out of it, unless it fills the body.
+    cement_hu = max(rules.cement_hu, min(median_hu, rules.cement_hu) + rules.dense_above_median_hu)
+    cement = _largest_mm3(one.deep & (one.hu > cement_hu), voxel_mm3)
     dense_limit = max(rules.dense_hu, median_hu + rules.dense_above_median_hu)
     dense = _largest_mm3(one.deep & (one.hu > dense_limit), voxel_mm3)
     low, high = rules.lytic_hu
     dark = one.deep & (one.hu < min(high, median_hu - rules.lytic_below_median_hu)) & (one.hu > low)
     lytic = _largest_mm3(dark, voxel_mm3)
     if cement >= rules.cement_min_mm3:
-        yield _observation("cement_in_body", one.name, cement, limit_hu=round(rules.cement_hu))
+        yield _observation("cement_in_body", one.name, cement, limit_hu=round(cement_hu))
     elif dense >= rules.dense_min_mm3:
         yield _observation("dense_lesion", one.name, dense)
     if lytic >= rules.lytic_min_mm3:

@@ -23,6 +23,7 @@ from tests.unit.reference_images import drawn
 TABLE = load_findings()
 OLD = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 55.0)
 YOUNG = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 200.0)
+DENSEST = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 260.0)
 
 
 def observed(**changes: object) -> tuple[Observation, ...]:
@@ -125,8 +126,9 @@ def test_faint_bone_is_said_to_hide_lysis() -> None:
         {},
         {"noise_hu": 35.0, "seed": 5},
         {"bmd_mg_cm3": YOUNG, "kvp": 80, "age_years": 25},
+        {"bmd_mg_cm3": DENSEST, "kvp": 80, "age_years": 25, "noise_hu": 35.0},
     ],
-    ids=["default", "noisy", "young at 80 kVp"],
+    ids=["default", "noisy", "young at 80 kVp", "densest at 80 kVp"],
 )
 def test_a_sound_body_holds_no_lesion(changes: dict[str, object]) -> None:
     assert codes(observed(**changes)) == []
@@ -172,8 +174,8 @@ def test_screws_are_metal_and_the_text_names_both_limits() -> None:
 
 
 def test_texts_name_the_limits_that_a_site_has_set() -> None:
-    volume, vertebrae = row_of_bodies({"L2": 120.0, "L3": 700.0})
+    volume, vertebrae = row_of_bodies({"L2": 120.0, "L3": 850.0})
     rules = QualitySettings(height_mm=(30.0, 44.5), lesions=LesionSettings(cement_hu=650.0))
     texts = [TABLE.describe(one).text for one in quality_observations(volume, vertebrae, {}, rules)]
     assert any("30 to 44.5 mm" in text for text in texts)
-    assert any("above 650 HU" in text for text in texts)
+    assert any("above 800 HU" in text for text in texts)  # and 150 HU above bone as dense as the limit
