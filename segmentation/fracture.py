@@ -178,10 +178,15 @@ def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettin
 
 
 def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
-    """The posterior height, as far as it can be a body's."""
-    if not near:
+    """The posterior height, as far as neighbours that have lost nothing themselves say it can be a body's."""
+    sound = {
+        label: other
+        for label, other in near.items()
+        if max(_own_losses(label, other, other.posterior_mm, rules).values()) < rules.suspected_loss
+    }
+    if not sound:
         return own.posterior_mm
-    expected = _expected_mm("posterior_mm", name, near)
+    expected = _expected_mm("posterior_mm", name, sound)
     return min(own.posterior_mm, rules.posterior_excess * expected[min(1, len(expected) - 1)])
 
 

@@ -129,6 +129,18 @@ def test_a_fractured_neighbour_makes_no_sound_body_suspect() -> None:
 WEDGE, FISH, CRUSHED = (0.35, 0.15, 0.0), (0.0, 0.40, 0.0), (0.35, 0.35, 0.35)
 
 
+@pytest.mark.parametrize("third", [(16.0, 20.0, 24.9), (23.0, 14.7, 22.0)], ids=["wedge", "fish"])
+def test_crushed_neighbours_hide_no_wedge_and_no_fish(third: tuple[float, float, float]) -> None:
+    """What they have left behind is no measure of how high a back can be."""
+    area_mm2 = 1270.0
+    front, middle, back = third
+    deformed = Heights(
+        anterior_mm=front, middle_mm=middle, posterior_mm=back, volume_mm3=area_mm2 * sum(third) / 3
+    )
+    crushed = Heights(anterior_mm=16.0, middle_mm=15.0, posterior_mm=15.5, volume_mm3=area_mm2 * 15.5)
+    assert height_loss("L3", {"L3": deformed, "L4": crushed, "L5": crushed})[1] > 0.25
+
+
 def suspects(vertebrae: Vertebrae) -> list[str | None]:
     return [one.level for one in fracture_observations(vertebrae) if one.level]
 
