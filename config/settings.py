@@ -54,6 +54,7 @@ class NodeSettings(_Section):
 class StorageSettings(_Section):
     root: Path
     database_url: str
+    min_free_bytes: int = Field(ge=0)
 
     @property
     def resolved_database_url(self) -> str:

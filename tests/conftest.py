@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,25 @@ def logs_as_before() -> Iterator[None]:
     logging.captureWarnings(False)
     root.handlers = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 32 MiB in memory. Where none can be mounted, that fails if CI is set."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"a small disk cannot be mounted: {mounted.stderr}", pytrace=False)
+        pytest.skip("a small disk cannot be mounted: that takes CAP_SYS_ADMIN")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,24 +5,52 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from node.store.database import storage_error
+from node.store.errors import StorageFull
 
 
 class FileStore:
     """A folder of immutable files.
 
     Paths given out are relative to the root, so that the folder may be moved.
+
+    Parameters
+    ----------
+    min_free_bytes : a watermark. What is received may not use the space below it (`require_space`): studies
+        in hand still have to write.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
         self.root = root
+        self.min_free_bytes = min_free_bytes
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise storage_error(error) from error
+
+    def require_space(self, incoming_bytes: int) -> None:
+        """Ask before anything is written whether so many bytes more leave the disk above its watermark.
+
+        Raises
+        ------
+        StorageFull
+            If they do not.
+        StoreUnavailable
+            If the file system cannot be asked.
+        """
+        try:
+            free_bytes = shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise storage_error(error) from error
+        if free_bytes - incoming_bytes < self.min_free_bytes:
+            raise StorageFull(
+                f"{free_bytes >> 20} MiB are free; "
+                f"{self.min_free_bytes >> 20} MiB are kept back for studies in hand"
+            )
 
     def write(self, shelf: str, sha256: str, chunks: Sequence[bytes], *, suffix: str = "") -> str:
         """Write a new file durably: when this returns, it outlives a power cut.

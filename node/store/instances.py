@@ -76,12 +76,15 @@ class Instances:
 
         Raises
         ------
+        StorageFull
+            If the disk would fall below its watermark; not a byte was written.
         StoreUnavailable
             If it could not be kept; nothing is left behind.
         """
         known = self._known(instance.sop_instance_uid)
         if known is not None and known["sha256"] == instance.sha256 and self._files.holds(known["path"]):
             return Receipt.ALREADY_HELD
+        self._files.require_space(instance.size_bytes)
         path = self._files.write("instances", instance.sha256, instance.content, suffix=".dcm")
         try:
             receipt = self._enter(instance, path)

@@ -48,7 +48,7 @@ def open_store(settings: StorageSettings) -> Store:
     StoreUnavailable
         If the folder or the database cannot be used.
     """
-    files = FileStore(settings.root.resolve())
+    files = FileStore(settings.root.resolve(), min_free_bytes=settings.min_free_bytes)
     database = Database(settings.resolved_database_url)
     database.migrate()
     return Store(

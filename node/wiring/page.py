@@ -11,7 +11,7 @@ from config.settings import Destination, Settings
 from node.net.scu import DicomSender
 from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
-from node.store.errors import StoreError
+from node.store.errors import StorageFull, StoreError
 from node.store.feature_standing import FeatureStandings
 from node.store.store import Store, open_store
 from node.web.app import create_app
@@ -46,8 +46,8 @@ def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], s
 
 
 def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
-    """What readiness rests on: store, broker and listener, each tried as it is used; the model in force; and
-    what the workers of this machine found when they tried the known image."""
+    """What readiness rests on: database, disk, broker and listener, each tried as it is used; the model in
+    force; and what the workers of this machine found when they tried the known image."""
     broker = CeleryBroker(create_celery(settings, _refuse))
     sender = DicomSender(
         settings.node.ae_title, connect_timeout_s=_ANSWER_TIMEOUT_S, answer_timeout_s=_ANSWER_TIMEOUT_S
@@ -65,6 +65,15 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
         except StoreError as error:
             raise NotReady(str(error)) from error
         return "answers"
+
+    def try_disk() -> str:
+        try:
+            store.files.require_space(0)
+        except StorageFull as error:
+            raise NotReady(f"nothing is received: {error}") from error
+        except StoreError as error:
+            raise NotReady(str(error)) from error
+        return "has space"
 
     def try_broker() -> str:
         if not broker.answers():
@@ -99,6 +108,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
 
     return {
         "database": try_database,
+        "disk": try_disk,
         "broker": try_broker,
         "listener": try_listener,
         "model": try_model,

@@ -379,6 +379,7 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
             assert answer.json()["ready"] is True
             assert set(answer.json()["checks"]) == {
                 "database",
+                "disk",
                 "listener",
                 "broker",
                 "model",
