@@ -55,6 +55,8 @@ class StorageSettings(_Section):
     root: Path
     database_url: str
     min_free_bytes: int = Field(ge=0)
+    quarantine_undecodable: int = Field(ge=0)
+    quarantine_undecodable_bytes: int = Field(ge=0)
 
     @property
     def resolved_database_url(self) -> str:

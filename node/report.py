@@ -154,6 +154,7 @@ class Report:
     provenance: Provenance
     unnamed: tuple[SliceResult, ...] = ()  # of single slices, superior to inferior; then there are no levels
     predecessor_uid: str | None = None  # SOP Instance UID of the last confirmed report that this one amends
+    predecessor_issued_at: datetime | None = None  # aware
     amendment_reason: str | None = None
     follow_up: FollowUp | None = None  # None where no earlier study of the patient is known
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from config.settings import ConfigurationError, load_settings
+from node.dicom.likeness import identity_values
 from node.pipeline.ports import Step
 from node.store.errors import NoSuchStudy, StoreError
+from node.store.identities import HeldIdentity
 from node.store.overview import StudyDetail, StudySummary
+from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 
 app = typer.Typer(help="What the node holds, and why it stands where it stands.", no_args_is_help=False)
@@ -68,6 +73,68 @@ def retry(uid: Uid, config: Config = None) -> None:
     Console().print(f"will be tried again from step {due.step}", highlight=False)
 
 
+@app.command("quarantine")
+def list_quarantine(config: Config = None, as_json: AsJson = False) -> None:
+    """Received files that no study rests on, the latest first, with the path of each."""
+    with _store(config) as store:
+        found = store.quarantine.list()
+    if as_json:
+        _print_json([dataclasses.asdict(one) for one in found])
+        return
+    table = _table(found)
+    Console().print(table if found else "nothing is in quarantine")
+
+
+@app.command("reconcile")
+def reconcile(
+    uid: Uid,
+    accept: Annotated[bool, typer.Option("--accept", help="The new identity is right.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="The old identity is right.")] = False,
+    config: Config = None,
+) -> None:
+    """Images came again under another identity: show the difference, or decide which one is right.
+
+    Once accepted, the study is measured again and an amended report goes out under the new identity.
+    """
+    if accept and reject:
+        raise typer.BadParameter("one of --accept and --reject, or neither to see the difference")
+    console = Console()
+    with _store(config) as store:
+        if accept:
+            number = store.identities.accept(uid)
+            console.print(f"{number} images have the new identity; a running node measures them again")
+        elif reject:
+            number = store.identities.reject(uid)
+            console.print(f"{number} files were rejected; the identity in force stays")
+        else:
+            _print_differences(console, store.identities.waiting(uid))
+
+
+def _print_differences(console: Console, waiting: Sequence[HeldIdentity]) -> None:
+    """Each change of identity once, with the number of images that it was found in."""
+    if not waiting:
+        console.print("no other identity waits for a decision")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("attribute", "in force", "waiting", "images"):
+        table.add_column(heading, overflow="fold")
+    changes = Counter(change for one in waiting for change in _changes(one))
+    for (keyword, old, new), images in sorted(changes.items()):
+        table.add_row(*map(escape, (keyword, old, new)), str(images))
+    console.print(table)
+
+
+def _changes(one: HeldIdentity) -> Iterator[tuple[str, str, str]]:
+    new = identity_values(one.waiting)
+    if one.in_force is None:
+        yield from ((keyword, "(removed by retention)", value) for keyword, value in new.items())
+        return
+    old = identity_values(one.in_force)
+    for keyword in old.keys() | new.keys():
+        if old.get(keyword) != new.get(keyword):
+            yield keyword, old.get(keyword, ""), new.get(keyword, "")
+
+
 @contextmanager
 def _store(config: Path | None) -> Iterator[Store]:
     """The store of the configured node. What is wrong with it is said in one line, with exit status 1."""
@@ -102,30 +169,40 @@ def _print_detail(console: Console, detail: StudyDetail) -> None:
     for name, value in dataclasses.asdict(detail.summary).items():
         if value not in (None, ""):
             console.print(f"[bold]{name:<20}[/bold]{value}", highlight=False, soft_wrap=True)
-    if detail.quarantined:
-        console.print(f"[yellow]{detail.quarantined} instance(s) in quarantine[/yellow]")
+    if any(line.kind is QuarantineKind.IDENTITY for line in detail.quarantine):
+        console.print(
+            "images came again under another identity: `osteonode studies reconcile` shows it", style="yellow"
+        )
+    if detail.purged:
+        console.print(f"[yellow]retention removed {detail.purged} received file(s)[/yellow]")
     for title, rows in (
         ("jobs", detail.jobs),
         ("reports", detail.reports),
         ("deliveries", detail.deliveries),
         ("artefacts", detail.artefacts),
+        ("quarantine", detail.quarantine),
     ):
         if not rows:
             continue
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for field in dataclasses.fields(rows[0]):
-            table.add_column(field.name, overflow="fold")
-        for row in rows:
-            table.add_row(
-                *("" if value is None else str(value) for value in dataclasses.asdict(row).values())
-            )
-        console.print(table)
+        console.print(_table(rows, title))
+
+
+def _table(rows: Sequence[Any], title: str | None = None) -> Table:
+    """Every field of equal records."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for field in dataclasses.fields(rows[0]) if rows else ():
+        table.add_column(field.name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in dataclasses.asdict(row).values()))
+    return table
 
 
 def _print_json(value: object) -> None:
     def plain(other: Any) -> str:
         if isinstance(other, datetime):
             return other.isoformat()
+        if isinstance(other, Path):
+            return str(other)
         raise TypeError(f"{type(other).__name__} has no JSON form")
 
     typer.echo(json.dumps(value, indent=2, default=plain))

@@ -78,9 +78,15 @@ def segmentations_among(paths: Iterable[Path], wanted: Mapping[str, str]) -> tup
     found: dict[str, Path] = {}
     for path in sorted(paths):
         header = _segmentation_header(path)
-        if header is not None and not made_here(header) and _comes_from(header, wanted):
+        if header is not None and is_measured_from(header, wanted):
             found.setdefault(text_of(header, "SOPInstanceUID"), path)
     return tuple(found.values())
+
+
+def is_measured_from(header: Dataset, wanted: Mapping[str, str]) -> bool:
+    """Whether a data set is a segmentation of that origin, made elsewhere; `wanted` as above."""
+    is_segmentation = text_of(header, "SOPClassUID") in _SOP_CLASSES
+    return is_segmentation and not made_here(header) and _comes_from(header, wanted)
 
 
 def _segmentation_header(path: Path) -> Dataset | None:

@@ -17,11 +17,13 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification
 
 from config.settings import NodeSettings
+from node.dicom import likeness
 from node.net.sockets import send_at_once
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
 from node.pipeline.describe import describe
 from node.store.errors import StoreError
-from node.store.instances import Receipt, ReceivedInstance
+from node.store.instances import Receipt
+from node.store.received import ReceivedInstance
 from node.store.states import CT_SOP_CLASSES
 from node.store.store import Store
 
@@ -32,7 +34,7 @@ _MAX_ASSOCIATIONS = 100
 _MAX_PDU_BYTES = 131072
 _ACSE_TIMEOUT_S = 30.0
 _IDLE_TIMEOUT_S = 60.0  # a peer that says nothing for so long is gone
-_UID = re.compile(r"[0-9.]{1,64}")  # lenient on purpose: leading zeros occur in the wild
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 
 # All that is read of a CT instance on arrival; the rest stays as it came.
 _IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
@@ -50,12 +52,20 @@ class Listener:
     Parameters
     ----------
     made_here : tells from a data set (without pixels) whether this node made the object.
+    measured_from : tells from one whether it is a segmentation that studies are measured from.
     """
 
-    def __init__(self, settings: NodeSettings, store: Store, made_here: Callable[[Dataset], bool]) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        store: Store,
+        made_here: Callable[[Dataset], bool],
+        measured_from: Callable[[Dataset], bool] = lambda _: False,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._made_here = made_here
+        self._measured_from = measured_from
         self._lock = threading.Lock()
         self._open: dict[Any, _OpenAssociation] = {}
         self._stop = threading.Event()
@@ -99,17 +109,44 @@ class Listener:
         try:
             instance, own = self._received(event)
             receipt = (
-                self._store.instances.note_own(instance) if own else self._store.instances.receive(instance)
+                self._store.instances.note_own(instance)
+                if own
+                else self._store.instances.receive(instance, likeness)
             )
         except Exception as error:  # noqa: BLE001 - the SCP's boundary: status_for decides about every error
             status = status_for(error)
             log.warning("instance_refused", status=f"0x{status:04X}", error=describe(error))
+            if isinstance(error, NotUnderstood):
+                self._keep_undecodable(event, str(error))
             return int(status)
-        if receipt is Receipt.QUARANTINED:
-            log.warning("instance_quarantined", sop_instance_uid=instance.sop_instance_uid)
+        if receipt in (Receipt.QUARANTINED, Receipt.HELD):
+            log.warning(
+                "instance_quarantined", sop_instance_uid=instance.sop_instance_uid, receipt=receipt.value
+            )
         else:
             log.debug("instance_received", sop_instance_uid=instance.sop_instance_uid, receipt=receipt.value)
         return int(Status.SUCCESS)
+
+    def _keep_undecodable(self, event: evt.Event, reason: str) -> None:
+        """The sender has been told; its bytes are kept where they can be, for a person to look at."""
+        dataset = event.encoded_dataset(include_meta=False)
+        uid = str(event.request.AffectedSOPInstanceUID)
+        instance = ReceivedInstance(
+            sop_instance_uid=uid if _UID.fullmatch(uid) else "",
+            series_instance_uid="",
+            study_instance_uid="",
+            sop_class_uid=str(event.request.AffectedSOPClassUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            sha256=hashlib.sha256(dataset).hexdigest(),
+            content=(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta), dataset),
+            calling_ae=event.assoc.requestor.ae_title,
+            called_ae=event.assoc.requestor.primitive.called_ae_title,
+            association_id=None,
+        )
+        try:
+            self._store.quarantine.keep_undecodable(instance, reason)
+        except StoreError as error:
+            log.warning("undecodable_not_kept", error=describe(error))
 
     def _received(self, event: evt.Event) -> tuple[ReceivedInstance, bool]:
         """What came, and whether this node made it."""
@@ -133,6 +170,7 @@ class Listener:
             calling_ae=event.assoc.requestor.ae_title,
             called_ae=event.assoc.requestor.primitive.called_ae_title,
             association_id=self._association_id(event.assoc),
+            is_measured_mask=sop_class_uid not in CT_SOP_CLASSES and self._measured_from(identifiers),
         )
         return instance, self._is_own(instance, identifiers)
 

@@ -58,6 +58,7 @@ class Issue:
 
     issued_at: datetime  # aware
     predecessor_uid: str | None = None
+    predecessor_issued_at: datetime | None = None
     amendment_reason: str | None = None
 
 

@@ -256,4 +256,7 @@ def _provenance(report: Report) -> dict[str, Any]:
         "configuration_sha256": source.configuration_sha256,
         "packages": dict(source.packages),
         "predecessor_uid": report.predecessor_uid,
+        "predecessor_issued_at": (
+            report.predecessor_issued_at.isoformat() if report.predecessor_issued_at else None
+        ),
     }

@@ -148,6 +148,7 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         return Issue(
             issued_at=issued.issued_at,
             predecessor_uid=issued.predecessor_uid,
+            predecessor_issued_at=issued.predecessor_issued_at,
             amendment_reason=issued.amendment_reason,
         )
 

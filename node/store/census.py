@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Function, case, func, select
 from node.store.database import Database, now_s
 from node.store.errors import StoreUnavailable
 from node.store.schema import deliveries, jobs, quarantine, studies
-from node.store.states import ARRIVED, DeliveryState, JobState, StudyState
+from node.store.states import ARRIVED, DeliveryState, JobState, QuarantineKind, StudyState
+from node.store.studies import lacks_purged_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class Census:
     studies: Mapping[StudyState, int]
     jobs: Mapping[tuple[str, JobState], int]  # by step and state; only those that occur
     deliveries: Mapping[tuple[str, DeliveryState], int]  # by destination and state; likewise
-    quarantined: int  # instances
+    quarantined: Mapping[QuarantineKind, int]  # files
+    waiting_for_purged: int  # studies that images came for after retention had removed the others
     oldest_due_s: float  # how long the job that waits longest has been due; 0 where none is
 
 
@@ -77,7 +79,12 @@ class CensusTaker:
                         )
                     )
                 },
-                quarantined=connection.execute(select(func.count()).select_from(quarantine)).scalar_one(),
+                quarantined=_quarantined(connection),
+                waiting_for_purged=connection.execute(
+                    select(func.count())
+                    .select_from(studies)
+                    .where(studies.c.state == StudyState.RECEIVING, lacks_purged_images())
+                ).scalar_one(),
                 oldest_due_s=_oldest_due_s(connection),
             )
 
@@ -134,6 +141,12 @@ class CensusTaker:
 def _by_state(connection: Connection) -> dict[str, int]:
     counted = select(studies.c.state, func.count().label("studies")).group_by(studies.c.state)
     return {row.state: row.studies for row in connection.execute(counted)}
+
+
+def _quarantined(connection: Connection) -> Mapping[QuarantineKind, int]:
+    counted = select(quarantine.c.kind, func.count().label("files")).group_by(quarantine.c.kind)
+    files = {row.kind: row.files for row in connection.execute(counted)}
+    return {kind: files.get(kind, 0) for kind in QuarantineKind}
 
 
 def _oldest_due_s(connection: Connection) -> float:

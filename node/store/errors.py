@@ -35,6 +35,36 @@ class NoSuchStudy(StoreError):
     """A study that the node does not hold."""
 
 
+class NothingToReconcile(StoreError):
+    """No other identity of the study waits for a decision."""
+
+    def __init__(self, study_instance_uid: str) -> None:
+        super().__init__(f"no other identity waits for a decision: {study_instance_uid}")
+
+
+class ReconciliationIncomplete(StoreError):
+    """Some images of the study have not come under the identity that waits.
+
+    Attributes
+    ----------
+    came, images : how many have, of how many.
+    """
+
+    def __init__(self, *, came: int, images: int) -> None:
+        super().__init__(
+            f"{came} of {images} CT images have come under the other identity: send all of them, then decide"
+        )
+        self.came = came
+        self.images = images
+
+
+class ImagesPurged(StoreError):
+    """Retention removed the images of a study that is to be measured again."""
+
+    def __init__(self, study_instance_uid: str) -> None:
+        super().__init__(f"retention removed the images of {study_instance_uid}: send them again, then retry")
+
+
 class NothingToRetry(StoreError):
     """A study that has no failure to retry.
 

@@ -4,48 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from pathlib import Path
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
+from node.store.content import BytesAlone, ContentReader
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.files import FileStore
-from node.store.schema import instances, jobs, objects, quarantine, studies
-from node.store.states import CT_SOP_CLASSES, UNFINISHED, JobState, StudyState
+from node.store.generations import note_growth
+from node.store.quarantine import OTHER_CONTENT, enter
+from node.store.received import ReceivedInstance
+from node.store.schema import instances, objects, studies
+from node.store.states import QuarantineKind, Reopening, StudyState
+
+# Built once: this is asked for every instance.
+_BY_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
 
 
 class Receipt(StrEnum):
     """What became of a received instance."""
 
     STORED = "stored"
-    ALREADY_HELD = "already held"  # the same instance, byte for byte
+    RESTORED = "stored again"  # its file was gone: purged, or lost
+    ALREADY_HELD = "already held"  # the same content, however encoded
+    HELD = "held for reconciliation"  # the same image under another identity
     QUARANTINED = "quarantined"  # another content under a known SOP Instance UID
     OWN = "own"  # made here; noted, not kept
 
 
+class _Verdict(Enum):
+    NEW = auto()
+    SAME = auto()
+    FILE_GONE = auto()  # the same, but the row outlived its file
+    OTHER_IDENTITY = auto()
+    OTHER_CONTENT = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedInstance:
-    """One C-STORE, as it came."""
+class _Judgement:
+    """How what came compares with what is held, and what was held when that was asked."""
 
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    sha256: str  # of the data set, without the file header
-    content: tuple[bytes, ...]  # a Part 10 file, in pieces: header, data set as received
-    calling_ae: str
-    called_ae: str
-    association_id: int | None
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(chunk) for chunk in self.content)
-
-    @property
-    def is_ct(self) -> bool:
-        return self.sop_class_uid in CT_SOP_CLASSES
+    verdict: _Verdict
+    held: tuple[str, str] | None  # sha256 and path
+    differing: frozenset[str] = frozenset()
 
 
 class Instances:
@@ -68,11 +70,16 @@ class Instances:
             insert_unless_there(connection, instances, _row(instance, path="", own=True))
         return Receipt.OWN
 
-    def receive(self, instance: ReceivedInstance) -> Receipt:
+    def receive(self, instance: ReceivedInstance, reader: ContentReader | None = None) -> Receipt:
         """Keep an instance durably. When this returns, Success may be answered.
 
         A new CT instance sets the study's quiet time anew and, if the study was closed, begins its next
-        generation. The first content under a SOP Instance UID stays; another goes to quarantine.
+        generation. The first content under a SOP Instance UID stays; another goes to quarantine, to wait for
+        a person where it is the same image under another identity.
+
+        Parameters
+        ----------
+        reader : tells equal content from different bytes; without one, other bytes are other content.
 
         Raises
         ------
@@ -81,25 +88,20 @@ class Instances:
         StoreUnavailable
             If it could not be kept; nothing is left behind.
         """
-        known = self._known(instance.sop_instance_uid)
-        if known is not None and known["sha256"] == instance.sha256 and self._files.holds(known["path"]):
-            return Receipt.ALREADY_HELD
-        self._files.require_space(instance.size_bytes)
-        path = self._files.write("instances", instance.sha256, instance.content, suffix=".dcm")
-        try:
-            receipt = self._enter(instance, path)
-        except BaseException:
-            self._files.remove(path)
-            raise
-        if receipt is Receipt.ALREADY_HELD:
-            self._files.remove(path)
+        receipt = None
+        while receipt is None:  # another association may bring the same UID at the same time
+            receipt = self._receive(instance, reader or BytesAlone())
         return receipt
 
     def paths(self, study_instance_uid: str) -> Sequence[Path]:
-        """Part 10 files of a study, as received; the node's own objects are not among them."""
+        """Part 10 files of a study, as received; neither the node's own objects nor what was purged."""
         wanted = (
             select(instances.c.path)
-            .where(instances.c.study_instance_uid == study_instance_uid, instances.c.own.is_(False))
+            .where(
+                instances.c.study_instance_uid == study_instance_uid,
+                instances.c.own.is_(False),
+                instances.c.purged_at.is_(None),
+            )
             .order_by(instances.c.sop_instance_uid)
         )
         with self._database.reading() as connection:
@@ -113,36 +115,118 @@ class Instances:
         with self._database.reading() as connection:
             return frozenset(connection.execute(wanted.distinct()).scalars())
 
-    def _known(self, sop_instance_uid: str) -> RowMapping | None:
+    def _receive(self, instance: ReceivedInstance, reader: ContentReader) -> Receipt | None:
+        """None where what was held changed in the meantime."""
         with self._database.reading() as connection:
-            return _find(connection, sop_instance_uid)
+            known = _find(connection, instance.sop_instance_uid)
+        judgement = self._judge(instance, known, reader)
+        if judgement.verdict is _Verdict.SAME:
+            return Receipt.ALREADY_HELD
+        self._files.require_space(instance.size_bytes)
+        path = self._files.write("instances", instance.sha256, instance.content, suffix=".dcm")
+        try:
+            receipt = self._enter(instance, path, judgement)
+        except BaseException:
+            self._files.remove(path)
+            raise
+        if receipt in (None, Receipt.ALREADY_HELD):
+            self._files.remove(path)
+        return receipt
 
-    def _enter(self, instance: ReceivedInstance, path: str) -> Receipt:
+    def _judge(
+        self, instance: ReceivedInstance, known: RowMapping | None, reader: ContentReader
+    ) -> _Judgement:
+        """Bytes are compared first, and read only where they differ."""
+        if known is None:
+            return _Judgement(verdict=_Verdict.NEW, held=None)
+        held = known["sha256"], known["path"]
+        is_here = known["purged_at"] is None and self._files.holds(known["path"])
+        differing: frozenset[str] | None = None
+        if known["sha256"] == instance.sha256:
+            differing = frozenset()
+        elif is_here:
+            differing = reader.identity_difference(self._files.root / known["path"], instance.open())
+        elif known["image_sha256"] is not None:
+            differing = _difference_from(known, reader.fingerprint(instance.open()))
+        if differing is None:
+            return _Judgement(verdict=_Verdict.OTHER_CONTENT, held=held)
+        if differing:
+            return _Judgement(verdict=_Verdict.OTHER_IDENTITY, held=held, differing=differing)
+        return _Judgement(verdict=_Verdict.SAME if is_here else _Verdict.FILE_GONE, held=held)
+
+    def _enter(self, instance: ReceivedInstance, path: str, judgement: _Judgement) -> Receipt | None:
         with self._database.writing() as connection:
             _ensure_study(connection, instance.study_instance_uid)
-            if insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
-                if instance.is_ct:
-                    _note_new_image(connection, instance.study_instance_uid)
+            if judgement.held is None:
+                if not insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
+                    return None
+                _note_growth(connection, instance)
                 return Receipt.STORED
             known = _find(connection, instance.sop_instance_uid)
-            assert known is not None, "a conflicting row cannot vanish: instances are never deleted"
-            if known["sha256"] != instance.sha256:
-                entered = insert_unless_there(connection, quarantine, _quarantined(instance, path))
-                return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
-            if self._files.holds(known["path"]):
-                return Receipt.ALREADY_HELD
-            # The row outlived its file: this copy takes the place.
-            connection.execute(
-                update(instances)
-                .where(instances.c.sop_instance_uid == instance.sop_instance_uid)
-                .values(path=path)
-            )
-            return Receipt.STORED
+            assert known is not None, "rows of instances are never deleted"
+            if (known["sha256"], known["path"]) != judgement.held:
+                return None
+            match judgement.verdict:
+                case _Verdict.FILE_GONE:
+                    _restore(connection, instance, path)
+                    return Receipt.RESTORED
+                case _Verdict.OTHER_IDENTITY:
+                    told = ", ".join(sorted(judgement.differing))
+                    entered = enter(connection, instance, path, QuarantineKind.IDENTITY, told)
+                    return Receipt.HELD if entered else Receipt.ALREADY_HELD
+                case _:
+                    entered = enter(connection, instance, path, QuarantineKind.CONTENT, OTHER_CONTENT)
+                    return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
 
 
 def _find(connection: Connection, sop_instance_uid: str) -> RowMapping | None:
-    wanted = select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
-    return connection.execute(wanted).mappings().first()
+    return connection.execute(_BY_UID, {"uid": sop_instance_uid}).mappings().first()
+
+
+def _difference_from(known: RowMapping, came: tuple[str, str] | None) -> frozenset[str] | None:
+    """As `ContentReader.identity_difference`, from fingerprints."""
+    if came is None or came[0] != known["image_sha256"]:
+        return None
+    return frozenset() if came[1] == known["identity_sha256"] else frozenset({"identity"})
+
+
+def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
+    """Only images, and segmentations that are measured, make a study grow, close and reopen."""
+    if instance.is_ct:
+        note_growth(connection, instance.study_instance_uid, Reopening.IMAGES)
+    elif instance.is_measured_mask:
+        mine = studies.c.study_instance_uid == instance.study_instance_uid
+        has_images = connection.execute(select(studies.c.last_received_at).where(mine)).scalar() is not None
+        if has_images:
+            note_growth(connection, instance.study_instance_uid, Reopening.SEGMENTATION)
+
+
+def _restore(connection: Connection, instance: ReceivedInstance, path: str) -> None:
+    """This copy takes the place of the file that is gone. Nothing is begun again on its account."""
+    connection.execute(
+        update(instances)
+        .where(instances.c.sop_instance_uid == instance.sop_instance_uid)
+        .values(
+            path=path,
+            sha256=instance.sha256,
+            size_bytes=instance.size_bytes,
+            transfer_syntax_uid=instance.transfer_syntax_uid,
+            association_id=instance.association_id,
+            received_at=now_s(),
+            purged_at=None,
+            image_sha256=None,
+            identity_sha256=None,
+        )
+    )
+    connection.execute(
+        update(studies)
+        .where(
+            studies.c.study_instance_uid == instance.study_instance_uid,
+            studies.c.state == StudyState.RECEIVING,
+            studies.c.last_received_at.is_not(None),
+        )
+        .values(last_received_at=now_s())
+    )
 
 
 def _row(instance: ReceivedInstance, *, path: str, own: bool) -> dict[str, object]:
@@ -163,20 +247,6 @@ def _row(instance: ReceivedInstance, *, path: str, own: bool) -> dict[str, objec
     }
 
 
-def _quarantined(instance: ReceivedInstance, path: str) -> dict[str, object]:
-    return {
-        "sop_instance_uid": instance.sop_instance_uid,
-        "study_instance_uid": instance.study_instance_uid,
-        "sha256": instance.sha256,
-        "path": path,
-        "size_bytes": instance.size_bytes,
-        "received_at": now_s(),
-        "calling_ae": instance.calling_ae,
-        "called_ae": instance.called_ae,
-        "reason": "another content under a SOP Instance UID that is already held",
-    }
-
-
 def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
     insert_unless_there(
         connection,
@@ -189,44 +259,4 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
             "declared_qct": False,
             "created_at": now_s(),
         },
-    )
-
-
-def _note_new_image(connection: Connection, study_instance_uid: str) -> None:
-    """Restart the quiet time; reopen a closed study as its next generation.
-
-    A job that has no answer yet is superseded. One whose objects are made keeps going until its delivery has
-    settled, for the PACS may hold half of them; the next generation waits for it (see `Studies.close_due`).
-    """
-    mine = studies.c.study_instance_uid == study_instance_uid
-    reopened = connection.execute(
-        update(studies)
-        .where(mine, studies.c.state != StudyState.RECEIVING)
-        .values(
-            state=StudyState.RECEIVING,
-            generation=studies.c.generation + 1,
-            reason="images arrived after the study was closed",
-        )
-    ).rowcount
-    connection.execute(update(studies).where(mine).values(last_received_at=now_s()))
-    if not reopened:
-        return
-    answered = (
-        select(objects.c.sop_instance_uid)
-        .where(
-            objects.c.study_instance_uid == jobs.c.study_instance_uid,
-            objects.c.generation == jobs.c.generation,
-        )
-        .exists()
-    )
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.study_instance_uid == study_instance_uid, jobs.c.state.in_(UNFINISHED), ~answered)
-        .values(
-            state=JobState.SUPERSEDED,
-            token=jobs.c.token + 1,
-            lease_owner=None,
-            lease_until=None,
-            updated_at=now_s(),
-        )
     )

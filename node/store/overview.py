@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from node.store.database import Database
 from node.store.errors import NoSuchStudy
-from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, reports, studies
+from node.store.quarantine import QuarantineLine, quarantine_lines
+from node.store.schema import artefacts, deliveries, instances, jobs, objects, reports, studies
 from node.store.states import CT_SOP_CLASSES
 
 
@@ -68,6 +69,8 @@ class ReportRow:
     issued_at: datetime
     sop_instance_uid: str | None
     predecessor_uid: str | None
+    predecessor_issued_at: datetime | None
+    amendment_reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,10 @@ class StudyDetail:
     """Everything that `osteonode studies show` says."""
 
     summary: StudySummary
-    quarantined: int
+    quarantined: int  # files, of every kind
+    quarantine: tuple[QuarantineLine, ...]
+    purged: int  # received instances whose files retention removed
+    purged_at: datetime | None  # the latest of them
     own_returned: int  # objects made here that came back
     jobs: tuple[JobRow, ...]
     artefacts: tuple[ArtefactRow, ...]
@@ -103,13 +109,19 @@ class Overview:
             ).first()
             if row is None:
                 raise NoSuchStudy(study_instance_uid)
+            lines = quarantine_lines(connection, study_instance_uid)
+            purged = connection.execute(
+                select(
+                    func.count(instances.c.purged_at).label("files"),
+                    func.max(instances.c.purged_at).label("latest_at"),
+                ).where(instances.c.study_instance_uid == study_instance_uid)
+            ).one()
             return StudyDetail(
                 summary=_summary(row),
-                quarantined=connection.execute(
-                    select(func.count())
-                    .select_from(quarantine)
-                    .where(quarantine.c.study_instance_uid == study_instance_uid)
-                ).scalar_one(),
+                quarantined=sum(line.files for line in lines),
+                quarantine=lines,
+                purged=purged.files,
+                purged_at=None if purged.latest_at is None else _utc(purged.latest_at),
                 own_returned=connection.execute(
                     select(func.count())
                     .select_from(instances)
@@ -193,10 +205,16 @@ def _artefacts(connection: Connection, study_instance_uid: str) -> tuple[Artefac
 
 def _reports(connection: Connection, study_instance_uid: str) -> tuple[ReportRow, ...]:
     wanted = select(
-        reports.c.generation, reports.c.issued_at, reports.c.sop_instance_uid, reports.c.predecessor_uid
+        reports.c.generation,
+        reports.c.issued_at,
+        reports.c.sop_instance_uid,
+        reports.c.predecessor_uid,
+        reports.c.predecessor_issued_at,
+        reports.c.amendment_reason,
     ).where(reports.c.study_instance_uid == study_instance_uid)
     rows = connection.execute(wanted.order_by(reports.c.generation)).mappings()
-    return tuple(ReportRow(**{**row, "issued_at": datetime.fromisoformat(row["issued_at"])}) for row in rows)
+    times = ("issued_at", "predecessor_issued_at")
+    return tuple(ReportRow(**{**row, **{name: _from_iso(row[name]) for name in times}}) for row in rows)
 
 
 def _deliveries(connection: Connection, study_instance_uid: str) -> tuple[DeliveryRow, ...]:
@@ -216,6 +234,10 @@ def _deliveries(connection: Connection, study_instance_uid: str) -> tuple[Delive
     )
     order = (objects.c.generation, deliveries.c.destination, objects.c.artefact)
     return tuple(DeliveryRow(**row) for row in connection.execute(wanted.order_by(*order)).mappings())
+
+
+def _from_iso(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _utc(seconds: float) -> datetime:

@@ -1,5 +1,6 @@
 """Tables. Times are seconds since 1970-01-01 UTC by the database's clock. No patient identity is kept here
-but a hash of issuer and Patient ID, by which earlier studies of the same patient are found.
+but a hash of issuer and Patient ID, by which earlier studies of the same patient are found, and for purged
+images one of all that they said of patient and order, by which a corrected identity is noticed.
 
 `migrations/` makes these tables; a test holds the two equal.
 """
@@ -23,6 +24,8 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
+
+from node.store.states import QuarantineKind
 
 metadata = MetaData(
     naming_convention={
@@ -74,15 +77,28 @@ instances = Table(
     Column("called_ae", String(16), nullable=False),
     Column("association_id", Integer, ForeignKey("associations.association_id")),
     Column("own", Boolean, nullable=False),  # made here and come back
+    Column("purged_at", Float),  # when retention removed the file; NULL while it is kept
+    Column("image_sha256", String(64)),  # fingerprints of a purged file, NULL where it could not be decoded:
+    Column("identity_sha256", String(64)),  # see ContentReader
     Index("ix_instances_study_instance_uid", "study_instance_uid"),
     Index("ix_instances_association_id", "association_id"),
+)
+
+generations = Table(
+    "generations",  # from the second on: why a study was begun again; one generation may have several reasons
+    metadata,
+    Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("reason", String(100), nullable=False),
+    Column("began_at", Float, nullable=False),
+    PrimaryKeyConstraint("study_instance_uid", "generation", "reason"),
 )
 
 quarantine = Table(
     "quarantine",
     metadata,
     Column("quarantine_id", Integer, primary_key=True),
-    Column("sop_instance_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),  # "" where it could not be read, as the next
     Column("study_instance_uid", String(64), nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("path", Text, nullable=False),
@@ -91,6 +107,8 @@ quarantine = Table(
     Column("calling_ae", String(16), nullable=False),
     Column("called_ae", String(16), nullable=False),
     Column("reason", Text, nullable=False),
+    Column("kind", String(24), nullable=False, server_default=QuarantineKind.CONTENT),
+    Column("transfer_syntax_uid", String(64), nullable=False, server_default=""),  # "" in older rows
     UniqueConstraint("sop_instance_uid", "sha256"),
     Index("ix_quarantine_study_instance_uid", "study_instance_uid"),
 )
@@ -139,6 +157,7 @@ reports = Table(
     Column("issued_at", String(40), nullable=False),  # ISO 8601 with offset: minted once, used by every retry
     Column("predecessor_uid", String(64)),
     Column("amendment_reason", Text),
+    Column("predecessor_issued_at", String(40)),  # NULL, too, in rows from before it was asked for
     Column("sop_instance_uid", String(64)),  # of the structured report, once made
     PrimaryKeyConstraint("study_instance_uid", "generation"),
     ForeignKeyConstraint(["study_instance_uid"], ["studies.study_instance_uid"]),

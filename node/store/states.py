@@ -31,7 +31,26 @@ class DeliveryState(StrEnum):
     FAILED = "failed"  # dead letter: a person must look
 
 
+class QuarantineKind(StrEnum):
+    """Why bytes lie in quarantine."""
+
+    CONTENT = "other content"  # under a SOP Instance UID that is held already
+    UNDECODABLE = "undecodable"  # no data set; the sender was told so
+    IDENTITY = "identity waits"  # the held image under another identity: a person has to decide
+    REJECTED = "identity rejected"  # a person decided against it
+    REPLACED = "replaced"  # held until a person confirmed another identity
+
+
+class Reopening(StrEnum):
+    """Why a study began its next generation, in words for the amended report."""
+
+    IMAGES = "images arrived after the earlier report"
+    SEGMENTATION = "a segmentation arrived after the earlier report"
+    IDENTITY = "the identification of the patient or the order was corrected"
+
+
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)
+PROVEN = (DeliveryState.COMMITTED, DeliveryState.FOUND)
 ARRIVED = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.FOUND)
 
 # PS3.4 Table B.5-1: CT Image, Enhanced CT Image, Legacy Converted Enhanced CT Image Storage. Only these make

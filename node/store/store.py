@@ -10,9 +10,11 @@ from node.store.associations import Associations
 from node.store.census import CensusTaker
 from node.store.database import Database
 from node.store.files import FileStore
+from node.store.identities import Identities
 from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.overview import Overview
+from node.store.quarantine import Quarantine, UndecodableBounds
 from node.store.reports import Reports
 from node.store.scanners import Scanners
 from node.store.scans import Scans
@@ -26,6 +28,8 @@ class Store:
     database: Database
     files: FileStore
     instances: Instances
+    quarantine: Quarantine
+    identities: Identities
     studies: Studies
     jobs: Jobs
     artefacts: Artefacts
@@ -55,6 +59,14 @@ def open_store(settings: StorageSettings) -> Store:
         database=database,
         files=files,
         instances=Instances(database, files),
+        quarantine=Quarantine(
+            database,
+            files,
+            UndecodableBounds(
+                instances=settings.quarantine_undecodable, size_bytes=settings.quarantine_undecodable_bytes
+            ),
+        ),
+        identities=Identities(database, files),
         studies=Studies(database),
         jobs=Jobs(database),
         artefacts=Artefacts(database, files),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, select, update
 
 from node.store.database import Database, now_s
-from node.store.errors import NoSuchStudy, NothingToRetry
+from node.store.errors import ImagesPurged, NoSuchStudy, NothingToRetry
 from node.store.jobs import DueJob, reset_failed_deliveries
 from node.store.schema import associations, instances, jobs, studies
 from node.store.states import CT_SOP_CLASSES, UNFINISHED, JobState, StudyState
@@ -21,8 +21,8 @@ class Studies:
         """Close every study that is whole, and create its job at `first_step`.
 
         Whole means: no association that brought CT instances of the study is open (one without a heartbeat
-        for `stale_s` counts as closed), no CT instance came for `quiet_s`, and no earlier generation is still
-        on its way out.
+        for `stale_s` counts as closed), no CT instance came for `quiet_s`, no earlier generation is still
+        on its way out, and none of its CT instances was removed by retention and has not come again.
         """
         created = []
         with self._database.writing() as connection:
@@ -71,6 +71,8 @@ class Studies:
         Raises
         ------
         NoSuchStudy, NothingToRetry
+        ImagesPurged
+            If it would have to be begun anew without its images.
         """
         with self._database.writing() as connection:
             study = connection.execute(
@@ -92,6 +94,15 @@ class Studies:
             if job is None or study.state not in again:
                 raise NothingToRetry(study.state)
             declare = study.state == StudyState.NOT_APPLICABLE
+            if (
+                declare
+                and connection.execute(
+                    select(studies.c.state).where(
+                        studies.c.study_instance_uid == study_instance_uid, lacks_purged_images()
+                    )
+                ).first()
+            ):
+                raise ImagesPurged(study_instance_uid)
             step = first_step if declare else job.step
             reset_failed_deliveries(connection, study_instance_uid, study.generation)
             connection.execute(
@@ -118,6 +129,19 @@ class Studies:
         return DueJob(job_id=job.job_id, step=step, generation=study.generation)
 
 
+def lacks_purged_images() -> ColumnElement[bool]:
+    """Of a row of `studies`: retention removed CT instances of it that have not come again."""
+    return (
+        select(instances.c.sop_instance_uid)
+        .where(
+            instances.c.study_instance_uid == studies.c.study_instance_uid,
+            instances.c.sop_class_uid.in_(CT_SOP_CLASSES),
+            instances.c.purged_at.is_not(None),
+        )
+        .exists()
+    )
+
+
 def _is_whole(quiet_s: float, stale_s: float) -> ColumnElement[bool]:
     sending = (
         select(associations.c.association_id)
@@ -139,5 +163,6 @@ def _is_whole(quiet_s: float, stale_s: float) -> ColumnElement[bool]:
         studies.c.state == StudyState.RECEIVING,
         studies.c.last_received_at <= now_s() - quiet_s,
         ~sending,
+        ~lacks_purged_images(),
         ~going_out,
     )

@@ -78,9 +78,12 @@ def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
             deliveries.add_metric([name, delivery_state], census.deliveries.get((name, delivery_state), 0))
     yield deliveries
 
-    yield GaugeMetricFamily(
-        "osteonode_quarantined_instances", "Received instances in quarantine.", value=census.quarantined
+    quarantined = GaugeMetricFamily(
+        "osteonode_quarantined_instances", "Received instances in quarantine, by kind.", labels=["kind"]
     )
+    for kind, number in census.quarantined.items():
+        quarantined.add_metric([kind], number)
+    yield quarantined
     yield GaugeMetricFamily(
         "osteonode_oldest_due_job_age_seconds",
         "How long the job that waits longest for a worker has been due; 0 where none waits.",

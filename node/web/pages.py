@@ -18,6 +18,7 @@ from node.web.result import PICTURES, latest_picture, latest_result
 from node.web.sources import Sources
 
 _MOST_STUDIES = 200
+_MOST_QUARANTINE_LINES = 20
 _REFRESH_S = 15
 _STATIC = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
 _ON_THE_WAY = (StudyState.RECEIVING, StudyState.PROCESSING)
@@ -55,6 +56,7 @@ class Pages:
             census=census,
             studies=listed,
             destinations=destination_lines(sources.settings.destinations, standings),
+            quarantine=sources.store.quarantine.lines(limit=_MOST_QUARANTINE_LINES),
             attention=what_needs_a_person(census, disk, checks),
             **common,
         )

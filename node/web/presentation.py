@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from config.settings import Destination
 from node.store.census import Census, DestinationStanding
 from node.store.overview import StudySummary
-from node.store.states import DeliveryState, JobState, StudyState
+from node.store.states import DeliveryState, JobState, QuarantineKind, StudyState
 from node.web.readiness import Check
 from node.web.sources import Disk
 
@@ -46,6 +46,11 @@ _TONES: dict[str, Tone] = {
     DeliveryState.COMMITTED: Tone.GOOD,
     DeliveryState.FOUND: Tone.GOOD,
     DeliveryState.FAILED: Tone.BAD,
+    QuarantineKind.IDENTITY: Tone.BAD,
+    QuarantineKind.CONTENT: Tone.BAD,
+    QuarantineKind.UNDECODABLE: Tone.BAD,
+    QuarantineKind.REJECTED: Tone.QUIET,
+    QuarantineKind.REPLACED: Tone.QUIET,
 }
 
 
@@ -95,11 +100,23 @@ def what_needs_a_person(census: Census, disk: Disk | None, checks: Sequence[Chec
         told.append(f"{count(number, 'study has', 'studies have')} results that a destination did not take.")
     if census.oldest_due_s > _LONG_WAIT_S:
         told.append(f"Work has been waiting for a worker for {duration(census.oldest_due_s)}.")
-    if census.quarantined:
+    if number := census.quarantined[QuarantineKind.IDENTITY]:
         told.append(
-            f"{count(census.quarantined, 'instance is', 'instances are')} in quarantine: "
+            f"{count(number, 'image', 'images')} came again under another identity: "
+            "`osteonode studies reconcile` shows it and waits for your decision."
+        )
+    if number := census.waiting_for_purged:
+        told.append(
+            f"{count(number, 'study', 'studies')} got images after the others had been removed by retention: "
+            "send all of it again."
+        )
+    if number := census.quarantined[QuarantineKind.CONTENT]:
+        told.append(
+            f"{count(number, 'instance is', 'instances are')} in quarantine: "
             "other content came under a UID that is known already."
         )
+    if number := census.quarantined[QuarantineKind.UNDECODABLE]:
+        told.append(f"{count(number, 'received file', 'received files')} could not be decoded.")
     return tuple(told)
 
 

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
-from config.settings import Settings
+from pydicom import Dataset
+
+from config.settings import SegmentationSettings, Settings
+from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
 from node.net.scp import Listener
 from node.pipeline.ports import StepMessage
@@ -33,7 +36,7 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
         If the port cannot be bound.
     """
     with closing(open_store(settings.storage)) as store:
-        listener = Listener(settings.node, store, made_here)
+        listener = Listener(settings.node, store, made_here, measured_from(settings.segmentation))
         port = listener.start()
         reconciling = threading.Thread(
             target=reconcile_forever,
@@ -47,6 +50,12 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
         listener.stop()
         reconciling.join()
     return 0
+
+
+def measured_from(settings: SegmentationSettings) -> Callable[[Dataset], bool]:
+    """Tells the segmentations that the configuration measures from."""
+    wanted = {str(key): pattern for key, pattern in settings.mask_from.items()}
+    return lambda header: settings.engine == "mask" and is_measured_from(header, wanted)
 
 
 def _refuse(message: StepMessage) -> None:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from node.store.files import sha256_of
-from node.store.instances import ReceivedInstance
 from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from config.settings import Destination
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.census import Census, DestinationStanding
-from node.store.states import DeliveryState, StudyState
+from node.store.states import DeliveryState, QuarantineKind, StudyState
 from node.web.guard import Guard
 from node.web.presentation import destination_lines, duration, short_uid, size, what_needs_a_person
 from node.web.readiness import Check
@@ -59,15 +59,18 @@ def test_a_page_open_to_other_machines_is_warned_of() -> None:
 
 
 def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_another() -> None:
-    none = dict.fromkeys(StudyState, 0)
-    quiet = Census(studies=none, jobs={}, deliveries={}, quarantined=0, oldest_due_s=4.0)
+    none, empty = dict.fromkeys(StudyState, 0), dict.fromkeys(QuarantineKind, 0)
+    quiet = Census(
+        studies=none, jobs={}, deliveries={}, quarantined=empty, waiting_for_purged=0, oldest_due_s=4.0
+    )
     roomy = Disk(free_bytes=10**12, total_bytes=10**13)
     assert what_needs_a_person(quiet, roomy, [Check(name="engine", ok=True, detail="")]) == ()
     busy = Census(
         studies={**none, StudyState.SET_ASIDE: 2, StudyState.UNDELIVERED: 1},
         jobs={},
         deliveries={},
-        quarantined=3,
+        quarantined=dict.fromkeys(QuarantineKind, 3),
+        waiting_for_purged=1,
         oldest_due_s=7200.0,
     )
     told = what_needs_a_person(
@@ -81,7 +84,10 @@ def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_anothe
         "2 studies are",
         "1 study has",
         "for 2 h",
+        "3 images came again under another identity",
+        "1 study got images",
         "3 instances are",
+        "3 received files could not be decoded",
     )
     assert len(told) == len(expected)
     assert all(part in sentence for part, sentence in zip(expected, told, strict=True))

@@ -19,8 +19,8 @@ import pytest
 
 from config.settings import Settings, load_settings
 from node.store.files import sha256_of
-from node.store.instances import ReceivedInstance
 from node.store.jobs import DueJob
+from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
 

@@ -26,7 +26,7 @@ from config.settings import Settings
 from node.leash import leashed
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.reconcile import close_studies, reconcile_forever, republish
-from node.store.instances import ReceivedInstance
+from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
 from node.worker.app import CeleryBroker, create_app

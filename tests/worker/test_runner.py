@@ -18,7 +18,7 @@ from node.pipeline.ports import SendOutcome, SendResult, Step, StepMessage
 from node.pipeline.reconcile import close_studies, republish, retry_study
 from node.pipeline.runner import Dependencies, run_step
 from node.report import EncodedObject, ObjectKind
-from node.store.instances import ReceivedInstance
+from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
 from segmentation.engines import Segmenter

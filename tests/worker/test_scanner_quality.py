@@ -24,7 +24,7 @@ from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of,
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts, StudyIdentity
 from node.store.database import Database
-from node.store.instances import ReceivedInstance
+from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReading
 from scoring.phantom import PhantomReading

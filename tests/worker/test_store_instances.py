@@ -13,7 +13,8 @@ from config.settings import Settings
 from node.store import files as store_files
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
-from node.store.instances import Instances, Receipt, ReceivedInstance
+from node.store.instances import Instances, Receipt
+from node.store.received import ReceivedInstance
 from node.store.schema import metadata
 from node.store.store import Store, open_store
 
@@ -80,7 +81,7 @@ def test_a_resend_replaces_a_file_that_was_lost(store: Store, make_instance: Mak
     store.instances.receive(make_instance())
     (path,) = store.instances.paths(make_instance().study_instance_uid)
     path.unlink()
-    assert store.instances.receive(make_instance()) is Receipt.STORED
+    assert store.instances.receive(make_instance()) is Receipt.RESTORED
     (path,) = store.instances.paths(make_instance().study_instance_uid)
     assert path.read_bytes() == b"headerpixels 1"
 

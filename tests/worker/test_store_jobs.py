@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from node.store.errors import LeaseLost, NothingToRetry
-from node.store.instances import Receipt, ReceivedInstance
+from node.store.instances import Receipt
 from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 

@@ -39,7 +39,7 @@ def framed_page(report: Report, title: str) -> tuple[Page, float]:
         y = page.text(
             MARGIN,
             y + 2,
-            f"AMENDED, replaces an earlier report{reason}",
+            f"AMENDED, replaces {_predecessor(report)}{reason}",
             size=15,
             bold=True,
             colour=ACCENT,
@@ -49,6 +49,11 @@ def framed_page(report: Report, title: str) -> tuple[Page, float]:
     footer = page.wrap(provenance_line(report), WIDTH - 2 * MARGIN, size=12)[0]
     page.text(MARGIN, HEIGHT - 28, footer, size=12, colour=QUIET)
     return page, y + 6
+
+
+def _predecessor(report: Report) -> str:
+    issued_at = report.predecessor_issued_at
+    return f"the report of {issued_at:%Y-%m-%d %H:%M %Z}" if issued_at else "an earlier report"
 
 
 def _tag(page: Page, right: float, top: float, words: str) -> None:

@@ -113,6 +113,7 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
         provenance=provenance_of(context.settings, basis, engine),
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
+        predecessor_issued_at=issue.predecessor_issued_at,
         amendment_reason=issue.amendment_reason,
         follow_up=since,
     )

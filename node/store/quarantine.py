@@ -1,0 +1,204 @@
+"""Bytes that are kept beside the studies: for a person to look at, or to decide about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from node.store.database import Database, insert_unless_there, now_s
+from node.store.files import FileStore
+from node.store.received import ReceivedInstance
+from node.store.schema import quarantine
+from node.store.states import QuarantineKind
+
+OTHER_CONTENT = "another content under a SOP Instance UID that is already held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedInstance:
+    """One file in quarantine."""
+
+    kind: QuarantineKind
+    study_instance_uid: str  # "" where it could not be read, as the next
+    sop_instance_uid: str
+    received_at: datetime  # UTC
+    calling_ae: str
+    size_bytes: int
+    reason: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineLine:
+    """Files of one study that lie in quarantine for the same reason."""
+
+    kind: QuarantineKind
+    study_instance_uid: str  # "" where it could not be read
+    reason: str
+    calling_ae: str
+    files: int
+    size_bytes: int
+    latest_at: datetime  # UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndecodableBounds:
+    """How much of what could not be decoded is kept: the oldest makes room for the latest."""
+
+    instances: int
+    size_bytes: int
+
+
+class Quarantine:
+    def __init__(self, database: Database, files: FileStore, bounds: UndecodableBounds) -> None:
+        self._database = database
+        self._files = files
+        self._bounds = bounds
+
+    def list(
+        self, study_instance_uid: str | None = None, *, limit: int | None = None
+    ) -> Sequence[QuarantinedInstance]:
+        """What lies there, of one study or of all; the latest first."""
+        wanted = select(quarantine).order_by(quarantine.c.received_at.desc()).limit(limit)
+        if study_instance_uid is not None:
+            wanted = wanted.where(quarantine.c.study_instance_uid == study_instance_uid)
+        with self._database.reading() as connection:
+            return tuple(
+                QuarantinedInstance(
+                    kind=QuarantineKind(row.kind),
+                    study_instance_uid=row.study_instance_uid,
+                    sop_instance_uid=row.sop_instance_uid,
+                    received_at=datetime.fromtimestamp(row.received_at, UTC),
+                    calling_ae=row.calling_ae,
+                    size_bytes=row.size_bytes,
+                    reason=row.reason,
+                    path=self._files.root / row.path,
+                )
+                for row in connection.execute(wanted)
+            )
+
+    def lines(self, *, limit: int | None = None) -> Sequence[QuarantineLine]:
+        """All that lies there, in few lines; the latest first."""
+        with self._database.reading() as connection:
+            return quarantine_lines(connection, limit=limit)
+
+    def keep_undecodable(self, instance: ReceivedInstance, reason: str) -> None:
+        """Keep bytes that are no data set, within the bounds. The same bytes are kept once.
+
+        Raises
+        ------
+        StoreUnavailable
+            If they could not be kept (`StorageFull` under the watermark); nothing is left behind.
+        """
+        if instance.size_bytes > self._bounds.size_bytes or not self._bounds.instances:
+            return
+        self._files.require_space(instance.size_bytes)
+        path = self._files.write("quarantine", instance.sha256, instance.content, suffix=".dcm")
+        try:
+            with self._database.writing() as connection:
+                entered = enter(connection, instance, path, QuarantineKind.UNDECODABLE, reason)
+                leaving = _beyond(connection, self._bounds)
+        except BaseException:
+            self._files.remove(path)
+            raise
+        for gone in leaving if entered else (path,):
+            self._files.remove(gone)
+
+
+def quarantine_lines(
+    connection: Connection, study_instance_uid: str | None = None, *, limit: int | None = None
+) -> tuple[QuarantineLine, ...]:
+    """Of one study, or of all."""
+    alike = (
+        quarantine.c.kind,
+        quarantine.c.study_instance_uid,
+        quarantine.c.reason,
+        quarantine.c.calling_ae,
+    )
+    latest = func.max(quarantine.c.received_at)
+    wanted = (
+        select(
+            *alike,
+            func.count().label("files"),
+            func.sum(quarantine.c.size_bytes).label("size_bytes"),
+            latest.label("latest_at"),
+        )
+        .group_by(*alike)
+        .order_by(latest.desc())
+        .limit(limit)
+    )
+    if study_instance_uid is not None:
+        wanted = wanted.where(quarantine.c.study_instance_uid == study_instance_uid)
+    return tuple(
+        QuarantineLine(
+            kind=QuarantineKind(row.kind),
+            study_instance_uid=row.study_instance_uid,
+            reason=row.reason,
+            calling_ae=row.calling_ae,
+            files=row.files,
+            size_bytes=int(row.size_bytes),
+            latest_at=datetime.fromtimestamp(row.latest_at, UTC),
+        )
+        for row in connection.execute(wanted)
+    )
+
+
+def enter(
+    connection: Connection, instance: ReceivedInstance, path: str, kind: QuarantineKind, reason: str
+) -> bool:
+    """Add a row; False if the same bytes lie there under the same UID already.
+
+    An identity that was held before another replaced it waits again when it comes again; one that was
+    rejected stays so.
+    """
+    entered = insert_unless_there(
+        connection,
+        quarantine,
+        {
+            "sop_instance_uid": instance.sop_instance_uid,
+            "study_instance_uid": instance.study_instance_uid,
+            "sha256": instance.sha256,
+            "path": path,
+            "size_bytes": instance.size_bytes,
+            "received_at": now_s(),
+            "calling_ae": instance.calling_ae,
+            "called_ae": instance.called_ae,
+            "reason": reason,
+            "kind": kind,
+            "transfer_syntax_uid": instance.transfer_syntax_uid,
+        },
+    )
+    if not entered and kind is QuarantineKind.IDENTITY:
+        connection.execute(
+            update(quarantine)
+            .where(
+                quarantine.c.sop_instance_uid == instance.sop_instance_uid,
+                quarantine.c.sha256 == instance.sha256,
+                quarantine.c.kind == QuarantineKind.REPLACED,
+            )
+            .values(kind=kind, reason=reason, received_at=now_s())
+        )
+    return entered
+
+
+def _beyond(connection: Connection, bounds: UndecodableBounds) -> tuple[str, ...]:
+    """Remove the rows of the oldest undecodable files beyond the bounds; gives the paths."""
+    newer = func.row_number().over(order_by=quarantine.c.quarantine_id.desc())
+    size = func.sum(quarantine.c.size_bytes).over(order_by=quarantine.c.quarantine_id.desc())
+    ranked = (
+        select(quarantine.c.quarantine_id, newer.label("place"), size.label("total_bytes"))
+        .where(quarantine.c.kind == QuarantineKind.UNDECODABLE)
+        .subquery()
+    )
+    beyond = select(ranked.c.quarantine_id).where(
+        (ranked.c.place > bounds.instances) | (ranked.c.total_bytes > bounds.size_bytes)
+    )
+    return tuple(
+        connection.execute(
+            delete(quarantine).where(quarantine.c.quarantine_id.in_(beyond)).returning(quarantine.c.path)
+        ).scalars()
+    )
