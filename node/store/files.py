@@ -42,15 +42,17 @@ class FileStore:
         StoreUnavailable
             If the file system cannot be asked.
         """
-        try:
-            free_bytes = shutil.disk_usage(self.root).free
-        except OSError as error:
-            raise storage_error(error) from error
+        free_bytes = self._disk_usage()[2]
         if free_bytes - incoming_bytes < self.min_free_bytes:
             raise StorageFull(
                 f"{free_bytes >> 20} MiB are free; "
                 f"{self.min_free_bytes >> 20} MiB are kept back for studies in hand"
             )
+
+    def used_percent(self) -> float:
+        """Of the disk, as `df` counts. Raises StoreUnavailable if the file system cannot be asked."""
+        _, used_bytes, free_bytes = self._disk_usage()
+        return 100.0 * used_bytes / max(1, used_bytes + free_bytes)
 
     def write(self, shelf: str, sha256: str, chunks: Sequence[bytes], *, suffix: str = "") -> str:
         """Write a new file durably: when this returns, it outlives a power cut.
@@ -88,6 +90,13 @@ class FileStore:
 
     def holds(self, path: str) -> bool:
         return (self.root / path).is_file()
+
+    def _disk_usage(self) -> tuple[int, int, int]:
+        """Total, used and free bytes of the disk."""
+        try:
+            return shutil.disk_usage(self.root)
+        except OSError as error:
+            raise storage_error(error) from error
 
     def _ensure_folder(self, folder: Path) -> None:
         if folder.is_dir():

@@ -71,7 +71,7 @@ def _told(connection: Connection, study_instance_uid: str, reason: Reopening) ->
     ).scalar_one()
     if not purged:
         return reason
-    return f"{reason}; {purged} images were removed by retention before: it goes on once they have come again"
+    return f"{reason}; retention had removed others ({purged}): it goes on once they have come again"
 
 
 def _supersede(connection: Connection, study_instance_uid: str) -> None:

@@ -42,13 +42,15 @@ class QuarantineKind(StrEnum):
 
 
 class Reopening(StrEnum):
-    """Why a study began its next generation, in words for the amended report."""
+    """Why a study began its next generation, in words for the page and the amended report."""
 
-    IMAGES = "images arrived after the earlier report"
-    SEGMENTATION = "a segmentation arrived after the earlier report"
+    IMAGES = "images arrived later"
+    SEGMENTATION = "a segmentation arrived later"
     IDENTITY = "the identification of the patient or the order was corrected"
 
 
+# Nothing is left to do, and nobody is waited for.
+FINISHED = (StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)
 PROVEN = (DeliveryState.COMMITTED, DeliveryState.FOUND)
 ARRIVED = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.FOUND)

@@ -16,6 +16,7 @@ from node.store.jobs import Jobs
 from node.store.overview import Overview
 from node.store.quarantine import Quarantine, UndecodableBounds
 from node.store.reports import Reports
+from node.store.retention import Retention
 from node.store.scanners import Scanners
 from node.store.scans import Scans
 from node.store.studies import Studies
@@ -30,6 +31,7 @@ class Store:
     instances: Instances
     quarantine: Quarantine
     identities: Identities
+    retention: Retention
     studies: Studies
     jobs: Jobs
     artefacts: Artefacts
@@ -67,6 +69,7 @@ def open_store(settings: StorageSettings) -> Store:
             ),
         ),
         identities=Identities(database, files),
+        retention=Retention(database, files),
         studies=Studies(database),
         jobs=Jobs(database),
         artefacts=Artefacts(database, files),

@@ -14,15 +14,16 @@ from node.dicom.select import made_here
 from node.net.scp import Listener
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
+from node.pipeline.retention import purge_forever
 from node.store.store import open_store
 from node.worker.app import CeleryBroker, create_app
 
 
 def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: threading.Event) -> int:
-    """Listen, close studies that are whole, and tell the broker what is due, until `stop` is set.
+    """Until `stop` is set: listen, close studies that are whole, tell the broker what is due, remove images.
 
-    The last two live here because this process is there as long as the node is, whatever its workers do, and
-    because it never forks: a thread beside a pool of forked workers would be a hazard.
+    All but the first live here because this process is there as long as the node is, whatever its workers do,
+    and because it never forks: a thread beside a pool of forked workers would be a hazard.
 
     Parameters
     ----------
@@ -45,10 +46,15 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
             daemon=True,
         )
         reconciling.start()
+        purging = threading.Thread(
+            target=purge_forever, args=(store, settings.storage, stop), name="purge", daemon=True
+        )
+        purging.start()
         on_ready(str(port))
         stop.wait()
         listener.stop()
         reconciling.join()
+        purging.join()
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -81,6 +81,7 @@ def _wordy(report: Report) -> Report:
         ),
         series=replace(report.series, kernel="Qr59d 3 iterative strength 5", contrast_agent="Iopromide"),
         predecessor_uid="2.25.1",
+        predecessor_issued_at=datetime(2026, 3, 4, 5, 6, tzinfo=UTC),
         amendment_reason="Homocysteine arrived after the report was issued; the nomogram was computed anew",
     )
 
@@ -173,6 +174,12 @@ def test_no_page_names_the_patient(study, pages):
 def test_every_page_says_research_use_only(pages):
     for key, page in pages.items():
         assert "RESEARCH USE ONLY" in _words(page), key
+
+
+def test_every_page_of_an_amended_report_says_which_one_it_replaces(pages):
+    for page in ("answer", "nomogram", "overlay", "calibration"):
+        words = _words(pages["wordy", page])
+        assert "AMENDED, replaces the report of 2026-03-04 05:06 UTC: Homocysteine arrived" in words
 
 
 def test_demonstrations_are_marked_on_every_page_that_uses_them(pages):

@@ -181,8 +181,7 @@ def test_reasons_add_up_from_the_report_that_is_replaced(
     store.identities.accept(study)
     issued = store.reports.issue(_claim(store, close_study(store)))
     assert issued.amendment_reason == (
-        "images arrived after the earlier report; "
-        "the identification of the patient or the order was corrected"
+        "images arrived later; the identification of the patient or the order was corrected"
     )
 
 

@@ -1,0 +1,55 @@
+"""How long received images are kept, by age and by space."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from config.settings import StorageSettings
+from node.dicom import likeness
+from node.pipeline.describe import describe
+from node.store.errors import StoreError
+from node.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_S = 60.0
+_DAY_S = 86400.0
+
+
+def purge_due(store: Store, settings: StorageSettings) -> int:
+    """Remove the images of finished studies that are too old, or that the disk has no room for.
+
+    Returns how many images went.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    store.retention.sweep()
+    removed = 0
+    if settings.retention_days:
+        for uid in store.retention.finished(for_s=settings.retention_days * _DAY_S):
+            removed += _purge(store, uid, "age")
+    if settings.purge_above_percent:
+        for uid in store.retention.finished():
+            if store.files.used_percent() <= settings.purge_above_percent:
+                break
+            removed += _purge(store, uid, "space")
+    return removed
+
+
+def _purge(store: Store, study_instance_uid: str, why: str) -> int:
+    removed = store.retention.purge(study_instance_uid, likeness)
+    log.info("images_purged", study_instance_uid=study_instance_uid, images=removed, why=why)
+    return removed
+
+
+def purge_forever(store: Store, settings: StorageSettings, stop: threading.Event) -> None:
+    """Once a minute until `stop` is set."""
+    while not stop.wait(_PAUSE_S):
+        try:
+            purge_due(store, settings)
+        except StoreError as error:
+            log.error("purge_failed", error=describe(error))
