@@ -179,6 +179,8 @@ class WorkerSettings(_Section):
     backoff_s: tuple[float, ...] = Field(min_length=1)
     send_backoff_s: tuple[float, ...] = Field(min_length=1)
     send_give_up_after_s: float = Positive
+    commitment_wait_s: float = Field(ge=0)
+    commitment_patience_s: float = Positive
     reconcile_s: float = Positive
     time_limit_s: float = Positive
 
@@ -200,6 +202,7 @@ class Destination(_Section):
     ae_title: str = Field(min_length=1, max_length=16)
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
+    proof: Literal["auto", "commitment", "find", "sent"] = "auto"
 
 
 class Settings(BaseSettings):

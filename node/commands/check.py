@@ -25,6 +25,7 @@ from config.catalog import (
 from config.findings import load_findings
 from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
 from node import logs
+from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.pipeline.engine import settle_engine
 from node.pipeline.model import active_model
@@ -128,7 +129,7 @@ def examine(settings: Settings) -> Iterator[Line]:
     if not settings.destinations:
         yield Line(what="destination", standing=Standing.WARNING, detail="none: results stay in the node")
     for destination in settings.destinations:
-        answer = DicomSender(settings.node.ae_title).echo(destination)
+        answer = DicomSender(Requestor(settings.node.ae_title)).echo(destination)
         yield Line(
             what="destination",
             standing=Standing.OK if answer.answered else Standing.FAILED,

@@ -233,7 +233,7 @@ def _await_answer(settings: Settings, pacs: StandInPacs, study_uid: str, tell: C
             state = next((s for s in store.overview.list() if s.study_instance_uid == study_uid), None)
             if state is not None:
                 tell(_words(state))
-                if state.state not in (*_UNFINISHED, "sent"):
+                if state.state not in (*_UNFINISHED, "sent", "delivered"):
                     raise DemoFailed(f"the study is {state.state}: {state.reason or state.last_error}")
             if time.monotonic() > deadline:
                 raise DemoFailed(f"no answer after {_ANSWER_TIMEOUT_S:g} s")

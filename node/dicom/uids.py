@@ -9,6 +9,7 @@ its UID.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
@@ -31,6 +32,11 @@ def derived_uid(*parts: str) -> str:
     """A UID that depends on `parts` alone."""
     digest = sha256("\0".join(parts).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def transaction_uid() -> str:
+    """A new UID for a storage commitment: random, so that nobody who was not asked can answer for it."""
+    return f"2.25.{secrets.randbits(128)}"
 
 
 def local_time(dataset: Dataset, issued_at: datetime) -> datetime:

@@ -18,6 +18,7 @@ from pynetdicom.sop_class import Verification
 
 from config.settings import NodeSettings
 from node.dicom import likeness
+from node.net.commitment_scp import CommitmentService
 from node.net.sockets import send_at_once
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
 from node.pipeline.describe import describe
@@ -53,6 +54,7 @@ class Listener:
     ----------
     made_here : tells from a data set (without pixels) whether this node made the object.
     measured_from : tells from one whether it is a segmentation that studies are measured from.
+    commitment : storage commitment, offered where it is given.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Listener:
         store: Store,
         made_here: Callable[[Dataset], bool],
         measured_from: Callable[[Dataset], bool] = lambda _: False,
+        *,
+        commitment: CommitmentService | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -71,6 +75,10 @@ class Listener:
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat_forever, name="association-heartbeat", daemon=True)
         self._ae = _application_entity(settings.ae_title)
+        self._further_handlers: list[tuple[Any, ...]] = []
+        if commitment is not None:
+            commitment.support(self._ae)
+            self._further_handlers = commitment.handlers()
         self._server: Any = None
 
     def start(self) -> int:
@@ -89,6 +97,7 @@ class Listener:
                 (evt.EVT_C_ECHO, _answer_echo),
                 (evt.EVT_C_STORE, self._answer_store),
                 (evt.EVT_CONN_CLOSE, self._note_closed),
+                *self._further_handlers,
             ],
         )
         self._heart.start()

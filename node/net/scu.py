@@ -9,20 +9,14 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from config.settings import Destination
-from node.net.sockets import send_at_once
+from node.net.requesting import Requestor, why_not_established
 from node.net.status import outcome_of
 from node.pipeline.ports import SendOutcome, SendResult
 from node.report import EncodedObject
-
-_CONNECT_TIMEOUT_S = 10.0
-_ACSE_TIMEOUT_S = 30.0
-_ANSWER_TIMEOUT_S = 120.0  # a PACS may take its time to store a large segmentation
-_MAX_PDU_BYTES = 131072
-_REJECTED_PERMANENTLY = 1  # PS3.8 Table 9-21, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +28,10 @@ class EchoResult:
 
 
 class DicomSender:
-    """Sends as `ae_title`. Holds no connection between calls.
+    """Sends over associations that `requestor` asks for."""
 
-    Timeouts are parameters so that a peer that hangs can be told in a test without waiting for minutes.
-    """
-
-    def __init__(
-        self,
-        ae_title: str,
-        *,
-        connect_timeout_s: float = _CONNECT_TIMEOUT_S,
-        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
-    ) -> None:
-        self._ae_title = ae_title
-        self._connect_timeout_s = connect_timeout_s
-        self._answer_timeout_s = answer_timeout_s
+    def __init__(self, requestor: Requestor) -> None:
+        self._requestor = requestor
 
     def send(
         self,
@@ -58,11 +41,11 @@ class DicomSender:
         before_each: Callable[[], None] = lambda: None,
     ) -> Sequence[SendResult]:
         """Send each object over one association; one result per object, in order."""
-        ae = self._entity()
+        ae = self._requestor.entity()
         datasets = [dcmread(BytesIO(one.content)) for one in objects]
         for dataset in datasets:
             _propose(ae, dataset)
-        association = self._associate(ae, destination)
+        association = self._requestor.associate(ae, destination)
         try:
             return [
                 _result(one, *outcome)
@@ -74,11 +57,11 @@ class DicomSender:
 
     def echo(self, destination: Destination) -> EchoResult:
         """Try a destination with C-ECHO. Never raises for a peer."""
-        ae = self._entity()
+        ae = self._requestor.entity()
         ae.add_requested_context(Verification)
-        association = self._associate(ae, destination)
+        association = self._requestor.associate(ae, destination)
         if not association.is_established:
-            return EchoResult(answered=False, detail=_why_not_established(association)[1])
+            return EchoResult(answered=False, detail=why_not_established(association)[1])
         try:
             answer = association.send_c_echo()
         finally:
@@ -86,23 +69,6 @@ class DicomSender:
         if "Status" not in answer:
             return EchoResult(answered=False, detail="no answer to C-ECHO")
         return EchoResult(answered=answer.Status == 0x0000, detail=f"answered 0x{answer.Status:04X}")
-
-    def _entity(self) -> AE:
-        ae = AE(self._ae_title)
-        ae.connection_timeout = self._connect_timeout_s
-        ae.acse_timeout = min(_ACSE_TIMEOUT_S, self._answer_timeout_s)
-        ae.dimse_timeout = self._answer_timeout_s
-        ae.network_timeout = self._answer_timeout_s
-        return ae
-
-    def _associate(self, ae: AE, destination: Destination) -> Any:
-        return ae.associate(
-            destination.host,
-            destination.port,
-            ae_title=destination.ae_title,
-            max_pdu=_MAX_PDU_BYTES,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
-        )
 
 
 _Outcome = tuple[SendOutcome, int | None, str]
@@ -128,7 +94,7 @@ def _outcomes(
     accepted = {context.abstract_syntax for context in association.accepted_contexts}
     for number, dataset in enumerate(datasets, start=1):
         if not association.is_established:
-            outcome, detail = _why_not_established(association)
+            outcome, detail = why_not_established(association)
             yield outcome, None, detail
         elif dataset.SOPClassUID not in accepted:
             yield SendOutcome.PERMANENT, None, "the peer does not accept this SOP class"
@@ -147,21 +113,7 @@ def _store(association: Any, dataset: Dataset, number: int) -> _Outcome:
     if "Status" not in answer:
         return SendOutcome.TRANSIENT, None, "no answer to C-STORE"
     status = int(answer.Status)
-    comment = str(answer.get("ErrorComment", ""))
-    return outcome_of(status), status, comment
-
-
-def _why_not_established(association: Any) -> tuple[SendOutcome, str]:
-    answer = association.acceptor.primitive
-    if answer is None:
-        return SendOutcome.TRANSIENT, "no connection"
-    if association.is_rejected:
-        if answer.result == _REJECTED_PERMANENTLY:
-            return SendOutcome.PERMANENT, f"association rejected: {answer.reason_str}"
-        return SendOutcome.TRANSIENT, f"association rejected for now: {answer.reason_str}"
-    if not association.accepted_contexts:
-        return SendOutcome.PERMANENT, "the peer accepts none of the SOP classes"
-    return SendOutcome.TRANSIENT, "association aborted"
+    return outcome_of(status), status, str(answer.get("ErrorComment", ""))
 
 
 def _result(one: EncodedObject, outcome: SendOutcome, status: int | None, detail: str) -> SendResult:

@@ -1,4 +1,4 @@
-"""DIMSE statuses of the Storage service: the one place that makes them of errors, and outcomes of them."""
+"""DIMSE statuses: the one place that makes them of errors, and outcomes of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from enum import IntEnum
 
 from node.pipeline.ports import SendOutcome
 from node.store.errors import StorageFull
+from node.store.states import CommitmentVerdict
 
 
 class Status(IntEnum):
-    """What the listener may answer to C-STORE: PS3.4 Table B.2-1, and PS3.7 Annex C for 0x0110."""
+    """What the listener may answer: to C-STORE PS3.4 Table B.2-1, to others PS3.7 Annex C."""
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
+    INVALID_ARGUMENT_VALUE = 0x0115
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
@@ -55,3 +59,31 @@ def outcome_of(status: int) -> SendOutcome:
     if status in {0x0110, 0x0213} or 0xA700 <= status <= 0xA7FF:
         return SendOutcome.TRANSIENT
     return SendOutcome.PERMANENT
+
+
+def outcome_of_action(status: int) -> SendOutcome:
+    """What a peer's answer to our N-ACTION for storage commitment means.
+
+    PS3.7 Section 10.1.4.1.10 and Annex C: 0000 and the warnings 0107, 0116 say that it took the question;
+    0110, 0112 (a peer may look instances up before it answers), 0210, 0212 and 0213 may pass; the others
+    (no such class or action, not authorized, unrecognized operation) say that it does not serve us.
+    """
+    if status in {0x0000, 0x0107, 0x0116}:
+        return SendOutcome.SENT
+    if status in {0x0110, 0x0112, 0x0210, 0x0212, 0x0213}:
+        return SendOutcome.TRANSIENT
+    return SendOutcome.PERMANENT
+
+
+def verdict_of(reason: int | None) -> CommitmentVerdict:
+    """What a Failure Reason (0008,1197) of a commitment report means for us: PS3.3 Section C.14.1.1.
+
+    0112: the peer does not hold the object. 0110 and 0213 may pass; 0131 (duplicate Transaction UID) is cured
+    by a new one. 0119 and 0122 are about the object. Without a reason, which the standard does not allow,
+    we ask again.
+    """
+    if reason == 0x0112:
+        return CommitmentVerdict.MISSING
+    if reason in {None, 0x0110, 0x0131, 0x0213}:
+        return CommitmentVerdict.TRANSIENT
+    return CommitmentVerdict.REFUSED

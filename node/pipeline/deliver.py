@@ -1,4 +1,4 @@
-"""Deliver: every object to every destination, each with a state of its own."""
+"""Deliver: every object to every destination, each with a state of its own, until it is shown to be there."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import structlog
 
 from config.settings import Destination, WorkerSettings
+from node.pipeline.dimse import in_words
 from node.pipeline.policy import delay_s
-from node.pipeline.ports import Sender, SendOutcome, SendResult
+from node.pipeline.ports import Prover, Sender, SendOutcome, SendResult
+from node.pipeline.proving import Proving
 from node.report import EncodedObject
+from node.store.deliveries import OpenDelivery, Standing
 from node.store.jobs import Lease
-from node.store.reports import PendingDelivery
-from node.store.states import DeliveryState, StudyState
+from node.store.states import DeliveryState, Proof, StudyState
 from node.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -21,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """Nothing is left to send: the study's last state, and why."""
+    """Nothing is left to send or to prove: the study's last state, and why."""
 
     state: StudyState
     reason: str
@@ -29,10 +31,9 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Some objects have to wait for their destination."""
+    """Some objects have to wait for their destination, or for what proves that it holds them."""
 
     reason: str
-    delay_s: float
 
 
 def deliver(
@@ -42,9 +43,12 @@ def deliver(
     objects: Sequence[EncodedObject],
     destinations: Sequence[Destination],
     sender: Sender,
+    prover: Prover,
     settings: WorkerSettings,
 ) -> Delivered | Waiting:
-    """Send what is due. An object that a destination has taken is never sent to it again.
+    """Send what is due, and seek proof of what was taken.
+
+    An object that a destination has taken is not sent to it again, unless it turns out to be lost there.
 
     Raises
     ------
@@ -55,11 +59,11 @@ def deliver(
         return Delivered(
             state=StudyState.REPORTED, reason="no destination is configured: results are kept here"
         )
-    store.reports.schedule(lease, [destination.name for destination in destinations])
+    store.deliveries.schedule(lease, [destination.name for destination in destinations])
     for destination in destinations:
         due = [
             delivery
-            for delivery in store.reports.pending(lease)
+            for delivery in store.deliveries.pending(lease)
             if delivery.destination == destination.name and delivery.due_in_s <= 0
         ]
         _send(
@@ -71,6 +75,9 @@ def deliver(
             sender=sender,
             settings=settings,
         )
+        Proving(store=store, lease=lease, destination=destination, prover=prover, settings=settings).prove(
+            objects
+        )
     return _standing(store, lease, {destination.name for destination in destinations})
 
 
@@ -80,7 +87,7 @@ def _send(
     lease: Lease,
     objects: Sequence[EncodedObject],
     destination: Destination,
-    due: Sequence[PendingDelivery],
+    due: Sequence[OpenDelivery],
     sender: Sender,
     settings: WorkerSettings,
 ) -> None:
@@ -103,7 +110,7 @@ def _send(
 
 
 def _record(
-    store: Store, lease: Lease, delivery: PendingDelivery, result: SendResult, settings: WorkerSettings
+    store: Store, lease: Lease, delivery: OpenDelivery, result: SendResult, settings: WorkerSettings
 ) -> None:
     too_long = delivery.pending_for_s >= settings.send_give_up_after_s
     if result.outcome is SendOutcome.SENT:
@@ -112,7 +119,7 @@ def _record(
         state = DeliveryState.FAILED
     else:
         state = DeliveryState.PENDING
-    store.reports.settle(
+    store.deliveries.settle(
         lease,
         delivery,
         state,
@@ -123,17 +130,45 @@ def _record(
 
 
 def _standing(store: Store, lease: Lease, destinations: set[str]) -> Delivered | Waiting:
+    standing = store.deliveries.standing(lease)
     # A destination that is no longer configured does not keep a study from being finished.
-    pending = [one for one in store.reports.pending(lease) if one.destination in destinations]
-    if pending:
-        return Waiting(
-            reason=f"{len(pending)} object(s) wait for their destination",
-            delay_s=max(0.0, min(one.due_in_s for one in pending)),
-        )
-    tally = store.reports.tally(lease)
-    if tally.failed:
+    configured = [one for one in standing if one.destination in destinations]
+    if unsent := [one for one in configured if one.state is DeliveryState.PENDING]:
+        return Waiting(reason=f"to be sent: {_told(unsent)}")
+    taken = [one for one in configured if one.state is DeliveryState.SENT]
+    if unproven := [one for one in taken if one.proof != Proof.STATUS]:
+        return Waiting(reason=f"sent, proof awaited: {_told(unproven)}")
+    if failed := [one for one in standing if one.state is DeliveryState.FAILED]:
         return Delivered(
             state=StudyState.UNDELIVERED,
-            reason=f"{tally.failed} object(s) could not be delivered; `osteonode studies retry` tries again",
+            reason=f"not delivered: {_told(failed, why=True)}; `osteonode studies retry` tries again",
         )
-    return Delivered(state=StudyState.SENT, reason=f"{tally.arrived} object(s) sent")
+    arrived = [one for one in standing if one.state is not DeliveryState.PENDING]
+    proven = all(one.state is not DeliveryState.SENT for one in arrived)
+    return Delivered(
+        state=StudyState.DELIVERED if proven else StudyState.SENT,
+        reason=", ".join(
+            _told([one for one in arrived if one.state is state], how)
+            for state, how in _HOW.items()
+            if any(one.state is state for one in arrived)
+        ),
+    )
+
+
+_HOW = {
+    DeliveryState.COMMITTED: "committed by",
+    DeliveryState.FOUND: "found by C-FIND at",
+    DeliveryState.SENT: "answered by Success alone at",
+}
+
+
+def _told(rows: Sequence[Standing], how: str = "to", *, why: bool = False) -> str:
+    """How many objects, where, and why where that is asked for."""
+    numbers: dict[str, int] = {}
+    for row in rows:
+        reason = row.reason if row.status is None else in_words(row.status)
+        where = f"{row.destination} ({reason})" if why and reason else row.destination
+        numbers[where] = numbers.get(where, 0) + row.objects
+    return ", ".join(
+        f"{number} object{'' if number == 1 else 's'} {how} {where}" for where, number in numbers.items()
+    )

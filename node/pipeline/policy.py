@@ -5,7 +5,7 @@ A study that cannot be measured is no error: the steps turn that into findings a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
@@ -14,6 +14,7 @@ from config.settings import ConfigurationError
 from node.dicom.errors import DicomError
 from node.pipeline.ports import ArtefactMissing
 from node.store.errors import LeaseLost
+from node.store.states import Proof
 from scoring.errors import ModelCardInvalid
 from segmentation.errors import EngineUnavailable, MaskNotUsable
 
@@ -45,6 +46,32 @@ def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
     if isinstance(error, _HOPELESS) or attempt >= max_attempts:
         return Action.SET_ASIDE
     return Action.RETRY
+
+
+def way_to_prove(
+    wish: str, offered: Collection[Proof], *, asked: int, proof: str, proved_before: bool
+) -> Proof | None:
+    """How to show that a destination holds an object that it took; None: not now.
+
+    Parameters
+    ----------
+    wish : "auto", "commitment" or "find": `proof` of the destination's settings.
+    offered : what the destination accepts at this moment.
+    asked : times that proof of this object was asked for already.
+    proof : COMMITMENT once the destination has answered for this object: its no is not outvoted by C-FIND.
+    proved_before : whether the destination ever proved an object. It then is not believed to offer nothing.
+    """
+    if wish != "auto":
+        return Proof(wish) if wish in offered else None
+    if Proof.COMMITMENT in offered:
+        # A destination that takes the question and never answers cannot reach this node, say.
+        unanswered = asked % 2 == 1 and proof != Proof.COMMITMENT
+        return Proof.FIND if unanswered and Proof.FIND in offered else Proof.COMMITMENT
+    if proof == Proof.COMMITMENT:
+        return None
+    if Proof.FIND in offered:
+        return Proof.FIND
+    return None if proved_before else Proof.STATUS
 
 
 def delay_s(backoff_s: Sequence[float], attempt: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from config.settings import Destination
 from node.report import EncodedObject, Laboratory
+from node.store.states import Proof
 from scoring.scanner_reading import ScannerReading
 
 
@@ -145,6 +147,55 @@ class Sender(Protocol):
         `before_each` is called before each C-STORE; what it raises ends the sending and is raised again.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a destination answered to the question whether it would commit."""
+
+    outcome: SendOutcome  # SENT: it took the question, and reports later
+    status: int | None
+    detail: str
+
+
+class Sought(StrEnum):
+    """What a query for one object came to."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"  # the query failed
+
+
+class ProofSession(Protocol):
+    """An association with a destination, on which it is asked what it holds."""
+
+    @property
+    def offered(self) -> frozenset[Proof]:
+        """COMMITMENT, FIND, both or neither."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why there is no association, in words; "" where there is one, or where the peer offers neither."""
+        ...
+
+    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> Asked:
+        """N-ACTION: have the destination commit to these objects. Its report comes by other ways."""
+        ...
+
+    def wait(self, over: Callable[[], bool], timeout_s: float) -> None:
+        """Stay, for a report on this association, until it is over or time is up."""
+        ...
+
+    def find(self, one: EncodedObject) -> Sought:
+        """C-FIND at IMAGE level."""
+        ...
+
+
+class Prover(Protocol):
+    """Storage commitment and C-FIND. Never raises for a peer."""
+
+    def session(self, destination: Destination) -> AbstractContextManager[ProofSession]: ...
 
 
 class Publisher(Protocol):

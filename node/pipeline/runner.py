@@ -21,7 +21,7 @@ from node.pipeline.describe import describe
 from node.pipeline.engine import Settled
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
-from node.pipeline.ports import ClinicalValues, Issue, Publisher, Sender, Step, StepMessage
+from node.pipeline.ports import ClinicalValues, Issue, Prover, Publisher, Sender, Step, StepMessage
 from node.pipeline.reconcile import message_for
 from node.pipeline.stored import StoredArtefacts
 from node.report import ObjectKind
@@ -41,6 +41,7 @@ class Dependencies:
     store: Store
     publisher: Publisher
     sender: Sender
+    prover: Prover
     functions: Mapping[Step, StepFunction]  # of every step but deliver
     engine: Callable[[], Settled]
     clinical: ClinicalValues
@@ -130,11 +131,13 @@ def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
             objects=stored_objects(artefacts),
             destinations=settings.destinations,
             sender=dependencies.sender,
+            prover=dependencies.prover,
             settings=settings.worker,
         )
     if isinstance(outcome, Waiting):
-        store.jobs.postpone(lease, outcome.reason, outcome.delay_s)
-        log.warning("delivery_waits", reason=outcome.reason, delay_s=round(outcome.delay_s, 1))
+        names = [destination.name for destination in settings.destinations]
+        pause_s = store.jobs.await_deliveries(lease, outcome.reason, names)
+        log.info("delivery_waits", reason=outcome.reason, pause_s=round(pause_s, 1))
         return
     store.jobs.finish(lease, outcome.state, outcome.reason)
     log.info("study_finished", state=outcome.state.value, reason=outcome.reason)

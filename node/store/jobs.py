@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies
-from node.store.states import ARRIVED, DeliveryState, JobState, StudyState
+from node.store.states import ARRIVED, DeliveryState, JobState, Proof, StudyState
 
 _MAX_ERROR_CHARACTERS = 2000
 
@@ -130,9 +130,29 @@ class Jobs:
                 last_error=error[:_MAX_ERROR_CHARACTERS],
             )
 
-    def postpone(self, lease: Lease, reason: str, delay_s: float) -> None:
-        """Planned waiting, for a peer or because the worker stops: does not count as an attempt."""
+    def await_deliveries(self, lease: Lease, reason: str, destinations: Sequence[str]) -> float:
+        """Planned waiting until something can be done for one of these destinations; no attempt is counted.
+
+        The time is read under the lock of the job's row: what a peer reports meanwhile is either seen here,
+        or wakes the job afterwards (`wake_deliveries`).
+
+        Returns
+        -------
+        Seconds until then, 0 or more.
+        """
+        earliest = (
+            select(func.min(deliveries.c.not_before) - now_s())
+            .join(objects, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(
+                objects.c.study_instance_uid == lease.study_instance_uid,
+                objects.c.generation == lease.generation,
+                deliveries.c.destination.in_(destinations),
+                or_(deliveries.c.state == DeliveryState.PENDING, is_unproven()),
+            )
+        )
         with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            delay_s = max(0.0, float(connection.execute(earliest).scalar() or 0.0))
             write_as_holder(
                 connection,
                 lease,
@@ -142,6 +162,7 @@ class Jobs:
                 not_before=now_s() + delay_s,
                 last_error=reason[:_MAX_ERROR_CHARACTERS],
             )
+        return delay_s
 
     def set_aside(self, lease: Lease, error: str) -> None:
         """Give up until a person asks for a retry."""
@@ -188,6 +209,29 @@ def write_as_holder(connection: Connection, lease: Lease, **values: object) -> N
     held = and_(jobs.c.job_id == lease.job_id, jobs.c.token == lease.token, jobs.c.state == JobState.RUNNING)
     if not connection.execute(update(jobs).where(held).values(updated_at=now_s(), **values)).rowcount:
         raise LeaseLost(lease.job_id, lease.token)
+
+
+def is_unproven() -> ColumnElement[bool]:
+    """Of a delivery: the peer took the object, and has not been shown to hold it."""
+    return and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.proof != Proof.STATUS)
+
+
+def wake_deliveries(connection: Connection, sop_instance_uids: Sequence[str]) -> None:
+    """Have the jobs that wait for news of these objects look at once."""
+    mine = (
+        select(objects.c.sop_instance_uid)
+        .where(
+            objects.c.sop_instance_uid.in_(sop_instance_uids),
+            objects.c.study_instance_uid == jobs.c.study_instance_uid,
+            objects.c.generation == jobs.c.generation,
+        )
+        .exists()
+    )
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.state.in_((JobState.WAITING, JobState.RUNNING)), mine)
+        .values(not_before=now_s(), updated_at=now_s())
+    )
 
 
 def _is_due() -> ColumnElement[bool]:
@@ -271,5 +315,8 @@ def reset_failed_deliveries(connection: Connection, study_instance_uid: str, gen
             pending_since=now_s(),
             not_before=now_s(),
             updated_at=now_s(),
+            proof="",
+            asked=0,
+            resent=0,
         )
     )

@@ -61,6 +61,9 @@ class DeliveryRow:
     attempts: int
     status: int | None
     detail: str
+    sent_at: datetime | None
+    proof: str  # what shows that the destination holds it: a Proof, or "" while that is open
+    proven_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +231,24 @@ def _deliveries(connection: Connection, study_instance_uid: str) -> tuple[Delive
             deliveries.c.attempts,
             deliveries.c.status,
             deliveries.c.detail,
+            deliveries.c.sent_at,
+            deliveries.c.proof,
+            deliveries.c.proven_at,
         )
         .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
         .where(objects.c.study_instance_uid == study_instance_uid)
     )
     order = (objects.c.generation, deliveries.c.destination, objects.c.artefact)
-    return tuple(DeliveryRow(**row) for row in connection.execute(wanted.order_by(*order)).mappings())
+    rows = connection.execute(wanted.order_by(*order)).mappings()
+    return tuple(
+        DeliveryRow(
+            **{
+                **row,
+                **{name: _utc(row[name]) for name in ("sent_at", "proven_at") if row[name] is not None},
+            }
+        )
+        for row in rows
+    )
 
 
 def _from_iso(text: str | None) -> datetime | None:

@@ -1,19 +1,18 @@
-"""When each report was issued, and what became of its objects at each destination."""
+"""When each report was issued, and what it amends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, select, update
+from sqlalchemy import Connection, Row, case, select
 
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import Database, now_s
 from node.store.generations import reasons_since
 from node.store.jobs import Lease, write_as_holder
-from node.store.schema import deliveries, objects, reports
-from node.store.states import ARRIVED, PROVEN, DeliveryState, Reopening
+from node.store.schema import deliveries, reports
+from node.store.states import ARRIVED, PROVEN, Reopening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,29 +21,6 @@ class IssuedReport:
     predecessor_uid: str | None
     predecessor_issued_at: datetime | None
     amendment_reason: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingDelivery:
-    """An object that a destination has not taken yet."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    kind: str
-    artefact: str
-    destination: str
-    attempts: int
-    pending_for_s: float
-    due_in_s: float  # <= 0: now
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryTally:
-    """How many objects of a generation stand where."""
-
-    arrived: int
-    pending: int
-    failed: int
 
 
 class Reports:
@@ -61,97 +37,6 @@ class Reports:
                 known = _find_issue(connection, lease)
         assert known is not None, "a row that was just inserted"
         return known
-
-    def schedule(self, lease: Lease, destinations: Sequence[str]) -> None:
-        """Make sure that every object of the generation has a delivery to every destination."""
-        with self._database.writing() as connection:
-            write_as_holder(connection, lease)
-            for uid in connection.execute(select(objects.c.sop_instance_uid).where(_of(lease))).scalars():
-                for destination in destinations:
-                    insert_unless_there(
-                        connection,
-                        deliveries,
-                        {
-                            "sop_instance_uid": uid,
-                            "destination": destination,
-                            "state": DeliveryState.PENDING,
-                            "attempts": 0,
-                            "pending_since": now_s(),
-                            "not_before": now_s(),
-                            "detail": "",
-                            "updated_at": now_s(),
-                        },
-                    )
-
-    def pending(self, lease: Lease) -> Sequence[PendingDelivery]:
-        """What the destinations of this generation still lack."""
-        wanted = (
-            select(
-                objects.c.sop_instance_uid,
-                objects.c.sop_class_uid,
-                objects.c.kind,
-                objects.c.artefact,
-                deliveries.c.destination,
-                deliveries.c.attempts,
-                (now_s() - deliveries.c.pending_since).label("pending_for_s"),
-                (deliveries.c.not_before - now_s()).label("due_in_s"),
-            )
-            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
-            .where(_of(lease), deliveries.c.state == DeliveryState.PENDING)
-            .order_by(deliveries.c.destination, objects.c.artefact)
-        )
-        with self._database.reading() as connection:
-            return tuple(PendingDelivery(**row) for row in connection.execute(wanted).mappings())
-
-    def settle(
-        self,
-        lease: Lease,
-        delivery: PendingDelivery,
-        state: DeliveryState,
-        *,
-        status: int | None,
-        detail: str,
-        retry_in_s: float = 0.0,
-    ) -> None:
-        """Record what one attempt came to. Raises LeaseLost if the caller no longer holds the job."""
-        with self._database.writing() as connection:
-            write_as_holder(connection, lease)
-            connection.execute(
-                update(deliveries)
-                .where(
-                    deliveries.c.sop_instance_uid == delivery.sop_instance_uid,
-                    deliveries.c.destination == delivery.destination,
-                )
-                .values(
-                    state=state,
-                    attempts=delivery.attempts + 1,
-                    not_before=now_s() + retry_in_s,
-                    status=status,
-                    detail=detail[:500],
-                    updated_at=now_s(),
-                )
-            )
-
-    def tally(self, lease: Lease) -> DeliveryTally:
-        counted = (
-            select(deliveries.c.state, func.count().label("objects"))
-            .join(objects, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
-            .where(_of(lease))
-            .group_by(deliveries.c.state)
-        )
-        with self._database.reading() as connection:
-            counts = {row.state: row.objects for row in connection.execute(counted)}
-        return DeliveryTally(
-            arrived=sum(counts.get(state, 0) for state in ARRIVED),
-            pending=counts.get(DeliveryState.PENDING, 0),
-            failed=counts.get(DeliveryState.FAILED, 0),
-        )
-
-
-def _of(lease: Lease) -> ColumnElement[bool]:
-    return (objects.c.study_instance_uid == lease.study_instance_uid) & (
-        objects.c.generation == lease.generation
-    )
 
 
 def _find_issue(connection: Connection, lease: Lease) -> IssuedReport | None:

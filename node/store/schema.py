@@ -187,8 +187,53 @@ deliveries = Table(
     Column("status", Integer),  # the last DIMSE status; NULL where no answer came
     Column("detail", Text, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("sent_at", Float),  # when the peer last answered that it stored the object
+    Column("proof", String(16), nullable=False, server_default=""),  # "" while it is not known how
+    Column("proven_at", Float),
+    Column("asked", Integer, nullable=False, server_default="0"),  # for proof, since it was last sent
+    Column("resent", Integer, nullable=False, server_default="0"),  # because the peer had lost it
     PrimaryKeyConstraint("sop_instance_uid", "destination"),
     Index("ix_deliveries_state", "state"),
+)
+
+# Storage commitment that this node asks of others: the row stands before the N-ACTION leaves.
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("requested_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+transaction_items = Table(
+    "transaction_items",
+    metadata,
+    Column("transaction_uid", String(64), ForeignKey("transactions.transaction_uid"), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    PrimaryKeyConstraint("transaction_uid", "sop_instance_uid"),
+    Index("ix_transaction_items_sop_instance_uid", "sop_instance_uid"),
+)
+
+# Storage commitment that others ask of this node: the row stands before the N-ACTION is answered.
+promises = Table(
+    "promises",
+    metadata,
+    Column("promise_id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("calling_ae", String(16), nullable=False),  # who is told
+    Column("asked_sha256", String(64), nullable=False),  # of the instances asked about
+    Column("content", Text, nullable=False),  # JSON: what is committed, and what is not and why
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),  # to tell it
+    Column("not_before", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("transaction_uid", "calling_ae"),
+    Index("ix_promises_state", "state", "not_before"),
 )
 
 scans = Table(

@@ -10,7 +10,8 @@ class StudyState(StrEnum):
     PROCESSING = "processing"
     NOT_APPLICABLE = "not applicable"  # no QCT study: nothing goes back
     REPORTED = "reported"  # results are kept here; no destination is configured
-    SENT = "sent"  # every destination answered Success
+    DELIVERED = "delivered"  # every destination proved that it holds everything
+    SENT = "sent"  # every destination answered Success; one of them, at least, offers no better proof
     UNDELIVERED = "undelivered"  # a destination refused for good, or for too long: a person must look
     SET_ASIDE = "set aside"  # cannot be finished without a person
 
@@ -25,7 +26,7 @@ class JobState(StrEnum):
 
 class DeliveryState(StrEnum):
     PENDING = "pending"
-    SENT = "sent"  # the peer answered Success or a warning that it stored the object
+    SENT = "sent"  # the peer answered that it stored the object; proof is awaited unless it is STATUS
     COMMITTED = "committed"  # the peer took responsibility (storage commitment)
     FOUND = "found"  # a query found the object at the peer
     FAILED = "failed"  # dead letter: a person must look
@@ -49,8 +50,34 @@ class Reopening(StrEnum):
     IDENTITY = "the identification of the patient or the order was corrected"
 
 
+class Proof(StrEnum):
+    """What shows that a destination holds an object."""
+
+    COMMITMENT = "commitment"  # storage commitment (PS3.4 Annex J)
+    FIND = "find"  # a C-FIND at IMAGE level
+    STATUS = "status"  # the answer to C-STORE alone: the peer offers neither, or a site wants neither
+
+
+class CommitmentVerdict(StrEnum):
+    """What a destination says of one object that it was asked to commit."""
+
+    COMMITTED = "committed"
+    MISSING = "missing"  # it does not hold the object: send it again
+    TRANSIENT = "transient"  # not now: ask again
+    REFUSED = "refused"  # asking again cannot help
+
+
+class TransactionState(StrEnum):
+    """Of a storage commitment that a destination was asked for."""
+
+    ASKED = "asked"
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"  # asked again since, or in another way
+    REFUSED = "refused"  # the destination did not take the question
+
+
 # Nothing is left to do, and nobody is waited for.
-FINISHED = (StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
+FINISHED = (StudyState.DELIVERED, StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)
 PROVEN = (DeliveryState.COMMITTED, DeliveryState.FOUND)
 ARRIVED = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.FOUND)

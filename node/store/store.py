@@ -9,6 +9,7 @@ from node.store.artefacts import Artefacts
 from node.store.associations import Associations
 from node.store.census import CensusTaker
 from node.store.database import Database
+from node.store.deliveries import Deliveries
 from node.store.files import FileStore
 from node.store.identities import Identities
 from node.store.instances import Instances
@@ -20,6 +21,7 @@ from node.store.retention import Retention
 from node.store.scanners import Scanners
 from node.store.scans import Scans
 from node.store.studies import Studies
+from node.store.transactions import Transactions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Store:
     jobs: Jobs
     artefacts: Artefacts
     reports: Reports
+    deliveries: Deliveries
+    transactions: Transactions
     scanners: Scanners
     scans: Scans
     associations: Associations
@@ -74,6 +78,8 @@ def open_store(settings: StorageSettings) -> Store:
         jobs=Jobs(database),
         artefacts=Artefacts(database, files),
         reports=Reports(database),
+        deliveries=Deliveries(database),
+        transactions=Transactions(database),
         scanners=Scanners(database),
         scans=Scans(database),
         associations=Associations(database),

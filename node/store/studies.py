@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, and_, select, update
 from node.store.database import Database, now_s
 from node.store.errors import ImagesPurged, NoSuchStudy, NothingToRetry
 from node.store.jobs import DueJob, reset_failed_deliveries
-from node.store.schema import associations, instances, jobs, studies
-from node.store.states import CT_SOP_CLASSES, UNFINISHED, JobState, StudyState
+from node.store.schema import associations, deliveries, instances, jobs, objects, studies
+from node.store.states import CT_SOP_CLASSES, UNFINISHED, DeliveryState, JobState, StudyState
 
 
 class Studies:
@@ -23,6 +23,8 @@ class Studies:
         Whole means: no association that brought CT instances of the study is open (one without a heartbeat
         for `stale_s` counts as closed), no CT instance came for `quiet_s`, no earlier generation is still
         on its way out, and none of its CT instances was removed by retention and has not come again.
+        A generation that every destination has taken, and that waits for proof alone, is out: an amended report
+        is not held up by a destination that is slow to prove what it holds.
         """
         created = []
         with self._database.writing() as connection:
@@ -154,9 +156,24 @@ def _is_whole(quiet_s: float, stale_s: float) -> ColumnElement[bool]:
         )
         .exists()
     )
+    of_the_job = (
+        select(deliveries.c.state)
+        .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .where(
+            objects.c.study_instance_uid == jobs.c.study_instance_uid,
+            objects.c.generation == jobs.c.generation,
+        )
+    )
+    is_out = and_(
+        jobs.c.state == JobState.WAITING,
+        of_the_job.exists(),
+        ~of_the_job.where(deliveries.c.state == DeliveryState.PENDING).exists(),
+    )
     going_out = (
         select(jobs.c.job_id)
-        .where(jobs.c.study_instance_uid == studies.c.study_instance_uid, jobs.c.state.in_(UNFINISHED))
+        .where(
+            jobs.c.study_instance_uid == studies.c.study_instance_uid, jobs.c.state.in_(UNFINISHED), ~is_out
+        )
         .exists()
     )
     return and_(

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from config.settings import Destination
 from node.store.census import Census, DestinationStanding
-from node.store.overview import StudySummary
-from node.store.states import DeliveryState, JobState, QuarantineKind, StudyState
+from node.store.overview import DeliveryRow, StudySummary
+from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState
 from node.web.readiness import Check
 from node.web.sources import Disk
 
@@ -35,6 +35,7 @@ _TONES: dict[str, Tone] = {
     StudyState.PROCESSING: Tone.BUSY,
     StudyState.NOT_APPLICABLE: Tone.QUIET,
     StudyState.REPORTED: Tone.GOOD,
+    StudyState.DELIVERED: Tone.GOOD,
     StudyState.SENT: Tone.GOOD,
     StudyState.UNDELIVERED: Tone.BAD,
     StudyState.SET_ASIDE: Tone.BAD,  # of jobs, too
@@ -51,6 +52,13 @@ _TONES: dict[str, Tone] = {
     QuarantineKind.UNDECODABLE: Tone.BAD,
     QuarantineKind.REJECTED: Tone.QUIET,
     QuarantineKind.REPLACED: Tone.QUIET,
+}
+
+
+_PROOFS: dict[str, str] = {
+    Proof.COMMITMENT: "storage commitment",
+    Proof.FIND: "C-FIND",
+    Proof.STATUS: "its status alone",
 }
 
 
@@ -97,7 +105,9 @@ def what_needs_a_person(census: Census, disk: Disk | None, checks: Sequence[Chec
     if number := census.studies[StudyState.SET_ASIDE]:
         told.append(f"{count(number, 'study is', 'studies are')} set aside and will not go on without you.")
     if number := census.studies[StudyState.UNDELIVERED]:
-        told.append(f"{count(number, 'study has', 'studies have')} results that a destination did not take.")
+        told.append(
+            f"{count(number, 'study has', 'studies have')} results that a destination did not take or prove."
+        )
     if census.oldest_due_s > _LONG_WAIT_S:
         told.append(f"Work has been waiting for a worker for {duration(census.oldest_due_s)}.")
     if number := census.quarantined[QuarantineKind.IDENTITY]:
@@ -157,6 +167,13 @@ def count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
+def proof(delivery: DeliveryRow) -> str:
+    """What shows that a destination holds an object."""
+    if delivery.state == DeliveryState.PENDING:
+        return ""
+    return _PROOFS.get(delivery.proof, "awaited" if delivery.state == DeliveryState.SENT else "none")
+
+
 def dimse(status: int | None) -> str:
     return "" if status is None else f"0x{status:04X}"
 
@@ -171,6 +188,14 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        {"why": why, "tone": tone, "short_uid": short_uid, "at": at, "size": size, "dimse": dimse}
+        {
+            "why": why,
+            "tone": tone,
+            "short_uid": short_uid,
+            "at": at,
+            "size": size,
+            "dimse": dimse,
+            "proof": proof,
+        }
     )
     return environment

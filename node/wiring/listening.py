@@ -11,11 +11,13 @@ from pydicom import Dataset
 from config.settings import SegmentationSettings, Settings
 from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
+from node.net.commitment_scp import CommitmentService
 from node.net.scp import Listener
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.pipeline.retention import purge_forever
 from node.store.store import open_store
+from node.wiring.confirming import report_recorder
 from node.worker.app import CeleryBroker, create_app
 
 
@@ -37,7 +39,13 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
         If the port cannot be bound.
     """
     with closing(open_store(settings.storage)) as store:
-        listener = Listener(settings.node, store, made_here, measured_from(settings.segmentation))
+        listener = Listener(
+            settings.node,
+            store,
+            made_here,
+            measured_from(settings.segmentation),
+            commitment=CommitmentService(report_recorder(store, settings)),
+        )
         port = listener.start()
         reconciling = threading.Thread(
             target=reconcile_forever,

@@ -8,6 +8,7 @@ from contextlib import closing
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.settings import Destination, Settings
+from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
@@ -50,7 +51,9 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
     force; and what the workers of this machine found when they tried the known image."""
     broker = CeleryBroker(create_celery(settings, _refuse))
     sender = DicomSender(
-        settings.node.ae_title, connect_timeout_s=_ANSWER_TIMEOUT_S, answer_timeout_s=_ANSWER_TIMEOUT_S
+        Requestor(
+            settings.node.ae_title, connect_timeout_s=_ANSWER_TIMEOUT_S, answer_timeout_s=_ANSWER_TIMEOUT_S
+        )
     )
     listener = Destination(
         name="listener",

@@ -16,6 +16,8 @@ import structlog
 from config.settings import Settings
 from node.clinical.csv import CsvLaboratory, NoLaboratory
 from node.leash import tie_to_parent
+from node.net.proving import DicomProver
+from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.pipeline.context import StepFunction
 from node.pipeline.describe import describe
@@ -31,6 +33,7 @@ from node.pipeline.ports import (
 from node.pipeline.runner import Dependencies, run_step
 from node.store.errors import StoreError
 from node.store.store import open_store
+from node.wiring.confirming import report_recorder
 from node.worker.app import CeleryBroker, create_app, run_worker
 
 log = structlog.get_logger(__name__)
@@ -147,11 +150,14 @@ class _StepRunner:
         run_step(message, self._dependencies)
 
     def _bind(self) -> Dependencies:
+        store = open_store(self._settings.storage)
+        requestor = Requestor(self._settings.node.ae_title)
         return Dependencies(
             settings=self._settings,
-            store=open_store(self._settings.storage),
+            store=store,
             publisher=self.publisher,
-            sender=DicomSender(self._settings.node.ae_title),
+            sender=DicomSender(requestor),
+            prover=DicomProver(requestor, report_recorder(store, self._settings)),
             functions=self._functions,
             engine=self._engine,
             clinical=make_clinical(self._settings),

@@ -15,7 +15,7 @@ from tests.e2e.conftest import Node, running_node, wait_until
 PLAIN = StudySpec.reduced(phantom="none", seed=21)
 NAMELESS = StudySpec.reduced(patient_id="", seed=22)
 ONE_SLICE = StudySpec.reduced(seed=23)
-ENDS = ("sent", "reported", "not applicable", "set aside", "undelivered")
+ENDS = ("delivered", "sent", "reported", "not applicable", "set aside", "undelivered")
 
 
 def write(folder: Path, spec: StudySpec, *, slices: slice = slice(None)) -> Path:

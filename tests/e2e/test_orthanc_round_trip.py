@@ -50,10 +50,13 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
         running_orthanc(tmp_path / "pacs", dicom_port=dicom_port, node_port=node.port) as orthanc,
     ):
         storescu(study, "PACS", dicom_port)
-        wait_until(lambda: (node.study(STUDY_UID) or {}).get("state") == "sent", "the study's results", 120)
+        wait_until(
+            lambda: (node.study(STUDY_UID) or {}).get("state") == "delivered", "the study's results", 120
+        )
 
         series = {one["MainDicomTags"]["Modality"]: one for one in orthanc.series()}
         assert set(series) == {"CT", "SEG", "SR", "OT"}
+        assert node.study(STUDY_UID)["reason"] == "6 objects committed by pacs"
         assert {one["ParentStudy"] for one in series.values()} == {series["CT"]["ParentStudy"]}
         assert len(series["OT"]["Instances"]) == 4
         report = dcmread(io.BytesIO(orthanc.instance(series["SR"]["Instances"][0])))
@@ -87,4 +90,4 @@ def made_by_us(series):
 
 
 def is_finished(study):
-    return (study["state"], study["generation"]) == ("sent", 1)
+    return (study["state"], study["generation"]) == ("delivered", 1)

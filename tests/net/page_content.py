@@ -107,7 +107,7 @@ def deliver(store: Store, lease: Lease) -> None:
         sop_instance_uid="2.25.77", sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
     )
     sending = claim(store, store.jobs.advance(lease, "deliver", [made]), "deliver")
-    store.reports.schedule(sending, ["pacs"])
-    (delivery,) = store.reports.pending(sending)
-    store.reports.settle(sending, delivery, DeliveryState.SENT, status=0, detail="")
+    store.deliveries.schedule(sending, ["pacs"])
+    (delivery,) = store.deliveries.pending(sending)
+    store.deliveries.settle(sending, delivery, DeliveryState.SENT, status=0, detail="")
     store.jobs.finish(sending, StudyState.SENT, "1 object arrived")

@@ -17,6 +17,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
 from config.settings import Destination
+from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.net.status import outcome_of
 from node.pipeline.ports import SendOutcome
@@ -28,7 +29,7 @@ drops_a_socket = pytest.mark.filterwarnings(
 )
 
 # Patient enough for a peer on a busy machine; the tests of peers that hang bring an impatient sender.
-SENDER = DicomSender("OSTEONODE", connect_timeout_s=10.0, answer_timeout_s=8.0)
+SENDER = DicomSender(Requestor("OSTEONODE", connect_timeout_s=10.0, answer_timeout_s=8.0))
 
 
 def _pacs(port: int) -> Destination:
@@ -156,12 +157,12 @@ def test_a_class_that_the_peer_does_not_take_spares_the_others(
     assert [result.outcome for result in results] == [SendOutcome.PERMANENT, SendOutcome.SENT]
 
 
-def test_a_peer_that_takes_none_of_the_classes_is_not_asked_again(
+def test_a_peer_that_takes_none_of_the_classes_may_be_starting_up(
     make_peer: Callable[..., int], make_object: Callable[..., EncodedObject]
 ) -> None:
     (result,) = SENDER.send(_pacs(make_peer()), [make_object(1, ComprehensiveSRStorage)])
     assert (result.outcome, result.detail) == (
-        SendOutcome.PERMANENT,
+        SendOutcome.TRANSIENT,
         "the peer accepts none of the SOP classes",
     )
 
@@ -194,7 +195,7 @@ def test_a_peer_that_hangs_up_half_way_gets_the_rest_later(
 
 def test_a_peer_that_never_answers_is_left(make_object: Callable[..., EncodedObject]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        impatient = DicomSender("OSTEONODE", connect_timeout_s=0.5, answer_timeout_s=0.3)
+        impatient = DicomSender(Requestor("OSTEONODE", connect_timeout_s=0.5, answer_timeout_s=0.3))
         (result,) = impatient.send(_pacs(mute.getsockname()[1]), [make_object()])
     assert result.outcome is SendOutcome.TRANSIENT
 

@@ -18,11 +18,14 @@ import psycopg
 import pytest
 
 from config.settings import Settings, load_settings
+from node.clinical.csv import NoLaboratory
+from node.pipeline.runner import Dependencies
 from node.store.files import sha256_of
 from node.store.jobs import DueJob
 from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
+from tests.worker.bench import FUNCTIONS, PACS, Bench, Queue, ScriptedProver, ScriptedSender, no_engine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = "1.2.826.0.1.3680043.10.1.1"
@@ -162,3 +165,35 @@ def close_study() -> Callable[[Store], DueJob]:
         return job
 
     return close
+
+
+@pytest.fixture
+def make_bench(
+    make_settings: Callable[..., Settings],
+    sqlite_store: Store,
+    make_instance: Callable[..., ReceivedInstance],
+) -> Callable[..., Bench]:
+    def make(**sections: Any) -> Bench:
+        sections.setdefault("completeness", {"quiet_s": 1e-6, "poll_s": 0.05})
+        sections.setdefault("destinations", [PACS])
+        sqlite_store.instances.receive(make_instance(called_ae="QCT"))
+        queue, sender, prover = Queue(), ScriptedSender(), ScriptedProver()
+        dependencies = Dependencies(
+            settings=make_settings(**sections),
+            store=sqlite_store,
+            publisher=queue,
+            sender=sender,
+            prover=prover,
+            functions=FUNCTIONS,
+            engine=no_engine,
+            clinical=NoLaboratory(),
+            owner="bench",
+        )
+        return Bench(dependencies=dependencies, queue=queue, sender=sender, prover=prover)
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()

@@ -20,7 +20,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage
+from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
 from config.settings import Settings
 from node.leash import leashed
@@ -55,6 +55,7 @@ def pacs() -> Iterator[tuple[int, list[str]]]:
 
     ae = AE("PACS")
     ae.add_supported_context(Comprehensive3DSRStorage)
+    ae.add_supported_context(Verification)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
     yield int(server.server_address[1]), taken
     ae.shutdown()

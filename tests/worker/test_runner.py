@@ -4,176 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from config.settings import Destination, Settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult, Verdict
+from config.settings import Destination
+from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.objects import store_objects
-from node.pipeline.ports import SendOutcome, SendResult, Step, StepMessage
-from node.pipeline.reconcile import close_studies, republish, retry_study
-from node.pipeline.runner import Dependencies, run_step
-from node.report import EncodedObject, ObjectKind
+from node.pipeline.ports import SendOutcome, Step
+from node.pipeline.reconcile import republish, retry_study
+from node.pipeline.runner import run_step
+from node.report import ObjectKind
 from node.store.received import ReceivedInstance
 from node.store.states import StudyState
-from node.store.store import Store
-from segmentation.engines import Segmenter
-from segmentation.errors import EngineUnavailable
-
-Make = Callable[..., ReceivedInstance]
-
-PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
-SEG_UID, SR_UID = "2.25.10", "2.25.11"
-
-
-@dataclass
-class Queue:
-    """A broker in memory, which can lose everything."""
-
-    messages: list[StepMessage] = field(default_factory=list)
-
-    def publish(self, message: StepMessage) -> None:
-        self.messages.append(message)
-
-    def waiting(self, step: Step) -> int:
-        return sum(message.step is step for message in self.messages)
-
-
-@dataclass
-class ScriptedSender:
-    """Answers each object with the next of its outcomes, the last one for ever."""
-
-    outcomes: dict[str, list[SendOutcome]] = field(default_factory=dict)
-    sent: list[str] = field(default_factory=list)
-
-    def send(
-        self,
-        destination: Destination,
-        objects: Sequence[EncodedObject],
-        *,
-        before_each: Callable[[], None] = lambda: None,
-    ) -> Sequence[SendResult]:
-        results = []
-        for one in objects:
-            before_each()
-            script = self.outcomes.get(one.sop_instance_uid, [SendOutcome.SENT])
-            outcome = script.pop(0) if len(script) > 1 else script[0]
-            if outcome is SendOutcome.SENT:
-                self.sent.append(one.sop_instance_uid)
-            results.append(
-                SendResult(sop_instance_uid=one.sop_instance_uid, outcome=outcome, status=None, detail="")
-            )
-        return results
-
-
-def _no_engine() -> Segmenter:
-    raise EngineUnavailable("none", "these steps segment nothing")
-
-
-def _object(kind: ObjectKind, name: str, uid: str) -> EncodedObject:
-    return EncodedObject(
-        kind=kind, file_name=name, sop_class_uid="1.2.3", sop_instance_uid=uid, content=name.encode()
-    )
-
-
-def _report(context: StepContext) -> StepResult:
-    context.artefacts.put("issued.txt", context.issue().issued_at.isoformat().encode())
-    store_objects(
-        context.artefacts,
-        (
-            _object(ObjectKind.SEGMENTATION, "segmentation.dcm", SEG_UID),
-            _object(ObjectKind.STRUCTURED_REPORT, "report.dcm", SR_UID),
-        ),
-    )
-    return PROCEED
-
-
-def _proceed(context: StepContext) -> StepResult:
-    return PROCEED
-
-
-FUNCTIONS: Mapping[Step, StepFunction] = {
-    Step.SELECT: _proceed,
-    Step.SEGMENT: _proceed,
-    Step.SCORE: _proceed,
-    Step.REPORT: _report,
-}
-
-
-@dataclass
-class Bench:
-    """A node in miniature, worked by hand."""
-
-    dependencies: Dependencies
-    queue: Queue
-    sender: ScriptedSender
-
-    @property
-    def store(self) -> Store:
-        return self.dependencies.store
-
-    def replaced(self, **fields: Any) -> Dependencies:
-        return replace(self.dependencies, **fields)
-
-    def with_step(self, step: Step, function: StepFunction) -> Dependencies:
-        return self.replaced(functions={**self.dependencies.functions, step: function})
-
-    def close(self) -> None:
-        assert close_studies(self.store, self.dependencies.settings) == 1
-
-    def work(self, dependencies: Dependencies | None = None, rounds: int = 40) -> None:
-        """Reconcile and work until nothing is due any more."""
-        for _ in range(rounds):
-            republish(self.store, self.queue)
-            if not self.queue.messages and not self._waits():
-                return
-            while self.queue.messages:
-                run_step(self.queue.messages.pop(0), dependencies or self.dependencies)
-        raise AssertionError("the study does not come to rest")
-
-    def _waits(self) -> bool:
-        return self.summary.state == StudyState.PROCESSING
-
-    @property
-    def summary(self) -> Any:
-        return self.store.overview.list()[0]
-
-    @property
-    def detail(self) -> Any:
-        return self.store.overview.show(self.summary.study_instance_uid)
-
-
-@pytest.fixture
-def make_bench(
-    make_settings: Callable[..., Settings], sqlite_store: Store, make_instance: Make
-) -> Callable[..., Bench]:
-    def make(**sections: Any) -> Bench:
-        sections.setdefault("completeness", {"quiet_s": 1e-6, "poll_s": 0.05})
-        sections.setdefault("destinations", [PACS])
-        sqlite_store.instances.receive(make_instance(called_ae="QCT"))
-        queue, sender = Queue(), ScriptedSender()
-        dependencies = Dependencies(
-            settings=make_settings(**sections),
-            store=sqlite_store,
-            publisher=queue,
-            sender=sender,
-            functions=FUNCTIONS,
-            engine=_no_engine,
-            clinical=NoLaboratory(),
-            owner="bench",
-        )
-        return Bench(dependencies=dependencies, queue=queue, sender=sender)
-
-    return make
-
-
-@pytest.fixture
-def bench(make_bench: Callable[..., Bench]) -> Bench:
-    return make_bench()
+from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
 
 
 def test_a_study_goes_through_all_steps_and_is_sent_once(bench: Bench) -> None:
@@ -181,7 +27,7 @@ def test_a_study_goes_through_all_steps_and_is_sent_once(bench: Bench) -> None:
     bench.work()
     assert bench.summary.state == StudyState.SENT
     assert bench.sender.sent == [SEG_UID, SR_UID]  # what the report refers to goes first
-    assert {one.state for one in bench.detail.deliveries} == {"sent"}
+    assert {(one.state, one.proof) for one in bench.detail.deliveries} == {("sent", "status")}
     assert bench.detail.reports[0].sop_instance_uid == SR_UID
 
 
@@ -436,14 +282,18 @@ def test_the_lease_is_checked_before_each_object_leaves(bench: Bench) -> None:
     assert bench.summary.state == StudyState.SENT
 
 
-def test_late_images_make_an_amended_report(bench: Bench, make_instance: Make) -> None:
+def test_late_images_make_an_amended_report(
+    bench: Bench, make_instance: Callable[..., ReceivedInstance]
+) -> None:
     bench.close()
     bench.work()
     bench.store.instances.receive(make_instance(2))
     bench.close()
 
     def amended(context: StepContext) -> StepResult:
-        store_objects(context.artefacts, (_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", "2.25.12"),))
+        store_objects(
+            context.artefacts, (made_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", "2.25.12"),)
+        )
         assert context.issue().predecessor_uid == SR_UID
         return PROCEED
 

@@ -64,11 +64,11 @@ def test_work_that_is_due_has_an_age_and_work_that_must_wait_has_none(
 
 
 def test_a_destination_stands_where_its_last_attempt_left_it(store: Store, lease: Lease) -> None:
-    store.reports.schedule(lease, ["archive", "pacs"])
-    by_destination = {(one.destination, one.sop_instance_uid): one for one in store.reports.pending(lease)}
+    store.deliveries.schedule(lease, ["archive", "pacs"])
+    by_destination = {(one.destination, one.sop_instance_uid): one for one in store.deliveries.pending(lease)}
     refused, taken = by_destination["pacs", "2.25.1"], by_destination["pacs", "2.25.2"]
-    store.reports.settle(lease, taken, DeliveryState.SENT, status=0x0000, detail="")
-    store.reports.settle(lease, refused, DeliveryState.FAILED, status=0xA900, detail="not mine")
+    store.deliveries.settle(lease, taken, DeliveryState.SENT, status=0x0000, detail="")
+    store.deliveries.settle(lease, refused, DeliveryState.FAILED, status=0xA900, detail="not mine")
 
     archive, pacs = store.census.destinations()
     assert (archive.name, archive.pending, archive.last_state, archive.last_at) == ("archive", 2, None, None)

@@ -114,7 +114,7 @@ def test_a_planned_stop_does_not_count_as_an_attempt(store: Store, job: DueJob) 
 
 
 def test_waiting_for_a_peer_does_not_count_as_an_attempt(store: Store, job: DueJob) -> None:
-    store.jobs.postpone(_held(store, job), "the PACS is away", 0.0)
+    assert store.jobs.await_deliveries(_held(store, job), "the PACS is away", ["pacs"]) == 0.0
     assert _held(store, job).attempt == 1
 
 
@@ -194,9 +194,9 @@ def test_the_next_generation_waits_until_the_last_answer_is_out_and_names_it(
     store.instances.receive(make_instance(2))
     assert store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0) == ()
 
-    store.reports.schedule(lease, ["pacs"])
-    (delivery,) = store.reports.pending(lease)
-    store.reports.settle(lease, delivery, DeliveryState.SENT, status=0, detail="")
+    store.deliveries.schedule(lease, ["pacs"])
+    (delivery,) = store.deliveries.pending(lease)
+    store.deliveries.settle(lease, delivery, DeliveryState.SENT, status=0, detail="")
     store.jobs.finish(lease, StudyState.SENT, "1 object sent")
     assert store.overview.list()[0].state == StudyState.RECEIVING  # the older end does not overwrite it
 
@@ -211,9 +211,9 @@ def test_an_answer_that_no_peer_took_is_no_predecessor(
     lease = _held(store, job)
     store.reports.issue(lease)
     lease = _held(store, store.jobs.advance(lease, "deliver", (_made(),)))
-    store.reports.schedule(lease, ["pacs"])
-    (delivery,) = store.reports.pending(lease)
-    store.reports.settle(lease, delivery, DeliveryState.FAILED, status=0xA900, detail="")
+    store.deliveries.schedule(lease, ["pacs"])
+    (delivery,) = store.deliveries.pending(lease)
+    store.deliveries.settle(lease, delivery, DeliveryState.FAILED, status=0xA900, detail="")
     store.jobs.finish(lease, StudyState.UNDELIVERED, "")
     store.instances.receive(make_instance(2))
     assert store.reports.issue(_held(store, close_study(store))).predecessor_uid is None

@@ -1,0 +1,93 @@
+"""Associations that this node asks a peer for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pynetdicom import AE, evt
+
+from node.net.sockets import send_at_once
+from node.pipeline.ports import SendOutcome
+
+_CONNECT_TIMEOUT_S = 10.0
+_ACSE_TIMEOUT_S = 30.0
+_ANSWER_TIMEOUT_S = 120.0  # a PACS may take its time to store a large segmentation
+_MAX_PDU_BYTES = 131072
+_REJECTED_PERMANENTLY = 1  # PS3.8 Table 9-21, Result
+
+
+class Address(Protocol):
+    """Where a peer listens, and under which AE title."""
+
+    @property
+    def ae_title(self) -> str: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+class Requestor:
+    """Asks for associations as `ae_title`. Holds no connection between calls.
+
+    Timeouts are parameters so that a peer that hangs can be told in a test without waiting for minutes.
+    """
+
+    def __init__(
+        self,
+        ae_title: str,
+        *,
+        connect_timeout_s: float = _CONNECT_TIMEOUT_S,
+        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._ae_title = ae_title
+        self._connect_timeout_s = connect_timeout_s
+        self._answer_timeout_s = answer_timeout_s
+
+    def entity(self) -> AE:
+        """An application entity, to which presentation contexts are to be added."""
+        ae = AE(self._ae_title)
+        ae.connection_timeout = self._connect_timeout_s
+        ae.acse_timeout = min(_ACSE_TIMEOUT_S, self._answer_timeout_s)
+        ae.dimse_timeout = self._answer_timeout_s
+        ae.network_timeout = self._answer_timeout_s
+        return ae
+
+    def associate(
+        self,
+        ae: AE,
+        peer: Address,
+        *,
+        handlers: Sequence[tuple[Any, ...]] = (),
+        negotiation: Sequence[Any] = (),
+    ) -> Any:
+        """An association, established or not. Never raises for a peer."""
+        return ae.associate(
+            peer.host,
+            peer.port,
+            ae_title=peer.ae_title,
+            max_pdu=_MAX_PDU_BYTES,
+            ext_neg=list(negotiation),
+            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
+        )
+
+
+def why_not_established(association: Any) -> tuple[SendOutcome, str]:
+    """Whether another try may help, and what was wrong, in this node's words.
+
+    A peer that accepts none of the contexts may be starting up, and is asked again; one that refuses the
+    association for good, as PS3.8 has it, is not.
+    """
+    answer = association.acceptor.primitive
+    if answer is None:
+        return SendOutcome.TRANSIENT, "no connection"
+    if association.is_rejected:
+        if answer.result == _REJECTED_PERMANENTLY:
+            return SendOutcome.PERMANENT, f"association rejected: {answer.reason_str}"
+        return SendOutcome.TRANSIENT, f"association rejected for now: {answer.reason_str}"
+    if not association.accepted_contexts:
+        return SendOutcome.TRANSIENT, "the peer accepts none of the SOP classes"
+    return SendOutcome.TRANSIENT, "association aborted"

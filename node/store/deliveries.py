@@ -1,0 +1,239 @@
+"""What became of each object at each destination: sent, proven to be there, or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, case, func, select, update
+
+from node.store.database import Database, insert_unless_there, now_s
+from node.store.jobs import Lease, is_unproven, write_as_holder
+from node.store.schema import deliveries, objects
+from node.store.states import PROVEN, DeliveryState, Proof
+
+_MAX_DETAIL_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDelivery:
+    """An object that a destination has not taken yet, or has not been shown to hold."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    kind: str
+    artefact: str
+    destination: str
+    attempts: int  # to send it
+    pending_for_s: float  # since it was scheduled, or retried by a person
+    due_in_s: float  # <= 0: now
+    sent_for_s: float | None  # since the peer last answered that it stored the object
+    proof: str  # how it will be proven, as far as that is known: a Proof, or ""
+    asked: int  # times that proof was asked for, since it was last sent
+    resent: int  # times that it was sent again because the peer had lost it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How many objects of a generation stand alike at one destination."""
+
+    destination: str
+    state: DeliveryState
+    proof: str
+    status: int | None  # of the last answer
+    reason: (
+        str  # this node's own words; "" where a peer's words stand beside its status: they may name a patient
+    )
+    objects: int
+
+
+class Deliveries:
+    """Every write needs the lease of the objects' job; what peers report goes through `Transactions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def schedule(self, lease: Lease, destinations: Sequence[str]) -> None:
+        """Make sure that every object of the generation has a delivery to every destination."""
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            for uid in connection.execute(select(objects.c.sop_instance_uid).where(_of(lease))).scalars():
+                for destination in destinations:
+                    insert_unless_there(
+                        connection,
+                        deliveries,
+                        {
+                            "sop_instance_uid": uid,
+                            "destination": destination,
+                            "state": DeliveryState.PENDING,
+                            "attempts": 0,
+                            "pending_since": now_s(),
+                            "not_before": now_s(),
+                            "detail": "",
+                            "updated_at": now_s(),
+                        },
+                    )
+
+    def pending(self, lease: Lease) -> Sequence[OpenDelivery]:
+        """What the destinations of this generation still lack."""
+        return self._open(lease, deliveries.c.state == DeliveryState.PENDING)
+
+    def unproven(self, lease: Lease) -> Sequence[OpenDelivery]:
+        """What destinations have taken and have not been shown to hold."""
+        return self._open(lease, is_unproven())
+
+    def settle(
+        self,
+        lease: Lease,
+        delivery: OpenDelivery,
+        state: DeliveryState,
+        *,
+        status: int | None,
+        detail: str,
+        retry_in_s: float = 0.0,
+    ) -> None:
+        """Record what one C-STORE came to: SENT, from now on unproven; PENDING, to be tried again; or FAILED.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
+        taken = state is DeliveryState.SENT
+        values = {"sent_at": now_s(), "proof": "", "proven_at": None, "asked": 0} if taken else {}
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            connection.execute(
+                update(deliveries)
+                .where(_is(delivery))
+                .values(
+                    state=state,
+                    attempts=delivery.attempts + 1,
+                    not_before=now_s() + (0.0 if taken else retry_in_s),
+                    status=status,
+                    detail=detail[:_MAX_DETAIL_CHARACTERS],
+                    updated_at=now_s(),
+                    **values,
+                )
+            )
+
+    def proven(self, lease: Lease, delivery: OpenDelivery, proof: Proof, detail: str) -> None:
+        """The object is there by C-FIND, or nothing better than its status is to be had. Raises LeaseLost."""
+        found = proof is Proof.FIND
+        self._settle(
+            lease,
+            delivery,
+            state=DeliveryState.FOUND if found else DeliveryState.SENT,
+            proof=proof,
+            proven_at=now_s() if found else None,
+            detail=detail,
+        )
+
+    def ask_later(self, lease: Lease, delivery: OpenDelivery, detail: str, retry_in_s: float) -> None:
+        """No proof this time. Raises LeaseLost."""
+        self._settle(
+            lease,
+            delivery,
+            asked=delivery.asked + 1,
+            not_before=now_s() + retry_in_s,
+            detail=detail,
+        )
+
+    def send_again(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
+        """The destination does not hold what it took. Raises LeaseLost."""
+        self._settle(
+            lease,
+            delivery,
+            state=DeliveryState.PENDING,
+            resent=delivery.resent + 1,
+            not_before=now_s(),
+            detail=detail,
+        )
+
+    def give_up_proof(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
+        """A dead letter: taken, and never shown to be there. Raises LeaseLost."""
+        self._settle(lease, delivery, state=DeliveryState.FAILED, status=None, detail=detail)
+
+    def has_proven(self, destination: str) -> bool:
+        """Whether this destination ever proved that it holds an object."""
+        wanted = select(deliveries.c.sop_instance_uid).where(
+            deliveries.c.destination == destination, deliveries.c.state.in_(PROVEN)
+        )
+        with self._database.reading() as connection:
+            return connection.execute(wanted.limit(1)).first() is not None
+
+    def standing(self, lease: Lease) -> Sequence[Standing]:
+        """Of all objects of the generation, by destination."""
+        reason = case((deliveries.c.status.is_(None), deliveries.c.detail), else_="").label("reason")
+        alike = (
+            deliveries.c.destination,
+            deliveries.c.state,
+            deliveries.c.proof,
+            deliveries.c.status,
+            reason,
+        )
+        counted = (
+            select(*alike, func.count().label("objects"))
+            .join(objects, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(_of(lease))
+            .group_by(*alike)
+            .order_by(*alike)
+        )
+        with self._database.reading() as connection:
+            return tuple(
+                Standing(
+                    destination=row.destination,
+                    state=DeliveryState(row.state),
+                    proof=row.proof,
+                    status=row.status,
+                    reason=row.reason,
+                    objects=row.objects,
+                )
+                for row in connection.execute(counted)
+            )
+
+    def _open(self, lease: Lease, condition: ColumnElement[bool]) -> Sequence[OpenDelivery]:
+        wanted = (
+            select(
+                objects.c.sop_instance_uid,
+                objects.c.sop_class_uid,
+                objects.c.kind,
+                objects.c.artefact,
+                deliveries.c.destination,
+                deliveries.c.attempts,
+                (now_s() - deliveries.c.pending_since).label("pending_for_s"),
+                (deliveries.c.not_before - now_s()).label("due_in_s"),
+                (now_s() - deliveries.c.sent_at).label("sent_for_s"),
+                deliveries.c.proof,
+                deliveries.c.asked,
+                deliveries.c.resent,
+            )
+            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(_of(lease), condition)
+            .order_by(deliveries.c.destination, objects.c.artefact)
+        )
+        with self._database.reading() as connection:
+            return tuple(OpenDelivery(**row) for row in connection.execute(wanted).mappings())
+
+    def _settle(self, lease: Lease, delivery: OpenDelivery, *, detail: str, **values: object) -> None:
+        """Write to a delivery that is still unproven: what a peer reported meanwhile stays."""
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            connection.execute(
+                update(deliveries)
+                .where(_is(delivery), is_unproven())
+                .values(detail=detail[:_MAX_DETAIL_CHARACTERS], updated_at=now_s(), **values)
+            )
+
+
+def _of(lease: Lease) -> ColumnElement[bool]:
+    return and_(
+        objects.c.study_instance_uid == lease.study_instance_uid, objects.c.generation == lease.generation
+    )
+
+
+def _is(delivery: OpenDelivery) -> ColumnElement[bool]:
+    return and_(
+        deliveries.c.sop_instance_uid == delivery.sop_instance_uid,
+        deliveries.c.destination == delivery.destination,
+    )
