@@ -18,6 +18,7 @@ from rich.table import Table
 
 from config.settings import ConfigurationError, load_settings
 from node.dicom.likeness import identity_values
+from node.pipeline.dimse import in_words
 from node.pipeline.ports import Step
 from node.store.errors import NoSuchStudy, StoreError
 from node.store.identities import HeldIdentity
@@ -154,13 +155,12 @@ def _store(config: Path | None) -> Iterator[Store]:
 
 
 def _cells(one: StudySummary) -> tuple[str, ...]:
-    received = f"{one.last_received_at:%Y-%m-%d %H:%M:%S}Z" if one.last_received_at else ""
     return (
         one.study_instance_uid,
         one.state,
         one.step or "",
         str(one.images),
-        received,
+        _cell("last_received_at", one.last_received_at),
         one.last_error or one.reason,
     )
 
@@ -193,8 +193,16 @@ def _table(rows: Sequence[Any], title: str | None = None) -> Table:
     for field in dataclasses.fields(rows[0]) if rows else ():
         table.add_column(field.name, overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in dataclasses.asdict(row).values()))
+        table.add_row(*(_cell(name, value) for name, value in dataclasses.asdict(row).items()))
     return table
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    return in_words(value) if name == "status" and isinstance(value, int) else str(value)
 
 
 def _print_json(value: object) -> None:

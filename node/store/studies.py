@@ -23,8 +23,8 @@ class Studies:
         Whole means: no association that brought CT instances of the study is open (one without a heartbeat
         for `stale_s` counts as closed), no CT instance came for `quiet_s`, no earlier generation is still
         on its way out, and none of its CT instances was removed by retention and has not come again.
-        A generation that every destination has taken, and that waits for proof alone, is out: an amended report
-        is not held up by a destination that is slow to prove what it holds.
+        A generation that every destination has taken, and that waits for proof alone, is out: an amended
+        report is not held up by a destination that is slow to prove what it holds.
         """
         created = []
         with self._database.writing() as connection:

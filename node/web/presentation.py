@@ -10,6 +10,7 @@ from enum import StrEnum
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from config.settings import Destination
+from node.pipeline.dimse import in_words
 from node.store.census import Census, DestinationStanding
 from node.store.overview import DeliveryRow, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState
@@ -52,13 +53,6 @@ _TONES: dict[str, Tone] = {
     QuarantineKind.UNDECODABLE: Tone.BAD,
     QuarantineKind.REJECTED: Tone.QUIET,
     QuarantineKind.REPLACED: Tone.QUIET,
-}
-
-
-_PROOFS: dict[str, str] = {
-    Proof.COMMITMENT: "storage commitment",
-    Proof.FIND: "C-FIND",
-    Proof.STATUS: "its status alone",
 }
 
 
@@ -167,15 +161,15 @@ def count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def proof(delivery: DeliveryRow) -> str:
-    """What shows that a destination holds an object."""
-    if delivery.state == DeliveryState.PENDING:
+def unproven(delivery: DeliveryRow) -> str:
+    """Of an object that a destination has not been shown to hold: whether that is still to come."""
+    if delivery.state != DeliveryState.SENT:
         return ""
-    return _PROOFS.get(delivery.proof, "awaited" if delivery.state == DeliveryState.SENT else "none")
+    return "by its status alone" if delivery.proof == Proof.STATUS else "awaited"
 
 
 def dimse(status: int | None) -> str:
-    return "" if status is None else f"0x{status:04X}"
+    return "" if status is None else in_words(status)
 
 
 def make_environment() -> Environment:
@@ -195,7 +189,7 @@ def make_environment() -> Environment:
             "at": at,
             "size": size,
             "dimse": dimse,
-            "proof": proof,
+            "unproven": unproven,
         }
     )
     return environment

@@ -6,14 +6,24 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from config.settings import Destination
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.census import Census, DestinationStanding
-from node.store.states import DeliveryState, QuarantineKind, StudyState
+from node.store.overview import DeliveryRow
+from node.store.states import DeliveryState, Proof, QuarantineKind, StudyState
 from node.web.guard import Guard
-from node.web.presentation import destination_lines, duration, short_uid, size, what_needs_a_person
+from node.web.presentation import (
+    destination_lines,
+    dimse,
+    duration,
+    short_uid,
+    size,
+    unproven,
+    what_needs_a_person,
+)
 from node.web.readiness import Check
 from node.web.result import PICTURES
 from node.web.server import serve
@@ -118,3 +128,45 @@ def test_values_are_written_short() -> None:
     assert short_uid("2.25.1001") == "2.25.1001"
     assert [size(number) for number in (12, 2048, 5 * 1024**3)] == ["12 B", "2.0 KiB", "5.0 GiB"]
     assert [duration(number) for number in (12, 90, 7200, 200000)] == ["12 s", "2 min", "2 h", "2 d"]
+
+
+@pytest.mark.parametrize(
+    ("state", "proof", "told"),
+    [
+        (DeliveryState.PENDING, "", ""),
+        (DeliveryState.SENT, "", "awaited"),
+        (DeliveryState.SENT, Proof.COMMITMENT, "awaited"),
+        (DeliveryState.SENT, Proof.STATUS, "by its status alone"),
+        (DeliveryState.FAILED, Proof.COMMITMENT, ""),
+    ],
+)
+def test_what_is_not_proven_is_told_from_what_never_will_be(
+    state: DeliveryState, proof: str, told: str
+) -> None:
+    delivery = DeliveryRow(
+        generation=1,
+        artefact="report.dcm",
+        sop_instance_uid="2.25.1",
+        destination="pacs",
+        state=state,
+        attempts=1,
+        status=0,
+        detail="",
+        sent_at=None,
+        proof=proof,
+        proven_at=None,
+    )
+    assert unproven(delivery) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0x0122, "0x0122, SOP class not supported"),
+        (0xA701, "0xA701, out of resources"),
+        (0xC123, "0xC123, cannot understand the object"),
+        (0x0999, "0x0999"),
+    ],
+)
+def test_a_status_is_told_in_words(status: int, words: str) -> None:
+    assert dimse(status) == words

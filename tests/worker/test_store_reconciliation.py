@@ -74,9 +74,9 @@ def _send_report(store: Store, job: DueJob, uid: str, state: DeliveryState = Del
         sop_instance_uid=uid, sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
     )
     sending = _claim(store, store.jobs.advance(lease, "deliver", [made]))
-    store.reports.schedule(sending, ["pacs"])
-    (delivery,) = store.reports.pending(sending)
-    store.reports.settle(sending, delivery, state, status=0, detail="")
+    store.deliveries.schedule(sending, ["pacs"])
+    (delivery,) = store.deliveries.pending(sending)
+    store.deliveries.settle(sending, delivery, state, status=0, detail="")
     store.jobs.finish(sending, StudyState.SENT, "1 object arrived")
 
 
@@ -222,9 +222,9 @@ def test_a_late_image_waits_until_the_delivery_of_its_predecessor_has_settled(
     sending = _claim(store, store.jobs.advance(lease, "deliver", [made]))
     come(2)
     assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
-    store.reports.schedule(sending, ["pacs"])
-    (delivery,) = store.reports.pending(sending)
-    store.reports.settle(sending, delivery, DeliveryState.FAILED, status=0xC000, detail="")
+    store.deliveries.schedule(sending, ["pacs"])
+    (delivery,) = store.deliveries.pending(sending)
+    store.deliveries.settle(sending, delivery, DeliveryState.FAILED, status=0xC000, detail="")
     store.jobs.finish(sending, StudyState.UNDELIVERED, "refused")
     assert close_study(store).generation == 2
 

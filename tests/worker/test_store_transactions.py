@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from node.store.deliveries import OpenDelivery
-from node.store.received import ReceivedInstance
 from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store
 from node.store.transactions import Receipt, ReportedInstance
