@@ -98,7 +98,12 @@ def test_only_what_is_finished_is_ever_removed(
     elif state is not StudyState.PROCESSING:
         _finish(store, job, state)
     assert store.overview.show(study).summary.state == state
-    finished = state in (StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
+    finished = state in (
+        StudyState.DELIVERED,
+        StudyState.SENT,
+        StudyState.REPORTED,
+        StudyState.NOT_APPLICABLE,
+    )
     assert _due(store, 0) == ((study,) if finished else ())
     removed = store.retention.purge(study, _Said())
     assert removed == (1 if finished else 0)
