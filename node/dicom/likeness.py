@@ -110,6 +110,12 @@ def identity_values(source: Source) -> Mapping[str, str]:
     return told
 
 
+def as_compared(keyword: str, text: str) -> str:
+    """A value from elsewhere, in the form of `identity_values`."""
+    plain = text.strip(_PADDING.decode())
+    return _canonical_name(plain) if _public_vr(BaseTag(tag_for_keyword(keyword) or 0)) == "PN" else plain
+
+
 def _is_identity(place: Place) -> bool:
     return any(tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP for tag in place[::2])
 
@@ -180,12 +186,19 @@ def _said(element: DataElement | RawDataElement, encodings: tuple[str, ...]) -> 
         return content.rstrip(_PADDING)  # whether it is text is not known in implicit VR
     if vr in _STRINGS:
         content = content.strip(_PADDING)
-    if vr == "PN":
-        content = content.rstrip(b"^= ")  # empty components at the end
-    if vr not in _TEXT or (content.isascii() and b"\x1b" not in content):
+    if vr not in _TEXT:
         return content
     delimiters = PN_DELIMS if vr == "PN" else TEXT_VR_DELIMS
-    return str(decode_bytes(content, encodings or (default_encoding,), delimiters))
+    is_plain = content.isascii() and b"\x1b" not in content  # the same in every character set
+    text = (
+        content.decode() if is_plain else decode_bytes(content, encodings or (default_encoding,), delimiters)
+    )
+    return _canonical_name(text) if vr == "PN" else text
+
+
+def _canonical_name(text: str) -> str:
+    """Without empty components and groups at the end, which PS3.5 6.2.1 lets a writer leave out."""
+    return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
 
 
 def _turned(content: bytes, word_bytes: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -113,6 +113,17 @@ class PatientHistory(Protocol):
 
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
         """Of all studies of one patient, the earliest first."""
+        ...
+
+
+class IdentitySource(Protocol):
+    """Who can confirm that the identification of a study was corrected: an archive, asked by C-FIND."""
+
+    def identity_of(self, study_instance_uid: str) -> Mapping[str, str] | None:
+        """Attributes of patient and order by keyword, as far as they are stated; an empty one is stated, too.
+
+        None where there is no answer, or the study is not known there.
+        """
         ...
 
 

@@ -13,16 +13,17 @@ from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
 from node.net.commitment_scp import CommitmentService
 from node.net.scp import Listener
+from node.pipeline.housekeeping import keep_house_forever
+from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
-from node.pipeline.retention import purge_forever
 from node.store.store import open_store
 from node.wiring.confirming import report_recorder
 from node.worker.app import CeleryBroker, create_app
 
 
 def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: threading.Event) -> int:
-    """Until `stop` is set: listen, close studies that are whole, tell the broker what is due, remove images.
+    """Until `stop` is set: listen, close studies that are whole, tell the broker what is due, keep house.
 
     All but the first live here because this process is there as long as the node is, whatever its workers do,
     and because it never forks: a thread beside a pool of forked workers would be a hazard.
@@ -54,15 +55,18 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
             daemon=True,
         )
         reconciling.start()
-        purging = threading.Thread(
-            target=purge_forever, args=(store, settings.storage, stop), name="purge", daemon=True
+        keeping_house = threading.Thread(
+            target=keep_house_forever,
+            args=(store, settings.storage, OperatorAlone(), stop),
+            name="housekeeping",
+            daemon=True,
         )
-        purging.start()
+        keeping_house.start()
         on_ready(str(port))
         stop.wait()
         listener.stop()
         reconciling.join()
-        purging.join()
+        keeping_house.join()
     return 0
 
 

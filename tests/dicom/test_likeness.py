@@ -241,3 +241,12 @@ def test_pixels_that_cannot_be_decoded_are_different() -> None:
     assert identity_difference(_written(_image()), again) is None
     again.seek(0)
     assert fingerprint(again) is None
+
+
+def test_a_character_whose_last_byte_is_a_caret_is_no_empty_component() -> None:
+    """GB18030 uses 0x5E as a second byte: cut off as padding, two names would be one."""
+    name = "Li=乛"
+    assert name.encode("gb18030")[-1] == ord("^")
+    held, came = _written(_image(PatientName=name)), _written(_image(PatientName="Li=乗"))
+    assert identity_difference(held, came) == {"PatientName"}
+    assert identity_values(_written(_image(PatientName=name)))["PatientName"] == name

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from config.settings import load_settings
-from node.pipeline.retention import purge_due
+from node.pipeline.housekeeping import purge_due
 from node.store.database import now_s
 from node.store.errors import ImagesPurged, StorageFull
 from node.store.instances import Receipt

@@ -1,4 +1,4 @@
-"""How long received images are kept, by age and by space."""
+"""Once a minute: images that are to go are removed, identities that the archive confirms are put in force."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import structlog
 from config.settings import StorageSettings
 from node.dicom import likeness
 from node.pipeline.describe import describe
+from node.pipeline.identities import confirm_identities
+from node.pipeline.ports import IdentitySource
 from node.store.errors import StoreError
 from node.store.store import Store
 
@@ -46,10 +48,13 @@ def _purge(store: Store, study_instance_uid: str, why: str) -> int:
     return removed
 
 
-def purge_forever(store: Store, settings: StorageSettings, stop: threading.Event) -> None:
+def keep_house_forever(
+    store: Store, settings: StorageSettings, identities: IdentitySource, stop: threading.Event
+) -> None:
     """Once a minute until `stop` is set."""
     while not stop.wait(_PAUSE_S):
         try:
+            confirm_identities(store, identities)
             purge_due(store, settings)
         except StoreError as error:
-            log.error("purge_failed", error=describe(error))
+            log.error("housekeeping_failed", error=describe(error))
