@@ -18,6 +18,13 @@ SPEC = StudySpec.reduced(seed=31)
 UID = uid_of(SPEC, "study")
 
 
+def _write(folder: Path) -> None:
+    """Two slices, whose refusal is a report like any other and takes a moment to make."""
+    write_reference_study(folder, SPEC)
+    for path in sorted(folder.glob("*.dcm"))[2:]:
+        path.unlink()
+
+
 def _correct(folder: Path) -> None:
     for path in folder.glob("*.dcm"):
         dataset = dcmread(path)
@@ -33,10 +40,11 @@ def _sent(node: Node, generation: int) -> bool:
 @pytest.mark.usefixtures("peers")
 def test_a_confirmed_correction_sends_an_amended_report_under_the_new_identity(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    write_reference_study(folder, SPEC)
+    _write(folder)
     with StandInPacs(tmp_path / "pacs") as pacs:
         destination = {"ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port}
-        with running_node(tmp_path / "node", destinations={"pacs": destination}) as node:
+        declared = {"qct_ae_titles": ["OSTEONODE"]}
+        with running_node(tmp_path / "node", destinations={"pacs": destination}, selection=declared) as node:
             send_study(folder, host="127.0.0.1", port=node.port, called_ae_title=node.ae_title)
             wait_until(lambda: _sent(node, 1), "the first report", 180)
             _correct(folder)
