@@ -282,8 +282,10 @@ def _storage(settings: Settings) -> tuple[Standing, str]:
 
 def _disk(settings: Settings) -> tuple[Standing, str]:
     free = shutil.disk_usage(settings.storage.root.resolve()).free
-    standing = Standing.OK if free >= _FREE_BYTES_WANTED else Standing.WARNING
-    return standing, f"{free / 1024**3:.1f} GiB free"
+    told = f"{free / 1024**3:.1f} GiB free"
+    if free < settings.storage.min_free_bytes:
+        return Standing.FAILED, f"{told}, less than storage.min_free_bytes: nothing is received"
+    return Standing.OK if free >= _FREE_BYTES_WANTED else Standing.WARNING, told
 
 
 def _broker(settings: Settings) -> tuple[Standing, str]:

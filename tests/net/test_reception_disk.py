@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pynetdicom import AE
 
 from config.settings import Settings, load_settings
+from node.commands import check
 from node.dicom.select import made_here
 from node.net.scp import Listener
 from node.store import files as store_files
@@ -107,3 +108,11 @@ def test_an_instance_that_would_pass_the_watermark_is_refused_though_there_is_sp
 def test_work_in_hand_is_finished_with_what_is_kept_back(store: Store, ballast: Path) -> None:
     path = store.files.write("artefacts", "0" * 64, (bytes(MIB),))
     assert store.files.holds(path)
+
+
+def test_check_fails_under_the_watermark(settings: Settings, store: Store, ballast: Path) -> None:
+    standing, told = check._disk(settings)
+    assert standing is check.Standing.FAILED
+    assert "nothing is received" in told
+    ballast.unlink()
+    assert check._disk(settings)[0] is check.Standing.WARNING  # 32 MiB are few
