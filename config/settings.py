@@ -43,6 +43,7 @@ class NodeSettings(_Section):
     ae_title: str = Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]*$")
     host: str
     port: int = Port
+    listeners: int = Field(ge=0, le=64)
     language: Literal["en"]
     site: str
 

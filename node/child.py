@@ -51,9 +51,9 @@ def run(role: str, settings: Settings, ready: OnReady) -> int:
     name, _, argument = role.partition(":")
     match name:
         case "listener":
-            from node.wiring.listening import run_listener  # noqa: PLC0415
+            from node.wiring.listening import run_listeners  # noqa: PLC0415
 
-            return run_listener(settings, ready, _stop_on_sigterm())
+            return run_listeners(settings, ready)
         case "workers":
             from node.wiring.forking import Workers  # noqa: PLC0415
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +13,19 @@ from typing import Any
 
 import structlog
 from pydicom import Dataset, dcmread
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
-from pynetdicom.dsutils import encode_file_meta
+from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
 from config.settings import NodeSettings
 from node.dicom import likeness
+from node.net.association import StoreRequest
 from node.net.commitment_scp import CommitmentService
-from node.net.sockets import send_at_once
+from node.net.encoding import file_header
+from node.net.server import Server
+from node.net.sockets import listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
 from node.pipeline.describe import describe
 from node.store.errors import StoreError
@@ -29,16 +35,21 @@ from node.store.states import CT_SOP_CLASSES
 from node.store.store import Store
 
 log = structlog.get_logger(__name__)
+_config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log of its own
 
 HEARTBEAT_S = 5.0
 _MAX_ASSOCIATIONS = 100
 _MAX_PDU_BYTES = 131072
 _ACSE_TIMEOUT_S = 30.0
 _IDLE_TIMEOUT_S = 60.0  # a peer that says nothing for so long is gone
+_HEAD_BYTES = 1 << 17
+_ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 
 # All that is read of a CT instance on arrival; the rest stays as it came.
 _IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+_IDENTIFIER_TAGS = [Tag(keyword) for keyword in _IDENTIFIERS]
+_LAST_IDENTIFIER = max(_IDENTIFIER_TAGS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +66,7 @@ class Listener:
     made_here : tells from a data set (without pixels) whether this node made the object.
     measured_from : tells from one whether it is a segmentation that studies are measured from.
     commitment : storage commitment, offered where it is given.
+    beside : how many processes accept from the same socket, this one among them; they share the limits.
     """
 
     def __init__(
@@ -65,6 +77,7 @@ class Listener:
         measured_from: Callable[[Dataset], bool] = lambda _: False,
         *,
         commitment: CommitmentService | None = None,
+        beside: int = 1,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -74,32 +87,41 @@ class Listener:
         self._open: dict[Any, _OpenAssociation] = {}
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat_forever, name="association-heartbeat", daemon=True)
-        self._ae = _application_entity(settings.ae_title)
+        self._ae = _application_entity(settings.ae_title, beside)
         self._further_handlers: list[tuple[Any, ...]] = []
         if commitment is not None:
             commitment.support(self._ae)
             self._further_handlers = commitment.handlers()
         self._server: Any = None
 
-    def start(self) -> int:
+    def start(self, listening: socket.socket | None = None) -> int:
         """Listen. Returns the port, which matters where the settings say 0.
+
+        Parameters
+        ----------
+        listening : a socket that listens already, if another process made it.
 
         Raises
         ------
         OSError
             If the address cannot be bound.
         """
-        self._server = self._ae.start_server(
-            (self._settings.host, self._settings.port),
-            block=False,
-            evt_handlers=[
+        self._server = Server(
+            self._ae,
+            listening or listening_socket(self._settings.host, self._settings.port),
+            self._answer_store,
+            [
                 (evt.EVT_CONN_OPEN, send_at_once),
                 (evt.EVT_C_ECHO, _answer_echo),
-                (evt.EVT_C_STORE, self._answer_store),
                 (evt.EVT_CONN_CLOSE, self._note_closed),
                 *self._further_handlers,
             ],
         )
+        self._ae._servers.append(self._server)
+        self._accepting = threading.Thread(
+            target=self._server.serve_forever, args=(_ACCEPT_LOOK_S,), name="accept", daemon=True
+        )
+        self._accepting.start()
         self._heart.start()
         port = int(self._server.server_address[1])
         log.info("listening", ae_title=self._settings.ae_title, host=self._settings.host, port=port)
@@ -114,9 +136,9 @@ class Listener:
         for association in list(self._open):
             self._close(association)
 
-    def _answer_store(self, event: evt.Event) -> int:
+    def _answer_store(self, request: StoreRequest) -> int:
         try:
-            instance, own = self._received(event)
+            instance, own = self._received(request)
             receipt = (
                 self._store.instances.note_own(instance)
                 if own
@@ -126,7 +148,7 @@ class Listener:
             status = status_for(error)
             log.warning("instance_refused", status=f"0x{status:04X}", error=describe(error))
             if isinstance(error, NotUnderstood):
-                self._keep_undecodable(event, str(error))
+                self._keep_undecodable(request, str(error))
             return int(status)
         if receipt in (Receipt.QUARANTINED, Receipt.HELD):
             log.warning(
@@ -136,20 +158,19 @@ class Listener:
             log.debug("instance_received", sop_instance_uid=instance.sop_instance_uid, receipt=receipt.value)
         return int(Status.SUCCESS)
 
-    def _keep_undecodable(self, event: evt.Event, reason: str) -> None:
+    def _keep_undecodable(self, request: StoreRequest, reason: str) -> None:
         """The sender has been told; its bytes are kept where they can be, for a person to look at."""
-        dataset = event.encoded_dataset(include_meta=False)
-        uid = str(event.request.AffectedSOPInstanceUID)
+        uid = request.sop_instance_uid
         instance = ReceivedInstance(
             sop_instance_uid=uid if _UID.fullmatch(uid) else "",
             series_instance_uid="",
             study_instance_uid="",
-            sop_class_uid=str(event.request.AffectedSOPClassUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            sha256=hashlib.sha256(dataset).hexdigest(),
-            content=(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta), dataset),
-            calling_ae=event.assoc.requestor.ae_title,
-            called_ae=event.assoc.requestor.primitive.called_ae_title,
+            sop_class_uid=request.sop_class_uid,
+            transfer_syntax_uid=request.transfer_syntax_uid,
+            sha256=request.sha256,
+            content=(_file_header(request), request.dataset),
+            calling_ae=request.association.requestor.ae_title,
+            called_ae=request.association.requestor.primitive.called_ae_title,
             association_id=None,
         )
         try:
@@ -157,28 +178,33 @@ class Listener:
         except StoreError as error:
             log.warning("undecodable_not_kept", error=describe(error))
 
-    def _received(self, event: evt.Event) -> tuple[ReceivedInstance, bool]:
+    def _received(self, request: StoreRequest) -> tuple[ReceivedInstance, bool]:
         """What came, and whether this node made it."""
-        dataset = event.encoded_dataset(include_meta=False)
-        header = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
-        identifiers = _parse(header + dataset, brief=event.request.AffectedSOPClassUID in CT_SOP_CLASSES)
+        association = request.association
+        header = _file_header(request)
+        identifiers = _parse(
+            header,
+            request.dataset,
+            request.transfer_syntax_uid,
+            brief=request.sop_class_uid in CT_SOP_CLASSES,
+        )
         sop_class_uid = _uid(identifiers, "SOPClassUID")
         sop_instance_uid = _uid(identifiers, "SOPInstanceUID")
-        if sop_class_uid != event.request.AffectedSOPClassUID:
+        if sop_class_uid != request.sop_class_uid:
             raise IdentifierMismatch("the SOP Class UID differs from that of the command")
-        if sop_instance_uid != event.request.AffectedSOPInstanceUID:
+        if sop_instance_uid != request.sop_instance_uid:
             raise IdentifierMismatch("the SOP Instance UID differs from that of the command")
         instance = ReceivedInstance(
             sop_instance_uid=sop_instance_uid,
             series_instance_uid=_uid(identifiers, "SeriesInstanceUID"),
             study_instance_uid=_uid(identifiers, "StudyInstanceUID"),
             sop_class_uid=sop_class_uid,
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            sha256=hashlib.sha256(dataset).hexdigest(),
-            content=(header, dataset),
-            calling_ae=event.assoc.requestor.ae_title,
-            called_ae=event.assoc.requestor.primitive.called_ae_title,
-            association_id=self._association_id(event.assoc),
+            transfer_syntax_uid=request.transfer_syntax_uid,
+            sha256=request.sha256,
+            content=(header, request.dataset),
+            calling_ae=association.requestor.ae_title,
+            called_ae=association.requestor.primitive.called_ae_title,
+            association_id=self._association_id(association),
             is_measured_mask=sop_class_uid not in CT_SOP_CLASSES and self._measured_from(identifiers),
         )
         return instance, self._is_own(instance, identifiers)
@@ -232,9 +258,9 @@ class Listener:
                 log.warning("heartbeat_failed", error=describe(error))
 
 
-def _application_entity(ae_title: str) -> AE:
+def _application_entity(ae_title: str, beside: int) -> AE:
     ae = AE(ae_title)
-    ae.maximum_associations = _MAX_ASSOCIATIONS
+    ae.maximum_associations = math.ceil(_MAX_ASSOCIATIONS / beside)
     ae.maximum_pdu_size = _MAX_PDU_BYTES
     ae.acse_timeout = _ACSE_TIMEOUT_S
     ae.network_timeout = _IDLE_TIMEOUT_S
@@ -248,17 +274,52 @@ def _answer_echo(event: evt.Event) -> int:  # noqa: ARG001 - pynetdicom's signat
     return int(Status.SUCCESS)
 
 
-def _parse(part10: bytes, *, brief: bool) -> Dataset:
-    """The header of a received file: of a CT image its identifiers alone, of others all but the pixels."""
+def _file_header(request: StoreRequest) -> bytes:
+    return file_header(
+        sop_class_uid=request.sop_class_uid,
+        sop_instance_uid=request.sop_instance_uid,
+        transfer_syntax_uid=request.transfer_syntax_uid,
+    )
+
+
+def _parse(header: bytes, dataset: bytes, transfer_syntax_uid: str, *, brief: bool) -> Dataset:
+    """The header of a received file: of a CT image its identifiers alone, of others all but the pixels.
+
+    Raises
+    ------
+    NotUnderstood
+    """
+    if brief:
+        found = _identifiers(dataset, UID(transfer_syntax_uid))
+        if found is not None:
+            return found
     try:
-        dataset = dcmread(
-            BytesIO(part10), stop_before_pixels=True, specific_tags=_IDENTIFIERS if brief else None
+        parsed = dcmread(
+            BytesIO(header + dataset), stop_before_pixels=True, specific_tags=_IDENTIFIERS if brief else None
         )
         for keyword in _IDENTIFIERS:
-            dataset.get(keyword)  # pydicom decodes values when they are asked for
+            parsed.get(keyword)  # pydicom decodes values when they are asked for
     except Exception as error:  # pydicom raises whatever broken bytes lead to
         raise NotUnderstood(f"the data set cannot be parsed ({type(error).__name__})") from error
-    return dataset
+    return parsed
+
+
+def _identifiers(dataset: bytes, syntax: UID) -> Dataset | None:
+    """The identifiers, if they stand in the data set's first part, as they do: a tenth of the time."""
+    if syntax.is_deflated:
+        return None
+    try:
+        found = read_dataset(
+            BytesIO(dataset[:_HEAD_BYTES]),
+            syntax.is_implicit_VR,
+            syntax.is_little_endian,
+            stop_when=lambda tag, _vr, _length: tag > _LAST_IDENTIFIER,
+            specific_tags=_IDENTIFIER_TAGS,
+        )
+        complete = all(found.get(keyword) for keyword in _IDENTIFIERS)
+    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to; the whole tells
+        return None
+    return found if complete else None
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Dialect, Float, Table, create_engine, event, make_url, text
+from sqlalchemy import Connection, Float, Table, bindparam, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
@@ -20,6 +25,7 @@ from sqlalchemy.sql.expression import FunctionElement
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 
 _BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another before the caller is told to come again
+_TURN_LOOK_S = 0.0005
 _READ_ONLY = "osteonode_read_only"
 _MIGRATION_LOCK = 0x05730  # any number that only this node's migrations use
 
@@ -50,9 +56,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
+        self._turn: AbstractContextManager[object] = nullcontext()
         if parsed.get_backend_name() == "sqlite":
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._turn = _Turn(Path(f"{parsed.database}-turn"))
             self._engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -68,7 +76,7 @@ class Database:
         StoreUnavailable
             If the database cannot be reached, is locked for too long, or has no space (`StorageFull`).
         """
-        with _typed_errors(), self._engine.begin() as connection:
+        with _typed_errors(), self._turn, self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -95,13 +103,66 @@ class Database:
         self._engine.dispose()
 
 
+class _Turn:
+    """Whose turn it is to write to SQLite, among all threads and processes of this machine.
+
+    SQLite looks again whether the other writer has finished after pauses that grow to a tenth of a second,
+    and whoever came last may be first. Here a look follows the other after half a millisecond. Only speed
+    rests on this: who does not take a turn is kept out by SQLite's own lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = threading.Lock()
+        self._file: tuple[int, int] | None = None  # process, descriptor: a fork must not share it
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        if not self._threads.acquire(timeout=_BUSY_TIMEOUT_S):
+            raise StoreUnavailable("other writers keep the database for too long")
+        try:
+            while not self._taken():
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable("another process keeps the database for too long")
+                time.sleep(_TURN_LOOK_S)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise storage_error(error) from error
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor(), fcntl.LOCK_UN)
+        self._threads.release()
+
+    def _descriptor(self) -> int:
+        if self._file is None or self._file[0] != os.getpid():
+            self._file = (os.getpid(), os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        return self._file[1]
+
+
 def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
     """Insert a row; False if one with the same key stands there already (and then nothing is changed)."""
-    dialect: Dialect = connection.dialect
-    make: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    timed = frozenset(name for name, value in row.items() if isinstance(value, now_s))
+    plain = {name: value for name, value in row.items() if name not in timed}
+    insert = _insertion(connection.dialect.name, table, frozenset(plain), timed)
     # Not by rowcount, which drivers leave undefined for INSERT.
-    insert = make(table).values(**row).on_conflict_do_nothing().returning(*table.primary_key.columns)
-    return connection.execute(insert).first() is not None
+    return connection.execute(insert, plain).first() is not None
+
+
+@cache
+def _insertion(dialect: str, table: Table, plain: frozenset[str], timed: frozenset[str]) -> Any:
+    """The statement, made once: SQLAlchemy takes longer to build one than SQLite to execute it."""
+    make: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    values: dict[str, Any] = {name: bindparam(name) for name in plain} | {name: now_s() for name in timed}
+    return make(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's hook

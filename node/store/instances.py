@@ -123,7 +123,13 @@ class Instances:
         if judgement.verdict is _Verdict.SAME:
             return Receipt.ALREADY_HELD
         self._files.require_space(instance.size_bytes)
-        path = self._files.write("instances", instance.sha256, instance.content, suffix=".dcm")
+        path = self._files.write(
+            "instances",
+            instance.sha256,
+            instance.content,
+            suffix=".dcm",
+            together=instance.study_instance_uid,
+        )
         try:
             receipt = self._enter(instance, path, judgement)
         except BaseException:

@@ -1,10 +1,14 @@
-"""The process that listens, closes studies and keeps the broker informed."""
+"""The processes that listen, and the one that closes studies and keeps the broker informed."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from pydicom import Dataset
 
@@ -13,20 +17,25 @@ from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
 from node.net.commitment_scp import CommitmentService
 from node.net.scp import Listener
+from node.net.sockets import listening_socket
 from node.pipeline.housekeeping import keep_house_forever
 from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.store.store import open_store
 from node.wiring.confirming import report_recorder
+from node.wiring.family import Family, Member
 from node.worker.app import CeleryBroker, create_app
 
+_MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and database
 
-def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: threading.Event) -> int:
-    """Until `stop` is set: listen, close studies that are whole, tell the broker what is due, keep house.
 
-    All but the first live here because this process is there as long as the node is, whatever its workers do,
-    and because it never forks: a thread beside a pool of forked workers would be a hazard.
+def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
+    """Until SIGTERM: listen, close studies that are whole, tell the broker what is due, keep house.
+
+    Python runs one thread at a time, so several processes accept from one listening socket: what one peer
+    sends is not held up by what another sends. All but listening has a process of its own beside them, which
+    is there as long as the node is, whatever its workers do.
 
     Parameters
     ----------
@@ -34,11 +43,26 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
 
     Raises
     ------
-    StoreUnavailable
-        If the store cannot be opened.
     OSError
         If the port cannot be bound.
     """
+    listening = listening_socket(settings.node.host, settings.node.port)
+    port = int(listening.getsockname()[1])
+    count = settings.node.listeners or min(_MOST_BY_ITSELF, os.cpu_count() or 1)
+    family = Family(
+        [
+            Member(name="reconcile", work=partial(_reconcile, settings)),
+            *(
+                Member(name=f"listener {number}", work=partial(_listen, settings, listening, count))
+                for number in range(1, count + 1)
+            ),
+        ]
+    )
+    return family.run(lambda: on_ready(str(port)))
+
+
+def _listen(settings: Settings, listening: socket.socket, count: int, ready: Callable[[], None]) -> int:
+    stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
         listener = Listener(
             settings.node,
@@ -46,15 +70,18 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
             made_here,
             measured_from(settings.segmentation),
             commitment=CommitmentService(report_recorder(store, settings)),
+            beside=count,
         )
-        port = listener.start()
-        reconciling = threading.Thread(
-            target=reconcile_forever,
-            args=(store, CeleryBroker(create_app(settings, _refuse)), settings, stop),
-            name="reconcile",
-            daemon=True,
-        )
-        reconciling.start()
+        listener.start(listening)
+        ready()
+        stop.wait()
+        listener.stop()
+    return 0
+
+
+def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
+    stop = _stop_on_signal()
+    with closing(open_store(settings.storage)) as store:
         keeping_house = threading.Thread(
             target=keep_house_forever,
             args=(store, settings.storage, OperatorAlone(), stop),
@@ -62,10 +89,8 @@ def run_listener(settings: Settings, on_ready: Callable[[str], None], stop: thre
             daemon=True,
         )
         keeping_house.start()
-        on_ready(str(port))
-        stop.wait()
-        listener.stop()
-        reconciling.join()
+        ready()
+        reconcile_forever(store, CeleryBroker(create_app(settings, _refuse)), settings, stop)
         keeping_house.join()
     return 0
 
@@ -74,6 +99,13 @@ def measured_from(settings: SegmentationSettings) -> Callable[[Dataset], bool]:
     """Tells the segmentations that the configuration measures from."""
     wanted = {str(key): pattern for key, pattern in settings.mask_from.items()}
     return lambda header: settings.engine == "mask" and is_measured_from(header, wanted)
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _refuse(message: StepMessage) -> None:

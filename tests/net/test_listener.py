@@ -24,7 +24,7 @@ from pynetdicom.dsutils import split_dataset
 
 from node.dicom.equipment import MANUFACTURER
 from node.net.scp import Listener
-from node.store import files as store_files
+from node.store import durable
 from node.store.store import Store
 
 Dcmtk = Callable[..., subprocess.CompletedProcess[str]]
@@ -165,7 +165,7 @@ def test_success_is_answered_only_for_what_is_on_disk(
     def fail(descriptor: int) -> None:
         raise OSError(number, "injected")
 
-    monkeypatch.setattr(store_files.os, "fsync", fail)
+    monkeypatch.setattr(durable.os, "fsync", fail)
     assert _store_over_pynetdicom(listener.port, make_dataset()) == [status]
     monkeypatch.undo()
     assert store.overview.list() == ()

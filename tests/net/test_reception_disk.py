@@ -72,9 +72,9 @@ def test_under_the_watermark_nothing_is_written_and_reception_recovers_by_itself
 ) -> None:
     parts = settings.model_copy(update={"node": settings.node.model_copy(update={"port": port})})
     written: list[Path] = []
-    write = store_files._write_durably
+    write = store_files.write_durably
     monkeypatch.setattr(
-        store_files, "_write_durably", lambda target, chunks: (written.append(target), write(target, chunks))
+        store_files, "write_durably", lambda target, chunks: (written.append(target), write(target, chunks))
     )
     assert _send(port, make_dataset(1), make_dataset(2)) == [0xA700, 0xA700]
     assert written == []

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from config.settings import Settings
-from node.store import files as store_files
+from node.store import durable
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
 from node.store.instances import Instances, Receipt
@@ -101,7 +101,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(
     def refuse(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    owner: object = store_files.os if call == "fsync" else Path
+    owner: object = durable.os if call == "fsync" else Path
     monkeypatch.setattr(owner, call, refuse)
     with pytest.raises(StorageFull):
         sqlite_store.instances.receive(make_instance())

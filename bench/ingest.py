@@ -1,0 +1,279 @@
+"""How fast instances are taken in: this node's listener, Orthanc, DCMTK's storescp and a bare pynetdicom SCP.
+
+    .venv/bin/python bench/ingest.py [--rounds 5] [--instances 300] [--json]
+                                     [--peers orthanc,storescp,pynetdicom]
+    .venv/bin/python bench/ingest.py --memory 10000 [--json]
+
+DCMTK's storescu sends CT images of 512 KiB over one association and over four at once, each receiver in turn,
+each with an empty folder, TCP_NODELAY=1 at every end. What a receiver promises with its Success differs: this
+node syncs the file, its folder and the row that names it, Orthanc and the bare SCP the file, storescp
+nothing.
+`ratios`: our median over theirs, of the same rounds. `--memory` sends that many small images over one
+association after another and compares the listener's memory before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from config.settings import load_settings
+
+STORESCU, STORESCP, ECHOSCU, ORTHANC = (
+    f"/usr/{place}" for place in ("bin/storescu", "bin/storescp", "bin/echoscu", "sbin/Orthanc")
+)
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}  # DCMTK and Orthanc read it
+SENDERS = (1, 4)
+READY_S = 30.0
+MEMORY_SIDE = 64  # pixels a side where memory is looked at: the rows and associations matter, not the pixels
+
+BARE_SCP = """
+import os, sys
+from pathlib import Path
+from pynetdicom import AE, evt
+from pynetdicom.dsutils import encode_file_meta
+
+folder = Path(sys.argv[2])
+
+def keep(event):
+    target = folder / f"{event.request.AffectedSOPInstanceUID}.dcm"
+    temporary = target.with_suffix(".part")
+    with temporary.open("wb") as file:
+        file.write(b"\\0" * 128 + b"DICM" + encode_file_meta(event.file_meta))
+        file.write(event.encoded_dataset(include_meta=False))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(target)
+    return 0
+
+ae = AE("BARE")
+ae.maximum_pdu_size = 0
+ae.add_supported_context("1.2.840.10008.5.1.4.1.1.2")
+ae.add_supported_context("1.2.840.10008.1.1")
+nodelay = lambda event: event.assoc.dul.socket.socket.setsockopt(6, 1, 1)
+handlers = [(evt.EVT_CONN_OPEN, nodelay), (evt.EVT_C_STORE, keep)]
+ae.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=handlers)
+"""
+
+
+def write_images(folder: Path, count: int, *, side: int = 512) -> None:
+    """CT images of one series that no receiver has seen, as Part 10 files."""
+    folder.mkdir(parents=True)
+    study, series = generate_uid(), generate_uid()
+    pixels = np.random.default_rng(count).integers(0, 2**12, (side, side), np.uint16).tobytes()
+    for number in range(count):
+        image = Dataset()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, generate_uid()
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+        image.PatientID, image.PatientName, image.Modality = "BENCH", "BENCH", "CT"
+        image.InstanceNumber = number
+        image.ImagePositionPatient = [0, 0, number]
+        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        image.Rows = image.Columns = side
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated = image.BitsStored = 16
+        image.HighBit, image.PixelRepresentation = 15, 0
+        image.PixelData = pixels
+        image.save_as(folder / f"{number:05d}.dcm", enforce_file_format=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], port: int, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A receiver that answers C-ECHO."""
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    ) as process:
+        try:
+            deadline = time.monotonic() + READY_S
+            echo = [ECHOSCU, "-aec", "OSTEONODE", "127.0.0.1", str(port)]
+            while subprocess.run(echo, env=ENVIRONMENT, capture_output=True, check=False).returncode != 0:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"{command[0]} does not answer")
+                time.sleep(0.1)
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def osteonode(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The listener as `osteonode serve` runs it; studies are not closed while it is looked at."""
+    settings = load_settings(
+        node={"port": port},
+        storage={"root": folder},
+        broker={"url": f"redis+socket://{folder}/no-broker.sock"},
+        completeness={"quiet_s": 3600.0},
+        log={"level": "WARNING"},
+    )
+    code = (
+        "import sys; from config.settings import Settings; from node import logs;"
+        "from node.wiring.listening import run_listeners;"
+        "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
+        "sys.exit(run_listeners(settings, lambda _: None))"
+    )
+    with running([sys.executable, "-c", code, settings.model_dump_json()], port) as process:
+        yield process
+
+
+@contextmanager
+def orthanc(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(parents=True)
+    configuration = folder / "orthanc.json"
+    configuration.write_text(
+        json.dumps(
+            {
+                "StorageDirectory": str(folder / "store"),
+                "IndexDirectory": str(folder / "store"),
+                "DicomPort": port,
+                "HttpPort": free_port(),
+                "DicomCheckCalledAet": False,
+                "DicomAlwaysAllowStore": True,
+                "Plugins": [],
+                "ConcurrentJobs": 1,
+            }
+        )
+    )
+    with running([ORTHANC, str(configuration)], port) as process:
+        yield process
+
+
+@contextmanager
+def storescp(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(parents=True)
+    with running([STORESCP, "--fork", "-od", str(folder), str(port)], port) as process:
+        yield process
+
+
+@contextmanager
+def pynetdicom(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(parents=True)
+    with running([sys.executable, "-c", BARE_SCP, str(port), str(folder)], port) as process:
+        yield process
+
+
+RECEIVERS: dict[str, Callable[[Path, int], object]] = {
+    one.__name__: one for one in (osteonode, orthanc, storescp, pynetdicom)
+}
+
+
+def send(folders: Sequence[Path], port: int) -> float:
+    """Seconds until every sender has its last Success."""
+    began = time.perf_counter()
+    senders = [
+        subprocess.Popen(
+            [STORESCU, "-aec", "OSTEONODE", "+sd", "127.0.0.1", str(port), str(folder)],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+        )
+        for folder in folders
+    ]
+    if any(sender.wait() != 0 for sender in senders):
+        raise SystemExit("a sender was refused")
+    return time.perf_counter() - began
+
+
+def timed(receiver: str, folders: Sequence[Path], scratch: Path) -> float:
+    kept = scratch / receiver
+    port = free_port()
+    try:
+        with RECEIVERS[receiver](kept, port):  # type: ignore[attr-defined]
+            return send(folders, port)
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def compared(peers: Sequence[str], *, rounds: int, instances: int) -> dict[str, object]:
+    names = ("osteonode", *peers)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        sources = [scratch / f"source-{number}" for number in range(max(SENDERS))]
+        for source in sources:
+            write_images(source, instances)
+        seconds: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SENDERS} for name in names}
+        for turn in range(rounds):
+            for senders in SENDERS:
+                for name in names:
+                    seconds[name][senders].append(timed(name, sources[:senders], scratch))
+                    print(
+                        f"round {turn + 1}, {senders} at once: {name} {seconds[name][senders][-1]:.2f} s",
+                        file=sys.stderr,
+                    )
+    medians = {name: {n: statistics.median(by[n]) for n in SENDERS} for name, by in seconds.items()}
+    words = {1: "one", 4: "four"}
+    return {
+        "ratios": {
+            f"{words[n]}_vs_{peer}": medians["osteonode"][n] / medians[peer][n]
+            for peer in peers
+            for n in SENDERS
+        },
+        "seconds": medians,
+        "all_seconds": seconds,
+    }
+
+
+def memory(instances: int) -> dict[str, object]:
+    """Unique memory of the listener after the first tenth and at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        port = free_port()
+        with osteonode(scratch / "kept", port) as process:
+            used_mib = []
+            for tenth in range(10):
+                source = scratch / f"source-{tenth}"
+                write_images(source, instances // 10, side=MEMORY_SIDE)
+                send([source], port)
+                shutil.rmtree(source)
+                listeners = [
+                    psutil.Process(process.pid),
+                    *psutil.Process(process.pid).children(recursive=True),
+                ]
+                used_mib.append(sum(one.memory_full_info().uss for one in listeners) / 2**20)
+                print(f"{(tenth + 1) * instances // 10} images: {used_mib[-1]:.1f} MiB", file=sys.stderr)
+    return {"ratios": {"memory_end_vs_start": used_mib[-1] / used_mib[0]}, "used_mib": used_mib}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--instances", type=int, default=300)
+    arguments.add_argument("--peers", default="orthanc,storescp,pynetdicom")
+    arguments.add_argument("--memory", type=int, metavar="IMAGES")
+    arguments.add_argument("--json", action="store_true")
+    chosen = arguments.parse_args()
+    found = (
+        memory(chosen.memory)
+        if chosen.memory
+        else compared(chosen.peers.split(","), rounds=chosen.rounds, instances=chosen.instances)
+    )
+    print(json.dumps(found) if chosen.json else json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

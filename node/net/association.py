@@ -1,0 +1,211 @@
+"""Associations that peers ask for: their threads sleep until a message, a release or an abort has come."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+
+from node.net.encoding import store_response
+from node.net.upper_layer import LOOK_S, PromptProvider
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """A C-STORE-RQ with its data set."""
+
+    association: PromptAssociation
+    sop_class_uid: str  # both as the command says
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset: bytes  # as encoded by the peer
+    sha256: str  # of the data set
+
+
+class HashedBytes(BytesIO):
+    """A data set in the making, hashed piece by piece while the peer sends the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sha256 = hashlib.sha256()
+
+    def write(self, piece: ReadableBuffer, /) -> int:
+        self._sha256.update(piece)
+        return super().write(piece)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+class PromptMessages(DIMSEServiceProvider):
+    """Has a C-STORE served by the thread that read it, so that no other need be woken."""
+
+    def __init__(self, association: PromptAssociation, tell_user: Callable[[], None]) -> None:
+        super().__init__(association)
+        self._association = association
+        self._tell_user = tell_user
+        self._serving = threading.Lock()
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        if self.message is None:  # the library makes it so, but for the hashing
+            message = DIMSEMessage()
+            message.data_set = HashedBytes()
+            self.message = message
+        super().receive_primitive(primitive)
+        _, message = self.peek_msg()
+        if message is not None and not (isinstance(message, C_STORE) and self.serve_next()):
+            self._tell_user()
+
+    def serve_next(self) -> bool:
+        """Serve the oldest message, unless the other thread is serving one. Whether there was one."""
+        if not self._serving.acquire(blocking=False):
+            return False
+        try:
+            context_id, message = self.get_msg(block=False)
+            if message is None or context_id is None:
+                return False
+            self._association.serve(message, context_id)
+        finally:
+            self._serving.release()
+        return True
+
+
+class PromptAssociation(Association):
+    """An association whose thread sleeps until a message, a release or an abort has come.
+
+    C-STORE is answered past the library's service class, which spends as long on the answer as on the
+    reading: by the server's `on_store`, which gives the status.
+    """
+
+    def __init__(self, ae: Any, mode: str) -> None:
+        super().__init__(ae, mode)
+        self._news = threading.Event()
+        self.dul: PromptProvider = PromptProvider(
+            self, longest_pdu=ae.maximum_pdu_size, tell_user=self._news.set
+        )
+        self.dimse: PromptMessages = PromptMessages(self, self._news.set)
+        self.acse_timeout = ae.acse_timeout  # of the new provider's timer
+        self.network_timeout = ae.network_timeout
+
+    def kill(self) -> None:
+        self._news.set()
+        super().kill()
+
+    def run_reactor(self) -> None:
+        """The thread of an association that a peer asked for, from its request to its end."""
+        self.dul.start()
+        self._started_dul = True
+        self._dul_ready.wait()
+        request = self._request()
+        if request is not None:
+            self.requestor.primitive = request
+            evt.trigger(self, evt.EVT_REQUESTED, {})
+            if not self.is_aborted and not self.is_rejected:
+                self.acse.negotiate_association()
+            if self.is_established:
+                self._run_reactor()
+        self.kill()
+        connection = self.dul.socket.socket if self.dul.socket is not None else None
+        if connection is not None and self._server is not None:
+            self._server.shutdown_request(connection)
+
+    def _request(self) -> A_ASSOCIATE | None:
+        """What the peer asks for; None where it goes away or keeps silent.
+
+        The library waits for its whole timeout though the connection has closed; a TCP health check every
+        second would keep dozens of threads waiting.
+        """
+        deadline = time.monotonic() + (self.acse_timeout or math.inf)
+        while time.monotonic() < deadline:
+            self._news.clear()
+            primitive = self.dul.receive_pdu(wait=False)
+            if primitive is not None:
+                return primitive if isinstance(primitive, A_ASSOCIATE) else None
+            if self.dul.over:
+                return None
+            self._news.wait(LOOK_S)
+        return None
+
+    def _run_reactor(self) -> None:
+        """Serve until released, aborted or idle for too long.
+
+        Between two messages the thread counts as paused, so that a handler of another thread may send a
+        request of ours on the same association.
+        """
+        while not self._kill:
+            self._is_paused = True
+            self._reactor_checkpoint.wait()
+            self._is_paused = False
+            if self.dimse.serve_next():
+                continue
+            if self._ended():
+                return
+            self._is_paused = True
+            self._news.wait(LOOK_S)
+            self._news.clear()
+
+    def serve(self, message: Any, context_id: int) -> None:
+        """Do what a message asks for and answer it. In whichever thread of the two."""
+        context = self._accepted_cx.get(context_id)
+        if isinstance(message, C_STORE) and message.is_valid_request and context and not self._sent_release:
+            self._store(message, context_id, str(context.transfer_syntax[0]))
+        else:
+            self._serve_request(message, context_id)
+
+    def _store(self, message: C_STORE, context_id: int, transfer_syntax_uid: str) -> None:
+        request = StoreRequest(
+            association=self,
+            sop_class_uid=str(message.AffectedSOPClassUID),
+            sop_instance_uid=str(message.AffectedSOPInstanceUID),
+            transfer_syntax_uid=transfer_syntax_uid,
+            dataset=message.DataSet.getvalue(),
+            sha256=message.DataSet.sha256,
+        )
+        status = self._server.on_store(request)
+        if self.is_established:
+            answer = store_response(
+                sop_class_uid=request.sop_class_uid,
+                sop_instance_uid=request.sop_instance_uid,
+                message_id=message.MessageID,
+                status=status,
+            )
+            self.dul.send_command(context_id, answer)
+
+    def _ended(self) -> bool:
+        """Whether the association is over; ends it where the peer or the time says so."""
+        if self.is_established and self.acse.is_release_requested():
+            self.acse.send_release(is_response=True)
+            self.is_released = True
+            self.is_established = False
+            evt.trigger(self, evt.EVT_RELEASED, {})
+        elif self.acse.is_aborted():
+            self.dul.receive_pdu(wait=False)
+            self.is_aborted = True
+            self.is_established = False
+            evt.trigger(self, evt.EVT_ABORTED, {})
+        elif self.dul.idle_timer_expired():
+            log.info("association_idle")
+            self.abort()
+        elif self.dul.is_alive():
+            return False
+        self.kill()
+        return True

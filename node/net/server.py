@@ -1,0 +1,120 @@
+"""The listening socket: connections become associations, each in threads of its own."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from pynetdicom import AE, evt
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from node.net.association import PromptAssociation, StoreRequest
+from node.net.upper_layer import PromptSocket
+
+log = structlog.get_logger(__name__)
+
+_STEP_BACK_S = 0.002  # for each association that is open already
+_LONGEST_STEP_BACK_S = 0.02
+_PDU_PATIENCE_S = 30.0  # from a PDU's first byte to its last
+
+
+class _Handler(RequestHandler):
+    """Makes an association of a connection."""
+
+    server: Server
+
+    def _create_association(self) -> PromptAssociation:
+        association = PromptAssociation(self.ae, "acceptor")
+        association._server = self.server
+        association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"  # likewise
+        association.set_socket(PromptSocket(association, self.request, patience_s=_PDU_PATIENCE_S))
+        acceptor = association.acceptor
+        acceptor.maximum_length = self.ae.maximum_pdu_size
+        acceptor.ae_title = self.server.ae_title
+        acceptor.address_info = self.local
+        acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        acceptor.implementation_version_name = self.ae.implementation_version_name
+        # The library copies them for each connection, a tenth of a second; negotiation only reads them.
+        acceptor.supported_contexts = self.server.contexts
+        association.requestor.address_info = self.remote
+        for event, bound in self.server._handlers.items():
+            if isinstance(event, evt.InterventionEvent):
+                if bound:
+                    association.bind(event, *bound)
+            else:
+                for handler, arguments in bound:
+                    association.bind(event, handler, arguments)
+        return association
+
+
+class Server(ThreadedAssociationServer):
+    """Accepts from a socket that is listening already; TLS is agreed upon in the connection's own thread.
+
+    Parameters
+    ----------
+    listening : as `listening_socket` makes it. Other processes may accept from it too.
+    on_store : keeps an instance and gives the status to answer; never raises. In the association's thread.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self,
+        ae: AE,
+        listening: socket.socket,
+        on_store: Callable[[StoreRequest], int],
+        handlers: Sequence[Any],
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening = listening
+        self.on_store = on_store
+        super().__init__(
+            ae,
+            listening.getsockname(),
+            ae.ae_title,
+            ae.supported_contexts,
+            ssl_context=ssl_context,
+            evt_handlers=list(handlers),
+            request_handler=_Handler,
+        )
+
+    def server_bind(self) -> None:
+        if self.socket is not None:
+            self.socket.close()  # socketserver made one of its own
+        self.socket = self._listening
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """It listens already."""
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, but let a process with fewer associations go first.
+
+        Raises
+        ------
+        BlockingIOError
+            If another was faster.
+        """
+        assert self.socket is not None, "a server that accepts has a socket"
+        time.sleep(min(_LONGEST_STEP_BACK_S, _STEP_BACK_S * len(self.active_associations)))
+        return self.socket.accept()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.ssl_context is not None:
+            request.settimeout(self.ae.acse_timeout)
+            request = self.ssl_context.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
+        log.warning("connection_refused", error=type(sys.exception()).__name__)
+
+    def server_close(self) -> None:
+        """Close this process's hold on the socket; others go on accepting from it."""
+        self._listening.close()

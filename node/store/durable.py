@@ -1,0 +1,109 @@
+"""Writing a file so that it outlives a power cut."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# Images of the usual sizes go to the disk past the page cache where the file system allows it: they are read
+# once, later, and finding a hundred free pages can take the kernel longer than the writing (bench/ingest.py).
+_BLOCK_BYTES = 4096
+_DIRECT_BYTES = 2 << 20
+_BUFFERS = 8  # that a process keeps for it; whoever finds none free writes through the cache
+
+
+def write_durably(target: Path, chunks: Sequence[bytes]) -> None:
+    """Write a new file, its name and its content on the disk when this returns.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses. Nothing is left behind.
+    """
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        if not _written_directly(temporary, chunks):
+            _write_through_cache(temporary, chunks)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_through_cache(path: Path, chunks: Sequence[bytes]) -> None:
+    with path.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _written_directly(path: Path, chunks: Sequence[bytes]) -> bool:
+    """Whether the file could be written past the page cache; if not, it is not there."""
+    size = sum(len(chunk) for chunk in chunks)
+    blocks = -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+    if not 0 < blocks <= _DIRECT_BYTES or not hasattr(os, "O_DIRECT"):
+        return False
+    with _buffer() as buffer:
+        if buffer is None:
+            return False
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_DIRECT, 0o600)
+        except OSError:  # a file system without it; another error comes again, through the cache
+            path.unlink(missing_ok=True)
+            return False
+        try:
+            _fill(buffer, chunks)
+            with memoryview(buffer) as view:
+                written = os.write(descriptor, view[:blocks])
+            if written == blocks:
+                os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+        except OSError:
+            written = 0
+        finally:
+            os.close(descriptor)
+    if written < blocks:
+        path.unlink(missing_ok=True)
+    return written == blocks
+
+
+def _fill(buffer: mmap.mmap, chunks: Sequence[bytes]) -> None:
+    buffer.seek(0)
+    for chunk in chunks:
+        buffer.write(chunk)
+
+
+_free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+_made: list[mmap.mmap] = []
+
+
+@contextmanager
+def _buffer() -> Iterator[mmap.mmap | None]:
+    """A buffer that begins at a page, as writing past the cache wants it; None where all are in use."""
+    buffer = None
+    with suppress(queue.Empty):
+        buffer = _free.get_nowait()
+    if buffer is None and len(_made) < _BUFFERS:
+        buffer = mmap.mmap(-1, _DIRECT_BYTES)
+        _made.append(buffer)
+    try:
+        yield buffer
+    finally:
+        if buffer is not None:
+            _free.put(buffer)
