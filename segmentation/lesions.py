@@ -31,6 +31,7 @@ class LesionSettings:
     dense_min_mm3: float = 300.0  # bone islands are smaller; the regions leave them out by themselves
     lytic_below_median_hu: float = 60.0
     # Lytic tissue replaces marrow fat as well: it is not darker than blood. Fat in a haemangioma is.
+    # Dense bone about a hole is blurred into it: there the limit lies midway from such tissue to the median.
     lytic_hu: tuple[float, float] = (0.0, 80.0)
     lytic_min_mm3: float = 500.0  # a sphere of 10 mm; the veins' entry and fatty gaps are smaller
     lytic_tissue_hu: float = 30.0  # what such tissue commonly reads: it must be below what is looked for
@@ -118,6 +119,7 @@ def _clusters(
     dense_limit = max(rules.dense_hu, median_hu + rules.dense_above_median_hu)
     dense = _largest_mm3(one.deep & (one.hu > dense_limit), voxel_mm3)
     low, high = rules.lytic_hu
+    high = max(high, (rules.lytic_tissue_hu + median_hu) / 2)
     dark = one.deep & (one.hu < min(high, median_hu - rules.lytic_below_median_hu)) & (one.hu > low)
     lytic = _largest_mm3(dark, voxel_mm3)
     if cement >= rules.cement_min_mm3:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.geometric.body import Body, body_between, rasterise
@@ -26,6 +29,10 @@ CANAL_STEP_MM = 2.0  # the geometric engine's own step is a site's choice; this 
 DISC_HALF_MM = 3  # the search for an endplate begins this far outside the drawing
 CANAL_MISSING = "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found"
 SURROUNDINGS_MM = 12.0  # around a body, for the tools that look for its endplates
+EVEN_RUNS = (
+    0.8  # share of the runs of equal planes that must be of one length, to one plane, to be slices (R)
+)
+REPEATED = 1.4  # planes a slice from which on it is no chance that neighbours are equal (R)
 
 Box = tuple[slice, slice, slice]
 
@@ -89,6 +96,44 @@ def measure_bodies(
         )
         levels.append(level_of(names[value], inside, part, axis=axis, complete=not cut))
     return kept, from_superior(levels)
+
+
+def drawing_grid(labels: npt.NDArray[np.integer], grid: Grid) -> Grid:
+    """The grid that a mask was drawn on, which may be coarser than the one that it is stored on.
+
+    A mask that was brought onto finer slices by nearest neighbour repeats its planes, by turns of two lengths
+    where the steps are no multiple of one another. One resampled otherwise leaves no such trace.
+
+    Parameters
+    ----------
+    labels, grid : the mask as stored, 0 where nothing is drawn.
+
+    Returns
+    -------
+    The grid itself, or as many planes less of so much wider a spacing along each axis that repeats planes.
+    """
+    box = ndimage.find_objects((labels != 0).astype(np.uint8))
+    if not box:
+        return grid
+    drawn = labels[box[0]]
+    repeats = tuple(_planes_per_slice(drawn, axis) for axis in range(3))
+    shape = tuple(int(np.ceil(size / times)) for size, times in zip(grid.shape, repeats, strict=True))
+    spacing = tuple(step * times for step, times in zip(grid.spacing_mm, repeats, strict=True))
+    return replace(
+        grid, shape=(shape[0], shape[1], shape[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])
+    )
+
+
+def _planes_per_slice(labels: npt.NDArray[np.integer], axis: int) -> float:
+    """How many equal planes stand for one that was drawn: 1 where planes don't repeat evenly."""
+    planes = np.moveaxis(labels, axis, 0)
+    changes = [at for at in range(1, len(planes)) if not np.array_equal(planes[at - 1], planes[at])]
+    runs = np.diff(changes)  # those at the ends may be cut, and are left out
+    if runs.size == 0:
+        return 1.0
+    usual = runs[np.abs(runs - np.median(runs)) <= 1]
+    times = float(usual.mean()) if usual.size >= EVEN_RUNS * runs.size else 1.0
+    return times if times >= REPEATED else 1.0
 
 
 def _with_surroundings(box: Box, grid: Grid) -> Box:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.levels import IdentitySettings
@@ -125,7 +126,7 @@ class MaskEngine:
             numbering_basis="mask" if self._vouched else judged.basis,
             engine=self.info,
             observations=doubts,
-            drawn_on=self._mask.grid,
+            drawn_on=drawing_grid(self._mask.labels, self._mask.grid),
         )
 
 

@@ -10,13 +10,14 @@ import pytest
 from config.findings import Output, load_findings, withheld
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from node.reference.faults import Faults, Fracture, FractureShape
+from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.fracture import fracture_observations, genant_grade, height_loss
 from segmentation.heights import Heights, body_heights
 from segmentation.levels import level_of
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
-from tests.unit.reference_images import study
+from tests.unit.reference_images import drawn, study
 
 UPRIGHT = np.array([0.0, 0.0, 1.0])
 PITCH_MM = 36.0
@@ -213,9 +214,9 @@ def test_a_mask_of_thick_slices_on_a_thin_ct_is_not_judged(step_mm: float) -> No
     """Its heights step with its own slices, not with the CT's: equal bodies would differ by a grade."""
     fine = grid_of(1.0)
     coarse = replace(fine, shape=(int(fine.shape[0] / step_mm), 64, 64), spacing_mm=(step_mm, 1.0, 1.0))
-    drawn = LabelImage(labels=spine(coarse, {}).bodies, grid=coarse)
+    mask = LabelImage(labels=spine(coarse, {}).bodies, grid=coarse)
     blank = CtVolume(hu=np.zeros(fine.shape, np.float32), grid=fine)
-    found = MaskEngine(drawn, Convention.TOTALSEGMENTATOR).segment(blank)
+    found = MaskEngine(mask, Convention.TOTALSEGMENTATOR).segment(blank)
     kept = segmentation_from_bytes(
         segmentation_to_bytes(SegmentationArtefact(vertebrae=found, regions=()))
     ).vertebrae
@@ -223,6 +224,41 @@ def test_a_mask_of_thick_slices_on_a_thin_ct_is_not_judged(step_mm: float) -> No
         (observed,) = fracture_observations(vertebrae)
         assert observed.code == "fracture_not_assessed"
         assert observed.values["step_mm"] == step_mm
+
+
+def repeated(labels: np.ndarray, planes: float) -> np.ndarray:
+    """Every so many planes are one, as nearest neighbour leaves them on a finer grid."""
+    at = np.arange(len(labels))
+    kept = np.round((np.floor(at / planes) + 0.5) * planes - 0.5).astype(int)
+    return labels[np.clip(kept, 0, len(labels) - 1)]
+
+
+@pytest.mark.parametrize("planes", [2.5, 4.0, 5.0])
+def test_a_mask_of_thick_slices_that_its_maker_resampled_is_not_judged(planes: float) -> None:
+    """The file's grid is as fine as the CT; its planes come in runs, and heights step with those."""
+    volume, truth = study(slice_spacing_mm=1.6, slice_thickness_mm=1.6)
+    assert fracture_observations(drawn(volume, truth.bodies)) == ()
+    (observed,) = fracture_observations(drawn(volume, repeated(truth.bodies, planes)))
+    assert observed.code == "fracture_not_assessed"
+    assert observed.values["step_mm"] == pytest.approx(1.6 * planes, abs=0.2)
+
+
+@pytest.mark.parametrize(("planes", "step_mm"), [(1.0, 1.6), (1.5, 2.4), (2.5, 4.0), (5.0, 8.0)])
+def test_repeated_planes_tell_what_slices_a_mask_was_drawn_on(planes: float, step_mm: float) -> None:
+    volume, truth = study(slice_spacing_mm=1.6, slice_thickness_mm=1.6)
+    found = drawing_grid(repeated(truth.bodies, planes), volume.grid)
+    assert found.spacing_mm[0] == pytest.approx(step_mm, rel=0.06)
+    assert found.spacing_mm[1:] == volume.grid.spacing_mm[1:]
+
+
+def test_blocks_with_even_walls_are_not_taken_for_repeated_slices() -> None:
+    """Their planes are equal for another reason: runs through a block and between blocks differ."""
+    grid = replace(grid_of(1.0), shape=(130, 40, 50))
+    labels = np.zeros(grid.shape, np.uint8)
+    for number in range(3):
+        labels[6 + 36 * number : 32 + 36 * number, 8:30, 10:40] = number + 1
+    assert drawing_grid(labels, grid) == grid
+    assert drawing_grid(np.zeros(grid.shape, np.uint8), grid) == grid
 
 
 def test_no_category_and_no_class_stand_beside_a_fracture_anywhere() -> None:

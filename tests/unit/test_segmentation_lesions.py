@@ -155,6 +155,25 @@ def test_a_lesion_is_named_and_its_level_gives_no_density(kind: LesionKind, code
     assert not withheld(findings, Output.BMD, ["L1"])
 
 
+@pytest.mark.parametrize("kvp", [80, 120])
+@pytest.mark.parametrize("bmd_mg_cm3", [120.0, 160.0, 200.0])
+def test_a_hole_in_dense_bone_is_told_though_the_bone_blurs_into_it(bmd_mg_cm3: float, kvp: int) -> None:
+    """Of 1.8 cm3: what reads below 80 HU of it shrinks as the bone about it grows denser."""
+    hole = Lesion(level="L3", kind=LesionKind.LYTIC, radius_mm=7.5)
+    dense = dict.fromkeys(OLD, bmd_mg_cm3)
+    assert "lytic_lesion" in codes(observed(faults=Faults(lesions=(hole,)), bmd_mg_cm3=dense, kvp=kvp))
+    assert codes(observed(bmd_mg_cm3=dense, kvp=kvp)) == []
+
+
+def test_the_veins_of_a_dense_body_are_no_hole_in_it() -> None:
+    """A channel of blood, 6 mm high and wide, from the back to the middle of the body."""
+    volume, vertebrae = row_of_bodies({"L2": 300.0, "L3": 300.0})
+    hu = volume.hu.copy()
+    for first in (16, 52):
+        hu[first : first + 6, 18:30, 23:27] = 45.0
+    assert lesion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae) == ()
+
+
 def test_a_bone_island_is_no_lesion() -> None:
     assert (
         codes(
