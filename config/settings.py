@@ -206,6 +206,14 @@ class Destination(_Section):
     proof: Literal["auto", "commitment", "find", "sent"] = "auto"
 
 
+class Peer(_Section):
+    """Whoever asks this node for storage commitment, and where it is told."""
+
+    ae_title: str = Field(min_length=1, max_length=16)
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+
+
 class Settings(BaseSettings):
     """Everything a site can set. Defaults stand in config/default.toml alone."""
 
@@ -228,6 +236,7 @@ class Settings(BaseSettings):
     web: WebSettings
     log: LogSettings
     destinations: tuple[Destination, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
     @field_validator("destinations")
     @classmethod
@@ -235,6 +244,18 @@ class Settings(BaseSettings):
         if len({d.name for d in destinations}) != len(destinations):
             raise ValueError("destinations must have different names")
         return destinations
+
+    @field_validator("peers")
+    @classmethod
+    def _titles_differ(cls, peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+        if len({peer.ae_title for peer in peers}) != len(peers):
+            raise ValueError("peers must have different AE titles")
+        return peers
+
+    def address_of(self, ae_title: str) -> Peer | Destination | None:
+        """Where a peer listens: as `peers` say, else as a destination of the same AE title."""
+        known: tuple[Peer | Destination, ...] = (*self.peers, *self.destinations)
+        return next((one for one in known if one.ae_title == ae_title), None)
 
     @property
     def sha256(self) -> str:

@@ -65,6 +65,10 @@ class ImagesPurged(StoreError):
         super().__init__(f"retention removed the images of {study_instance_uid}: send them again, then retry")
 
 
+class TransactionInUse(StoreError):
+    """A peer asks about other instances under a Transaction UID that it has used."""
+
+
 class NothingToRetry(StoreError):
     """A study that has no failure to retry.
 

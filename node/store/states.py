@@ -76,6 +76,14 @@ class TransactionState(StrEnum):
     REFUSED = "refused"  # the destination did not take the question
 
 
+class PromiseState(StrEnum):
+    """Of a storage commitment that this node was asked for."""
+
+    DUE = "due"  # to be told to who asked
+    TOLD = "told"
+    UNTOLD = "untold"  # given up
+
+
 # Nothing is left to do, and nobody is waited for.
 FINISHED = (StudyState.DELIVERED, StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)

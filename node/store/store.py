@@ -15,6 +15,7 @@ from node.store.identities import Identities
 from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.overview import Overview
+from node.store.promises import Promises
 from node.store.quarantine import Quarantine, UndecodableBounds
 from node.store.reports import Reports
 from node.store.retention import Retention
@@ -40,6 +41,7 @@ class Store:
     reports: Reports
     deliveries: Deliveries
     transactions: Transactions
+    promises: Promises
     scanners: Scanners
     scans: Scans
     associations: Associations
@@ -80,6 +82,7 @@ def open_store(settings: StorageSettings) -> Store:
         reports=Reports(database),
         deliveries=Deliveries(database),
         transactions=Transactions(database),
+        promises=Promises(database, files),
         scanners=Scanners(database),
         scans=Scans(database),
         associations=Associations(database),

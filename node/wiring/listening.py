@@ -23,7 +23,7 @@ from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.store.store import open_store
-from node.wiring.confirming import report_recorder
+from node.wiring.confirming import make_reporter, report_recorder
 from node.wiring.family import Family, Member
 from node.worker.app import CeleryBroker, create_app
 
@@ -31,7 +31,8 @@ _MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and d
 
 
 def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
-    """Until SIGTERM: listen, close studies that are whole, tell the broker what is due, keep house.
+    """Until SIGTERM: listen, close studies that are whole, tell the broker what is due, keep house, and tell
+    peers what is committed.
 
     Python runs one thread at a time, so several processes accept from one listening socket: what one peer
     sends is not held up by what another sends. All but listening has a process of its own beside them, which
@@ -64,12 +65,13 @@ def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
 def _listen(settings: Settings, listening: socket.socket, count: int, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
+        reporter = make_reporter(store, settings)
         listener = Listener(
             settings.node,
             store,
             made_here,
             measured_from(settings.segmentation),
-            commitment=CommitmentService(report_recorder(store, settings)),
+            commitment=CommitmentService(report_recorder(store, settings), store.promises, reporter),
             beside=count,
         )
         listener.start(listening)
@@ -89,9 +91,17 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
             daemon=True,
         )
         keeping_house.start()
+        reporting = threading.Thread(
+            target=make_reporter(store, settings).report_forever,
+            args=(stop, settings.worker.reconcile_s),
+            name="commitment-reports",
+            daemon=True,
+        )
+        reporting.start()
         ready()
         reconcile_forever(store, CeleryBroker(create_app(settings, _refuse)), settings, stop)
         keeping_house.join()
+        reporting.join()
     return 0
 
 

@@ -24,6 +24,7 @@ from config.settings import Destination, Settings
 from node.dicom.select import made_here
 from node.net.commitment_scp import CommitmentService
 from node.net.proving import DicomProver
+from node.net.reporting import Reporter
 from node.net.requesting import Requestor
 from node.net.scp import Listener
 from node.net.status import outcome_of_action, verdict_of
@@ -279,10 +280,17 @@ def test_a_peer_with_patient_root_alone_is_queried_in_it(
     assert pacs.queries[0].PatientID == "MRN-4711"
 
 
+def service(record: Callable[..., Receipt], store: Store) -> CommitmentService:
+    reporter = Reporter(
+        Requestor("OSTEONODE"), store.promises, lambda _: None, backoff_s=(1.0,), give_up_after_s=1.0
+    )
+    return CommitmentService(record, store.promises, reporter)
+
+
 @pytest.fixture
 def listening(settings: Settings, store: Store) -> Iterator[tuple[int, Ledger]]:
     ledger = Ledger({"2.25.500"})
-    listener = Listener(settings.node, store, made_here, commitment=CommitmentService(ledger.record))
+    listener = Listener(settings.node, store, made_here, commitment=service(ledger.record, store))
     yield listener.start(), ledger
     listener.stop()
 
@@ -328,7 +336,7 @@ def test_a_report_that_cannot_be_recorded_is_to_be_repeated(settings: Settings, 
     def broken(transaction_uid: str, reported: Sequence[ReportedInstance]) -> Receipt:
         raise OSError("the disk is gone")
 
-    listener = Listener(settings.node, store, made_here, commitment=CommitmentService(broken))
+    listener = Listener(settings.node, store, made_here, commitment=service(broken, store))
     association = open_to_report(listener.start())
     assert send_report(association, event_information("2.25.500")) == 0x0110
     association.release()

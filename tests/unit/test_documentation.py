@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from config.settings import Destination, Settings
+from config.settings import Destination, Peer, Settings
 from node.cli import build
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +18,9 @@ def test_every_setting_is_documented_and_every_documented_setting_exists():
         re.findall(r"^\| `(\w+\.\w+)` \|", (ROOT / "docs/configuration.md").read_text("utf-8"), re.MULTILINE)
     )
     existing = {f"destinations.{name}" for name in Destination.model_fields}
+    existing |= {f"peers.{name}" for name in Peer.model_fields}
     for section, field in Settings.model_fields.items():
-        if section != "destinations":
+        if section not in ("destinations", "peers"):
             existing |= {f"{section}.{name}" for name in field.annotation.model_fields}
     assert documented == existing
 
