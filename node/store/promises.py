@@ -77,7 +77,7 @@ class Promises:
                     "content": "",
                     "state": PromiseState.DUE,
                     "attempts": 0,
-                    "not_before": now_s() + pause_s,
+                    "not_before": now_s(),
                     "detail": "",
                     "created_at": now_s(),
                     "updated_at": now_s(),
