@@ -43,7 +43,6 @@ _MAX_PDU_BYTES = 131072
 _ACSE_TIMEOUT_S = 30.0
 _IDLE_TIMEOUT_S = 60.0  # a peer that says nothing for so long is gone
 _HEAD_BYTES = 1 << 17
-_ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 
 # All that is read of a CT instance on arrival; the rest stays as it came.
@@ -117,11 +116,7 @@ class Listener:
                 *self._further_handlers,
             ],
         )
-        self._ae._servers.append(self._server)
-        self._accepting = threading.Thread(
-            target=self._server.serve_forever, args=(_ACCEPT_LOOK_S,), name="accept", daemon=True
-        )
-        self._accepting.start()
+        self._server.start()
         self._heart.start()
         port = int(self._server.server_address[1])
         log.info("listening", ae_title=self._settings.ae_title, host=self._settings.host, port=port)
@@ -131,7 +126,7 @@ class Listener:
         """Stop listening; associations that are open are aborted."""
         self._stop.set()
         if self._server is not None:
-            self._ae.shutdown()
+            self._server.stop()
             self._heart.join()
         for association in list(self._open):
             self._close(association)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from node.net.upper_layer import PromptSocket
 
 log = structlog.get_logger(__name__)
 
+_ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
+_STOP_S = 5.0  # for peers to take note that their associations are aborted
 _STEP_BACK_S = 0.002  # for each association that is open already
 _LONGEST_STEP_BACK_S = 0.02
 _PDU_PATIENCE_S = 30.0  # from a PDU's first byte to its last
@@ -84,6 +87,25 @@ class Server(ThreadedAssociationServer):
             evt_handlers=list(handlers),
             request_handler=_Handler,
         )
+
+    def start(self) -> None:
+        """Accept in a thread of its own."""
+        self.ae._servers.append(self)  # by which the library counts associations
+        threading.Thread(
+            target=self.serve_forever, args=(_ACCEPT_LOOK_S,), name="accept", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Accept no more, and abort what is open. Once is enough."""
+        if self not in self.ae._servers:
+            return
+        self.shutdown()
+        open_still = self.active_associations
+        for association in open_still:
+            association.abort(block=False)
+        deadline = time.monotonic() + _STOP_S
+        for association in open_still:
+            association.join(max(0.0, deadline - time.monotonic()))
 
     def server_bind(self) -> None:
         if self.socket is not None:

@@ -1,0 +1,120 @@
+"""A peer that speaks DICOM byte by byte, so that it can do what no library does."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from io import BytesIO
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import build_context
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu import A_ASSOCIATE_RQ, P_DATA_TF
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.sop_class import Verification
+from pynetdicom.transport import AddressInformation
+
+ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, ABORT = 0x02, 0x03, 0x04, 0x07
+ECHO_CONTEXT, CT_CONTEXT = 1, 3
+
+
+class RawPeer:
+    """One connection to a listener."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+
+    def __enter__(self) -> RawPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, content: bytes) -> None:
+        self.socket.sendall(content)
+
+    def associate(self) -> int:
+        """Ask for an association; the type of the PDU that answers."""
+        self.send(association_request())
+        return self.pdu()[0]
+
+    def pdu(self) -> tuple[int, bytes]:
+        """The next PDU: its type and what follows its header. (0, b"") where the connection closes."""
+        header = self._read(6)
+        if len(header) < 6:
+            return 0, b""
+        kind, _, length = struct.unpack(">BBL", header)
+        return kind, self._read(length)
+
+    def command(self) -> Dataset:
+        """The next message's command set; it has no data set."""
+        kind, body = self.pdu()
+        assert kind == P_DATA, f"PDU of type {kind}"
+        return decode(BytesIO(body[6:]), True, True)
+
+    def _read(self, count: int) -> bytes:
+        got = b""
+        while len(got) < count:
+            piece = self.socket.recv(count - len(got))
+            if not piece:
+                break
+            got += piece
+        return got
+
+
+def association_request() -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = "RAW", "OSTEONODE"
+    primitive.calling_presentation_address = AddressInformation("127.0.0.1", 1)
+    primitive.called_presentation_address = AddressInformation("127.0.0.1", 2)
+    echo, image = build_context(Verification), build_context(CTImageStorage, ExplicitVRLittleEndian)
+    echo.context_id, image.context_id = ECHO_CONTEXT, CT_CONTEXT
+    primitive.presentation_context_definition_list = [echo, image]
+    length = MaximumLengthNotification()
+    length.maximum_length_received = 16384
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = "2.25.1"
+    primitive.user_information = [length, implementation]
+    return bytes(A_ASSOCIATE_RQ(primitive).encode())
+
+
+def echo_request(message_id: int) -> bytes:
+    request = C_ECHO()
+    request.MessageID, request.AffectedSOPClassUID = message_id, Verification
+    message = C_ECHO_RQ()
+    message.primitive_to_message(request)
+    return _pdus(message, ECHO_CONTEXT)
+
+
+def store_request(message_id: int, dataset: Dataset) -> bytes:
+    request = C_STORE()
+    request.MessageID, request.Priority = message_id, 2
+    request.AffectedSOPClassUID = dataset.SOPClassUID
+    request.AffectedSOPInstanceUID = dataset.SOPInstanceUID
+    request.DataSet = BytesIO(encode(dataset, False, True))
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    return _pdus(message, CT_CONTEXT)
+
+
+def library_store_response(**fields: Any) -> bytes:
+    """As the library encodes the answer to a C-STORE: the command set."""
+    response = C_STORE()
+    for keyword, value in fields.items():
+        setattr(response, keyword, value)
+    message = C_STORE_RSP()
+    message.primitive_to_message(response)
+    return bytes(encode(message.command_set, True, True))
+
+
+def _pdus(message: Any, context_id: int) -> bytes:
+    return b"".join(bytes(P_DATA_TF(one).encode()) for one in message.encode_msg(context_id, 16384))
