@@ -49,7 +49,7 @@ def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
 
 
 def way_to_prove(
-    wish: str, offered: Collection[Proof], *, asked: int, proof: str, proved_before: bool
+    wish: str, offered: Collection[Proof], *, unanswered: bool, proof: str, proved_before: bool
 ) -> Proof | None:
     """How to show that a destination holds an object that it took; None: not now.
 
@@ -57,16 +57,16 @@ def way_to_prove(
     ----------
     wish : "auto", "commitment" or "find": `proof` of the destination's settings.
     offered : what the destination accepts at this moment.
-    asked : times that proof of this object was asked for already.
+    unanswered : whether the destination took the latest question for a commitment and kept silent, as one
+        that cannot reach this node does.
     proof : COMMITMENT once the destination has answered for this object: its no is not outvoted by C-FIND.
     proved_before : whether the destination ever proved an object. It then is not believed to offer nothing.
     """
     if wish != "auto":
         return Proof(wish) if wish in offered else None
     if Proof.COMMITMENT in offered:
-        # A destination that takes the question and never answers cannot reach this node, say.
-        unanswered = asked % 2 == 1 and proof != Proof.COMMITMENT
-        return Proof.FIND if unanswered and Proof.FIND in offered else Proof.COMMITMENT
+        silent = unanswered and proof != Proof.COMMITMENT
+        return Proof.FIND if silent and Proof.FIND in offered else Proof.COMMITMENT
     if proof == Proof.COMMITMENT:
         return None
     if Proof.FIND in offered:

@@ -81,7 +81,8 @@ class Proving:
             way = way_to_prove(
                 self._destination.proof,
                 offered,
-                asked=one.asked,
+                # By turns: a query that finds nothing, or fails, is followed by another question.
+                unanswered=one.unanswered and one.asked % 2 == 1,
                 proof=one.proof,
                 proved_before=proved_before,
             )

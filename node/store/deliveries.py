@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, and_, case, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.jobs import Lease, is_unproven, write_as_holder
-from node.store.schema import deliveries, objects
-from node.store.states import PROVEN, DeliveryState, Proof
+from node.store.schema import deliveries, objects, transaction_items, transactions
+from node.store.states import PROVEN, DeliveryState, Proof, TransactionState
 
 _MAX_DETAIL_CHARACTERS = 500
 
@@ -31,6 +31,7 @@ class OpenDelivery:
     proof: str  # how it will be proven, as far as that is known: a Proof, or ""
     asked: int  # times that proof was asked for, since it was last sent
     resent: int  # times that it was sent again because the peer had lost it
+    unanswered: bool  # whether a storage commitment was asked for since it was last sent, and never answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +208,7 @@ class Deliveries:
                 deliveries.c.proof,
                 deliveries.c.asked,
                 deliveries.c.resent,
+                _unanswered().label("unanswered"),
             )
             .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
             .where(_of(lease), condition)
@@ -229,6 +231,20 @@ class Deliveries:
 def _of(lease: Lease) -> ColumnElement[bool]:
     return and_(
         objects.c.study_instance_uid == lease.study_instance_uid, objects.c.generation == lease.generation
+    )
+
+
+def _unanswered() -> ColumnElement[bool]:
+    return (
+        select(transactions.c.transaction_uid)
+        .join(transaction_items, transaction_items.c.transaction_uid == transactions.c.transaction_uid)
+        .where(
+            transaction_items.c.sop_instance_uid == deliveries.c.sop_instance_uid,
+            transactions.c.destination == deliveries.c.destination,
+            transactions.c.requested_at >= deliveries.c.sent_at,
+            transactions.c.state.in_((TransactionState.ASKED, TransactionState.UNANSWERED)),
+        )
+        .exists()
     )
 
 

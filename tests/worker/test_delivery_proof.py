@@ -278,6 +278,27 @@ def test_an_association_that_cannot_be_had_for_proof_costs_time_alone(bench: Ben
     assert bench.sender.sent == [SEG_UID, SR_UID]
 
 
+def test_a_destination_that_was_away_when_it_was_to_be_asked_is_still_asked_to_commit(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(worker=PATIENT)
+    bench.prover.offers, bench.prover.problem = BOTH, "no connection"
+    session = bench.prover.session
+
+    def come_back(destination: Any) -> Any:
+        opened = session(destination)
+        if bench.prover.sessions:
+            bench.prover.problem = ""
+        return opened
+
+    bench.prover.session = come_back  # type: ignore[method-assign]
+    bench.prover.on_asked = lambda _: report(bench)
+    bench.close()
+    bench.work()
+    assert bench.prover.queries == []
+    assert proofs(bench) == {("committed", "commitment")}
+
+
 def test_an_amended_report_is_not_held_up_by_a_commitment_that_does_not_come(
     make_bench: Callable[..., Bench], make_instance: Callable[..., ReceivedInstance]
 ) -> None:
@@ -291,23 +312,23 @@ def test_an_amended_report_is_not_held_up_by_a_commitment_that_does_not_come(
 
 
 @pytest.mark.parametrize(
-    ("wish", "offered", "asked", "proof", "proved_before", "way"),
+    ("wish", "offered", "unanswered", "proof", "proved_before", "way"),
     [
-        ("auto", BOTH, 0, "", False, Proof.COMMITMENT),
-        ("auto", BOTH, 1, "", False, Proof.FIND),
-        ("auto", BOTH, 2, "", False, Proof.COMMITMENT),
-        ("auto", BOTH, 1, "commitment", False, Proof.COMMITMENT),
-        ("auto", {Proof.COMMITMENT}, 1, "", False, Proof.COMMITMENT),
-        ("auto", {Proof.FIND}, 0, "", False, Proof.FIND),
-        ("auto", {Proof.FIND}, 1, "commitment", True, None),
-        ("auto", set(), 0, "", False, Proof.STATUS),
-        ("auto", set(), 0, "", True, None),
-        ("commitment", {Proof.FIND}, 3, "", False, None),
-        ("find", BOTH, 0, "", False, Proof.FIND),
-        ("find", {Proof.COMMITMENT}, 0, "", False, None),
+        ("auto", BOTH, False, "", False, Proof.COMMITMENT),
+        ("auto", BOTH, True, "", False, Proof.FIND),
+        ("auto", BOTH, True, "commitment", False, Proof.COMMITMENT),
+        ("auto", {Proof.COMMITMENT}, True, "", False, Proof.COMMITMENT),
+        ("auto", {Proof.FIND}, False, "", False, Proof.FIND),
+        ("auto", {Proof.FIND}, False, "commitment", True, None),
+        ("auto", set(), False, "", False, Proof.STATUS),
+        ("auto", set(), False, "", True, None),
+        ("commitment", {Proof.FIND}, True, "", False, None),
+        ("find", BOTH, False, "", False, Proof.FIND),
+        ("find", {Proof.COMMITMENT}, False, "", False, None),
     ],
 )
 def test_the_way_to_prove_follows_wish_and_offer(
-    wish: str, offered: set[Proof], asked: int, proof: str, proved_before: bool, way: Proof | None
+    wish: str, offered: set[Proof], unanswered: bool, proof: str, proved_before: bool, way: Proof | None
 ) -> None:
-    assert way_to_prove(wish, offered, asked=asked, proof=proof, proved_before=proved_before) is way
+    chosen = way_to_prove(wish, offered, unanswered=unanswered, proof=proof, proved_before=proved_before)
+    assert chosen is way
