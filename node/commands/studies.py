@@ -82,8 +82,18 @@ def list_quarantine(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json([dataclasses.asdict(one) for one in found])
         return
-    table = _table(found)
-    Console().print(table if found else "nothing is in quarantine")
+    console = Console()
+    for one in found:
+        for told in (
+            f"{one.kind}  {one.received_at:%Y-%m-%d %H:%M:%S}Z  from {one.calling_ae}",
+            f"  study {one.study_instance_uid or 'not known'}",
+            f"  instance {one.sop_instance_uid or 'not known'}",
+            f"  {one.reason}",
+            f"  {one.path}",
+        ):
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        console.print("nothing is in quarantine")
 
 
 @app.command("reconcile")
@@ -187,13 +197,13 @@ def _print_detail(console: Console, detail: StudyDetail) -> None:
         console.print(_table(rows, title))
 
 
-def _table(rows: Sequence[Any], title: str | None = None) -> Table:
-    """Every field of equal records."""
+def _table(rows: Sequence[Any], title: str) -> Table:
+    """Every field of equal records. What peers sent is shown as it is: brackets are no markup."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for field in dataclasses.fields(rows[0]) if rows else ():
+    for field in dataclasses.fields(rows[0]):
         table.add_column(field.name, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in dataclasses.asdict(row).items()))
+        table.add_row(*(escape(_cell(name, value)) for name, value in dataclasses.asdict(row).items()))
     return table
 
 

@@ -58,11 +58,11 @@ def make_image(make_dataset: Any) -> Callable[..., Dataset]:
     return make
 
 
-def _send(port: int, *datasets: Dataset) -> list[int]:
+def _send(port: int, *datasets: Dataset, calling: str = "PEER") -> list[int]:
     """Each over a presentation context of its own syntax."""
     statuses = []
     for dataset in datasets:
-        ae = AE("PEER")
+        ae = AE(calling)
         ae.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
         association = ae.associate("127.0.0.1", port)
         assert association.is_established
@@ -149,6 +149,27 @@ def test_a_corrected_patient_is_held_until_an_operator_accepts_it(
     assert line.kind is QuarantineKind.REPLACED
     command.list_quarantine(config=config)
     assert "replaced" in told.export_text()
+
+
+def test_what_a_peer_calls_itself_is_no_markup_on_the_terminal(
+    listener: Any,
+    store: Store,
+    make_image: Any,
+    settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _send(listener.port, make_image(), make_image(PatientID="[/red]"), calling="[/red][bold]")
+    config = tmp_path / "site.toml"
+    config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n')
+    told = Console(record=True, width=300, file=StringIO())
+    monkeypatch.setattr(command, "Console", lambda **_: told)
+    command.list_quarantine(config=config)
+    command.show(STUDY, config=config)
+    command.reconcile(STUDY, config=config)
+    shown = told.export_text()
+    assert shown.count("[/red][bold]") == 2
+    assert re.search(r"PatientID +MRN-4711 +\[/red\] +1", shown)
 
 
 def test_undecodable_bytes_are_refused_and_kept_and_no_study_is_made(

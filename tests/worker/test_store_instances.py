@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from alembic import command as alembic
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from config.settings import Settings
+from config.settings import Settings, load_settings
 from node.store import durable
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
 from node.store.instances import Instances, Receipt
 from node.store.received import ReceivedInstance
 from node.store.schema import metadata
+from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 
 Make = Callable[..., ReceivedInstance]
@@ -34,6 +39,30 @@ def test_migrating_twice_changes_nothing(store: Store) -> None:
     store.database.migrate()
     with store.database.writing() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_quarantine_from_before_its_kinds_is_taken_for_other_content(tmp_path: Path) -> None:
+    settings = load_settings(storage={"root": str(tmp_path)}).storage
+    database = Database(settings.resolved_database_url)
+    _migrate_to(database, "0006")
+    with database.writing() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO quarantine (sop_instance_uid, study_instance_uid, sha256, path, size_bytes,"
+            " received_at, calling_ae, called_ae, reason)"
+            " VALUES ('2.25.1', '2.25', 'ab', 'x', 7, 0.0, 'A', 'B', 'why')"
+        )
+    database.close()
+    with closing(open_store(settings)) as store:
+        (one,) = store.quarantine.list()
+        assert (one.kind, one.size_bytes, one.reason) == (QuarantineKind.CONTENT, 7, "why")
+
+
+def _migrate_to(database: Database, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("node.store") / "migrations"))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        alembic.upgrade(config, revision)
 
 
 def test_sqlite_runs_with_full_synchronisation_and_a_write_ahead_log(sqlite_store: Store) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from node.store.errors import NothingToReconcile, ReconciliationIncomplete
+from node.store.files import FileStore
 from node.store.instances import Receipt
 from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
@@ -241,3 +242,41 @@ def test_a_segmentation_that_is_measured_reopens_and_any_other_does_not(
     assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
     store.instances.receive(make_instance(9, **seg, is_measured_mask=True))
     assert close_study(store).generation == 2
+
+
+def test_what_is_held_may_change_while_it_is_compared(
+    store: Store, come: Come, make_instance: Make, study: str
+) -> None:
+    come(1), come(1, "new")
+    asked: list[str] = []
+
+    class Slow(_Said):
+        def identity_difference(self, held: Path | BinaryIO, came: Path | BinaryIO) -> frozenset[str] | None:
+            asked.append(_parts(held)[1])
+            if len(asked) == 1:
+                store.identities.accept(study)  # an operator, meanwhile
+            return super().identity_difference(held, came)
+
+    third = make_instance(1, content=(b"header", b"raw|third|image 1"))
+    assert store.instances.receive(third, Slow()) is Receipt.HELD
+    assert asked == ["old", "new"]
+    assert len(list((store.files.root / "instances").rglob("*.dcm"))) == 3
+
+
+def test_of_two_that_bring_the_same_at_once_one_is_kept(
+    store: Store, come: Come, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FileStore.write
+    others: list[Receipt] = []
+
+    def write_late(self: FileStore, *arguments: Any, **options: Any) -> str:
+        if not others:
+            others.append(Receipt.STORED)
+            others.append(come(1))  # another association is first
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(FileStore, "write", write_late)
+    assert come(1) is Receipt.ALREADY_HELD
+    assert others[1] is Receipt.STORED
+    assert len(list((store.files.root / "instances").rglob("*.dcm"))) == 1
+    assert store.quarantine.list() == ()
