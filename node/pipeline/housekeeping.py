@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import structlog
 
@@ -20,10 +21,10 @@ _PAUSE_S = 60.0
 _DAY_S = 86400.0
 
 
-def purge_due(store: Store, settings: StorageSettings) -> int:
+def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | None = None) -> int:
     """Remove the images of finished studies that are too old, or that the disk has no room for.
 
-    Returns how many images went.
+    Returns how many images went. Ends between two studies once `stop` is set.
 
     Raises
     ------
@@ -31,21 +32,25 @@ def purge_due(store: Store, settings: StorageSettings) -> int:
     """
     store.retention.sweep()
     removed = 0
+    for uid, why in _going(store, settings):
+        if stop is not None and stop.is_set():
+            break
+        images = store.retention.purge(uid, likeness)
+        log.info("images_purged", study_instance_uid=uid, images=images, why=why)
+        removed += images
+    return removed
+
+
+def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]:
+    """Studies, one after another, as long as there is a reason: what went before may have been enough."""
     if settings.retention_days:
         for uid in store.retention.finished(for_s=settings.retention_days * _DAY_S):
-            removed += _purge(store, uid, "age")
+            yield uid, "age"
     if settings.purge_above_percent:
         for uid in store.retention.finished():
             if store.files.used_percent() <= settings.purge_above_percent:
-                break
-            removed += _purge(store, uid, "space")
-    return removed
-
-
-def _purge(store: Store, study_instance_uid: str, why: str) -> int:
-    removed = store.retention.purge(study_instance_uid, likeness)
-    log.info("images_purged", study_instance_uid=study_instance_uid, images=removed, why=why)
-    return removed
+                return
+            yield uid, "space"
 
 
 def keep_house_forever(
@@ -55,6 +60,6 @@ def keep_house_forever(
     while not stop.wait(_PAUSE_S):
         try:
             confirm_identities(store, identities)
-            purge_due(store, settings)
+            purge_due(store, settings, stop)
         except StoreError as error:
             log.error("housekeeping_failed", error=describe(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -281,3 +282,14 @@ def test_nothing_is_removed_unless_a_site_says_so(
     settings = load_settings().storage
     assert purge_due(store, settings) == 0
     assert purge_due(store, settings.model_copy(update={"retention_days": 30.0})) == 1
+
+
+def test_removing_ends_when_the_node_does(store: Store, come: Come, close_study: Close, study: str) -> None:
+    come(1)
+    _finish(store, close_study(store))
+    _age(store, study, 40)
+    settings = load_settings().storage.model_copy(update={"retention_days": 30.0})
+    stop = threading.Event()
+    stop.set()
+    assert purge_due(store, settings, stop) == 0
+    assert purge_due(store, settings, threading.Event()) == 1
