@@ -63,6 +63,7 @@ class Promises:
             If this peer asked about other instances under this Transaction UID.
         """
         wanted = sorted(set(asked))
+        self._keep_from_retention([uid for _, uid in wanted])
         judged = self._judge(wanted)
         sha256 = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
         key = and_(promises.c.transaction_uid == transaction_uid, promises.c.calling_ae == calling_ae)
@@ -147,6 +148,19 @@ class Promises:
                 .where(promises.c.promise_id == promise.promise_id)
                 .values(detail=detail[:_MAX_DETAIL_CHARACTERS], updated_at=now_s(), **values)
             )
+
+    def _keep_from_retention(self, uids: Sequence[str]) -> None:
+        """Before it is judged: what is removed in between would be promised and gone."""
+        with self._database.writing() as connection:
+            for start in range(0, len(uids), _AT_ONCE):
+                connection.execute(
+                    update(instances)
+                    .where(
+                        instances.c.sop_instance_uid.in_(uids[start : start + _AT_ONCE]),
+                        instances.c.purged_at.is_(None),
+                    )
+                    .values(promised_at=now_s())
+                )
 
     def _judge(self, asked: Sequence[Reference]) -> Mapping[str, list[Reference]]:
         judged: dict[str, list[Reference]] = {"held": [], "missing": [], "conflicting": []}

@@ -1,4 +1,7 @@
-"""Removing the images of studies that are finished. Rows and artefacts stay, and all that waits or failed."""
+"""Removing the images of studies that are finished. Rows and artefacts stay, and all that waits or failed.
+
+What this node has committed to by storage commitment stays, too: its sender may have nothing else.
+"""
 
 from __future__ import annotations
 
@@ -117,4 +120,13 @@ def _is_finished() -> ColumnElement[bool]:
         )
         .exists()
     )
-    return studies.c.state.in_(FINISHED) & ~at_work & ~undecided
+    asked_for = instances.alias()  # apart from those that the query around this may be about
+    promised = (
+        select(asked_for.c.sop_instance_uid)
+        .where(
+            asked_for.c.study_instance_uid == studies.c.study_instance_uid,
+            asked_for.c.promised_at.is_not(None),
+        )
+        .exists()
+    )
+    return studies.c.state.in_(FINISHED) & ~at_work & ~undecided & ~promised

@@ -77,6 +77,7 @@ instances = Table(
     Column("called_ae", String(16), nullable=False),
     Column("association_id", Integer, ForeignKey("associations.association_id")),
     Column("own", Boolean, nullable=False),  # made here and come back
+    Column("promised_at", Float),  # when storage commitment was asked for it; retention leaves it
     Column("purged_at", Float),  # when retention removed the file; NULL while it is kept
     Column("image_sha256", String(64)),  # fingerprints of a purged file, NULL where it could not be decoded:
     Column("identity_sha256", String(64)),  # see ContentReader

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -293,3 +293,40 @@ def test_removing_ends_when_the_node_does(store: Store, come: Come, close_study:
     stop.set()
     assert purge_due(store, settings, stop) == 0
     assert purge_due(store, settings, threading.Event()) == 1
+
+
+def test_what_was_promised_to_its_sender_is_never_removed(
+    store: Store, come: Come, close_study: Close, study: str, make_instance: Make
+) -> None:
+    come(1)
+    _finish(store, close_study(store))
+    asked = (make_instance(1).sop_class_uid, make_instance(1).sop_instance_uid)
+    promise = store.promises.make(transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0)
+    assert promise.held == (asked,)
+    assert _due(store, 0) == ()
+    assert store.retention.purge(study, _Said()) == 0
+    assert len(store.instances.paths(study)) == 1
+
+
+def test_nothing_is_promised_that_is_removed_meanwhile(
+    store: Store,
+    come: Come,
+    close_study: Close,
+    study: str,
+    make_instance: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    come(1)
+    _finish(store, close_study(store))
+    asked = (make_instance(1).sop_class_uid, make_instance(1).sop_instance_uid)
+    judge = store.promises._judge
+
+    def judge_late(wanted: Any) -> Any:
+        judged = judge(wanted)
+        store.retention.purge(study, _Said())
+        return judged
+
+    monkeypatch.setattr(store.promises, "_judge", judge_late)
+    promise = store.promises.make(transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0)
+    assert promise.held == (asked,)
+    assert len(store.instances.paths(study)) == 1
