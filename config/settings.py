@@ -204,6 +204,7 @@ class Destination(_Section):
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     proof: Literal["auto", "commitment", "find", "sent"] = "auto"
+    sr_class: Literal["auto", "comprehensive3d", "comprehensive", "enhanced"] = "auto"
 
 
 class Peer(_Section):

@@ -14,6 +14,8 @@ from pydicom.datadict import dictionary_description
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -54,6 +56,8 @@ def own_violations(content: bytes) -> list[str]:
         return ["not a DICOM file"]
     rules_of_class = {
         Comprehensive3DSRStorage: _report_rules,
+        ComprehensiveSRStorage: _report_rules,
+        EnhancedSRStorage: _report_rules,
         SegmentationStorage: _segmentation_rules,
         SecondaryCaptureImageStorage: _picture_rules,
     }.get(dataset.get("SOPClassUID"))

@@ -10,8 +10,9 @@ import structlog
 from config.settings import Destination, WorkerSettings
 from node.pipeline.dimse import in_words
 from node.pipeline.policy import delay_s
-from node.pipeline.ports import Prover, Sender, SendOutcome, SendResult
+from node.pipeline.ports import Artefacts, Prover, Sender, SendOutcome, SendResult
 from node.pipeline.proving import Proving
+from node.pipeline.report_classes import ReportClasses
 from node.report import EncodedObject
 from node.store.deliveries import OpenDelivery, Standing
 from node.store.jobs import Lease
@@ -40,6 +41,7 @@ def deliver(
     *,
     store: Store,
     lease: Lease,
+    artefacts: Artefacts,
     objects: Sequence[EncodedObject],
     destinations: Sequence[Destination],
     sender: Sender,
@@ -59,8 +61,10 @@ def deliver(
         return Delivered(
             state=StudyState.REPORTED, reason="no destination is configured: results are kept here"
         )
-    store.deliveries.schedule(lease, [destination.name for destination in destinations])
+    classes = ReportClasses(store=store, lease=lease, artefacts=artefacts, objects=objects)
     for destination in destinations:
+        mine = classes.objects_for(destination)
+        store.deliveries.schedule(lease, [destination.name], [one.sop_instance_uid for one in mine])
         due = [
             delivery
             for delivery in store.deliveries.pending(lease)
@@ -69,14 +73,15 @@ def deliver(
         _send(
             store=store,
             lease=lease,
-            objects=objects,
+            objects=mine,
             destination=destination,
             due=due,
+            classes=classes,
             sender=sender,
             settings=settings,
         )
         Proving(store=store, lease=lease, destination=destination, prover=prover, settings=settings).prove(
-            objects
+            mine
         )
     return _standing(store, lease, {destination.name for destination in destinations})
 
@@ -88,6 +93,7 @@ def _send(
     objects: Sequence[EncodedObject],
     destination: Destination,
     due: Sequence[OpenDelivery],
+    classes: ReportClasses,
     sender: Sender,
     settings: WorkerSettings,
 ) -> None:
@@ -95,9 +101,18 @@ def _send(
     wanted = [one for one in objects if one.sop_instance_uid in deliveries]
     if not wanted:
         return
-    results = sender.send(destination, wanted, before_each=lambda: store.jobs.renew(lease, settings.lease_s))
+    results = sender.send(
+        destination,
+        wanted,
+        before_each=lambda: store.jobs.renew(lease, settings.lease_s),
+        alternatives=classes.alternatives(destination, objects),
+    )
     for result in results:
-        _record(store, lease, deliveries[result.sop_instance_uid], result, settings)
+        delivery = deliveries[result.sop_instance_uid]
+        if result.accepted_instead is not None:
+            classes.replace(delivery, result.accepted_instead)
+        else:
+            _record(store, lease, delivery, result, settings)
         log.info(
             "object_sent" if result.outcome is SendOutcome.SENT else "object_not_sent",
             destination=destination.name,

@@ -141,6 +141,7 @@ class SendResult:
     outcome: SendOutcome
     status: int | None  # DIMSE status; None where no answer came
     detail: str
+    accepted_instead: str | None = None  # SOP class of the first alternative that is
 
 
 class Sender(Protocol):
@@ -152,8 +153,12 @@ class Sender(Protocol):
         objects: Sequence[EncodedObject],
         *,
         before_each: Callable[[], None] = lambda: None,
+        alternatives: Sequence[str] = (),
     ) -> Sequence[SendResult]:
         """Send each object over one association; one result per object, in order. Never raises for a peer.
+
+        `alternatives` are SOP classes that are offered beside those of the objects: of a report whose class
+        the peer does not accept, the result names the first of them that it does.
 
         `before_each` is called before each C-STORE; what it raises ends the sending and is raised again.
         """

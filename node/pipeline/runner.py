@@ -128,6 +128,7 @@ def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         outcome = deliver(
             store=store,
             lease=lease,
+            artefacts=artefacts,
             objects=stored_objects(artefacts),
             destinations=settings.destinations,
             sender=dependencies.sender,

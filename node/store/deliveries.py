@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
-from node.store.jobs import Lease, is_unproven, write_as_holder
-from node.store.schema import deliveries, objects, transaction_items, transactions
-from node.store.states import PROVEN, DeliveryState, Proof, TransactionState
+from node.store.jobs import Lease, MadeObject, enter_object, is_unproven, write_as_holder
+from node.store.schema import deliveries, objects, reports, transaction_items, transactions
+from node.store.states import ARRIVED, PROVEN, REPORT_KIND, DeliveryState, Proof, TransactionState
 
 _MAX_DETAIL_CHARACTERS = 500
 
@@ -48,32 +48,104 @@ class Standing:
     objects: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledReport:
+    """A structured report that a destination gets."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    artefact: str
+    state: str
+
+
 class Deliveries:
     """Every write needs the lease of the objects' job; what peers report goes through `Transactions`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def schedule(self, lease: Lease, destinations: Sequence[str]) -> None:
-        """Make sure that every object of the generation has a delivery to every destination."""
+    def schedule(
+        self, lease: Lease, destinations: Sequence[str], sop_instance_uids: Sequence[str] | None = None
+    ) -> None:
+        """Make sure that each of these objects has a delivery to every destination.
+
+        Parameters
+        ----------
+        sop_instance_uids : None for all objects of the generation.
+
+        Raises
+        ------
+        LeaseLost
+        """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
-            for uid in connection.execute(select(objects.c.sop_instance_uid).where(_of(lease))).scalars():
+            uids = sop_instance_uids
+            if uids is None:
+                uids = (
+                    connection.execute(select(objects.c.sop_instance_uid).where(_of(lease))).scalars().all()
+                )
+            for uid in uids:
                 for destination in destinations:
-                    insert_unless_there(
-                        connection,
-                        deliveries,
-                        {
-                            "sop_instance_uid": uid,
-                            "destination": destination,
-                            "state": DeliveryState.PENDING,
-                            "attempts": 0,
-                            "pending_since": now_s(),
-                            "not_before": now_s(),
-                            "detail": "",
-                            "updated_at": now_s(),
-                        },
-                    )
+                    _schedule(connection, destination, uid)
+
+    def add(self, lease: Lease, made: MadeObject) -> None:
+        """Enter an object that was made after the report step. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            enter_object(connection, lease, made)
+
+    def replace(self, lease: Lease, destination: str, old_uid: str, new_uid: str) -> None:
+        """Have the destination get one object in place of another, unless it took that. Raises LeaseLost."""
+        not_taken = and_(
+            deliveries.c.destination == destination,
+            deliveries.c.sop_instance_uid == old_uid,
+            deliveries.c.state.not_in(ARRIVED),
+        )
+        with self._database.writing() as connection:
+            write_as_holder(connection, lease)
+            if connection.execute(delete(deliveries).where(not_taken)).rowcount:
+                _schedule(connection, destination, new_uid)
+
+    def report_at(self, lease: Lease, destination: str) -> ScheduledReport | None:
+        """The generation's structured report as this destination gets it; None before it is scheduled."""
+        wanted = (
+            select(
+                objects.c.sop_instance_uid,
+                objects.c.sop_class_uid,
+                objects.c.artefact,
+                deliveries.c.state,
+            )
+            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(_of(lease), objects.c.kind == REPORT_KIND, deliveries.c.destination == destination)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(wanted).mappings().first()
+        return None if row is None else ScheduledReport(**row)
+
+    def predecessor_in(self, lease: Lease, sop_class_uid: str) -> str | None:
+        """What this generation's report amends, in another SOP class; None where no destination has that."""
+        predecessor = reports.alias()
+        wanted = (
+            select(objects.c.sop_instance_uid)
+            .join(
+                predecessor,
+                and_(
+                    predecessor.c.study_instance_uid == objects.c.study_instance_uid,
+                    predecessor.c.generation == objects.c.generation,
+                ),
+            )
+            .join(reports, reports.c.predecessor_uid == predecessor.c.sop_instance_uid)
+            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(
+                reports.c.study_instance_uid == lease.study_instance_uid,
+                reports.c.generation == lease.generation,
+                objects.c.kind == REPORT_KIND,
+                objects.c.sop_class_uid == sop_class_uid,
+                deliveries.c.state.in_(ARRIVED),
+            )
+        )
+        with self._database.reading() as connection:
+            return connection.execute(wanted.limit(1)).scalar()
 
     def pending(self, lease: Lease) -> Sequence[OpenDelivery]:
         """What the destinations of this generation still lack."""
@@ -226,6 +298,23 @@ class Deliveries:
                 .where(_is(delivery), is_unproven())
                 .values(detail=detail[:_MAX_DETAIL_CHARACTERS], updated_at=now_s(), **values)
             )
+
+
+def _schedule(connection: Connection, destination: str, uid: str) -> None:
+    insert_unless_there(
+        connection,
+        deliveries,
+        {
+            "sop_instance_uid": uid,
+            "destination": destination,
+            "state": DeliveryState.PENDING,
+            "attempts": 0,
+            "pending_since": now_s(),
+            "not_before": now_s(),
+            "detail": "",
+            "updated_at": now_s(),
+        },
+    )
 
 
 def _of(lease: Lease) -> ColumnElement[bool]:

@@ -278,18 +278,7 @@ def _replace_objects(connection: Connection, lease: Lease, made: Sequence[MadeOb
     connection.execute(delete(deliveries).where(deliveries.c.sop_instance_uid.in_(obsolete)))
     connection.execute(delete(objects).where(objects.c.sop_instance_uid.in_(obsolete)))
     for one in made:
-        insert_unless_there(
-            connection,
-            objects,
-            {
-                "sop_instance_uid": one.sop_instance_uid,
-                "sop_class_uid": one.sop_class_uid,
-                "kind": one.kind,
-                "study_instance_uid": lease.study_instance_uid,
-                "generation": lease.generation,
-                "artefact": one.artefact,
-            },
-        )
+        enter_object(connection, lease, one)
         if one.is_report:
             connection.execute(
                 update(reports)
@@ -299,6 +288,22 @@ def _replace_objects(connection: Connection, lease: Lease, made: Sequence[MadeOb
                 )
                 .values(sop_instance_uid=one.sop_instance_uid)
             )
+
+
+def enter_object(connection: Connection, lease: Lease, made: MadeObject) -> None:
+    """Enter an object of the lease's generation, unless it is there."""
+    insert_unless_there(
+        connection,
+        objects,
+        {
+            "sop_instance_uid": made.sop_instance_uid,
+            "sop_class_uid": made.sop_class_uid,
+            "kind": made.kind,
+            "study_instance_uid": lease.study_instance_uid,
+            "generation": lease.generation,
+            "artefact": made.artefact,
+        },
+    )
 
 
 def reset_failed_deliveries(connection: Connection, study_instance_uid: str, generation: int) -> None:

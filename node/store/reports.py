@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, select
+from sqlalchemy import Connection, Row, and_, case, select
 
 from node.store.database import Database, now_s
 from node.store.generations import reasons_since
 from node.store.jobs import Lease, write_as_holder
-from node.store.schema import deliveries, reports
-from node.store.states import ARRIVED, PROVEN, Reopening
+from node.store.schema import deliveries, objects, reports
+from node.store.states import ARRIVED, PROVEN, REPORT_KIND, Reopening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,15 @@ def _predecessor(connection: Connection, lease: Lease) -> Row[Any, Any, Any] | N
     proven = case((deliveries.c.state.in_(PROVEN), 1), else_=0)
     return connection.execute(
         select(reports.c.sop_instance_uid, reports.c.generation, reports.c.issued_at)
-        .join(deliveries, deliveries.c.sop_instance_uid == reports.c.sop_instance_uid)
+        .join(
+            objects,
+            and_(
+                objects.c.study_instance_uid == reports.c.study_instance_uid,
+                objects.c.generation == reports.c.generation,
+                objects.c.kind == REPORT_KIND,  # in whichever class a PACS got it
+            ),
+        )
+        .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
         .where(
             reports.c.study_instance_uid == lease.study_instance_uid,
             reports.c.generation < lease.generation,

@@ -86,6 +86,7 @@ class PromiseState(StrEnum):
 
 # Nothing is left to do, and nobody is waited for.
 FINISHED = (StudyState.DELIVERED, StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
+REPORT_KIND = "SR"  # of objects: structured reports, in whichever class
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)
 PROVEN = (DeliveryState.COMMITTED, DeliveryState.FOUND)
 ARRIVED = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.FOUND)

@@ -49,6 +49,7 @@ class ScriptedSender:
         objects: Sequence[EncodedObject],
         *,
         before_each: Callable[[], None] = lambda: None,
+        alternatives: Sequence[str] = (),
     ) -> Sequence[SendResult]:
         results = []
         for one in objects:

@@ -263,7 +263,8 @@ def test_a_pacs_that_stays_away_too_long_becomes_a_dead_letter(make_bench: Calla
 
 def test_the_lease_is_checked_before_each_object_leaves(bench: Bench) -> None:
     class Robber(ScriptedSender):
-        def send(self, destination: Destination, objects: Any, *, before_each: Any = None) -> Any:
+        def send(self, destination: Destination, objects: Any, **options: Any) -> Any:
+            before_each = options["before_each"]
             before_each()
             bench.store.jobs.release_all("bench")
             before_each()
