@@ -162,8 +162,8 @@ class Instances:
 
     def _enter(self, instance: ReceivedInstance, path: str, judgement: _Judgement) -> Receipt | None:
         with self._database.writing() as connection:
-            _ensure_study(connection, instance.study_instance_uid)
             if judgement.held is None:
+                _ensure_study(connection, instance.study_instance_uid)
                 if not insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
                     return None
                 _note_growth(connection, instance)

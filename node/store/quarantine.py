@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.files import FileStore
 from node.store.received import ReceivedInstance
-from node.store.schema import quarantine
+from node.store.schema import quarantine, studies
 from node.store.states import QuarantineKind
 
 OTHER_CONTENT = "another content under a SOP Instance UID that is already held"
@@ -38,6 +38,7 @@ class QuarantineLine:
 
     kind: QuarantineKind
     study_instance_uid: str  # "" where it could not be read
+    study_is_held: bool  # what lies here alone makes no study
     reason: str
     calling_ae: str
     files: int
@@ -126,7 +127,9 @@ def quarantine_lines(
             func.count().label("files"),
             func.sum(quarantine.c.size_bytes).label("size_bytes"),
             latest.label("latest_at"),
+            func.max(studies.c.study_instance_uid).label("held_uid"),
         )
+        .outerjoin(studies, studies.c.study_instance_uid == quarantine.c.study_instance_uid)
         .group_by(*alike)
         .order_by(latest.desc())
         .limit(limit)
@@ -137,6 +140,7 @@ def quarantine_lines(
         QuarantineLine(
             kind=QuarantineKind(row.kind),
             study_instance_uid=row.study_instance_uid,
+            study_is_held=row.held_uid is not None,
             reason=row.reason,
             calling_ae=row.calling_ae,
             files=row.files,

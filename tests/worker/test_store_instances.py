@@ -106,6 +106,15 @@ def test_other_content_under_a_known_uid_is_quarantined_and_the_first_stays(
     assert len(_files(store)) == 2  # the quarantined bytes are kept for a person to look at
 
 
+def test_an_image_that_comes_again_in_another_study_makes_no_study(store: Store, make_instance: Make) -> None:
+    store.instances.receive(make_instance())
+    moved = make_instance(study_instance_uid="2.25.8", content=(b"header", b"pixels 1, moved"))
+    assert store.instances.receive(moved) is Receipt.QUARANTINED
+    assert [one.study_instance_uid for one in store.overview.list()] == [make_instance().study_instance_uid]
+    (line,) = store.quarantine.lines()
+    assert (line.study_instance_uid, line.study_is_held) == ("2.25.8", False)
+
+
 def test_a_resend_replaces_a_file_that_was_lost(store: Store, make_instance: Make) -> None:
     store.instances.receive(make_instance())
     (path,) = store.instances.paths(make_instance().study_instance_uid)
