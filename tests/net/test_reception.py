@@ -291,3 +291,15 @@ def test_a_late_segmentation_reopens_only_where_it_is_measured_from(
     finally:
         listener.stop()
         store.close()
+
+
+def test_no_identity_reaches_the_log_or_what_the_node_says_of_it(
+    listener: Any, store: Store, make_image: Any, logged: Callable[[], str]
+) -> None:
+    other = {"PatientName": "Roe^Jane", "PatientID": "MRN-4712", "PatientBirthDate": "19520304"}
+    _send(listener.port, make_image(), make_image(**other), make_image(KVP=80, **other))
+    told = logged() + str(store.quarantine.lines()) + str(store.overview.show(STUDY))
+    assert "held for reconciliation" in told
+    assert "quarantined" in told
+    for secret in ("Doe", "Roe", "Jane", "MRN-47", "19510203", "19520304"):
+        assert secret not in told
