@@ -13,7 +13,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -68,6 +76,31 @@ class StorageSettings(_Section):
 
 class BrokerSettings(_Section):
     url: str
+
+
+class AccessSettings(_Section):
+    networks: tuple[IPvAnyNetwork, ...]
+    known_peers_only: bool
+    called_ae_titles_only: bool
+    called_ae_titles: tuple[str, ...]
+    max_associations: int = Field(ge=1, le=1000)
+    max_associations_per_peer: int = Field(ge=1)
+    max_pdu_bytes: int = Field(ge=4096, le=1 << 20)
+    idle_s: float = Positive
+    association_s: float = Positive
+
+
+class TlsSettings(_Section):
+    certificate: str
+    key: str
+    ca: str
+    require_peer_certificate: bool
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.certificate and self.require_peer_certificate and not self.ca:
+            raise ValueError("a peer's certificate is verified by a ca: name one")
+        return self
 
 
 class CompletenessSettings(_Section):
@@ -205,14 +238,17 @@ class Destination(_Section):
     port: int = Field(ge=1, le=65535)
     proof: Literal["auto", "commitment", "find", "sent"] = "auto"
     sr_class: Literal["auto", "comprehensive3d", "comprehensive", "enhanced"] = "auto"
+    tls: bool = False
 
 
 class Peer(_Section):
-    """Whoever asks this node for storage commitment, and where it is told."""
+    """Whoever sends to this node, and where it is told of storage commitment."""
 
     ae_title: str = Field(min_length=1, max_length=16)
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
+    networks: tuple[IPvAnyNetwork, ...] = ()  # none: its title is believed from any address
+    tls: bool = False
 
 
 class Settings(BaseSettings):
@@ -223,6 +259,8 @@ class Settings(BaseSettings):
     )
 
     node: NodeSettings
+    access: AccessSettings
+    tls: TlsSettings
     storage: StorageSettings
     broker: BrokerSettings
     completeness: CompletenessSettings

@@ -27,6 +27,7 @@ from config.settings import ConfigurationError, SegmentationSettings, Settings, 
 from node import logs
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
+from node.net.tls import listener_context
 from node.pipeline.engine import settle_engine
 from node.pipeline.model import active_model
 from node.store.errors import StoreError
@@ -53,6 +54,7 @@ _PACKAGES = (
 )
 _OWN_PACKAGES = ("node", "segmentation", "scoring", "config")
 _DISTRIBUTION = "osteonode"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _FREE_BYTES_WANTED = 5 * 1024**3  # a few dozen studies
 
 
@@ -124,12 +126,13 @@ def examine(settings: Settings) -> Iterator[Line]:
         ("storage", lambda: _storage(settings)),
         ("disk", lambda: _disk(settings)),
         ("broker", lambda: _broker(settings)),
+        ("access", lambda: _access(settings)),
     ):
         yield _tried(what, trial)
     if not settings.destinations:
         yield Line(what="destination", standing=Standing.WARNING, detail="none: results stay in the node")
     for destination in settings.destinations:
-        answer = DicomSender(Requestor(settings.node.ae_title)).echo(destination)
+        answer = DicomSender(Requestor(settings.node.ae_title, tls=settings.tls)).echo(destination)
         yield Line(
             what="destination",
             standing=Standing.OK if answer.answered else Standing.FAILED,
@@ -262,6 +265,23 @@ def _engine(settings: Settings) -> tuple[Standing, str]:
         reason = unavailable(wanted.weights, Mode(wanted.totalsegmentator_mode))
         told += f"; TotalSegmentator is not used: {reason}"
     return Standing.OK, told
+
+
+def _access(settings: Settings) -> tuple[Standing, str]:
+    """Whether whoever reaches the port may send. Certificates are read, as the listener will."""
+    encrypted = listener_context(settings.tls) is not None
+    told = f"{settings.node.host}:{settings.node.port}, {'TLS' if encrypted else 'plain DICOM'}"
+    rules = settings.access
+    if rules.networks:
+        told += f", from {', '.join(map(str, rules.networks))}"
+    if rules.known_peers_only:
+        known = {one.ae_title for one in settings.peers} | {one.ae_title for one in settings.destinations}
+        told += f", for {', '.join(sorted(known)) or 'nobody: no peer is named'}"
+    guarded = rules.networks or rules.known_peers_only
+    certified = encrypted and settings.tls.require_peer_certificate
+    if guarded or certified or settings.node.host in _LOOPBACK:
+        return Standing.OK, told
+    return Standing.WARNING, f"{told}: whoever reaches it may send; see [access] and [tls]"
 
 
 def _laboratory(settings: Settings) -> tuple[Standing, str]:

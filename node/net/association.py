@@ -19,6 +19,7 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
+from node.net.access import Refusal
 from node.net.encoding import store_response
 from node.net.upper_layer import LOOK_S, PromptProvider
 
@@ -99,6 +100,7 @@ class PromptAssociation(Association):
     def __init__(self, ae: Any, mode: str) -> None:
         super().__init__(ae, mode)
         self._news = threading.Event()
+        self._began = time.monotonic()
         self.dul: PromptProvider = PromptProvider(
             self, longest_pdu=ae.maximum_pdu_size, tell_user=self._news.set
         )
@@ -118,15 +120,32 @@ class PromptAssociation(Association):
         request = self._request()
         if request is not None:
             self.requestor.primitive = request
-            evt.trigger(self, evt.EVT_REQUESTED, {})
-            if not self.is_aborted and not self.is_rejected:
-                self.acse.negotiate_association()
-            if self.is_established:
-                self._run_reactor()
+            self._serve_admitted()
         self.kill()
         connection = self.dul.socket.socket if self.dul.socket is not None else None
         if connection is not None and self._server is not None:
             self._server.shutdown_request(connection)
+
+    def _serve_admitted(self) -> None:
+        """Serve the association, if its peer may have one."""
+        requestor = self.requestor
+        entered = self._server.doorkeeper.enter(
+            calling=requestor.primitive.calling_ae_title,
+            called=requestor.primitive.called_ae_title,
+            address=requestor.address,
+            here=self.acceptor.address,
+        )
+        if isinstance(entered, Refusal):
+            log.warning("association_refused", reason=entered.words)
+            self.acse.send_reject(entered.result, entered.source, entered.reason)
+            evt.trigger(self, evt.EVT_REJECTED, {})
+            return
+        try:
+            self.acse.negotiate_association()
+            if self.is_established:
+                self._run_reactor()
+        finally:
+            self._server.doorkeeper.leave(entered)
 
     def _request(self) -> A_ASSOCIATE | None:
         """What the peer asks for; None where it goes away or keeps silent.
@@ -204,6 +223,9 @@ class PromptAssociation(Association):
             evt.trigger(self, evt.EVT_ABORTED, {})
         elif self.dul.idle_timer_expired():
             log.info("association_idle")
+            self.abort()
+        elif time.monotonic() - self._began > self._server.doorkeeper.rules.association_s:
+            log.warning("association_too_long")
             self.abort()
         elif self.dul.is_alive():
             return False

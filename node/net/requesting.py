@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pynetdicom import AE, evt
 
+from config.settings import ConfigurationError, TlsSettings
 from node.net.sockets import send_at_once
+from node.net.tls import sender_context
 from node.pipeline.ports import SendOutcome
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -29,6 +32,9 @@ class Address(Protocol):
     @property
     def port(self) -> int: ...
 
+    @property
+    def tls(self) -> bool: ...
+
 
 class Requestor:
     """Asks for associations as `ae_title`. Holds no connection between calls.
@@ -42,8 +48,10 @@ class Requestor:
         *,
         connect_timeout_s: float = _CONNECT_TIMEOUT_S,
         answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+        tls: TlsSettings | None = None,
     ) -> None:
         self._ae_title = ae_title
+        self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
 
@@ -71,8 +79,16 @@ class Requestor:
             ae_title=peer.ae_title,
             max_pdu=_MAX_PDU_BYTES,
             ext_neg=list(negotiation),
+            tls_args=self._tls_to(peer),
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
         )
+
+    def _tls_to(self, peer: Address) -> tuple[ssl.SSLContext, str] | None:
+        if not peer.tls:
+            return None
+        if self._tls is None:
+            raise ConfigurationError(f"{peer.ae_title} wants TLS, and no [tls] is given")
+        return sender_context(self._tls), peer.host
 
 
 def why_not_established(association: Any) -> tuple[SendOutcome, str]:

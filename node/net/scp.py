@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
-from config.settings import NodeSettings
+from config.settings import AccessSettings, NodeSettings, load_settings
 from node.dicom import likeness
+from node.net.access import Doorkeeper, Slots, access_of
 from node.net.association import StoreRequest
 from node.net.commitment_scp import CommitmentService
 from node.net.encoding import file_header
@@ -38,10 +39,7 @@ log = structlog.get_logger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log of its own
 
 HEARTBEAT_S = 5.0
-_MAX_ASSOCIATIONS = 100
-_MAX_PDU_BYTES = 131072
 _ACSE_TIMEOUT_S = 30.0
-_IDLE_TIMEOUT_S = 60.0  # a peer that says nothing for so long is gone
 _HEAD_BYTES = 1 << 17
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 
@@ -65,7 +63,8 @@ class Listener:
     made_here : tells from a data set (without pixels) whether this node made the object.
     measured_from : tells from one whether it is a segmentation that studies are measured from.
     commitment : storage commitment, offered where it is given.
-    beside : how many processes accept from the same socket, this one among them; they share the limits.
+    doorkeeper : who may have an association; by the shipped rules, which keep nobody out, if none is given.
+    tls : of the port; None for plain DICOM.
     """
 
     def __init__(
@@ -76,7 +75,8 @@ class Listener:
         measured_from: Callable[[Dataset], bool] = lambda _: False,
         *,
         commitment: CommitmentService | None = None,
-        beside: int = 1,
+        doorkeeper: Doorkeeper | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -86,7 +86,11 @@ class Listener:
         self._open: dict[Any, _OpenAssociation] = {}
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat_forever, name="association-heartbeat", daemon=True)
-        self._ae = _application_entity(settings.ae_title, beside)
+        self._doorkeeper = doorkeeper or Doorkeeper(
+            access_of(load_settings()), Slots(store.files.root / "associations")
+        )
+        self._tls = tls
+        self._ae = _application_entity(settings.ae_title, self._doorkeeper.rules)
         self._further_handlers: list[tuple[Any, ...]] = []
         if commitment is not None:
             commitment.support(self._ae)
@@ -108,13 +112,15 @@ class Listener:
         self._server = Server(
             self._ae,
             listening or listening_socket(self._settings.host, self._settings.port),
+            self._doorkeeper,
             self._answer_store,
-            [
+            handlers=[
                 (evt.EVT_CONN_OPEN, send_at_once),
                 (evt.EVT_C_ECHO, _answer_echo),
                 (evt.EVT_CONN_CLOSE, self._note_closed),
                 *self._further_handlers,
             ],
+            ssl_context=self._tls,
         )
         self._server.start()
         self._heart.start()
@@ -253,12 +259,12 @@ class Listener:
                 log.warning("heartbeat_failed", error=describe(error))
 
 
-def _application_entity(ae_title: str, beside: int) -> AE:
+def _application_entity(ae_title: str, rules: AccessSettings) -> AE:
     ae = AE(ae_title)
-    ae.maximum_associations = math.ceil(_MAX_ASSOCIATIONS / beside)
-    ae.maximum_pdu_size = _MAX_PDU_BYTES
+    ae.maximum_associations = 3 * rules.max_associations  # the doorkeeper counts, over all processes
+    ae.maximum_pdu_size = rules.max_pdu_bytes
     ae.acse_timeout = _ACSE_TIMEOUT_S
-    ae.network_timeout = _IDLE_TIMEOUT_S
+    ae.network_timeout = rules.idle_s
     ae.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)

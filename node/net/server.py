@@ -15,6 +15,7 @@ import structlog
 from pynetdicom import AE, evt
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node.net.access import Doorkeeper
 from node.net.association import PromptAssociation, StoreRequest
 from node.net.upper_layer import PromptSocket
 
@@ -62,6 +63,7 @@ class Server(ThreadedAssociationServer):
     Parameters
     ----------
     listening : as `listening_socket` makes it. Other processes may accept from it too.
+    doorkeeper : says who may connect, and who may have an association.
     on_store : keeps an instance and gives the status to answer; never raises. In the association's thread.
     """
 
@@ -72,11 +74,14 @@ class Server(ThreadedAssociationServer):
         self,
         ae: AE,
         listening: socket.socket,
+        doorkeeper: Doorkeeper,
         on_store: Callable[[StoreRequest], int],
+        *,
         handlers: Sequence[Any],
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
+        self.doorkeeper = doorkeeper
         self.on_store = on_store
         super().__init__(
             ae,
@@ -127,6 +132,13 @@ class Server(ThreadedAssociationServer):
         assert self.socket is not None, "a server that accepts has a socket"
         time.sleep(min(_LONGEST_STEP_BACK_S, _STEP_BACK_S * len(self.active_associations)))
         return self.socket.accept()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        if not self.doorkeeper.admits(client_address[0], here=request.getsockname()[0]):
+            log.warning("connection_refused", error="address outside access.networks")
+            return False
+        # Those that have not asked for an association yet are counted too.
+        return len(self.active_associations) < 2 * self.doorkeeper.rules.max_associations
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.ssl_context is not None:

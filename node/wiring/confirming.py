@@ -19,7 +19,7 @@ def report_recorder(store: Store, settings: Settings) -> RecordReport:
 def make_reporter(store: Store, settings: Settings) -> Reporter:
     """Tells peers what they asked this node to commit."""
     return Reporter(
-        Requestor(settings.node.ae_title),
+        Requestor(settings.node.ae_title, tls=settings.tls),
         store.promises,
         settings.address_of,
         backoff_s=settings.worker.send_backoff_s,

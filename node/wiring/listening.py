@@ -15,9 +15,11 @@ from pydicom import Dataset
 from config.settings import SegmentationSettings, Settings
 from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
+from node.net.access import Doorkeeper, Slots, access_of
 from node.net.commitment_scp import CommitmentService
 from node.net.scp import Listener
 from node.net.sockets import listening_socket
+from node.net.tls import listener_context
 from node.pipeline.housekeeping import keep_house_forever
 from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
@@ -54,7 +56,7 @@ def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
         [
             Member(name="reconcile", work=partial(_reconcile, settings)),
             *(
-                Member(name=f"listener {number}", work=partial(_listen, settings, listening, count))
+                Member(name=f"listener {number}", work=partial(_listen, settings, listening))
                 for number in range(1, count + 1)
             ),
         ]
@@ -62,7 +64,7 @@ def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
     return family.run(lambda: on_ready(str(port)))
 
 
-def _listen(settings: Settings, listening: socket.socket, count: int, ready: Callable[[], None]) -> int:
+def _listen(settings: Settings, listening: socket.socket, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
         reporter = make_reporter(store, settings)
@@ -72,7 +74,8 @@ def _listen(settings: Settings, listening: socket.socket, count: int, ready: Cal
             made_here,
             measured_from(settings.segmentation),
             commitment=CommitmentService(report_recorder(store, settings), store.promises, reporter),
-            beside=count,
+            doorkeeper=Doorkeeper(access_of(settings), Slots(settings.storage.root / "associations")),
+            tls=listener_context(settings.tls),
         )
         listener.start(listening)
         ready()

@@ -10,6 +10,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.settings import Destination, Settings
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
+from node.net.tls import speaks_tls
 from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
 from node.store.errors import StorageFull, StoreError
@@ -84,6 +85,10 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
         return "answers"
 
     def try_listener() -> str:
+        if settings.tls.certificate:
+            if not speaks_tls(listener.host, listener.port, timeout_s=_ANSWER_TIMEOUT_S):
+                raise NotReady("no answer")
+            return f"{settings.node.ae_title} on port {settings.node.port} answers with TLS"
         echo = sender.echo(listener)
         if not echo.answered:
             raise NotReady(echo.detail)

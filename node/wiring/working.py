@@ -151,7 +151,7 @@ class _StepRunner:
 
     def _bind(self) -> Dependencies:
         store = open_store(self._settings.storage)
-        requestor = Requestor(self._settings.node.ae_title)
+        requestor = Requestor(self._settings.node.ae_title, tls=self._settings.tls)
         return Dependencies(
             settings=self._settings,
             store=store,

@@ -70,10 +70,10 @@ class RawPeer:
         return got
 
 
-def association_request() -> bytes:
+def association_request(calling: str = "RAW") -> bytes:
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "RAW", "OSTEONODE"
+    primitive.calling_ae_title, primitive.called_ae_title = calling, "OSTEONODE"
     primitive.calling_presentation_address = AddressInformation("127.0.0.1", 1)
     primitive.called_presentation_address = AddressInformation("127.0.0.1", 2)
     echo, image = build_context(Verification), build_context(CTImageStorage, ExplicitVRLittleEndian)

@@ -1,0 +1,317 @@
+"""Who may have an association, how many, for how long, and with which certificate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import ConfigurationError, Destination, Settings, TlsSettings, load_settings
+from node.dicom.select import made_here
+from node.net.access import CALLED_UNKNOWN, CALLING_UNKNOWN, TOO_MANY, Doorkeeper, Refusal, Slots, access_of
+from node.net.requesting import Requestor
+from node.net.scp import Listener
+from node.net.scu import DicomSender
+from node.net.tls import listener_context, speaks_tls
+from node.store.store import Store
+from tests.net.raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, association_request
+
+Dcmtk = Callable[..., Any]
+ELSEWHERE, HERE = "192.0.2.7", "192.0.2.1"
+
+
+def _settings(tmp_path: Path, **sections: Any) -> Settings:
+    return load_settings(node={"port": 0}, storage={"root": str(tmp_path / "var")}, **sections)
+
+
+@contextmanager
+def _listening(settings: Settings, store: Store, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    doorkeeper = Doorkeeper(access_of(settings), Slots(settings.storage.root / "associations"))
+    listener = Listener(settings.node, store, made_here, doorkeeper=doorkeeper, tls=tls)
+    try:
+        yield listener.start()
+    finally:
+        listener.stop()
+
+
+PEER = {"ae_title": "CTSTATION", "host": "192.0.2.7", "port": 104}
+
+
+@pytest.mark.parametrize(
+    ("access", "peers", "asks", "answer"),
+    [
+        ({}, (), ("ANYBODY", "ANYTHING"), None),
+        ({"known_peers_only": True}, (), ("ANYBODY", "OSTEONODE"), CALLING_UNKNOWN),
+        ({"known_peers_only": True}, (PEER,), ("CTSTATION", "OSTEONODE"), None),
+        ({"known_peers_only": True}, (PEER,), ("CTSTATION ", "OSTEONODE"), None),
+        ({"known_peers_only": True}, (), ("ARCHIVE", "OSTEONODE"), None),  # a destination
+        ({}, ({**PEER, "networks": ["192.0.2.0/24"]},), ("CTSTATION", "OSTEONODE"), None),
+        ({}, ({**PEER, "networks": ["10.0.0.0/8"]},), ("CTSTATION", "OSTEONODE"), CALLING_UNKNOWN),
+        ({"called_ae_titles_only": True}, (), ("ANYBODY", "OTHER"), CALLED_UNKNOWN),
+        ({"called_ae_titles_only": True}, (), ("ANYBODY", "OSTEONODE"), None),
+        ({"called_ae_titles_only": True}, (), ("ANYBODY", "QCT"), None),
+        ({"called_ae_titles_only": True, "called_ae_titles": ["OTHER"]}, (), ("ANYBODY", "OTHER"), None),
+        ({"known_peers_only": True}, (), ("OSTEONODE", "OSTEONODE"), CALLING_UNKNOWN),  # but not from here
+    ],
+)
+def test_ae_titles_are_answered_as_configured(
+    tmp_path: Path, access: Any, peers: Any, asks: tuple[str, str], answer: Refusal | None
+) -> None:
+    settings = _settings(
+        tmp_path,
+        access=access,
+        peers=peers,
+        selection={"qct_ae_titles": ["QCT"]},
+        destinations=({"name": "a", "ae_title": "ARCHIVE", "host": "192.0.2.9", "port": 104},),
+    )
+    calling, called = asks
+    assert access_of(settings).refusal(calling=calling, called=called, address=ELSEWHERE, here=HERE) == answer
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "admitted"),
+    [
+        ([], "203.0.113.5", True),
+        (["192.0.2.0/24"], "192.0.2.200", True),
+        (["192.0.2.0/24"], "::ffff:192.0.2.200", True),  # of a socket that speaks both
+        (["192.0.2.0/24"], "203.0.113.5", False),
+        (["2001:db8::/32"], "2001:db8::7%eth0", True),
+        (["2001:db8::/32"], "2001:dead::7", False),
+        (["192.0.2.0/24"], "127.0.0.1", True),  # the operator's page looks from here
+        (["203.0.113.0/24"], HERE, True),
+    ],
+)
+def test_addresses_are_admitted_as_configured(
+    tmp_path: Path, networks: list[str], address: str, *, admitted: bool
+) -> None:
+    access = access_of(_settings(tmp_path, access={"networks": networks}))
+    assert access.admits(address, here=HERE) is admitted
+
+
+def test_dcmtk_is_rejected_with_the_reason_that_the_standard_numbers(
+    tmp_path: Path, store: Store, dcmtk: Dcmtk
+) -> None:
+    settings = _settings(
+        tmp_path, access={"known_peers_only": True, "called_ae_titles_only": True}, peers=(PEER,)
+    )
+    with _listening(settings, store) as port:
+        welcome = dcmtk("echoscu", "-aet", "CTSTATION", "-aec", "OSTEONODE", "127.0.0.1", port)
+        stranger = dcmtk("echoscu", "-aet", "STRANGER", "-aec", "OSTEONODE", "127.0.0.1", port)
+        mistaken = dcmtk("echoscu", "-aet", "CTSTATION", "-aec", "OTHER", "127.0.0.1", port)
+    assert welcome.returncode == 0
+    assert "Reason: Calling AE Title Not Recognized" in stranger.stderr
+    assert "Reason: Called AE Title Not Recognized" in mistaken.stderr
+
+
+def test_a_connection_from_elsewhere_is_closed_before_a_byte_is_read(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.net.access._is_own", lambda *_: False)  # this machine for another
+    settings = _settings(tmp_path, access={"networks": ["192.0.2.0/24"]})
+    with _listening(settings, store) as port, RawPeer(port) as peer:
+        assert peer.pdu() == (0, b"")
+
+
+def test_one_peer_more_than_its_share_is_told_to_come_later_and_others_are_served(
+    tmp_path: Path, store: Store
+) -> None:
+    settings = _settings(tmp_path, access={"max_associations_per_peer": 2})
+    with _listening(settings, store) as port:
+        with RawPeer(port) as first, RawPeer(port) as second, RawPeer(port) as third:
+            assert [first.associate(), second.associate()] == [ASSOCIATE_AC] * 2
+            third.send(association_request())
+            assert third.pdu() == (
+                ASSOCIATE_RJ,
+                bytes((0, TOO_MANY.result, TOO_MANY.source, TOO_MANY.reason)),
+            )
+            with RawPeer(port) as other:
+                other.send(association_request(calling="OTHER"))
+                assert other.pdu()[0] == ASSOCIATE_AC
+        deadline = time.monotonic() + 5
+        kinds = [0]
+        while kinds[-1] != ASSOCIATE_AC and time.monotonic() < deadline:
+            with RawPeer(port) as again:
+                kinds.append(again.associate())
+        assert kinds[-1] == ASSOCIATE_AC
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from node.net.access import Slots
+assert Slots(Path(sys.argv[1])).take("all", 1) is not None
+print("holds", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_count_holds_over_processes_and_a_process_that_dies_is_not_counted(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slots")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path / "slots"], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"holds\n"
+        assert slots.take("all", 1) is None
+        assert slots.take("somebody else", 1) is not None
+        other.send_signal(signal.SIGKILL)
+    mine = slots.take("all", 1)
+    assert mine is not None
+    slots.free(mine)
+    assert (tmp_path / "slots").stat().st_mode & 0o777 == 0o700
+
+
+def test_silence_and_length_end_an_association(tmp_path: Path, store: Store) -> None:
+    with _listening(_settings(tmp_path, access={"idle_s": 0.3}), store) as port, RawPeer(port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        assert peer.pdu()[0] == ABORT
+    with _listening(_settings(tmp_path, access={"association_s": 0.3}), store) as port, RawPeer(port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        assert peer.pdu()[0] == ABORT
+
+
+def _certificate(folder: Path, name: str, *, ca: Path | None, days: int = 30) -> tuple[Path, Path]:
+    """A certificate and its key, made by openssl; its own signer where no ca is given."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(days)]
+    command += ["-subj", f"/CN={name}", "-keyout", str(key), "-out", str(certificate)]
+    if ca is not None:
+        command += ["-CA", str(ca), "-CAkey", str(ca.with_suffix(".key"))]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital's signer with a node, a peer and an expired peer; and a stranger who signed himself."""
+    folder = tmp_path_factory.mktemp("pki")
+    ca, _ = _certificate(folder, "ca", ca=None)
+    _certificate(folder, "node", ca=ca)
+    _certificate(folder, "peer", ca=ca)
+    other, _ = _certificate(folder, "otherca", ca=None)
+    _certificate(folder, "stranger", ca=other)
+    return folder
+
+
+def _tls(pki: Path, **changed: Any) -> TlsSettings:
+    given = {
+        "certificate": str(pki / "node.pem"),
+        "key": str(pki / "node.key"),
+        "ca": str(pki / "ca.pem"),
+        "require_peer_certificate": True,
+        **changed,
+    }
+    return TlsSettings(**given)
+
+
+def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
+    tmp_path: Path, store: Store, dcmtk: Dcmtk, pki: Path, make_dataset: Any, as_file: Any
+) -> None:
+    def send(port: int, who: str | None, *, ca: str = "ca") -> int:
+        tls = ["+tls", pki / f"{who}.key", pki / f"{who}.pem"] if who else ["+tla"]
+        image = as_file(make_dataset())
+        answer = dcmtk(
+            "storescu", *tls, "+cf", pki / f"{ca}.pem", "-aec", "OSTEONODE", "127.0.0.1", port, image
+        )
+        return int(answer.returncode)
+
+    with _listening(_settings(tmp_path), store, listener_context(_tls(pki))) as port:
+        assert send(port, "peer") == 0
+        assert send(port, "stranger") != 0
+        assert send(port, None) != 0
+        assert send(port, "peer", ca="otherca") != 0  # it does not believe the node
+        assert dcmtk("echoscu", "-aec", "OSTEONODE", "127.0.0.1", port).returncode != 0  # plain DICOM
+        assert speaks_tls("127.0.0.1", port, timeout_s=5.0)
+        assert send(port, "peer") == 0
+    assert len(store.instances.paths("2.25.100")) == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_peer_may_be_let_in_without_certificate(
+    tmp_path: Path, store: Store, pki: Path, version: ssl.TLSVersion
+) -> None:
+    mine = listener_context(_tls(pki, require_peer_certificate=False))
+    context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+    context.minimum_version = context.maximum_version = version
+    with (
+        _listening(_settings(tmp_path), store, mine) as port,
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as peer,
+    ):
+        assert peer.version() == version.name.replace("_", ".")
+        assert "GCM" in peer.cipher()[0] or "POLY1305" in peer.cipher()[0]
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_tls_before_1_2_is_refused(tmp_path: Path, store: Store, pki: Path) -> None:
+    context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with (
+        _listening(_settings(tmp_path), store, listener_context(_tls(pki))) as port,
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_a_peer_that_opens_tls_and_says_nothing_keeps_nobody_waiting(
+    tmp_path: Path, store: Store, pki: Path, dcmtk: Dcmtk
+) -> None:
+    tls = ["+tls", pki / "peer.key", pki / "peer.pem", "+cf", pki / "ca.pem"]
+    mine = listener_context(_tls(pki))
+    with _listening(_settings(tmp_path), store, mine) as port, RawPeer(port), RawPeer(port):
+        began = time.monotonic()
+        assert dcmtk("echoscu", *tls, "-aec", "OSTEONODE", "127.0.0.1", port).returncode == 0
+        assert time.monotonic() - began < 10  # the silent ones may keep silent for thirty
+
+
+@pytest.mark.parametrize(("believed", "answered"), [("ca", True), ("otherca", False)])
+def test_results_go_over_tls_to_a_destination_whose_certificate_is_believed(
+    pki: Path, free_port: int, believed: str, *, answered: bool
+) -> None:
+    command = ["/usr/bin/storescp", "+tls", pki / "peer.key", pki / "peer.pem", "+cf", pki / "ca.pem"]
+    destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port, tls=True)
+    requestor = Requestor("OSTEONODE", tls=_tls(pki, ca=str(pki / f"{believed}.pem")))
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    with subprocess.Popen([*map(str, command), str(free_port)], env=environment) as storescp:
+        try:
+            deadline = time.monotonic() + 10
+            while not speaks_tls("127.0.0.1", free_port, timeout_s=1.0) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert DicomSender(requestor).echo(destination).answered is answered
+        finally:
+            storescp.terminate()
+
+
+def test_certificates_that_cannot_be_read_are_told_at_once(pki: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="tls"):
+        listener_context(_tls(pki, certificate=str(tmp_path / "none.pem")))
+    with pytest.raises(ValueError, match="ca"):
+        _tls(pki, ca="")
+    locked = tmp_path / "locked.key"
+    command = [
+        "openssl",
+        "rsa",
+        "-aes128",
+        "-passout",
+        "pass:secret",
+        "-in",
+        pki / "node.key",
+        "-out",
+        locked,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ConfigurationError, match="password"):
+        listener_context(_tls(pki, key=str(locked)))
