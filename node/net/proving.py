@@ -42,8 +42,8 @@ class DicomProver:
 
     Parameters
     ----------
-    record : takes in a report of storage commitment that comes on the association of the question. One that
-        comes on an association of the destination's own goes to the listener.
+    record : takes in a report of storage commitment that comes on the association of the question, before the
+        answer or after it. One that comes on an association of the destination's own goes to the listener.
     """
 
     def __init__(self, requestor: Requestor, record: RecordReport) -> None:
@@ -60,7 +60,6 @@ class DicomProver:
         association = self._requestor.associate(
             ae, destination, handlers=[(evt.EVT_N_EVENT_REPORT, answer_report, [self._record])]
         )
-        _serve_while_waiting(association)
         try:
             yield _Session(association)
         finally:
@@ -134,20 +133,3 @@ class _Session:
         if found:
             return Sought.FOUND
         return Sought.ABSENT if last == 0x0000 else Sought.UNKNOWN
-
-
-def _serve_while_waiting(association: Any) -> None:
-    """Have a request of the peer served that comes before its answer to ours.
-
-    A peer may report before it answers N-ACTION; pynetdicom takes that for a broken answer, and aborts.
-    """
-    receive = association.dimse.get_msg
-
-    def get_message(block: bool = False) -> Any:
-        while True:
-            context_id, message = receive(block)
-            if not block or message is None or not message.is_valid_request:
-                return context_id, message
-            association._serve_request(message, context_id)
-
-    association.dimse.get_msg = get_message

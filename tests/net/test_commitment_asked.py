@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import UID, SecondaryCaptureImageStorage
+from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
@@ -30,12 +32,16 @@ from node.net.scp import Listener
 from node.net.status import outcome_of_action, verdict_of
 from node.pipeline.ports import SendOutcome, Sought
 from node.report import EncodedObject, ObjectKind
-from node.store.states import CommitmentVerdict, Proof
-from node.store.store import Store
+from node.store.files import sha256_of
+from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.received import ReceivedInstance
+from node.store.states import CommitmentVerdict, DeliveryState, Proof
+from node.store.store import Store, open_store
 from node.store.transactions import Receipt, ReportedInstance
 
 COMMITMENT = StorageCommitmentPushModel
 UIDS = ("2.25.31", "2.25.32")
+STUDY_UID = "2.25.100"
 
 
 @dataclass
@@ -295,6 +301,49 @@ def listening(settings: Settings, store: Store) -> Iterator[tuple[int, Ledger]]:
     listener.stop()
 
 
+def sent_objects(store: Store, objects: Sequence[EncodedObject]) -> Lease:
+    """A study whose results "pacs" has taken, and the lease of their delivery."""
+    content = (b"header", b"pixels")
+    store.instances.receive(
+        ReceivedInstance(
+            sop_instance_uid="2.25.1",
+            series_instance_uid="2.25.2",
+            study_instance_uid=STUDY_UID,
+            sop_class_uid=CTImageStorage,
+            transfer_syntax_uid=ImplicitVRLittleEndian,
+            sha256=sha256_of(content[-1]),
+            content=content,
+            calling_ae="PACS",
+            called_ae="OSTEONODE",
+            association_id=None,
+        )
+    )
+    (job,) = store.studies.close_due(first_step="report", quiet_s=0, stale_s=20)
+    made = [
+        MadeObject(
+            sop_instance_uid=one.sop_instance_uid,
+            sop_class_uid=one.sop_class_uid,
+            kind=one.kind.value,
+            artefact=one.file_name,
+            is_report=False,
+        )
+        for one in objects
+    ]
+    lease = _claimed(store, store.jobs.advance(_claimed(store, job), "deliver", made))
+    store.deliveries.schedule(lease, ["pacs"])
+    for delivery in store.deliveries.pending(lease):
+        store.deliveries.settle(lease, delivery, DeliveryState.SENT, status=0, detail="")
+    return lease
+
+
+def _claimed(store: Store, job: DueJob) -> Lease:
+    lease = store.jobs.claim(
+        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
+    )
+    assert lease is not None
+    return lease
+
+
 def open_to_report(port: int, *, with_role: bool = True) -> Any:
     ae = AE("PACS")
     ae.add_requested_context(COMMITMENT)
@@ -341,6 +390,36 @@ def test_a_report_that_cannot_be_recorded_is_to_be_repeated(settings: Settings, 
     assert send_report(association, event_information("2.25.500")) == 0x0110
     association.release()
     listener.stop()
+
+
+def test_a_report_that_comes_after_a_restart_finds_its_transaction(
+    settings: Settings, objects: list[EncodedObject], start_pacs: Callable[..., Destination]
+) -> None:
+    """The process that asked is gone, in the middle of its job; another one listens."""
+    pacs = Pacs()
+    with closing(open_store(settings.storage)) as before:
+        lease = sent_objects(before, objects)
+        before.transactions.begin(
+            lease,
+            transaction_uid="2.25.500",
+            destination="pacs",
+            asked=before.deliveries.unproven(lease),
+            patience_s=600,
+        )
+        with prover(Ledger().record).session(start_pacs(pacs)) as session:
+            assert session.ask("2.25.500", objects).outcome is SendOutcome.SENT
+    with closing(open_store(settings.storage)) as after:
+        record = partial(after.transactions.record, ask_again_in_s=600.0)
+        listener = Listener(settings.node, after, made_here, commitment=service(record, after))
+        association = open_to_report(listener.start())
+        assert send_report(association, event_information("2.25.500", {UIDS[1]: 0x0112})) == 0x0000
+        association.release()
+        listener.stop()
+        shown = after.overview.show(STUDY_UID)
+        assert [(row.state, row.proof) for row in shown.deliveries] == [
+            ("committed", "commitment"),
+            ("pending", ""),
+        ]
 
 
 @pytest.mark.parametrize(
