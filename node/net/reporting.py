@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence as Items
 from pynetdicom import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from config.settings import ConfigurationError
 from node.net.commitment import EventType, referenced
 from node.net.requesting import Address, Requestor, why_not_established
 from node.net.status import Status
@@ -113,7 +114,10 @@ class Reporter:
         ae = self._requestor.entity()
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = self._requestor.associate(ae, address, negotiation=[role])
+        try:
+            association = self._requestor.associate(ae, address, negotiation=[role])
+        except (ConfigurationError, OSError) as error:  # TLS without certificates, or with unreadable ones
+            return describe(error)
         if not association.is_established:
             return why_not_established(association)[1]
         try:

@@ -255,6 +255,19 @@ def test_a_peer_that_cannot_be_told_is_given_up_in_the_end(
         assert node.reporter.report_due() == 0
 
 
+def test_a_peer_that_wants_tls_of_a_node_without_is_put_off_and_stops_no_other(
+    holding: Callable[..., NodeSide], asker: Asker
+) -> None:
+    secretive = Peer(ae_title="SECRETIVE", host="127.0.0.1", port=asker.port, tls=True)
+    node = holding(peers=[secretive, peer_of(asker)])
+    for ae_title in ("SECRETIVE", "ASKER"):
+        node.store.promises.make(
+            transaction_uid="2.25.700", calling_ae=ae_title, asked=[(CTImageStorage, HELD)], pause_s=0.0
+        )
+    assert node.reporter.report_due() == 2
+    assert len(asker.reports) == 1
+
+
 def test_a_peer_without_an_address_is_told_on_its_association_or_not_at_all(
     holding: Callable[..., NodeSide],
 ) -> None:
