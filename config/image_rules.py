@@ -84,7 +84,6 @@ class IdentityRules(_Rules):
     max_height_mm: Positive
     max_gap_mm: Positive
     min_volume_trend: Positive
-    min_anchor_share: Share
     min_sacrum_mm3: Positive
 
 

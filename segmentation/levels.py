@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentation.observation import Observation
-from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
+from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
 
 TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
+BY_ONE_ANCHOR = {"sacrum": "numbered_by_sacrum_alone", "last rib": "numbered_by_rib_alone"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,6 @@ class IdentitySettings:
     max_gap_mm: float = 25.0
     # A body's volume over that of the body above it, in the middle of all pairs: 1.05 to 1.1 down the spine.
     min_volume_trend: float = 0.9
-    # Of the first lumbar body's volume: less of a twelfth thoracic one in view does not anchor names.
-    min_anchor_share: float = 0.4
     min_sacrum_mm3: float = 3000.0
 
 
@@ -77,20 +76,36 @@ def from_superior(levels: Sequence[Level]) -> tuple[Level, ...]:
 
 
 def identity_observations(
-    levels: Sequence[Level], settings: IdentitySettings | None = None
+    levels: Sequence[Level],
+    settings: IdentitySettings | None = None,
+    *,
+    deformed: Collection[str] = (),
 ) -> tuple[Observation, ...]:
-    """What speaks against the names: a gap, an order or a spacing that no spine has. Levels in any order."""
+    """What speaks against the names: a gap, an order or a spacing that no spine has.
+
+    Parameters
+    ----------
+    levels : in any order.
+    deformed : names of bodies known to have lost height, whose volume says so and nothing of their name.
+    """
     rules = settings or IdentitySettings()
     row = from_superior(levels)
+    whole = [level for level in row if level.complete]
     doubts = [
         *_gaps(row),
         *_misplaced(row),
         *_too_far_apart(row, rules),
-        *_odd_spacing([level for level in row if level.complete], rules),
-        *_odd_volumes([level for level in row if level.complete], rules),
-        *_falling_volumes([level for level in row if level.complete], rules),
+        *_odd_spacing(whole, rules),
+        *_odd_volumes(whole, rules, deformed),
+        *_falling_volumes(whole, rules),
     ]
     return tuple(Observation(code="level_implausible", values={"detail": doubt}) for doubt in doubts)
+
+
+def anchor_observations(found: Vertebrae) -> tuple[Observation, ...]:
+    """That names are counted from one end alone: a vertebra more or less than usual then goes unseen."""
+    code = BY_ONE_ANCHOR.get(found.numbering_basis) if found.numbering_confirmed else None
+    return () if code is None else (Observation(code=code),)
 
 
 def _gaps(row: Sequence[Level]) -> list[str]:
@@ -152,14 +167,34 @@ def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
     return doubts
 
 
-def _odd_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+def _odd_volumes(row: Sequence[Level], rules: IdentitySettings, deformed: Collection[str] = ()) -> list[str]:
     return [
         f"{upper.name} holds {upper.body_volume_mm3 / 1000:.0f} cm3 and {lower.name} "
         f"{lower.body_volume_mm3 / 1000:.0f} cm3"
         for upper, lower in _adjacent(row)
-        if max(upper.body_volume_mm3, lower.body_volume_mm3)
-        > rules.volume_ratio * min(upper.body_volume_mm3, lower.body_volume_mm3)
+        if _unlike(upper, lower, rules) and not _collapsed(upper, lower, row, rules, deformed)
     ]
+
+
+def _unlike(one: Level, other: Level, rules: IdentitySettings) -> bool:
+    less, more = sorted((one.body_volume_mm3, other.body_volume_mm3))
+    return more > rules.volume_ratio * less
+
+
+def _collapsed(
+    one: Level, other: Level, row: Sequence[Level], rules: IdentitySettings, deformed: Collection[str]
+) -> bool:
+    """Whether the lesser of two bodies lost its volume with its height.
+
+    Two vertebrae under one name make every neighbour look low: a third body, sound as well, must be as large.
+    """
+    less, more = sorted((one, other), key=lambda level: level.body_volume_mm3)
+    sound = [level for level in row if level.name not in {less.name, more.name, *deformed}]
+    return (
+        less.name in deformed
+        and more.name not in deformed
+        and any(not _unlike(more, level, rules) for level in sound)
+    )
 
 
 def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:

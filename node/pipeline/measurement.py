@@ -13,6 +13,7 @@ from scoring.calibration import Calibration
 from scoring.errors import FeaturesImpossible, RegionEmpty
 from scoring.radiomics import RadiomicsSettings, compute_features
 from segmentation.image_quality import ImageQualitySettings, image_observations
+from segmentation.levels import anchor_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
 from segmentation.quality import QualitySettings, ellipse_objection, quality_observations
@@ -78,6 +79,7 @@ def measure(
         features=features,
         observations=(
             *vertebrae.observations,
+            *anchor_observations(vertebrae),
             *quality_observations(volume, vertebrae, regions, quality),
             *bone_observations(volume, vertebrae),
             *image_observations(volume, vertebrae, image),

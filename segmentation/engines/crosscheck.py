@@ -1,7 +1,8 @@
-"""Names that a mask or a network gave, against those that sacrum and last rib give."""
+"""Names that a mask or a network gave, against those that sacrum and last rib in the image give."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +19,8 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
     """The same vertebrae, with a doubt for each lumbar name that the witness, which counts, contradicts.
 
     A row of names that is a spine's in itself may still be one vertebra off. A witness that is not sure of
-    its own names contradicts nobody; one that sees other than five lumbar vertebrae says so. Names that lack
-    an anchor of their own, as where lumbar bodies alone are drawn, have the witness's where it gives every
-    one of them the same name.
+    its own names contradicts nobody; one that sees other than five lumbar vertebrae says so. Names that the
+    witness counts alike rest on what it counts from as well, be it all that anchors them.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
             values={"detail": f"{name} is {other} as counted from {seen.numbering_basis}"},
         )
         for name, other in counted.items()
-        if other is not None and other != name
+        if other != name
     ]
-    if counted and all(name == other for name, other in counted.items()):
-        found = _anchored(found, seen.numbering_basis)
+    if counted:
+        found = _anchored(found, "none" if doubts else seen.numbering_basis)
     checked = {**found.engine.parameters, "cross_check": f"{witness.info.name} {witness.info.version}"}
     return replace(
         found,
@@ -51,18 +51,36 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
     )
 
 
-def _as_counted(found: Vertebrae, seen: Vertebrae) -> dict[str, str | None]:
-    """What the witness calls the body that carries each lumbar name; None where it sees none there."""
-    others = {level.name: _same_body(level, seen) for level in found.levels if level.name in LUMBAR}
-    return {name: None if other is None else other.name for name, other in others.items()}
+def _as_counted(found: Vertebrae, seen: Vertebrae) -> Mapping[str, str]:
+    """What the witness calls the body that carries each lumbar name, where it sees one there."""
+    return {
+        level.name: other.name
+        for level in found.levels
+        if level.name in LUMBAR and (other := _same_body(level, seen)) is not None
+    }
 
 
 def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
-    """The same, its names no longer unconfirmed for want of an anchor; other doubts stay."""
-    if found.numbering_basis != "none":
+    """The same, its names no longer unconfirmed for want of an anchor; other doubts stay.
+
+    Parameters
+    ----------
+    basis : what the witness counts the same names from; "none" where it counts others, and says more.
+    """
+    if found.numbering_basis == "mask":  # a person's word is not the image's
         return found
     kept = tuple(one for one in found.observations if one.code != "level_unconfirmed")
-    return replace(found, numbering_confirmed=not kept, numbering_basis=basis, observations=kept)
+    return replace(
+        found,
+        numbering_confirmed=not kept,
+        numbering_basis=_together(found.numbering_basis, basis),
+        observations=kept,
+    )
+
+
+def _together(own: str, counted: str) -> str:
+    """What names rest on where they have an anchor of their own, or none, and another's."""
+    return " and ".join(one for one in ("sacrum", "last rib") if one in own or one in counted) or "none"
 
 
 def _same_body(level: Level, seen: Vertebrae) -> Level | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
@@ -88,7 +89,7 @@ class MaskEngine:
         """The mask's vertebral bodies on the volume's grid; see `segmentation.engines.Segmenter`.
 
         Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted,
-        and so are names without sacrum or twelfth thoracic vertebra that nobody vouched for.
+        and so are names without a sacrum drawn as one that nobody vouched for.
 
         Raises
         ------
@@ -118,7 +119,7 @@ class MaskEngine:
             )
         if not self._vouched:
             doubts = (*doubts, *judged.unanchored)
-        return Vertebrae(
+        found = Vertebrae(
             grid=volume.grid,
             bodies=turn.backward(judged.bodies),
             levels=judged.row,
@@ -128,6 +129,7 @@ class MaskEngine:
             observations=doubts,
             drawn_on=drawing_grid(self._mask.labels, self._mask.grid),
         )
+        return without_collapsed(found, self._identity)
 
 
 def mask_info(parameters: Mapping[str, str]) -> EngineInfo:

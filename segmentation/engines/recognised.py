@@ -1,4 +1,4 @@
-"""Names that somebody else gave, judged: one piece per name, names in a row, an anchor at one end.
+"""Names that somebody else gave, judged: one piece per name, names in a row, a sacrum that looks like one.
 
 A network names each voxel by itself. It can name half of a vertebra L2 and half L3, skip one, or name
 nothing, and reports no error. TotalSegmentator's author puts mixed-up vertebrae at 1 to 2 % of CTs (issues
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import cut_to_bodies, measure_bodies
 from segmentation.engines.neighbours import Piece, neighbour_doubts
+from segmentation.engines.wings import drawn_with_wings
 from segmentation.levels import IdentitySettings, identity_observations
 from segmentation.observation import Observation
 from segmentation.vertebra import body_coordinates, height_range
@@ -64,11 +66,11 @@ class Judged:
     row: tuple[Level, ...]  # from superior to inferior
     doubts: tuple[Observation, ...]
     uncut: tuple[str, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
-    basis: str  # what anchors the names, as in `Vertebrae.numbering_basis`
+    basis: str  # what anchors the names by its own shape, as in `Vertebrae.numbering_basis`
 
     @property
     def unanchored(self) -> tuple[Observation, ...]:
-        """What is to be said where neither sacrum nor last rib anchors the names."""
+        """What is to be said where the names have no other word than the drawing's."""
         return (Observation(code="level_unconfirmed"),) if self.basis == "none" else ()
 
 
@@ -116,7 +118,7 @@ def judge_names(
         row=row,
         doubts=tuple(doubts),
         uncut=uncut,
-        basis=numbering_basis(row, sacrum_in_view=sacrum is not None, identity=rules),
+        basis=numbering_basis(row, sacrum, volume.grid),
     )
 
 
@@ -133,7 +135,7 @@ def to_vertebrae(
         return nothing_found(volume, engine)
     there: LabelMap = np.zeros(turned.grid.shape, np.uint8)
     there[recognised.box] = judged.bodies
-    return Vertebrae(
+    found = Vertebrae(
         grid=volume.grid,
         bodies=recognised.turn.backward(there),
         levels=judged.row,
@@ -142,6 +144,7 @@ def to_vertebrae(
         engine=engine,
         observations=(*judged.doubts, *judged.unanchored),
     )
+    return without_collapsed(found, identity)
 
 
 def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[str]:
@@ -185,21 +188,15 @@ def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
     return kept, tuple(split)
 
 
-def numbering_basis(row: Sequence[Level], *, sacrum_in_view: bool, identity: IdentitySettings) -> str:
-    """What the names are anchored by, as in `Vertebrae.numbering_basis`.
+def numbering_basis(row: Sequence[Level], sacrum: Piece | None, grid: Grid) -> str:
+    """What anchors the names in the drawing itself, as in `Vertebrae.numbering_basis`.
 
-    The twelfth thoracic vertebra stands for the last rib, which tells it from the first lumbar one. A sliver
-    of it at the volume's end stands for nothing.
+    A sacrum does that has a sacrum's shape. A body's being called the twelfth thoracic one does not: nothing
+    in a drawing of vertebrae tells it from the first lumbar one. The ribs in the image do (`crosscheck`).
     """
-    there = {level.name: level for level in row}
-    anchors = []
-    if sacrum_in_view and "L5" in there:
-        anchors.append("sacrum")
-    if {"T12", "L1"} <= there.keys():
-        rib, first = there["T12"], there["L1"]
-        if rib.complete or rib.body_volume_mm3 >= identity.min_anchor_share * first.body_volume_mm3:
-            anchors.append("last rib")
-    return " and ".join(anchors) or "none"
+    if sacrum is None or not row:
+        return "none"
+    return "sacrum" if drawn_with_wings(row[-1], sacrum.border_mm(grid)) else "none"
 
 
 def _implausible(detail: str) -> Observation:

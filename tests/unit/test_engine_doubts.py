@@ -42,7 +42,8 @@ def truth() -> tuple[LabelMap, Grid]:
         direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
     )
     lowest = np.flatnonzero((labels == L5).any(axis=(1, 2)))[0]
-    labels[: lowest - 2, 80:100, 90:120] = LABELS["sacrum"]
+    middle_x = round(float(np.argwhere(labels == L5)[:, 2].mean()))
+    labels[: lowest - 2, 80:100, middle_x - 34 : middle_x + 35] = LABELS["sacrum"]  # 59 mm to each side
     return labels, grid
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from node.reference.faults import Faults, Lumbar
+from node.reference.faults import Faults, Fracture, FractureShape, Lumbar
 from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.geometric.numbering import Rib, Segment, number_segments
+from segmentation.fracture import fracture_observations
+from segmentation.levels import IdentitySettings
 from tests.unit.segmentation_matrix_run import volume_of
 
 
@@ -43,6 +45,18 @@ def test_ribs_that_contradict_the_count_are_a_conflict(ribs: str, told: str) -> 
     row = segments(ribs=ribs)
     found = number_segments(row, [True] * len(row))
     assert (found.confirmed, found.conflict) == (False, told)
+
+
+def test_a_crushed_body_leaves_names_that_sacrum_and_rib_agree_on_confirmed() -> None:
+    """Half its height is lost, and so half its volume: a fracture, no doubt of any name."""
+    crushed = Fracture(level="L3", shape=FractureShape.CRUSH, height_loss=0.5)
+    spec = StudySpec.reduced(view=("T12", "S1"), faults=Faults(fractures=(crushed,)))
+    found = GeometricEngine().segment(volume_of(spec))
+    volume = {level.name: level.body_volume_mm3 for level in found.levels}
+    assert volume["L4"] > IdentitySettings().volume_ratio * volume["L3"]
+    assert (found.numbering_confirmed, found.numbering_basis) == (True, "sacrum and last rib")
+    assert found.observations == ()
+    assert ("fracture", "L3") in [(one.code, one.level) for one in fracture_observations(found)]
 
 
 def test_names_by_presumption_stay_unconfirmed_and_are_no_conflict() -> None:

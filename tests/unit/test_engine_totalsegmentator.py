@@ -69,9 +69,9 @@ def test_the_third_lumbar_body_is_found_where_the_real_networks_find_it(found, e
 
 
 def test_a_network_that_splits_a_vertebra_is_not_believed(found):
-    """The small network names parts of L1 elsewhere: a number goes out, and no score."""
+    """The small network names parts of L1 elsewhere, and knows S1 without the wings: no score goes out."""
     assert not found.numbering_confirmed
-    assert {one.code for one in found.observations} == {"level_implausible"}
+    assert {one.code for one in found.observations} == {"level_implausible", "level_unconfirmed"}
 
 
 def test_nothing_is_posted_and_nothing_written_in_the_user_s_home(found, no_network, home):

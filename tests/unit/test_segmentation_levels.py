@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from segmentation.levels import from_superior, identity_observations, level_of
-from segmentation.vertebrae import LABELS, Level
+from segmentation.levels import anchor_observations, from_superior, identity_observations, level_of
+from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
 from segmentation.volume import Grid
 
 
@@ -19,6 +21,26 @@ def level(name: str, z_mm: float, volume_mm3: float = 40_000.0, *, complete: boo
         body_volume_mm3=volume_mm3,
         axis=(0.0, 0.0, 1.0),
     )
+
+
+@pytest.fixture
+def vertebrae_of() -> Callable[[str, bool], Vertebrae]:
+    """Vertebrae by what they were counted from, and whether that settled it."""
+    grid = Grid(
+        shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=np.eye(3).tolist()
+    )
+
+    def made(basis: str, confirmed: bool) -> Vertebrae:
+        return Vertebrae(
+            grid=grid,
+            bodies=np.zeros(grid.shape, np.uint8),
+            levels=(),
+            numbering_confirmed=confirmed,
+            numbering_basis=basis,
+            engine=EngineInfo(name="test", version="1", model_free=True),
+        )
+
+    return made
 
 
 def spine(**heights: float) -> list[Level]:
@@ -52,6 +74,34 @@ def test_a_jump_in_spacing_is_a_missed_vertebra() -> None:
 def test_a_split_vertebra_shows_in_its_volume() -> None:
     row = [level("L2", 36), level("L3", 0, 18_000.0), level("L4", -36)]
     assert len(details(row)) == 2
+
+
+CRUSHED = [level("L1", 72), level("L2", 36), level("L3", 3, 18_000.0), level("L4", -30)]
+
+
+def test_a_body_known_to_have_collapsed_raises_no_doubt_by_its_volume() -> None:
+    assert len(details(CRUSHED)) == 2
+    assert identity_observations(CRUSHED, deformed={"L3"}) == ()
+
+
+def test_a_body_as_large_as_no_other_is_doubted_though_its_neighbours_look_collapsed() -> None:
+    """Two vertebrae under one name make all the others look low."""
+    row = [level("L2", 36), level("L3", -18, 84_000.0), level("L4", -72)]
+    assert len(identity_observations(row, deformed={"L2", "L4"})) == 2
+
+
+def test_names_counted_from_one_end_say_which(vertebrae_of: Callable[[str, bool], Vertebrae]) -> None:
+    told = {
+        basis: [one.code for one in anchor_observations(vertebrae_of(basis, True))]
+        for basis in ("sacrum", "last rib", "sacrum and last rib", "mask")
+    }
+    assert told == {
+        "sacrum": ["numbered_by_sacrum_alone"],
+        "last rib": ["numbered_by_rib_alone"],
+        "sacrum and last rib": [],
+        "mask": [],
+    }
+    assert anchor_observations(vertebrae_of("sacrum", False)) == ()
 
 
 def test_one_or_two_collapsed_bodies_leave_the_row_growing() -> None:

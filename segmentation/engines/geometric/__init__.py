@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segmentation.collapsed import without_collapsed
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
 from segmentation.engines.geometric.canal import CanalSettings, track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
@@ -156,16 +157,18 @@ class GeometricEngine:
                 )
             )
         row = from_superior(levels)
-        return Vertebrae(
+        doubts = (*_numbering_observations(numbering), *identity_observations(row, self._identity))
+        found = Vertebrae(
             grid=volume.grid,
             bodies=turn.backward(labels),
             levels=row,
-            numbering_confirmed=numbering.confirmed,
+            numbering_confirmed=not doubts,
             numbering_basis=numbering.basis,
             engine=self.info,
-            observations=(*_numbering_observations(numbering), *identity_observations(row, self._identity)),
+            observations=doubts,
             occupancy=occupancy,
         )
+        return without_collapsed(found, self._identity)
 
 
 def _occupancy(
