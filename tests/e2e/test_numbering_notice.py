@@ -32,4 +32,4 @@ def test_names_by_the_sacrum_alone_are_confirmed_and_say_so(by_the_sacrum: Outco
 
 def test_the_structured_report_says_so_too(by_the_sacrum: Outcome) -> None:
     report = dcmread(by_the_sacrum.out / "report.dcm")
-    assert "counted upwards from the sacrum" in report.to_json()
+    assert "counted from the sacrum alone" in report.to_json()
