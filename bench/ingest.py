@@ -243,6 +243,10 @@ def memory(instances: int) -> dict[str, object]:
         port = free_port()
         with osteonode(scratch / "kept", port) as process:
             used_mib = []
+            warming = [scratch / f"first-{number}" for number in range(max(SENDERS))]
+            for source in warming:  # every process has received something before memory is looked at
+                write_images(source, 50, side=MEMORY_SIDE)
+            send(warming, port)
             for tenth in range(10):
                 source = scratch / f"source-{tenth}"
                 write_images(source, instances // 10, side=MEMORY_SIDE)
