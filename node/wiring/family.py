@@ -6,6 +6,7 @@ The process that forks starts no thread, opens no connection and does no work, s
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -49,6 +50,9 @@ class Family:
         on_ready : called once every member is ready.
         """
         failed = False
+        # The collector writes to every object that it looks at, and a page that is written to is shared no more.
+        gc.collect()
+        gc.freeze()
         reading, writing = os.pipe()
         for member in self._members:
             self._fork(member, writing)
