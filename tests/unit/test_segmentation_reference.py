@@ -7,7 +7,7 @@ import pytest
 
 from node.reference.faults import Faults
 from node.reference.render import raster_of, render
-from node.reference.spec import StudySpec
+from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import Truth, truth_of
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
@@ -105,6 +105,44 @@ def test_every_lumbar_body_comes_out_with_its_name_volume_and_place(changes: dic
     said = {one.code for one in quality_observations(volume, found, regions)}
     faint = changes.get("bmd_mg_cm3") is not None and max(changes["bmd_mg_cm3"].values()) < 80
     assert said == ({"lysis_not_assessed"} if faint else set())
+
+
+def test_faint_bone_at_140_kv_keeps_the_sacrum_of_a_scoliotic_patient() -> None:
+    """Marrow rings like a canal where it is this faint: the path once left the sacrum's middle by 20 mm."""
+    volume, truth = study(
+        seed=7000,
+        view=("T11", "S2"),
+        kvp=140,
+        pixel_spacing_mm=(1.2, 1.2),
+        matrix=295,
+        scoliosis_degrees=-19.0,
+        rotation_degrees=8.0,
+        bmd_mg_cm3=dict.fromkeys(BODIES, 40.0),
+        noise_hu=8.0,
+    )
+    found = GeometricEngine().segment(volume)
+    assert found.numbering_confirmed
+    assert found.numbering_basis == "sacrum and last rib"
+    assert found.observations == ()
+    check(found, truth, LUMBAR)
+
+
+def test_slices_of_0_4_mm_divide_no_body() -> None:
+    """Crisp endplates once made a disc of the fifth body's waist: a sixth vertebra, and wrong names."""
+    volume, truth = study(
+        seed=302,
+        view=("T12", "S1"),
+        slice_spacing_mm=0.4,
+        slice_thickness_mm=0.4,
+        pixel_spacing_mm=(1.4, 1.4),
+        matrix=250,
+        bmd_mg_cm3=dict.fromkeys(BODIES, 110.0),
+        noise_hu=8.0,
+    )
+    found = GeometricEngine().segment(volume)
+    assert found.numbering_basis == "sacrum and last rib"
+    assert found.observations == ()
+    check(found, truth, LUMBAR)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ OFF_MIDLINE_PER_MM = (
 )
 NEAR_MIDLINE_MM = 20.0  # the marrow of the iliac bones is enclosed too, 50 mm and more to either side (R)
 TRUNK_HU = -300.0
+MARROW_ABOVE_SAC_HU = 50.0  # path tissue this much brighter than the patient's own sac is marrow (R)
+MARROW_MM = 10.0  # on less of the path it may be a nerve root, a ligament or noise (R)
 MAX_SIDE_SLOPE = (
     0.6  # 31 degrees over 20 mm: steeper than scoliosis, the path has left the sacrum for the ilium
 )
@@ -87,8 +89,32 @@ def _or_shifted(target: npt.NDArray[np.bool_], source: npt.NDArray[np.bool_], sh
 def track_canal(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     """The best continuous tube through the slices; it may begin and end inside the volume.
 
+    Marrow as faint as soft tissue (osteoporosis, high tube voltage) is ringed by its cortex like a canal.
+    Where the path runs through it, it is sought again with a limit between that marrow and the patient's own
+    sac.
+
     Returns None where no stretch of at least `MIN_LENGTH_MM` looks like a canal.
     """
+    canal = _tracked(work, rules)
+    limit_hu = _limit_below_marrow(work, canal, rules) if canal is not None else None
+    if limit_hu is None:
+        return canal
+    return _tracked(work, replace(rules, soft_hu=(rules.soft_hu[0], limit_hu))) or canal
+
+
+def _limit_below_marrow(work: WorkingVolume, canal: Canal, rules: CanalSettings) -> float | None:
+    """HU midway between the sac and the marrow that the path runs through; None where it meets no marrow."""
+    around = ndimage.uniform_filter(work.hu, size=(1, 3, 3), mode="nearest")
+    met_hu = around[tuple(np.round(canal.points_mm / work.step_mm).astype(int).T)]
+    sac_hu = float(np.median(met_hu))
+    marrow_hu = met_hu[(met_hu > sac_hu + MARROW_ABOVE_SAC_HU) & (met_hu < rules.soft_hu[1])]
+    if len(marrow_hu) * work.step_mm < MARROW_MM:
+        return None
+    return (sac_hu + float(np.median(marrow_hu))) / 2
+
+
+def _tracked(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
+    """The best tube with one set of limits."""
     enclosed = enclosure_map(work, rules)
     # A canal is a few voxels wide: averaging over its width prefers its middle to its rim.
     score = ndimage.uniform_filter(enclosed, size=(1, 5, 5), mode="constant")

@@ -24,6 +24,8 @@ SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), a
 END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
 END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
 END_DISC_DEPTH_MM = 8
+LEAST_CHAIN = 4  # fewer discs do not outvote a false one among them
+WAIST_SHARE = 0.75  # of the step from disc to body: a valley brighter than this is a body's waist (R)
 UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
 
 
@@ -58,7 +60,7 @@ def find_discs(volume: CtVolume, curve: Curve) -> Discs:
     contrast = _valley_contrast(rim)
     candidates = _local_maxima(contrast)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
-    chain = _best_chain(candidates, worth)
+    chain = _without_waists(_best_chain(candidates, worth), rim)
     return Discs(at_mm=_with_end_discs(chain, rim), rim_hu=rim)
 
 
@@ -76,6 +78,31 @@ def _valley_contrast(rim: Profile) -> Profile:
     return np.maximum(contrast, 0.0)
 
 
+def _without_waists(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
+    """The chain less the valleys that divide one body.
+
+    In thin slices crisp endplates rise above the middle of their body, which then looks like a valley. It is
+    as bright as a body though, and its neighbours in the chain lie a vertebra apart.
+    """
+    if len(chain) < LEAST_CHAIN:
+        return chain
+    steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
+    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
+    limit_hu = disc_hu + WAIST_SHARE * (body_hu - disc_hu)
+    kept = list(chain)
+    for before, at, after in zip(chain, chain[1:], chain[2:], strict=False):
+        if before in kept and steady[at] > limit_hu and after - before <= SPACING_MM[1]:
+            kept.remove(at)
+    return tuple(kept)
+
+
+def _disc_and_body_hu(chain: tuple[int, ...], steady: Profile) -> tuple[float, float]:
+    """How bright the rim is at the chain's discs and between them: their medians."""
+    disc_hu = float(np.median(steady[list(chain)]))
+    bodies = list(pairwise(chain)) or _beside(chain[0], len(steady))
+    return disc_hu, float(np.median([np.median(steady[low:high]) for low, high in bodies]))
+
+
 def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
     """Add a disc beyond each end of the chain of which the image shows no more than the near side.
 
@@ -84,9 +111,7 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
     if not chain:
         return chain
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
-    disc_hu = float(np.median(steady[list(chain)]))
-    bodies = list(pairwise(chain)) or _beside(chain[0], len(rim))
-    body_hu = float(np.median([np.median(steady[low:high]) for low, high in bodies]))
+    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
     step = END_DISC_SHARE * (body_hu - disc_hu)
     dark = np.abs(steady - disc_hu) < step  # fat beside the column is darker still
     spacing = float(np.median(np.diff(chain))) if len(chain) > 1 else USUAL_SPACING_MM
