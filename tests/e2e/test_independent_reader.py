@@ -68,7 +68,9 @@ def processed(folder: Path, truth: np.ndarray) -> tuple[LoadedSeries, Segmentati
     paths = tuple(sorted(folder.glob("*.dcm")))
     series = read_series(group_series(read_headers(paths))[0])
     engine = MaskEngine(
-        LabelImage(labels=truth, grid=series.volume.grid), {value: name for name, value in LABELS.items()}
+        LabelImage(labels=truth, grid=series.volume.grid),
+        {value: name for name, value in LABELS.items()},
+        vouched=True,
     )
     run = Run(folder, engine=engine)
     (seg,) = [one.content for one in run.objects if one.file_name == "segmentation.dcm"]
