@@ -50,7 +50,7 @@ class Family:
         on_ready : called once every member is ready.
         """
         failed = False
-        # The collector writes to every object that it looks at, and a page that is written to is shared no more.
+        # The collector writes to every object that it looks at, and a page written to is shared no more.
         gc.collect()
         gc.freeze()
         reading, writing = os.pipe()
