@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms chaos lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
@@ -14,6 +14,7 @@ help:
 	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make phantoms   density of 300 studies by phantom, technique and noise, against the truth (seven minutes)"
 	@echo "make cohort  120 invented patients, from DICOM to a model card that scores new ones (ten minutes)"
+	@echo "make chaos   a node killed, starved and cut off at random, and every report counted (ten minutes)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -60,6 +61,9 @@ phantoms: setup
 
 cohort: setup
 	@$(BIN)/python tools/run_cohort.py
+
+chaos: setup system-tools
+	@$(BIN)/python tools/run_chaos.py
 
 lock:
 	@tools/lock.sh
