@@ -105,7 +105,8 @@ class Server(ThreadedAssociationServer):
         if self not in self.ae._servers:
             return
         self.shutdown()
-        open_still = self.active_associations
+        # One whose thread is just being started is not waited for: this process ends with it.
+        open_still = [one for one in self.active_associations if one.is_alive()]
         for association in open_still:
             association.abort(block=False)
         deadline = time.monotonic() + _STOP_S

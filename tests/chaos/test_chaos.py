@@ -11,6 +11,7 @@ from tests.chaos.chaos_run import run
 from tests.chaos.fire import small_disk
 
 
+@pytest.mark.timeout(600)  # the node is started anew several times
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of the PACS that was taken away
 def test_a_node_under_fire_reports_every_study_once(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", studies=4) as disk:
