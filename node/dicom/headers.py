@@ -12,7 +12,11 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from node.report import StudyIdentity
 
@@ -87,8 +91,13 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
 
 
 def is_ct_image(instance: Instance) -> bool:
-    """Whether the instance is a CT image, classic or enhanced."""
-    return instance.sop_class_uid in (CTImageStorage, EnhancedCTImageStorage)
+    """Whether the instance is a CT image, classic or of several frames."""
+    return instance.sop_class_uid == CTImageStorage or is_multi_frame_ct(instance)
+
+
+def is_multi_frame_ct(instance: Instance) -> bool:
+    """Whether the instance holds CT slices as frames, which is not read yet."""
+    return instance.sop_class_uid in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
 def group_series(instances: Iterable[Instance]) -> tuple[SeriesHeaders, ...]:

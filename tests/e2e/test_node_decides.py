@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from node.reference.pacs import StandInPacs, send_study
 from node.reference.spec import StudySpec
@@ -62,6 +64,25 @@ def test_a_ct_that_is_no_qct_is_taken_in_and_nothing_goes_back(node, pacs, tmp_p
     assert set(send(node, write(tmp_path / "study", PLAIN))) == {0}
     assert outcome(node, PLAIN)["state"] == "not applicable"
     assert [one for one in pacs.received() if one.study_instance_uid == uid_of(PLAIN, "study")] == []
+
+
+@pytest.mark.usefixtures("peers")
+@pytest.mark.parametrize(
+    ("sop_class", "seed"), [(EnhancedCTImageStorage, 24), (LegacyConvertedEnhancedCTImageStorage, 25)]
+)
+def test_a_multi_frame_ct_that_nobody_could_look_at_is_not_called_not_applicable(
+    node, pacs, tmp_path, sop_class, seed
+):
+    spec = replace(PLAIN, seed=seed)
+    folder = write(tmp_path / "study", spec, slices=slice(1))
+    (path,) = folder.glob("*.dcm")
+    dataset = dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
+    dcmwrite(path, dataset)
+    assert set(send(node, folder)) == {0}
+    ended = outcome(node, spec)
+    assert ended["state"] == "set aside"
+    assert "multi-frame" in ended["reason"]
 
 
 @pytest.mark.usefixtures("peers")

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 from config.catalog import configured_phantoms
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
+from node.dicom.headers import (
+    Instance,
+    SeriesHeaders,
+    group_series,
+    identity_of,
+    is_multi_frame_ct,
+    read_headers,
+    text_of,
+)
 from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone_slices
 from node.dicom.read import LoadedSeries
 from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
@@ -19,6 +27,11 @@ from node.report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
 from scoring.phantom_choice import Image, read_phantom
 from segmentation.observation import Observation
+
+# Not "not applicable": that would say that somebody looked.
+_NOT_LOOKED_AT = (
+    "its CT is multi-frame (Enhanced CT), which is not read: whether a phantom is in view is not known"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,8 @@ def select(context: StepContext) -> StepResult:
         for number, (one, reading) in enumerate(zip(readable.slices, readings, strict=False), start=1)
     )
     if not _is_candidate(context, instances, readings):
+        if not shown and any(is_multi_frame_ct(one) for one in instances):
+            return StepResult(verdict=Verdict.SET_ASIDE, reason=_NOT_LOOKED_AT)
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
 
     source = _header_source(series, instances, readable)
