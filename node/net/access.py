@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
+import structlog
+
 from config.settings import AccessSettings, Settings
+from node.pipeline.describe import describe
+
+log = structlog.get_logger(__name__)
 
 Network = IPv4Network | IPv6Network
 
@@ -153,7 +158,11 @@ class Doorkeeper:
             ("all", self.rules.max_associations),
             (f"{calling.strip()}\0{address}", self.rules.max_associations_per_peer),
         ):
-            slot = self._slots.take(whose, limit)
+            try:
+                slot = self._slots.take(whose, limit)
+            except OSError as error:  # no more files may be opened, or the disk is gone: it may pass
+                log.error("associations_not_counted", error=describe(error))
+                slot = None
             if slot is None:
                 self.leave(tuple(taken))
                 return TOO_MANY

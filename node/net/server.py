@@ -35,8 +35,9 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> PromptAssociation:
         association = PromptAssociation(self.ae, "acceptor")
+        # By these two the library finds a server's associations.
         association._server = self.server
-        association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"  # likewise
+        association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
         association.set_socket(PromptSocket(association, self.request, patience_s=_PDU_PATIENCE_S))
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size

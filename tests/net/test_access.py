@@ -171,6 +171,13 @@ def test_a_count_holds_over_processes_and_a_process_that_dies_is_not_counted(tmp
     assert (tmp_path / "slots").stat().st_mode & 0o777 == 0o700
 
 
+def test_who_cannot_be_counted_is_told_to_come_later(tmp_path: Path) -> None:
+    doorkeeper = Doorkeeper(access_of(_settings(tmp_path)), Slots(tmp_path / "slots"))
+    (tmp_path / "slots").rmdir()
+    entered = doorkeeper.enter(calling="A", called="OSTEONODE", address=ELSEWHERE, here=HERE)
+    assert entered == TOO_MANY
+
+
 def test_silence_and_length_end_an_association(tmp_path: Path, store: Store) -> None:
     with _listening(_settings(tmp_path, access={"idle_s": 0.3}), store) as port, RawPeer(port) as peer:
         assert peer.associate() == ASSOCIATE_AC
