@@ -104,7 +104,15 @@ class TlsSettings(_Section):
 
 
 class CompletenessSettings(_Section):
+    ask: Literal["destinations"] | tuple[str, ...]
+    ask_timeout_s: float = Positive
+    confirm_s: float = Positive
+    all_series: bool
+    wait_max_s: float = Positive
+    quiet_whole_s: float = Positive
     quiet_s: float = Positive
+    quiet_pauses: float = Field(ge=0)
+    quiet_max_s: float = Positive
     poll_s: float = Positive
 
 
@@ -290,6 +298,26 @@ class Settings(BaseSettings):
         if len({peer.ae_title for peer in peers}) != len(peers):
             raise ValueError("peers must have different AE titles")
         return peers
+
+    @model_validator(mode="after")
+    def _knows_whom_it_asks(self) -> Self:
+        if isinstance(self.completeness.ask, tuple):
+            known = {one.name for one in self.destinations} | {one.ae_title for one in self.peers}
+            if strangers := set(self.completeness.ask) - known:
+                raise ValueError(
+                    f"completeness.ask: {', '.join(sorted(strangers))} is no destination's name "
+                    "and no peer's AE title"
+                )
+        return self
+
+    @property
+    def archives(self) -> Mapping[str, Peer | Destination]:
+        """Whom the node asks what a study consists of, by name, in the order of asking."""
+        by_name: dict[str, Peer | Destination] = {one.ae_title: one for one in self.peers}
+        by_name |= {one.name: one for one in self.destinations}
+        ask = self.completeness.ask
+        names = [one.name for one in self.destinations] if ask == "destinations" else ask
+        return {name: by_name[name] for name in names}
 
     def address_of(self, ae_title: str) -> Peer | Destination | None:
         """Where a peer listens: as `peers` say, else as a destination of the same AE title."""

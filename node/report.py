@@ -127,6 +127,39 @@ class Provenance:
     packages: Mapping[str, str] = field(default_factory=dict)  # of what computes: numpy, pyradiomics
 
 
+class ClosedBy(StrEnum):
+    """What showed that a study was whole."""
+
+    COUNTS = "counts"  # an archive has as many images of each CT series, and had so twice
+    GEOMETRY = "geometry"  # no slice is missing between the first and the last of any series
+    QUIET = "quiet"  # nothing came for a while
+    INCOMPLETE = "incomplete"  # nothing did: an archive has more images, which did not come in time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesCount:
+    """How many images of a series are here, and how many an archive has."""
+
+    series_instance_uid: str
+    arrived: int
+    archived: int | None  # None where no archive told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """Why a study was taken to be whole when a generation of it began."""
+
+    closed_by: ClosedBy
+    archive: str | None  # who told how many images there are; None where nobody did
+    silent_s: float  # since the last image
+    series: tuple[SeriesCount, ...]  # the CT series
+
+    @property
+    def lacking(self) -> tuple[SeriesCount, ...]:
+        """Series of which an archive has more images than came."""
+        return tuple(one for one in self.series if one.archived is not None and one.archived > one.arrived)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One study's answer, or why there is none. Absent values are None, each with its finding."""
@@ -157,6 +190,7 @@ class Report:
     predecessor_issued_at: datetime | None = None  # aware
     amendment_reason: str | None = None
     follow_up: FollowUp | None = None  # None where no earlier study of the patient is known
+    completeness: Completeness | None = None  # None where a folder was processed: nothing was waited for
 
     def level(self, name: str) -> LevelResult | None:
         return next((level for level in self.levels if level.name == name), None)

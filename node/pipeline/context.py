@@ -10,6 +10,7 @@ from pathlib import Path
 from config.settings import Settings
 from node.pipeline.engine import Settled
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
+from node.report import Completeness
 
 
 class Verdict(StrEnum):
@@ -43,6 +44,7 @@ class StepContext:
     declared_qct: bool = False  # True where a person asked for this study by name
     scanners: ScannerHistory | None = None  # None where nothing is remembered
     patients: PatientHistory | None = None  # likewise
+    completeness: Completeness | None = None  # None where nothing was waited for
     feature_names: tuple[str, ...] | None = None  # to compute; None: those that the model asks for
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from config.settings import Destination
+from config.settings import Destination, Peer
 from node.report import EncodedObject, Laboratory
 from node.store.states import Proof
 from scoring.scanner_reading import ScannerReading
@@ -124,6 +124,22 @@ class IdentitySource(Protocol):
 
         None where there is no answer, or the study is not known there.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What one archive says of one study."""
+
+    images: Mapping[str, int] | None  # by CT series; empty: it has no CT of the study; None: it does not say
+    problem: str = ""  # why it does not
+
+
+class Archive(Protocol):
+    """Archives that can be asked what they hold. Never raises for a peer, and never takes long."""
+
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+        """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study."""
         ...
 
 

@@ -11,14 +11,12 @@ import structlog
 from config.settings import Settings
 from node.pipeline.describe import describe
 from node.pipeline.ports import Publisher, Step, StepMessage
+from node.pipeline.watch import CompletenessWatch
 from node.store.errors import StoreError
 from node.store.jobs import DueJob
 from node.store.store import Store
 
 log = structlog.get_logger(__name__)
-
-# The listener beats every 5 s; four missed beats mean that it is gone.
-ASSOCIATION_STALE_S = 20.0
 
 
 def message_for(job: DueJob) -> StepMessage:
@@ -31,16 +29,6 @@ class Broker(Publisher, Protocol):
     def waiting(self, step: Step) -> int:
         """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
         ...
-
-
-def close_studies(store: Store, settings: Settings) -> int:
-    """Begin the journey of every study that is whole. Returns how many."""
-    closed = store.studies.close_due(
-        first_step=Step.SELECT, quiet_s=settings.completeness.quiet_s, stale_s=ASSOCIATION_STALE_S
-    )
-    for job in closed:
-        log.info("study_closed", job_id=job.job_id, generation=job.generation)
-    return len(closed)
 
 
 def republish(store: Store, broker: Broker) -> int:
@@ -73,12 +61,14 @@ def retry_study(store: Store, study_instance_uid: str) -> None:
     log.info("retry_requested", job_id=job.job_id, step=job.step)
 
 
-def reconcile_forever(store: Store, broker: Broker, settings: Settings, stop: threading.Event) -> None:
-    """Close studies and republish until `stop` is set."""
+def reconcile_forever(
+    store: Store, broker: Broker, watch: CompletenessWatch, settings: Settings, stop: threading.Event
+) -> None:
+    """Close studies that are whole and republish, until `stop` is set."""
     pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
-    while not stop.wait(pause_s):
+    while not watch.wait(stop, pause_s):
         try:
-            close_studies(store, settings)
+            watch.close_studies()
             republish(store, broker)
         except StoreError as error:
             log.error("reconcile_failed", error=describe(error))

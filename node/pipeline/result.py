@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from node.report import LevelResult, Report, SliceResult
+from node.report import Completeness, LevelResult, Report, SliceResult
 from scoring.bmd import BmdResult
 from scoring.calibration import Calibration
 from scoring.followup import FollowUp
@@ -34,6 +34,7 @@ def result_document(report: Report, timings_s: Mapping[str, float]) -> dict[str,
         "nomogram": _nomogram(report),
         "laboratory": _laboratory(report),
         "follow_up": _follow_up(report.follow_up),
+        "completeness": _completeness(report.completeness),
         "findings": [
             {
                 "code": finding.code,
@@ -217,6 +218,25 @@ def _follow_up(found: FollowUp | None) -> dict[str, Any] | None:
             }
             for one in found.changes
         },
+    }
+
+
+def _completeness(found: Completeness | None) -> dict[str, Any] | None:
+    """What showed that the study was whole; null where a folder was processed."""
+    if found is None:
+        return None
+    return {
+        "closed_by": found.closed_by.value,
+        "archive": found.archive,
+        "silent_s": found.silent_s,
+        "series": [
+            {
+                "series_instance_uid": one.series_instance_uid,
+                "arrived": one.arrived,
+                "archived": one.archived,
+            }
+            for one in found.series
+        ],
     }
 
 

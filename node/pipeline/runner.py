@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from config.settings import Settings
 from node import __version__
-from node.pipeline.artefacts import TIMINGS
+from node.pipeline.artefacts import TIMINGS, from_json
 from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.deliver import Waiting, deliver
 from node.pipeline.describe import describe
@@ -24,7 +24,7 @@ from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import ClinicalValues, Issue, Prover, Publisher, Sender, Step, StepMessage
 from node.pipeline.reconcile import message_for
 from node.pipeline.stored import StoredArtefacts
-from node.report import ObjectKind
+from node.report import Completeness, ObjectKind
 from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.states import StudyState
@@ -146,6 +146,7 @@ def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
 
 def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencies) -> StepContext:
     store, uid = dependencies.store, lease.study_instance_uid
+    completeness = store.studies.completeness(uid, lease.generation)
 
     def issue() -> Issue:
         issued = store.reports.issue(lease)
@@ -167,6 +168,7 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         declared_qct=store.studies.is_declared_qct(uid),
         scanners=store.scanners,
         patients=store.scans,
+        completeness=None if completeness is None else from_json(Completeness, completeness.encode()),
     )
 
 

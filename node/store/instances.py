@@ -16,7 +16,7 @@ from node.store.generations import note_growth
 from node.store.quarantine import OTHER_CONTENT, enter
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, objects, studies
-from node.store.states import QuarantineKind, Reopening, StudyState
+from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
 
 # Built once: this is asked for every instance.
 _BY_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
@@ -93,7 +93,7 @@ class Instances:
             receipt = self._receive(instance, reader or BytesAlone())
         return receipt
 
-    def paths(self, study_instance_uid: str) -> Sequence[Path]:
+    def paths(self, study_instance_uid: str, *, ct_alone: bool = False) -> Sequence[Path]:
         """Part 10 files of a study, as received; neither the node's own objects nor what was purged."""
         wanted = (
             select(instances.c.path)
@@ -104,6 +104,8 @@ class Instances:
             )
             .order_by(instances.c.sop_instance_uid)
         )
+        if ct_alone:
+            wanted = wanted.where(instances.c.sop_class_uid.in_(CT_SOP_CLASSES))
         with self._database.reading() as connection:
             return tuple(self._files.root / path for path in connection.execute(wanted).scalars())
 

@@ -40,6 +40,7 @@ class JobRow:
     not_before: datetime
     lease_owner: str | None
     last_error: str
+    closed_by: str  # what showed that the study was whole: a ClosedBy, "" in older rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +194,7 @@ def _jobs(connection: Connection, study_instance_uid: str) -> tuple[JobRow, ...]
         jobs.c.not_before,
         jobs.c.lease_owner,
         jobs.c.last_error,
+        jobs.c.closed_by,
     ).where(jobs.c.study_instance_uid == study_instance_uid)
     rows = connection.execute(wanted.order_by(jobs.c.generation)).mappings()
     return tuple(JobRow(**{**row, "not_before": _utc(row["not_before"])}) for row in rows)

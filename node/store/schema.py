@@ -130,6 +130,9 @@ jobs = Table(
     Column("last_error", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    # What showed that the study was whole: a ClosedBy and the whole as JSON; "" and NULL in older rows.
+    Column("closed_by", String(16), nullable=False, server_default=""),
+    Column("completeness", Text),
     UniqueConstraint("study_instance_uid", "generation"),
     Index("ix_jobs_state", "state", "not_before"),
 )

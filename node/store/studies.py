@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from node.store.database import Database, now_s
 from node.store.errors import ImagesPurged, NoSuchStudy, NothingToRetry
@@ -13,51 +15,127 @@ from node.store.schema import associations, deliveries, instances, jobs, objects
 from node.store.states import CT_SOP_CLASSES, UNFINISHED, DeliveryState, JobState, StudyState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivingStudy:
+    """A study that nothing stands in the way of but that images may still arrive. Times by the database."""
+
+    study_instance_uid: str
+    generation: int
+    reason: str
+    last_received_at: float  # of a CT instance
+    silent_s: float  # since then
+    images: Mapping[str, int]  # by series: instances of any class but the node's own
+    ct_series: frozenset[str]  # series that hold CT images
+    longest_pause_s: float  # between two CT instances of this generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """What showed that a study is whole."""
+
+    closed_by: str  # a ClosedBy
+    reason: str  # in words
+    content: str  # JSON: the whole of it
+
+
 class Studies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def close_due(self, *, first_step: str, quiet_s: float, stale_s: float) -> Sequence[DueJob]:
-        """Close every study that is whole, and create its job at `first_step`.
+    def receiving(self, *, stale_s: float) -> Sequence[ReceivingStudy]:
+        """Studies that may be closed as soon as they are known to be whole.
 
-        Whole means: no association that brought CT instances of the study is open (one without a heartbeat
-        for `stale_s` counts as closed), no CT instance came for `quiet_s`, no earlier generation is still
-        on its way out, and none of its CT instances was removed by retention and has not come again.
-        A generation that every destination has taken, and that waits for proof alone, is out: an amended
-        report is not held up by a destination that is slow to prove what it holds.
+        No association that brought CT instances of them is open (one without a heartbeat for `stale_s` counts
+        as closed), no earlier generation is still on its way out, and none of their CT instances was removed
+        by retention and has not come again. A generation that every destination has taken, and that waits for
+        proof alone, is out: an amended report is not held up by a destination that is slow to prove what it
+        holds.
         """
-        created = []
+        wanted = select(
+            studies.c.study_instance_uid,
+            studies.c.generation,
+            studies.c.reason,
+            studies.c.last_received_at,
+            (now_s() - studies.c.last_received_at).label("silent_s"),
+        ).where(_may_be_closed(stale_s))
+        with self._database.reading() as connection:
+            found = connection.execute(wanted).all()
+            if not found:
+                return ()
+            uids = [study.study_instance_uid for study in found]
+            images, ct_series = _images_by_series(connection, uids)
+            pauses_s = _longest_pauses_s(connection, uids)
+        return tuple(
+            ReceivingStudy(
+                **study._mapping,
+                images=images[study.study_instance_uid],
+                ct_series=frozenset(ct_series[study.study_instance_uid]),
+                longest_pause_s=pauses_s.get(study.study_instance_uid) or 0.0,
+            )
+            for study in found
+        )
+
+    def close(
+        self, study: ReceivingStudy, closing: Closing, *, first_step: str, stale_s: float
+    ) -> DueJob | None:
+        """Begin a study's journey: create its job at `first_step`, with what showed that it is whole.
+
+        None where it was closed by another, grew, or may not be closed any more, since it was looked at.
+        """
         with self._database.writing() as connection:
-            due = connection.execute(select(studies).where(_is_whole(quiet_s, stale_s))).all()
-            for study in due:
-                closed = connection.execute(
-                    update(studies)
-                    .where(
-                        studies.c.study_instance_uid == study.study_instance_uid,
-                        studies.c.state == StudyState.RECEIVING,
-                        studies.c.last_received_at == study.last_received_at,
-                    )
-                    .values(state=StudyState.PROCESSING, reason=f"closed after {quiet_s:g} s without images")
-                ).rowcount
-                if closed:
-                    job_id = connection.execute(
-                        jobs.insert()
-                        .values(
-                            study_instance_uid=study.study_instance_uid,
-                            generation=study.generation,
-                            step=first_step,
-                            state=JobState.WAITING,
-                            attempts=0,
-                            not_before=now_s(),
-                            token=0,
-                            last_error="",
-                            created_at=now_s(),
-                            updated_at=now_s(),
-                        )
-                        .returning(jobs.c.job_id)
-                    ).scalar_one()
-                    created.append(DueJob(job_id=job_id, step=first_step, generation=study.generation))
-        return tuple(created)
+            closed = connection.execute(
+                update(studies)
+                .where(
+                    studies.c.study_instance_uid == study.study_instance_uid,
+                    studies.c.generation == study.generation,
+                    studies.c.last_received_at == study.last_received_at,
+                    _may_be_closed(stale_s),
+                )
+                .values(state=StudyState.PROCESSING, reason=closing.reason)
+            ).rowcount
+            if not closed:
+                return None
+            job_id = connection.execute(
+                jobs.insert()
+                .values(
+                    study_instance_uid=study.study_instance_uid,
+                    generation=study.generation,
+                    step=first_step,
+                    state=JobState.WAITING,
+                    attempts=0,
+                    not_before=now_s(),
+                    token=0,
+                    last_error="",
+                    created_at=now_s(),
+                    updated_at=now_s(),
+                    closed_by=closing.closed_by,
+                    completeness=closing.content,
+                )
+                .returning(jobs.c.job_id)
+            ).scalar_one()
+        return DueJob(job_id=job_id, step=first_step, generation=study.generation)
+
+    def note(self, study: ReceivingStudy, reason: str) -> None:
+        """Say why a study is still being received."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(studies)
+                .where(
+                    studies.c.study_instance_uid == study.study_instance_uid,
+                    studies.c.generation == study.generation,
+                    studies.c.state == StudyState.RECEIVING,
+                )
+                .values(reason=reason)
+            )
+
+    def completeness(self, study_instance_uid: str, generation: int) -> str | None:
+        """`Closing.content` of a generation; None where it is not known."""
+        wanted = select(jobs.c.completeness).where(
+            jobs.c.study_instance_uid == study_instance_uid, jobs.c.generation == generation
+        )
+        with self._database.reading() as connection:
+            content: str | None = connection.execute(wanted).scalar()
+        return content
 
     def is_declared_qct(self, study_instance_uid: str) -> bool:
         """Whether a person asked for this study by name."""
@@ -144,7 +222,56 @@ def lacks_purged_images() -> ColumnElement[bool]:
     )
 
 
-def _is_whole(quiet_s: float, stale_s: float) -> ColumnElement[bool]:
+def _images_by_series(
+    connection: Connection, uids: Sequence[str]
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, set[str]]]:
+    """Of each study: instances of any class by series, and the series that hold CT images."""
+    wanted = (
+        select(
+            instances.c.study_instance_uid,
+            instances.c.series_instance_uid,
+            instances.c.sop_class_uid.in_(CT_SOP_CLASSES).label("is_ct"),
+            func.count().label("number"),
+        )
+        .where(instances.c.study_instance_uid.in_(uids), instances.c.own.is_(False))
+        .group_by(instances.c.study_instance_uid, instances.c.series_instance_uid, "is_ct")
+    )
+    images: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    ct_series: defaultdict[str, set[str]] = defaultdict(set)
+    for row in connection.execute(wanted):
+        images[row.study_instance_uid][row.series_instance_uid] += row.number
+        if row.is_ct:
+            ct_series[row.study_instance_uid].add(row.series_instance_uid)
+    return images, ct_series
+
+
+def _longest_pauses_s(connection: Connection, uids: Sequence[str]) -> Mapping[str, float | None]:
+    """Of each study, between two CT instances that came since its last generation was closed."""
+    last_closed_at = (
+        select(func.coalesce(func.max(jobs.c.created_at), 0.0))
+        .where(jobs.c.study_instance_uid == instances.c.study_instance_uid)
+        .scalar_subquery()
+    )
+    before = func.lag(instances.c.received_at).over(
+        partition_by=instances.c.study_instance_uid, order_by=instances.c.received_at
+    )
+    pauses = (
+        select(instances.c.study_instance_uid, (instances.c.received_at - before).label("pause_s"))
+        .where(
+            instances.c.study_instance_uid.in_(uids),
+            instances.c.sop_class_uid.in_(CT_SOP_CLASSES),
+            instances.c.own.is_(False),
+            instances.c.received_at > last_closed_at,
+        )
+        .subquery()
+    )
+    longest = select(pauses.c.study_instance_uid, func.max(pauses.c.pause_s).label("pause_s")).group_by(
+        pauses.c.study_instance_uid
+    )
+    return {row.study_instance_uid: row.pause_s for row in connection.execute(longest)}
+
+
+def _may_be_closed(stale_s: float) -> ColumnElement[bool]:
     sending = (
         select(associations.c.association_id)
         .join(instances, instances.c.association_id == associations.c.association_id)
@@ -178,7 +305,7 @@ def _is_whole(quiet_s: float, stale_s: float) -> ColumnElement[bool]:
     )
     return and_(
         studies.c.state == StudyState.RECEIVING,
-        studies.c.last_received_at <= now_s() - quiet_s,
+        studies.c.last_received_at.is_not(None),
         ~sending,
         ~lacks_purged_images(),
         ~going_out,

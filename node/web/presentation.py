@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from config.settings import Destination
 from node.pipeline.dimse import in_words
+from node.report import ClosedBy
 from node.store.census import Census, DestinationStanding
 from node.store.overview import DeliveryRow, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState
@@ -130,6 +131,19 @@ def why(study: StudySummary) -> str:
     return study.last_error or study.reason or arriving
 
 
+_CLOSED_BY = {
+    ClosedBy.COUNTS.value: "an archive counts as many images as came",
+    ClosedBy.GEOMETRY.value: "no slice is missing, and a short silence",
+    ClosedBy.QUIET.value: "silence alone",
+    ClosedBy.INCOMPLETE.value: "not whole: images that an archive has did not come in time",
+}
+
+
+def whole_by(code: str) -> str:
+    """What showed that a study was whole."""
+    return _CLOSED_BY.get(code, "not recorded")
+
+
 def tone(state: str) -> Tone:
     return _TONES[state]
 
@@ -190,6 +204,7 @@ def make_environment() -> Environment:
             "size": size,
             "dimse": dimse,
             "unproven": unproven,
+            "whole_by": whole_by,
         }
     )
     return environment

@@ -25,6 +25,7 @@ from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.store.store import open_store
+from node.wiring.completing import make_watch
 from node.wiring.confirming import make_reporter, report_recorder
 from node.wiring.family import Family, Member
 from node.worker.app import CeleryBroker, create_app
@@ -101,8 +102,10 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
             daemon=True,
         )
         reporting.start()
+        watch = make_watch(store, settings)
         ready()
-        reconcile_forever(store, CeleryBroker(create_app(settings, _refuse)), settings, stop)
+        reconcile_forever(store, CeleryBroker(create_app(settings, _refuse)), watch, settings, stop)
+        watch.shut()
         keeping_house.join()
         reporting.join()
     return 0

@@ -40,6 +40,7 @@ from node.store.jobs import Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store, open_store
+from tests.closing import close_due
 
 ISSUED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LESSER = ("comprehensive", "enhanced")
@@ -192,7 +193,7 @@ def run(
             association_id=None,
         )
     )
-    (job,) = store.studies.close_due(first_step="report", quiet_s=0, stale_s=20)
+    (job,) = close_due(store, first_step="report", quiet_s=0, stale_s=20)
     held = claim(store, job)
     store.reports.issue(held)
     objects = reports["complete"]

@@ -57,6 +57,8 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
         series = {one["MainDicomTags"]["Modality"]: one for one in orthanc.series()}
         assert set(series) == {"CT", "SEG", "SR", "OT"}
         assert node.study(STUDY_UID)["reason"] == "6 objects committed by pacs"
+        (closed,) = node.events("study_closed")
+        assert (closed["closed_by"], closed["archive"]) == ("counts", "pacs")
         assert {one["ParentStudy"] for one in series.values()} == {series["CT"]["ParentStudy"]}
         assert len(series["OT"]["Instances"]) == 4
         report = dcmread(io.BytesIO(orthanc.instance(series["SR"]["Instances"][0])))

@@ -10,6 +10,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
+from tests.closing import close_due
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -83,7 +84,7 @@ def receive(store: Store, study: str, number: int = 1) -> None:
 
 
 def close(store: Store) -> DueJob:
-    (job,) = store.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
+    (job,) = close_due(store, first_step="select", quiet_s=0, stale_s=20)
     return job
 
 

@@ -38,6 +38,7 @@ from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store, open_store
 from node.store.transactions import Receipt, ReportedInstance
+from tests.closing import close_due
 
 COMMITMENT = StorageCommitmentPushModel
 UIDS = ("2.25.31", "2.25.32")
@@ -318,7 +319,7 @@ def sent_objects(store: Store, objects: Sequence[EncodedObject]) -> Lease:
             association_id=None,
         )
     )
-    (job,) = store.studies.close_due(first_step="report", quiet_s=0, stale_s=20)
+    (job,) = close_due(store, first_step="report", quiet_s=0, stale_s=20)
     made = [
         MadeObject(
             sop_instance_uid=one.sop_instance_uid,

@@ -26,6 +26,7 @@ from node.dicom.equipment import MANUFACTURER
 from node.net.scp import Listener
 from node.store import durable
 from node.store.store import Store
+from tests.closing import close_due
 
 Dcmtk = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -209,10 +210,10 @@ def test_a_study_stays_open_while_its_association_does(
     ae.add_requested_context(make_dataset().SOPClassUID, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", listener.port)
     assert association.send_c_store(make_dataset()).Status == 0x0000
-    assert store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0) == ()
+    assert close_due(store, first_step="select", quiet_s=0.0, stale_s=60.0) == ()
     association.release()
     listener.listener.stop()  # waits for what the association still has to write
-    assert len(store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0)) == 1
+    assert len(close_due(store, first_step="select", quiet_s=0.0, stale_s=60.0)) == 1
 
 
 def test_four_peers_at_once_lose_nothing(listener: Any, store: Store, make_dataset: Any) -> None:

@@ -32,6 +32,7 @@ from node.net.scp import Listener
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 from node.wiring.listening import measured_from
+from tests.closing import close_due
 
 # As in production, where these warnings would quote what was sent.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:pynetdicom")
@@ -288,7 +289,7 @@ def test_a_late_segmentation_reopens_only_where_it_is_measured_from(
     try:
         assert _send(port, make_image()) == [0x0000]
         listener.stop()
-        assert len(store.studies.close_due(first_step="select", quiet_s=0, stale_s=0)) == 1
+        assert len(close_due(store, first_step="select", quiet_s=0, stale_s=0)) == 1
         listener = Listener(settings.node, store, lambda _: False, measured_from(settings.segmentation))
         mask = make_dataset(9, SOPClassUID=SegmentationStorage, Modality="SEG", Manufacturer=maker)
         assert _send(listener.start(), mask) == [0x0000]

@@ -26,6 +26,7 @@ from node.store.feature_standing import FeatureStanding, FeatureStandings
 from node.store.store import Store, open_store
 from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
+from tests.closing import close_due
 from tests.net.page_content import (
     ARTEFACTS,
     IDENTITY,
@@ -173,15 +174,14 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
     assert told.index("L2: Cut by") < told.index("Marrow fat")  # the gravest first
     for expected in ("two-point", "report.dcm", "0x0000", "deliver", "2.25.77", "selection.json"):
         assert expected in told
+    assert "silence alone" in told[told.index("Taken for whole by") :][:60]
 
 
 def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled: Store) -> None:
     read = {key: value for key, value in LEVEL.items() if key != "complete"}
     alone = RESULT | {"levels": {}, "unnamed": [{"name": "slice 1", "equivalent": "HA", **read}]}
     receive(filled, STUDY, 2)
-    jobs = {
-        job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
-    }
+    jobs = {job.generation: job for job in close_due(filled, first_step="select", quiet_s=0, stale_s=20)}
     lease = claim(filled, jobs[2], "report")
     filled.artefacts.put(lease, "result.json", json.dumps(alone).encode(), {})
     told = _text(own_page.get(f"/studies/{STUDY}"))
@@ -204,9 +204,7 @@ def test_pictures_come_as_they_were_stored(page: httpx.Client) -> None:
 def test_a_later_generation_takes_over_when_it_has_a_result(own_page: httpx.Client, filled: Store) -> None:
     receive(filled, STUDY, 2)
     assert "of generation 1" in _text(own_page.get(f"/studies/{STUDY}"))
-    jobs = {
-        job.generation: job for job in filled.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
-    }
+    jobs = {job.generation: job for job in close_due(filled, first_step="select", quiet_s=0, stale_s=20)}
     lease = claim(filled, jobs[2], "report")
     filled.artefacts.put(lease, "overlay.png", PNG + b"newer", {})
     assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").content == ARTEFACTS["overlay.png"]

@@ -11,13 +11,14 @@ from config.settings import Destination
 from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult
 from node.pipeline.objects import store_objects
 from node.pipeline.ports import Asked, SendOutcome, SendResult, Sought, Step, StepMessage
-from node.pipeline.reconcile import close_studies, republish
+from node.pipeline.reconcile import republish
 from node.pipeline.runner import Dependencies, run_step
 from node.report import EncodedObject, ObjectKind
 from node.store.states import Proof, StudyState
 from node.store.store import Store
 from segmentation.engines import Segmenter
 from segmentation.errors import EngineUnavailable
+from tests.closing import close_due
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 SEG_UID, SR_UID = "2.25.10", "2.25.11"
@@ -152,7 +153,8 @@ class Bench:
         return self.replaced(functions={**self.dependencies.functions, step: function})
 
     def close(self) -> None:
-        assert close_studies(self.store, self.dependencies.settings) == 1
+        """Close the one study; no archive is asked."""
+        (_job,) = close_due(self.store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
 
     def work(self, dependencies: Dependencies | None = None, rounds: int = 40) -> None:
         """Reconcile and work until nothing is due any more."""

@@ -25,6 +25,7 @@ from node.store.jobs import DueJob
 from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
+from tests.closing import close_due
 from tests.worker.bench import FUNCTIONS, PACS, Bench, Queue, ScriptedProver, ScriptedSender, no_engine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -161,7 +162,7 @@ def close_study() -> Callable[[Store], DueJob]:
     """Close the one study that is due, and give its job."""
 
     def close(store: Store) -> DueJob:
-        (job,) = store.studies.close_due(first_step="select", quiet_s=0, stale_s=20)
+        (job,) = close_due(store, first_step="select", quiet_s=0, stale_s=20)
         return job
 
     return close

@@ -25,12 +25,14 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 from config.settings import Settings
 from node.leash import leashed
 from node.pipeline.ports import Step, StepMessage
-from node.pipeline.reconcile import close_studies, reconcile_forever, republish
+from node.pipeline.reconcile import reconcile_forever, republish
 from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
+from node.wiring.completing import make_watch
 from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
+from tests.closing import close_due
 
 PROGRAM = Path(__file__).parent / "small_worker.py"
 ROOT = Path(__file__).parents[2]
@@ -119,9 +121,10 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
     )
     sqlite_store.instances.receive(make_instance())
     stop = threading.Event()
+    broker_of_node = CeleryBroker(create_app(settings, lambda message: None))
+    watch = make_watch(sqlite_store, settings)
     node = threading.Thread(
-        target=reconcile_forever,
-        args=(sqlite_store, CeleryBroker(create_app(settings, lambda message: None)), settings, stop),
+        target=reconcile_forever, args=(sqlite_store, broker_of_node, watch, settings, stop)
     )
     node.start()
     try:
@@ -140,6 +143,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
     finally:
         stop.set()
         node.join()
+        watch.shut()
     assert taken == ["2.25.11"]
     finished = [json.loads(line) for line in _log_lines(tmp_path) if '"step_finished"' in line]
     assert {event["step"] for event in finished} == set(Step)
@@ -162,7 +166,7 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
 ) -> None:
     settings = make_settings(broker={"url": broker.url}, worker={"lease_s": 600.0})
     sqlite_store.instances.receive(make_instance())
-    wait_until(lambda: close_studies(sqlite_store, settings), "the study is closed")
+    (_job,) = close_due(sqlite_store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
     worker = start_worker(settings)
     republish(sqlite_store, CeleryBroker(create_app(settings, lambda message: None)))
     wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")

@@ -9,7 +9,7 @@ import pytest
 
 from node.pipeline.policy import way_to_prove
 from node.pipeline.ports import SendOutcome, Sought
-from node.pipeline.reconcile import close_studies, republish, retry_study
+from node.pipeline.reconcile import republish, retry_study
 from node.pipeline.runner import run_step
 from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, Proof, StudyState
@@ -304,7 +304,7 @@ def test_an_amended_report_is_not_held_up_by_a_commitment_that_does_not_come(
 ) -> None:
     bench = waiting_for_commitment(make_bench)
     bench.store.instances.receive(make_instance(2))
-    assert close_studies(bench.store, bench.dependencies.settings) == 1
+    bench.close()
     assert [job.generation for job in bench.store.jobs.due()] == [2]
     report(bench)  # the first generation's proof still counts
     run_out_of_work(bench)

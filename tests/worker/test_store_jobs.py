@@ -13,6 +13,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
+from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
@@ -122,9 +123,9 @@ def test_a_study_is_not_whole_while_its_association_is_open(store: Store, make_i
     association = store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
     store.instances.receive(make_instance(association_id=association))
     whole = {"first_step": "select", "quiet_s": 0.0}
-    assert store.studies.close_due(**whole, stale_s=60.0) == ()
+    assert close_due(store, **whole, stale_s=60.0) == ()
     store.associations.close(association)
-    assert len(store.studies.close_due(**whole, stale_s=60.0)) == 1
+    assert len(close_due(store, **whole, stale_s=60.0)) == 1
 
 
 def test_an_association_without_a_heartbeat_does_not_hold_a_study_up(
@@ -132,7 +133,7 @@ def test_an_association_without_a_heartbeat_does_not_hold_a_study_up(
 ) -> None:
     association = store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
     store.instances.receive(make_instance(association_id=association))
-    assert len(store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=0.0)) == 1
+    assert len(close_due(store, first_step="select", quiet_s=0.0, stale_s=0.0)) == 1
 
 
 def test_an_open_association_of_another_study_does_not_hold_this_one_up(
@@ -141,19 +142,19 @@ def test_an_open_association_of_another_study_does_not_hold_this_one_up(
     association = store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
     store.instances.receive(make_instance(1))
     store.instances.receive(make_instance(2, study_instance_uid="1.2.3", association_id=association))
-    assert len(store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0)) == 1
+    assert len(close_due(store, first_step="select", quiet_s=0.0, stale_s=60.0)) == 1
 
 
 def test_a_study_is_not_whole_before_the_quiet_time(store: Store, make_instance: Make) -> None:
     store.instances.receive(make_instance())
-    assert store.studies.close_due(first_step="select", quiet_s=60.0, stale_s=60.0) == ()
+    assert close_due(store, first_step="select", quiet_s=60.0, stale_s=60.0) == ()
 
 
 def test_objects_that_are_no_ct_never_close_or_reopen_a_study(
     store: Store, make_instance: Make, close_study: Close
 ) -> None:
     store.instances.receive(make_instance(1, sop_class_uid=SR))
-    assert store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0) == ()
+    assert close_due(store, first_step="select", quiet_s=0.0, stale_s=60.0) == ()
     store.instances.receive(make_instance(2))
     close_study(store)
     store.instances.receive(make_instance(3, sop_class_uid=SR))
@@ -192,7 +193,7 @@ def test_the_next_generation_waits_until_the_last_answer_is_out_and_names_it(
     assert first.predecessor_uid is None
     lease = _held(store, store.jobs.advance(lease, "deliver", (_made("2.25.1"),)))
     store.instances.receive(make_instance(2))
-    assert store.studies.close_due(first_step="select", quiet_s=0.0, stale_s=60.0) == ()
+    assert close_due(store, first_step="select", quiet_s=0.0, stale_s=60.0) == ()
 
     store.deliveries.schedule(lease, ["pacs"])
     (delivery,) = store.deliveries.pending(lease)

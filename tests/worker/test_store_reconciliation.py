@@ -15,6 +15,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, QuarantineKind, StudyState
 from node.store.store import Store
+from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
@@ -222,7 +223,7 @@ def test_a_late_image_waits_until_the_delivery_of_its_predecessor_has_settled(
     )
     sending = _claim(store, store.jobs.advance(lease, "deliver", [made]))
     come(2)
-    assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
+    assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()
     store.deliveries.schedule(sending, ["pacs"])
     (delivery,) = store.deliveries.pending(sending)
     store.deliveries.settle(sending, delivery, DeliveryState.FAILED, status=0xC000, detail="")
@@ -235,11 +236,11 @@ def test_a_segmentation_that_is_measured_reopens_and_any_other_does_not(
 ) -> None:
     seg = {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.66.4", "series_instance_uid": "2.25.5"}
     store.instances.receive(make_instance(7, **seg, is_measured_mask=True))
-    assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()  # nothing to measure
+    assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()  # nothing to measure
     come(1)
     close_study(store)
     store.instances.receive(make_instance(8, **seg))
-    assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
+    assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()
     store.instances.receive(make_instance(9, **seg, is_measured_mask=True))
     assert close_study(store).generation == 2
 

@@ -20,6 +20,7 @@ from node.store.received import ReceivedInstance
 from node.store.schema import instances, jobs
 from node.store.states import QuarantineKind, StudyState
 from node.store.store import Store, open_store
+from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
@@ -216,10 +217,10 @@ def test_a_late_image_of_a_purged_study_waits_until_all_have_come_again(
     shown = store.overview.show(study).summary
     assert shown.state == StudyState.RECEIVING
     assert "retention had removed others (2)" in shown.reason
-    assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
+    assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()
     assert store.census.take().waiting_for_purged == 1
     come(1)
-    assert store.studies.close_due(first_step="select", quiet_s=0, stale_s=20) == ()
+    assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()
     come(2)
     assert close_study(store).generation == 2
     assert len(store.instances.paths(study)) == 3
@@ -257,7 +258,7 @@ def test_space_is_made_on_a_full_disk_from_the_longest_finished_on_and_reception
 
         for study in range(1, 6):
             come(study)
-        for job in store.studies.close_due(first_step="select", quiet_s=0, stale_s=20):
+        for job in close_due(store, first_step="select", quiet_s=0, stale_s=20):
             lease = _claim(store, job)
             if lease.study_instance_uid in ("2.25.2", "2.25.3", "2.25.4"):
                 store.jobs.finish(lease, StudyState.SENT, "")

@@ -116,6 +116,7 @@ def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineI
         predecessor_issued_at=issue.predecessor_issued_at,
         amendment_reason=issue.amendment_reason,
         follow_up=since,
+        completeness=context.completeness,
     )
 
 

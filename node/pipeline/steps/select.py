@@ -23,7 +23,7 @@ from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.scanner import is_declared_phantom, shows_phantom
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series, slice_step_mm
-from node.report import RejectedSeries, SeriesFacts, StudyIdentity
+from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
 from scoring.phantom_choice import Image, read_phantom
 from segmentation.observation import Observation
@@ -78,6 +78,7 @@ def select(context: StepContext) -> StepResult:
     patients = {_patient_of(instance) for one in series for instance in one.instances}
     if len(patients) > 1:
         study = replace(study, patient_id="", issuer_of_patient_id="")  # whose study this is is not known
+    measured = {one.facts.series_instance_uid for one in shown}
     context.artefacts.put(
         SELECTION,
         to_json(
@@ -90,6 +91,7 @@ def select(context: StepContext) -> StepResult:
                 observations=(
                     *_identity_observations(study, len(patients)),
                     *_series_observations(readable, context.settings.segmentation.image.thick_slices_mm),
+                    *_missing_observations(context.completeness, measured),
                 ),
                 slices=slices,
             )
@@ -218,6 +220,25 @@ def _series_observations(readable: _Readable, thick_slices_mm: float) -> list[Ob
     if step_mm is not None and step_mm > thick_slices_mm:  # single slices have no texture along z to lose
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
+    return noticed
+
+
+def _missing_observations(completeness: Completeness | None, measured: set[str]) -> list[Observation]:
+    """Images that an archive has and that did not come: of what is measured, and of the rest."""
+    lacking = completeness.lacking if completeness is not None else ()
+    noticed = []
+    for code, counts in (
+        ("series_incomplete", [one for one in lacking if one.series_instance_uid in measured]),
+        ("study_incomplete", [one for one in lacking if one.series_instance_uid not in measured]),
+    ):
+        if counts:
+            archived = sum(one.archived or 0 for one in counts)
+            values = {
+                "archived": archived,
+                "arrived": sum(one.arrived for one in counts),
+                "series": len(counts),
+            }
+            noticed.append(Observation(code=code, values=values))
     return noticed
 
 

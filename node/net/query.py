@@ -1,0 +1,118 @@
+"""C-FIND: what an archive holds of a study, asked without waiting long for the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pydicom import Dataset
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+
+from config.settings import Destination, Peer
+from node.net.requesting import Requestor, why_not_established
+from node.pipeline.ports import Counted
+
+_PENDING = {0xFF00, 0xFF01}  # PS3.4 Table C.4-1
+_SUCCESS = 0x0000
+_MODEL = StudyRootQueryRetrieveInformationModelFind
+_MOST_MATCHES = 1000  # a study has tens of series: an archive that answers more does not match on its UID
+_WHOLE_ANSWER = 2.0  # times `timeout_s`: for all matches together
+
+
+class QueryFailed(Exception):
+    """An archive that does not answer a query as PS3.4 Annex C has it; the message says why, in words."""
+
+
+class DicomArchive:
+    """Asks archives by the Study Root model, over an association for each question.
+
+    Parameters
+    ----------
+    requestor : with timeouts of seconds: it is asked whether or not anybody answers.
+    timeout_s : for each match; all of them together may take twice as long.
+    """
+
+    def __init__(self, requestor: Requestor, *, timeout_s: float) -> None:
+        self._requestor = requestor
+        self._timeout_s = timeout_s
+
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+        """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study.
+
+        An archive that does not match on Modality or on the study is asked, too: what it sends beside is left
+        out. One that leaves out the number of one CT series has not counted the study.
+        """
+        query = Dataset()
+        query.QueryRetrieveLevel = "SERIES"
+        query.StudyInstanceUID = study_instance_uid
+        query.SeriesInstanceUID = ""
+        query.Modality = "CT"
+        query.NumberOfSeriesRelatedInstances = None
+        try:
+            matches = self._find(peer, query)
+            return Counted(images=dict(_count(one) for one in matches if one.get("Modality") == "CT"))
+        except QueryFailed as failure:
+            return Counted(images=None, problem=str(failure))
+
+    def _find(self, peer: Peer | Destination, query: Dataset) -> Sequence[Dataset]:
+        """Every match about the study that was asked for.
+
+        Raises
+        ------
+        QueryFailed
+        """
+        ae = self._requestor.entity()
+        # Verification is there to tell a peer that answers no query from one that accepts nothing yet.
+        for abstract_syntax in (Verification, _MODEL):
+            ae.add_requested_context(abstract_syntax)
+        association = self._requestor.associate(ae, peer)
+        if not association.is_established:
+            raise QueryFailed(why_not_established(association)[1])
+        try:
+            if _MODEL not in {context.abstract_syntax for context in association.accepted_contexts}:
+                raise QueryFailed("the peer does not accept queries (Study Root C-FIND)")
+            matches = self._matches(association, query)
+        except QueryFailed:
+            association.abort()  # it may still be answering
+            raise
+        association.release()
+        return [one for one in matches if one.get("StudyInstanceUID") == query.StudyInstanceUID]
+
+    def _matches(self, association: Any, query: Dataset) -> list[Dataset]:
+        deadline = time.monotonic() + _WHOLE_ANSWER * self._timeout_s
+        matches: list[Dataset] = []
+        try:
+            for answer, match in association.send_c_find(query, _MODEL):
+                status = answer.get("Status")
+                if status == _SUCCESS:
+                    return matches
+                if status not in _PENDING:
+                    raise QueryFailed(
+                        "no answer to the query" if status is None else f"the query ended with 0x{status:04X}"
+                    )
+                if match is None:
+                    raise QueryFailed("a match cannot be decoded")
+                matches.append(match)
+                if len(matches) > _MOST_MATCHES or time.monotonic() > deadline:
+                    raise QueryFailed("the peer does not come to the end of its answer")
+        except (RuntimeError, ValueError) as error:  # pynetdicom: the association has ended
+            raise QueryFailed("the association ended") from error
+        raise QueryFailed("no answer to the query")
+
+
+def _count(match: Dataset) -> tuple[str, int]:
+    """Series and number of instances.
+
+    Raises
+    ------
+    QueryFailed
+    """
+    try:
+        uid, number = str(match.get("SeriesInstanceUID") or ""), match.get("NumberOfSeriesRelatedInstances")
+        counted = int(number) if uid and number not in (None, "") else None
+    except (TypeError, ValueError, OverflowError):
+        counted = None
+    if counted is None or counted < 0:
+        raise QueryFailed("the peer does not count a series' images (0020,1209)")
+    return uid, counted

@@ -1,0 +1,215 @@
+"""When a study is whole: the rules, without database, network or clock.
+
+DICOM gives a sender no way to say that it has sent everything. What may show it is weighed in this order:
+an archive's own counts of the study's CT series, the places of its slices, and silence. An archive that holds
+more than came is believed for as long as `wait_max_s`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+
+from config.settings import CompletenessSettings
+from node.dicom.places import SlicePlace
+from node.report import ClosedBy, Completeness, SeriesCount
+
+_LEAST_SLICES = 3  # two have one step, and nothing to compare it with
+_SAME_COSINE = 1e-3
+_SAME_PLACE_MM = 0.01
+_STEP_TOLERANCE = 0.25  # of the median step: rounding and couch are far below, a missing slice far above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveReading:
+    """What an archive said last of one study, and since when it has said so."""
+
+    archive: str
+    images: Mapping[str, int]  # by CT series; empty: it has no CT of the study
+    steady_s: float  # from the first to the last reading that said the same; 0 after the first
+    after_last_image: bool  # whether the last image was here when it was asked last
+
+
+class Archived(Enum):
+    """How an archive's reading compares with what is here."""
+
+    AS_MANY = auto()
+    MORE = auto()
+    NO_MEASURE = auto()  # it does not know all that is here: it says nothing about what is to come
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of a study that nobody is sending just now."""
+
+    images: Mapping[str, int]  # here, by series: instances of any class but the node's own
+    ct_series: frozenset[str]  # series here that hold CT images
+    silent_s: float  # since the last CT image
+    longest_pause_s: float  # between two of them
+    reading: ArchiveReading | None = None  # None where no archive has told
+    answer_due: bool = False  # an archive's answer may decide, and is worth waiting for
+    without_gaps: bool | None = None  # None where nobody has looked
+
+
+def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
+    """How an archive's counts compare with what came; None without a reading.
+
+    A CT series is one whose Modality the archive gives as CT. It may hold a page of text (a dose report) that
+    is no CT image, so all instances are counted.
+
+    Parameters
+    ----------
+    all_series : whether a series of which nothing came is missed.
+    """
+    if evidence.reading is None:
+        return None
+    archived = _archived(evidence, all_series=all_series)
+    if any(number > evidence.images.get(uid, 0) for uid, number in archived.items()):
+        return Archived.MORE
+    known = evidence.ct_series <= archived.keys()
+    if known and all(number == evidence.images.get(uid, 0) for uid, number in archived.items()):
+        return Archived.AS_MANY
+    return Archived.NO_MEASURE
+
+
+def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | None:
+    """What shows that the study is whole, or that no more is waited for; None: it is waited for."""
+    archived = compare(evidence, all_series=rules.all_series)
+    if archived is Archived.AS_MANY and _is_confirmed(evidence.reading, rules):
+        return ClosedBy.COUNTS
+    if archived is Archived.MORE:
+        return ClosedBy.INCOMPLETE if evidence.silent_s >= rules.wait_max_s else None
+    if evidence.answer_due:
+        return None
+    if evidence.without_gaps and evidence.silent_s >= quiet_whole_s(evidence, rules):
+        return ClosedBy.GEOMETRY
+    if evidence.silent_s >= quiet_s(evidence, rules):
+        return ClosedBy.QUIET
+    return None
+
+
+def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
+    """Whether the study hangs on its slices' places alone, which nobody has looked at yet."""
+    return (
+        evidence.without_gaps is None
+        and not evidence.answer_due
+        and compare(evidence, all_series=rules.all_series) is not Archived.MORE
+        and evidence.silent_s >= quiet_whole_s(evidence, rules)
+    )
+
+
+def quiet_s(evidence: Evidence, rules: CompletenessSettings) -> float:
+    """The silence after which a study is closed where nothing tells: longer for a sender that hesitates."""
+    return max(rules.quiet_s, _of_pauses_s(evidence, rules))
+
+
+def quiet_whole_s(evidence: Evidence, rules: CompletenessSettings) -> float:
+    """The silence after which it is closed where no slice is missing."""
+    return max(rules.quiet_whole_s, _of_pauses_s(evidence, rules))
+
+
+def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
+    """Whether another answer of an archive that answers is waited for: one that may confirm its counts."""
+    archived = compare(evidence, all_series=rules.all_series)
+    return archived is Archived.AS_MANY and not _is_confirmed(evidence.reading, rules)
+
+
+def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, failed: bool) -> float:
+    """How long after a question the next is asked: soon where it would confirm, else 1, 2, 4 and up to 30 s.
+
+    Parameters
+    ----------
+    asked : how often archives have been asked about this study.
+    failed : whether the last question had no answer.
+    """
+    if not failed and compare(evidence, all_series=rules.all_series) is Archived.AS_MANY:
+        return rules.confirm_s
+    return backoff_s(asked)
+
+
+def backoff_s(failures: int) -> float:
+    """1, 2, 4 and up to 30 s."""
+    return min(30.0, 2.0 ** min(failures - 1, 5))
+
+
+def without_gaps(places: Iterable[SlicePlace]) -> bool:
+    """Whether the slices of every series follow one another in even steps; localizers are left out.
+
+    False, too, where a series cannot be judged: too few slices, several at one place or of several
+    orientations, or positions that are not stated.
+    """
+    series: defaultdict[str, list[SlicePlace]] = defaultdict(list)
+    for place in places:
+        if not place.is_localizer:
+            series[place.series_instance_uid].append(place)
+    return bool(series) and all(_is_even(slices) for slices in series.values())
+
+
+def completeness_of(evidence: Evidence, rules: CompletenessSettings, by: ClosedBy) -> Completeness:
+    """What is recorded of a study that is closed."""
+    archived = _archived(evidence, all_series=rules.all_series)
+    return Completeness(
+        closed_by=by,
+        archive=evidence.reading.archive if evidence.reading else None,
+        silent_s=round(evidence.silent_s, 3),
+        series=tuple(
+            SeriesCount(
+                series_instance_uid=uid, arrived=evidence.images.get(uid, 0), archived=archived.get(uid)
+            )
+            for uid in sorted(evidence.ct_series | archived.keys())
+        ),
+    )
+
+
+def in_words(found: Completeness) -> str:
+    """Why a study was closed, for the operator."""
+    arrived = sum(one.arrived for one in found.series)
+    match found.closed_by:
+        case ClosedBy.COUNTS:
+            return f"closed: {found.archive} counts {arrived} CT images, and all of them are here"
+        case ClosedBy.GEOMETRY:
+            return f"closed: no slice is missing, and none came for {found.silent_s:.1f} s"
+        case ClosedBy.QUIET:
+            return f"closed after {found.silent_s:.1f} s without images"
+        case ClosedBy.INCOMPLETE:
+            return f"closed incomplete: {lacking_in_words(found)}"
+
+
+def lacking_in_words(found: Completeness) -> str:
+    """What has not come."""
+    archived = sum(one.archived or 0 for one in found.lacking)
+    arrived = sum(one.arrived for one in found.lacking)
+    series = "1 CT series" if len(found.lacking) == 1 else f"{len(found.lacking)} CT series"
+    return f"{found.archive} holds {archived} images of {series}, {arrived} arrived"
+
+
+def _archived(evidence: Evidence, *, all_series: bool) -> Mapping[str, int]:
+    """Images by CT series, as the archive counts those series that are expected here."""
+    counted = evidence.reading.images if evidence.reading else {}
+    return {uid: number for uid, number in counted.items() if all_series or evidence.images.get(uid, 0) > 0}
+
+
+def _is_confirmed(reading: ArchiveReading | None, rules: CompletenessSettings) -> bool:
+    return reading is not None and reading.after_last_image and reading.steady_s >= rules.confirm_s
+
+
+def _of_pauses_s(evidence: Evidence, rules: CompletenessSettings) -> float:
+    return min(rules.quiet_max_s, rules.quiet_pauses * evidence.longest_pause_s)
+
+
+def _is_even(slices: Sequence[SlicePlace]) -> bool:
+    placed = [(one.position_mm, one.orientation) for one in slices if one.position_mm and one.orientation]
+    if len(placed) < len(slices) or len(placed) < _LEAST_SLICES:
+        return False
+    orientations = np.array([orientation for _, orientation in placed])
+    if not np.allclose(orientations, orientations[0], atol=_SAME_COSINE):
+        return False
+    normal = np.cross(orientations[0][:3], orientations[0][3:])
+    steps_mm = np.diff(np.sort(np.array([position for position, _ in placed]) @ normal))
+    typical_mm = float(np.median(steps_mm))
+    uneven = np.abs(steps_mm - typical_mm) > _STEP_TOLERANCE * typical_mm
+    return typical_mm > _SAME_PLACE_MM and not bool(uneven.any())

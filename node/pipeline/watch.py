@@ -1,0 +1,195 @@
+"""Watches studies that are being received, and closes each as soon as it is known to be whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from config.settings import CompletenessSettings
+from node.dicom.places import slice_places
+from node.pipeline.archives import ArchivesInTurn, Told
+from node.pipeline.artefacts import to_json
+from node.pipeline.asking import Asking
+from node.pipeline.completeness import (
+    Archived,
+    Evidence,
+    closed_by,
+    compare,
+    completeness_of,
+    in_words,
+    lacking_in_words,
+    slices_would_tell,
+    without_gaps,
+)
+from node.pipeline.describe import describe
+from node.pipeline.ports import Step
+from node.report import ClosedBy
+from node.store.errors import StoreError
+from node.store.jobs import DueJob
+from node.store.store import Store
+from node.store.studies import Closing, ReceivingStudy
+
+log = structlog.get_logger(__name__)
+
+# The listener beats every 5 s; four missed beats mean that it is gone.
+ASSOCIATION_STALE_S = 20.0
+_AT_ONCE = 4  # studies that archives are asked about, or whose headers are read
+_FORGOTTEN_AFTER_S = 600.0  # of a study that is sent, or closed, meanwhile
+
+Key = tuple[str, int]  # study and generation
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """What this process knows of one study, and finds out. Times by its own clock."""
+
+    asking: Asking = field(default_factory=Asking)
+    answer: Future[Told | None] | None = None  # under way
+    look: Future[bool] | None = None  # whether no slice is missing, among the images that had come
+    look_of: float = 0.0  # by this time, by the database's clock
+    seen_at_s: float = 0.0
+
+
+class CompletenessWatch:
+    """Remembers, from look to look, what archives said; all else stands in the database.
+
+    Archives are asked, and headers are read, by threads of its own: what hangs there holds nobody up. A
+    process that begins anew asks anew.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: CompletenessSettings,
+        archives: ArchivesInTurn,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._archives = archives
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="completeness")
+        self._watched: dict[Key, _Watched] = {}
+        self._seen_at_s = 0.0  # the last look
+
+    def close_studies(self) -> Sequence[DueJob]:
+        """Close every study that is whole; of the others, see to it that more is known the next time.
+
+        Raises
+        ------
+        StoreError
+        """
+        self._seen_at_s = self._clock()
+        receiving = self._store.studies.receiving(stale_s=ASSOCIATION_STALE_S)
+        closed = [job for job in map(self._look_at, receiving) if job is not None]
+        self._watched = {
+            key: one
+            for key, one in self._watched.items()
+            if self._seen_at_s - one.seen_at_s < _FORGOTTEN_AFTER_S
+        }
+        return closed
+
+    def wait(self, stop: threading.Event, pause_s: float) -> bool:
+        """Wait for the next look: at most so long, less where something is found out. Whether to stop."""
+        seen = [one for one in self._watched.values() if one.seen_at_s == self._seen_at_s]
+        pending: list[Future[Any]] = [one.answer for one in seen if one.answer is not None]
+        pending += [one.look for one in seen if one.look is not None and not one.look.done()]
+        if not pending:
+            return stop.wait(pause_s)
+        wait(pending, timeout=pause_s, return_when=FIRST_COMPLETED)
+        return stop.is_set()
+
+    def shut(self) -> None:
+        """Ask no more. Answers that are under way are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _look_at(self, study: ReceivingStudy) -> DueJob | None:
+        watched = self._watched.setdefault((study.study_instance_uid, study.generation), _Watched())
+        watched.seen_at_s = self._seen_at_s
+        evidence = self._evidence(study, watched)
+        by = closed_by(evidence, self._rules)
+        if by is not None:
+            return self._close(study, evidence, by)
+        if slices_would_tell(evidence, self._rules) and watched.look_of != study.last_received_at:
+            watched.look_of = study.last_received_at
+            watched.look = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
+        if compare(evidence, all_series=self._rules.all_series) is Archived.MORE:
+            found = completeness_of(evidence, self._rules, ClosedBy.INCOMPLETE)
+            reason = f"images are missing: {lacking_in_words(found)}"
+            if reason != study.reason:
+                self._store.studies.note(study, reason)
+        return None
+
+    def _evidence(self, study: ReceivingStudy, watched: _Watched) -> Evidence:
+        """All that is known by now; an archive is asked if it is time."""
+        if watched.answer is not None and watched.answer.done():
+            told, watched.answer = watched.answer.result(), None
+            watched.asking.end(told)
+            if told is not None:
+                log.info(
+                    "archive_counted",
+                    study_instance_uid=study.study_instance_uid,
+                    archive=told.archive,
+                    images=sum(told.images.values()),
+                    arrived=sum(study.images.values()),
+                )
+        known = Evidence(
+            images=study.images,
+            ct_series=study.ct_series,
+            silent_s=study.silent_s,
+            longest_pause_s=study.longest_pause_s,
+            reading=watched.asking.reading(study.last_received_at),
+        )
+        now_s = self._clock()
+        due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
+        if due and watched.answer is None:
+            watched.asking.begin(now_s, study.last_received_at)
+            watched.answer = self._threads.submit(self._count, study.study_instance_uid)
+        look = watched.look if watched.look_of == study.last_received_at else None
+        return replace(
+            known,
+            answer_due=bool(self._archives) and watched.asking.is_waited_for(known, self._rules),
+            without_gaps=look.result() if look is not None and look.done() else None,
+        )
+
+    def _close(self, study: ReceivingStudy, evidence: Evidence, by: ClosedBy) -> DueJob | None:
+        found = completeness_of(evidence, self._rules, by)
+        job = self._store.studies.close(
+            study,
+            Closing(closed_by=by, reason=in_words(found), content=to_json(found).decode()),
+            first_step=Step.SELECT,
+            stale_s=ASSOCIATION_STALE_S,
+        )
+        if job is None:
+            return None
+        del self._watched[study.study_instance_uid, study.generation]
+        log.info(
+            "study_closed",
+            job_id=job.job_id,
+            generation=job.generation,
+            closed_by=by.value,
+            archive=found.archive,
+            silent_s=found.silent_s,
+        )
+        return job
+
+    def _count(self, study_instance_uid: str) -> Told | None:
+        try:
+            return self._archives.count(study_instance_uid)
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: the study goes on without archives
+            log.error("archives_not_asked", error=describe(error))
+            return None
+
+    def _is_without_gaps(self, study_instance_uid: str) -> bool:
+        try:
+            paths = self._store.instances.paths(study_instance_uid, ct_alone=True)
+        except StoreError as error:
+            log.warning("slices_not_looked_at", error=describe(error))
+            return False
+        return without_gaps(slice_places(paths))

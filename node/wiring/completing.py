@@ -1,0 +1,30 @@
+"""Completeness, bound: archives are asked by DICOM."""
+
+from __future__ import annotations
+
+from config.settings import Settings
+from node.net.query import DicomArchive
+from node.net.requesting import Requestor
+from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.watch import CompletenessWatch
+from node.store.store import Store
+
+
+def make_archive(settings: Settings) -> DicomArchive:
+    """Asks whatever peer it is given, with little patience."""
+    patience_s = settings.completeness.ask_timeout_s
+    return DicomArchive(
+        Requestor(
+            settings.node.ae_title,
+            connect_timeout_s=patience_s,
+            answer_timeout_s=patience_s,
+            tls=settings.tls,
+        ),
+        timeout_s=patience_s,
+    )
+
+
+def make_watch(store: Store, settings: Settings) -> CompletenessWatch:
+    """Watches the studies of a store; asks the archives that the settings name."""
+    archives = ArchivesInTurn(make_archive(settings), settings.archives)
+    return CompletenessWatch(store, settings.completeness, archives)

@@ -1,0 +1,81 @@
+"""A real PACS says what a study consists of: it waits for what is missing, and is closed by that alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings, load_settings
+from node.dicom.select import made_here
+from node.net.scp import Listener
+from node.pipeline.ports import Counted
+from node.pipeline.watch import CompletenessWatch
+from node.reference.spec import StudySpec
+from node.reference.study import uid_of, write_reference_study
+from node.store.states import StudyState
+from node.store.store import Store, open_store
+from node.wiring.completing import make_archive, make_watch
+from tests.e2e.conftest import free_port, running_orthanc, storescu, wait_until
+
+SPEC = StudySpec.reduced(seed=41, view=("L3", "L3"))
+STUDY_UID = uid_of(SPEC, "study")
+NEVER_S = 3600.0  # neither silence nor slices close a study here
+
+
+@contextmanager
+def receiving(settings: Settings) -> Iterator[tuple[Store, CompletenessWatch, int]]:
+    """Listener and watch of a node, on a store of their own."""
+    store = open_store(settings.storage)
+    listener = Listener(settings.node, store, made_here)
+    watch = make_watch(store, settings)
+    try:
+        yield store, watch, listener.start()
+    finally:
+        watch.shut()
+        listener.stop()
+        store.close()
+
+
+def closed(watch: CompletenessWatch) -> bool:
+    watch.wait(threading.Event(), 0.05)
+    return bool(watch.close_studies())
+
+
+@pytest.mark.usefixtures("peers")
+def test_a_study_is_closed_by_the_counts_of_orthanc(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    write_reference_study(study, SPEC)
+    images = sorted(study.glob("*.dcm"))
+    port = free_port()
+    settings = load_settings(
+        node={"port": 0},
+        storage={"root": str(tmp_path / "var")},
+        completeness={"confirm_s": 0.5, "quiet_s": NEVER_S, "quiet_whole_s": NEVER_S},
+        destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
+    )
+    with (
+        receiving(settings) as (store, watch, node_port),
+        running_orthanc(tmp_path / "pacs", dicom_port=port, node_port=free_port()) as orthanc,
+    ):
+        storescu(study, "PACS", port)
+        (series,) = orthanc.series("CT")
+        (series_uid, archive) = series["MainDicomTags"]["SeriesInstanceUID"], make_archive(settings)
+        pacs = settings.destinations[0]
+        assert archive.count_ct_images(pacs, STUDY_UID) == Counted(images={series_uid: len(images)})
+        assert archive.count_ct_images(pacs, "2.25.1") == Counted(images={})
+
+        late = images[-1].rename(images[-1].with_suffix(".late"))
+        storescu(study, "OSTEONODE", node_port)
+        missing = f"pacs holds {len(images)} images of 1 CT series, {len(images) - 1} arrived"
+        wait_until(lambda: closed(watch) or missing in store.overview.list()[0].reason, "the missing one")
+        assert store.overview.list()[0].state == StudyState.RECEIVING
+        storescu(study, "OSTEONODE", node_port, pattern=late.name)
+        wait_until(lambda: closed(watch), "the study to be closed", 30)
+        summary, detail = store.overview.list()[0], store.overview.show(STUDY_UID)
+    assert summary.images == len(images)
+    assert [job.closed_by for job in detail.jobs] == ["counts"]
+    assert summary.reason == f"closed: pacs counts {len(images)} CT images, and all of them are here"

@@ -1,0 +1,156 @@
+"""Counting a study's images by C-FIND: archives that answer, and all the ways in which they do not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+
+from config.settings import Destination
+from node.net.query import DicomArchive
+from node.net.requesting import Requestor
+from node.pipeline.ports import Counted
+
+STUDY_UID = "2.25.100"
+PATIENCE_S = 0.5
+PENDING = 0xFF00
+
+
+def series(uid: str, instances: object = 20, **replaced: Any) -> Dataset:
+    """A match at SERIES level; None leaves an attribute out."""
+    match = Dataset()
+    values = {
+        "QueryRetrieveLevel": "SERIES",
+        "StudyInstanceUID": STUDY_UID,
+        "SeriesInstanceUID": uid,
+        "Modality": "CT",
+        "NumberOfSeriesRelatedInstances": instances,
+        **replaced,
+    }
+    for keyword, value in values.items():
+        if value is not None:
+            setattr(match, keyword, value)
+    return match
+
+
+@dataclass
+class Pacs:
+    """A Query SCP by pynetdicom, which answers what it is told to."""
+
+    answers: list[tuple[int, Dataset | None]] = field(default_factory=list)
+    delay_s: float = 0.0
+    endless: bool = False
+    queries: list[Dataset] = field(default_factory=list)
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    def on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        self.queries.append(event.identifier)
+        while True:
+            for answer in self.answers:
+                if self.gone.wait(self.delay_s):
+                    return
+                yield answer
+            if not self.endless:
+                return
+
+
+Ask = Callable[..., Counted]
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., Counted]]:
+    """Ask a PACS, started for the question."""
+    started = []
+
+    def question(
+        pacs: Pacs, *, offers: tuple[Any, ...] = (StudyRootQueryRetrieveInformationModelFind,)
+    ) -> Counted:
+        ae = AE("PACS")
+        for context in (Verification, *offers):
+            ae.add_supported_context(context)
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, pacs.on_find)])
+        started.append((ae, pacs))
+        return archive().count_ct_images(peer(server.socket.getsockname()[1]), STUDY_UID)
+
+    yield question
+    for ae, pacs in started:
+        pacs.gone.set()
+        ae.shutdown()
+
+
+def archive() -> DicomArchive:
+    requestor = Requestor("OSTEONODE", connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S)
+    return DicomArchive(requestor, timeout_s=PATIENCE_S)
+
+
+def peer(port: int) -> Destination:
+    return Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
+
+
+def test_ct_series_of_the_study_are_counted_and_nothing_else(ask: Ask) -> None:
+    pacs = Pacs(
+        answers=[
+            (PENDING, series("1.1", 131)),
+            (PENDING, series("1.2", "2")),
+            (PENDING, series("1.3", 4, Modality="SR")),
+            (0xFF01, series("1.4", 7, StudyInstanceUID="2.25.999")),
+        ]
+    )
+    assert ask(pacs) == Counted(images={"1.1": 131, "1.2": 2})
+    (query,) = pacs.queries
+    assert (query.QueryRetrieveLevel, query.StudyInstanceUID, query.Modality) == ("SERIES", STUDY_UID, "CT")
+    assert "NumberOfSeriesRelatedInstances" in query
+    assert "PatientID" not in query
+
+
+def test_an_archive_that_does_not_know_the_study_has_no_series_of_it(ask: Ask) -> None:
+    assert ask(Pacs()) == Counted(images={})
+
+
+@pytest.mark.parametrize("number", [None, "", -1], ids=["left out", "empty", "negative"])
+def test_an_archive_that_leaves_one_number_out_has_not_counted(ask: Ask, number: object) -> None:
+    counted = ask(Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))]))
+    assert counted.images is None
+    assert "0020,1209" in counted.problem
+
+
+@pytest.mark.parametrize(
+    ("pacs", "problem"),
+    [
+        (Pacs(answers=[(0xA700, None)]), "the query ended with 0xA700"),
+        (Pacs(answers=[(PENDING, series("1.1")), (0xC001, None)]), "the query ended with 0xC001"),
+        (Pacs(answers=[(PENDING, series("1.1"))], delay_s=20 * PATIENCE_S), "no answer to the query"),
+        (
+            Pacs(answers=[(PENDING, series("1.1"))], delay_s=PATIENCE_S / 5, endless=True),
+            "the peer does not come to the end of its answer",
+        ),
+        (
+            Pacs(answers=[(PENDING, series("1.1"))], endless=True),
+            "the peer does not come to the end of its answer",
+        ),
+    ],
+    ids=["refused", "broken off", "silent", "slow and endless", "endless"],
+)
+def test_an_archive_that_does_not_answer_says_why_within_seconds(ask: Ask, pacs: Pacs, problem: str) -> None:
+    begun = time.monotonic()
+    assert ask(pacs) == Counted(images=None, problem=problem)
+    assert time.monotonic() - begun < 6 * PATIENCE_S
+
+
+def test_an_archive_that_offers_no_query_is_named_so(ask: Ask) -> None:
+    counted = ask(Pacs(), offers=())
+    assert counted == Counted(images=None, problem="the peer does not accept queries (Study Root C-FIND)")
+
+
+# pynetdicom drops the socket of a failed connection without closing it; the garbage collector does at once.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning", "ignore:Exception ignored in. <socket")
+def test_an_archive_that_is_away_is_told(free_port: int) -> None:
+    counted = archive().count_ct_images(peer(free_port), STUDY_UID)
+    assert counted == Counted(images=None, problem="no connection")

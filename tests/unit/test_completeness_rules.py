@@ -1,0 +1,234 @@
+"""When a study is whole: every rule by what it is told, and how archives are asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from config.settings import CompletenessSettings, load_settings
+from node.dicom.places import SlicePlace
+from node.pipeline.archives import Told
+from node.pipeline.asking import Asking
+from node.pipeline.completeness import (
+    Archived,
+    ArchiveReading,
+    Evidence,
+    backoff_s,
+    closed_by,
+    compare,
+    completeness_of,
+    in_words,
+    slices_would_tell,
+    without_gaps,
+)
+from node.report import ClosedBy
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def rules(**replaced: Any) -> CompletenessSettings:
+    """The shipped ones: confirm 2 s, quiet 5 and 10 s, 5 pauses up to 120 s, at most 900 s."""
+    return load_settings(completeness=replaced).completeness
+
+
+def reading(
+    images: dict[str, int], steady_s: float = 2.0, *, after_last_image: bool = True
+) -> ArchiveReading:
+    return ArchiveReading(archive="pacs", images=images, steady_s=steady_s, after_last_image=after_last_image)
+
+
+def evidence(**replaced: Any) -> Evidence:
+    """One CT series of 20 images, the last of which came a second ago."""
+    known: dict[str, Any] = {"images": {"a": 20}, "ct_series": frozenset("a"), "silent_s": 1.0}
+    return Evidence(**{**known, "longest_pause_s": 0.1, **replaced})
+
+
+AS_MANY, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a": 19}), reading({})
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        pytest.param({"reading": AS_MANY}, ClosedBy.COUNTS, id="as many images, twice"),
+        pytest.param({"reading": reading({"a": 20}, 1.9)}, None, id="as many, but only just"),
+        pytest.param(
+            {"reading": reading({"a": 20}, 60.0, after_last_image=False)},
+            None,
+            id="asked before the last image",
+        ),
+        pytest.param({"reading": AS_MANY, "silent_s": 0.0}, ClosedBy.COUNTS, id="counts need no silence"),
+        pytest.param({"reading": MORE, "silent_s": 899.0, "without_gaps": True}, None, id="one is missing"),
+        pytest.param({"reading": MORE, "silent_s": 900.0}, ClosedBy.INCOMPLETE, id="one never came"),
+        pytest.param(
+            {"reading": reading({"a": 20, "b": 3}), "silent_s": 60.0}, None, id="a series is missing"
+        ),
+        pytest.param(
+            {"reading": reading({"a": 19, "b": 3}), "silent_s": 60.0},
+            None,
+            id="a series is missing, one is new",
+        ),
+        pytest.param({"reading": FEWER, "silent_s": 9.9}, None, id="the archive is behind"),
+        pytest.param({"reading": FEWER, "silent_s": 10.0}, ClosedBy.QUIET, id="behind, and silence"),
+        pytest.param({"reading": NONE, "silent_s": 10.0}, ClosedBy.QUIET, id="not known there, and silence"),
+        pytest.param(
+            {"answer_due": True, "silent_s": 60.0, "without_gaps": True}, None, id="an answer is due"
+        ),
+        pytest.param({"answer_due": True, "reading": AS_MANY}, ClosedBy.COUNTS, id="the answer has come"),
+        pytest.param({"without_gaps": True, "silent_s": 4.9}, None, id="even slices, too early"),
+        pytest.param({"without_gaps": True, "silent_s": 5.0}, ClosedBy.GEOMETRY, id="even slices"),
+        pytest.param({"without_gaps": False, "silent_s": 9.9}, None, id="a gap"),
+        pytest.param({"without_gaps": False, "silent_s": 10.0}, ClosedBy.QUIET, id="a gap, and silence"),
+        pytest.param({"silent_s": 9.9}, None, id="nothing tells"),
+        pytest.param({"silent_s": 10.0}, ClosedBy.QUIET, id="nothing tells, and silence"),
+        pytest.param({"silent_s": 14.9, "longest_pause_s": 3.0}, None, id="a sender that hesitates"),
+        pytest.param(
+            {"silent_s": 15.0, "longest_pause_s": 3.0}, ClosedBy.QUIET, id="longer than five pauses"
+        ),
+        pytest.param(
+            {"silent_s": 14.9, "longest_pause_s": 3.0, "without_gaps": True},
+            None,
+            id="even slices, hesitating",
+        ),
+        pytest.param({"silent_s": 119.9, "longest_pause_s": 7200.0}, None, id="a pause of hours"),
+        pytest.param({"silent_s": 120.0, "longest_pause_s": 7200.0}, ClosedBy.QUIET, id="but not for hours"),
+    ],
+)
+def test_a_study_is_closed_by_the_first_rule_that_holds(
+    known: dict[str, Any], expected: ClosedBy | None
+) -> None:
+    assert closed_by(evidence(**known), rules()) is expected
+
+
+def test_a_site_may_leave_series_alone_of_which_nothing_came() -> None:
+    known = evidence(reading=reading({"a": 20, "b": 300}))
+    assert closed_by(known, rules()) is None
+    assert closed_by(known, rules(all_series=False)) is ClosedBy.COUNTS
+    begun = evidence(images={"a": 20, "b": 1}, ct_series=frozenset("ab"), reading=known.reading)
+    assert closed_by(begun, rules(all_series=False)) is None
+
+
+def test_a_page_of_text_in_a_ct_series_counts_as_arrived() -> None:
+    """A dose report is a Secondary Capture whose series an archive gives as CT."""
+    dose = evidence(images={"a": 20, "dose": 1}, reading=reading({"a": 20, "dose": 1}))
+    assert compare(dose, all_series=True) is Archived.AS_MANY
+
+
+def test_a_ct_series_that_the_archive_does_not_know_makes_its_counts_no_measure() -> None:
+    known = evidence(images={"a": 20, "b": 5}, ct_series=frozenset("ab"), reading=AS_MANY)
+    assert compare(known, all_series=True) is Archived.NO_MEASURE
+
+
+def test_headers_are_read_only_where_they_would_decide() -> None:
+    assert slices_would_tell(evidence(silent_s=5.0), rules())
+    assert not slices_would_tell(evidence(silent_s=4.9), rules())
+    assert not slices_would_tell(evidence(silent_s=5.0, without_gaps=False), rules())
+    assert not slices_would_tell(evidence(silent_s=5.0, answer_due=True), rules())
+    assert not slices_would_tell(evidence(silent_s=5.0, reading=MORE), rules())
+
+
+def test_what_is_missing_is_recorded_by_series_and_told() -> None:
+    known = evidence(silent_s=900.0, reading=reading({"a": 21, "b": 7}))
+    found = completeness_of(known, rules(), ClosedBy.INCOMPLETE)
+    assert [(one.series_instance_uid, one.arrived, one.archived) for one in found.lacking] == [
+        ("a", 20, 21),
+        ("b", 0, 7),
+    ]
+    assert in_words(found) == "closed incomplete: pacs holds 28 images of 2 CT series, 20 arrived"
+
+
+def test_pauses_between_questions_double_up_to_half_a_minute() -> None:
+    assert [backoff_s(failures) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert backoff_s(5000) == 30
+
+
+def asked(asking: Asking, told: Told | None, *, at_s: float, of: float = 1.0) -> None:
+    asking.begin(at_s, of)
+    asking.end(told)
+
+
+def test_counts_are_steady_from_the_first_question_that_had_them() -> None:
+    asking, told = Asking(), Told(archive="pacs", images={"a": 20})
+    asked(asking, Told(archive="pacs", images={"a": 19}), at_s=100.0)
+    asked(asking, told, at_s=101.0)
+    asked(asking, told, at_s=103.5)
+    assert asking.reading(1.0) == reading({"a": 20}, 2.5)
+    assert asking.reading(2.0) == reading({"a": 20}, 2.5, after_last_image=False)
+    asked(asking, None, at_s=110.0, of=2.0)
+    assert asking.reading(1.0) == reading({"a": 20}, 2.5)  # what was said stands, and is no newer
+
+
+def test_an_archive_is_asked_soon_to_confirm_and_ever_more_seldom_else() -> None:
+    asking, due_at_s = Asking(), []
+    at_s, told = 0.0, Told(archive="pacs", images={"a": 21})
+    while at_s < 120.0:
+        if asking.is_due(evidence(reading=asking.reading(1.0)), rules(), at_s):
+            asked(asking, told, at_s=at_s)
+            due_at_s.append(at_s)
+        at_s += 0.5
+    assert due_at_s == [0, 1, 3, 7, 15, 31, 61, 91]
+    told = Told(archive="pacs", images={"a": 20})
+    asked(asking, told, at_s=120.0)
+    confirming = evidence(reading=asking.reading(1.0))
+    assert not asking.is_due(confirming, rules(), 121.9)
+    assert asking.is_due(confirming, rules(), 122.0)
+
+
+def test_no_archive_is_asked_while_images_come_one_by_one() -> None:
+    assert not Asking().is_due(evidence(silent_s=0.9), rules(), 0.0)
+    assert Asking().is_due(evidence(silent_s=1.0), rules(), 0.0)
+
+
+def test_a_study_waits_for_the_first_answer_and_for_the_one_that_confirms() -> None:
+    asking = Asking()
+    assert asking.is_waited_for(evidence(), rules())
+    asked(asking, Told(archive="pacs", images={"a": 20}), at_s=0.0)
+    assert asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
+    asked(asking, Told(archive="pacs", images={"a": 19}), at_s=2.0)
+    assert not asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
+
+
+def test_a_study_does_not_wait_for_an_archive_that_does_not_answer() -> None:
+    silent, gone = Asking(), Asking()
+    asked(silent, None, at_s=0.0)
+    assert not silent.is_waited_for(evidence(), rules())
+    asked(gone, Told(archive="pacs", images={"a": 20}), at_s=0.0)
+    asked(gone, None, at_s=2.0)
+    assert not gone.is_waited_for(evidence(reading=gone.reading(1.0)), rules())
+
+
+def stack(positions_mm: list[float], series: str = "a", **replaced: Any) -> list[SlicePlace]:
+    place: dict[str, Any] = {"series_instance_uid": series, "is_localizer": False, "orientation": AXIAL}
+    return [
+        SlicePlace(**{**place, "position_mm": (-100.0, -100.0, z_mm), **replaced}) for z_mm in positions_mm
+    ]
+
+
+LOCALIZER = stack([0.0], "scout", is_localizer=True, orientation=CORONAL)
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        pytest.param(stack([0.0, 3.0, 1.0, 2.0]), True, id="in any order"),
+        pytest.param(stack([0.0, 1.0, 2.0, 4.0]), False, id="one is missing"),
+        pytest.param(stack([0.0, 1.25, 2.49, 3.75, 5.01]), True, id="rounded"),
+        pytest.param(stack([0.0, 1.0, 2.0, 3.0]) + LOCALIZER, True, id="a localizer beside them"),
+        pytest.param(LOCALIZER, False, id="a localizer alone"),
+        pytest.param(
+            stack([0.0, 1.0, 2.0]) + stack([0.0, 5.0, 15.0], "b"), False, id="a gap in another series"
+        ),
+        pytest.param(stack([0.0, 1.0]), False, id="two slices"),
+        pytest.param(stack([0.0, 1.0, 1.0, 2.0]), False, id="two at one place"),
+        pytest.param(stack([2.0, 2.0, 2.0]), False, id="all at one place"),
+        pytest.param(stack([0.0, 1.0, 2.0], position_mm=None), False, id="no positions"),
+        pytest.param(stack([0.0, 1.0, 2.0], orientation=None), False, id="no orientation"),
+        pytest.param(
+            stack([0.0, 1.0, 2.0]) + stack([3.0], orientation=CORONAL), False, id="two orientations"
+        ),
+        pytest.param([], False, id="nothing"),
+    ],
+)
+def test_slices_without_gaps_are_told_from_their_places(places: list[SlicePlace], expected: bool) -> None:
+    assert without_gaps(places) is expected

@@ -1,0 +1,271 @@
+"""Studies on a real store, watched while archives answer, hang, refuse and change their minds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from config.settings import Destination, Peer, load_settings
+from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.artefacts import from_json
+from node.pipeline.ports import Archive, Counted
+from node.pipeline.watch import CompletenessWatch
+from node.report import ClosedBy, Completeness
+from node.store.received import ReceivedInstance
+from node.store.states import StudyState
+from node.store.store import Store
+from tests.worker.conftest import STUDY
+
+SERIES = f"{STUDY}.1"
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
+Make = Callable[..., ReceivedInstance]
+
+
+@dataclass
+class ScriptedArchive:
+    """Answers each question with the next of its answers, the last one for ever."""
+
+    answers: list[Counted]
+    hang: threading.Event | None = None  # until it is set
+    asked: list[str] = field(default_factory=list)
+
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+        self.asked.append(peer.ae_title)
+        if self.hang is not None:
+            self.hang.wait(10)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def counts(number: int, series: str = SERIES) -> Counted:
+    return Counted(images={series: number})
+
+
+def peers(*names: str) -> dict[str, Peer | Destination]:
+    return {name: Peer(ae_title=name, host="127.0.0.1", port=104) for name in names}
+
+
+@pytest.fixture
+def watching(sqlite_store: Store) -> Iterator[Callable[..., CompletenessWatch]]:
+    """A watch with rules of tenths of seconds; nobody is asked unless an archive is given."""
+    made: list[CompletenessWatch] = []
+
+    def make(archive: Archive | None = None, *names: str, **rules: float) -> CompletenessWatch:
+        quick = {"confirm_s": 0.1, "quiet_whole_s": 60.0, "quiet_s": 60.0, "wait_max_s": 60.0} | rules
+        settings = load_settings(completeness=quick).completeness
+        asked = peers(*(names or ("pacs",))) if archive is not None else {}
+        turns = ArchivesInTurn(archive or ScriptedArchive([]), asked)
+        made.append(CompletenessWatch(sqlite_store, settings, turns))
+        return made[-1]
+
+    yield make
+    for watch in made:
+        watch.shut()
+
+
+def close(watch: CompletenessWatch, within_s: float = 5.0) -> bool:
+    """Look again and again, as the node does."""
+    deadline, stop = time.monotonic() + within_s, threading.Event()
+    while time.monotonic() < deadline:
+        if watch.close_studies():
+            return True
+        watch.wait(stop, 0.02)
+    return False
+
+
+def recorded(store: Store) -> Completeness:
+    content = store.studies.completeness(STUDY, store.overview.list()[0].generation)
+    assert content is not None
+    return from_json(Completeness, content.encode())
+
+
+def test_as_many_images_as_the_archive_counts_twice_close_a_study(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    for number in range(3):
+        sqlite_store.instances.receive(make_instance(number))
+    archive = ScriptedArchive([counts(3)])
+    assert close(watching(archive))
+    assert len(archive.asked) == 2
+    found = recorded(sqlite_store)
+    assert (found.closed_by, found.archive) == (ClosedBy.COUNTS, "pacs")
+    assert [(one.arrived, one.archived) for one in found.series] == [(3, 3)]
+    (job,) = sqlite_store.overview.show(STUDY).jobs
+    assert job.closed_by == "counts"
+    assert "pacs counts 3 CT images" in sqlite_store.overview.list()[0].reason
+
+
+def test_a_count_that_grows_between_the_readings_keeps_the_study_open(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    watch = watching(ScriptedArchive([counts(1), counts(2)]))
+    assert not close(watch, within_s=1.0)
+    summary = sqlite_store.overview.list()[0]
+    assert summary.state == StudyState.RECEIVING
+    assert summary.reason == "images are missing: pacs holds 2 images of 1 CT series, 1 arrived"
+    sqlite_store.instances.receive(make_instance(2))
+    assert close(watch)
+    assert recorded(sqlite_store).closed_by is ClosedBy.COUNTS
+
+
+def test_images_that_never_come_are_recorded(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    assert close(watching(ScriptedArchive([counts(2)]), wait_max_s=0.5, quiet_s=0.1))
+    found = recorded(sqlite_store)
+    assert found.closed_by is ClosedBy.INCOMPLETE
+    assert found.silent_s >= 0.5
+    assert [(one.arrived, one.archived) for one in found.lacking] == [(1, 2)]
+
+
+@pytest.mark.parametrize("answer", [Counted(images=None, problem="refused"), Counted(images={})])
+def test_an_archive_that_cannot_tell_leaves_it_to_the_quiet_time(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch], answer: Counted
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    assert close(watching(ScriptedArchive([answer]), quiet_s=0.3))
+    found = recorded(sqlite_store)
+    assert found.closed_by is ClosedBy.QUIET
+    assert found.silent_s >= 0.3
+
+
+def test_an_archive_that_hangs_holds_no_other_study_up(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    hang = threading.Event()
+    archive = ScriptedArchive([counts(1, "1.2.3.1")], hang=hang)
+    sqlite_store.instances.receive(make_instance(1))
+    watch = watching(archive)
+    begun = time.monotonic()
+    while not archive.asked:
+        watch.close_studies()
+        time.sleep(0.01)
+    assert watch.close_studies() == []
+    assert time.monotonic() - begun < 5.0
+    archive.hang = None  # for whoever asks from now on
+    sqlite_store.instances.receive(
+        make_instance(2, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1")
+    )
+    assert close(watch)
+    hang.set()
+    states = {one.study_instance_uid: one.state for one in sqlite_store.overview.list()}
+    assert states == {STUDY: StudyState.RECEIVING, "1.2.3": StudyState.PROCESSING}
+
+
+def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -> None:
+    now = [0.0]
+    archive = ScriptedArchive([Counted(images=None, problem="no connection")])
+    turns = ArchivesInTurn(archive, peers("pacs"), clock=lambda: now[0])
+    for at_s in range(40):
+        now[0] = float(at_s)
+        assert turns.count(f"1.2.{at_s}") is None
+    assert len(archive.asked) == 6  # at 0, 1, 3, 7, 15 and 31 s
+
+
+def test_the_first_archive_that_knows_the_study_counts() -> None:
+    archive = ScriptedArchive([Counted(images={}), counts(7), counts(9)])
+    told = ArchivesInTurn(archive, peers("first", "second", "third")).count(STUDY)
+    assert told is not None
+    assert (told.archive, told.images) == ("second", {SERIES: 7})
+    assert archive.asked == ["first", "second"]
+
+
+def test_nobody_says_that_a_study_is_unknown_while_one_archive_is_silent() -> None:
+    archive = ScriptedArchive([Counted(images=None, problem="no connection"), Counted(images={})])
+    assert ArchivesInTurn(archive, peers("first", "second")).count(STUDY) is None
+
+
+def test_no_archive_is_asked_while_an_association_is_open(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    association = sqlite_store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
+    sqlite_store.instances.receive(make_instance(1, association_id=association))
+    archive = ScriptedArchive([counts(1)])
+    watch = watching(archive)
+    assert not close(watch, within_s=0.3)
+    assert archive.asked == []
+    sqlite_store.associations.close(association)
+    assert close(watch)
+
+
+def slice_at(make_instance: Make, number: int, z_mm: float) -> ReceivedInstance:
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, f"{STUDY}.1.{number}"
+    header.SeriesInstanceUID, header.ImageType = SERIES, ["ORIGINAL", "PRIMARY", "AXIAL"]
+    header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, z_mm], [1, 0, 0, 0, 1, 0]
+    header.ensure_file_meta()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = BytesIO()
+    header.save_as(buffer, enforce_file_format=True)
+    return make_instance(number, content=(buffer.getvalue(),))
+
+
+def test_slices_without_gaps_close_a_study_after_a_shorter_silence(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    watch = watching(quiet_whole_s=0.2, quiet_pauses=0.0)
+    for number, z_mm in enumerate((0.0, 1.0, 3.0, 4.0)):
+        sqlite_store.instances.receive(slice_at(make_instance, number, z_mm))
+    assert not close(watch, within_s=1.0)
+    sqlite_store.instances.receive(slice_at(make_instance, 9, 2.0))
+    assert not watch.close_studies()
+    assert close(watch)
+    found = recorded(sqlite_store)
+    assert (found.closed_by, found.archive) == (ClosedBy.GEOMETRY, None)
+    assert found.silent_s >= 0.2
+
+
+def test_files_that_say_nothing_of_their_place_leave_it_to_the_quiet_time(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    for number in range(4):
+        sqlite_store.instances.receive(make_instance(number))
+    assert close(watching(quiet_whole_s=0.1, quiet_s=0.4))
+    assert recorded(sqlite_store).closed_by is ClosedBy.QUIET
+
+
+def test_pauses_of_the_sender_are_measured_within_a_generation(
+    store: Store, make_instance: Make, close_study: Callable[[Store], Any]
+) -> None:
+    store.instances.receive(make_instance(1))
+    time.sleep(0.3)
+    store.instances.receive(make_instance(2))
+    store.instances.receive(make_instance(3, sop_class_uid=SR, series_instance_uid="1.9"))
+    store.instances.note_own(make_instance(4, sop_class_uid=SR, series_instance_uid="1.9"))
+    (first,) = store.studies.receiving(stale_s=20)
+    assert 0.3 <= first.longest_pause_s < 1.0
+    assert (first.images, first.ct_series) == ({SERIES: 2, "1.9": 1}, {SERIES})
+    close_study(store)
+    store.instances.receive(make_instance(5))
+    (second,) = store.studies.receiving(stale_s=20)
+    assert (second.generation, second.longest_pause_s) == (2, 0.0)
+    assert second.images == {SERIES: 3, "1.9": 1}
+
+
+def test_a_study_that_grew_since_it_was_looked_at_is_not_closed(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    watch = watching(quiet_s=0.001)
+    seen = sqlite_store.studies.receiving
+
+    def grows(**how: float) -> Any:
+        found = seen(**how)
+        sqlite_store.instances.receive(make_instance(2))
+        return found
+
+    sqlite_store.studies.receiving = grows  # type: ignore[method-assign]
+    time.sleep(0.01)
+    assert watch.close_studies() == []
+    sqlite_store.studies.receiving = seen  # type: ignore[method-assign]
+    assert close(watch)
+    assert sqlite_store.overview.list()[0].images == 2
