@@ -7,17 +7,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
 from config.settings import Destination, Peer
 from node.net.requesting import Requestor, why_not_established
-from node.pipeline.ports import Counted
+from node.pipeline.ports import Answer
 
 _PENDING = {0xFF00, 0xFF01}  # PS3.4 Table C.4-1
 _SUCCESS = 0x0000
 _MODEL = StudyRootQueryRetrieveInformationModelFind
 _MOST_MATCHES = 1000  # a study has tens of series: an archive that answers more does not match on its UID
 _WHOLE_ANSWER = 2.0  # times `timeout_s`: for all matches together
+# PS3.4 Table C.6-5, keys of the STUDY level: type R, and of type O those that are corrected after the fact.
+_REQUIRED_IDENTITY = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
+_OPTIONAL_IDENTITY = (
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientBirthTime",
+    "PatientSex",
+    "OtherPatientIDs",
+    "OtherPatientNames",
+    "EthnicGroup",
+    "PatientComments",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "Occupation",
+    "AdditionalPatientHistory",
+    "ReferringPhysicianName",
+)
+_IDENTITY = (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY)
 
 
 class QueryFailed(Exception):
@@ -37,7 +57,7 @@ class DicomArchive:
         self._requestor = requestor
         self._timeout_s = timeout_s
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study.
 
         An archive that does not match on Modality or on the study is asked, too: what it sends beside is left
@@ -51,9 +71,29 @@ class DicomArchive:
         query.NumberOfSeriesRelatedInstances = None
         try:
             matches = self._find(peer, query)
-            return Counted(images=dict(_count(one) for one in matches if one.get("Modality") == "CT"))
+            return Answer(stated=dict(_count(one) for one in matches if one.get("Modality") == "CT"))
         except QueryFailed as failure:
-            return Counted(images=None, problem=str(failure))
+            return Answer(stated=None, problem=str(failure))
+
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+        """C-FIND at STUDY level: who was examined for which order, by keyword.
+
+        An empty value is stated only of an attribute that every archive has to support; of the others an
+        archive may mean that it does not keep them.
+        """
+        query = Dataset()
+        query.SpecificCharacterSet = "ISO_IR 192"  # archives answer in the character set of the question
+        query.QueryRetrieveLevel = "STUDY"
+        query.StudyInstanceUID = study_instance_uid
+        for keyword in _IDENTITY:
+            setattr(query, keyword, "")
+        try:
+            matches = self._find(peer, query)
+            if len(matches) > 1:
+                raise QueryFailed("the peer knows the study more than once")
+            return Answer(stated=_identity(matches[0]) if matches else {})
+        except QueryFailed as failure:
+            return Answer(stated=None, problem=str(failure))
 
     def _find(self, peer: Peer | Destination, query: Dataset) -> Sequence[Dataset]:
         """Every match about the study that was asked for.
@@ -116,3 +156,22 @@ def _count(match: Dataset) -> tuple[str, int]:
     if counted is None or counted < 0:
         raise QueryFailed("the peer does not count a series' images (0020,1209)")
     return uid, counted
+
+
+def _identity(match: Dataset) -> dict[str, str]:
+    """What a match states of patient and order.
+
+    Raises
+    ------
+    QueryFailed
+    """
+    try:
+        stated = {keyword: match[keyword].value for keyword in _IDENTITY if keyword in match}
+        texts = {keyword: _text(value) for keyword, value in stated.items()}
+    except Exception as error:  # pydicom raises whatever broken bytes lead to
+        raise QueryFailed("a match cannot be decoded") from error
+    return {keyword: text for keyword, text in texts.items() if text or keyword in _REQUIRED_IDENTITY}
+
+
+def _text(value: Any) -> str:
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "").strip()

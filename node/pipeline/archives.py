@@ -6,22 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic
 
 import structlog
 
 from config.settings import Destination, Peer
 from node.pipeline.completeness import backoff_s
-from node.pipeline.ports import Archive
+from node.pipeline.ports import Answer, Archive, Stated
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(Generic[Stated]):
     """What the first archive that knows a study says of it."""
 
     archive: str
-    images: Mapping[str, int]  # by CT series; empty: no archive has CT of the study
+    stated: Mapping[str, Stated]  # empty: no archive knows the study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +50,30 @@ class ArchivesInTurn:
         """Whether there is anybody to ask."""
         return bool(self._peers)
 
-    def count(self, study_instance_uid: str) -> Told | None:
-        """What the first archive says that has CT of the study; None where one was silent."""
+    def count(self, study_instance_uid: str) -> Told[int] | None:
+        """CT images by series, as the first archive has them that has any; None where one was silent."""
+        return self._ask(lambda peer: self._archive.count_ct_images(peer, study_instance_uid))
+
+    def identity_of(self, study_instance_uid: str) -> Mapping[str, str] | None:
+        """As `IdentitySource`, by the first archive that knows the study."""
+        told = self._ask(lambda peer: self._archive.identify(peer, study_instance_uid))
+        return told.stated if told is not None and told.stated else None
+
+    def _ask(self, question: Callable[[Peer | Destination], Answer[Stated]]) -> Told[Stated] | None:
+        """The first answer that says something; None where nothing is said and somebody was silent."""
         told, unheard = None, False
         for name, peer in self._peers.items():
             if self._rests_now(name):
                 unheard = True
                 continue
-            counted = self._archive.count_ct_images(peer, study_instance_uid)
-            self._note(name, failed=counted.images is None)
-            if counted.images is None:
-                log.warning("archive_does_not_count", archive=name, problem=counted.problem)
+            answer = question(peer)
+            self._note(name, failed=answer.stated is None)
+            if answer.stated is None:
+                log.warning("archive_does_not_tell", archive=name, problem=answer.problem)
                 unheard = True
                 continue
-            told = Told(archive=name, images=counted.images)
-            if told.images:
+            told = Told(archive=name, stated=answer.stated)
+            if told.stated:
                 return told
         return None if unheard else told
 

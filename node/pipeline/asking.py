@@ -17,7 +17,7 @@ class Asking:
     _asked_at_s: float = 0.0  # the last question
     _asked_of: float = 0.0  # the last image that had come by then, by when it came
     _failed: bool = False  # the last question had no answer
-    _told: Told | None = None  # the last answer
+    _told: Told[int] | None = None  # the last answer
     _told_since_s: float = 0.0  # the first question that had it
     _told_at_s: float = 0.0  # the last one
     _told_of: float = 0.0  # the last image that had come by then
@@ -27,7 +27,7 @@ class Asking:
         self.asked += 1
         self._asked_at_s, self._asked_of = now_s, last_received_at
 
-    def end(self, told: Told | None) -> None:
+    def end(self, told: Told[int] | None) -> None:
         """It was answered, or not. Without an answer the last one stands."""
         self._failed = told is None
         if told is None:
@@ -42,7 +42,7 @@ class Asking:
             return None
         return ArchiveReading(
             archive=self._told.archive,
-            images=self._told.images,
+            images=self._told.stated,
             steady_s=self._told_at_s - self._told_since_s,
             after_last_image=self._told_of == last_received_at,
         )

@@ -15,11 +15,8 @@ from node.store.store import Store
 log = structlog.get_logger(__name__)
 
 
-class OperatorAlone:
-    """No archive is asked: a person decides."""
-
-    def identity_of(self, study_instance_uid: str) -> Mapping[str, str] | None:  # noqa: ARG002
-        return None
+# What an archive notes about its own correction: it is no part of who was examined.
+_NOTES = frozenset({"OriginalAttributesSequence"})
 
 
 def confirm_identities(store: Store, source: IdentitySource) -> int:
@@ -52,6 +49,7 @@ def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:
         return False  # what differs is not known any more
     old, new = identity_values(held.in_force), identity_values(held.waiting)
     differing = {keyword for keyword in old.keys() | new.keys() if old.get(keyword) != new.get(keyword)}
+    differing -= _NOTES
     return bool(differing) and all(
         keyword in said and as_compared(keyword, said[keyword]) == new.get(keyword, "")
         for keyword in differing

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from config.settings import Destination, Peer
 from node.report import EncodedObject, Laboratory
 from node.store.states import Proof
 from scoring.scanner_reading import ScannerReading
+
+Stated = TypeVar("Stated")
 
 
 class Step(StrEnum):
@@ -128,18 +130,22 @@ class IdentitySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Answer(Generic[Stated]):
     """What one archive says of one study."""
 
-    images: Mapping[str, int] | None  # by CT series; empty: it has no CT of the study; None: it does not say
+    stated: Mapping[str, Stated] | None  # empty: it does not know the study; None: it does not say
     problem: str = ""  # why it does not
 
 
 class Archive(Protocol):
     """Archives that can be asked what they hold. Never raises for a peer, and never takes long."""
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study."""
+        ...
+
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+        """C-FIND at STUDY level: attributes of patient and order, as `IdentitySource` gives them."""
         ...
 
 

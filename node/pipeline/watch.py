@@ -50,7 +50,7 @@ class _Watched:
     """What this process knows of one study, and finds out. Times by its own clock."""
 
     asking: Asking = field(default_factory=Asking)
-    answer: Future[Told | None] | None = None  # under way
+    answer: Future[Told[int] | None] | None = None  # under way
     look: Future[bool] | None = None  # whether no slice is missing, among the images that had come
     look_of: float = 0.0  # by this time, by the database's clock
     seen_at_s: float = 0.0
@@ -136,7 +136,7 @@ class CompletenessWatch:
                     "archive_counted",
                     study_instance_uid=study.study_instance_uid,
                     archive=told.archive,
-                    images=sum(told.images.values()),
+                    images=sum(told.stated.values()),
                     arrived=sum(study.images.values()),
                 )
         known = Evidence(
@@ -179,7 +179,7 @@ class CompletenessWatch:
         )
         return job
 
-    def _count(self, study_instance_uid: str) -> Told | None:
+    def _count(self, study_instance_uid: str) -> Told[int] | None:
         try:
             return self._archives.count(study_instance_uid)
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the study goes on without archives

@@ -24,7 +24,11 @@ def make_archive(settings: Settings) -> DicomArchive:
     )
 
 
+def make_archives(settings: Settings) -> ArchivesInTurn:
+    """The archives that the settings name, asked by DICOM."""
+    return ArchivesInTurn(make_archive(settings), settings.archives)
+
+
 def make_watch(store: Store, settings: Settings) -> CompletenessWatch:
-    """Watches the studies of a store; asks the archives that the settings name."""
-    archives = ArchivesInTurn(make_archive(settings), settings.archives)
-    return CompletenessWatch(store, settings.completeness, archives)
+    """Watches the studies of a store."""
+    return CompletenessWatch(store, settings.completeness, make_archives(settings))

@@ -21,11 +21,10 @@ from node.net.scp import Listener
 from node.net.sockets import listening_socket
 from node.net.tls import listener_context
 from node.pipeline.housekeeping import keep_house_forever
-from node.pipeline.identities import OperatorAlone
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.store.store import open_store
-from node.wiring.completing import make_watch
+from node.wiring.completing import make_archives, make_watch
 from node.wiring.confirming import make_reporter, report_recorder
 from node.wiring.family import Family, Member
 from node.worker.app import CeleryBroker, create_app
@@ -90,7 +89,7 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
     with closing(open_store(settings.storage)) as store:
         keeping_house = threading.Thread(
             target=keep_house_forever,
-            args=(store, settings.storage, OperatorAlone(), stop),
+            args=(store, settings.storage, make_archives(settings), stop),
             name="housekeeping",
             daemon=True,
         )

@@ -231,6 +231,7 @@ def running_orthanc(root: Path, *, dicom_port: int, node_port: int) -> Iterator[
                 "Plugins": [],
                 "DicomModalities": {"osteonode": ["OSTEONODE", "127.0.0.1", node_port]},
                 "TcpNoDelay": True,
+                "DefaultEncoding": "Utf8",  # of its answers to C-FIND, whatever the question's is
             }
         )
     )

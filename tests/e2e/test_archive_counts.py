@@ -1,4 +1,4 @@
-"""A real PACS says what a study consists of: it waits for what is missing, and is closed by that alone."""
+"""A real PACS says what a study consists of and whose it is: what is missing is waited for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread, dcmwrite
 
 from config.settings import Settings, load_settings
 from node.dicom.select import made_here
 from node.net.scp import Listener
-from node.pipeline.ports import Counted
+from node.pipeline.ports import Answer
 from node.pipeline.watch import CompletenessWatch
 from node.reference.spec import StudySpec
 from node.reference.study import uid_of, write_reference_study
@@ -23,6 +24,7 @@ from tests.e2e.conftest import free_port, running_orthanc, storescu, wait_until
 
 SPEC = StudySpec.reduced(seed=41, view=("L3", "L3"))
 STUDY_UID = uid_of(SPEC, "study")
+NAME = "Wang^XiaoDong=王^小东"
 NEVER_S = 3600.0  # neither silence nor slices close a study here
 
 
@@ -45,11 +47,19 @@ def closed(watch: CompletenessWatch) -> bool:
     return bool(watch.close_studies())
 
 
+def name_in_chinese(images: list[Path]) -> None:
+    for path in images:
+        dataset = dcmread(path)
+        dataset.SpecificCharacterSet, dataset.PatientName = "GB18030", NAME
+        dcmwrite(path, dataset)
+
+
 @pytest.mark.usefixtures("peers")
 def test_a_study_is_closed_by_the_counts_of_orthanc(tmp_path: Path) -> None:
     study = tmp_path / "study"
     write_reference_study(study, SPEC)
     images = sorted(study.glob("*.dcm"))
+    name_in_chinese(images)
     port = free_port()
     settings = load_settings(
         node={"port": 0},
@@ -65,8 +75,11 @@ def test_a_study_is_closed_by_the_counts_of_orthanc(tmp_path: Path) -> None:
         (series,) = orthanc.series("CT")
         (series_uid, archive) = series["MainDicomTags"]["SeriesInstanceUID"], make_archive(settings)
         pacs = settings.destinations[0]
-        assert archive.count_ct_images(pacs, STUDY_UID) == Counted(images={series_uid: len(images)})
-        assert archive.count_ct_images(pacs, "2.25.1") == Counted(images={})
+        assert archive.count_ct_images(pacs, STUDY_UID) == Answer(stated={series_uid: len(images)})
+        assert archive.count_ct_images(pacs, "2.25.1") == Answer(stated={})
+        who = archive.identify(pacs, STUDY_UID).stated or {}
+        assert (who["PatientName"], who["PatientID"]) == (NAME, SPEC.patient_id)
+        assert archive.identify(pacs, "2.25.1") == Answer(stated={})
 
         late = images[-1].rename(images[-1].with_suffix(".late"))
         storescu(study, "OSTEONODE", node_port)

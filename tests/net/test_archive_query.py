@@ -16,7 +16,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Ver
 from config.settings import Destination
 from node.net.query import DicomArchive
 from node.net.requesting import Requestor
-from node.pipeline.ports import Counted
+from node.pipeline.ports import Answer
 
 STUDY_UID = "2.25.100"
 PATIENCE_S = 0.5
@@ -61,25 +61,24 @@ class Pacs:
                 return
 
 
-Ask = Callable[..., Counted]
+Start = Callable[..., Destination]
 
 
 @pytest.fixture
-def ask() -> Iterator[Callable[..., Counted]]:
-    """Ask a PACS, started for the question."""
+def start() -> Iterator[Start]:
     started = []
 
-    def question(
+    def run(
         pacs: Pacs, *, offers: tuple[Any, ...] = (StudyRootQueryRetrieveInformationModelFind,)
-    ) -> Counted:
+    ) -> Destination:
         ae = AE("PACS")
         for context in (Verification, *offers):
             ae.add_supported_context(context)
         server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, pacs.on_find)])
         started.append((ae, pacs))
-        return archive().count_ct_images(peer(server.socket.getsockname()[1]), STUDY_UID)
+        return peer(server.socket.getsockname()[1])
 
-    yield question
+    yield run
     for ae, pacs in started:
         pacs.gone.set()
         ae.shutdown()
@@ -94,7 +93,7 @@ def peer(port: int) -> Destination:
     return Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
 
 
-def test_ct_series_of_the_study_are_counted_and_nothing_else(ask: Ask) -> None:
+def test_ct_series_of_the_study_are_counted_and_nothing_else(start: Start) -> None:
     pacs = Pacs(
         answers=[
             (PENDING, series("1.1", 131)),
@@ -103,21 +102,22 @@ def test_ct_series_of_the_study_are_counted_and_nothing_else(ask: Ask) -> None:
             (0xFF01, series("1.4", 7, StudyInstanceUID="2.25.999")),
         ]
     )
-    assert ask(pacs) == Counted(images={"1.1": 131, "1.2": 2})
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated={"1.1": 131, "1.2": 2})
     (query,) = pacs.queries
     assert (query.QueryRetrieveLevel, query.StudyInstanceUID, query.Modality) == ("SERIES", STUDY_UID, "CT")
     assert "NumberOfSeriesRelatedInstances" in query
     assert "PatientID" not in query
 
 
-def test_an_archive_that_does_not_know_the_study_has_no_series_of_it(ask: Ask) -> None:
-    assert ask(Pacs()) == Counted(images={})
+def test_an_archive_that_does_not_know_the_study_has_no_series_of_it(start: Start) -> None:
+    assert archive().count_ct_images(start(Pacs()), STUDY_UID) == Answer(stated={})
 
 
 @pytest.mark.parametrize("number", [None, "", -1], ids=["left out", "empty", "negative"])
-def test_an_archive_that_leaves_one_number_out_has_not_counted(ask: Ask, number: object) -> None:
-    counted = ask(Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))]))
-    assert counted.images is None
+def test_an_archive_that_leaves_one_number_out_has_not_counted(start: Start, number: object) -> None:
+    pacs = Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))])
+    counted = archive().count_ct_images(start(pacs), STUDY_UID)
+    assert counted.stated is None
     assert "0020,1209" in counted.problem
 
 
@@ -138,19 +138,77 @@ def test_an_archive_that_leaves_one_number_out_has_not_counted(ask: Ask, number:
     ],
     ids=["refused", "broken off", "silent", "slow and endless", "endless"],
 )
-def test_an_archive_that_does_not_answer_says_why_within_seconds(ask: Ask, pacs: Pacs, problem: str) -> None:
+def test_an_archive_that_does_not_answer_says_why_within_seconds(
+    start: Start, pacs: Pacs, problem: str
+) -> None:
     begun = time.monotonic()
-    assert ask(pacs) == Counted(images=None, problem=problem)
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated=None, problem=problem)
     assert time.monotonic() - begun < 6 * PATIENCE_S
 
 
-def test_an_archive_that_offers_no_query_is_named_so(ask: Ask) -> None:
-    counted = ask(Pacs(), offers=())
-    assert counted == Counted(images=None, problem="the peer does not accept queries (Study Root C-FIND)")
+def test_an_archive_that_offers_no_query_is_named_so(start: Start) -> None:
+    counted = archive().count_ct_images(start(Pacs(), offers=()), STUDY_UID)
+    assert counted == Answer(stated=None, problem="the peer does not accept queries (Study Root C-FIND)")
 
 
 # pynetdicom drops the socket of a failed connection without closing it; the garbage collector does at once.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning", "ignore:Exception ignored in. <socket")
 def test_an_archive_that_is_away_is_told(free_port: int) -> None:
     counted = archive().count_ct_images(peer(free_port), STUDY_UID)
-    assert counted == Counted(images=None, problem="no connection")
+    assert counted == Answer(stated=None, problem="no connection")
+
+
+def study(**replaced: Any) -> Dataset:
+    """A match at STUDY level, in UTF-8."""
+    match = Dataset()
+    values = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "QueryRetrieveLevel": "STUDY",
+        "StudyInstanceUID": STUDY_UID,
+        "PatientID": "MRN-2",
+        "PatientName": "Wang^XiaoDong=王^小东",
+        **replaced,
+    }
+    for keyword, value in values.items():
+        setattr(match, keyword, value)
+    return match
+
+
+def test_an_archive_is_asked_who_was_examined(start: Start) -> None:
+    pacs = Pacs(answers=[(PENDING, study(PatientBirthDate="19510203", OtherPatientIDs=["A", "B"]))])
+    assert archive().identify(start(pacs), STUDY_UID).stated == {
+        "PatientID": "MRN-2",
+        "PatientName": "Wang^XiaoDong=王^小东",
+        "PatientBirthDate": "19510203",
+        "OtherPatientIDs": "A\\B",
+    }
+    (query,) = pacs.queries
+    assert (query.QueryRetrieveLevel, query.StudyInstanceUID) == ("STUDY", STUDY_UID)
+    assert {"PatientID", "PatientName", "PatientBirthDate", "AccessionNumber"} <= set(query.dir())
+
+
+def test_an_attribute_that_an_archive_need_not_keep_is_not_stated_by_being_empty(start: Start) -> None:
+    pacs = Pacs(answers=[(PENDING, study(PatientBirthDate="", AccessionNumber="", StudyID=""))])
+    stated = archive().identify(start(pacs), STUDY_UID).stated
+    assert stated is not None
+    assert (stated["AccessionNumber"], stated["StudyID"]) == ("", "")
+    assert "PatientBirthDate" not in stated
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([], Answer(stated={})),
+        ([(PENDING, study(StudyInstanceUID="2.25.999"))], Answer(stated={})),
+        (
+            [(PENDING, study()), (PENDING, study(PatientID="MRN-3"))],
+            Answer(stated=None, problem="the peer knows the study more than once"),
+        ),
+        ([(0xC001, None)], Answer(stated=None, problem="the query ended with 0xC001")),
+    ],
+    ids=["unknown", "another study", "two patients", "failed"],
+)
+def test_who_was_examined_is_left_open_where_an_archive_does_not_say(
+    start: Start, answers: list[tuple[int, Dataset | None]], expected: Answer[str]
+) -> None:
+    assert archive().identify(start(Pacs(answers=answers)), STUDY_UID) == expected

@@ -143,14 +143,14 @@ def test_pauses_between_questions_double_up_to_half_a_minute() -> None:
     assert backoff_s(5000) == 30
 
 
-def asked(asking: Asking, told: Told | None, *, at_s: float, of: float = 1.0) -> None:
+def asked(asking: Asking, told: Told[int] | None, *, at_s: float, of: float = 1.0) -> None:
     asking.begin(at_s, of)
     asking.end(told)
 
 
 def test_counts_are_steady_from_the_first_question_that_had_them() -> None:
-    asking, told = Asking(), Told(archive="pacs", images={"a": 20})
-    asked(asking, Told(archive="pacs", images={"a": 19}), at_s=100.0)
+    asking, told = Asking(), Told(archive="pacs", stated={"a": 20})
+    asked(asking, Told(archive="pacs", stated={"a": 19}), at_s=100.0)
     asked(asking, told, at_s=101.0)
     asked(asking, told, at_s=103.5)
     assert asking.reading(1.0) == reading({"a": 20}, 2.5)
@@ -161,14 +161,14 @@ def test_counts_are_steady_from_the_first_question_that_had_them() -> None:
 
 def test_an_archive_is_asked_soon_to_confirm_and_ever_more_seldom_else() -> None:
     asking, due_at_s = Asking(), []
-    at_s, told = 0.0, Told(archive="pacs", images={"a": 21})
+    at_s, told = 0.0, Told(archive="pacs", stated={"a": 21})
     while at_s < 120.0:
         if asking.is_due(evidence(reading=asking.reading(1.0)), rules(), at_s):
             asked(asking, told, at_s=at_s)
             due_at_s.append(at_s)
         at_s += 0.5
     assert due_at_s == [0, 1, 3, 7, 15, 31, 61, 91]
-    told = Told(archive="pacs", images={"a": 20})
+    told = Told(archive="pacs", stated={"a": 20})
     asked(asking, told, at_s=120.0)
     confirming = evidence(reading=asking.reading(1.0))
     assert not asking.is_due(confirming, rules(), 121.9)
@@ -183,9 +183,9 @@ def test_no_archive_is_asked_while_images_come_one_by_one() -> None:
 def test_a_study_waits_for_the_first_answer_and_for_the_one_that_confirms() -> None:
     asking = Asking()
     assert asking.is_waited_for(evidence(), rules())
-    asked(asking, Told(archive="pacs", images={"a": 20}), at_s=0.0)
+    asked(asking, Told(archive="pacs", stated={"a": 20}), at_s=0.0)
     assert asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
-    asked(asking, Told(archive="pacs", images={"a": 19}), at_s=2.0)
+    asked(asking, Told(archive="pacs", stated={"a": 19}), at_s=2.0)
     assert not asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
 
 
@@ -193,7 +193,7 @@ def test_a_study_does_not_wait_for_an_archive_that_does_not_answer() -> None:
     silent, gone = Asking(), Asking()
     asked(silent, None, at_s=0.0)
     assert not silent.is_waited_for(evidence(), rules())
-    asked(gone, Told(archive="pacs", images={"a": 20}), at_s=0.0)
+    asked(gone, Told(archive="pacs", stated={"a": 20}), at_s=0.0)
     asked(gone, None, at_s=2.0)
     assert not gone.is_waited_for(evidence(reading=gone.reading(1.0)), rules())
 

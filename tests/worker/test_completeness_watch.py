@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from config.settings import Destination, Peer, load_settings
 from node.pipeline.archives import ArchivesInTurn
 from node.pipeline.artefacts import from_json
-from node.pipeline.ports import Archive, Counted
+from node.pipeline.ports import Answer, Archive
 from node.pipeline.watch import CompletenessWatch
 from node.report import ClosedBy, Completeness
 from node.store.received import ReceivedInstance
@@ -33,19 +33,19 @@ Make = Callable[..., ReceivedInstance]
 class ScriptedArchive:
     """Answers each question with the next of its answers, the last one for ever."""
 
-    answers: list[Counted]
+    answers: list[Answer[int]]
     hang: threading.Event | None = None  # until it is set
     asked: list[str] = field(default_factory=list)
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Counted:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         self.asked.append(peer.ae_title)
         if self.hang is not None:
             self.hang.wait(10)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def counts(number: int, series: str = SERIES) -> Counted:
-    return Counted(images={series: number})
+def counts(number: int, series: str = SERIES) -> Answer[int]:
+    return Answer(stated={series: number})
 
 
 def peers(*names: str) -> dict[str, Peer | Destination]:
@@ -127,9 +127,9 @@ def test_images_that_never_come_are_recorded(
     assert [(one.arrived, one.archived) for one in found.lacking] == [(1, 2)]
 
 
-@pytest.mark.parametrize("answer", [Counted(images=None, problem="refused"), Counted(images={})])
+@pytest.mark.parametrize("answer", [Answer(stated=None, problem="refused"), Answer(stated={})])
 def test_an_archive_that_cannot_tell_leaves_it_to_the_quiet_time(
-    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch], answer: Counted
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch], answer: Answer[int]
 ) -> None:
     sqlite_store.instances.receive(make_instance(1))
     assert close(watching(ScriptedArchive([answer]), quiet_s=0.3))
@@ -163,7 +163,7 @@ def test_an_archive_that_hangs_holds_no_other_study_up(
 
 def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -> None:
     now = [0.0]
-    archive = ScriptedArchive([Counted(images=None, problem="no connection")])
+    archive = ScriptedArchive([Answer(stated=None, problem="no connection")])
     turns = ArchivesInTurn(archive, peers("pacs"), clock=lambda: now[0])
     for at_s in range(40):
         now[0] = float(at_s)
@@ -172,15 +172,15 @@ def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -
 
 
 def test_the_first_archive_that_knows_the_study_counts() -> None:
-    archive = ScriptedArchive([Counted(images={}), counts(7), counts(9)])
+    archive = ScriptedArchive([Answer(stated={}), counts(7), counts(9)])
     told = ArchivesInTurn(archive, peers("first", "second", "third")).count(STUDY)
     assert told is not None
-    assert (told.archive, told.images) == ("second", {SERIES: 7})
+    assert (told.archive, told.stated) == ("second", {SERIES: 7})
     assert archive.asked == ["first", "second"]
 
 
 def test_nobody_says_that_a_study_is_unknown_while_one_archive_is_silent() -> None:
-    archive = ScriptedArchive([Counted(images=None, problem="no connection"), Counted(images={})])
+    archive = ScriptedArchive([Answer(stated=None, problem="no connection"), Answer(stated={})])
     assert ArchivesInTurn(archive, peers("first", "second")).count(STUDY) is None
 
 

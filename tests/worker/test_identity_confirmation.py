@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from config.settings import Destination, Peer
 from node.dicom import likeness
-from node.pipeline.identities import OperatorAlone, confirm_identities
+from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.identities import confirm_identities
+from node.pipeline.ports import Answer
 from node.store.files import sha256_of
 from node.store.instances import Receipt
 from node.store.received import ReceivedInstance
@@ -32,7 +36,7 @@ class Archive:
         return self.said
 
 
-def _image(number: int, **identity: str) -> ReceivedInstance:
+def _image(number: int, **identity: Any) -> ReceivedInstance:
     dataset = Dataset()
     dataset.SpecificCharacterSet = "GB18030"
     dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, f"{STUDY}.{number}"
@@ -114,5 +118,56 @@ def test_a_value_that_was_taken_away_must_be_stated_as_empty(sqlite_store: Store
 
 def test_without_an_archive_a_person_decides(sqlite_store: Store, come: Come) -> None:
     come(1), come(1, **NEW)
-    assert confirm_identities(sqlite_store, OperatorAlone()) == 0
+    assert confirm_identities(sqlite_store, ArchivesInTurn(ScriptedArchive({}), {})) == 0
     assert sqlite_store.identities.accept(STUDY) == 1
+
+
+@dataclass
+class ScriptedArchive:
+    """Answers by AE title."""
+
+    answers: Mapping[str, Answer[str]]
+
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+        assert study_instance_uid == STUDY
+        return self.answers[peer.ae_title]
+
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+        raise AssertionError("nobody asks for numbers here")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "confirmed"),
+    [
+        (Answer(stated={}), Answer(stated=NEW), 1),
+        (Answer(stated={"PatientID": "MRN-1"}), Answer(stated=NEW), 0),
+        (Answer(stated=None, problem="no connection"), Answer(stated=NEW), 1),
+        (Answer(stated=None, problem="no connection"), Answer(stated={}), 0),
+        (Answer(stated={}), Answer(stated={}), 0),
+    ],
+    ids=["unknown to the first", "the first disagrees", "the first is away", "nobody", "unknown to all"],
+)
+def test_the_first_archive_that_knows_the_study_decides(
+    sqlite_store: Store, come: Come, first: Answer[str], second: Answer[str], confirmed: int
+) -> None:
+    come(1), come(1, **NEW)
+    peers = {name: Peer(ae_title=name, host="127.0.0.1", port=104) for name in ("A", "B")}
+    archives = ArchivesInTurn(ScriptedArchive({"A": first, "B": second}), peers)
+    assert confirm_identities(sqlite_store, archives) == confirmed
+
+
+def test_an_archive_s_note_about_its_correction_needs_no_confirmation(
+    sqlite_store: Store, come: Come
+) -> None:
+    note = Dataset()
+    note.ModifyingSystem, note.ReasonForTheAttributeModification = "PACS", "CORRECT"
+    come(1), come(1, **NEW, OriginalAttributesSequence=[note])
+    assert confirm_identities(sqlite_store, Archive(NEW)) == 1
+    assert _in_force(sqlite_store) == {"MRN-2"}
+
+
+def test_a_note_alone_is_left_to_a_person(sqlite_store: Store, come: Come) -> None:
+    note = Dataset()
+    note.ModifyingSystem = "PACS"
+    come(1), come(1, OriginalAttributesSequence=[note])
+    assert confirm_identities(sqlite_store, Archive(NEW)) == 0
