@@ -32,6 +32,7 @@ from node.pipeline.engine import settle_engine
 from node.pipeline.model import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
+from node.wiring.completing import make_archive
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 from scoring.assessment import unstated_in_words
 from scoring.errors import RadiomicsSettingsInvalid
@@ -55,6 +56,7 @@ _PACKAGES = (
 _OWN_PACKAGES = ("node", "segmentation", "scoring", "config")
 _DISTRIBUTION = "osteonode"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_NO_STUDY = "2.25.0"  # UUID 0
 _FREE_BYTES_WANTED = 5 * 1024**3  # a few dozen studies
 
 
@@ -139,6 +141,18 @@ def examine(settings: Settings) -> Iterator[Line]:
             detail=f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port}): "
             f"{answer.detail}",
         )
+    yield from examine_archives(settings)
+
+
+def examine_archives(settings: Settings) -> Iterator[Line]:
+    """Whether archives take the question that studies are closed by, here about a study that nobody has."""
+    for name, peer in settings.archives.items():
+        answer = make_archive(settings).count_ct_images(peer, _NO_STUDY)
+        standing, detail = Standing.OK, f"{name} answers queries"
+        if answer.stated is None:
+            standing = Standing.WARNING
+            detail = f"{name}: {answer.problem}. Slices and silence close studies instead of its counts"
+        yield Line(what="archive", standing=standing, detail=detail)
 
 
 _Trial = Callable[[], tuple[Standing, str]]

@@ -59,7 +59,7 @@ def keep_house_forever(
     """Once a minute until `stop` is set."""
     while not stop.wait(_PAUSE_S):
         try:
-            confirm_identities(store, identities)
+            confirm_identities(store, identities, stop)
             purge_due(store, settings, stop)
         except StoreError as error:
             log.error("housekeeping_failed", error=describe(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import structlog
@@ -19,8 +20,10 @@ log = structlog.get_logger(__name__)
 _NOTES = frozenset({"OriginalAttributesSequence"})
 
 
-def confirm_identities(store: Store, source: IdentitySource) -> int:
+def confirm_identities(store: Store, source: IdentitySource, stop: threading.Event | None = None) -> int:
     """Put in force what waits and what the source says, too. Returns for how many studies.
+
+    Ends between two studies once `stop` is set.
 
     A study stays with a person where the source does not answer, leaves out an attribute that differs, or
     says something else; and where the decision would leave images of the study behind.
@@ -31,6 +34,8 @@ def confirm_identities(store: Store, source: IdentitySource) -> int:
     """
     confirmed = 0
     for uid in store.identities.studies_waiting():
+        if stop is not None and stop.is_set():
+            break
         said = source.identity_of(uid)
         if said is None or not all(_says(said, one) for one in store.identities.waiting(uid)):
             continue

@@ -13,7 +13,8 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from config.settings import Destination
+from config.settings import Destination, load_settings
+from node.commands.check import Standing, examine_archives
 from node.net.query import DicomArchive
 from node.net.requesting import Requestor
 from node.pipeline.ports import Answer
@@ -212,3 +213,15 @@ def test_who_was_examined_is_left_open_where_an_archive_does_not_say(
     start: Start, answers: list[tuple[int, Dataset | None]], expected: Answer[str]
 ) -> None:
     assert archive().identify(start(Pacs(answers=answers)), STUDY_UID) == expected
+
+
+def test_check_says_which_archive_answers_queries(start: Start) -> None:
+    ports = {"good": start(Pacs()).port, "mute": start(Pacs(), offers=()).port}
+    destinations = [
+        {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port} for name, port in ports.items()
+    ]
+    good, mute = examine_archives(load_settings(destinations=destinations))
+    assert (good.standing, good.detail) == (Standing.OK, "good answers queries")
+    assert mute.standing is Standing.WARNING
+    assert mute.detail.startswith("mute: the peer does not accept queries")
+    assert list(examine_archives(load_settings(destinations=destinations, completeness={"ask": []}))) == []

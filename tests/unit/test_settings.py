@@ -71,3 +71,30 @@ def test_the_hash_follows_what_changes_results_only():
     base = load_settings().sha256
     assert load_settings(node={"port": 1}).sha256 == base
     assert load_settings(scoring={"model": ""}).sha256 != base
+
+
+PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+SCANNER = {"ae_title": "SCANNER", "host": "127.0.0.1", "port": 104}
+
+
+def test_all_destinations_are_asked_unless_somebody_is_named():
+    known = {"destinations": [PACS, {**PACS, "name": "second"}], "peers": [SCANNER]}
+    assert list(load_settings(**known).archives) == ["pacs", "second"]
+    named = load_settings(**known, completeness={"ask": ["SCANNER", "second"]})
+    assert {name: peer.ae_title for name, peer in named.archives.items()} == {
+        "SCANNER": "SCANNER",
+        "second": "PACS",
+    }
+    assert load_settings(**known, completeness={"ask": []}).archives == {}
+
+
+def test_who_is_asked_must_be_known():
+    with pytest.raises(ConfigurationError, match="elsewhere is no destination's name"):
+        load_settings(destinations=[PACS], completeness={"ask": ["elsewhere"]})
+
+
+def test_the_environment_can_name_who_is_asked(monkeypatch):
+    monkeypatch.setenv("OSTEONODE_COMPLETENESS__ASK", "[]")
+    assert load_settings(destinations=[PACS]).archives == {}
+    monkeypatch.setenv("OSTEONODE_COMPLETENESS__ASK", "destinations")
+    assert list(load_settings(destinations=[PACS]).archives) == ["pacs"]
