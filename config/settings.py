@@ -109,6 +109,8 @@ class CompletenessSettings(_Section):
     confirm_s: float = Positive
     all_series: bool
     wait_max_s: float = Positive
+    fetch: bool
+    fetch_after_s: float = Positive
     quiet_whole_s: float = Positive
     quiet_s: float = Positive
     quiet_pauses: float = Field(ge=0)

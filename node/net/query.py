@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pydicom.uid import UID
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
 
 from config.settings import Destination, Peer
 from node.net.requesting import Requestor, why_not_established
@@ -16,7 +22,8 @@ from node.pipeline.ports import Answer
 
 _PENDING = {0xFF00, 0xFF01}  # PS3.4 Table C.4-1
 _SUCCESS = 0x0000
-_MODEL = StudyRootQueryRetrieveInformationModelFind
+_FIND, _MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
+_NAMES = {_FIND: "Study Root C-FIND", _MOVE: "Study Root C-MOVE"}
 _MOST_MATCHES = 1000  # a study has tens of series: an archive that answers more does not match on its UID
 _WHOLE_ANSWER = 2.0  # times `timeout_s`: for all matches together
 # PS3.4 Table C.6-5, keys of the STUDY level: type R, and of type O those that are corrected after the fact.
@@ -50,11 +57,15 @@ class DicomArchive:
     Parameters
     ----------
     requestor : with timeouts of seconds: it is asked whether or not anybody answers.
+    fetcher : with more patience: an archive need not answer before it has sent everything.
+    ae_title : under which archives send to this node.
     timeout_s : for each match; all of them together may take twice as long.
     """
 
-    def __init__(self, requestor: Requestor, *, timeout_s: float) -> None:
+    def __init__(self, requestor: Requestor, *, fetcher: Requestor, ae_title: str, timeout_s: float) -> None:
         self._requestor = requestor
+        self._fetcher = fetcher
+        self._ae_title = ae_title
         self._timeout_s = timeout_s
 
     def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
@@ -95,6 +106,19 @@ class DicomArchive:
         except QueryFailed as failure:
             return Answer(stated=None, problem=str(failure))
 
+    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+        """C-MOVE of each series to this node, one after another; what went wrong, "" where nothing did."""
+        try:
+            with self._associated(self._fetcher, peer, _MOVE) as association:
+                for uid in series:
+                    query = Dataset()
+                    query.QueryRetrieveLevel = "SERIES"
+                    query.StudyInstanceUID, query.SeriesInstanceUID = study_instance_uid, uid
+                    _move(association, query, self._ae_title)
+        except QueryFailed as failure:
+            return str(failure)
+        return ""
+
     def _find(self, peer: Peer | Destination, query: Dataset) -> Sequence[Dataset]:
         """Every match about the study that was asked for.
 
@@ -102,28 +126,33 @@ class DicomArchive:
         ------
         QueryFailed
         """
-        ae = self._requestor.entity()
+        with self._associated(self._requestor, peer, _FIND) as association:
+            matches = self._matches(association, query)
+        return [one for one in matches if one.get("StudyInstanceUID") == query.StudyInstanceUID]
+
+    @contextmanager
+    def _associated(self, requestor: Requestor, peer: Peer | Destination, model: UID) -> Iterator[Any]:
+        ae = requestor.entity()
         # Verification is there to tell a peer that answers no query from one that accepts nothing yet.
-        for abstract_syntax in (Verification, _MODEL):
+        for abstract_syntax in (Verification, model):
             ae.add_requested_context(abstract_syntax)
-        association = self._requestor.associate(ae, peer)
+        association = requestor.associate(ae, peer)
         if not association.is_established:
             raise QueryFailed(why_not_established(association)[1])
         try:
-            if _MODEL not in {context.abstract_syntax for context in association.accepted_contexts}:
-                raise QueryFailed("the peer does not accept queries (Study Root C-FIND)")
-            matches = self._matches(association, query)
+            if model not in {context.abstract_syntax for context in association.accepted_contexts}:
+                raise QueryFailed(f"the peer does not accept queries ({_NAMES[model]})")
+            yield association
         except QueryFailed:
             association.abort()  # it may still be answering
             raise
         association.release()
-        return [one for one in matches if one.get("StudyInstanceUID") == query.StudyInstanceUID]
 
     def _matches(self, association: Any, query: Dataset) -> list[Dataset]:
         deadline = time.monotonic() + _WHOLE_ANSWER * self._timeout_s
         matches: list[Dataset] = []
         try:
-            for answer, match in association.send_c_find(query, _MODEL):
+            for answer, match in association.send_c_find(query, _FIND):
                 status = answer.get("Status")
                 if status == _SUCCESS:
                     return matches
@@ -139,6 +168,30 @@ class DicomArchive:
         except (RuntimeError, ValueError) as error:  # pynetdicom: the association has ended
             raise QueryFailed("the association ended") from error
         raise QueryFailed("no answer to the query")
+
+
+def _move(association: Any, query: Dataset, to_ae_title: str) -> None:
+    """Have one series sent, and wait until that is done.
+
+    Raises
+    ------
+    QueryFailed
+        If not all of it was sent.
+    """
+    try:
+        for answer, _ in association.send_c_move(query, to_ae_title, _MOVE):
+            status = answer.get("Status")
+            if status == _SUCCESS:
+                return
+            if status not in _PENDING:
+                raise QueryFailed(
+                    "no answer to the retrieval"
+                    if status is None
+                    else f"the retrieval ended with 0x{status:04X}"
+                )
+    except (RuntimeError, ValueError) as error:  # pynetdicom: the association has ended
+        raise QueryFailed("the association ended") from error
+    raise QueryFailed("no answer to the retrieval")
 
 
 def _count(match: Dataset) -> tuple[str, int]:

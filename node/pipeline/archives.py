@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -58,6 +58,10 @@ class ArchivesInTurn:
         """As `IdentitySource`, by the first archive that knows the study."""
         told = self._ask(lambda peer: self._archive.identify(peer, study_instance_uid))
         return told.stated if told is not None and told.stated else None
+
+    def send_again(self, archive: str, study_instance_uid: str, series: Sequence[str]) -> str:
+        """As `Archive.send_again`, of the archive that is called so."""
+        return self._archive.send_again(self._peers[archive], study_instance_uid, series)
 
     def _ask(self, question: Callable[[Peer | Destination], Answer[Stated]]) -> Told[Stated] | None:
         """The first answer that says something; None where nothing is said and somebody was silent."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import log2
 
 import numpy as np
 
@@ -129,6 +130,16 @@ def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, 
     if not failed and compare(evidence, all_series=rules.all_series) is Archived.AS_MANY:
         return rules.confirm_s
     return backoff_s(asked)
+
+
+def fetches_due(evidence: Evidence, rules: CompletenessSettings) -> int:
+    """How often what is missing should have been fetched since the last image came.
+
+    First after `fetch_after_s`, then after 3, 7, 15 and more times as long.
+    """
+    if not rules.fetch or compare(evidence, all_series=rules.all_series) is not Archived.MORE:
+        return 0
+    return int(log2(evidence.silent_s / rules.fetch_after_s + 1.0))
 
 
 def backoff_s(failures: int) -> float:

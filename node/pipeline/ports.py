@@ -148,6 +148,15 @@ class Archive(Protocol):
         """C-FIND at STUDY level: attributes of patient and order, as `IdentitySource` gives them."""
         ...
 
+    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+        """C-MOVE of these series to this node's listener: may take as long as sending takes.
+
+        Returns
+        -------
+        What went wrong, in words; "" where all was sent.
+        """
+        ...
+
 
 class SendOutcome(StrEnum):
     SENT = "sent"  # the peer answered Success or a warning that it stored the object

@@ -22,6 +22,7 @@ from node.pipeline.completeness import (
     closed_by,
     compare,
     completeness_of,
+    fetches_due,
     in_words,
     lacking_in_words,
     slices_would_tell,
@@ -29,7 +30,7 @@ from node.pipeline.completeness import (
 )
 from node.pipeline.describe import describe
 from node.pipeline.ports import Step
-from node.report import ClosedBy
+from node.report import ClosedBy, Completeness
 from node.store.errors import StoreError
 from node.store.jobs import DueJob
 from node.store.store import Store
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 # The listener beats every 5 s; four missed beats mean that it is gone.
 ASSOCIATION_STALE_S = 20.0
 _AT_ONCE = 4  # studies that archives are asked about, or whose headers are read
+_FETCHES_AT_ONCE = 2
 _FORGOTTEN_AFTER_S = 600.0  # of a study that is sent, or closed, meanwhile
 
 Key = tuple[str, int]  # study and generation
@@ -53,6 +55,9 @@ class _Watched:
     answer: Future[Told[int] | None] | None = None  # under way
     look: Future[bool] | None = None  # whether no slice is missing, among the images that had come
     look_of: float = 0.0  # by this time, by the database's clock
+    fetch: Future[None] | None = None
+    fetches: int = 0  # since the last image, which came
+    fetched_of: float = 0.0  # at this time, by the database's clock
     seen_at_s: float = 0.0
 
 
@@ -75,6 +80,7 @@ class CompletenessWatch:
         self._archives = archives
         self._clock = clock
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="completeness")
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="fetching")
         self._watched: dict[Key, _Watched] = {}
         self._seen_at_s = 0.0  # the last look
 
@@ -107,7 +113,8 @@ class CompletenessWatch:
 
     def shut(self) -> None:
         """Ask no more. Answers that are under way are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._fetchers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _look_at(self, study: ReceivingStudy) -> DueJob | None:
         watched = self._watched.setdefault((study.study_instance_uid, study.generation), _Watched())
@@ -120,11 +127,21 @@ class CompletenessWatch:
             watched.look_of = study.last_received_at
             watched.look = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
         if compare(evidence, all_series=self._rules.all_series) is Archived.MORE:
-            found = completeness_of(evidence, self._rules, ClosedBy.INCOMPLETE)
-            reason = f"images are missing: {lacking_in_words(found)}"
-            if reason != study.reason:
-                self._store.studies.note(study, reason)
+            self._see_to_missing(study, evidence, watched)
         return None
+
+    def _see_to_missing(self, study: ReceivingStudy, evidence: Evidence, watched: _Watched) -> None:
+        """Tell what is missing, and have it sent again where that is wished."""
+        found = completeness_of(evidence, self._rules, ClosedBy.INCOMPLETE)
+        reason = f"images are missing: {lacking_in_words(found)}"
+        if reason != study.reason:
+            self._store.studies.note(study, reason)
+        if watched.fetched_of != study.last_received_at:
+            watched.fetched_of, watched.fetches = study.last_received_at, 0
+        idle = watched.fetch is None or watched.fetch.done()
+        if idle and fetches_due(evidence, self._rules) > watched.fetches:
+            watched.fetches = fetches_due(evidence, self._rules)
+            watched.fetch = self._fetchers.submit(self._fetch, study.study_instance_uid, found)
 
     def _evidence(self, study: ReceivingStudy, watched: _Watched) -> Evidence:
         """All that is known by now; an archive is asked if it is time."""
@@ -185,6 +202,21 @@ class CompletenessWatch:
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the study goes on without archives
             log.error("archives_not_asked", error=describe(error))
             return None
+
+    def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
+        assert found.archive is not None, "only an archive can tell that something is missing"
+        series = [one.series_instance_uid for one in found.lacking]
+        try:
+            problem = self._archives.send_again(found.archive, study_instance_uid, series)
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: images may come by themselves
+            problem = describe(error)
+        log.info(
+            "missing_images_fetched",
+            study_instance_uid=study_instance_uid,
+            archive=found.archive,
+            series=len(series),
+            problem=problem,
+        )
 
     def _is_without_gaps(self, study_instance_uid: str) -> bool:
         try:

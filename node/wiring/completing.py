@@ -11,7 +11,7 @@ from node.store.store import Store
 
 
 def make_archive(settings: Settings) -> DicomArchive:
-    """Asks whatever peer it is given, with little patience."""
+    """Asks whatever peer it is given, with little patience but for what it fetches."""
     patience_s = settings.completeness.ask_timeout_s
     return DicomArchive(
         Requestor(
@@ -20,6 +20,8 @@ def make_archive(settings: Settings) -> DicomArchive:
             answer_timeout_s=patience_s,
             tls=settings.tls,
         ),
+        fetcher=Requestor(settings.node.ae_title, connect_timeout_s=patience_s, tls=settings.tls),
+        ae_title=settings.node.ae_title,
         timeout_s=patience_s,
     )
 

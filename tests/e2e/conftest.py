@@ -204,8 +204,10 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(root: Path, *, dicom_port: int, node_port: int) -> Iterator[Orthanc]:
-    """Orthanc as the PACS, with a Lua rule that forwards *every* stable study to the node."""
+def running_orthanc(
+    root: Path, *, dicom_port: int, node_port: int, forwards: bool = True
+) -> Iterator[Orthanc]:
+    """Orthanc as the PACS; a Lua rule forwards *every* stable study to the node, unless told not to."""
     root.mkdir(parents=True, exist_ok=True)
     http_port = free_port()
     rule = root / "forward.lua"
@@ -227,7 +229,7 @@ def running_orthanc(root: Path, *, dicom_port: int, node_port: int) -> Iterator[
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
                 "StableAge": 2,
-                "LuaScripts": [str(rule)],
+                "LuaScripts": [str(rule)] if forwards else [],
                 "Plugins": [],
                 "DicomModalities": {"osteonode": ["OSTEONODE", "127.0.0.1", node_port]},
                 "TcpNoDelay": True,

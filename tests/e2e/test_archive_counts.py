@@ -55,21 +55,22 @@ def name_in_chinese(images: list[Path]) -> None:
 
 
 @pytest.mark.usefixtures("peers")
-def test_a_study_is_closed_by_the_counts_of_orthanc(tmp_path: Path) -> None:
+def test_orthanc_tells_what_is_missing_sends_it_and_closes_the_study_by_its_counts(tmp_path: Path) -> None:
     study = tmp_path / "study"
     write_reference_study(study, SPEC)
     images = sorted(study.glob("*.dcm"))
     name_in_chinese(images)
     port = free_port()
+    rules = {"confirm_s": 0.5, "quiet_s": NEVER_S, "quiet_whole_s": NEVER_S, "fetch": True}
     settings = load_settings(
         node={"port": 0},
         storage={"root": str(tmp_path / "var")},
-        completeness={"confirm_s": 0.5, "quiet_s": NEVER_S, "quiet_whole_s": NEVER_S},
+        completeness={**rules, "fetch_after_s": 2.0},
         destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
     )
     with (
         receiving(settings) as (store, watch, node_port),
-        running_orthanc(tmp_path / "pacs", dicom_port=port, node_port=free_port()) as orthanc,
+        running_orthanc(tmp_path / "pacs", dicom_port=port, node_port=node_port, forwards=False) as orthanc,
     ):
         storescu(study, "PACS", port)
         (series,) = orthanc.series("CT")
@@ -81,13 +82,12 @@ def test_a_study_is_closed_by_the_counts_of_orthanc(tmp_path: Path) -> None:
         assert (who["PatientName"], who["PatientID"]) == (NAME, SPEC.patient_id)
         assert archive.identify(pacs, "2.25.1") == Answer(stated={})
 
-        late = images[-1].rename(images[-1].with_suffix(".late"))
+        images[-1].rename(images[-1].with_suffix(".kept"))
         storescu(study, "OSTEONODE", node_port)
         missing = f"pacs holds {len(images)} images of 1 CT series, {len(images) - 1} arrived"
         wait_until(lambda: closed(watch) or missing in store.overview.list()[0].reason, "the missing one")
         assert store.overview.list()[0].state == StudyState.RECEIVING
-        storescu(study, "OSTEONODE", node_port, pattern=late.name)
-        wait_until(lambda: closed(watch), "the study to be closed", 30)
+        wait_until(lambda: closed(watch), "Orthanc to send it, and the study to be closed", 30)
         summary, detail = store.overview.list()[0], store.overview.show(STUDY_UID)
     assert summary.images == len(images)
     assert [job.closed_by for job in detail.jobs] == ["counts"]

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
 
 from config.settings import Destination, load_settings
 from node.commands.check import Standing, examine_archives
@@ -22,6 +26,7 @@ from node.pipeline.ports import Answer
 STUDY_UID = "2.25.100"
 PATIENCE_S = 0.5
 PENDING = 0xFF00
+MOVE = StudyRootQueryRetrieveInformationModelMove
 
 
 def series(uid: str, instances: object = 20, **replaced: Any) -> Dataset:
@@ -49,6 +54,7 @@ class Pacs:
     delay_s: float = 0.0
     endless: bool = False
     queries: list[Dataset] = field(default_factory=list)
+    retrieved: list[tuple[str, str]] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
 
     def on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -60,6 +66,10 @@ class Pacs:
                 yield answer
             if not self.endless:
                 return
+
+    def on_move(self, event: Any) -> Iterator[tuple[None, None]]:
+        self.retrieved.append((event.identifier.SeriesInstanceUID, event.move_destination))
+        yield None, None  # the destination is not known
 
 
 Start = Callable[..., Destination]
@@ -75,7 +85,8 @@ def start() -> Iterator[Start]:
         ae = AE("PACS")
         for context in (Verification, *offers):
             ae.add_supported_context(context)
-        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, pacs.on_find)])
+        handlers = [(evt.EVT_C_FIND, pacs.on_find), (evt.EVT_C_MOVE, pacs.on_move)]
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         started.append((ae, pacs))
         return peer(server.socket.getsockname()[1])
 
@@ -87,7 +98,7 @@ def start() -> Iterator[Start]:
 
 def archive() -> DicomArchive:
     requestor = Requestor("OSTEONODE", connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S)
-    return DicomArchive(requestor, timeout_s=PATIENCE_S)
+    return DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=PATIENCE_S)
 
 
 def peer(port: int) -> Destination:
@@ -213,6 +224,18 @@ def test_who_was_examined_is_left_open_where_an_archive_does_not_say(
     start: Start, answers: list[tuple[int, Dataset | None]], expected: Answer[str]
 ) -> None:
     assert archive().identify(start(Pacs(answers=answers)), STUDY_UID) == expected
+
+
+def test_an_archive_that_does_not_know_this_node_is_told_so_when_it_should_send(start: Start) -> None:
+    pacs = Pacs()
+    problem = archive().send_again(start(pacs, offers=(MOVE,)), STUDY_UID, ["1.1", "1.2"])
+    assert problem == "the retrieval ended with 0xA801"
+    assert pacs.retrieved == [("1.1", "OSTEONODE")]
+
+
+def test_an_archive_that_sends_nothing_again_is_named_so(start: Start) -> None:
+    problem = archive().send_again(start(Pacs()), STUDY_UID, ["1.1"])
+    assert problem == "the peer does not accept queries (Study Root C-MOVE)"
 
 
 def test_check_says_which_archive_answers_queries(start: Start) -> None:

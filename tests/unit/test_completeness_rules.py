@@ -18,6 +18,7 @@ from node.pipeline.completeness import (
     closed_by,
     compare,
     completeness_of,
+    fetches_due,
     in_words,
     slices_would_tell,
     without_gaps,
@@ -136,6 +137,14 @@ def test_what_is_missing_is_recorded_by_series_and_told() -> None:
         ("b", 0, 7),
     ]
     assert in_words(found) == "closed incomplete: pacs holds 28 images of 2 CT series, 20 arrived"
+
+
+def test_what_is_missing_is_fetched_ever_more_seldom_and_only_where_wished() -> None:
+    missing = [evidence(reading=MORE, silent_s=silent_s) for silent_s in (29.9, 30, 89, 90, 210, 449, 450)]
+    assert [fetches_due(one, rules(fetch=True)) for one in missing] == [0, 1, 1, 2, 3, 3, 4]
+    assert [fetches_due(one, rules()) for one in missing] == [0] * 7
+    assert fetches_due(evidence(reading=FEWER, silent_s=90.0), rules(fetch=True)) == 0
+    assert fetches_due(evidence(silent_s=90.0), rules(fetch=True)) == 0
 
 
 def test_pauses_between_questions_double_up_to_half_a_minute() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -36,12 +36,22 @@ class ScriptedArchive:
     answers: list[Answer[int]]
     hang: threading.Event | None = None  # until it is set
     asked: list[str] = field(default_factory=list)
+    sent_again: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    on_send_again: Callable[[], object] = lambda: None
 
     def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         self.asked.append(peer.ae_title)
         if self.hang is not None:
             self.hang.wait(10)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+        self.sent_again.append((peer.ae_title, study_instance_uid, tuple(series)))
+        self.on_send_again()
+        return ""
+
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+        raise AssertionError("nobody asks for identities here")
 
 
 def counts(number: int, series: str = SERIES) -> Answer[int]:
@@ -125,6 +135,31 @@ def test_images_that_never_come_are_recorded(
     assert found.closed_by is ClosedBy.INCOMPLETE
     assert found.silent_s >= 0.5
     assert [(one.arrived, one.archived) for one in found.lacking] == [(1, 2)]
+
+
+def test_what_is_missing_is_fetched_once_and_then_seldom(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    archive = ScriptedArchive([Answer(stated={SERIES: 2, "1.2.9": 1, "1.2.8": 0})])
+    assert not close(watching(archive, fetch=True, fetch_after_s=0.2), within_s=0.5)
+    assert archive.sent_again == [("pacs", STUDY, (SERIES, "1.2.9"))]
+    archive.on_send_again = lambda: [
+        sqlite_store.instances.receive(make_instance(number, series_instance_uid=series))
+        for number, series in ((2, SERIES), (3, "1.2.9"))
+    ]
+    assert close(watching(archive, fetch=True, fetch_after_s=0.2))
+    assert len(archive.sent_again) == 2
+    assert recorded(sqlite_store).closed_by is ClosedBy.COUNTS
+
+
+def test_nothing_is_fetched_unless_wished(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    sqlite_store.instances.receive(make_instance(1))
+    archive = ScriptedArchive([counts(2)])
+    assert not close(watching(archive, fetch_after_s=0.1), within_s=0.5)
+    assert archive.sent_again == []
 
 
 @pytest.mark.parametrize("answer", [Answer(stated=None, problem="refused"), Answer(stated={})])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -134,6 +134,9 @@ class ScriptedArchive:
 
     def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         raise AssertionError("nobody asks for numbers here")
+
+    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+        raise AssertionError("nobody asks for images here")
 
 
 @pytest.mark.parametrize(
