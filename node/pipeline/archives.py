@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import structlog
 
@@ -29,6 +29,7 @@ class Told(Generic[Stated]):
 class _Rest:
     failures: int
     until_s: float
+    problem: str
 
 
 class ArchivesInTurn:
@@ -71,9 +72,8 @@ class ArchivesInTurn:
                 unheard = True
                 continue
             answer = question(peer)
-            self._note(name, failed=answer.stated is None)
+            self._note(name, answer)
             if answer.stated is None:
-                log.warning("archive_does_not_tell", archive=name, problem=answer.problem)
                 unheard = True
                 continue
             told = Told(archive=name, stated=answer.stated)
@@ -86,10 +86,16 @@ class ArchivesInTurn:
             rest = self._rests.get(name)
         return rest is not None and self._clock() < rest.until_s
 
-    def _note(self, name: str, *, failed: bool) -> None:
+    def _note(self, name: str, answer: Answer[Any]) -> None:
+        """Have a peer rest that failed. Each problem is told once, not for every study."""
         with self._lock:
-            failures = (self._rests[name].failures if name in self._rests else 0) + 1
-            if failed:
-                self._rests[name] = _Rest(failures=failures, until_s=self._clock() + backoff_s(failures))
-            else:
-                self._rests.pop(name, None)
+            before = self._rests.pop(name, None)
+            if answer.stated is None:
+                failures = before.failures + 1 if before else 1
+                self._rests[name] = _Rest(
+                    failures=failures, until_s=self._clock() + backoff_s(failures), problem=answer.problem
+                )
+        if answer.stated is None and (before is None or before.problem != answer.problem):
+            log.warning("archive_does_not_tell", archive=name, problem=answer.problem)
+        if answer.stated is not None and before is not None:
+            log.info("archive_tells_again", archive=name)

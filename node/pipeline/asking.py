@@ -16,10 +16,11 @@ class Asking:
     asked: int = 0
     _asked_at_s: float = 0.0  # the last question
     _asked_of: float = 0.0  # the last image that had come by then, by when it came
-    _failed: bool = False  # the last question had no answer
+    _ended_at_s: float = 0.0  # when it was answered, or given up
+    _failed: bool = False  # it had no answer
     _told: Told[int] | None = None  # the last answer
-    _told_since_s: float = 0.0  # the first question that had it
-    _told_at_s: float = 0.0  # the last one
+    _told_since_s: float = 0.0  # when the first of equal answers had come
+    _told_at_s: float = 0.0  # when the last of them was asked for
     _told_of: float = 0.0  # the last image that had come by then
 
     def begin(self, now_s: float, last_received_at: float) -> None:
@@ -27,13 +28,13 @@ class Asking:
         self.asked += 1
         self._asked_at_s, self._asked_of = now_s, last_received_at
 
-    def end(self, told: Told[int] | None) -> None:
+    def end(self, told: Told[int] | None, now_s: float) -> None:
         """It was answered, or not. Without an answer the last one stands."""
-        self._failed = told is None
+        self._ended_at_s, self._failed = now_s, told is None
         if told is None:
             return
         if told != self._told:
-            self._told_since_s = self._asked_at_s
+            self._told_since_s = now_s
         self._told, self._told_at_s, self._told_of = told, self._asked_at_s, self._asked_of
 
     def reading(self, last_received_at: float) -> ArchiveReading | None:
@@ -43,7 +44,8 @@ class Asking:
         return ArchiveReading(
             archive=self._told.archive,
             images=self._told.stated,
-            steady_s=self._told_at_s - self._told_since_s,
+            # From answer to question: when in between a slow archive counted is not known.
+            steady_s=max(0.0, self._told_at_s - self._told_since_s),
             after_last_image=self._told_of == last_received_at,
         )
 
@@ -52,7 +54,7 @@ class Asking:
         if evidence.silent_s < rules.confirm_s / 2:
             return False
         pause_s = ask_after_s(evidence, rules, asked=self.asked, failed=self._failed)
-        return self.asked == 0 or now_s - self._asked_at_s >= pause_s
+        return self.asked == 0 or now_s - self._ended_at_s >= pause_s
 
     def is_waited_for(self, evidence: Evidence, rules: CompletenessSettings) -> bool:
         """Whether the study waits for an answer: for the first, or for one that confirms the last."""

@@ -31,7 +31,7 @@ class ArchiveReading:
 
     archive: str
     images: Mapping[str, int]  # by CT series; empty: it has no CT of the study
-    steady_s: float  # from the first to the last reading that said the same; 0 after the first
+    steady_s: float  # from the first answer that said the same to the last question; 0 after the first
     after_last_image: bool  # whether the last image was here when it was asked last
 
 
@@ -120,7 +120,7 @@ def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
 
 
 def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, failed: bool) -> float:
-    """How long after a question the next is asked: soon where it would confirm, else 1, 2, 4 and up to 30 s.
+    """How long after an answer the next is asked for: `confirm_s` to confirm it, else 1, 2, 4 and up to 30 s.
 
     Parameters
     ----------

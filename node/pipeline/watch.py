@@ -145,9 +145,10 @@ class CompletenessWatch:
 
     def _evidence(self, study: ReceivingStudy, watched: _Watched) -> Evidence:
         """All that is known by now; an archive is asked if it is time."""
+        now_s = self._clock()
         if watched.answer is not None and watched.answer.done():
             told, watched.answer = watched.answer.result(), None
-            watched.asking.end(told)
+            watched.asking.end(told, now_s)
             if told is not None:
                 log.info(
                     "archive_counted",
@@ -163,7 +164,6 @@ class CompletenessWatch:
             longest_pause_s=study.longest_pause_s,
             reading=watched.asking.reading(study.last_received_at),
         )
-        now_s = self._clock()
         due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
         if due and watched.answer is None:
             watched.asking.begin(now_s, study.last_received_at)

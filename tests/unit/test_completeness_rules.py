@@ -152,12 +152,14 @@ def test_pauses_between_questions_double_up_to_half_a_minute() -> None:
     assert backoff_s(5000) == 30
 
 
-def asked(asking: Asking, told: Told[int] | None, *, at_s: float, of: float = 1.0) -> None:
+def asked(
+    asking: Asking, told: Told[int] | None, *, at_s: float, of: float = 1.0, takes_s: float = 0.0
+) -> None:
     asking.begin(at_s, of)
-    asking.end(told)
+    asking.end(told, at_s + takes_s)
 
 
-def test_counts_are_steady_from_the_first_question_that_had_them() -> None:
+def test_counts_are_steady_from_the_first_answer_that_had_them() -> None:
     asking, told = Asking(), Told(archive="pacs", stated={"a": 20})
     asked(asking, Told(archive="pacs", stated={"a": 19}), at_s=100.0)
     asked(asking, told, at_s=101.0)
@@ -166,6 +168,16 @@ def test_counts_are_steady_from_the_first_question_that_had_them() -> None:
     assert asking.reading(2.0) == reading({"a": 20}, 2.5, after_last_image=False)
     asked(asking, None, at_s=110.0, of=2.0)
     assert asking.reading(1.0) == reading({"a": 20}, 2.5)  # what was said stands, and is no newer
+
+
+def test_a_slow_archive_s_time_to_answer_does_not_count_as_steady() -> None:
+    asking, told = Asking(), Told(archive="pacs", stated={"a": 20})
+    asked(asking, told, at_s=100.0, takes_s=4.0)
+    confirming = evidence(reading=asking.reading(1.0))
+    assert not asking.is_due(confirming, rules(), 105.9)
+    assert asking.is_due(confirming, rules(), 106.0)
+    asked(asking, told, at_s=106.0, takes_s=4.0)
+    assert asking.reading(1.0) == reading({"a": 20}, 2.0)
 
 
 def test_an_archive_is_asked_soon_to_confirm_and_ever_more_seldom_else() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from structlog.testing import capture_logs
 
 from config.settings import Destination, Peer, load_settings
 from node.pipeline.archives import ArchivesInTurn
@@ -200,10 +201,17 @@ def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -
     now = [0.0]
     archive = ScriptedArchive([Answer(stated=None, problem="no connection")])
     turns = ArchivesInTurn(archive, peers("pacs"), clock=lambda: now[0])
-    for at_s in range(40):
-        now[0] = float(at_s)
-        assert turns.count(f"1.2.{at_s}") is None
-    assert len(archive.asked) == 6  # at 0, 1, 3, 7, 15 and 31 s
+    with capture_logs() as told:
+        for at_s in range(40):
+            now[0] = float(at_s)
+            assert turns.count(f"1.2.{at_s}") is None
+        assert len(archive.asked) == 6  # at 0, 1, 3, 7, 15 and 31 s
+        archive.answers, now[0] = [counts(1)], 100.0
+        assert turns.count(STUDY) is not None
+    assert [(one["event"], one.get("problem")) for one in told] == [
+        ("archive_does_not_tell", "no connection"),
+        ("archive_tells_again", None),
+    ]
 
 
 def test_the_first_archive_that_knows_the_study_counts() -> None:
