@@ -173,11 +173,13 @@ class QualityRules(_Rules):
 
 
 class ImageRules(_Rules):
-    """The limits of `segmentation.image_quality.ImageQualitySettings`, and how thick slices may be."""
+    """The limits of `segmentation.image_quality.ImageQualitySettings`, and of thickness and compression."""
 
     # Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little
     # texture along the body.
     thick_slices_mm: Positive
+    # Uncompressed to compressed size; above, no density is given (R: measured on made images, docs/segmentation.md).
+    lossy_ratio: Positive
     contrast_hu: Positive
     contrast_length_mm: Positive
     contrast_edge_hu: Positive

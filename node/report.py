@@ -51,7 +51,8 @@ class SeriesFacts:
     model: str
     device_serial: str
     contrast_agent: str  # "" where none is documented
-    lossy: bool
+    lossy: bool  # whether they have been compressed with loss, now or before
+    lossy_ratio: float | None = None  # of the strongest loss; None without loss, or where it is not known
     # What decides, beside the above, whether an earlier phantom scan may calibrate this series:
     spectral_filter: str = ""  # "" where the header states none
     energy: str = ""  # "single", "virtual 70 keV", ...

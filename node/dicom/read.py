@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydicom import Dataset, dcmread
+import numpy.typing as npt
+from pydicom import Dataset
 from pydicom.uid import UID
 
+from node.dicom.compression import decoded, loss_of
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
 from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
-
-# Transfer syntaxes that lose information, whatever LossyImageCompression says.
-_LOSSY_SYNTAXES = frozenset(
-    {
-        "1.2.840.10008.1.2.4.50",  # JPEG baseline
-        "1.2.840.10008.1.2.4.51",  # JPEG extended
-        "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
-        "1.2.840.10008.1.2.4.91",  # JPEG 2000
-        "1.2.840.10008.1.2.4.203",  # HTJ2K
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +74,10 @@ def _same_pixels(one: Instance, other: Instance, slices: int) -> bool:
     return np.array_equal(hounsfield(one, shape, slices), hounsfield(other, shape, slices))
 
 
+# The top of the usual 12 bits with an intercept of -1024, where metal is cut off.
+_BRIGHTEST_HU = 3071.0
+_BACKGROUND_HU = -1024.0
+
 # What two images must share to show the same, beside their pixels.
 _PLACE_AND_SCALE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
@@ -116,7 +112,7 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
     if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
     try:
-        stored = dcmread(instance.path).pixel_array
+        stored = decoded(instance)
     # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
     # AttributeError, a codec's own type): any of them means that this slice cannot be read.
     except Exception as error:
@@ -125,12 +121,30 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
     if stored.shape != shape:
         raise SeriesUnusable(Unusable.UNDECODABLE, f"decoded to {stored.shape}", slices=slices)
     hu: FloatArray = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    hu[_is_bright_padding(header, stored, hu)] = _BACKGROUND_HU
     return hu
+
+
+def _is_bright_padding(
+    header: Dataset, stored: npt.NDArray[Any], hu: FloatArray
+) -> npt.NDArray[np.bool_] | np.bool_:
+    """Which pixels lie outside the reconstructed circle and would read brighter than any metal.
+
+    Makers pad with a value that no pixel has. Below air it does no harm, and a padding value within the scale
+    is left alone: it may be a header's mistake, and tissue would turn into air.
+    """
+    padding = number_of(header, "PixelPaddingValue")
+    if padding is None:
+        return np.False_
+    same_bits = np.asarray(int(padding)).astype(stored.dtype)  # of a value that is stated unsigned, too
+    is_padding: npt.NDArray[np.bool_] = (stored == same_bits) & (hu > _BRIGHTEST_HU)
+    return is_padding
 
 
 def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
     """Technique of a series from its first header; contrast, compression and thickness from all of them."""
     first = instances[0].header
+    loss = loss_of(instances)
     thicknesses = [number_of(instance.header, "SliceThickness") for instance in instances]
     return SeriesFacts(
         series_instance_uid=text_of(first, "SeriesInstanceUID"),
@@ -144,7 +158,8 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         model=text_of(first, "ManufacturerModelName"),
         device_serial=text_of(first, "DeviceSerialNumber"),
         contrast_agent=next(filter(None, (_contrast(one.header) for one in instances)), ""),
-        lossy=any(_is_lossy(instance) for instance in instances),
+        lossy=loss.lossy,
+        lossy_ratio=loss.ratio,
         spectral_filter=spectral_filter(first),
         energy=energy(first),
         reconstruction=reconstruction(first),
@@ -159,8 +174,3 @@ def _contrast(header: Dataset) -> str:
     if not agent and header.get("ContrastBolusAgentSequence"):
         agent = text_of(header.ContrastBolusAgentSequence[0], "CodeMeaning") or "coded agent"
     return "" if agent.upper() in {"NONE", "NO", "N", "WITHOUT"} else agent
-
-
-def _is_lossy(instance: Instance) -> bool:
-    flag = text_of(instance.header, "LossyImageCompression")
-    return flag == "01" or instance.transfer_syntax_uid in _LOSSY_SYNTAXES

@@ -51,7 +51,7 @@ def _crowded(report: Report, describe_finding) -> Report:
             for name in ("L4", "L5")
         ),
         describe_finding("thick_slices", thickness_mm=10),
-        describe_finding("lossy_source"),
+        describe_finding("lossy_source", ratio="8"),
         describe_finding("sex_unknown"),
         *report.findings,
     )

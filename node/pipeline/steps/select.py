@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from config.catalog import configured_phantoms
+from config.image_rules import ImageRules
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.headers import (
     Instance,
@@ -90,7 +91,7 @@ def select(context: StepContext) -> StepResult:
                 phantom=readings[0] if readable.loaded is not None else None,
                 observations=(
                     *_identity_observations(study, len(patients)),
-                    *_series_observations(readable, context.settings.segmentation.image.thick_slices_mm),
+                    *_series_observations(readable, context.settings.segmentation.image),
                     *_missing_observations(context.completeness, measured),
                 ),
                 slices=slices,
@@ -200,7 +201,7 @@ def _identity_observations(study: StudyIdentity, patients: int) -> list[Observat
     return missing
 
 
-def _series_observations(readable: _Readable, thick_slices_mm: float) -> list[Observation]:
+def _series_observations(readable: _Readable, image: ImageRules) -> list[Observation]:
     facts = readable.facts
     if facts is None:
         if readable.few_slices is not None:
@@ -213,14 +214,25 @@ def _series_observations(readable: _Readable, thick_slices_mm: float) -> list[Ob
     if facts.contrast_agent:
         noticed.append(Observation(code="contrast_given", values={"agent": facts.contrast_agent}))
     if facts.lossy:
-        noticed.append(Observation(code="lossy_source"))
+        noticed.append(_loss_observation(facts.lossy_ratio, image.lossy_ratio))
     if readable.loaded is not None and readable.loaded.copies:
         noticed.append(Observation(code="duplicate_images", values={"images": readable.loaded.copies}))
     step_mm = slice_step_mm(facts)
-    if step_mm is not None and step_mm > thick_slices_mm:  # single slices have no texture along z to lose
+    if (
+        step_mm is not None and step_mm > image.thick_slices_mm
+    ):  # single slices have no texture along z to lose
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
     return noticed
+
+
+def _loss_observation(ratio: float | None, limit: float) -> Observation:
+    """A weak loss takes the texture; a strong one, or one that nobody states, the density too."""
+    if ratio is None:
+        return Observation(code="lossy_unknown")
+    if ratio > limit:
+        return Observation(code="lossy_strong", values={"ratio": f"{ratio:.3g}", "limit": f"{limit:.3g}"})
+    return Observation(code="lossy_source", values={"ratio": f"{ratio:.3g}"})
 
 
 def _missing_observations(completeness: Completeness | None, measured: set[str]) -> list[Observation]:
