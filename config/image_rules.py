@@ -178,7 +178,7 @@ class ImageRules(_Rules):
     # Slices thicker than this, or further apart, blend endplates into cancellous bone and leave little
     # texture along the body.
     thick_slices_mm: Positive
-    # Uncompressed to compressed size; above, no density is given (R: measured on made images, docs/segmentation.md).
+    # Uncompressed to compressed size; above, no density (R: measured on made images, docs/segmentation.md).
     lossy_ratio: Positive
     contrast_hu: Positive
     contrast_length_mm: Positive

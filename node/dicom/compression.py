@@ -1,7 +1,7 @@
 """What a slice has lost to compression, and how its pixels are decoded: the same way on every machine.
 
-Each transfer syntax has one decoder, named here: two decoders of one lossy stream may differ by a grey level, and
-which of them are installed differs between machines.
+Each transfer syntax has one decoder, named here: two decoders of one lossy stream may differ by a grey level,
+and which of them are installed differs between machines.
 """
 
 from __future__ import annotations
