@@ -24,7 +24,8 @@ _PENDING = {0xFF00, 0xFF01}  # PS3.4 Table C.4-1
 _SUCCESS = 0x0000
 _FIND, _MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
 _NAMES = {_FIND: "Study Root C-FIND", _MOVE: "Study Root C-MOVE"}
-_MOST_MATCHES = 1000  # a study has tens of series: an archive that answers more does not match on its UID
+_MOST_SERIES = 1000  # a study has tens: an archive that answers with more does not match on its UID
+_MOST_IMAGES = 20000  # of one series
 _WHOLE_ANSWER = 2.0  # times `timeout_s`: for all matches together
 # PS3.4 Table C.6-5, keys of the STUDY level: type R, and of type O those that are corrected after the fact.
 _REQUIRED_IDENTITY = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
@@ -71,8 +72,8 @@ class DicomArchive:
     def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
         """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study.
 
-        An archive that does not match on Modality or on the study is asked, too: what it sends beside is left
-        out. One that leaves out the number of one CT series has not counted the study.
+        An archive may leave that number out (PS3.4 Table C.3-4, type O): then its instances are counted at
+        IMAGE level. What comes beside because it does not match on Modality or study is left out.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
@@ -81,10 +82,15 @@ class DicomArchive:
         query.Modality = "CT"
         query.NumberOfSeriesRelatedInstances = None
         try:
-            matches = self._find(peer, query)
-            return Answer(stated=dict(_count(one) for one in matches if one.get("Modality") == "CT"))
+            with self._associated(self._requestor, peer, _FIND) as association:
+                stated: dict[str, int] = {}
+                for match in self._matches(association, query, most=_MOST_SERIES):
+                    if match.get("Modality") == "CT":
+                        uid, number = _series_count(match)
+                        stated[uid] = self._images(association, match) if number is None else number
         except QueryFailed as failure:
             return Answer(stated=None, problem=str(failure))
+        return Answer(stated=stated)
 
     def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
         """C-FIND at STUDY level: who was examined for which order, by keyword.
@@ -99,7 +105,8 @@ class DicomArchive:
         for keyword in _IDENTITY:
             setattr(query, keyword, "")
         try:
-            matches = self._find(peer, query)
+            with self._associated(self._requestor, peer, _FIND) as association:
+                matches = self._matches(association, query, most=_MOST_SERIES)
             if len(matches) > 1:
                 raise QueryFailed("the peer knows the study more than once")
             return Answer(stated=_identity(matches[0]) if matches else {})
@@ -119,16 +126,21 @@ class DicomArchive:
             return str(failure)
         return ""
 
-    def _find(self, peer: Peer | Destination, query: Dataset) -> Sequence[Dataset]:
-        """Every match about the study that was asked for.
-
-        Raises
-        ------
-        QueryFailed
-        """
-        with self._associated(self._requestor, peer, _FIND) as association:
-            matches = self._matches(association, query)
-        return [one for one in matches if one.get("StudyInstanceUID") == query.StudyInstanceUID]
+    def _images(self, association: Any, series: Dataset) -> int:
+        """How many instances of a series an archive lists at IMAGE level; raises as `_matches`."""
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID, query.SeriesInstanceUID = series.StudyInstanceUID, series.SeriesInstanceUID
+        query.SOPInstanceUID = ""
+        listed = self._matches(association, query, most=_MOST_IMAGES)
+        uids = {
+            one.get("SOPInstanceUID")
+            for one in listed
+            if one.get("SeriesInstanceUID") == series.SeriesInstanceUID
+        }
+        if not uids - {None, ""}:
+            raise QueryFailed("the peer neither counts (0020,1209) nor lists the images of a series")
+        return len(uids)
 
     @contextmanager
     def _associated(self, requestor: Requestor, peer: Peer | Destination, model: UID) -> Iterator[Any]:
@@ -143,19 +155,26 @@ class DicomArchive:
             if model not in {context.abstract_syntax for context in association.accepted_contexts}:
                 raise QueryFailed(f"the peer does not accept queries ({_NAMES[model]})")
             yield association
-        except QueryFailed:
+        except BaseException:
             association.abort()  # it may still be answering
             raise
         association.release()
 
-    def _matches(self, association: Any, query: Dataset) -> list[Dataset]:
+    def _matches(self, association: Any, query: Dataset, *, most: int) -> Sequence[Dataset]:
+        """Every match about the study that was asked for.
+
+        Raises
+        ------
+        QueryFailed
+            If there are more than `most`, or if they take too long.
+        """
         deadline = time.monotonic() + _WHOLE_ANSWER * self._timeout_s
         matches: list[Dataset] = []
         try:
             for answer, match in association.send_c_find(query, _FIND):
                 status = answer.get("Status")
                 if status == _SUCCESS:
-                    return matches
+                    return [one for one in matches if one.get("StudyInstanceUID") == query.StudyInstanceUID]
                 if status not in _PENDING:
                     raise QueryFailed(
                         "no answer to the query" if status is None else f"the query ended with 0x{status:04X}"
@@ -163,7 +182,7 @@ class DicomArchive:
                 if match is None:
                     raise QueryFailed("a match cannot be decoded")
                 matches.append(match)
-                if len(matches) > _MOST_MATCHES or time.monotonic() > deadline:
+                if len(matches) > most or time.monotonic() > deadline:
                     raise QueryFailed("the peer does not come to the end of its answer")
         except (RuntimeError, ValueError) as error:  # pynetdicom: the association has ended
             raise QueryFailed("the association ended") from error
@@ -194,21 +213,22 @@ def _move(association: Any, query: Dataset, to_ae_title: str) -> None:
     raise QueryFailed("no answer to the retrieval")
 
 
-def _count(match: Dataset) -> tuple[str, int]:
-    """Series and number of instances.
+def _series_count(match: Dataset) -> tuple[str, int | None]:
+    """A series, and how many instances it has; None where the match gives no such number.
 
     Raises
     ------
     QueryFailed
+        If it names no series.
     """
+    uid = str(match.get("SeriesInstanceUID") or "")
+    if not uid:
+        raise QueryFailed("a match names no series")
     try:
-        uid, number = str(match.get("SeriesInstanceUID") or ""), match.get("NumberOfSeriesRelatedInstances")
-        counted = int(number) if uid and number not in (None, "") else None
-    except (TypeError, ValueError, OverflowError):
-        counted = None
-    if counted is None or counted < 0:
-        raise QueryFailed("the peer does not count a series' images (0020,1209)")
-    return uid, counted
+        number = int(match.NumberOfSeriesRelatedInstances)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return uid, None
+    return uid, number if number >= 0 else None
 
 
 def _identity(match: Dataset) -> dict[str, str]:

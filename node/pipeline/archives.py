@@ -12,6 +12,7 @@ import structlog
 
 from config.settings import Destination, Peer
 from node.pipeline.completeness import backoff_s
+from node.pipeline.describe import describe
 from node.pipeline.ports import Answer, Archive, Stated
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,10 @@ class ArchivesInTurn:
 
     def send_again(self, archive: str, study_instance_uid: str, series: Sequence[str]) -> str:
         """As `Archive.send_again`, of the archive that is called so."""
-        return self._archive.send_again(self._peers[archive], study_instance_uid, series)
+        try:
+            return self._archive.send_again(self._peers[archive], study_instance_uid, series)
+        except Exception as error:  # noqa: BLE001 - as below
+            return describe(error)
 
     def _ask(self, question: Callable[[Peer | Destination], Answer[Stated]]) -> Told[Stated] | None:
         """The first answer that says something; None where nothing is said and somebody was silent."""
@@ -71,7 +75,7 @@ class ArchivesInTurn:
             if self._rests_now(name):
                 unheard = True
                 continue
-            answer = question(peer)
+            answer = _answer(question, peer)
             self._note(name, answer)
             if answer.stated is None:
                 unheard = True
@@ -99,3 +103,12 @@ class ArchivesInTurn:
             log.warning("archive_does_not_tell", archive=name, problem=answer.problem)
         if answer.stated is not None and before is not None:
             log.info("archive_tells_again", archive=name)
+
+
+def _answer(
+    question: Callable[[Peer | Destination], Answer[Stated]], peer: Peer | Destination
+) -> Answer[Stated]:
+    try:
+        return question(peer)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong with an archive, studies go on without it
+        return Answer(stated=None, problem=describe(error))

@@ -167,7 +167,7 @@ class CompletenessWatch:
         due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
         if due and watched.answer is None:
             watched.asking.begin(now_s, study.last_received_at)
-            watched.answer = self._threads.submit(self._count, study.study_instance_uid)
+            watched.answer = self._threads.submit(self._archives.count, study.study_instance_uid)
         look = watched.look if watched.look_of == study.last_received_at else None
         return replace(
             known,
@@ -196,20 +196,10 @@ class CompletenessWatch:
         )
         return job
 
-    def _count(self, study_instance_uid: str) -> Told[int] | None:
-        try:
-            return self._archives.count(study_instance_uid)
-        except Exception as error:  # noqa: BLE001 - the thread's boundary: the study goes on without archives
-            log.error("archives_not_asked", error=describe(error))
-            return None
-
     def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
         assert found.archive is not None, "only an archive can tell that something is missing"
         series = [one.series_instance_uid for one in found.lacking]
-        try:
-            problem = self._archives.send_again(found.archive, study_instance_uid, series)
-        except Exception as error:  # noqa: BLE001 - the thread's boundary: images may come by themselves
-            problem = describe(error)
+        problem = self._archives.send_again(found.archive, study_instance_uid, series)
         log.info(
             "missing_images_fetched",
             study_instance_uid=study_instance_uid,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +26,7 @@ from node.commands.check import Standing, examine_archives
 from node.net.query import DicomArchive
 from node.net.requesting import Requestor
 from node.pipeline.ports import Answer
+from tests.net.conftest import IDENTITY
 
 STUDY_UID = "2.25.100"
 PATIENCE_S = 0.5
@@ -51,6 +56,7 @@ class Pacs:
     """A Query SCP by pynetdicom, which answers what it is told to."""
 
     answers: list[tuple[int, Dataset | None]] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)  # by series, listed at IMAGE level
     delay_s: float = 0.0
     endless: bool = False
     queries: list[Dataset] = field(default_factory=list)
@@ -59,6 +65,9 @@ class Pacs:
 
     def on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         self.queries.append(event.identifier)
+        if event.identifier.QueryRetrieveLevel == "IMAGE":
+            yield from self._list(event.identifier)
+            return
         while True:
             for answer in self.answers:
                 if self.gone.wait(self.delay_s):
@@ -66,6 +75,13 @@ class Pacs:
                 yield answer
             if not self.endless:
                 return
+
+    def _list(self, query: Dataset) -> Iterator[tuple[int, Dataset]]:
+        for number in range(self.images.get(query.SeriesInstanceUID, 0)):
+            match = Dataset()
+            match.update(query)
+            match.SOPInstanceUID = f"{query.SeriesInstanceUID}.{number}"
+            yield PENDING, match
 
     def on_move(self, event: Any) -> Iterator[tuple[None, None]]:
         self.retrieved.append((event.identifier.SeriesInstanceUID, event.move_destination))
@@ -126,9 +142,14 @@ def test_an_archive_that_does_not_know_the_study_has_no_series_of_it(start: Star
 
 
 @pytest.mark.parametrize("number", [None, "", -1], ids=["left out", "empty", "negative"])
-def test_an_archive_that_leaves_one_number_out_has_not_counted(start: Start, number: object) -> None:
-    pacs = Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))])
-    counted = archive().count_ct_images(start(pacs), STUDY_UID)
+def test_images_are_listed_where_an_archive_leaves_their_number_out(start: Start, number: object) -> None:
+    pacs = Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))], images={"1.2": 7})
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated={"1.1": 20, "1.2": 7})
+    assert [query.QueryRetrieveLevel for query in pacs.queries] == ["SERIES", "IMAGE"]
+
+
+def test_an_archive_that_neither_counts_nor_lists_has_not_counted(start: Start) -> None:
+    counted = archive().count_ct_images(start(Pacs(answers=[(PENDING, series("1.2", None))])), STUDY_UID)
     assert counted.stated is None
     assert "0020,1209" in counted.problem
 
@@ -248,3 +269,46 @@ def test_check_says_which_archive_answers_queries(start: Start) -> None:
     assert mute.standing is Standing.WARNING
     assert mute.detail.startswith("mute: the peer does not accept queries")
     assert list(examine_archives(load_settings(destinations=destinations, completeness={"ask": []}))) == []
+
+
+@pytest.fixture
+def dcmqrscp(tmp_path: Path, free_port: int) -> Iterator[Destination]:
+    """DCMTK's archive, which answers for what it was sent."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    config = tmp_path / "dcmqrscp.cfg"
+    config.write_text(
+        f"NetworkTCPPort = {free_port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nPACS {folder} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    process = subprocess.Popen(
+        ["/usr/bin/dcmqrscp", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", free_port), 0.2).close()
+                break
+            time.sleep(0.05)
+        yield peer(free_port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_dcmtk_s_archive_is_counted_and_says_whose_study_it_is(
+    dcmqrscp: Destination,
+    dcmtk: Callable[..., subprocess.CompletedProcess[str]],
+    make_dataset: Callable[..., Dataset],
+    as_file: Callable[[Dataset], Path],
+) -> None:
+    images = [as_file(make_dataset(number)) for number in range(1, 6)]
+    images.append(as_file(make_dataset(9, SeriesInstanceUID="2.25.100.2", StudyInstanceUID="2.25.200")))
+    sent = dcmtk("storescu", "-aec", "PACS", "127.0.0.1", dcmqrscp.port, *images)
+    assert sent.returncode == 0, sent.stderr
+    assert archive().count_ct_images(dcmqrscp, STUDY_UID) == Answer(stated={"2.25.100.1": 5})
+    assert archive().count_ct_images(dcmqrscp, "2.25.300") == Answer(stated={})
+    stated = archive().identify(dcmqrscp, STUDY_UID).stated or {}
+    assert {keyword: stated[keyword] for keyword in IDENTITY} == IDENTITY

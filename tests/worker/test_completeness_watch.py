@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from structlog.testing import capture_logs
 
-from config.settings import Destination, Peer, load_settings
+from config.settings import ConfigurationError, Destination, Peer, load_settings
 from node.pipeline.archives import ArchivesInTurn
 from node.pipeline.artefacts import from_json
 from node.pipeline.ports import Answer, Archive
@@ -212,6 +212,16 @@ def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -
         ("archive_does_not_tell", "no connection"),
         ("archive_tells_again", None),
     ]
+
+
+def test_an_archive_that_cannot_be_asked_at_all_is_told_and_left_alone() -> None:
+    class Broken(ScriptedArchive):
+        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+            raise ConfigurationError("pacs wants TLS, and no [tls] is given")
+
+    with capture_logs() as told:
+        assert ArchivesInTurn(Broken([]), peers("pacs")).count(STUDY) is None
+    assert told[0]["problem"] == "ConfigurationError: pacs wants TLS, and no [tls] is given"
 
 
 def test_the_first_archive_that_knows_the_study_counts() -> None:
