@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.datadict import dictionary_description
+from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     Comprehensive3DSRStorage,
@@ -32,6 +32,9 @@ _TIMEOUT_S = 60
 _ERROR_LINE = re.compile(r"^Error - (?P<text>.*)$", re.MULTILINE)
 # dciodvfy names an attribute by its keyword or, in other messages, by its words.
 _IDENTITY_NAMES = IDENTITY_KEYWORDS | {dictionary_description(keyword) for keyword in IDENTITY_KEYWORDS}
+_IDENTITY_TAGS = {f"{tag_for_keyword(keyword):08x}" for keyword in IDENTITY_KEYWORDS}
+_TAG = re.compile(r"\(0x(?P<group>[0-9a-f]{4}),0x(?P<element>[0-9a-f]{4})\)")
+_VALUES_INVALID = "Dicom dataset contains invalid data values for Value Representations"
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID")
 
 
@@ -128,13 +131,19 @@ def dciodvfy_errors(content: bytes) -> list[str]:
         )
     output = (run.stderr + run.stdout).decode("utf-8", "replace")
     errors = [match["text"] for match in _ERROR_LINE.finditer(output)]
-    return [_without_value(text) for text in errors if not _concerns_identity(text)]
+    others = [text for text in errors if not _concerns_identity(text)]
+    if others == [_VALUES_INVALID]:
+        return []  # it sums up lines that all concern identity
+    return [_without_value(text) for text in others]
 
 
 def _concerns_identity(text: str) -> bool:
-    return any(f"<{name}>" in text for name in _IDENTITY_NAMES)
+    tag = _TAG.search(text)
+    return any(f"<{name}>" in text for name in _IDENTITY_NAMES) or (
+        tag is not None and tag["group"] + tag["element"] in _IDENTITY_TAGS
+    )
 
 
 def _without_value(text: str) -> str:
     """The line without the values it quotes, for it ends in logs."""
-    return re.sub(r"(?<=value )<[^>]*>", "<...>", text)
+    return re.sub(r"(?<=value )<[^>]*>|(?<== )<.*>", "<...>", text)

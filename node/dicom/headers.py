@@ -18,6 +18,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from node.dicom.characters import settle_identity_text
 from node.report import StudyIdentity
 
 _AGE = re.compile(r"(\d{3})([DWMY])")
@@ -36,6 +37,7 @@ class Instance:
     header: Dataset
     sop_class_uid: str  # of the data set, else of the file meta information
     transfer_syntax_uid: str
+    unreadable: tuple[str, ...] = ()  # attributes of identity that are no text in the declared character set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +81,14 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
         except (InvalidDicomError, EOFError):
             continue
         meta = header.file_meta
+        unreadable = settle_identity_text(header)
         found.append(
             Instance(
                 path=path,
                 header=header,
                 sop_class_uid=text_of(header, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID"),
                 transfer_syntax_uid=text_of(meta, "TransferSyntaxUID"),
+                unreadable=unreadable,
             )
         )
     return tuple(found)

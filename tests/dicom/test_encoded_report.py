@@ -265,6 +265,18 @@ def test_the_gate_stops_what_dciodvfy_rejects_and_quotes_no_value(encoded, dciod
     assert "SECRET" not in " ".join(errors)
 
 
+def test_a_text_that_dciodvfy_rejects_is_stopped_and_not_quoted(encoded, dciodvfy):
+    """Beside a name that it rejects too, which is the source's and stops nothing."""
+    content = encoded["complete"].objects[3].content
+    name = content.replace(b"Muster^Erika", b"Muster^Erik\xe4").replace(b"ISO_IR 100", b"GBK       ")
+    assert name != content
+    assert dciodvfy_errors(name) == []
+    errors = dciodvfy_errors(name.replace(b"Nomogram", b"SECRET\xe4\xe4"))
+    assert len(errors) == 2
+    assert "Image Comments" in errors[0]
+    assert "SECRET" not in " ".join(errors)
+
+
 def test_an_odd_sex_in_the_source_is_kept_and_does_not_hold_back_the_result(study, variants, dciodvfy):
     header = _changed(study.series.headers[0], PatientSex="W")
     report = encode_report(variants["refused"], [header])

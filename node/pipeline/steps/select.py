@@ -91,6 +91,7 @@ def select(context: StepContext) -> StepResult:
                 phantom=readings[0] if readable.loaded is not None else None,
                 observations=(
                     *_identity_observations(study, len(patients)),
+                    *_text_observations(instances),
                     *_series_observations(readable, context.settings.segmentation.image),
                     *_missing_observations(context.completeness, measured),
                 ),
@@ -199,6 +200,14 @@ def _identity_observations(study: StudyIdentity, patients: int) -> list[Observat
     elif not study.patient_id:
         missing.append(Observation(code="patient_id_missing"))
     return missing
+
+
+def _text_observations(instances: Sequence[Instance]) -> list[Observation]:
+    """Identity that cannot be read in the character set that its image declares."""
+    unreadable = sorted({keyword for instance in instances for keyword in instance.unreadable})
+    if not unreadable:
+        return []
+    return [Observation(code="identity_unreadable", values={"attributes": ", ".join(unreadable)})]
 
 
 def _series_observations(readable: _Readable, image: ImageRules) -> list[Observation]:
