@@ -31,7 +31,7 @@ from tests.net.conftest import IDENTITY
 STUDY_UID = "2.25.100"
 PATIENCE_S = 0.5
 PENDING = 0xFF00
-MOVE = StudyRootQueryRetrieveInformationModelMove
+FIND, MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
 
 
 def series(uid: str, instances: object = 20, **replaced: Any) -> Dataset:
@@ -91,25 +91,54 @@ class Pacs:
 Start = Callable[..., Destination]
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    started = []
+@dataclass
+class _Server:
+    """One port, behind which one PACS after another answers: to stop a server takes half a second."""
 
-    def run(
-        pacs: Pacs, *, offers: tuple[Any, ...] = (StudyRootQueryRetrieveInformationModelFind,)
-    ) -> Destination:
-        ae = AE("PACS")
-        for context in (Verification, *offers):
-            ae.add_supported_context(context)
-        handlers = [(evt.EVT_C_FIND, pacs.on_find), (evt.EVT_C_MOVE, pacs.on_move)]
-        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-        started.append((ae, pacs))
-        return peer(server.socket.getsockname()[1])
+    ae: AE
+    port: int = 0
+    pacs: Pacs = field(default_factory=Pacs)
+
+    def on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        yield from self.pacs.on_find(event)
+
+    def on_move(self, event: Any) -> Iterator[tuple[None, None]]:
+        yield from self.pacs.on_move(event)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[tuple[Any, ...], _Server]]:
+    """By the queries that they offer."""
+    running: dict[tuple[Any, ...], _Server] = {}
+    yield running
+    for server in running.values():
+        server.ae.shutdown()
+
+
+def _serve(offers: tuple[Any, ...]) -> _Server:
+    server = _Server(AE("PACS"))
+    for context in (Verification, *offers):
+        server.ae.add_supported_context(context)
+    handlers = [(evt.EVT_C_FIND, server.on_find), (evt.EVT_C_MOVE, server.on_move)]
+    listening = server.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    server.port = listening.socket.getsockname()[1]
+    return server
+
+
+@pytest.fixture
+def start(servers: dict[tuple[Any, ...], _Server]) -> Iterator[Start]:
+    """Have a PACS answer."""
+    started: list[Pacs] = []
+
+    def run(pacs: Pacs, *, offers: tuple[Any, ...] = (FIND,)) -> Destination:
+        server = servers.get(offers) or servers.setdefault(offers, _serve(offers))
+        server.pacs = pacs
+        started.append(pacs)
+        return peer(server.port)
 
     yield run
-    for ae, pacs in started:
+    for pacs in started:
         pacs.gone.set()
-        ae.shutdown()
 
 
 def archive() -> DicomArchive:

@@ -182,9 +182,9 @@ def test_a_slow_archive_s_time_to_answer_does_not_count_as_steady() -> None:
 
 def test_an_archive_is_asked_soon_to_confirm_and_ever_more_seldom_else() -> None:
     asking, due_at_s = Asking(), []
-    at_s, told = 0.0, Told(archive="pacs", stated={"a": 21})
+    at_s, told, shipped = 0.0, Told(archive="pacs", stated={"a": 21}), rules()
     while at_s < 120.0:
-        if asking.is_due(evidence(reading=asking.reading(1.0)), rules(), at_s):
+        if asking.is_due(evidence(reading=asking.reading(1.0)), shipped, at_s):
             asked(asking, told, at_s=at_s)
             due_at_s.append(at_s)
         at_s += 0.5
