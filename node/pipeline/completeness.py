@@ -80,7 +80,7 @@ def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
 def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | None:
     """What shows that the study is whole, or that no more is waited for; None: it is waited for."""
     archived = compare(evidence, all_series=rules.all_series)
-    if archived is Archived.AS_MANY and _is_confirmed(evidence.reading, rules):
+    if archived is Archived.AS_MANY and _is_confirmed(evidence, rules):
         return ClosedBy.COUNTS
     if archived is Archived.MORE:
         return ClosedBy.INCOMPLETE if evidence.silent_s >= rules.wait_max_s else None
@@ -103,6 +103,15 @@ def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
     )
 
 
+def confirm_s(evidence: Evidence, rules: CompletenessSettings) -> float:
+    """How long an archive's counts must stay the same.
+
+    An archive that forwards each image as it gets it always has as many as came: it is given the time that
+    its own pauses ask for, though never more than where nothing tells.
+    """
+    return max(rules.confirm_s, min(rules.quiet_s, rules.quiet_pauses * evidence.longest_pause_s))
+
+
 def quiet_s(evidence: Evidence, rules: CompletenessSettings) -> float:
     """The silence after which a study is closed where nothing tells: longer for a sender that hesitates."""
     return max(rules.quiet_s, _of_pauses_s(evidence, rules))
@@ -116,11 +125,11 @@ def quiet_whole_s(evidence: Evidence, rules: CompletenessSettings) -> float:
 def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
     """Whether another answer of an archive that answers is waited for: one that may confirm its counts."""
     archived = compare(evidence, all_series=rules.all_series)
-    return archived is Archived.AS_MANY and not _is_confirmed(evidence.reading, rules)
+    return archived is Archived.AS_MANY and not _is_confirmed(evidence, rules)
 
 
 def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, failed: bool) -> float:
-    """How long after an answer the next is asked for: `confirm_s` to confirm it, else 1, 2, 4 and up to 30 s.
+    """How long after an answer the next is asked for: soon enough to confirm it, else 1, 2, 4 and up to 30 s.
 
     Parameters
     ----------
@@ -128,7 +137,8 @@ def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, 
     failed : whether the last question had no answer.
     """
     if not failed and compare(evidence, all_series=rules.all_series) is Archived.AS_MANY:
-        return rules.confirm_s
+        steady_s = evidence.reading.steady_s if evidence.reading else 0.0
+        return max(rules.confirm_s, confirm_s(evidence, rules) - steady_s)
     return backoff_s(asked)
 
 
@@ -204,8 +214,9 @@ def _archived(evidence: Evidence, *, all_series: bool) -> Mapping[str, int]:
     return {uid: number for uid, number in counted.items() if all_series or evidence.images.get(uid, 0) > 0}
 
 
-def _is_confirmed(reading: ArchiveReading | None, rules: CompletenessSettings) -> bool:
-    return reading is not None and reading.after_last_image and reading.steady_s >= rules.confirm_s
+def _is_confirmed(evidence: Evidence, rules: CompletenessSettings) -> bool:
+    reading = evidence.reading
+    return reading is not None and reading.after_last_image and reading.steady_s >= confirm_s(evidence, rules)
 
 
 def _of_pauses_s(evidence: Evidence, rules: CompletenessSettings) -> float:

@@ -65,7 +65,7 @@ def test_orthanc_tells_what_is_missing_sends_it_and_closes_the_study_by_its_coun
     settings = load_settings(
         node={"port": 0},
         storage={"root": str(tmp_path / "var")},
-        completeness={**rules, "fetch_after_s": 2.0},
+        completeness={**rules, "fetch_after_s": 2.0, "quiet_pauses": 0.0},
         destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
     )
     with (

@@ -14,6 +14,7 @@ from node.pipeline.completeness import (
     Archived,
     ArchiveReading,
     Evidence,
+    ask_after_s,
     backoff_s,
     closed_by,
     compare,
@@ -100,6 +101,22 @@ def test_a_study_is_closed_by_the_first_rule_that_holds(
     known: dict[str, Any], expected: ClosedBy | None
 ) -> None:
     assert closed_by(evidence(**known), rules()) is expected
+
+
+@pytest.mark.parametrize(
+    ("longest_pause_s", "needed_s"), [(0.1, 2.0), (0.4, 2.0), (1.0, 5.0), (2.0, 10.0), (30.0, 10.0)]
+)
+def test_an_archive_that_pauses_between_images_must_say_the_same_for_longer(
+    longest_pause_s: float, needed_s: float
+) -> None:
+    """It may forward each image as it gets it, and then has as many as came whenever it is asked."""
+
+    def after(steady_s: float) -> Evidence:
+        return evidence(longest_pause_s=longest_pause_s, reading=reading({"a": 20}, steady_s))
+
+    assert closed_by(after(needed_s - 0.1), rules()) is None
+    assert closed_by(after(needed_s), rules()) is ClosedBy.COUNTS
+    assert ask_after_s(after(0.0), rules(), asked=1, failed=False) == needed_s
 
 
 def test_a_site_may_leave_series_alone_of_which_nothing_came() -> None:

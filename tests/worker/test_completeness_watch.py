@@ -69,7 +69,7 @@ def watching(sqlite_store: Store) -> Iterator[Callable[..., CompletenessWatch]]:
     made: list[CompletenessWatch] = []
 
     def make(archive: Archive | None = None, *names: str, **rules: float) -> CompletenessWatch:
-        quick = {"confirm_s": 0.1, "quiet_whole_s": 60.0, "quiet_s": 60.0, "wait_max_s": 60.0} | rules
+        quick = {"confirm_s": 0.1, "quiet_whole_s": 60.0, "quiet_s": 60.0, "quiet_pauses": 0.0} | rules
         settings = load_settings(completeness=quick).completeness
         asked = peers(*(names or ("pacs",))) if archive is not None else {}
         turns = ArchivesInTurn(archive or ScriptedArchive([]), asked)
@@ -265,7 +265,7 @@ def slice_at(make_instance: Make, number: int, z_mm: float) -> ReceivedInstance:
 def test_slices_without_gaps_close_a_study_after_a_shorter_silence(
     sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
 ) -> None:
-    watch = watching(quiet_whole_s=0.2, quiet_pauses=0.0)
+    watch = watching(quiet_whole_s=0.2)
     for number, z_mm in enumerate((0.0, 1.0, 3.0, 4.0)):
         sqlite_store.instances.receive(slice_at(make_instance, number, z_mm))
     assert not close(watch, within_s=1.0)
