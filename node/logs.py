@@ -16,6 +16,7 @@ from config.settings import LogSettings
 _LIBRARIES = {
     "pydicom": logging.CRITICAL,
     "pynetdicom": logging.CRITICAL,
+    "openjpeg": logging.CRITICAL,  # a line for each tile
     "alembic": logging.WARNING,
     "highdicom": logging.WARNING,
     "sqlalchemy": logging.WARNING,

@@ -34,7 +34,7 @@ from node.dicom.headers import Instance, number_of, text_of
 
 # The decoder of each encapsulated transfer syntax. What is missing here cannot be read.
 _DECODERS: dict[str, str] = {
-    RLELossless: "pylibjpeg",
+    RLELossless: "pydicom",  # pylibjpeg-rle 2.2 panics at a broken stream: no Exception
     JPEGBaseline8Bit: "pylibjpeg",
     JPEGExtended12Bit: "pylibjpeg",
     JPEGLossless: "pylibjpeg",
@@ -62,8 +62,8 @@ class Loss:
     ratio: float | None  # of the strongest; None where nothing was lost, or how much is not known
 
 
-def decoded(instance: Instance) -> npt.NDArray[Any]:
-    """The stored values of an image, bits beyond BitsStored cleared, before any rescale.
+def decoded(dataset: Dataset) -> npt.NDArray[Any]:
+    """The stored values of an image as read from a file, bits beyond BitsStored cleared, before any rescale.
 
     Raises
     ------
@@ -72,11 +72,10 @@ def decoded(instance: Instance) -> npt.NDArray[Any]:
     Exception
         Of any type: what a codec raises for a stream that is broken.
     """
-    dataset = dcmread(instance.path)
-    syntax = UID(instance.transfer_syntax_uid)
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
     stored: npt.NDArray[Any] = pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ""))
     # The library clears them but in JPEG-LS and JPEG 2000.
-    unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored)
+    unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored) if stored.dtype.kind in "iu" else 0
     if unused <= 0:
         return stored
     cleared: npt.NDArray[Any] = (stored << unused) >> unused

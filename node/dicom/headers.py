@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -25,6 +26,24 @@ _AGE = re.compile(r"(\d{3})([DWMY])")
 _DATE = re.compile(
     r"(\d{4})\.?(\d{2})\.?(\d{2})"
 )  # with the dots of ACR-NEMA, which some archives still send
+_GROUPS_READ = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0028})
+# How many numbers each attribute has that is reckoned with unasked.
+_NUMBERS = {
+    Tag(keyword): count
+    for keyword, count in {
+        "ImagePositionPatient": 3,
+        "ImageOrientationPatient": 6,
+        "PixelSpacing": 2,
+        "Rows": 1,
+        "Columns": 1,
+        "SamplesPerPixel": 1,
+        "BitsAllocated": 1,
+        "BitsStored": 1,
+        "HighBit": 1,
+        "PixelRepresentation": 1,
+        "NumberOfFrames": 1,
+    }.items()
+}
 _DAYS_PER_YEAR = 365.25
 _OLDEST_YEARS = 115
 
@@ -82,6 +101,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
             continue
         meta = header.file_meta
         unreadable = settle_identity_text(header)
+        _drop_malformed(header)
         found.append(
             Instance(
                 path=path,
@@ -92,6 +112,27 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
             )
         )
     return tuple(found)
+
+
+def _drop_malformed(header: Dataset) -> None:
+    """Have what is no value of its attribute count as absent: what needs it then says that it is missing."""
+    for tag in [tag for tag in header.keys() if tag.group in _GROUPS_READ]:  # noqa: SIM118 - items would be parsed
+        try:
+            value = header[tag].value
+        except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
+            del header[tag]
+            continue
+        count = _NUMBERS.get(tag)
+        if count is not None and value is not None and not _are_numbers(value, count):
+            del header[tag]
+
+
+def _are_numbers(value: Any, count: int) -> bool:
+    values = [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else list(value)
+    try:
+        return len(values) == count and all(isfinite(float(one)) for one in values)
+    except (TypeError, ValueError):
+        return False
 
 
 def is_ct_image(instance: Instance) -> bool:

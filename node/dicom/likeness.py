@@ -20,6 +20,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
+from node.dicom.compression import decoded
+
 Source = Path | BinaryIO
 Place = tuple[int, ...]  # tag, then for each sequence on the way the item's number and the tag in it
 
@@ -224,4 +226,4 @@ def _is_encoded_alike(ours: Dataset, theirs: Dataset) -> bool:
 
 
 def _decoded(dataset: Dataset) -> np.ndarray[Any, Any] | None:
-    return dataset.pixel_array if any(name in dataset for name in _PIXELS) else None
+    return decoded(dataset) if any(name in dataset for name in _PIXELS) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from node.dicom.compression import decoded, loss_of
@@ -112,7 +112,7 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
     if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
     try:
-        stored = decoded(instance)
+        stored = decoded(dcmread(instance.path))
     # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
     # AttributeError, a codec's own type): any of them means that this slice cannot be read.
     except Exception as error:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
@@ -205,6 +206,9 @@ class PromptProvider(DULServiceProvider):
                     self.event_queue.put("Evt18")
                 if not self._handled():
                     self._wait()
+        except InvalidEventError:  # a peer that breaks off while it is answered, or keeps to no order
+            log.warning("association_out_of_order", state=self.state_machine.current_state)
+            self._abort()
         except Exception as error:  # noqa: BLE001 - whatever broke, the peer is told and the threads end
             log.error("association_broken", error=describe(error))
             self._abort()
@@ -269,13 +273,25 @@ class PromptProvider(DULServiceProvider):
             self.event_queue.put("Evt17")
             return
         try:
-            pdu, event = (_DataPdu(body), "Evt10") if kind == _P_DATA else self._decode_pdu(header + body)
+            pdu, event = (_DataPdu(body), "Evt10") if kind == _P_DATA else self._control_pdu(header + body)
         except Exception as error:  # noqa: BLE001 - whatever the bytes lead to
             log.warning("pdu_not_understood", kind=kind, error=type(error).__name__)
             self.event_queue.put("Evt19")
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
+
+    def _control_pdu(self, content: bytearray) -> tuple[Any, str]:
+        """Any PDU but P-DATA, looked at for its meaning before the state machine, which cannot refuse it.
+
+        Raises
+        ------
+        Exception
+            Of any type, where it cannot be decoded or holds values that have no meaning.
+        """
+        pdu, event = self._decode_pdu(content)
+        pdu.to_primitive()
+        return pdu, event
 
     def _limit(self, kind: int) -> int:
         return self._longest_pdu if kind == _P_DATA else _LONGEST_CONTROL_PDU

@@ -236,6 +236,17 @@ def test_missing_rescale_is_refused(tmp_path, make_slice, load_series):
     assert _refusal(folder, load_series).reason is Unusable.RESCALE_MISSING
 
 
+@pytest.mark.parametrize("value", [b"1\\0\\0\\0\\1\\x", b"1\\0\\0\\0\\1  ", b"1\\0\\0\\0\\1e9999"[:11]])
+def test_an_orientation_that_is_none_counts_as_missing(tmp_path, make_slice, load_series, value):
+    """As transfer damages it: told in words, where reckoning with it would end in an error of arithmetic."""
+    folder = _ramp(tmp_path / "s", make_slice, ImageOrientationPatient=None)
+    element = b"\x20\x00\x37\x00LO" + len(value).to_bytes(2, "little") + value
+    for path in folder.iterdir():
+        behind = b"\x20\x00\x52\x00UI"  # the next one
+        path.write_bytes(path.read_bytes().replace(behind, element + behind))
+    assert _refusal(folder, load_series).reason is Unusable.GEOMETRY_MISSING
+
+
 def test_one_slice_says_that_it_is_one(tmp_path, make_slice, load_series):
     refusal = _refusal(_ramp(tmp_path / "s", make_slice, count=1), load_series)
     assert refusal.reason is Unusable.SINGLE_SLICE

@@ -41,9 +41,9 @@ class RawPeer:
     def send(self, content: bytes) -> None:
         self.socket.sendall(content)
 
-    def associate(self) -> int:
+    def associate(self, syntax: str = ExplicitVRLittleEndian) -> int:
         """Ask for an association; the type of the PDU that answers."""
-        self.send(association_request())
+        self.send(association_request(syntax=syntax))
         return self.pdu()[0]
 
     def pdu(self) -> tuple[int, bytes]:
@@ -70,13 +70,13 @@ class RawPeer:
         return got
 
 
-def association_request(calling: str = "RAW") -> bytes:
+def association_request(calling: str = "RAW", syntax: str = ExplicitVRLittleEndian) -> bytes:
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
     primitive.calling_ae_title, primitive.called_ae_title = calling, "OSTEONODE"
     primitive.calling_presentation_address = AddressInformation("127.0.0.1", 1)
     primitive.called_presentation_address = AddressInformation("127.0.0.1", 2)
-    echo, image = build_context(Verification), build_context(CTImageStorage, ExplicitVRLittleEndian)
+    echo, image = build_context(Verification), build_context(CTImageStorage, syntax)
     echo.context_id, image.context_id = ECHO_CONTEXT, CT_CONTEXT
     primitive.presentation_context_definition_list = [echo, image]
     length = MaximumLengthNotification()
@@ -96,11 +96,20 @@ def echo_request(message_id: int) -> bytes:
 
 
 def store_request(message_id: int, dataset: Dataset) -> bytes:
+    content = encode(dataset, False, True)
+    assert content is not None
+    return store_request_of(message_id, dataset.SOPInstanceUID, content, dataset.SOPClassUID)
+
+
+def store_request_of(
+    message_id: int, sop_instance_uid: str, content: bytes, sop_class_uid: str = CTImageStorage
+) -> bytes:
+    """With a data set as it is, whatever it is."""
     request = C_STORE()
     request.MessageID, request.Priority = message_id, 2
-    request.AffectedSOPClassUID = dataset.SOPClassUID
-    request.AffectedSOPInstanceUID = dataset.SOPInstanceUID
-    request.DataSet = BytesIO(encode(dataset, False, True))
+    request.AffectedSOPClassUID = sop_class_uid
+    request.AffectedSOPInstanceUID = sop_instance_uid
+    request.DataSet = BytesIO(content)
     message = C_STORE_RQ()
     message.primitive_to_message(request)
     return _pdus(message, CT_CONTEXT)

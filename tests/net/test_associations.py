@@ -162,6 +162,19 @@ def test_a_fragment_of_an_impossible_length_ends_the_association(
     assert _alive(listener, dcmtk)
 
 
+def test_an_abort_without_meaning_is_understood_as_one_and_nothing_breaks(
+    listener: Any, dcmtk: Dcmtk, logged: Callable[[], str]
+) -> None:
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        peer.send(struct.pack(">BBLBBBB", ABORT, 0, 4, 0, 0, 4, 0))  # there are sources 0 to 2 (PS3.8 9.3.8)
+        assert peer.pdu()[0] in (0, ABORT)
+    assert _alive(listener, dcmtk)
+    text = logged()
+    assert "pdu_not_understood" in text
+    assert "association_broken" not in text
+
+
 def test_an_image_that_is_broken_off_is_not_kept(
     listener: Any, store: Store, make_dataset: Any, dcmtk: Dcmtk
 ) -> None:

@@ -345,6 +345,16 @@ def test_a_syntax_without_decoder_is_refused_by_name(
     assert syntax.name in str(caught.value)
 
 
+def test_a_run_length_stream_that_is_too_long_is_refused(cases: dict[str, Case], tmp_path: Path) -> None:
+    """One of the decoders at hand panics at it, which would end the process that reads."""
+    dataset = dcmread(cases[f"signed, 16 bits, {RLELossless.name}"].path)
+    dataset.Rows //= 2
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(SeriesUnusable) as caught:
+        _hu(tmp_path / "a.dcm")
+    assert caught.value.reason is Unusable.UNDECODABLE
+
+
 def test_a_padding_value_within_the_scale_is_left_alone(cases: dict[str, Case], tmp_path: Path) -> None:
     """Some headers name 0, which is soft tissue."""
     case = cases[f"signed, 16 bits, {ExplicitVRLittleEndian.name}"]
