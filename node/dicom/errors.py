@@ -26,6 +26,7 @@ class Unusable(StrEnum):
     TECHNIQUE_VARIES = "technique varies between slices"
     NOT_GREYSCALE = "not a single-frame greyscale image"
     UNDECODABLE = "pixels cannot be decoded"
+    DAMAGED = "the header of an image is damaged"
 
 
 class SeriesUnusable(DicomError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
@@ -44,6 +45,7 @@ _NUMBERS = {
         "NumberOfFrames": 1,
     }.items()
 }
+_LAST_IDENTIFIER = Tag("SeriesInstanceUID")
 _DAYS_PER_YEAR = 365.25
 _OLDEST_YEARS = 115
 
@@ -56,6 +58,7 @@ class Instance:
     header: Dataset
     sop_class_uid: str  # of the data set, else of the file meta information
     transfer_syntax_uid: str
+    damaged: bool = False  # its header breaks off: only what identifies it is there
     unreadable: tuple[str, ...] = ()  # attributes of identity that are no text in the declared character set
 
 
@@ -95,10 +98,10 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
     """The headers of every DICOM file among `paths`; other files (truth.json, masks) are passed over."""
     found = []
     for path in sorted(paths):
-        try:
-            header = dcmread(path, stop_before_pixels=True)
-        except (InvalidDicomError, EOFError):
+        readable = _header(path)
+        if readable is None:
             continue
+        header, damaged = readable
         meta = header.file_meta
         unreadable = settle_identity_text(header)
         _drop_malformed(header)
@@ -109,9 +112,36 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
                 sop_class_uid=text_of(header, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID"),
                 transfer_syntax_uid=text_of(meta, "TransferSyntaxUID"),
                 unreadable=unreadable,
+                damaged=damaged,
             )
         )
     return tuple(found)
+
+
+def _header(path: Path) -> tuple[Dataset, bool] | None:
+    """All but the pixels, and whether the file is damaged: then what stands before the damage, if that tells
+    which image it is. None of other files.
+
+    An image that a study holds must not vanish from it.
+    """
+    try:
+        return dcmread(path, stop_before_pixels=True), False
+    except InvalidDicomError:
+        return None
+    except Exception as error:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
+        _raise_if_of_disk(error)
+    try:
+        with path.open("rb") as file:
+            return read_partial(file, stop_when=lambda tag, _vr, _length: tag > _LAST_IDENTIFIER), True
+    except Exception as error:  # noqa: BLE001 - as above
+        _raise_if_of_disk(error)
+        return None
+
+
+def _raise_if_of_disk(error: Exception) -> None:
+    """What the file system says passes, and is tried again; pydicom raises OSError of its own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _drop_malformed(header: Dataset) -> None:

@@ -41,6 +41,8 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     SeriesUnusable
         With a coded reason, if the slices are no regular grid or their pixels cannot be turned into HU.
     """
+    if any(instance.damaged for instance in series.instances):
+        raise SeriesUnusable(Unusable.DAMAGED, "", slices=len(series.instances))
     require_one_technique(series)
     instances = _without_copies(series.instances)
     stack = stack_slices([instance.header for instance in instances])

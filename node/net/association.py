@@ -71,7 +71,12 @@ class PromptMessages(DIMSEServiceProvider):
             message = DIMSEMessage()
             message.data_set = HashedBytes()
             self.message = message
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except Exception as error:  # noqa: BLE001 - the library takes every command set for a whole one
+            log.warning("message_not_understood", error=type(error).__name__)
+            self.dul.event_queue.put("Evt19")  # invalid PDU, which ends the association
+            return
         _, message = self.peek_msg()
         if message is not None and not (isinstance(message, C_STORE) and self.serve_next()):
             self._tell_user()

@@ -247,6 +247,20 @@ def test_an_orientation_that_is_none_counts_as_missing(tmp_path, make_slice, loa
     assert _refusal(folder, load_series).reason is Unusable.GEOMETRY_MISSING
 
 
+def test_a_file_that_breaks_off_behind_its_identifiers_does_not_vanish(tmp_path, make_slice, load_series):
+    """The uppermost slice of a stack, so that no gap would tell."""
+    folder = _ramp(tmp_path / "s", make_slice)
+    content = (folder / "005.dcm").read_bytes()
+    at = content.index(b"\x20\x00\x32\x00DS")  # ImagePositionPatient
+    broken = b"\x20\x00\x12\x00SQ\0\0\xff\xff\xff\xff" + b"no item, but other bytes"
+    (folder / "005.dcm").write_bytes(content[:at] + broken)
+    assert len(read_headers(folder.iterdir())) == 6
+    assert _refusal(folder, load_series).reason is Unusable.DAMAGED
+    (folder / "005.dcm").write_bytes(content[: at + 20])
+    assert len(read_headers(folder.iterdir())) == 6
+    assert _refusal(folder, load_series).reason is Unusable.TECHNIQUE_VARIES
+
+
 def test_one_slice_says_that_it_is_one(tmp_path, make_slice, load_series):
     refusal = _refusal(_ramp(tmp_path / "s", make_slice, count=1), load_series)
     assert refusal.reason is Unusable.SINGLE_SLICE

@@ -175,6 +175,21 @@ def test_an_abort_without_meaning_is_understood_as_one_and_nothing_breaks(
     assert "association_broken" not in text
 
 
+def test_a_command_that_there_is_not_ends_the_association_and_nothing_breaks(
+    listener: Any, dcmtk: Dcmtk, logged: Callable[[], str]
+) -> None:
+    command_field = b"\0\0\x00\x01\x02\0\0\0"
+    request = echo_request(1)
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        peer.send(request.replace(command_field + b"\x30\0", command_field + b"\x77\x77"))
+        assert peer.pdu()[0] == ABORT
+    assert _alive(listener, dcmtk)
+    text = logged()
+    assert "message_not_understood" in text
+    assert "association_broken" not in text
+
+
 def test_an_image_that_is_broken_off_is_not_kept(
     listener: Any, store: Store, make_dataset: Any, dcmtk: Dcmtk
 ) -> None:
