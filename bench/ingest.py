@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ STORESCU, STORESCP, ECHOSCU, ORTHANC = (
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}  # DCMTK and Orthanc read it
 SENDERS = (1, 4)
 READY_S = 30.0
+WHOLE_S = 10.0  # by then a study without gaps has been looked at and closed
 MEMORY_SIDE = 64  # pixels a side where memory is looked at: the rows and associations matter, not the pixels
 
 BARE_SCP = """
@@ -122,7 +123,7 @@ def running(command: Sequence[str], port: int, **options: object) -> Iterator[su
 
 @contextmanager
 def osteonode(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The listener as `osteonode serve` runs it; studies are not closed while it is looked at."""
+    """The listener as `osteonode serve` runs it, with no broker to take its jobs."""
     settings = load_settings(
         node={"port": port},
         storage={"root": folder},
@@ -176,7 +177,7 @@ def pynetdicom(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-RECEIVERS: dict[str, Callable[[Path, int], object]] = {
+RECEIVERS: dict[str, Callable[[Path, int], AbstractContextManager[subprocess.Popen[bytes]]]] = {
     one.__name__: one for one in (osteonode, orthanc, storescp, pynetdicom)
 }
 
@@ -201,7 +202,7 @@ def timed(receiver: str, folders: Sequence[Path], scratch: Path) -> float:
     kept = scratch / receiver
     port = free_port()
     try:
-        with RECEIVERS[receiver](kept, port):  # type: ignore[attr-defined]
+        with RECEIVERS[receiver](kept, port):
             return send(folders, port)
     finally:
         shutil.rmtree(kept, ignore_errors=True)
@@ -244,9 +245,10 @@ def memory(instances: int) -> dict[str, object]:
         with osteonode(scratch / "kept", port) as process:
             used_mib = []
             warming = [scratch / f"first-{number}" for number in range(max(SENDERS))]
-            for source in warming:  # every process has received something before memory is looked at
-                write_images(source, 50, side=MEMORY_SIDE)
+            for source in warming:  # before memory is looked at, every process has done all that it will do
+                write_images(source, instances // 40, side=MEMORY_SIDE)
             send(warming, port)
+            time.sleep(WHOLE_S)
             for tenth in range(10):
                 source = scratch / f"source-{tenth}"
                 write_images(source, instances // 10, side=MEMORY_SIDE)

@@ -24,6 +24,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 
+_PAGE_CACHE_KIB = 256  # a connection: enough for the paths to a row; the kernel keeps the file's pages anyway
 _BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another before the caller is told to come again
 _TURN_LOOK_S = 0.0005
 _READ_ONLY = "osteonode_read_only"
@@ -167,7 +168,12 @@ def _insertion(dialect: str, table: Table, plain: frozenset[str], timed: frozens
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's hook
     connection.isolation_level = None  # the driver must not begin transactions by itself: _begin_sqlite does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"cache_size=-{_PAGE_CACHE_KIB}",
+    ):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

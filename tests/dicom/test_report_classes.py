@@ -36,10 +36,11 @@ from node.pipeline.deliver import Delivered, Waiting, deliver
 from node.pipeline.stored import StoredArtefacts
 from node.report import EncodedObject, ObjectKind, Report
 from node.store.files import sha256_of
-from node.store.jobs import Lease, MadeObject
+from node.store.jobs import MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store, open_store
+from tests.claiming import claim
 from tests.closing import close_due
 
 ISSUED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -234,14 +235,6 @@ def run(
         return outcome
 
     return deliver_all
-
-
-def claim(store: Store, job: Any) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="test", lease_s=600
-    )
-    assert lease is not None
-    return lease
 
 
 def to(port: int, name: str = "pacs", **options: str) -> Destination:

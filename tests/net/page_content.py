@@ -10,6 +10,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
+from tests.claiming import claim
 from tests.closing import close_due
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -57,11 +58,11 @@ ARTEFACTS = {
 def fill(store: Store) -> None:
     """A study that was sent, one that was set aside, one that is being received."""
     receive(store, STUDY)
-    lease = claim(store, close(store), "report")
+    lease = hold(store, close(store), "report")
     report(store, lease)
     deliver(store, lease)
     receive(store, SET_ASIDE)
-    store.jobs.set_aside(claim(store, close(store)), "NoMemory: <b>too large</b>")
+    store.jobs.set_aside(hold(store, close(store)), "NoMemory: <b>too large</b>")
     receive(store, RECEIVING)
 
 
@@ -88,13 +89,10 @@ def close(store: Store) -> DueJob:
     return job
 
 
-def claim(store: Store, job: DueJob, step: str = "select") -> Lease:
-    """Hold the job at `step`."""
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease if step == job.step else claim(store, store.jobs.advance(lease, step), step)
+def hold(store: Store, job: DueJob, step: str = "select") -> Lease:
+    """The job's lease at `step`."""
+    lease = claim(store, job)
+    return lease if step == job.step else hold(store, store.jobs.advance(lease, step), step)
 
 
 def report(store: Store, lease: Lease) -> None:
@@ -107,7 +105,7 @@ def deliver(store: Store, lease: Lease) -> None:
     made = MadeObject(
         sop_instance_uid="2.25.77", sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
     )
-    sending = claim(store, store.jobs.advance(lease, "deliver", [made]), "deliver")
+    sending = hold(store, store.jobs.advance(lease, "deliver", [made]), "deliver")
     store.deliveries.schedule(sending, ["pacs"])
     (delivery,) = store.deliveries.pending(sending)
     store.deliveries.settle(sending, delivery, DeliveryState.SENT, status=0, detail="")

@@ -33,11 +33,12 @@ from node.net.status import outcome_of_action, verdict_of
 from node.pipeline.ports import SendOutcome, Sought
 from node.report import EncodedObject, ObjectKind
 from node.store.files import sha256_of
-from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.jobs import Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store, open_store
 from node.store.transactions import Receipt, ReportedInstance
+from tests.claiming import claim
 from tests.closing import close_due
 
 COMMITMENT = StorageCommitmentPushModel
@@ -330,18 +331,10 @@ def sent_objects(store: Store, objects: Sequence[EncodedObject]) -> Lease:
         )
         for one in objects
     ]
-    lease = _claimed(store, store.jobs.advance(_claimed(store, job), "deliver", made))
+    lease = claim(store, store.jobs.advance(claim(store, job), "deliver", made))
     store.deliveries.schedule(lease, ["pacs"])
     for delivery in store.deliveries.pending(lease):
         store.deliveries.settle(lease, delivery, DeliveryState.SENT, status=0, detail="")
-    return lease
-
-
-def _claimed(store: Store, job: DueJob) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
     return lease
 
 

@@ -36,8 +36,8 @@ from tests.net.page_content import (
     RESULT,
     SET_ASIDE,
     STUDY,
-    claim,
     fill,
+    hold,
     receive,
 )
 
@@ -182,7 +182,7 @@ def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled
     alone = RESULT | {"levels": {}, "unnamed": [{"name": "slice 1", "equivalent": "HA", **read}]}
     receive(filled, STUDY, 2)
     jobs = {job.generation: job for job in close_due(filled, first_step="select", quiet_s=0, stale_s=20)}
-    lease = claim(filled, jobs[2], "report")
+    lease = hold(filled, jobs[2], "report")
     filled.artefacts.put(lease, "result.json", json.dumps(alone).encode(), {})
     told = _text(own_page.get(f"/studies/{STUDY}"))
     assert "slice 1 level not known" in told
@@ -205,7 +205,7 @@ def test_a_later_generation_takes_over_when_it_has_a_result(own_page: httpx.Clie
     receive(filled, STUDY, 2)
     assert "of generation 1" in _text(own_page.get(f"/studies/{STUDY}"))
     jobs = {job.generation: job for job in close_due(filled, first_step="select", quiet_s=0, stale_s=20)}
-    lease = claim(filled, jobs[2], "report")
+    lease = hold(filled, jobs[2], "report")
     filled.artefacts.put(lease, "overlay.png", PNG + b"newer", {})
     assert own_page.get(f"/studies/{STUDY}/pictures/overlay.png").content == ARTEFACTS["overlay.png"]
     filled.artefacts.put(lease, "result.json", ARTEFACTS["result.json"], {})

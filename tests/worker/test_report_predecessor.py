@@ -10,18 +10,11 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
+from tests.claiming import claim
 
 FIRST_CLASS, LESSER_CLASS = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
-
-
-def claim(store: Store, job: DueJob) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease
 
 
 def made(uid: str, sop_class: str, *, is_report: bool) -> MadeObject:

@@ -11,10 +11,11 @@ import pytest
 from node.store.errors import NothingToReconcile, ReconciliationIncomplete
 from node.store.files import FileStore
 from node.store.instances import Receipt
-from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.jobs import DueJob, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, QuarantineKind, StudyState
 from node.store.store import Store
+from tests.claiming import claim
 from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
@@ -60,22 +61,14 @@ def _identities(store: Store, study: str) -> set[str]:
     return {_parts(path)[1] for path in store.instances.paths(study)}
 
 
-def _claim(store: Store, job: DueJob) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease
-
-
 def _send_report(store: Store, job: DueJob, uid: str, state: DeliveryState = DeliveryState.SENT) -> None:
-    lease = _claim(store, job)
+    lease = claim(store, job)
     store.artefacts.put(lease, "report.dcm", b"", {})
     store.reports.issue(lease)
     made = MadeObject(
         sop_instance_uid=uid, sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
     )
-    sending = _claim(store, store.jobs.advance(lease, "deliver", [made]))
+    sending = claim(store, store.jobs.advance(lease, "deliver", [made]))
     store.deliveries.schedule(sending, ["pacs"])
     (delivery,) = store.deliveries.pending(sending)
     store.deliveries.settle(sending, delivery, state, status=0, detail="")
@@ -119,7 +112,7 @@ def test_an_accepted_identity_begins_a_generation_whose_report_names_its_predece
     assert _identities(store, study) == {"new"}
     job = close_study(store)
     assert job.generation == 2
-    issued = store.reports.issue(_claim(store, job))
+    issued = store.reports.issue(claim(store, job))
     assert issued.predecessor_uid == "2.25.7"
     (earlier, later) = store.overview.show(study).reports
     assert issued.predecessor_issued_at == earlier.issued_at == later.predecessor_issued_at
@@ -181,7 +174,7 @@ def test_reasons_add_up_from_the_report_that_is_replaced(
     close_study(store)  # superseded before it has an answer
     come(1, "new"), come(2, "new")
     store.identities.accept(study)
-    issued = store.reports.issue(_claim(store, close_study(store)))
+    issued = store.reports.issue(claim(store, close_study(store)))
     assert issued.amendment_reason == (
         "images arrived later; the identification of the patient or the order was corrected"
     )
@@ -208,20 +201,20 @@ def test_the_predecessor_is_the_latest_report_that_a_pacs_is_known_to_have(
         come(number)
         _send_report(store, close_study(store), f"2.25.{number}", state)
     come(len(states) + 1)
-    assert store.reports.issue(_claim(store, close_study(store))).predecessor_uid == named
+    assert store.reports.issue(claim(store, close_study(store))).predecessor_uid == named
 
 
 def test_a_late_image_waits_until_the_delivery_of_its_predecessor_has_settled(
     store: Store, come: Come, close_study: Close
 ) -> None:
     come(1)
-    lease = _claim(store, close_study(store))
+    lease = claim(store, close_study(store))
     store.artefacts.put(lease, "report.dcm", b"", {})
     store.reports.issue(lease)
     made = MadeObject(
         sop_instance_uid="2.25.7", sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True
     )
-    sending = _claim(store, store.jobs.advance(lease, "deliver", [made]))
+    sending = claim(store, store.jobs.advance(lease, "deliver", [made]))
     come(2)
     assert close_due(store, first_step="select", quiet_s=0, stale_s=20) == ()
     store.deliveries.schedule(sending, ["pacs"])

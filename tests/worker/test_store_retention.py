@@ -15,11 +15,12 @@ from node.pipeline.housekeeping import purge_due
 from node.store.database import now_s
 from node.store.errors import ImagesPurged, StorageFull
 from node.store.instances import Receipt
-from node.store.jobs import DueJob, Lease
+from node.store.jobs import DueJob
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, jobs
 from node.store.states import QuarantineKind, StudyState
 from node.store.store import Store, open_store
+from tests.claiming import claim
 from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
@@ -57,14 +58,6 @@ def study(make_instance: Make) -> str:
     return make_instance().study_instance_uid
 
 
-def _claim(store: Store, job: DueJob) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease
-
-
 def _age(store: Store, study: str, days: float) -> None:
     """All that happened to a study happened so much earlier."""
     with store.database.writing() as connection:
@@ -77,7 +70,7 @@ def _age(store: Store, study: str, days: float) -> None:
 
 
 def _finish(store: Store, job: DueJob, state: StudyState = StudyState.SENT) -> None:
-    lease = _claim(store, job)
+    lease = claim(store, job)
     store.artefacts.put(lease, "result.json", b"{}", {})
     store.jobs.finish(lease, state, "")
 
@@ -93,7 +86,7 @@ def test_only_what_is_finished_is_ever_removed(
     come(1)
     job = close_study(store)
     if state is StudyState.SET_ASIDE:
-        store.jobs.set_aside(_claim(store, job), "")
+        store.jobs.set_aside(claim(store, job), "")
     elif state is StudyState.RECEIVING:
         _finish(store, job)
         come(2)
@@ -259,7 +252,7 @@ def test_space_is_made_on_a_full_disk_from_the_longest_finished_on_and_reception
         for study in range(1, 6):
             come(study)
         for job in close_due(store, first_step="select", quiet_s=0, stale_s=20):
-            lease = _claim(store, job)
+            lease = claim(store, job)
             if lease.study_instance_uid in ("2.25.2", "2.25.3", "2.25.4"):
                 store.jobs.finish(lease, StudyState.SENT, "")
             else:

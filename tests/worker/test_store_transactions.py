@@ -12,6 +12,7 @@ from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store
 from node.store.transactions import Receipt, ReportedInstance
+from tests.claiming import claim
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 UIDS = ("2.25.1", "2.25.2")
@@ -36,14 +37,6 @@ def lease(
     for delivery in store.deliveries.pending(held):
         store.deliveries.settle(held, delivery, DeliveryState.SENT, status=0, detail="")
     return held
-
-
-def claim(store: Store, job: DueJob) -> Lease:
-    lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner="worker", lease_s=60
-    )
-    assert lease is not None
-    return lease
 
 
 def begin(store: Store, lease: Lease, uid: str = "2.25.900") -> str:
