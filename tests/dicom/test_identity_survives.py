@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from io import BytesIO
 
@@ -58,7 +59,7 @@ def _source(study, charset: str, name: bytes) -> Dataset:
     """A header as it comes off the wire: the name's bytes have never been decoded."""
     buffer = BytesIO()
     header = Dataset()
-    header.update(study.series.headers[0])
+    header.update(deepcopy(study.series.headers[0]))
     header.TimezoneOffsetFromUTC = "-0330"
     header.SpecificCharacterSet = charset.split("\\") if charset else None
     header.PatientName = "P" * len(name)
