@@ -32,11 +32,13 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
     given_options = options.parse_args()
     print(f"seed {given_options.seed}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="osteonode-fuzz-"))
     end = time.monotonic() + 60.0 * given_options.minutes
     rounds = 0
-    with running_target(folder / "var") as target:
-        neighbours = write_neighbours(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="osteonode-fuzz-") as folder,
+        running_target(Path(folder) / "var") as target,
+    ):
+        neighbours = write_neighbours(Path(folder))
         while time.monotonic() < end:
             for case in (_conversation, _data_set):
                 case(target, neighbours, given_options.seed + rounds)
