@@ -66,6 +66,12 @@ class FindingRow:
     text: Mapping[str, str]  # language -> text with {placeholders}
 
 
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Refusals, then cautions, then what is only worth knowing; within each as given."""
+    grave = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
+    return sorted(findings, key=lambda finding: grave.index(finding.severity))
+
+
 class UnknownFinding(KeyError):
     """An observation whose code stands in no row of the table."""
 

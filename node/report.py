@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 
-from config.findings import Finding
+from config.findings import Finding, Output, gravest_first
 from scoring.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.calibration import Calibration
 from scoring.followup import FollowUp
@@ -161,6 +161,10 @@ class Completeness:
         return tuple(one for one in self.series if one.archived is not None and one.archived > one.arrived)
 
 
+# A fracture counts for more than any density.
+FRACTURE_FINDINGS = ("fracture_in_spine", "fracture", "fracture_suspected")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One study's answer, or why there is none. Absent values are None, each with its finding."""
@@ -195,6 +199,17 @@ class Report:
 
     def level(self, name: str) -> LevelResult | None:
         return next((level for level in self.levels if level.name == name), None)
+
+    def withheld_by(self, output: Output) -> Finding | None:
+        """The gravest finding that withholds `output` somewhere; None where nothing does."""
+        return next((one for one in gravest_first(self.findings) if output in one.withholds), None)
+
+    @property
+    def fractures(self) -> tuple[Finding, ...]:
+        """Suspected fractures, which lead every answer: of the spine first, then of single levels."""
+        return tuple(
+            finding for code in FRACTURE_FINDINGS for finding in self.findings if finding.code == code
+        )
 
 
 class ObjectKind(StrEnum):

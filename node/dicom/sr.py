@@ -40,6 +40,7 @@ from node.dicom.slices import DrawnSlice
 from node.dicom.sr_groups import finding_items, patient_groups, region_groups
 from node.dicom.sr_items import CONTAINS, evaluation, number_item, text_item
 from node.dicom.sr_slices import slice_groups
+from node.dicom.sr_summary import summary_lines
 from node.dicom.uids import derived_uid, mint, series_uid_of, to_bytes
 from node.report import EncodedObject, ObjectKind, Outcome, Report
 
@@ -123,7 +124,10 @@ def _document(
         title=codes.TITLE,
     )[0]
     measured_at = len(root.ContentSequence) - 1
-    root.ContentSequence.insert(measured_at, _image_library(headers))
+    # Before the library, which names each slice: a reader of text sees the answer first.
+    opening = [*(text_item(codes.SUMMARY, line) for line in summary_lines(report)), _image_library(headers)]
+    for place, item in enumerate(opening, start=measured_at):
+        root.ContentSequence.insert(place, item)
     root.ContentSequence.append(_evaluations(report))
     return root
 

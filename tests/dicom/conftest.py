@@ -454,3 +454,8 @@ def dciodvfy() -> Path:
 @pytest.fixture(scope="session")
 def dsrdump() -> Path:
     return _tool("/usr/bin/dsrdump")
+
+
+@pytest.fixture(scope="session")
+def dsr2html() -> Path:
+    return _tool("/usr/bin/dsr2html")

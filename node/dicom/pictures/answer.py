@@ -17,7 +17,6 @@ from node.dicom.pictures.words import (
     probability_in_words,
     region_of,
     technique_line,
-    why_withheld,
 )
 from node.report import LevelResult, Report, SliceResult
 from scoring.bmd import BmdResult, ReferenceScore
@@ -58,7 +57,8 @@ def _headline(page: Page, report: Report, y: float) -> float:
         )
         return page.text(MARGIN, y, basis, size=15, colour=QUIET, width=WIDTH - 2 * MARGIN) + 8
     y = page.text(MARGIN, y, "QCT density category: withheld", size=26, bold=True, colour=CAUTION)
-    reason = why_withheld(report, Output.DENSITY_CATEGORY) or "see the findings"
+    withheld = report.withheld_by(Output.DENSITY_CATEGORY)
+    reason = withheld.text if withheld else "see the findings"
     return page.text(MARGIN, y, reason, size=15, colour=TEXT, width=WIDTH - 2 * MARGIN) + 8
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from config.findings import Finding, Severity
+from config.findings import Finding, Severity, gravest_first
 from node.dicom.pictures.layout import CAUTION, QUIET, REFUSAL, TEXT, Box, Page
-from node.dicom.pictures.words import by_severity
 
 _LABELS = {Severity.REFUSAL: "REFUSED", Severity.CAUTION: "CAUTION", Severity.INFO: "NOTE"}
 _COLOURS = {Severity.REFUSAL: REFUSAL, Severity.CAUTION: CAUTION, Severity.INFO: QUIET}
@@ -22,7 +21,7 @@ def draw_findings(
     The font shrinks until all fit; what does not fit at the smallest size is counted, for the structured
     report holds it.
     """
-    ordered = by_severity(findings)
+    ordered = gravest_first(findings)
     size = next((s for s in sizes if _height(page, box, ordered, s) <= box.bottom - box.top), sizes[-1])
     y = box.top
     for place, finding in enumerate(ordered):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from config.findings import Finding, Output, Severity
 from node.report import Report
 from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
@@ -32,8 +31,6 @@ REGIONS = {RegionKind.CORE: "cancellous core", RegionKind.ELLIPSE: "mid-body ell
 # Units as a reader writes them; UCUM stays in the coded report.
 UNITS = {"1": "", "a": "years", "umol/L": "µmol/L"}
 
-_ORDER = {Severity.REFUSAL: 0, Severity.CAUTION: 1, Severity.INFO: 2}
-
 
 def number(value: float, digits: int) -> str:
     """A number with a true minus sign."""
@@ -54,19 +51,6 @@ def probability_in_words(nomogram: NomogramResult) -> str:
     """What the probability is of, and against what: never a diagnosis by itself."""
     percent = f"{100 * nomogram.probability:.0f} %"
     return f"{percent} for {nomogram.positive_class} rather than {NEGATIVE_CLASS} (T rule)"
-
-
-def by_severity(findings: Sequence[Finding]) -> list[Finding]:
-    """Refusals first, then cautions, then what is only worth knowing; within each as given."""
-    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
-
-
-def why_withheld(report: Report, output: Output) -> str | None:
-    """The words of the gravest finding that withholds `output`, if any does."""
-    for finding in by_severity(report.findings):
-        if output in finding.withholds:
-            return finding.text
-    return None
 
 
 def banners(report: Report) -> list[str]:

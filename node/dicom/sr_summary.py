@@ -1,0 +1,110 @@
+"""The answer in a few lines of text, in the order in which a reader needs it.
+
+The coded content below it holds the same numbers and more; these lines are for a viewer, or a reader, that
+shows a report as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from config.findings import Output, Severity
+from node.report import LevelResult, Outcome, Report
+from scoring.bmd import BmdResult, Reference, ReferenceScore, StudyClass
+from scoring.calibration import Mineral
+from scoring.modelcard import NEGATIVE_CLASS
+
+_STUDY_CLASSES = {
+    StudyClass.NORMAL: "normal (T >= -1)",
+    StudyClass.OSTEOPENIA: "osteopenia (-2.5 < T < -1)",
+    StudyClass.OSTEOPOROSIS: "osteoporosis (T <= -2.5)",
+}
+
+
+def summary_lines(report: Report) -> tuple[str, ...]:
+    """A suspected fracture first; then density category, BMD, scores, and the class by the study's rule.
+
+    Withheld values are told with the reason of the gravest finding that withholds them.
+    """
+    if report.outcome is Outcome.REFUSED:
+        reasons = (one.text for one in report.findings if one.severity is Severity.REFUSAL)
+        return tuple(f"Not measured: {reason}" for reason in reasons)
+    return (
+        *(one.text for one in report.fractures),
+        _category(report),
+        *_densities(report),
+        _score("T-score", report.t_score, report.reference) or _withheld(report, "T-score", Output.T_SCORE),
+        _score("Z-score", report.z_score, report.reference) or _withheld(report, "Z-score", Output.Z_SCORE),
+        _study_class(report),
+        *_model(report),
+    )
+
+
+def _withheld(report: Report, name: str, output: Output) -> str:
+    found = report.withheld_by(output)
+    return f"{name}: not given. {found.text}" if found else f"{name}: not given."
+
+
+def _category(report: Report) -> str:
+    density = report.density
+    if density is None:
+        return _withheld(report, "QCT density category", Output.DENSITY_CATEGORY)
+    converted = f", converted from {density.converted_from.value}" if density.converted_from else ""
+    first, second = density.levels
+    return (
+        f"QCT density category = {density.category.value}: mean of {first} and {second} "
+        f"{density.mean_mg_cm3:.1f} mg/cm3 {density.equivalent.value}{converted}."
+    )
+
+
+def _densities(report: Report) -> Iterable[str]:
+    if report.calibration is not None:
+        for level in report.levels:
+            yield _density(_name_of(report, level), level.measured, report.calibration.equivalent)
+    for one in report.unnamed:
+        yield _density(one.name, one.measured, one.calibration.equivalent if one.calibration else None)
+
+
+def _name_of(report: Report, level: LevelResult) -> str:
+    return level.name if report.numbering_confirmed else f"{level.name} (level not confirmed)"
+
+
+def _density(name: str, measured: BmdResult | None, equivalent: Mineral | None) -> str:
+    if measured is None or measured.bmd_mg_cm3 is None or equivalent is None:
+        return f"{name}: BMD not given, see the findings."
+    interval = measured.bmd_interval95_mg_cm3
+    held = "" if interval is None else f", 95 % interval {interval[0]:.1f} to {interval[1]:.1f}"
+    return f"{name}: BMD {measured.bmd_mg_cm3:.1f} mg/cm3 {equivalent.value}{held}."
+
+
+def _score(name: str, score: ReferenceScore | None, reference: Reference | None) -> str | None:
+    if score is None or reference is None:
+        return None
+    mark = "DEMONSTRATION REFERENCE, NOT FOR CLINICAL USE: " if reference.demonstration else ""
+    return (
+        f"{name} {score.value:.2f} by {mark}{reference.name} ({reference.population}), from "
+        f"{', '.join(score.levels)}; not equivalent to DXA."
+    )
+
+
+def _study_class(report: Report) -> str:
+    if report.study_class is None:
+        return _withheld(report, "Class by study rule, Xie 2022", Output.STUDY_CLASS)
+    words = _STUDY_CLASSES[report.study_class]
+    return f"Study rule, Xie 2022: {words}. A class of the study, not a diagnosis."
+
+
+def _model(report: Report) -> Iterable[str]:
+    if report.rad_score is None:
+        yield _withheld(report, "Rad-score and nomogram", Output.RAD_SCORE)
+        return
+    mark = "DEMONSTRATION MODEL, NOT FOR CLINICAL USE: " if report.rad_score.demonstration else ""
+    yield f"{mark}Rad-score {report.rad_score.value:.2f}."
+    if report.nomogram is None:
+        yield _withheld(report, "Nomogram", Output.NOMOGRAM)
+        return
+    yield (
+        f"{mark}Nomogram {report.nomogram.total_points:.1f} points: "
+        f"{100 * report.nomogram.probability:.0f} % for {report.nomogram.positive_class} rather than "
+        f"{NEGATIVE_CLASS} (T rule)."
+    )
