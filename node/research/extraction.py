@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,13 +28,14 @@ from node.pipeline.features import StudyFeatures, study_features
 from node.pipeline.judging import basis_of, provenance_of
 from node.pipeline.measurement import FEATURE_LEVEL
 from node.pipeline.ports import Issue
-from node.research.study_folder import NotOneStudy, study_in
+from node.research.study_folder import NotOneStudy, content_sha256, study_in
 from scoring.radiomics import feature_names, parse_settings
 from segmentation.errors import SegmentationError
 
 ABOUT = (
     "study", "study_instance_uid", "series_instance_uid", "level", "engine", "kvp", "slice_spacing_mm",
     "pixel_spacing_mm", "kernel", "equivalent", "bmd_mg_cm3", "findings", "reason", "settings_sha256",
+    "content_sha256",
 )  # fmt: skip
 Row = dict[str, str]
 RowsOf = Callable[[Sequence[str], "Extraction", str], Iterator[Row]]
@@ -53,11 +55,13 @@ def extract_features(
 ) -> tuple[Row, ...]:
     """Rows of all studies, in their order; the table stays at `out`, settings and versions at `out`.json.
 
-    Rows that equal settings left at `out` are kept, also those of other studies. While it runs, rows go to
-    `out`.partial as they are done: a run that was stopped is gone on with.
+    A row that equal settings left at `out` is kept while the study's images and mask are the same bytes, and
+    so are rows of studies that are not asked for; a study without features is tried again. While it runs,
+    rows go to `out`.partial as they are done: a run that was stopped is gone on with.
 
     Parameters
     ----------
+    studies : folders; the table names them by their resolved paths.
     rows_of : computes the rows of studies, in any order, given the settings' hash; by processes if None.
 
     Raises
@@ -72,11 +76,11 @@ def extract_features(
     partial = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = {row["study"]: row for row in (*_kept(out, names, sha256), *_kept(partial, names, sha256))}
-    asked = tuple(dict.fromkeys(str(folder) for folder in studies))
-    todo = [name for name in asked if name not in rows]
+    asked = tuple(dict.fromkeys(str(folder.resolve()) for folder in studies))
+    todo = [name for name in asked if not _stands(rows.get(name), how.mask)]
     if len(todo) < len(asked):
         console.print(
-            f"{len(asked) - len(todo)} of {len(asked)} studies were done before, with equal settings"
+            f"{len(asked) - len(todo)} of {len(asked)} studies were done before: equal files, equal settings"
         )
     columns = [*ABOUT, *names]
     with partial.open("w", encoding="utf-8", newline="") as file:
@@ -128,23 +132,33 @@ def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
 
 
 def _kept(path: Path, names: Sequence[str], sha256: str) -> Iterator[Row]:
-    """Rows with features that equal settings made; a row cut short by a killed run is none.
-
-    A study without features is tried again: its files may have been mended.
-    """
+    """Rows that equal settings made; what a killed run left without the end of its line is none."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [*ABOUT, *names]:
-            return
-        for row in reader:
-            if (
-                row["settings_sha256"] == sha256
-                and None not in row.values()
-                and (row[names[-1]] or row["reason"])
-            ):
-                yield row
+        text = file.read()
+    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    if reader.fieldnames != [*ABOUT, *names]:
+        return
+    for row in reader:
+        if row["settings_sha256"] == sha256 and None not in row.values():
+            yield row
+
+
+def _stands(row: Row | None, mask: str | None) -> bool:
+    """Whether a kept row has features, and those of the files that are there now."""
+    if row is None or row["reason"]:
+        return False
+    return row["content_sha256"] == study_content_sha256(row["study"], mask)
+
+
+def study_content_sha256(name: str, mask: str | None) -> str:
+    """Of a study's images and mask as they are now; "" where its folder is no one study."""
+    folder = Path(name)
+    try:
+        return content_sha256(study_in(folder), folder / mask if mask else None)
+    except NotOneStudy:
+        return ""
 
 
 def by_processes(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
@@ -173,14 +187,18 @@ def reason_row(name: str, sha256: str, reason: str) -> Row:
 def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> Row:
     """One study's row; a study that cannot be read has its reason there and stops no other."""
     blank = reason_row(name, sha256, "")
+    folder = Path(name)
+    drawn = folder / mask if mask else None
     try:
-        folder = Path(name)
+        study = study_in(folder)
+        # Before the features: files that change meanwhile leave a row that the next run makes again.
+        blank["content_sha256"] = content_sha256(study, drawn)
         found = study_features(
             StepContext(
                 settings=settings,
-                instances=study_in(folder).instances,
+                instances=study.instances,
                 artefacts=MemoryArtefacts(),
-                engine=lambda: _engine(settings, folder / mask if mask else None),
+                engine=lambda: _engine(settings, drawn),
                 clinical=NoLaboratory(),
                 issue=lambda: Issue(issued_at=datetime.now(UTC)),
                 declared_qct=True,

@@ -2,7 +2,7 @@
 
 Messages may be lost or repeated, as everywhere in the node: what counts is the answer's file beside the table
 that is being made, on a disk that command and workers share. A run that was stopped finds the answers that
-came meanwhile.
+came meanwhile, to studies whose files are still the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from pathlib import Path
 
 from config.settings import Settings
 from node.pipeline.ports import FeatureRequest
-from node.research.extraction import Extraction, Row, RowsOf, reason_row, settings_sha256, study_row
+from node.research.extraction import (
+    Extraction,
+    Row,
+    RowsOf,
+    reason_row,
+    settings_sha256,
+    study_content_sha256,
+    study_row,
+)
 
 POLL_S = 0.2
 _ROWS = ".rows"
@@ -47,13 +55,13 @@ def by_workers(publish: Callable[[FeatureRequest], None], out: Path, *, silence_
         if not studies:
             return
         folder.mkdir(exist_ok=True)
-        waiting = {name: folder / f"{_digest(name, sha256)}.json" for name in studies}
+        waiting = {
+            name: folder / f"{_digest(name, study_content_sha256(name, how.mask), sha256)}.json"
+            for name in studies
+        }
         for name, answer in waiting.items():
             if not answer.exists():
-                study = str(Path(name).resolve())
-                publish(
-                    FeatureRequest(study=study, mask=how.mask, settings_sha256=sha256, answer=str(answer))
-                )
+                publish(FeatureRequest(study=name, mask=how.mask, settings_sha256=sha256, answer=str(answer)))
         heard_at = time.monotonic()
         while waiting:
             come = [name for name, answer in waiting.items() if answer.exists()]
@@ -103,5 +111,5 @@ def write_answer(request: FeatureRequest, row: Row) -> None:
         whole.replace(answer)
 
 
-def _digest(name: str, sha256: str) -> str:
-    return hashlib.sha256(f"{sha256} {name}".encode()).hexdigest()[:32]
+def _digest(name: str, content_sha256: str, settings_sha256: str) -> str:
+    return hashlib.sha256(f"{settings_sha256} {content_sha256} {name}".encode()).hexdigest()[:32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,3 +46,20 @@ def study_in(folder: Path) -> StudyFolder:
         instances=tuple(one.path for one in instances if one.path not in copies),
         damaged=tuple(sorted(path for path in files if path.suffix == ".dcm" and path not in readable)),
     )
+
+
+def content_sha256(study: StudyFolder, mask: Path | None) -> str:
+    """Of the bytes of a study's images and of its mask, whatever their names: what its features come from.
+
+    Parameters
+    ----------
+    mask : drawn outside the node; None, or no such file: none is counted in.
+    """
+    images = sorted(_file_sha256(path) for path in study.instances)
+    drawn = [f"mask {_file_sha256(mask)}"] if mask is not None and mask.is_file() else []
+    return hashlib.sha256("\n".join([*images, *drawn]).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

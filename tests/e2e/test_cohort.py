@@ -115,8 +115,8 @@ def trained(tmp_path_factory) -> Trained:
         for number, (density, row) in enumerate(zip(densities, rows, strict=True))
     ]
     write(features, read + invented[len(read) :])
-    options = ("--mask", MASK, "--config", settings)
-    osteonode("train", folder / "cohort.csv", "--out", model, *options, "--bootstrap", "0", "--name", "small")
+    cohort = ("train", folder / "cohort.csv", "--out", model, "--features", features)
+    osteonode(*cohort, "--config", settings, "--bootstrap", "0", "--name", "small")
 
     card = model / "model.json"
     (site / "models" / "small.json").write_bytes(card.read_bytes())
