@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scoring.applicability import model_observations
+from scoring.applicability import input_observations, model_observations, score_observations
 from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
 from scoring.nomogram import apply_nomogram
 from scoring.radscore import rad_score
+from segmentation.observation import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,12 @@ class Scored:
     rad_score: float
     probability: float  # of the positive class
     likelier: str  # the class with the greater probability
-    outside: str  # why the model does not cover this patient's images; "" where it does
+    outside: str  # why a node gives no class here, beyond the model's range; "" where it gives one
+
+    @property
+    def given(self) -> str | None:
+        """The class that a node would let be read; None beyond the model's range."""
+        return None if self.outside else self.likelier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,8 @@ class Compared:
 
     @property
     def class_changes(self) -> bool:
-        return self.before is not None and self.before.likelier != self.after.likelier
+        """Another class than before, one where there was none, or none where there was one."""
+        return self.before is not None and self.before.given != self.after.given
 
 
 def compare_models(
@@ -78,7 +85,7 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
     nomogram = apply_nomogram(
         card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
     )
-    noticed = model_observations(
+    images = model_observations(
         card,
         kvp=patient.kvp,
         slice_spacing_mm=patient.slice_spacing_mm,
@@ -86,9 +93,24 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
         equivalent=patient.equivalent,
         t_score=None,  # a T-score is the reference's to give, not the model's
     )
+    noticed = [
+        *images,
+        *score_observations(card, score),
+        *input_observations(
+            card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
+        ),
+    ]
     return Scored(
         rad_score=score,
         probability=nomogram.probability,
         likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
-        outside="; ".join(str(one.values["reason"]) for one in noticed if one.code == "model_range"),
+        outside="; ".join(_reason(one) for one in noticed if one.code != "demonstration_model"),
     )
+
+
+def _reason(noticed: Observation) -> str:
+    values = noticed.values
+    if noticed.code == "model_range":
+        return str(values["reason"])
+    value = f"{values['name']} {values['value']}{values['unit']}"
+    return f"{value} is outside {values['lower']} to {values['upper']}"

@@ -153,14 +153,13 @@ def _print_comparison(proposal: Proposal) -> None:
     for heading in ("reference patient", old, new, ""):
         table.add_column(heading, overflow="fold")
     for one in proposal.comparison:
-        change = "CLASS CHANGES" if one.class_changes else ""
-        table.add_row(one.patient, _words(one.before), _words(one.after), change)
+        table.add_row(one.patient, _words(one.before), _words(one.after), _change(one))
     console.print(table)
-    for reason in _outside(proposal.comparison):
-        console.print(f"outside the model's range, the node would give none: {reason}", style="yellow")
+    for line in _outside(proposal.comparison):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{class_changes(proposal.comparison)} of {len(proposal.comparison)} reference patients change their "
-        "likelier class. The patients are invented: they show change, not accuracy.",
+        "likelier class, lose it or gain one. The patients are invented: they show change, not accuracy.",
         soft_wrap=True,
     )
 
@@ -168,11 +167,25 @@ def _print_comparison(proposal: Proposal) -> None:
 def _words(scored: Scored | None) -> str:
     if scored is None:
         return "-"
-    return f"rad-score {scored.rad_score:+.2f}, {scored.probability:.0%} {scored.likelier}"
+    if scored.given is None:
+        return "none: beyond its range"
+    return f"rad-score {scored.rad_score:+.2f}, {scored.probability:.0%} {scored.given}"
 
 
-def _outside(comparison: Sequence[Compared]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.after.outside for one in comparison if one.after.outside))
+def _change(one: Compared) -> str:
+    if not one.class_changes:
+        return ""
+    return "CLASS LOST" if one.after.given is None else "CLASS CHANGES"
+
+
+def _outside(comparison: Sequence[Compared]) -> Iterator[str]:
+    """One line a reason, with the patients whom it keeps the node from giving a class."""
+    patients: dict[str, list[str]] = {}
+    for one in comparison:
+        if one.after.outside:
+            patients.setdefault(one.after.outside, []).append(one.patient)
+    for reason, names in patients.items():
+        yield f"beyond the model's range, a node would give no probability: {reason} ({'; '.join(names)})"
 
 
 def _user() -> str:

@@ -48,7 +48,7 @@ def find_card(named: str, settings: Settings) -> ModelCard:
         except (OSError, UnicodeDecodeError, ModelCardInvalid) as error:
             raise NotActivated(f"{named}: {error}") from error
     if len(named) >= 8:
-        known = {one.card.sha256: one.card for one in Activations(settings.storage.root).history()}
+        known = _recorded(Activations(settings.storage.root).history())
         matching = [card for sha256, card in known.items() if sha256.startswith(named.lower())]
         if len(matching) == 1:
             return matching[0]
@@ -68,11 +68,19 @@ def previous_card(settings: Settings) -> ModelCard:
     if not history or history[-1].previous_sha256 is None:
         raise NotActivated("the record names no model before the active one")
     wanted = history[-1].previous_sha256
+    known = _recorded(history)
+    if wanted in known:
+        return known[wanted]
     named = load_model_card(settings.scoring.model, settings.node.site_folder)[0]
-    for card in (*(one.card for one in reversed(history)), named):
-        if card.sha256 == wanted:
-            return card
+    if named.sha256 == wanted:
+        return named
     raise NotActivated(f"the model {wanted[:12]} before the active one is kept nowhere: name its file")
+
+
+def _recorded(history: Sequence[Activation]) -> dict[str, ModelCard]:
+    """Every card that was in force at an activation, by its sha256."""
+    cards = [card for one in history for card in (one.previous, one.card) if card is not None]
+    return {card.sha256: card for card in cards}
 
 
 def require_change(card: ModelCard, settings: Settings) -> None:
@@ -145,6 +153,7 @@ def activate(proposal: Proposal, settings: Settings, *, at: datetime, by: str, r
         activated_by=by,
         reason=reason,
         previous_sha256=proposal.in_force.sha256 if proposal.in_force else None,
+        previous=proposal.in_force,
         comparison=proposal.comparison,
     )
     Activations(settings.storage.root).record(activation, after_lines=proposal.after_lines)

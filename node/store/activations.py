@@ -1,9 +1,9 @@
 """Which model card is in force: a file of lines that only grows, the last of which counts.
 
 Each line is a JSON object: who made which card the active one, when, why, in place of which, how both cards
-scored the reference patients, and the card itself. So an edited or deleted card file changes nothing until it
-is activated, and every earlier card can be taken up again. The line's `card_sha256` pins the card: a card
-that is not the one pinned is never used.
+scored the reference patients, and both cards themselves. So an edited or deleted card file changes nothing
+until it is activated, and every earlier card can be taken up again. The line's `card_sha256` pins the card: a
+card that is not the one pinned is never used.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Activation:
     activated_by: str
     reason: str
     previous_sha256: str | None  # of the card that it takes the place of; None: there was none
+    previous: ModelCard | None  # that card; None too in a record that an earlier version wrote
     comparison: tuple[Compared, ...]
 
 
@@ -142,6 +143,7 @@ def _document(one: Activation) -> dict[str, Any]:
         "previous_sha256": one.previous_sha256,
         "comparison": [asdict(compared) for compared in one.comparison],
         "card": card_document(one.card),
+        "previous_card": card_document(one.previous) if one.previous else None,
     }
 
 
@@ -149,6 +151,8 @@ def _activation(line: str, number: int) -> Activation:
     try:
         raw = json.loads(line)
         card = parse_model_card(json.dumps(raw["card"]))
+        kept = raw.get("previous_card")
+        previous = parse_model_card(json.dumps(kept)) if kept is not None else None
         pinned = raw["card_sha256"]
         activation = Activation(
             card=card,
@@ -156,15 +160,23 @@ def _activation(line: str, number: int) -> Activation:
             activated_by=raw["activated_by"],
             reason=raw["reason"],
             previous_sha256=raw["previous_sha256"],
+            previous=previous,
             comparison=tuple(_compared(one) for one in raw["comparison"]),
         )
     except (ValueError, KeyError, TypeError, ModelCardInvalid) as error:
         raise ActivationsUnreadable(f"activation {number} of the record is damaged") from error
+    _require_pinned(number, card, pinned)
+    if previous is not None:
+        _require_pinned(number, previous, activation.previous_sha256)
+    return activation
+
+
+def _require_pinned(number: int, card: ModelCard, pinned: str | None) -> None:
     if card.sha256 != pinned:
         raise ActivationsUnreadable(
-            f"activation {number} pins the card {pinned[:12]}, and the card kept there is {card.sha256[:12]}"
+            f"activation {number} pins the card {(pinned or 'none')[:12]}, "
+            f"and the card kept there is {card.sha256[:12]}"
         )
-    return activation
 
 
 def _compared(raw: dict[str, Any]) -> Compared:

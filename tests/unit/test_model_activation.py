@@ -34,7 +34,7 @@ from node.research.activation import (
 from node.research.reference_patients import CASES, measure_patients
 from node.store.activations import ActivationOvertaken, Activations
 from scoring.calibration import Mineral
-from scoring.comparison import ReferencePatient
+from scoring.comparison import ReferencePatient, compare_models
 from scoring.modelcard import ModelCard, card_document
 from tests.e2e.in_process import Run, unchecked
 
@@ -111,6 +111,34 @@ def test_a_patient_outside_a_models_range_is_shown_with_the_reason(settings):
     assert compared.after.outside == "120 kV is outside 79 to 81 kV"
 
 
+def test_a_patient_whom_the_node_would_refuse_has_no_class_in_the_comparison(settings):
+    """Not by images alone: by the rad-score, by age and by the laboratory's values too."""
+    odd = replace(patient("odd", -40.0), age=105.0, alp=900.0, homocysteine=600.0)
+    compared = propose(STRICTER, settings, (odd, replace(PATIENTS[2], age=105.0))).comparison
+    first = compared[0].after
+    assert first.given is None
+    for words in (
+        "a rad-score of ",
+        "Age 105 a is outside ",
+        "ALP 900 U/L is outside 20 to 180",
+        "Homocysteine 600 umol/L is outside 1 to 300",
+    ):
+        assert words in first.outside
+    assert compared[1].after.outside == "Age 105 a is outside 50 to 90"
+
+
+def test_a_patient_who_loses_or_gains_a_class_counts_among_the_changes(settings):
+    shape = SHIPPED.term("age")
+    terms = tuple(replace(one, axis=(70.0, 90.0)) if one == shape else one for one in SHIPPED.terms)
+    older = replace(SHIPPED, name="older", terms=terms)
+    lost = propose(older, settings, PATIENTS).comparison
+    assert [one.after.given for one in lost] == [None] * 3
+    assert class_changes(lost) == 3
+    gained = compare_models(older, SHIPPED, PATIENTS)
+    assert class_changes(gained) == 3
+    assert class_changes(compare_models(older, older, PATIENTS)) == 0
+
+
 def test_an_activation_says_who_what_when_why_and_in_place_of_what(settings, switch):
     assert active_model(settings).card == SHIPPED
     switch(STRICTER, reason="retrained on 2025")
@@ -136,6 +164,28 @@ def test_going_back_is_an_activation_and_the_record_only_grows(settings, switch)
     assert names == ["stricter", "demonstration"]
 
 
+def test_going_back_needs_no_card_file(settings, switch):
+    """What the record holds is enough: neither the file of the card wanted nor that of `scoring.model`."""
+    path = site_card(settings, STRICTER)
+    named = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"model": "ours"})})
+    activate(propose(SHIPPED, named, PATIENTS), named, at=WHEN, by="physicist", reason="")
+    site_card(settings, replace(STRICTER, version="edited"))
+    assert previous_card(named) == STRICTER
+    assert find_card(STRICTER.sha256[:8], named) == STRICTER
+    switch(STRICTER)
+    path.unlink()
+    assert previous_card(named) == SHIPPED
+
+
+def test_a_record_of_the_hash_alone_is_gone_back_by_the_card_of_the_settings(settings, switch):
+    """As records of earlier versions are."""
+    switch(STRICTER)
+    line = json.loads(record(settings).read_text("utf-8"))
+    del line["previous_card"]
+    record(settings).write_text(json.dumps(line) + "\n", "utf-8")
+    assert previous_card(settings) == SHIPPED
+
+
 def test_an_edited_card_file_changes_nothing_until_it_is_activated(settings, switch):
     path = site_card(settings, replace(STRICTER, name="ours"))
     switch(find_card("ours", settings))
@@ -152,6 +202,7 @@ def test_an_edited_card_file_changes_nothing_until_it_is_activated(settings, swi
     [
         ('"intercept": ', '"intercept": 1', "pins the card"),
         ('"card_sha256": "', '"card_sha256": "0', "pins the card"),
+        ('"previous_sha256": "', '"previous_sha256": "0', "pins the card"),
         ('"activated_at"', '"activated_on"', "is damaged"),
         ('{"activated_at"', '"activated_at"', "is damaged"),
     ],
