@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scoring.assessment import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.calibration import Mineral
-from scoring.modelcard import CardTerm, ModelCard, Range
+from scoring.modelcard import Applicability, CardTerm, ModelCard, Range
 from scoring.nomogram import NomogramResult
 from segmentation.observation import Observation
 
@@ -32,7 +34,36 @@ def model_observations(
     found = []
     if card.demonstration:
         found.append(Observation(code="demonstration_model", values={"model": card.name}))
-    trained = card.applicability
+    reasons = technique_reasons(
+        card.applicability,
+        kvp=kvp,
+        slice_spacing_mm=slice_spacing_mm,
+        pixel_spacing_mm=pixel_spacing_mm,
+        equivalent=equivalent,
+    )
+    if reasons:
+        found.append(_out_of_range(card, "; ".join(reasons)))
+    if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:
+        found.append(Observation(code="t_above_model", values={"t": round(t_score, 2)}))
+    return found
+
+
+def technique_reasons(
+    trained: Applicability,
+    *,
+    kvp: float | None,
+    slice_spacing_mm: float | None,
+    pixel_spacing_mm: Sequence[float],
+    equivalent: Mineral | None,
+) -> list[str]:
+    """Why a model of studies by one technique does not cover a study by another; empty where it does.
+
+    Parameters
+    ----------
+    slice_spacing_mm : None where slices stand alone.
+    pixel_spacing_mm : those known; none: not stated.
+    equivalent : None where there is no calibration, which withholds by itself.
+    """
     reasons = []
     if kvp is None:
         reasons.append("the tube voltage is not stated")
@@ -44,17 +75,15 @@ def model_observations(
         reasons.append(
             f"slices {slice_spacing_mm:g} mm apart are outside {_words(trained.slice_spacing_mm)} mm"
         )
-    if not all(_within(pixel, trained.pixel_spacing_mm) for pixel in pixel_spacing_mm):
+    if not pixel_spacing_mm:
+        reasons.append("the pixel spacing is not stated")
+    elif not all(_within(pixel, trained.pixel_spacing_mm) for pixel in pixel_spacing_mm):
         reasons.append(
             f"pixels of {max(pixel_spacing_mm):g} mm are outside {_words(trained.pixel_spacing_mm)} mm"
         )
     if equivalent not in (None, trained.equivalent):
         reasons.append(f"densities are in {equivalent}, the model's labels rest on {trained.equivalent}")
-    if reasons:
-        found.append(_out_of_range(card, "; ".join(reasons)))
-    if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:
-        found.append(Observation(code="t_above_model", values={"t": round(t_score, 2)}))
-    return found
+    return reasons
 
 
 def score_observations(card: ModelCard, rad_score: float) -> list[Observation]:

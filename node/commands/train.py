@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +12,17 @@ import typer
 from rich.console import Console
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_card, require_configured
+from config.findings import load_findings
 from config.settings import Settings, load_settings
 from node.commands.features import DEFAULT_JOBS
 from node.logs import configure
-from node.research.card import CIRCULARITY, auc_text, card_of
+from node.research.agreement import read_repeats
+from node.research.card import CIRCULARITY, LABELS, auc_text, card_of
 from node.research.evaluation import evaluate_card
 from node.research.extraction import Extraction, extract_features
+from node.research.feature_table import read_features
 from node.research.outputs import (
+    left_out_table,
     subgroup_table,
     training_figures,
     training_tables,
@@ -24,17 +30,18 @@ from node.research.outputs import (
     validation_tables,
     write_outputs,
 )
-from node.research.tables import FeatureTable, read_features, read_rows, technique
+from node.research.rows import read_rows
 from node.research.training import COMBINED, Plan
 from node.research.training import train as train_models
 from node.research.tripod import tripod_items, tripod_text
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, card_document, parse_model_card
-from scoring.training.cohort import Cohort, Split, read_cohort
+from scoring.training.cohort import Cohort, read_cohort
 from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
 
+_REASONS = 3  # told of, the commonest ones
 _POSITIVE = "Positive class throughout: osteoporosis."
 
 CohortFile = Annotated[
@@ -79,28 +86,28 @@ def train(
     try:
         cohort = read_cohort(read_rows(cohort_csv))
         how = Extraction(settings=settings, mask=mask, jobs=jobs)
-        table = _features(cohort, cohort_csv.parent, features, out, how, console)
-        repeats = {path.stem: read_features(path) for path in repeat or ()}
+        made = features or _features(cohort, cohort_csv.parent, out, how, console)
+        table = read_features(made)
+        repeats = read_repeats(repeat or (), made)
         plan = Plan(seed=seed, penalty=penalty, resamples=bootstrap)
         with console.status("") as status:
             trained = train_models(
                 cohort, cohort_csv.parent, table, repeats, plan=plan, progress=status.update
             )
-        studies = [cohort_csv.parent / one.study for one in trained.splits[Split.TRAIN]]
-        card = card_of(trained, table, technique(table, studies), plan, name=name, version_=version)
+        card = card_of(trained, table, plan, name=name, version_=version)
     except (CohortUnusable, FitImpossible) as error:
         raise _refusal(error, console) from error
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out / "model.json", card)
     about = tripod_items(trained, card, plan)
+    left_out = _left_out("left out", trained.left_out)
     (out / "model_card.md").write_text(tripod_text(about), "utf-8")
     write_outputs(
         out,
         title=f"Model {name} {version}: training",
         notes=[
-            _POSITIVE,
-            CIRCULARITY[0].upper() + CIRCULARITY[1:] + ".",
-            *_told(trained.cohort, len(trained.without_features)),
+            *_about_labels(cohort),
+            *left_out,
             *(
                 []
                 if trained.agreement
@@ -112,6 +119,7 @@ def train(
         tables=training_tables(trained),
         figures=training_figures(trained),
     )
+    _tell(console, left_out)
     for split, validation in trained.validations.items():
         console.print(f"{split}: combined AUC {auc_text(validation.models[COMBINED].auc)}")
     console.print(f"{len(card.features)} features; card {card.sha256}: {out / 'model.json'}")
@@ -136,22 +144,34 @@ def evaluate(
     try:
         cohort = read_cohort(read_rows(cohort_csv))
         how = Extraction(settings=settings, mask=mask, jobs=jobs)
-        table = _features(cohort, cohort_csv.parent, features, out, how, console)
-        found = evaluate_card(card, cohort, cohort_csv.parent, table, cutoff=cutoff)
+        table = read_features(features or _features(cohort, cohort_csv.parent, out, how, console))
+        found = evaluate_card(
+            card,
+            cohort,
+            cohort_csv.parent,
+            table,
+            cutoff=cutoff,
+            findings=load_findings(settings.node.site_folder),
+        )
     except (CohortUnusable, FitImpossible) as error:
         raise _refusal(error, console) from error
-    notes = [_POSITIVE, card.notice, *_told(cohort, len(found.without_features))]
-    if found.without_values:
-        notes.append(f"{len(found.without_values)} patients without every clinical value are not judged.")
+    left_out = [
+        *_left_out("left out", found.left_out),
+        *_left_out("not judged: the nomogram gives no probability", found.without_probability),
+    ]
     write_outputs(
         out,
         title=f"Model {card.name} {card.version}: evaluation",
-        notes=notes,
+        notes=[card.notice, f"The model's own labels: {card.label}.", *_about_labels(cohort), *left_out],
         tables=validation_tables(found.validation, "evaluation")
-        | {"subgroups": subgroup_table(found.subgroups)},
+        | {
+            "subgroups": subgroup_table(found.subgroups),
+            "left_out": left_out_table({**found.left_out, **found.without_probability}),
+        },
         figures=validation_figures(found.validation, "evaluation")
         | {"rad_score": rad_score_figure(found.rad_scores, "Rad-score by class")},
     )
+    _tell(console, left_out)
     for name, one in found.validation.models.items():
         console.print(f"{name}: AUC {auc_text(one.auc)}")
     console.print(str(out / "index.html"))
@@ -164,17 +184,14 @@ def _settings(config: Path | None) -> Settings:
     return settings
 
 
-def _features(
-    cohort: Cohort, folder: Path, given: Path | None, out: Path, how: Extraction, console: Console
-) -> FeatureTable:
-    if given is not None:
-        return read_features(given)
+def _features(cohort: Cohort, folder: Path, out: Path, how: Extraction, console: Console) -> Path:
+    """The table of the cohort's features, computed as far as it is not there yet."""
     missing = [one.name for one in cohort.patients if not one.study]
     if missing:
         raise CohortUnusable(f"no study and no --features for: {', '.join(missing)}")
     made = out / "features.csv"
     extract_features([folder / one.study for one in cohort.patients], made, how, console)
-    return read_features(made)
+    return made
 
 
 def _card(model: str, settings: Settings) -> ModelCard:
@@ -190,14 +207,28 @@ def _write_card(path: Path, card: ModelCard) -> None:
     path.write_text(json.dumps(card_document(card), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _told(cohort: Cohort, without_features: int) -> list[str]:
-    """What every reader of the page should know of the patients."""
-    told = []
-    if cohort.excluded:
-        told.append(f"{len(cohort.excluded)} patients are left out: more than three values missing.")
-    if without_features:
-        told.append(f"{without_features} patients are left out: their studies have no features.")
-    return told
+def _about_labels(cohort: Cohort) -> list[str]:
+    """What a reader must know of the classes before any AUC."""
+    return [
+        _POSITIVE,
+        f"Labels: {LABELS[cohort.label_kind]}.",
+        CIRCULARITY[0].upper() + CIRCULARITY[1:] + ".",
+    ]
+
+
+def _left_out(what: str, patients: Mapping[str, str]) -> list[str]:
+    """How many, and the commonest reasons; nothing where nobody is. Names stand in the table."""
+    if not patients:
+        return []
+    counted = Counter(patients.values()).most_common()
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in counted[:_REASONS])
+    more = "; ..." if len(counted) > _REASONS else ""
+    return [f"{len(patients)} patients are {what} (table left_out): {reasons}{more}"]
+
+
+def _tell(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refusal(error: Exception, console: Console) -> typer.Exit:

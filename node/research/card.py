@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
 from importlib.metadata import version
 from math import ceil, floor
-from typing import Any
 
 import numpy as np
 
 from node import __version__
-from node.research.tables import FeatureTable, clinical_values
+from node.research.feature_table import FeatureTable
+from node.research.tables import clinical_values
 from node.research.training import COMBINED, RADIOMICS, Plan, Trained
-from scoring.calibration import Mineral
-from scoring.modelcard import Applicability, CardFeature, CardTerm, ModelCard
+from scoring.modelcard import CardFeature, CardTerm, ModelCard
 from scoring.training.agreement import FORM
 from scoring.training.cohort import CLINICAL, PLAUSIBLE, LabelKind, Split
 from scoring.training.discrimination import Auc
@@ -26,25 +25,19 @@ _TERMS = {
     "alp_u_l": ("alp", "ALP", "U/L"),
     "homocysteine_umol_l": ("homocysteine", "Homocysteine", "umol/L"),
 }
-_LABELS = {
+LABELS = {
     LabelKind.STATED: "class as the cohort's table states it",
     LabelKind.BY_T_SCORE: "T-score as the cohort's table states it, by the rule of Xie et al. 2022",
 }
+_STUDIES = "studies"  # of a card's `training`: digests of the StudyInstanceUIDs that trained
 CIRCULARITY = (
     "T-score labels derive from the same HU that the features measure, where they come from the same CT: "
     "the AUC then tells more of their kinship than of a patient's bone"
 )
 
 
-def card_of(
-    trained: Trained, table: FeatureTable, used: Mapping[str, Any], plan: Plan, *, name: str, version_: str
-) -> ModelCard:
-    """The combined model as a card.
-
-    Parameters
-    ----------
-    used : kVp, spacings and equivalent of the training studies (`node.research.tables.technique`).
-    """
+def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, version_: str) -> ModelCard:
+    """The combined model as a card."""
     fits = trained.fits
     lowest, highest = float(floor(trained.trained_range[0])), float(ceil(trained.trained_range[1]))
     patients = trained.splits[Split.TRAIN]
@@ -78,7 +71,7 @@ def card_of(
         notice="For research; not validated beyond the cohorts that its card names",
         positive_class="osteoporosis",
         negative_class="osteopenia",
-        label=_LABELS[trained.cohort.label_kind],
+        label=LABELS[trained.cohort.label_kind],
         rad_score_intercept=fits.rad_score.intercept,
         features=tuple(
             CardFeature(
@@ -92,16 +85,11 @@ def card_of(
         ),
         clinical_intercept=fits.combined.intercept.value,
         terms=tuple(terms),
-        applicability=Applicability(
-            kvp=_around(used["kvp"], 0.0),
-            slice_spacing_mm=_around(used["slice_spacing_mm"], 0.05),
-            pixel_spacing_mm=_around(used["pixel_spacing_mm"], 0.05),
-            equivalent=Mineral(used["equivalent"]),
-        ),
+        applicability=trained.technique,
         software={"osteonode": __version__}
         | {package: version(package) for package in ("scikit-learn", "statsmodels")}
-        | dict(table.made_with["packages"]),
-        radiomics_settings_sha256=str(table.made_with["radiomics_settings_sha256"]),
+        | dict(table.made_with.packages),
+        radiomics_settings_sha256=table.made_with.radiomics_settings_sha256,
         training=_summary(trained, plan),
     )
 
@@ -116,6 +104,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
         "features_kept": len(trained.kept),
         "features_after_mrmr": len(trained.fits.rad_score.relevant),
         "circularity": CIRCULARITY,
+        _STUDIES: " ".join(sorted(_digest(uid) for uid in trained.studies)),
     }
     for split, patients in trained.splits.items():
         for label in ("osteoporosis", "osteopenia"):
@@ -133,6 +122,19 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
     return told | {cutoff_key(name): trained.cutoffs[name] for name in (RADIOMICS, COMBINED)}
 
 
+def trained_by(card: ModelCard, study_instance_uid: str) -> bool:
+    """Whether a study is of those that a card says it was trained on."""
+    return bool(study_instance_uid) and _digest(study_instance_uid) in str(
+        card.training.get(_STUDIES, "")
+    ).split(" ")
+
+
+def _digest(study_instance_uid: str) -> str:
+    """Tells one study from others, and nothing to who has not its UID; 48 bits: a chance match of one in 1e9
+    for a thousand studies against three hundred."""
+    return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:12]
+
+
 def cutoff_key(model: str) -> str:
     """Under which a card's `training` keeps a model's cut-off, a probability of osteoporosis."""
     return f"cutoff_{model}"
@@ -147,11 +149,3 @@ def _axis(lowest: float, highest: float) -> tuple[float, float]:
     """Whole tens about a range, as an axis is drawn."""
     low, high = 10.0 * floor(lowest / 10), 10.0 * ceil(highest / 10)
     return (low, high) if low < high else (low, low + 10.0)
-
-
-def _around(given: tuple[float, float], share: float) -> tuple[float, float]:
-    """A range a little wider than what was seen; one tube voltage reaches 1 kV to either side."""
-    lower, upper = given
-    if share == 0.0:
-        return lower - 1.0, upper + 1.0
-    return lower * (1 - share), upper * (1 + share)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
-from node.research.card import cutoff_key
-from node.research.tables import FeatureTable, Matrix, clinical_values, features_of
+from config.findings import FindingTable
+from node.research.card import cutoff_key, trained_by
+from node.research.feature_table import FeatureTable
+from node.research.rows import first_of
+from node.research.tables import Matrix, Measured, clinical_values, measured
+from node.research.technique import outside
 from node.research.training import COMBINED, RADIOMICS
+from scoring.applicability import input_observations, score_observations
 from scoring.bmd import StudyClass
 from scoring.modelcard import ModelCard
 from scoring.radscore import rad_score
-from scoring.training.cohort import CLINICAL, Cohort
-from scoring.training.discrimination import Auc
+from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
+from scoring.training.discrimination import Auc, Labels
 from scoring.training.errors import CohortUnusable
 from scoring.training.validation import Validation, subgroup_aucs, validate
+from segmentation.observation import Observation
 
 _CARD_NAMES = {"age": "age", "alp_u_l": "alp", "homocysteine_umol_l": "homocysteine"}
+FEWEST_OF_A_CLASS = 2  # that an AUC and its interval need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +36,8 @@ class Evaluated:
     """Everything that came out."""
 
     cohort: Cohort
-    without_features: Mapping[str, str]
-    without_values: tuple[str, ...]  # patients whose clinical values are not all known
+    left_out: Mapping[str, str]  # patient -> why there is no rad-score of this model
+    without_probability: Mapping[str, str]  # patient -> why the nomogram gives none; neither model is judged
     cutoffs: Mapping[str, float]
     validation: Validation
     subgroups: Mapping[tuple[str, str], Auc]
@@ -37,49 +45,57 @@ class Evaluated:
 
 
 def evaluate_card(
-    card: ModelCard, cohort: Cohort, folder: Path, table: FeatureTable, *, cutoff: float | None
+    card: ModelCard,
+    cohort: Cohort,
+    folder: Path,
+    table: FeatureTable,
+    *,
+    cutoff: float | None,
+    findings: FindingTable,
 ) -> Evaluated:
-    """Rad-score and combined model of a card on a cohort.
+    """Rad-score and combined model of a card on the patients of a cohort to whom the node would apply it.
+
+    Left out are those that trained it, and those outside the card's technique or its plausible rad-scores;
+    without probability are those whose age or laboratory is missing or beyond the card's axes.
 
     Parameters
     ----------
     cutoff : a probability for both models; None: those that the card was made with.
+    findings : words for what the node would say.
 
     Raises
     ------
     CohortUnusable
-        If the features were made with other settings or are not the card's, no cut-off is known, or a class
-        has fewer than two patients.
+        If the features were made with other settings or are not the card's, no cut-off is known, or too few
+        patients are left of a class.
     """
-    if table.made_with["radiomics_settings_sha256"] != card.radiomics_settings_sha256:
+    if table.made_with.radiomics_settings_sha256 != card.radiomics_settings_sha256:
         raise CohortUnusable("the features were made with other settings than the model's")
     absent = [one.name for one in card.features if one.name not in table.names]
     if absent:
         raise CohortUnusable(f"features of the model that the table lacks: {', '.join(absent)}")
     cutoffs = {name: _cutoff(card, name, cutoff) for name in (RADIOMICS, COMBINED)}
-    patients, values, without = features_of(cohort, folder, table)
-    scores = np.array(
-        [rad_score(card, dict(zip(table.names, row, strict=True))).value for row in values.tolist()],
-        dtype=np.float64,
-    )
-    clinical = clinical_values(patients, CLINICAL)
-    classes = np.array([one.label.value for one in patients])
-    known = np.isfinite(clinical).all(axis=1)
-    judged = (classes != StudyClass.NORMAL) & known
-    labels = classes[judged] == StudyClass.OSTEOPOROSIS
+    scored = measured(cohort, folder, table).without(partial(_why_not_scored, card, findings))
+    low = scored.without(lambda one, _: "normal bone" if one.label is StudyClass.NORMAL else "")
+    judged = low.without(partial(_why_no_probability, card, findings))
+    without_probability = {name: why for name, why in judged.left_out.items() if name not in low.left_out}
+    _require_enough(judged, {**scored.left_out, **without_probability})
+    scores = np.array([_score(card, row) for row in scored.rows], dtype=np.float64)
+    classes = np.array([one.label.value for one in scored.patients])
+    judged_scores = np.array([_score(card, row) for row in judged.rows], dtype=np.float64)
     validation = validate(
         {
-            RADIOMICS: np.asarray(expit(scores[judged])),
-            COMBINED: combined_probability(card, scores[judged], clinical[judged]),
+            RADIOMICS: np.asarray(expit(judged_scores)),
+            COMBINED: combined_probability(card, judged_scores, clinical_values(judged.patients, CLINICAL)),
         },
-        labels,
+        _positive(judged),
         cutoffs,
         development=False,
     )
     return Evaluated(
         cohort=cohort,
-        without_features=without,
-        without_values=tuple(patients[at].name for at in np.flatnonzero(~known)),
+        left_out=scored.left_out,
+        without_probability=without_probability,
         cutoffs=cutoffs,
         validation=validation,
         subgroups=subgroup_aucs(scores, classes),
@@ -97,6 +113,49 @@ def combined_probability(card: ModelCard, scores: Matrix, clinical: Matrix) -> M
     for column, values in zip(CLINICAL, clinical.T, strict=True):
         effect = effect + card.term(_CARD_NAMES[column]).coefficient * values
     return np.asarray(expit(effect))
+
+
+def _score(card: ModelCard, row: Mapping[str, str]) -> float:
+    return rad_score(card, {one.name: float(row[one.name]) for one in card.features}).value
+
+
+def _why_not_scored(card: ModelCard, findings: FindingTable, patient: Patient, row: Mapping[str, str]) -> str:
+    if patient.split is Split.TRAIN:
+        return "the table's split: trains"
+    if trained_by(card, row["study_instance_uid"]):
+        return "the model was trained on this study"
+    beyond = outside(row, card.applicability)
+    return beyond or _words(findings, score_observations(card, _score(card, row)))
+
+
+def _why_no_probability(
+    card: ModelCard, findings: FindingTable, patient: Patient, row: Mapping[str, str]
+) -> str:
+    age, alp, homocysteine = (patient.values[name] for name in CLINICAL)
+    score = _score(card, row)
+    found = input_observations(card, rad_score=score, age=age, alp=alp, homocysteine=homocysteine)
+    return _words(findings, found)
+
+
+def _positive(patients: Measured) -> Labels:
+    return np.array([one.label is StudyClass.OSTEOPOROSIS for one in patients.patients], dtype=bool)
+
+
+def _words(findings: FindingTable, observations: Iterable[Observation]) -> str:
+    return " ".join(findings.describe(one).text for one in observations)
+
+
+def _require_enough(judged: Measured, left_out: Mapping[str, str]) -> None:
+    ill = int(_positive(judged).sum())
+    counts = {"osteoporosis": ill, "osteopenia": len(judged.patients) - ill}
+    if min(counts.values()) >= FEWEST_OF_A_CLASS:
+        return
+    left = " and ".join(f"{count} with {name}" for name, count in counts.items())
+    told = [f"{name}: {why}" for name, why in left_out.items()]
+    raise CohortUnusable(
+        f"{left} can be judged by this model; {FEWEST_OF_A_CLASS} of each are needed"
+        + (f". Left out: {first_of(told)}" if told else "")
+    )
 
 
 def _cutoff(card: ModelCard, model: str, given: float | None) -> float:

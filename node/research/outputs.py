@@ -83,10 +83,7 @@ def training_tables(trained: Trained) -> dict[str, Table]:
     ]
     cohort = trained.cohort
     tables["missing"] = [{"column": name, "patients": count} for name, count in cohort.missing.items()]
-    tables["left_out"] = [
-        {"patient": name, "reason": reason}
-        for name, reason in (*cohort.excluded.items(), *trained.without_features.items())
-    ]
+    tables["left_out"] = left_out_table(trained.left_out)
     return tables
 
 
@@ -134,6 +131,11 @@ def subgroup_table(subgroups: Mapping[tuple[str, str], Auc]) -> Table:
         | {"positives": area.positives, "negatives": area.negatives}
         for (positive, negative), area in subgroups.items()
     ]
+
+
+def left_out_table(left_out: Mapping[str, str]) -> Table:
+    """Who is left out, and why."""
+    return [{"patient": name, "reason": reason} for name, reason in left_out.items()]
 
 
 def training_figures(trained: Trained) -> dict[str, Figure]:

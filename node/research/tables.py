@@ -1,158 +1,89 @@
-"""A cohort's table and its features, read and brought together."""
+"""A cohort and the features of its studies, brought together."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from node.research.extraction import ABOUT
+from node.research.feature_table import FeatureTable, study_key
+from node.research.rows import first_of, repeated
 from scoring.training.cohort import Cohort, Patient
 from scoring.training.errors import CohortUnusable
 
 Matrix = npt.NDArray[np.float64]
-_SHOWN = 5  # of many like problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureTable:
-    """What `osteonode features` wrote, by study."""
+class Measured:
+    """Patients with features, in the cohort's order, and why others are left out."""
 
-    names: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, str]]  # by the study's resolved path
-    made_with: Mapping[str, Any]  # settings and versions
+    patients: tuple[Patient, ...]
+    rows: tuple[Mapping[str, str], ...]  # of the table, of each patient
+    values: Matrix  # shape (patients, features)
+    left_out: Mapping[str, str]  # patient -> reason
 
-    def row(self, study: Path) -> Mapping[str, str] | None:
-        """A study's row; None where it has none, or has no features."""
-        found = self.rows.get(str(study.resolve()))
-        return found if found is not None and not found["reason"] else None
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows, cells without blanks at their ends.
-
-    Raises
-    ------
-    CohortUnusable
-        If it cannot be read, names a column twice, or has a row of another length than its head.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            head = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortUnusable(f"{path} cannot be read: {error}") from error
-    if len(set(head)) < len(head):
-        raise CohortUnusable(f"{path} names a column twice")
-    odd = [str(number) for number, cells in lines if len(cells) != len(head)]
-    if odd:
-        raise CohortUnusable(f"{path} has {len(head)} columns, but not in line {', '.join(odd)}")
-    return [dict(zip(head, (cell.strip() for cell in cells), strict=True)) for _, cells in lines]
-
-
-def read_features(path: Path) -> FeatureTable:
-    """A table of features with the settings beside it.
-
-    Raises
-    ------
-    CohortUnusable
-        If it is none, holds a study twice or what is no number, or rows were made with different settings.
-    """
-    rows = read_rows(path)
-    if not rows or not set(ABOUT) <= rows[0].keys():
-        raise CohortUnusable(f"{path} is no table of osteonode features")
-    if len({row["settings_sha256"] for row in rows}) > 1:
-        raise CohortUnusable(f"{path} holds features made with different settings")
-    names = tuple(name for name in rows[0] if name not in ABOUT)
-    keys = [str(Path(row["study"]).resolve()) for row in rows]
-    if twice := _repeated(keys):
-        raise CohortUnusable(f"{path} holds these studies twice: {', '.join(twice)}")
-    odd = [
-        f"{name} of {row['study']} ({row[name]!r})"
-        for row in rows
-        if not row["reason"]
-        for name in names
-        if not _is_number(row[name])
-    ]
-    if odd:
-        raise CohortUnusable(
-            f"{path}: {len(odd)} values are no finite numbers: {', '.join(odd[:_SHOWN])}"
-            + (", ..." if len(odd) > _SHOWN else "")
+    def without(self, reason: Callable[[Patient, Mapping[str, str]], str]) -> Measured:
+        """Those for whom `reason` gives none ("")."""
+        told = [reason(one, row) for one, row in zip(self.patients, self.rows, strict=True)]
+        kept = [at for at, why in enumerate(told) if not why]
+        return Measured(
+            patients=tuple(self.patients[at] for at in kept),
+            rows=tuple(self.rows[at] for at in kept),
+            values=self.values[kept],
+            left_out={**self.left_out}
+            | {one.name: why for one, why in zip(self.patients, told, strict=True) if why},
         )
-    beside = path.with_name(path.name + ".json")
-    try:
-        made_with = json.loads(beside.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CohortUnusable(f"{beside} must say how the features were made: {error}") from error
-    return FeatureTable(
-        names=names,
-        rows=dict(zip(keys, rows, strict=True)),
-        made_with=made_with,
-    )
 
 
-def features_of(
-    cohort: Cohort, folder: Path, table: FeatureTable
-) -> tuple[tuple[Patient, ...], Matrix, Mapping[str, str]]:
-    """Patients with features, their values, and why others have none.
+def measured(cohort: Cohort, folder: Path, table: FeatureTable) -> Measured:
+    """The cohort's patients with their features.
 
     Parameters
     ----------
     folder : of the cohort's table, from which it names studies.
 
-    Returns
-    -------
-    Patients in the cohort's order; values, shape (patients, features); reasons by patient.
-
     Raises
     ------
     CohortUnusable
-        If two patients have the same study: one of them would test what the other trained.
+        If no patient has features, or two have the same study: one of them would test what the other trained.
     """
     patients: list[Patient] = []
-    values: list[list[float]] = []
-    without: dict[str, str] = {}
+    rows: list[Mapping[str, str]] = []
+    left_out = dict(cohort.excluded)
     for patient in cohort.patients:
-        row = table.row(folder / patient.study) if patient.study else None
-        if row is None:
-            found = table.rows.get(str((folder / patient.study).resolve())) if patient.study else None
-            without[patient.name] = found["reason"] if found else "no features of this study"
-            continue
-        patients.append(patient)
-        values.append([float(row[name]) for name in table.names])
-    _require_studies_of_their_own(patients, folder, table)
-    return tuple(patients), np.array(values, dtype=np.float64).reshape(len(patients), -1), without
+        row = table.rows.get(study_key(patient.study, folder)) if patient.study else None
+        if row is not None and not row["reason"]:
+            patients.append(patient)
+            rows.append(row)
+        elif row is not None:
+            left_out[patient.name] = row["reason"]
+        else:
+            left_out[patient.name] = (
+                "no features of this study" if patient.study else "the table names no study"
+            )
+    if not patients:
+        told = [f"{name}: {reason}" for name, reason in left_out.items()]
+        raise CohortUnusable(f"no patient has features: {first_of(told)}")
+    _require_studies_of_their_own(patients, rows)
+    return Measured(
+        patients=tuple(patients),
+        rows=tuple(rows),
+        values=np.array([[float(row[name]) for name in table.names] for row in rows], dtype=np.float64),
+        left_out=left_out,
+    )
 
 
-def _require_studies_of_their_own(patients: Sequence[Patient], folder: Path, table: FeatureTable) -> None:
-    """By folder, and by StudyInstanceUID where the features tell it: a copy has another folder."""
-    rows = [table.rows[str((folder / one.study).resolve())] for one in patients]
-    folders = [str((folder / one.study).resolve()) for one in patients]
-    uids = [row["study_instance_uid"] or f"unknown: {key}" for key, row in zip(folders, rows, strict=True)]
-    for keys in (folders, uids):
-        if twice := _repeated(keys):
+def _require_studies_of_their_own(patients: Sequence[Patient], rows: Sequence[Mapping[str, str]]) -> None:
+    """By the table's row, and by StudyInstanceUID where it is told: a copy has another folder."""
+    uids = [row["study_instance_uid"] or f"unknown: {row['study']}" for row in rows]
+    for keys in ([row["study"] for row in rows], uids):
+        if twice := repeated(keys):
             who = [one.name for one, key in zip(patients, keys, strict=True) if key in twice]
             raise CohortUnusable(f"these patients share a study: {', '.join(who)}")
-
-
-def _repeated(keys: Sequence[str]) -> list[str]:
-    return [key for key, count in Counter(keys).items() if count > 1]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return isfinite(float(cell))
-    except ValueError:
-        return False
 
 
 def clinical_values(patients: Sequence[Patient], names: Sequence[str]) -> Matrix:
@@ -161,25 +92,3 @@ def clinical_values(patients: Sequence[Patient], names: Sequence[str]) -> Matrix
         [[np.nan if one.values[name] is None else one.values[name] for name in names] for one in patients],
         dtype=np.float64,
     ).reshape(len(patients), len(names))
-
-
-def technique(table: FeatureTable, studies: Sequence[Path]) -> dict[str, Any]:
-    """Ranges of kVp and spacings, and the mineral equivalent, of the studies that have features.
-
-    Raises
-    ------
-    CohortUnusable
-        If densities of both minerals are among them, or a study tells no kVp or spacing.
-    """
-    rows = [row for study in studies if (row := table.row(study)) is not None]
-    ranges: dict[str, Any] = {}
-    for column in ("kvp", "slice_spacing_mm", "pixel_spacing_mm"):
-        missing = [row["study"] for row in rows if not row[column]]
-        if missing:
-            raise CohortUnusable(f"no {column} in {', '.join(missing)}")
-        values = [float(row[column]) for row in rows]
-        ranges[column] = (min(values), max(values))
-    minerals = sorted({row["equivalent"] for row in rows if row["equivalent"]})
-    if len(minerals) != 1:
-        raise CohortUnusable(f"one mineral equivalent is needed; the studies have {minerals or 'none'}")
-    return ranges | {"equivalent": minerals[0]}

@@ -10,9 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from node.research.tables import FeatureTable, Matrix, clinical_values, features_of
+from node.research.agreement import agreements
+from node.research.feature_table import FeatureTable
+from node.research.rows import first_of
+from node.research.tables import Matrix, Measured, clinical_values, measured
+from node.research.technique import outside, technique_of
 from scoring.bmd import StudyClass
-from scoring.training.agreement import Icc, icc
+from scoring.modelcard import Applicability
+from scoring.training.agreement import Icc
 from scoring.training.classification import youden_cutoff
 from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
 from scoring.training.discrimination import Auc, Labels
@@ -51,7 +56,9 @@ class Trained:
     """Everything that came out."""
 
     cohort: Cohort
-    without_features: Mapping[str, str]  # patient -> reason
+    left_out: Mapping[str, str]  # patient -> reason
+    technique: Applicability  # of the studies that train, which limits what the model covers
+    studies: tuple[str, ...]  # StudyInstanceUIDs of those that train, where known
     own_split: bool  # the table's own, not a drawn one
     own_folds: bool
     agreement: Mapping[str, Mapping[str, Icc]]  # repeat -> feature -> ICC
@@ -62,7 +69,7 @@ class Trained:
     cutoffs: Mapping[str, float]
     validations: Mapping[Split, Validation]  # on patients whose clinical values are all known
     subgroups: Mapping[tuple[str, str], Auc]  # of the rad-score, on all patients that did not train
-    rad_scores: Mapping[str, tuple[float, ...]]  # by class, all patients
+    rad_scores: Mapping[str, tuple[float, ...]]  # by class, all patients that the model covers
     trained_range: tuple[float, float]  # of the training patients' rad-scores
     optimism: Mapping[str, Optimism]  # of the training patients' AUC
 
@@ -76,7 +83,10 @@ def train(
     plan: Plan,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Trained:
-    """Agreement, split, selection, fits, validation and optimism, in this order.
+    """Split, agreement, selection, fits, validation and optimism, in this order.
+
+    Those who do not train are judged as far as the model covers their studies: outside the technique of the
+    studies that train, they are left out.
 
     Parameters
     ----------
@@ -87,10 +97,19 @@ def train(
     ------
     CohortUnusable, FitImpossible
     """
-    patients, values, without = features_of(cohort, folder, table)
+    everyone = measured(cohort, folder, table)
+    training = _training_patients(everyone, plan.seed)
+    rows_trained_on = [
+        row for one, row in zip(everyone.patients, everyone.rows, strict=True) if one.name in training
+    ]
+    technique = technique_of(rows_trained_on)
+    covered = everyone.without(lambda one, row: "" if one.name in training else outside(row, technique))
+    patients, values = covered.patients, covered.values
     low = [at for at, one in enumerate(patients) if one.label is not StudyClass.NORMAL]
+    if len(low) == len(training):
+        told = [f"{name}: {why}" for name, why in covered.left_out.items() if name not in everyone.left_out]
+        raise CohortUnusable(f"studies to test are none that the model covers: {first_of(told)}")
     labels = np.array([patients[at].label is StudyClass.OSTEOPOROSIS for at in low], dtype=bool)
-    require_enough(labels)
     progress("agreement")
     agreement = {name: agreements(table, other) for name, other in repeats.items()}
     kept = tuple(
@@ -103,13 +122,7 @@ def train(
     low_values, clinical = all_values[low], clinical_values(chosen, CLINICAL)
 
     own_split = chosen[0].split is not None
-    train_rows = (
-        np.array([one.split is Split.TRAIN for one in chosen])
-        if own_split
-        else stratified_split(labels, plan.seed)
-    )
-    if not (0 < train_rows.sum() < len(train_rows)):
-        raise CohortUnusable("the table's split leaves nobody to train on, or nobody to test")
+    train_rows = np.array([one.name in training for one in chosen])
     trained_on = [one for one, inside in zip(chosen, train_rows, strict=True) if inside]
     own_folds = trained_on[0].fold is not None
     folds = (
@@ -137,13 +150,14 @@ def train(
         for split, rows in ((Split.TRAIN, at_train), (Split.TEST, ~train_rows & known))
     }
     everybody = rad.score(all_values, kept)
-    in_training = {one.name for one in trained_on}
-    fresh = np.array([one.name not in in_training for one in patients])
+    fresh = np.array([one.name not in training for one in patients])
     classes = np.array([one.label.value for one in patients])
     progress("optimism")
     return Trained(
         cohort=cohort,
-        without_features=without,
+        left_out=covered.left_out,
+        technique=technique,
+        studies=tuple(uid for row in rows_trained_on if (uid := row["study_instance_uid"])),
         own_split=own_split,
         own_folds=own_folds,
         agreement=agreement,
@@ -186,31 +200,24 @@ def probabilities(fits: ModelFits, scores: Matrix, clinical: Matrix) -> dict[str
     }
 
 
-def agreements(first: FeatureTable, second: FeatureTable) -> dict[str, Icc]:
-    """ICC of each feature over the studies that both tables have.
+def _training_patients(everyone: Measured, seed: int) -> frozenset[str]:
+    """Names of those to train on: as the table says, or seven of ten of each class.
 
     Raises
     ------
     CohortUnusable
-        If the tables hold other features, fewer than three studies in common, or a feature that
-        is the same in all of these.
+        If a class has too few patients, or the table's split leaves nobody to train on, or nobody to test.
     """
-    if first.names != second.names:
-        raise CohortUnusable("repeated masks must have the same features")
-    both = [
-        (one, other)
-        for key, one in first.rows.items()
-        if (other := second.rows.get(key)) is not None and not one["reason"] and not other["reason"]
-    ]
-    if len(both) < 3:
-        raise CohortUnusable(f"{len(both)} studies were masked twice; agreement needs three")
-    ratings = {
-        name: np.array([[float(one[name]), float(other[name])] for one, other in both])
-        for name in first.names
-    }
-    if same := [name for name, values in ratings.items() if np.ptp(values) == 0.0]:
-        raise CohortUnusable(f"features that are the same in all studies masked twice: {', '.join(same)}")
-    return {name: icc(values) for name, values in ratings.items()}
+    low = [one for one in everyone.patients if one.label is not StudyClass.NORMAL]
+    labels = np.array([one.label is StudyClass.OSTEOPOROSIS for one in low], dtype=bool)
+    require_enough(labels)
+    if low[0].split is None:
+        inside = stratified_split(labels, seed)
+    else:
+        inside = np.array([one.split is Split.TRAIN for one in low])
+    if not (0 < inside.sum() < len(inside)):
+        raise CohortUnusable("the table's split leaves nobody to train on, or nobody to test")
+    return frozenset(one.name for one, chosen in zip(low, inside, strict=True) if chosen)
 
 
 def table1(patients: Sequence[Patient], variables: Sequence[str]) -> tuple[Variable, ...]:

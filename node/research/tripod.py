@@ -91,10 +91,9 @@ def _participants(trained: Trained) -> str:
         for split, patients in trained.splits.items()
     ]
     normal = len(trained.rad_scores.get("normal", ()))
-    left_out = len(trained.cohort.excluded) + len(trained.without_features)
     return (
         f"{'; '.join(counted)}. {normal} with normal bone train and test nothing; their rad-scores are "
-        f"compared. {left_out} were left out (tables/left_out.csv). Eligibility: {_SITE}"
+        f"compared. {len(trained.left_out)} were left out (tables/left_out.csv). Eligibility: {_SITE}"
     )
 
 

@@ -2,102 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from config.catalog import load_radiomics_settings_text
-from node.cli import build
-from node.research.extraction import ABOUT
+from scoring.applicability import input_observations
 from scoring.modelcard import parse_model_card
 from scoring.nomogram import apply_nomogram
-from scoring.radiomics import feature_names, parse_settings
 from scoring.radscore import rad_score
-
-SETTINGS_TEXT, SETTINGS_SHA256 = load_radiomics_settings_text()
-NAMES = feature_names(parse_settings(SETTINGS_TEXT))[200:240]
-PATIENTS = 150
-
-
-@dataclass(frozen=True)
-class Files:
-    folder: Path
-    cohort: Path
-    features: Path
-    values: np.ndarray
-    rows: list[dict[str, str]]
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def write_features(path: Path, values: np.ndarray, *, kvp: str = "120.0") -> Path:
-    about = dict.fromkeys(ABOUT, "") | {"level": "L3", "engine": "mask 2", "kvp": kvp}
-    about |= {
-        "slice_spacing_mm": "1.0",
-        "pixel_spacing_mm": "0.7",
-        "equivalent": "HA",
-        "settings_sha256": "s",
-    }
-    rows = [
-        about
-        | {"study": str(path.parent / f"study{number}")}
-        | dict(zip(NAMES, (repr(float(one)) for one in row), strict=True))
-        for number, row in enumerate(values)
-    ]
-    made = {"packages": {"pyradiomics": "3.0.1"}, "radiomics_settings_sha256": SETTINGS_SHA256}
-    path.with_name(path.name + ".json").write_text(json.dumps(made))
-    return write(path, rows)
-
-
-def write_cohort(folder: Path, seed: int) -> Files:
-    """Class by the second feature, the fifth, and age; the rest is noise."""
-    rng = np.random.default_rng(seed)
-    values = rng.normal(size=(PATIENTS, len(NAMES))) * 10 + 50
-    age = rng.normal(66, 8, PATIENTS).round()
-    effect = (values[:, 1] - 50) / 7 - (values[:, 4] - 50) / 9 + (age - 66) / 9 + 0.8
-    ill = rng.random(PATIENTS) < 1 / (1 + np.exp(-effect))
-    rows: list[dict[str, object]] = [
-        {
-            "patient": f"p{number}",
-            "study": f"study{number}",
-            "label": "normal" if number % 15 == 0 else "osteoporosis" if ill[number] else "osteopenia",
-            "age": f"{age[number]:g}",
-            "sex": "FM"[number % 2],
-            "alp_u_l": f"{rng.normal(85, 15):.1f}",
-            "homocysteine_umol_l": f"{max(5.0, rng.normal(14, 3)):.1f}",
-            "calcium_mmol_l": f"{rng.normal(2.3, 0.1):.2f}",
-        }
-        for number in range(PATIENTS)
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    return Files(
-        folder=folder,
-        cohort=write(folder / "cohort.csv", rows),
-        features=write_features(folder / "features.csv", values),
-        values=values,
-        rows=[{key: str(value) for key, value in row.items()} for row in rows],
-    )
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(build(["train", "evaluate"]), [str(one) for one in arguments])
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from tests.unit.research_cohort import (
+    NAMES,
+    PATIENTS,
+    SETTINGS_SHA256,
+    Files,
+    run,
+    table,
+    write,
+    write_cohort,
+    write_features,
+)
 
 
 @pytest.fixture(scope="module")
@@ -286,20 +212,24 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
         for row in table(tmp_path / "out" / "tables" / "performance_evaluation.csv")
         if row["model"] == "combined"
     ]
-    positives = 0
+    positives = judged = 0
     for patient, values in zip(new.rows, new.values, strict=True):
         if patient["label"] == "normal":
             continue
         score = rad_score(card, dict(zip(NAMES, values.tolist(), strict=True))).value
-        result = apply_nomogram(
-            card,
-            rad_score=score,
-            age=float(patient["age"]),
-            alp=float(patient["alp_u_l"]),
-            homocysteine=float(patient["homocysteine_umol_l"]),
-        )
+        inputs = {
+            "rad_score": score,
+            "age": float(patient["age"]),
+            "alp": float(patient["alp_u_l"]),
+            "homocysteine": float(patient["homocysteine_umol_l"]),
+        }
+        if input_observations(card, **inputs):
+            continue  # the node gives no probability either
+        result = apply_nomogram(card, **inputs)
+        judged += 1
         positives += result.probability >= card.training["cutoff_combined"]
     assert int(row["tp"]) + int(row["fp"]) == positives
+    assert int(row["patients"]) == judged > 100
     assert float(row["auc"]) > 0.7
     assert "combined: AUC" in found.output
 
@@ -398,7 +328,8 @@ def test_a_feature_that_no_second_mask_changes_at_all_is_named(files, tmp_path):
     same = files.values.copy()
     same[:, 7] = 3.0
     first = write_features(files.folder / "same.csv", same)
-    found = run("train", files.cohort, "--out", tmp_path, "--features", first, "--repeat", first)
+    again = write_features(files.folder / "same-again.csv", np.where(same == 3.0, 3.0, same + 0.1))
+    found = run("train", files.cohort, "--out", tmp_path, "--features", first, "--repeat", again)
     assert found.exit_code == 2
     assert NAMES[7] in found.output
 
