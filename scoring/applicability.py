@@ -10,6 +10,9 @@ from scoring.modelcard import Applicability, CardTerm, ModelCard, Range
 from scoring.nomogram import NomogramResult
 from segmentation.observation import Observation
 
+# Remarks on a model's numbers, which withhold nothing, and say nothing where the numbers are withheld.
+REMARKS_ON_MODEL = frozenset({"demonstration_model", "model_notice"})
+
 
 def model_observations(
     card: ModelCard | None,
@@ -20,10 +23,10 @@ def model_observations(
     equivalent: Mineral | None,
     t_score: float | None,
 ) -> list[Observation]:
-    """What keeps the rad-score and the nomogram from being given, and that a model is a demonstration.
+    """What keeps the rad-score and the nomogram from being given, and what is said with a model's numbers.
 
-    `no_model`, `model_range`, `t_above_model`; `demonstration_model` alone withholds nothing. A missing
-    T-score or calibration is not repeated here: whatever withheld it withholds the scores too.
+    `no_model`, `model_range`, `t_above_model`; `REMARKS_ON_MODEL` withhold nothing. A missing T-score or
+    calibration is not repeated here: whatever withheld it withholds the scores too.
 
     Parameters
     ----------
@@ -34,6 +37,8 @@ def model_observations(
     found = []
     if card.demonstration:
         found.append(Observation(code="demonstration_model", values={"model": card.name}))
+    elif card.notice:
+        found.append(Observation(code="model_notice", values={"model": card.name, "notice": card.notice}))
     reasons = technique_reasons(
         card.applicability,
         kvp=kvp,

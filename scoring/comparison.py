@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scoring.applicability import input_observations, model_observations, score_observations
+from scoring.applicability import (
+    REMARKS_ON_MODEL,
+    input_observations,
+    model_observations,
+    score_observations,
+)
 from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
 from scoring.nomogram import apply_nomogram
@@ -104,7 +109,7 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
         rad_score=score,
         probability=nomogram.probability,
         likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
-        outside="; ".join(_reason(one) for one in noticed if one.code != "demonstration_model"),
+        outside="; ".join(_reason(one) for one in noticed if one.code not in REMARKS_ON_MODEL),
     )
 
 

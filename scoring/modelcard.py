@@ -6,7 +6,8 @@ Schema version 1. All keys are required, no other keys are allowed, all numbers 
       "schema": "osteonode-model-card", "schema_version": 1,
       "name": str, "version": str,
       "demonstration": bool,
-      "notice": str,                    # shown with every output; not empty where demonstration is true
+      "notice": str,                    # stands beside every number of the model; a demonstration, which must
+                                        # have one too, is marked as such instead
       "positive_class": "osteoporosis", # the class that the probability is of
       "negative_class": "osteopenia",
       "label": str,                     # how the training labels came about

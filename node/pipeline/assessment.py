@@ -9,6 +9,7 @@ from config.findings import Finding, FindingTable, Output, withheld
 from node.pipeline.measurement import FEATURE_LEVEL, Measurements
 from node.report import Laboratory, LevelResult, SeriesFacts, SliceResult, StudyIdentity
 from scoring.applicability import (
+    REMARKS_ON_MODEL,
     contradiction_observations,
     input_observations,
     model_observations,
@@ -251,15 +252,11 @@ def _nomogram(
     return found
 
 
-# Remarks on a number, which say nothing where the number is withheld.
-_REMARKS_ON_MODEL = frozenset({"demonstration_model"})
-
-
 def _about_what_is_there(findings: Sequence[Finding], judgement: Judgement) -> tuple[Finding, ...]:
     """Findings without remarks on numbers that the report does not give."""
     idle: frozenset[str] = frozenset()
     if judgement.rad_score is None:
-        idle |= _REMARKS_ON_MODEL
+        idle |= REMARKS_ON_MODEL
     return tuple(finding for finding in findings if finding.code not in idle)
 
 

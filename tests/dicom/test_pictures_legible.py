@@ -86,6 +86,12 @@ def _wordy(report: Report) -> Report:
     )
 
 
+def _noticed(report: Report, describe_finding, notice: str) -> Report:
+    told = describe_finding("model_notice", model="ours", notice=notice)
+    kept = [one for one in report.findings if one.code != "demonstration_model"]
+    return replace(report, findings=(*kept, told))
+
+
 def _in_both_regions(report: Report) -> Report:
     """A second density beside each level's, and at one level none."""
     levels = [
@@ -129,6 +135,13 @@ def pages(study, variants, describe_finding):
             *study.report.findings,
             describe_finding("contradiction", probability="88 %", t=-2),
         ),
+    )
+    reports["noticed"] = _noticed(study.report, describe_finding, "For research; not validated elsewhere")
+    reports["noticed at length"] = _noticed(
+        reports["contradicted"], describe_finding, "For research in this hospital alone. " * 30
+    )
+    reports["noticed, no laboratory"] = _noticed(
+        variants["laboratory missing"], describe_finding, "For research in this hospital alone. " * 30
     )
     reports["crowded"] = _crowded(study.report, describe_finding)
     reports["wordy"] = _wordy(study.report)
@@ -269,6 +282,16 @@ def test_where_model_and_measurement_disagree_the_nomogram_says_which_leads(page
     words = _words(pages["contradicted", "nomogram"])
     assert "The nomogram (88 % for osteoporosis) and the measured T-score (-2) disagree" in words
     assert "the measurement leads" in words
+
+
+def test_a_models_notice_stands_on_the_page_of_its_numbers(pages):
+    told = "Rad-score and nomogram come from ours: For research; not validated elsewhere"
+    assert told in _words(pages["noticed", "nomogram"])
+    for name in ("noticed at length", "noticed, no laboratory"):
+        words = _words(pages[name, "nomogram"])
+        assert "come from ours: For research in this hospital alone." in words
+        assert "and more: see the structured report" in words
+    assert "the measurement leads" in _words(pages["noticed at length", "nomogram"])
 
 
 def test_a_missing_laboratory_shows_the_rad_score_alone(pages):

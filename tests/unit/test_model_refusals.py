@@ -209,3 +209,13 @@ def test_a_probability_that_the_measured_t_denies_is_said_and_the_measurement_le
     texts = [one.text for one in found.findings if one.code == "contradiction"]
     assert bool(texts) is contradicts
     assert all("the measurement leads" in text for text in texts)
+
+
+def test_a_cards_notice_stands_beside_its_numbers_and_not_without_them():
+    card = replace(CARD, demonstration=False, notice="For research in this hospital alone")
+    told = "Rad-score and nomogram come from demonstration: For research in this hospital alone"
+    found = judged(card=card)
+    assert given(found) == BOTH
+    assert [one.text for one in found.findings if one.code == "model_notice"] == [told]
+    refused = judged(card=card, series={"kvp": 140.0})
+    assert "model_notice" not in {one.code for one in refused.findings}

@@ -264,6 +264,12 @@ def test_the_model_applies_below_t_minus_one_only(card, t, expected):
     assert [note.code for note in covered(card, t_score=t)] == expected
 
 
+def test_a_cards_notice_is_said():
+    (noticed,) = covered(parse_model_card(json.dumps(DOCUMENT | {"notice": "For research"})))
+    assert (noticed.code, noticed.values["notice"]) == ("model_notice", "For research")
+    assert covered(parse_model_card(json.dumps(DOCUMENT | {"notice": ""}))) == []
+
+
 def test_no_model_and_a_demonstration_are_said():
     assert [note.code for note in covered(None)] == ["no_model"]
     document = copy.deepcopy(DOCUMENT) | {"demonstration": True, "notice": "NOT FOR CLINICAL USE"}

@@ -28,13 +28,26 @@ _PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9
 _TICK = 6.0
 _LABEL_SIZE = 13.0
 _LABEL_GAP = 8.0
-_ANSWER_HEIGHT = 112.0  # of the lines below the scales
+_ANSWER_LINES = 59.0  # pixels: probability and measured T-score
+_ANSWER_LEAST = 84.0
+_ANSWER_GAP = 28.0
+_NOTICE_SIZE = 13.0
+_NOTICE_LINES = 2  # a longer notice is cut: the structured report has it whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     x: float  # pixels
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Words below the answer."""
+
+    words: str
+    size: float  # pixels
+    colour: str
 
 
 def draw_nomogram(report: Report) -> Pixels:
@@ -59,13 +72,19 @@ def _not_available(page: Page, report: Report, y: float) -> None:
     y = draw_findings(page, box, reasons, sizes=(19.0, 17.0, 15.0, 13.0)) + 24
     if report.rad_score is not None:
         y = page.text(MARGIN, y, f"Rad-score alone: {number(report.rad_score.value, 2)}", size=30, bold=True)
-        page.text(MARGIN, y, f"model {report.rad_score.model_name}", size=15, colour=QUIET, width=width)
+        y = page.text(MARGIN, y, f"model {report.rad_score.model_name}", size=15, colour=QUIET, width=width)
+        for one in _notice(page, report):
+            y = page.text(MARGIN, y, one.words, size=one.size, colour=one.colour, width=width)
 
 
 def _drawing(page: Page, report: Report, nomogram: NomogramResult, y: float) -> None:
     scale = nomogram.scale
     rows = 3 + len(scale.axes)
-    height = (CONTENT_BOTTOM - _ANSWER_HEIGHT - y) / rows
+    remarks = [_class_remark(report, nomogram), *_notice(page, report)]
+    width = WIDTH - 2 * MARGIN
+    remarks_height = sum(page.height_of(one.words, width, size=one.size) for one in remarks)
+    answer_top = CONTENT_BOTTOM - max(_ANSWER_LEAST, _ANSWER_LINES + remarks_height)
+    height = (answer_top - _ANSWER_GAP - y) / rows
     page.text(_VALUE_RIGHT, y, "this patient", size=_LABEL_SIZE, colour=ACCENT, align="right")
     page.text(_POINTS_RIGHT, y, "points", size=_LABEL_SIZE, colour=ACCENT, align="right")
     line = y + height * 0.55
@@ -89,7 +108,9 @@ def _drawing(page: Page, report: Report, nomogram: NomogramResult, y: float) -> 
     _mark(page, total_x, line)
     percent = f"{100 * nomogram.probability:.0f} %"
     page.text(_POINTS_RIGHT, line - 12, percent, size=20, bold=True, align="right")
-    _answer(page, report, nomogram, CONTENT_BOTTOM - 84)
+    y = _answer(page, report, nomogram, answer_top)
+    for one in remarks:
+        y = page.text(MARGIN, y, one.words, size=one.size, colour=one.colour, width=width)
 
 
 def _dates(laboratory: Laboratory) -> dict[str, str]:
@@ -98,7 +119,7 @@ def _dates(laboratory: Laboratory) -> dict[str, str]:
     return {name: f"on {day.isoformat()}" if day else "date not stated" for name, day in taken.items()}
 
 
-def _answer(page: Page, report: Report, nomogram: NomogramResult, y: float) -> None:
+def _answer(page: Page, report: Report, nomogram: NomogramResult, y: float) -> float:
     words = f"Total {number(nomogram.total_points, 1)} points: {probability_in_words(nomogram)}"
     y = page.text(MARGIN, y, words, size=22, bold=True)
     if report.t_score is not None:
@@ -106,13 +127,26 @@ def _answer(page: Page, report: Report, nomogram: NomogramResult, y: float) -> N
         if report.study_class is not None:
             measured += f": {STUDY_CLASSES[report.study_class]}"
         y = page.text(MARGIN, y, measured, size=22, bold=True)
-    width = WIDTH - 2 * MARGIN
+    return y
+
+
+def _class_remark(report: Report, nomogram: NomogramResult) -> Remark:
     denied = next((one.text for one in report.findings if one.code == "contradiction"), None)
     if denied is not None:
-        page.text(MARGIN, y, denied, size=15, colour=CAUTION, width=width)
-    else:
-        note = f"classes as model {nomogram.model_name} was taught them; the measurement leads"
-        page.text(MARGIN, y, note, size=13, colour=QUIET, width=width)
+        return Remark(words=denied, size=15.0, colour=CAUTION)
+    words = f"classes as model {nomogram.model_name} was taught them; the measurement leads"
+    return Remark(words=words, size=13.0, colour=QUIET)
+
+
+def _notice(page: Page, report: Report) -> list[Remark]:
+    """What the model's card has every page with its numbers say; nothing where it asks for nothing."""
+    told = next((one.text for one in report.findings if one.code == "model_notice"), None)
+    if told is None:
+        return []
+    lines = page.wrap(told, WIDTH - 2 * MARGIN, size=_NOTICE_SIZE)
+    if len(lines) > _NOTICE_LINES:
+        lines = [*lines[: _NOTICE_LINES - 1], "and more: see the structured report"]
+    return [Remark(words=line, size=_NOTICE_SIZE, colour=CAUTION) for line in lines]
 
 
 def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: float, date: str) -> None:
