@@ -17,7 +17,7 @@ from config.settings import Settings, load_settings
 from node.commands.features import DEFAULT_JOBS
 from node.logs import configure
 from node.research.agreement import read_repeats
-from node.research.card import CIRCULARITY, LABELS, auc_text, card_of
+from node.research.card import CIRCULARITY, LABELS, auc_text, card_of, tells_its_studies
 from node.research.evaluation import evaluate_card
 from node.research.extraction import Extraction, extract_features
 from node.research.feature_table import read_features
@@ -41,6 +41,7 @@ from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
 
+_STUDIES_UNKNOWN = "The card does not tell which studies trained it: patients who did are left out only by the table's split."
 _REASONS = 3  # told of, the commonest ones
 _POSITIVE = "Positive class throughout: osteoporosis."
 
@@ -156,6 +157,7 @@ def evaluate(
     except (CohortUnusable, FitImpossible) as error:
         raise _refusal(error, console) from error
     left_out = [
+        *([] if tells_its_studies(card) else [_STUDIES_UNKNOWN]),
         *_left_out("left out", found.left_out),
         *_left_out("not judged: the nomogram gives no probability", found.without_probability),
     ]
@@ -211,7 +213,7 @@ def _about_labels(cohort: Cohort) -> list[str]:
     """What a reader must know of the classes before any AUC."""
     return [
         _POSITIVE,
-        f"Labels: {LABELS[cohort.label_kind]}.",
+        f"This cohort's labels: {LABELS[cohort.label_kind]}.",
         CIRCULARITY[0].upper() + CIRCULARITY[1:] + ".",
     ]
 
@@ -221,7 +223,7 @@ def _left_out(what: str, patients: Mapping[str, str]) -> list[str]:
     if not patients:
         return []
     counted = Counter(patients.values()).most_common()
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in counted[:_REASONS])
+    reasons = "; ".join(f"{count} x {reason.removesuffix('.')}" for reason, count in counted[:_REASONS])
     more = "; ..." if len(counted) > _REASONS else ""
     return [f"{len(patients)} patients are {what} (table left_out): {reasons}{more}"]
 

@@ -122,6 +122,11 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
     return told | {cutoff_key(name): trained.cutoffs[name] for name in (RADIOMICS, COMBINED)}
 
 
+def tells_its_studies(card: ModelCard) -> bool:
+    """Whether a card says on which studies it was trained: those of older versions and of R do not."""
+    return bool(card.training.get(_STUDIES))
+
+
 def trained_by(card: ModelCard, study_instance_uid: str) -> bool:
     """Whether a study is of those that a card says it was trained on."""
     return bool(study_instance_uid) and _digest(study_instance_uid) in str(

@@ -67,7 +67,7 @@ def extract_features(
     Raises
     ------
     ConfigurationError
-        If the engine lacks something.
+        If the engine lacks something, or a study with features is gone: they could not be made again.
     """
     text, _ = load_radiomics_settings_text(how.settings.node.site_folder)
     names = feature_names(parse_settings(text))
@@ -77,6 +77,7 @@ def extract_features(
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = {row["study"]: row for row in (*_kept(out, names, sha256), *_kept(partial, names, sha256))}
     asked = tuple(dict.fromkeys(str(folder.resolve()) for folder in studies))
+    _require_there([name for name in asked if name in rows and not rows[name]["reason"]], out)
     todo = [name for name in asked if not _stands(rows.get(name), how.mask)]
     if len(todo) < len(asked):
         console.print(
@@ -143,6 +144,16 @@ def _kept(path: Path, names: Sequence[str], sha256: str) -> Iterator[Row]:
     for row in reader:
         if row["settings_sha256"] == sha256 and None not in row.values():
             yield row
+
+
+def _require_there(studies: Sequence[str], table: Path) -> None:
+    """A row must not give way to "no such folder" because a disk is not there."""
+    gone = [name for name in studies if not Path(name).is_dir()]
+    if gone:
+        raise ConfigurationError(
+            f"{len(gone)} studies with features in {table} are gone, the first being {gone[0]}: "
+            "bring them back, or have the table taken as it stands by --features"
+        )
 
 
 def _stands(row: Row | None, mask: str | None) -> bool:

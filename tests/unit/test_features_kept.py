@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from rich.console import Console
 
 from config.catalog import load_radiomics_settings_text
-from config.settings import load_settings
+from config.settings import ConfigurationError, load_settings
 from node.research.extraction import (
     ABOUT,
     Extraction,
@@ -128,6 +128,16 @@ def test_a_study_without_features_is_tried_again_and_the_others_rows_stay(featur
         str(whole): "",
         str(mended): "",
     }
+
+
+def test_features_of_a_study_that_is_gone_are_not_given_up(features, tmp_path):
+    study = write_study(tmp_path / "study")
+    features(study)
+    before = (tmp_path / "features.csv").read_bytes()
+    study.rename(tmp_path / "archived")
+    with pytest.raises(ConfigurationError, match=r"1 studies with features .* are gone"):
+        features(study)
+    assert (tmp_path / "features.csv").read_bytes() == before
 
 
 def test_a_row_without_its_lines_end_is_none(features, tmp_path):

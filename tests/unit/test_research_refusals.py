@@ -103,6 +103,7 @@ def test_values_beyond_the_cards_axes_give_no_probability_and_are_not_judged(mod
     assert left_out["p4"].startswith("Age 105 a is outside the model's range")
     assert left_out["p5"].startswith("Not available: Homocysteine")
     assert "not judged: the nomogram gives no probability" in page
+    assert ".;" not in page
 
 
 def test_an_implausible_rad_score_is_not_judged(model, others, tmp_path):
@@ -136,6 +137,17 @@ def test_patients_who_trained_are_left_out_by_their_studies_whatever_they_are_ca
     assert "the model was trained on this study" in console
 
 
+def test_a_card_that_does_not_tell_its_studies_is_said_not_to(model, others, tmp_path):
+    document = json.loads(model.read_text("utf-8"))
+    del document["training"]["studies"]
+    (tmp_path / "model.json").write_text(json.dumps(document), "utf-8")
+    told = "The card does not tell which studies trained it"
+    _, page, console = evaluate(tmp_path / "model.json", others.cohort, others.features, tmp_path / "out")
+    assert told in page
+    assert told in console
+    assert told not in evaluate(model, others.cohort, others.features, tmp_path / "known")[1]
+
+
 def test_patients_whom_the_table_calls_training_patients_are_left_out(model, others, tmp_path):
     left_out, _, _ = evaluate(model, split(others), others.features, tmp_path)
     marked = {row["patient"] for row in table(others.folder / "split.csv") if row["split"] == "train"}
@@ -150,7 +162,7 @@ def test_the_evaluations_page_tells_labels_kinship_and_who_has_no_features(model
     assert sum(reason == "no L3" for reason in left_out.values()) == PATIENTS // 2
     assert f"{PATIENTS // 2} x no L3" in page
     assert f"{PATIENTS // 2} x no L3" in console
-    assert "Labels: class as the cohort's table states it." in page
+    assert "This cohort's labels: class as the cohort's table states it." in page
     assert "derive from the same HU that the features measure" in page
 
 
