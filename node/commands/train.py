@@ -41,7 +41,7 @@ from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
 
-_STUDIES_UNKNOWN = "The card does not tell which studies trained it: patients who did are left out only by the table's split."
+_STUDIES_UNKNOWN = "The card does not tell which studies trained it; only the table's split leaves any out."
 _REASONS = 3  # told of, the commonest ones
 _POSITIVE = "Positive class throughout: osteoporosis."
 
