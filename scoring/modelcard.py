@@ -59,6 +59,11 @@ _FEATURE_NAME = re.compile(
 )
 
 
+def is_feature_name(name: str) -> bool:
+    """Whether a card may name a feature so."""
+    return _FEATURE_NAME.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFeature:
     """One feature of the rad-score: coefficient * (value - mean) / sd."""
@@ -238,7 +243,7 @@ def _features(raw: object) -> tuple[CardFeature, ...]:
         where = f"rad_score.features[{index}]"
         fields = _fields(entry, where, {"name", "mean", "sd", "coefficient", "origin"})
         name = _text(fields["name"], f"{where}.name")
-        if not _FEATURE_NAME.fullmatch(name):
+        if not is_feature_name(name):
             raise ModelCardInvalid(f"{where}: unknown feature {name!r}")
         if fields["origin"] not in ORIGINS:
             raise ModelCardInvalid(f"{where}.origin must be one of {', '.join(ORIGINS)}")

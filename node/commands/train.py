@@ -60,6 +60,12 @@ MaskName = Annotated[str | None, typer.Option(help="Name of a mask in each study
 Jobs = Annotated[int, typer.Option(help="Studies at a time.", min=1)]
 
 
+def _not_blank(given: str) -> str:
+    if not given.strip():
+        raise typer.BadParameter("must not be empty: the card is told from others by it")
+    return given
+
+
 def train(
     cohort_csv: CohortFile,
     out: Out,
@@ -70,8 +76,8 @@ def train(
             help="Features by a repeated mask, for agreement; may come more than once.", exists=True
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the model.")] = "trained",
-    version: Annotated[str, typer.Option(help="Of the model.")] = "1",
+    name: Annotated[str, typer.Option(help="Of the model.", callback=_not_blank)] = "trained",
+    version: Annotated[str, typer.Option(help="Of the model.", callback=_not_blank)] = "1",
     seed: Annotated[int, typer.Option(help="Of split, folds and bootstrap.", min=0)] = 1,
     penalty: Annotated[
         PenaltyChoice, typer.Option(help="Which penalty of the cross-validation is used.")
@@ -96,7 +102,7 @@ def train(
                 cohort, cohort_csv.parent, table, repeats, plan=plan, progress=status.update
             )
         card = card_of(trained, table, plan, name=name, version_=version)
-    except (CohortUnusable, FitImpossible) as error:
+    except (CohortUnusable, FitImpossible, ModelCardInvalid) as error:
         raise _refusal(error, console) from error
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out / "model.json", card)

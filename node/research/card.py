@@ -12,7 +12,7 @@ from node import __version__
 from node.research.feature_table import FeatureTable
 from node.research.tables import clinical_values
 from node.research.training import COMBINED, RADIOMICS, Plan, Trained
-from scoring.modelcard import CardFeature, CardTerm, ModelCard
+from scoring.modelcard import CardFeature, CardTerm, ModelCard, canonical_json, parse_model_card
 from scoring.training.agreement import FORM
 from scoring.training.cohort import CLINICAL, PLAUSIBLE, LabelKind, Split
 from scoring.training.discrimination import Auc
@@ -37,7 +37,12 @@ CIRCULARITY = (
 
 
 def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, version_: str) -> ModelCard:
-    """The combined model as a card."""
+    """The combined model as a card, read back from its JSON form: what is returned, a node can read.
+
+    Raises
+    ------
+    ModelCardInvalid
+    """
     fits = trained.fits
     lowest, highest = float(floor(trained.trained_range[0])), float(ceil(trained.trained_range[1]))
     patients = trained.splits[Split.TRAIN]
@@ -64,7 +69,7 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
                 plausible=PLAUSIBLE[column],
             )
         )
-    return ModelCard(
+    card = ModelCard(
         name=name,
         version=version_,
         demonstration=False,
@@ -92,6 +97,7 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
         radiomics_settings_sha256=table.made_with.radiomics_settings_sha256,
         training=_summary(trained, plan),
     )
+    return parse_model_card(canonical_json(card))
 
 
 def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool]:

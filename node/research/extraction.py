@@ -72,7 +72,7 @@ def extract_features(
     text, _ = load_radiomics_settings_text(how.settings.node.site_folder)
     names = feature_names(parse_settings(text))
     made_with = _made_with(how, text)
-    sha256 = _hash(made_with)
+    sha256 = made_with_sha256(made_with)
     partial = out.with_name(out.name + ".partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = {row["study"]: row for row in (*_kept(out, names, sha256), *_kept(partial, names, sha256))}
@@ -107,10 +107,11 @@ def settings_sha256(how: Extraction) -> str:
         If the engine lacks something.
     """
     text, _ = load_radiomics_settings_text(how.settings.node.site_folder)
-    return _hash(_made_with(how, text))
+    return made_with_sha256(_made_with(how, text))
 
 
-def _hash(made_with: Mapping[str, Any]) -> str:
+def made_with_sha256(made_with: Mapping[str, Any]) -> str:
+    """By which a row names what stands beside its table; of the content, whatever the layout."""
     return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,9 +10,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from node.research.extraction import ABOUT
+from node.research.extraction import ABOUT, made_with_sha256
 from node.research.rows import first_of, read_rows, repeated
 from scoring.calibration import Mineral
+from scoring.modelcard import is_feature_name
 from scoring.training.errors import CohortUnusable
 
 MEASURES = ("kvp", "slice_spacing_mm", "pixel_spacing_mm")  # of a study's technique; may be empty
@@ -46,8 +47,8 @@ def read_features(path: Path) -> FeatureTable:
     Raises
     ------
     CohortUnusable
-        If it is none, holds a study twice or what is no number, no such mineral or no such settings, or rows
-        were made with different settings.
+        If it is none, holds a study twice, a column that no card could name, or what is no number, no such
+        mineral or no such settings, or rows were made with settings that differ, or are not those beside it.
     """
     rows = read_rows(path)
     lacking = [name for name in ABOUT if not rows or name not in rows[0]]
@@ -56,6 +57,8 @@ def read_features(path: Path) -> FeatureTable:
     if len({row["settings_sha256"] for row in rows}) > 1:
         raise CohortUnusable(f"{path} holds features made with different settings")
     names = tuple(name for name in rows[0] if name not in ABOUT)
+    if unknown := [name for name in names if not is_feature_name(name)]:
+        raise CohortUnusable(f"{path} holds columns that are no features: {first_of(unknown)}")
     keys = [study_key(row["study"], path.parent) for row in rows]
     if twice := repeated(keys):
         raise CohortUnusable(f"{path} holds these studies twice: {', '.join(twice)}")
@@ -65,7 +68,7 @@ def read_features(path: Path) -> FeatureTable:
     return FeatureTable(
         names=names,
         rows=dict(zip(keys, rows, strict=True)),
-        made_with=_made_with(path.with_name(path.name + ".json")),
+        made_with=_made_with(path.with_name(path.name + ".json"), rows[0]["settings_sha256"]),
     )
 
 
@@ -86,7 +89,7 @@ def _number(cell: str) -> float:
         return float("nan")
 
 
-def _made_with(path: Path) -> MadeWith:
+def _made_with(path: Path, settings_sha256: str) -> MadeWith:
     try:
         raw: Any = json.loads(path.read_text("utf-8"))
         sha256, packages = raw["radiomics_settings_sha256"], dict(raw["packages"])
@@ -96,4 +99,6 @@ def _made_with(path: Path) -> MadeWith:
         raise CohortUnusable(f"{path}: radiomics_settings_sha256 is no SHA-256")
     if not all(isinstance(text, str) and text for text in packages.values()):
         raise CohortUnusable(f"{path}: packages must name a version of each")
+    if made_with_sha256(raw) != settings_sha256:
+        raise CohortUnusable(f"{path} is not of the settings that the table's features were made with")
     return MadeWith(radiomics_settings_sha256=sha256, packages=packages)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from config.catalog import load_radiomics_settings_text
 from node.cli import build
-from node.research.extraction import ABOUT
+from node.research.extraction import ABOUT, made_with_sha256
 from scoring.radiomics import feature_names, parse_settings
 
 SETTINGS_TEXT, SETTINGS_SHA256 = load_radiomics_settings_text()
@@ -39,13 +39,16 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def write_features(path: Path, values: np.ndarray, *, kvp: str = "120.0") -> Path:
+def write_features(
+    path: Path, values: np.ndarray, *, kvp: str = "120.0", radiomics_sha256: str = SETTINGS_SHA256
+) -> Path:
     about = dict.fromkeys(ABOUT, "") | {"level": "L3", "engine": "mask 2", "kvp": kvp}
+    made = {"packages": {"pyradiomics": "3.0.1"}, "radiomics_settings_sha256": radiomics_sha256}
     about |= {
         "slice_spacing_mm": "1.0",
         "pixel_spacing_mm": "0.7",
         "equivalent": "HA",
-        "settings_sha256": "s",
+        "settings_sha256": made_with_sha256(made),
     }
     rows = [
         about
@@ -54,7 +57,6 @@ def write_features(path: Path, values: np.ndarray, *, kvp: str = "120.0") -> Pat
         | dict(zip(NAMES, (repr(float(one)) for one in row), strict=True))
         for number, row in enumerate(values)
     ]
-    made = {"packages": {"pyradiomics": "3.0.1"}, "radiomics_settings_sha256": SETTINGS_SHA256}
     path.with_name(path.name + ".json").write_text(json.dumps(made))
     return write(path, rows)
 

@@ -14,6 +14,7 @@ from scoring.modelcard import parse_model_card
 from tests.unit.research_cohort import (
     NAMES,
     PATIENTS,
+    SETTINGS_SHA256,
     Files,
     run,
     table,
@@ -264,8 +265,8 @@ def test_a_repeat_that_is_no_second_reading_of_the_same_studies_is_refused(files
     studies = {number: row["study"] for number, row in enumerate(table(files.features))}
     uids = {number: row["study_instance_uid"] for number, row in enumerate(table(files.features))}
 
-    def again(folder: Path, read: np.ndarray) -> Path:
-        path = write_features(folder / "again.csv", read)
+    def again(folder: Path, read: np.ndarray, radiomics_sha256: str = SETTINGS_SHA256) -> Path:
+        path = write_features(folder / "again.csv", read, radiomics_sha256=radiomics_sha256)
         same = [
             row | {"study": studies[number], "study_instance_uid": uids[number]}
             for number, row in enumerate(table(path))
@@ -281,9 +282,7 @@ def test_a_repeat_that_is_no_second_reading_of_the_same_studies_is_refused(files
         repeats.append(again(folders[1], values + 1.0))
         told = "more than one is called again"
     elif spoil == "other settings":
-        beside = repeats[0].with_name("again.csv.json")
-        made = json.loads(beside.read_text()) | {"radiomics_settings_sha256": "0" * 64}
-        beside.write_text(json.dumps(made))
+        again(folders[0], values, "0" * 64)
         told = "other radiomics settings"
     else:
         rows = table(repeats[0])

@@ -16,7 +16,6 @@ from scoring.radscore import rad_score
 from tests.unit.research_cohort import (
     NAMES,
     PATIENTS,
-    SETTINGS_SHA256,
     Files,
     run,
     table,
@@ -334,10 +333,33 @@ def test_a_feature_that_no_second_mask_changes_at_all_is_named(files, tmp_path):
     assert NAMES[7] in found.output
 
 
+@pytest.mark.parametrize("option", ["--name", "--version"])
+def test_a_model_without_a_name_or_version_is_not_made(files, tmp_path, option):
+    found = run("train", files.cohort, "--out", tmp_path, "--features", files.features, option, " ")
+    assert found.exit_code == 2
+    assert "must not be empty" in found.output
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_column_that_no_card_could_name_is_refused(files, tmp_path):
+    features = write_features(files.folder / "strange.csv", files.values)
+    features.write_text(features.read_text("utf-8").replace(NAMES[1], "my_feature"), "utf-8")
+    found = run("train", files.cohort, "--out", tmp_path, "--features", features)
+    assert found.exit_code == 2
+    assert "columns that are no features: my_feature" in " ".join(found.output.split())
+
+
+def test_settings_beside_the_table_that_are_not_its_own_are_refused(files, tmp_path):
+    features = write_features(files.folder / "swapped.csv", files.values)
+    beside = features.with_name("swapped.csv.json")
+    beside.write_text(beside.read_text("utf-8").replace("3.0.1", "3.1.0"), "utf-8")
+    found = run("train", files.cohort, "--out", tmp_path, "--features", features)
+    assert found.exit_code == 2
+    assert "is not of the settings that the table's features" in " ".join(found.output.split())
+
+
 def test_features_of_other_settings_are_not_judged(trained, files, tmp_path):
-    other = write_features(files.folder / "other.csv", files.values)
-    beside = other.with_name("other.csv.json")
-    beside.write_text(beside.read_text().replace(SETTINGS_SHA256, "0" * 64))
+    other = write_features(files.folder / "other.csv", files.values, radiomics_sha256="0" * 64)
     found = run("evaluate", trained / "model.json", files.cohort, "--out", tmp_path, "--features", other)
     assert found.exit_code == 2
     assert "other settings" in found.output
