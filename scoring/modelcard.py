@@ -28,9 +28,12 @@ Schema version 1. All keys are required, no other keys are allowed, all numbers 
       "training": {str: str | number | bool}
     }
 
-"axis" is the range that the model was made from, drawn on the nomogram; a value beyond it gives no
-probability. "plausible" is the range that is no mistake. A card's identity is the
-SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8), whatever the layout of the file.
+"axis" is the range of the patients that the model was made from, drawn on the nomogram; a value beyond it
+gives no probability. "plausible" is the range that is no mistake. Of "training" some keys are read, where
+they are given: "cutoff_radiomics" and "cutoff_combined", the probabilities of osteoporosis from which an
+evaluation counts a patient as positive, and "studies", digests by which it tells the patients who
+trained. A card's identity is the SHA-256 of its canonical JSON (sorted keys, no spaces, UTF-8), whatever
+the layout of the file.
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ CLINICAL_INPUTS = ("rad_score", "age", "alp", "homocysteine")
 POSITIVE_CLASS = "osteoporosis"
 NEGATIVE_CLASS = "osteopenia"
 ORIGINS = ("documented", "chosen")
+# Model -> where a card's `training` keeps its cut-off.
+CUTOFFS = {"radiomics": "cutoff_radiomics", "combined": "cutoff_combined"}
 Range = tuple[float, float]
 
 _FEATURE_NAME = re.compile(
@@ -224,9 +229,7 @@ def parse_model_card(text: str) -> ModelCard:
             key: _text(value, f"software.{key}") for key, value in _mapping(card["software"], "software")
         },
         radiomics_settings_sha256=_sha256(card["radiomics_settings_sha256"]),
-        training={
-            key: _scalar(value, f"training.{key}") for key, value in _mapping(card["training"], "training")
-        },
+        training=_training(card["training"]),
     )
 
 
@@ -296,6 +299,14 @@ def _applicability(raw: object) -> Applicability:
         pixel_spacing_mm=_range(fields["pixel_spacing_mm"], "applicability.pixel_spacing_mm"),
         equivalent=Mineral(fields["equivalent"]),
     )
+
+
+def _training(raw: object) -> dict[str, str | int | float | bool]:
+    found = {key: _scalar(value, f"training.{key}") for key, value in _mapping(raw, "training")}
+    for key in CUTOFFS.values():
+        if key in found and not 0 <= _number(found[key], f"training.{key}") <= 1:
+            raise ModelCardInvalid(f"training.{key} must be a probability")
+    return found
 
 
 def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from node import __version__
 from node.research.feature_table import FeatureTable
 from node.research.tables import clinical_values
 from node.research.training import COMBINED, RADIOMICS, Plan, Trained
-from scoring.modelcard import CardFeature, CardTerm, ModelCard, canonical_json, parse_model_card
+from scoring.modelcard import CUTOFFS, CardFeature, CardTerm, ModelCard, canonical_json, parse_model_card
 from scoring.training.agreement import FORM
 from scoring.training.cohort import CLINICAL, PLAUSIBLE, LabelKind, Split
 from scoring.training.discrimination import Auc
@@ -44,8 +44,9 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
     ModelCardInvalid
     """
     fits = trained.fits
-    lowest, highest = float(floor(trained.trained_range[0])), float(ceil(trained.trained_range[1]))
-    patients = trained.splits[Split.TRAIN]
+    lowest, highest = _outward(trained.trained_range)
+    clinical = clinical_values(trained.splits[Split.TRAIN], CLINICAL)
+    fitted = clinical[np.isfinite(clinical).all(axis=1)]  # as `scoring.training.fitting.fit_models` does
     terms = [
         CardTerm(
             name="rad_score",
@@ -56,8 +57,7 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
             plausible=(2 * lowest - highest, 2 * highest - lowest),
         )
     ]
-    for column, coefficient in zip(CLINICAL, fits.combined.terms[1:], strict=True):
-        values = clinical_values(patients, [column])
+    for column, values, coefficient in zip(CLINICAL, fitted.T, fits.combined.terms[1:], strict=True):
         short, label, unit = _TERMS[column]
         terms.append(
             CardTerm(
@@ -65,7 +65,7 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
                 label=label,
                 unit=unit,
                 coefficient=coefficient.value,
-                axis=_axis(float(np.nanmin(values)), float(np.nanmax(values))),
+                axis=(float(values.min()), float(values.max())),
                 plausible=PLAUSIBLE[column],
             )
         )
@@ -125,7 +125,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
                 if one.corrected is None
                 else round(one.corrected, 3)
             )
-    return told | {cutoff_key(name): trained.cutoffs[name] for name in (RADIOMICS, COMBINED)}
+    return told | {key: trained.cutoffs[name] for name, key in CUTOFFS.items()}
 
 
 def tells_its_studies(card: ModelCard) -> bool:
@@ -146,17 +146,11 @@ def _digest(study_instance_uid: str) -> str:
     return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:12]
 
 
-def cutoff_key(model: str) -> str:
-    """Under which a card's `training` keeps a model's cut-off, a probability of osteoporosis."""
-    return f"cutoff_{model}"
-
-
 def auc_text(area: Auc) -> str:
     """The area with its 95 % interval."""
     return f"{area.value:.3f} ({area.lower:.3f} to {area.upper:.3f})"
 
 
-def _axis(lowest: float, highest: float) -> tuple[float, float]:
-    """Whole tens about a range, as an axis is drawn."""
-    low, high = 10.0 * floor(lowest / 10), 10.0 * ceil(highest / 10)
-    return (low, high) if low < high else (low, low + 10.0)
+def _outward(ends: tuple[float, float]) -> tuple[float, float]:
+    """A range of rad-scores with the digits that a report gives, its ends included."""
+    return floor(ends[0] * 100) / 100, ceil(ends[1] * 100) / 100

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from config.findings import FindingTable
-from node.research.card import cutoff_key, trained_by
+from node.research.card import trained_by
 from node.research.feature_table import FeatureTable
 from node.research.rows import first_of
 from node.research.tables import Matrix, Measured, clinical_values, measured
@@ -19,7 +19,7 @@ from node.research.technique import outside
 from node.research.training import COMBINED, RADIOMICS
 from scoring.applicability import input_observations, score_observations
 from scoring.bmd import StudyClass
-from scoring.modelcard import ModelCard
+from scoring.modelcard import CUTOFFS, ModelCard
 from scoring.radscore import rad_score
 from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
 from scoring.training.discrimination import Auc, Labels
@@ -161,7 +161,7 @@ def _require_enough(judged: Measured, left_out: Mapping[str, str]) -> None:
 def _cutoff(card: ModelCard, model: str, given: float | None) -> float:
     if given is not None:
         return given
-    kept = card.training.get(cutoff_key(model))
+    kept = card.training.get(CUTOFFS[model])
     if not isinstance(kept, int | float):
         raise CohortUnusable(f"the card keeps no cut-off of its {model} model; name one with --cutoff")
     return float(kept)

@@ -14,12 +14,13 @@ from node.dicom.pictures import layout
 from node.dicom.pictures.answer import compose_answer
 from node.dicom.pictures.fit import compose_fit
 from node.dicom.pictures.layout import HEIGHT, WIDTH, Page
-from node.dicom.pictures.nomogram import compose_nomogram
+from node.dicom.pictures.nomogram import compose_nomogram, predictor_ticks
 from node.dicom.pictures.overlay import compose_overlay
 from node.dicom.pictures.refusal import compose_refusal
 from node.report import Report
 from scoring.bmd import RegionKind
 from scoring.calibration import Calibration, Grade, Mineral, calibrate
+from scoring.nomogram import NomogramAxis
 
 _INK_SLACK = 1.0  # pixels: antialiasing
 
@@ -282,6 +283,30 @@ def test_where_model_and_measurement_disagree_the_nomogram_says_which_leads(page
     words = _words(pages["contradicted", "nomogram"])
     assert "The nomogram (88 % for osteoporosis) and the measured T-score (-2) disagree" in words
     assert "the measurement leads" in words
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "points"),
+    [
+        (40.0, 1370.0, (0.0, 100.0)),
+        (40.0, 1370.0, (0.0, 8.0)),
+        (6.9, 22.1, (3.0, 0.0)),
+        (9.9, 10.1, (0.0, 0.0)),
+    ],
+)
+def test_an_axis_names_two_values_at_least_side_by_side(lower, upper, points):
+    """However short a weak predictor's axis is, and however uneven its ends are."""
+    page = Page()
+    axis = NomogramAxis(
+        name="alp", label="ALP", unit="U/L", lower=lower, upper=upper,
+        points_at_lower=points[0], points_at_upper=points[1],
+    )  # fmt: skip
+    ticks = sorted(predictor_ticks(page, axis), key=lambda tick: tick.x)
+    assert len(ticks) >= 2
+    places = [tick.x + tick.shift for tick in ticks]
+    widths = [page.text_width(tick.label, size=13.0) for tick in ticks]
+    for at in range(len(ticks) - 1):
+        assert places[at + 1] - places[at] >= (widths[at] + widths[at + 1]) / 2 + 4
 
 
 def test_a_models_notice_stands_on_the_page_of_its_numbers(pages):

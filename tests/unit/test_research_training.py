@@ -109,6 +109,21 @@ def test_the_nomograms_rad_score_axis_is_of_the_patients_who_trained(files, tmp_
     assert card.term("rad_score").axis[1] < 20
 
 
+def test_the_nomograms_other_axes_are_the_ranges_of_those_who_trained_and_no_more(files, tmp_path):
+    """A patient with a gap is not among those that the combined model was fitted to."""
+    low = [row for row in files.rows if row["label"] != "normal"]
+    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
+    rows[0] |= {"age": "", "alp_u_l": "600"}
+    rows[-1] |= {"homocysteine_umol_l": "200"}
+    cohort = write(files.folder / "axes.csv", rows)
+    found = run("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    card = parse_model_card((tmp_path / "model.json").read_text("utf-8"))
+    for name, column in (("age", "age"), ("alp", "alp_u_l"), ("homocysteine", "homocysteine_umol_l")):
+        values = [float(row[column]) for row in rows[1:90]]
+        assert card.term(name).axis == (min(values), max(values))
+
+
 def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):
     by_name = {row["feature"]: float(row["icc"]) for row in table(trained / "tables" / "agreement_again.csv")}
     assert by_name[NAMES[30]] < 0.81 < by_name[NAMES[1]]

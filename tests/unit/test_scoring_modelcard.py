@@ -126,6 +126,9 @@ def test_layout_does_not_change_a_cards_identity_but_every_value_does(card):
         (("radiomics_settings_sha256",), "AB" * 32),
         (("training",), []),
         (("training", "nested"), {}),
+        (("training", "cutoff_combined"), 7),
+        (("training", "cutoff_radiomics"), True),
+        (("training", "cutoff_radiomics"), "0.5"),
     ],
 )
 def test_a_card_that_breaks_the_schema_is_refused(path, value):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import log
 
 from matplotlib.ticker import MaxNLocator
@@ -39,6 +40,7 @@ _NOTICE_LINES = 2  # a longer notice is cut: the structured report has it whole
 class Tick:
     x: float  # pixels
     label: str
+    shift: float = 0.0  # of the label to the right, in pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,26 +166,38 @@ def _predictor(page: Page, axis: NomogramAxis, entry: NomogramInput | None, y: f
 
 
 def predictor_ticks(page: Page, axis: NomogramAxis) -> list[Tick]:
-    """Round values along the axis, as many as their labels leave room for; its two ends at least."""
+    """Round values along the axis, as many as their labels leave room for; else its two ends.
+
+    Where not even these have room, the right label stands further right than its tick.
+    """
     for most in (9, 7, 5, 4, 3, 2):
         values = [
             float(v)
             for v in MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.lower, axis.upper)
             if axis.lower - 1e-9 <= v <= axis.upper + 1e-9
         ]
-        ticks = [Tick(x=_points_x(_points_at(axis, v)), label=f"{v:g}".replace("-", "−")) for v in values]
+        ticks = [_value_tick(axis, value) for value in values]
         if len(ticks) > 1 and _fit(page, ticks):
             return ticks
-    return [Tick(x=_points_x(_points_at(axis, axis.lower)), label=f"{axis.lower:g}".replace("-", "−"))]
+    left, right = sorted(
+        (_value_tick(axis, axis.lower), _value_tick(axis, axis.upper)), key=lambda one: one.x
+    )
+    return [left, replace(right, shift=max(0.0, _apart(page, left, right) - (right.x - left.x)))]
+
+
+def _value_tick(axis: NomogramAxis, value: float) -> Tick:
+    return Tick(x=_points_x(_points_at(axis, value)), label=f"{value:.4g}".replace("-", "−"))
 
 
 def _fit(page: Page, ticks: Sequence[Tick]) -> bool:
     ordered = sorted(ticks, key=lambda tick: tick.x)
-    widths = [page.text_width(tick.label, size=_LABEL_SIZE) for tick in ordered]
-    return all(
-        right.x - left.x >= (w0 + w1) / 2 + _LABEL_GAP
-        for left, right, w0, w1 in zip(ordered, ordered[1:], widths, widths[1:], strict=False)
-    )
+    return all(right.x - left.x >= _apart(page, left, right) for left, right in pairwise(ordered))
+
+
+def _apart(page: Page, left: Tick, right: Tick) -> float:
+    """Pixels between two ticks whose labels just have room side by side."""
+    widths = (page.text_width(one.label, size=_LABEL_SIZE) for one in (left, right))
+    return sum(widths) / 2 + _LABEL_GAP
 
 
 def _points_at(axis: NomogramAxis, value: float) -> float:
@@ -229,7 +243,7 @@ def _axis(
     page.line(span[0], y, span[1], y, colour=TEXT, width=1.4)
     for tick in ticks:
         page.line(tick.x, y, tick.x, y + _TICK, colour=TEXT)
-        page.text(tick.x, y + _TICK + 2, tick.label, size=_LABEL_SIZE, align="center")
+        page.text(tick.x + tick.shift, y + _TICK + 2, tick.label, size=_LABEL_SIZE, align="center")
 
 
 def _mark(page: Page, x: float, y: float) -> None:
