@@ -119,12 +119,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
             told[f"{split}_auc_{name}"] = auc_text(model.auc)
     for name in (RADIOMICS, COMBINED):
         if name in trained.optimism:
-            one = trained.optimism[name]
-            told[f"train_auc_{name}_less_optimism"] = (
-                f"unknown: none of {one.failed} resamples gave a model"
-                if one.corrected is None
-                else round(one.corrected, 3)
-            )
+            told[f"train_auc_{name}_less_optimism"] = trained.optimism[name].told
     return told | {key: trained.cutoffs[name] for name, key in CUTOFFS.items()}
 
 

@@ -151,10 +151,7 @@ def _optimism(trained: Trained, plan: Plan) -> str:
 
 
 def _of_model(name: str, one: Optimism) -> str:
-    if one.corrected is None:
-        return f"{name}: no resample gave a model."
-    told = f"AUC {one.apparent:.3f} less {one.optimism:.3f} is {one.corrected:.3f}"
-    return f"{name}: {told} ({one.failed} failed)."
+    return f"{name}: AUC {one.apparent:.3f}, less optimism {one.told}."
 
 
 def _range(ends: tuple[float, float]) -> str:

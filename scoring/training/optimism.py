@@ -15,6 +15,10 @@ import numpy.typing as npt
 from scoring.training.discrimination import Labels, Scores, auc
 from scoring.training.errors import CohortUnusable, FitImpossible
 
+# R: share of resamples without a model beyond which the rest no longer stand for all. Mostly these are the
+# ones whose classes a model separates, in which it flatters itself most: without them optimism is too small.
+MOST_FAILED = 0.1
+
 # Fits models to patients (by row, repeats included) and scores all patients with each; a model that cannot be
 # fitted to them is left out, a patient whom a model cannot score has NaN.
 Refit = Callable[[npt.NDArray[np.intp]], Mapping[str, Scores]]
@@ -29,7 +33,20 @@ class Optimism:
 
     @property
     def corrected(self) -> float | None:
-        return None if self.optimism is None else self.apparent - self.optimism
+        """AUC less its optimism; None where more resamples than `MOST_FAILED` gave no model."""
+        if self.optimism is None or self.failed > MOST_FAILED * (self.resamples + self.failed):
+            return None
+        return self.apparent - self.optimism
+
+    @property
+    def told(self) -> str:
+        """The corrected AUC, or why there is none, and how many resamples stand behind it."""
+        share = f"{self.failed} of {self.resamples + self.failed} resamples gave no model"
+        if self.corrected is None:
+            return (
+                f"unknown: {share}, such as those whose classes it separates, where it flatters itself most"
+            )
+        return f"{self.corrected:.3f} ({share})"
 
 
 def optimism_of_auc(refit: Refit, labels: Labels, *, resamples: int, seed: int) -> Mapping[str, Optimism]:

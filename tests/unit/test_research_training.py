@@ -51,7 +51,7 @@ def test_the_card_finds_what_tells_the_classes_apart(trained):
     assert card.applicability.kvp == (119.0, 121.0)
     assert card.label == "class as the cohort's table states it"
     assert card.training["penalty"] == "lambda.1se"
-    assert card.training["train_auc_radiomics_less_optimism"] < 1
+    assert "(0 of 2 resamples gave no model)" in card.training["train_auc_radiomics_less_optimism"]
 
 
 def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):

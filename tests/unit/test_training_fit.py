@@ -8,7 +8,7 @@ import pytest
 from scoring.training.discrimination import auc
 from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.fitting import PenaltyChoice, fit_models, fit_rad_score
-from scoring.training.optimism import optimism_of_auc
+from scoring.training.optimism import Optimism, optimism_of_auc
 from scoring.training.splitting import stratified_folds, stratified_split
 
 PATIENTS, FEATURES = 160, 40
@@ -113,6 +113,16 @@ def test_a_model_that_no_resample_gives_has_no_optimism_and_the_others_have():
     assert found["always"].apparent == auc(np.delete(scores, 3), np.delete(labels, 3)).value
     assert found["only of everybody"].corrected is None
     assert found["only of everybody"].failed == 5
+    assert found["only of everybody"].told.startswith("unknown: 5 of 5 resamples gave no model")
+
+
+@pytest.mark.parametrize(("failed", "told"), [(3, "0.850 (3 of 30 resamples gave no model)"), (4, "unknown")])
+def test_a_corrected_auc_counts_its_failures_and_is_not_given_for_too_many(failed, told):
+    """Of resamples without a model most are those in which it would flatter itself most."""
+    found = Optimism(apparent=0.95, optimism=0.1, resamples=30 - failed, failed=failed)
+    assert (found.corrected is None) is (told == "unknown")
+    assert found.told.startswith(told)
+    assert f"{failed} of 30 resamples" in found.told
 
 
 def test_nothing_but_noise_gives_no_rad_score():
