@@ -6,10 +6,10 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from math import isfinite
 from pathlib import Path
 
 from node.report import Laboratory
+from scoring.decimals import decimal
 
 COLUMNS = ("patient_id", "issuer", "date", "alp_u_l", "homocysteine_umol_l")
 _VALUES = ("alp_u_l", "homocysteine_umol_l")
@@ -71,7 +71,7 @@ class CsvLaboratory:
                 cell = (row[name] or "").strip()
                 if not cell:
                     continue
-                value = _number(cell)
+                value = decimal(cell)
                 if value is None:
                     problems.append(f"line {line}: {name} is not a number")
                     continue
@@ -95,14 +95,6 @@ class NoLaboratory:
 
     def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:  # noqa: ARG002
         return Laboratory()
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if isfinite(value) else None
 
 
 def _is_of(row: Mapping[str, str | None], patient_id: str, issuer: str) -> bool:

@@ -17,7 +17,7 @@ from config.settings import Settings, load_settings
 from node.commands.features import DEFAULT_JOBS
 from node.logs import configure
 from node.research.agreement import read_repeats
-from node.research.card import CIRCULARITY, LABELS, auc_text, card_of, tells_its_studies
+from node.research.card import CIRCULARITY, LABELS, card_of, tells_its_studies
 from node.research.evaluation import evaluate_card
 from node.research.extraction import Extraction, extract_features
 from node.research.feature_table import read_features
@@ -128,7 +128,7 @@ def train(
     )
     _tell(console, left_out)
     for split, validation in trained.validations.items():
-        console.print(f"{split}: combined AUC {auc_text(validation.models[COMBINED].auc)}")
+        console.print(f"{split}: combined AUC {validation.models[COMBINED].auc.told}")
     console.print(f"{len(card.features)} features; card {card.sha256}: {out / 'model.json'}")
 
 
@@ -181,7 +181,7 @@ def evaluate(
     )
     _tell(console, left_out)
     for name, one in found.validation.models.items():
-        console.print(f"{name}: AUC {auc_text(one.auc)}")
+        console.print(f"{name}: AUC {one.auc.told}")
     console.print(str(out / "index.html"))
 
 

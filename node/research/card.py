@@ -15,7 +15,6 @@ from node.research.training import COMBINED, RADIOMICS, Plan, Trained
 from scoring.modelcard import CUTOFFS, CardFeature, CardTerm, ModelCard, canonical_json, parse_model_card
 from scoring.training.agreement import FORM
 from scoring.training.cohort import CLINICAL, PLAUSIBLE, LabelKind, Split
-from scoring.training.discrimination import Auc
 
 # Named in full by Xie et al. 2022 (science of the project: five further names are incomplete there).
 DOCUMENTED = frozenset({"wavelet-LLL_firstorder_10Percentile"})
@@ -116,7 +115,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
         for label in ("osteoporosis", "osteopenia"):
             told[f"{split}_{label}"] = sum(one.label == label for one in patients)
         for name, model in trained.validations[split].models.items():
-            told[f"{split}_auc_{name}"] = auc_text(model.auc)
+            told[f"{split}_auc_{name}"] = model.auc.told
     for name in (RADIOMICS, COMBINED):
         if name in trained.optimism:
             told[f"train_auc_{name}_less_optimism"] = trained.optimism[name].told
@@ -139,11 +138,6 @@ def _digest(study_instance_uid: str) -> str:
     """Tells one study from others, and nothing to who has not its UID; 48 bits: a chance match of one in 1e9
     for a thousand studies against three hundred."""
     return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:12]
-
-
-def auc_text(area: Auc) -> str:
-    """The area with its 95 % interval."""
-    return f"{area.value:.3f} ({area.lower:.3f} to {area.upper:.3f})"
 
 
 def _outward(ends: tuple[float, float]) -> tuple[float, float]:

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from node.research.extraction import ABOUT, made_with_sha256
 from node.research.rows import first_of, read_rows, repeated
 from scoring.calibration import Mineral
+from scoring.decimals import decimal
 from scoring.modelcard import is_feature_name
 from scoring.training.errors import CohortUnusable
 
@@ -83,10 +84,8 @@ def _odd_cells(row: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
 
 def _number(cell: str) -> float:
     """NaN for what is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+    found = decimal(cell)
+    return nan if found is None else found
 
 
 def _made_with(path: Path, settings_sha256: str) -> MadeWith:

@@ -12,7 +12,6 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
-from node.research.card import auc_text
 from node.research.training import Trained, Variable
 from scoring.training.agreement import Icc
 from scoring.training.classification import Counts, Rate
@@ -97,7 +96,7 @@ def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
             "patients": validation.patients,
             "positives": validation.positives,
             "auc": found.auc.value,
-            "auc_95": _interval((found.auc.lower, found.auc.upper)),
+            "auc_95": _interval(found.auc.interval95) if found.auc.interval95 else "",
             "cutoff": found.cutoff,
             **_counts(found.counts),
         }
@@ -114,7 +113,13 @@ def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
                 }
             )
     compared = [
-        {"first": first, "second": second, "difference": one.difference, "z": one.z, "p": one.p}
+        {
+            "first": first,
+            "second": second,
+            "difference": one.difference,
+            "z": _or_blank(one.z),
+            "p": _or_blank(one.p),
+        }
         for (first, second), one in validation.comparisons.items()
     ]
     return {
@@ -127,7 +132,7 @@ def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
 def subgroup_table(subgroups: Mapping[tuple[str, str], Auc]) -> Table:
     """The rad-score between each two classes."""
     return [
-        {"positive_class": positive, "negative_class": negative, "auc_95": auc_text(area)}
+        {"positive_class": positive, "negative_class": negative, "auc_95": area.told}
         | {"positives": area.positives, "negatives": area.negatives}
         for (positive, negative), area in subgroups.items()
     ]

@@ -18,7 +18,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     CohortUnusable
-        If it cannot be read, names a column twice, or has a row of another length than its head.
+        If it cannot be read, is separated by other signs than commas, names a column twice, or has a row of
+        another length than its head.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -27,6 +28,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             lines = [(reader.line_num, cells) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortUnusable(f"{path} cannot be read: {error}") from error
+    if len(head) == 1 and (other := "".join(sign for sign in ";\t|" if sign in head[0])):
+        raise CohortUnusable(f"{path} has its columns separated by {other!r}: commas are needed")
     if len(set(head)) < len(head):
         raise CohortUnusable(f"{path} names a column twice")
     odd = [str(number) for number, cells in lines if len(cells) != len(head)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.research.card import CIRCULARITY, auc_text
+from node.research.card import CIRCULARITY
 from node.research.training import AGREEMENT, COMBINED, Plan, Trained
 from scoring.modelcard import ModelCard
 from scoring.training.agreement import FORM
@@ -128,7 +128,7 @@ def _equation(card: ModelCard) -> str:
 def _performance(trained: Trained) -> str:
     parts = []
     for split, validation in trained.validations.items():
-        areas = ", ".join(f"{name} {auc_text(model.auc)}" for name, model in validation.models.items())
+        areas = ", ".join(f"{name} {model.auc.told}" for name, model in validation.models.items())
         combined = validation.models[COMBINED]
         fit = f", Hosmer-Lemeshow p {combined.calibration.p:.3f}" if combined.calibration else ""
         parts.append(

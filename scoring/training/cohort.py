@@ -18,20 +18,27 @@ for missing values too, and enters no model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
 
 from scoring.assessment import study_class
 from scoring.bmd import StudyClass
+from scoring.decimals import decimal
 from scoring.training.errors import CohortUnusable
 
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)
 CLINICAL = ("age", "alp_u_l", "homocysteine_umol_l")
 # Beyond these a number is a unit mistaken or a digit lost (R). The calcium of Xie et al.'s Table 1 (SD 5.9
 # mmol/L) is of that kind.
-PLAUSIBLE = {"age": (18.0, 110.0), "alp_u_l": (5.0, 2000.0), "homocysteine_umol_l": (1.0, 300.0)}
+PLAUSIBLE = {
+    "age": (18.0, 110.0),
+    "alp_u_l": (5.0, 2000.0),
+    "homocysteine_umol_l": (1.0, 300.0),
+    "t_score": (-10.0, 10.0),  # of quantitative CT: no bone at all is about -6
+}
+_WHOLE = re.compile("[+-]?[0-9]+")
 # What is no further variable, though the table may hold it.
 _NAMES = frozenset({"patient", "study", "label", "t_score", "sex", "split", "fold"})
 
@@ -142,7 +149,7 @@ def _patient(row: Mapping[str, str], kind: LabelKind, variables: Sequence[str]) 
 
 def _label(cell: str, kind: LabelKind) -> StudyClass:
     if kind is LabelKind.BY_T_SCORE:
-        t_score = _number("t_score", cell)
+        t_score = _value("t_score", cell)
         if t_score is None:
             raise CohortUnusable("t_score is empty")
         return study_class(t_score)
@@ -165,29 +172,20 @@ def _split(cell: str) -> Split | None:
 def _fold(cell: str) -> int | None:
     if not cell:
         return None
-    try:
-        return int(cell)
-    except ValueError as error:
-        raise CohortUnusable(f"fold must be a whole number, not {cell!r}") from error
+    if _WHOLE.fullmatch(cell) is None:
+        raise CohortUnusable(f"fold must be a whole number, not {cell!r}")
+    return int(cell)
 
 
 def _value(name: str, cell: str) -> float | None:
-    value = _number(name, cell)
-    lower, upper = PLAUSIBLE.get(name, (-float("inf"), float("inf")))
-    if value is not None and not lower <= value <= upper:
-        raise CohortUnusable(f"{name} {value:g} is not between {lower:g} and {upper:g}")
-    return value
-
-
-def _number(name: str, cell: str) -> float | None:
     if not cell:
         return None
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise CohortUnusable(f"{name} is no number: {cell!r}") from error
-    if not isfinite(value):
-        raise CohortUnusable(f"{name} is not finite")
+    value = decimal(cell)
+    if value is None:
+        raise CohortUnusable(f"{name} is no number: {cell!r}")
+    lower, upper = PLAUSIBLE.get(name, (-float("inf"), float("inf")))
+    if not lower <= value <= upper:
+        raise CohortUnusable(f"{name} {value:g} is not between {lower:g} and {upper:g}")
     return value
 
 

@@ -24,14 +24,28 @@ _Z95 = float(ndtri(0.975))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auc:
-    """Area under the ROC curve with its 95 % interval."""
+    """Area under the ROC curve."""
 
     value: float
     standard_error: float
-    lower: float
-    upper: float
     positives: int
     negatives: int
+
+    @property
+    def interval95(self) -> tuple[float, float] | None:
+        """By DeLong, cut at 0 and 1; None where that variance is 0, as of classes that are told apart wholly:
+        such patients do not say how far another's AUC may lie from theirs."""
+        if self.standard_error == 0.0:
+            return None
+        reach = _Z95 * self.standard_error
+        return max(0.0, self.value - reach), min(1.0, self.value + reach)
+
+    @property
+    def told(self) -> str:
+        """The area with its interval."""
+        if self.interval95 is None:
+            return f"{self.value:.3f} (no interval: no variance)"
+        return f"{self.value:.3f} ({self.interval95[0]:.3f} to {self.interval95[1]:.3f})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +53,8 @@ class AucComparison:
     """Two scores on the same patients."""
 
     difference: float  # first less second
-    z: float  # 0 where both AUCs are the same in every sense
-    p: float  # two-sided
+    z: float | None  # 0 where both AUCs are the same in every sense; None where they differ without variance
+    p: float | None  # two-sided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +67,7 @@ class RocCurve:
 
 
 def auc(scores: Scores, labels: Labels) -> Auc:
-    """AUC by Mann and Whitney (ties count half), its interval by DeLong, cut at 0 and 1.
+    """AUC by Mann and Whitney (ties count half), its standard error by DeLong.
 
     Parameters
     ----------
@@ -66,12 +80,9 @@ def auc(scores: Scores, labels: Labels) -> Auc:
     """
     areas, covariance = _delong(scores[None], labels)
     error = sqrt(max(float(covariance[0, 0]), 0.0))
-    value = float(areas[0])
     return Auc(
-        value=value,
+        value=float(areas[0]),
         standard_error=error,
-        lower=max(0.0, value - _Z95 * error),
-        upper=min(1.0, value + _Z95 * error),
         positives=int(labels.sum()),
         negatives=int((~labels).sum()),
     )
@@ -88,8 +99,9 @@ def compare(first: Scores, second: Scores, labels: Labels) -> AucComparison:
     areas, covariance = _delong(np.stack([first, second]), labels)
     difference = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if variance <= 0.0:  # both order the patients alike
-        return AucComparison(difference=difference, z=0.0, p=1.0)
+    if variance <= 0.0:
+        alike = difference == 0.0  # both order the patients alike; else nothing to judge the difference by
+        return AucComparison(difference=difference, z=0.0 if alike else None, p=1.0 if alike else None)
     z = difference / sqrt(variance)
     return AucComparison(difference=difference, z=z, p=float(2 * ndtr(-abs(z))))
 

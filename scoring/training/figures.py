@@ -26,7 +26,7 @@ def roc_figure(validation: Validation, title: str) -> Figure:
             model.roc.true_positive_rate,
             color=colour,
             linestyle=line,
-            label=f"{name}: AUC {area.value:.3f} ({area.lower:.3f} to {area.upper:.3f})",
+            label=f"{name}: AUC {area.told}",
         )
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axes.set(

@@ -23,6 +23,8 @@ Folds = npt.NDArray[np.int64]
 
 RELEVANT = 20  # features that mRMR leaves to LASSO (Xie et al. 2022)
 RAD_SCORE = "rad_score"
+# R: of a feature's largest value; what varies less is the rounding of its sums, not the patients.
+LEAST_VARIATION = 1e-9
 
 
 class PenaltyChoice(StrEnum):
@@ -90,9 +92,7 @@ def fit_rad_score(
     at = choice.at_minimum if penalty is PenaltyChoice.MINIMUM else choice.at_one_error
     weights = choice.path.coefficients[at]
     if not weights.any():
-        raise FitImpossible(
-            f"{penalty} leaves no feature: none tells the classes apart better than chance would"
-        )
+        raise FitImpossible(_without_features(penalty, choice))
     return RadScoreFit(
         relevant=tuple(names[column] for column in relevant),
         choice=choice,
@@ -109,6 +109,13 @@ def fit_rad_score(
             if weight != 0.0
         ),
     )
+
+
+def _without_features(penalty: PenaltyChoice, choice: LassoChoice) -> str:
+    kept = int((choice.path.coefficients[choice.at_minimum] != 0).sum())
+    if kept:
+        return f"{penalty} leaves no feature; {PenaltyChoice.MINIMUM} would keep {kept}"
+    return f"{penalty} leaves no feature: none tells the classes apart better than chance would"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +147,13 @@ def fit_models(
         If a regression has no finite answer.
     """
     known = np.isfinite(clinical).all(axis=1)
-    if labels[known].all() or not labels[known].any():
-        raise FitImpossible("no class has patients whose clinical values are all known")
+    lacking = [
+        name
+        for name, of_class in (("osteoporosis", labels), ("osteopenia", ~labels))
+        if not of_class[known].any()
+    ]
+    if lacking:
+        raise FitImpossible(f"no patient with {' or '.join(lacking)} has all clinical values")
     return ModelFits(
         rad_score=rad_score,
         clinical=fit_logistic(clinical[known], labels[known], clinical_names),
@@ -155,6 +167,10 @@ def _require_variation(values: Matrix, names: tuple[str, ...]) -> None:
     missing = [name for name, column in zip(names, values.T, strict=True) if not np.isfinite(column).all()]
     if missing:
         raise CohortUnusable(f"features without a value in some patients: {', '.join(missing)}")
-    same = [name for name, column in zip(names, values.T, strict=True) if np.ptp(column) == 0.0]
+    same = [
+        name
+        for name, column in zip(names, values.T, strict=True)
+        if np.ptp(column) <= LEAST_VARIATION * np.abs(column).max()
+    ]
     if same:
         raise CohortUnusable(f"features that are the same in all patients: {', '.join(same)}")

@@ -11,6 +11,9 @@ from scoring.training.discrimination import Labels, Scores
 from scoring.training.errors import CohortUnusable
 
 GROUPS = 10
+# Least variance of a group's count: below it all its risks are 0 or 1 but for rounding, and one patient of
+# the other class would make chi squared a matter of the last digit.
+_LEAST_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ def hosmer_lemeshow(probabilities: Scores, labels: Labels, *, development: bool)
     Raises
     ------
     CohortUnusable
-        If predictions take fewer than three different values, or are no probabilities.
+        If predictions fall into fewer than three groups, are no probabilities, or are 0 or 1 throughout one.
     """
     groups = risk_groups(probabilities, labels)
     freedom = len(groups) - 2 if development else len(groups)
@@ -52,7 +55,9 @@ def hosmer_lemeshow(probabilities: Scores, labels: Labels, *, development: bool)
     statistic = 0.0
     for group in groups:
         variance = group.expected * (1 - group.expected / group.patients)
-        statistic += (group.observed - group.expected) ** 2 / max(variance, np.finfo(float).tiny)
+        if variance < _LEAST_VARIANCE:
+            raise CohortUnusable("all predicted risks of a group are 0 or 1")
+        statistic += (group.observed - group.expected) ** 2 / variance
     return HosmerLemeshow(
         statistic=statistic,
         degrees_of_freedom=freedom,

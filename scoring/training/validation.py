@@ -32,7 +32,7 @@ class ModelValidation:
     roc: RocCurve
     cutoff: float  # a probability: positive is at least that
     counts: Counts
-    calibration: HosmerLemeshow | None  # None where risks fall into too few groups
+    calibration: HosmerLemeshow | None  # None where risks do not allow its test
     brier: float
     decision: DecisionCurve
 

@@ -39,7 +39,7 @@ def test_another_patient_or_another_issuer_is_not_this_patient(lookup):
     assert source.laboratory("P", "", "2026-03-01").alp_u_l is None
 
 
-@pytest.mark.parametrize("cell", ["abc", "nan", "inf", "8,0"])
+@pytest.mark.parametrize("cell", ["abc", "nan", "inf", "8,0", "8_0", "٨٠"])
 def test_what_is_no_number_is_told_and_not_used(lookup, cell):
     found = lookup(f'P1,,2026-03-01,"{cell}",12\n').laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None

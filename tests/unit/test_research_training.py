@@ -255,7 +255,7 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
         (lambda rows: [*rows, rows[0]], "p0: stands there twice"),
         (lambda rows: [*rows[1:], rows[1] | {"patient": "again"}], "these patients share a study: p1, again"),
         (lambda rows: rows[:10], "10 of each are needed"),
-        (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is not finite"),
+        (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is no number: 'nan'"),
         (
             lambda rows: [row | {"split": "train" if row["label"] == "normal" else "test"} for row in rows],
             "leaves nobody to train on",
@@ -293,6 +293,15 @@ def test_a_bad_cohort_gets_a_clear_error(files, tmp_path, spoil, told):
     assert found.exit_code == 2
     assert told in found.output
     assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_table_with_other_signs_than_commas_is_told_so(files, tmp_path, sign):
+    odd = files.folder / "odd.csv"
+    odd.write_text(files.cohort.read_text("utf-8").replace(",", sign), "utf-8")
+    found = run("train", odd, "--out", tmp_path, "--features", files.features)
+    assert found.exit_code == 2
+    assert f"separated by {sign!r}: commas are needed" in " ".join(found.output.split())
 
 
 def test_a_constant_feature_gets_a_clear_error(files, tmp_path):

@@ -63,7 +63,11 @@ def test_a_split_and_folds_of_the_sites_own_are_kept():
     [
         ([], "no patients"),
         ([{"age": "7x"}], "p0: age is no number: '7x'"),
-        ([{"age": "nan"}], "p0: age is not finite"),
+        ([{"age": "nan"}], "p0: age is no number: 'nan'"),
+        ([{"age": "6_6"}], "p0: age is no number: '6_6'"),
+        ([{"age": "1e999"}], "p0: age is no number: '1e999'"),
+        ([{"t_score": "-31"}], "p0: t_score -31 is not between -10 and 10"),
+        ([{"fold": "1_0"}], "fold must be a whole number, not '1_0'"),
         ([{"alp_u_l": "3"}], "p0: alp_u_l 3 is not between 5 and 2000"),
         ([{"sex": "W"}], "p0: sex must be M or F"),
         ([{"t_score": ""}], "p0: t_score is empty"),

@@ -132,15 +132,39 @@ def test_nothing_but_noise_gives_no_rad_score():
         fit_rad_score(values, NAMES[:5], labels, stratified_folds(labels, 1))
 
 
+def test_a_penalty_that_leaves_no_feature_says_what_the_other_would_keep():
+    """At this strength the standard error reaches up to no feature at all."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(60, 5))
+    labels = values[:, 0] + 2.5 * rng.normal(size=60) > 0
+    folds = stratified_folds(labels, 1)
+    kept = len(fit_rad_score(values, NAMES[:5], labels, folds, PenaltyChoice.MINIMUM).features)
+    with pytest.raises(FitImpossible, match=f"leaves no feature; lambda.min would keep {kept}"):
+        fit_rad_score(values, NAMES[:5], labels, folds)
+
+
+def test_the_class_without_complete_patients_is_named(fit, patients):
+    values, labels = patients
+    age = np.where(labels, np.nan, 60.0 + np.arange(len(labels)))[:, None]
+    with pytest.raises(FitImpossible, match="no patient with osteoporosis has all clinical values"):
+        fit_models(fit, fit.score(values, NAMES), age, ("age",), labels)
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(np.nan, "without a value in some patients: f03"), (None, "same in all patients: f03")],
+    [
+        (np.nan, "without a value in some patients: f03"),
+        (None, "same in all patients: f03"),
+        (4.0, "same in all patients: f03"),
+    ],
 )
 def test_a_feature_without_values_or_variation_is_named(patients, value, told):
     values, labels = patients
     spoilt = values.copy()
     if value is None:
         spoilt[:, 3] = 4.0
+    elif np.isfinite(value):
+        spoilt[:, 3] = value + 2e-14 * np.arange(len(values))  # as sums round
     else:
         spoilt[5, 3] = value
     with pytest.raises(CohortUnusable, match=told):

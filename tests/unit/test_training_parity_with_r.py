@@ -96,7 +96,8 @@ def test_logistic_regression_is_that_of_glm(model):
 def test_delong_is_that_of_proc(risk, cohort, labels):
     for name, scores in (("first", risk), ("second", cohort["age"])):
         found = auc(scores, labels)
-        answer = (found.value, found.standard_error, found.lower, found.value, found.upper)
+        lower, upper = found.interval95
+        answer = (found.value, found.standard_error, lower, found.value, upper)
         assert answer == pytest.approx(R[f"auc.{name}"], rel=1e-6)
     test = compare(risk, cohort["age"], labels)
     assert (test.z, test.p) == pytest.approx(R["auc.test"], rel=1e-6)

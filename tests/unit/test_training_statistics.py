@@ -109,6 +109,16 @@ def test_auc_of_two_equal_scores_cannot_differ():
     assert (found.difference, found.z, found.p) == (0.0, 0.0, 1.0)
 
 
+def test_wholly_separated_classes_have_no_interval_and_no_test():
+    """DeLong's variance is 0 there: a few patients would seem to prove an AUC of 1."""
+    labels = np.array([True, True, False, False])
+    best, worst = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    assert auc(best, labels).interval95 is None
+    assert auc(best, labels).told == "1.000 (no interval: no variance)"
+    found = compare(best, worst, labels)
+    assert (found.difference, found.z, found.p) == (1.0, None, None)
+
+
 def test_the_roc_curve_spans_the_square_and_encloses_the_auc():
     rng = np.random.default_rng(1)
     labels = rng.random(60) < 0.4
@@ -153,6 +163,14 @@ def test_columns_that_say_nothing_new_are_refused(second):
 def test_lasso_of_one_class_is_refused():
     with pytest.raises(CohortUnusable, match="class"):
         fit_path(np.arange(6.0)[:, None], np.ones(6, bool), np.array([0.1]))
+
+
+def test_risks_of_nought_or_one_have_no_chi_squared():
+    """One such patient of the other class would make it any large number."""
+    labels, rest = np.arange(30) % 2 == 0, np.linspace(0.2, 0.8, 20)
+    for saturated in (np.geomspace(1e-20, 1e-16, 10), 1 - np.arange(1, 11) * 4e-16):
+        with pytest.raises(CohortUnusable, match="0 or 1"):
+            hosmer_lemeshow(np.concatenate([saturated, rest]), labels, development=False)
 
 
 def test_probabilities_out_of_range_are_not_judged():
