@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,14 @@ class Invented:
 
     spec: StudySpec
     row: dict[str, str]
+
+
+def clear(folder: Path) -> None:
+    """Remove what `train` and `evaluate` left, so that they take the folder again."""
+    for name in ("tables", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("model.json", "model_card.md", "index.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -82,6 +91,8 @@ def main() -> int:
     second = out / "second-mask.csv"
     osteonode("features", *twice, "--out", second, "--mask", SECOND_MASK, *how)
     model, again = out / "model", out / "again"
+    for folder in (model, again, out / "fresh"):  # of an earlier run here; its features stay
+        clear(folder)
     asked_of_training = (
         "--repeat", second, "--name", "cohort", "--seed", asked.seed, "--bootstrap", asked.bootstrap
     )  # fmt: skip

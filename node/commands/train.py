@@ -23,6 +23,7 @@ from node.research.extraction import Extraction, extract_features
 from node.research.feature_table import read_features
 from node.research.outputs import (
     left_out_table,
+    require_fresh,
     subgroup_table,
     training_figures,
     training_tables,
@@ -48,7 +49,12 @@ _POSITIVE = "Positive class throughout: osteoporosis."
 CohortFile = Annotated[
     Path, typer.Argument(metavar="COHORT.csv", help="One row a patient.", exists=True, dir_okay=False)
 ]
-Out = Annotated[Path, typer.Option(help="Folder for everything; made if missing.", file_okay=False)]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for everything, without an earlier run's outputs; made if missing.", file_okay=False
+    ),
+]
 Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]
 Features = Annotated[
     Path | None,
@@ -91,6 +97,7 @@ def train(
     console = Console(stderr=True)
     settings = _settings(config)
     try:
+        require_fresh(out)
         cohort = read_cohort(read_rows(cohort_csv))
         how = Extraction(settings=settings, mask=mask, jobs=jobs)
         made = features or _features(cohort, cohort_csv.parent, out, how, console)
@@ -149,6 +156,7 @@ def evaluate(
     settings = _settings(config)
     card = _card(model, settings)
     try:
+        require_fresh(out)
         cohort = read_cohort(read_rows(cohort_csv))
         how = Extraction(settings=settings, mask=mask, jobs=jobs)
         table = read_features(features or _features(cohort, cohort_csv.parent, out, how, console))

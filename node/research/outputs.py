@@ -16,6 +16,7 @@ from node.research.training import Trained, Variable
 from scoring.training.agreement import Icc
 from scoring.training.classification import Counts, Rate
 from scoring.training.discrimination import Auc
+from scoring.training.errors import CohortUnusable
 from scoring.training.figures import (
     calibration_figure,
     decision_figure,
@@ -32,6 +33,24 @@ _RATES = (
     "accuracy", "sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value"
 )  # fmt: skip
 _DPI = 150
+
+
+# What a run leaves in its folder, beside the table of features, which the next may use.
+_LEFT = ("model.json", "model_card.md", "index.html", "tables", "figures")
+
+
+def require_fresh(out: Path) -> None:
+    """Make sure that a folder holds no earlier run's outputs: of two runs, files of the first would stand
+    among those of the second, and its model beside the second's refusal.
+
+    Raises
+    ------
+    CohortUnusable
+    """
+    if found := [name for name in _LEFT if (out / name).exists()]:
+        raise CohortUnusable(
+            f"{out} holds what an earlier run left ({', '.join(found)}): name another folder"
+        )
 
 
 def training_tables(trained: Trained) -> dict[str, Table]:

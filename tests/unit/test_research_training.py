@@ -179,6 +179,18 @@ def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("left", ["model.json", "index.html", "tables"])
+def test_a_folder_with_an_earlier_runs_outputs_is_not_used_again(trained, files, tmp_path, left):
+    """Its agreement table would stand beside "not assessed", its model beside a refusal."""
+    path = tmp_path / left
+    path.mkdir() if left == "tables" else path.write_text("earlier", "utf-8")
+    for command in (["train"], ["evaluate", trained / "model.json"]):
+        found = run(*command, files.cohort, "--out", tmp_path, "--features", files.features)
+        assert found.exit_code == 2
+        assert f"an earlier run left ({left}): name another folder" in " ".join(found.output.split())
+    assert [one.name for one in tmp_path.iterdir()] == [left]
+
+
 def test_both_penalties_are_reported_and_the_used_one_is_the_models(trained):
     chosen = {row["choice"]: row for row in table(trained / "tables" / "lasso_path.csv") if row["choice"]}
     assert set(chosen) == {"lambda.min", "lambda.1se"}
