@@ -107,6 +107,9 @@ MG_PER_CM3 = Code("mg/cm3", "UCUM", "mg/cm3")
 HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 MM2 = Code("mm2", "UCUM", "mm2")
 MM3 = Code("mm3", "UCUM", "mm3")
+CM3 = Code("cm3", "UCUM", "cm3")
+DEGREE = Code("deg", "UCUM", "degree")
+VOXELS = Code("{voxels}", "UCUM", "voxels")
 MM = Code("mm", "UCUM", "mm")
 KILOVOLT = Code("kV", "UCUM", "kV")
 KILOELECTRONVOLT = Code("keV", "UCUM", "keV")
@@ -128,6 +131,13 @@ def unit_code(unit: str) -> Code:
 
 # ---- measurements -----------------------------------------------------------------------------------
 VOLUME = Code("118565006", "SCT", "Volume")
+CORE_VOLUME = private("CORE-VOLUME", "Volume of the body's whole cancellous core")
+CENTROID = (  # PS3.3 C.7.6.2.1.1: the patient-based coordinate system
+    private("CENTROID-X", "Centroid in the patient's coordinates, towards the left"),
+    private("CENTROID-Y", "Centroid in the patient's coordinates, towards the back"),
+    private("CENTROID-Z", "Centroid in the patient's coordinates, towards the head"),
+)
+SLICE_TILT = private("SLICE-TILT", "Angle between the slice's normal and the patient's long axis")
 AREA = Code("42798000", "SCT", "Area")
 ATTENUATION = Code("110850", "DCM", "Hounsfield Unit")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -215,15 +225,33 @@ GRADES: Mapping[Grade, Code] = {
 CALIBRATION_SCANNED_ON = private("CAL-DATE", "Date on which the calibration phantom was scanned")
 CALIBRATION_ENERGY = private("CAL-KEV", "Effective photon energy, from the patient's tissues")
 TISSUE_ATTENUATION = private("TISSUE-HU", "Attenuation of a tissue that calibrates")
+TISSUE_VOLUME = private("TISSUE-VOLUME", "Volume of a tissue that calibrates")
 CALIBRATION_OBJECT = Code("122421", "DCM", "Calibration Object")
 ROD_DENSITY: Mapping[Mineral, Code] = {
     Mineral.HA: private("ROD-DENS-HA", "Certified density of a calibration rod, hydroxyapatite"),
     Mineral.K2HPO4: private("ROD-DENS-K2HPO4", "Certified density of a calibration rod, K2HPO4"),
 }
+ROD_VOXELS = private("ROD-VOXELS", "Voxels of a calibration rod that were read")
 ROD_ATTENUATION = private("ROD-HU", "Attenuation of a calibration rod")
 KVP = Code("113733", "DCM", "KVP")
 SLICE_THICKNESS = Code("112225", "DCM", "Slice Thickness")
-SLICE_SPACING = private("SLICE-SPACING", "Spacing between slices")
+SLICE_SPACING = Code("112226", "DCM", "Spacing between slices")
+# "Horizontal" runs along a row, from column to column.
+COLUMN_SPACING = Code("111026", "DCM", "Horizontal Pixel Spacing")
+ROW_SPACING = Code("111066", "DCM", "Vertical Pixel Spacing")
+
+# ---- follow-up ----------------------------------------------------------------------------------------
+PRIOR_DENSITY: Mapping[Mineral, Code] = {
+    Mineral.HA: private("PRIOR-BMD-HA", "BMD of the earlier study, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("PRIOR-BMD-K2HPO4", "BMD of the earlier study, K2HPO4 equivalent"),
+}
+CHANGE: Mapping[Mineral, Code] = {
+    Mineral.HA: private("CHANGE-HA", "Change of BMD since then, hydroxyapatite equivalent"),
+    Mineral.K2HPO4: private("CHANGE-K2HPO4", "Change of BMD since then, K2HPO4 equivalent"),
+}
+LEAST_CHANGE = private("LSC", "Least significant change, stated by the site")
+PRIOR_STUDY = private("PRIOR-STUDY", "Study Instance UID of the earlier study")
+PRIOR_DATE = private("PRIOR-DATE", "Date of the earlier study")
 KERNEL = Code("113961", "DCM", "Reconstruction Algorithm")
 
 # ---- features ---------------------------------------------------------------------------------------

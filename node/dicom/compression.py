@@ -33,7 +33,7 @@ from pydicom.uid import (
 from node.dicom.headers import Instance, number_of, text_of
 
 # The decoder of each encapsulated transfer syntax. What is missing here cannot be read.
-_DECODERS: dict[str, str] = {
+DECODERS: dict[str, str] = {
     RLELossless: "pydicom",  # pylibjpeg-rle 2.2 panics at a broken stream: no Exception
     JPEGBaseline8Bit: "pylibjpeg",
     JPEGExtended12Bit: "pylibjpeg",
@@ -73,7 +73,7 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
         Of any type: what a codec raises for a stream that is broken.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    stored: npt.NDArray[Any] = pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ""))
+    stored: npt.NDArray[Any] = pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, ""))
     # The library clears them but in JPEG-LS and JPEG 2000.
     unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored) if stored.dtype.kind in "iu" else 0
     if unused <= 0:

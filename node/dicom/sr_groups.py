@@ -15,6 +15,7 @@ from highdicom.sr import (
     ReferencedSegment,
     SourceSeriesForSegmentation,
     TrackingIdentifier,
+    UIDRefContentItem,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.sr.coding import Code
@@ -24,6 +25,7 @@ from node.dicom import codes
 from node.dicom.algorithms import engine_identification, model_identification, node_identification
 from node.dicom.seg import PARTS, Part, Segment
 from node.dicom.sr_items import (
+    CONTAINS,
     PROPERTY,
     coded_property,
     comment,
@@ -35,9 +37,10 @@ from node.dicom.sr_items import (
 )
 from node.dicom.text import plain
 from node.dicom.uids import derived_uid
-from node.report import EncodedObject, Outcome, Report
+from node.report import EncodedObject, LevelResult, Outcome, Report
 from scoring.bmd import BmdResult, DensityVerdict, ReferenceScore
 from scoring.calibration import Calibration
+from scoring.followup import FollowUp
 from scoring.modelcard import NEGATIVE_CLASS
 
 Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -75,7 +78,7 @@ def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]
     if level is None:
         return []
     if segment.part is Part.BODY:
-        return [] if level.volume_mm3 is None else [measurement(codes.VOLUME, level.volume_mm3, codes.MM3)]
+        return _body_measurements(level)
     if segment.part is Part.RADIOMICS:
         return [
             measurement(
@@ -90,6 +93,23 @@ def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]
     return [item for one in read for item in density_measurements(one, report.calibration, of_level=True)]
 
 
+def _body_measurements(level: LevelResult) -> list[Measurement]:
+    """None where the volume is withheld: a body that is not believed has no middle either."""
+    if level.volume_mm3 is None:
+        return []
+    items = [measurement(codes.VOLUME, level.volume_mm3, codes.MM3)]
+    if level.core_volume_mm3 is not None:
+        items.append(measurement(codes.CORE_VOLUME, level.core_volume_mm3, codes.MM3))
+    return [*items, *position_measurements(level.centroid_mm)]
+
+
+def position_measurements(position_mm: tuple[float, float, float]) -> list[Measurement]:
+    """A point in the patient's coordinates (LPS) as three numbers: not every SR class holds points."""
+    return [
+        measurement(code, value, codes.MM) for code, value in zip(codes.CENTROID, position_mm, strict=True)
+    ]
+
+
 def density_measurements(
     measured: BmdResult, calibration: Calibration | None, *, of_level: bool = False
 ) -> list[Measurement]:
@@ -97,7 +117,7 @@ def density_measurements(
 
     Parameters
     ----------
-    of_level : names the region by its code; a single slice's outline shows its own.
+    of_level : names the region by its code and gives its volume; a single slice's outline shows its own.
     """
     region = [modifier(codes.BMD_REGION, codes.REGIONS[measured.region])] if of_level else []
     items = [
@@ -107,6 +127,8 @@ def density_measurements(
             (measured.hu_sd, codes.STANDARD_DEVIATION),
         )
     ]
+    if of_level:
+        items.append(measurement(codes.VOLUME, measured.roi_volume_mm3, codes.MM3, details=region))
     if measured.bmd_mg_cm3 is not None and calibration is not None:
         items.append(
             measurement(
@@ -162,6 +184,33 @@ def patient_groups(report: Report) -> Iterable[Group]:
         )
     if laboratory := list(_laboratory(report)):
         yield _group(report, "laboratory values and age", measurements=laboratory)
+    if report.follow_up is not None and report.follow_up.changes:
+        yield _change_group(report, report.follow_up)
+
+
+def _change_group(report: Report, found: FollowUp) -> Group:
+    """What changed since the earlier study, at each level that both measured; the findings judge it."""
+    measurements = []
+    for one in found.changes:
+        site = codes.LEVELS[one.level]
+        for code, value in (
+            (codes.PRIOR_DENSITY[found.equivalent], one.earlier_mg_cm3),
+            (codes.CHANGE[found.equivalent], one.change_mg_cm3),
+        ):
+            measurements.append(measurement(code, value, codes.MG_PER_CM3, site=site))
+    if found.lsc_mg_cm3:
+        measurements.append(measurement(codes.LEAST_CHANGE, found.lsc_mg_cm3, codes.MG_PER_CM3))
+    return _group(
+        report,
+        "change since an earlier study",
+        measurements=measurements,
+        extra=[
+            UIDRefContentItem(
+                name=codes.PRIOR_STUDY, value=found.prior_study_instance_uid, relationship_type=CONTAINS
+            ),
+            text_item(codes.PRIOR_DATE, found.prior_taken_on.isoformat()),
+        ],
+    )
 
 
 def _group(
@@ -206,6 +255,10 @@ def _technique(report: Report) -> Iterable[Measurement]:
         yield measurement(codes.SLICE_THICKNESS, facts.slice_thickness_mm, codes.MM)
     if facts.slice_spacing_mm is not None:
         yield measurement(codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM)
+    for code, spacing_mm in zip(
+        (codes.ROW_SPACING, codes.COLUMN_SPACING), facts.pixel_spacing_mm, strict=True
+    ):
+        yield measurement(code, spacing_mm, codes.MM)
 
 
 def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentItem]:
@@ -250,12 +303,15 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
                 uncertainty=rod.standard_error_hu if derivation is codes.MEAN else None,
                 details=[comment(name)],
             )
+        yield measurement(codes.ROD_VOXELS, rod.voxels, codes.VOXELS, details=[comment(name)])
     if calibration.effective_kev is not None:
         yield measurement(codes.CALIBRATION_ENERGY, calibration.effective_kev, codes.KILOELECTRONVOLT)
     for tissue in calibration.tissues:
-        yield measurement(
-            codes.TISSUE_ATTENUATION, tissue.hu, codes.HOUNSFIELD, details=[comment(f"tissue {tissue.name}")]
-        )
+        for code, value, unit in (
+            (codes.TISSUE_ATTENUATION, tissue.hu, codes.HOUNSFIELD),
+            (codes.TISSUE_VOLUME, tissue.volume_cm3, codes.CM3),
+        ):
+            yield measurement(code, value, unit, details=[comment(f"tissue {tissue.name}")])
 
 
 def calibration_grade(calibration: Calibration) -> QualitativeEvaluation:

@@ -23,6 +23,7 @@ from node.dicom.sr_groups import (
     calibration_measurements,
     calibration_texts,
     density_measurements,
+    position_measurements,
 )
 from node.dicom.sr_items import comment, evaluation, measurement
 from node.dicom.uids import derived_uid
@@ -53,6 +54,9 @@ def _region(
     measurements = density_measurements(result.measured, result.calibration)
     if result.region_mm2 is not None:
         measurements.append(measurement(codes.AREA, result.region_mm2, codes.MM2))
+    measurements += position_measurements(result.position_mm)
+    measurements.append(measurement(codes.SLICE_TILT, result.tilt_degrees, codes.DEGREE))
+    measurements.append(measurement(codes.SLICE_THICKNESS, result.thickness_mm, codes.MM))
     engine = report.provenance.engine
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(report, result, "region"),

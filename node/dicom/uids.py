@@ -23,7 +23,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from node import __version__
 from node.dicom.headers import text_of
 
+# In files and associations alike (PS3.7 Annex D.3.3.2).
 IMPLEMENTATION_CLASS_UID = "2.25.250443633910069463941623059483127848771"
+IMPLEMENTATION_VERSION_NAME = f"OSTEO_{__version__}"[:16]
 _BLANK = "2.25.0"
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 
@@ -109,7 +111,7 @@ def to_bytes(dataset: Dataset) -> bytes:
     meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = f"OSTEO_{__version__}"[:16]
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     dataset.file_meta = meta
     dataset.preamble = b"\x00" * 128
     buffer = BytesIO()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _VERSION = struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
@@ -30,8 +30,8 @@ def file_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_ui
             _explicit(0x0002, b"UI", _padded(sop_class_uid, b"\0")),
             _explicit(0x0003, b"UI", _padded(sop_instance_uid, b"\0")),
             _explicit(0x0010, b"UI", _padded(transfer_syntax_uid, b"\0")),
-            _explicit(0x0012, b"UI", _padded(PYNETDICOM_IMPLEMENTATION_UID, b"\0")),
-            _explicit(0x0013, b"SH", _padded(PYNETDICOM_IMPLEMENTATION_VERSION, b" ")),
+            _explicit(0x0012, b"UI", _padded(IMPLEMENTATION_CLASS_UID, b"\0")),
+            _explicit(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION_NAME, b" ")),
         )
     )
     return _PREAMBLE + _explicit(0x0000, b"UL", struct.pack("<I", len(meta))) + meta

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pynetdicom import AE, evt
 
 from config.settings import ConfigurationError, TlsSettings
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.sockets import send_at_once
 from node.net.tls import sender_context
 from node.pipeline.ports import SendOutcome
@@ -58,6 +59,8 @@ class Requestor:
     def entity(self) -> AE:
         """An application entity, to which presentation contexts are to be added."""
         ae = AE(self._ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = self._connect_timeout_s
         ae.acse_timeout = min(_ACSE_TIMEOUT_S, self._answer_timeout_s)
         ae.dimse_timeout = self._answer_timeout_s

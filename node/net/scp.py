@@ -15,12 +15,13 @@ import structlog
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
 from config.settings import AccessSettings, NodeSettings, load_settings
 from node.dicom import likeness
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.access import Doorkeeper, Slots, access_of
 from node.net.association import StoreRequest
 from node.net.commitment_scp import CommitmentService
@@ -42,6 +43,11 @@ HEARTBEAT_S = 5.0
 _ACSE_TIMEOUT_S = 30.0
 _HEAD_BYTES = 1 << 17
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
+# In the order in which one is taken out of several: explicit first, which keeps the VR of private attributes.
+_TRANSFER_SYNTAXES = [
+    ExplicitVRLittleEndian,
+    *(one for one in ALL_TRANSFER_SYNTAXES if one != ExplicitVRLittleEndian),
+]
 
 # All that is read of a CT instance on arrival; the rest stays as it came.
 _IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
@@ -261,13 +267,15 @@ class Listener:
 
 def _application_entity(ae_title: str, rules: AccessSettings) -> AE:
     ae = AE(ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.maximum_associations = 3 * rules.max_associations  # the doorkeeper counts, over all processes
     ae.maximum_pdu_size = rules.max_pdu_bytes
     ae.acse_timeout = _ACSE_TIMEOUT_S
     ae.network_timeout = rules.idle_s
     ae.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
-        ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+        ae.add_supported_context(context.abstract_syntax, _TRANSFER_SYNTAXES)
     return ae
 
 

@@ -97,8 +97,11 @@ def _one(items: list[Item], name: str, **where: str) -> Item:
 def test_every_level_value_is_recovered(study, items):
     for level in study.report.levels:
         here = [item for item in items["complete"] if item.site == LEVEL_CODES[level.name]]
-        volume = _one(here, "118565006")
-        assert (volume.value, volume.unit) == (level.volume_mm3, "mm3")
+        volumes = {item.group: (item.value, item.unit) for item in here if item.name == "118565006"}
+        assert volumes == {
+            f"{level.name} vertebral body": (level.volume_mm3, "mm3"),
+            f"{level.name} cancellous core (BMD region)": (level.measured.roi_volume_mm3, "mm3"),
+        }
         by_derivation = {item.children["121401"]: item for item in here if item.name == "110850"}
         assert by_derivation["373098007"].value == level.measured.hu_mean
         assert by_derivation["386136009"].value == level.measured.hu_sd
@@ -345,7 +348,7 @@ def test_a_refusal_holds_its_reasons_and_no_measurement(items):
     found = items["refused"]
     measured = {item.name for item in found if item.unit}
     # What is left is technique: matrix, kVp, thickness, spacing.
-    assert measured == {"110910", "110911", "113733", "112225", "SLICE-SPACING"}
+    assert measured == {"110910", "110911", "113733", "112225", "112226", "111026", "111066"}
     assert _one(found, "111050").value == "111235"
     assert any("REFUSED" in str(item.value) for item in found)
 

@@ -15,7 +15,7 @@ from node.pipeline.context import StepContext
 from node.pipeline.engine import settle_engine
 from node.pipeline.local import LocalRun, run_locally
 from node.pipeline.objects import stored_objects
-from node.pipeline.ports import Issue
+from node.pipeline.ports import ClinicalValues, Issue
 from node.report import EncodedObject, Report
 from scoring.scanner_reading import ScannerReading
 from segmentation.engines import Segmenter
@@ -59,23 +59,24 @@ class Run:
         settings: Settings | None = None,
         engine: Segmenter | None = None,
         declared_qct: bool = True,
+        issue: Issue | None = None,
+        clinical: ClinicalValues | None = None,
         **histories: Any,
     ) -> None:
         used = settings or unchecked()
         segmenter = engine or settle_engine(used.segmentation, mask)
         self.artefacts = MemoryArtefacts()
-        self.local: LocalRun = run_locally(
-            StepContext(
-                settings=used,
-                instances=tuple(sorted(folder.glob("*.dcm"))),
-                artefacts=self.artefacts,
-                engine=lambda: segmenter,
-                clinical=NoLaboratory(),
-                issue=lambda: Issue(issued_at=ISSUED_AT),
-                declared_qct=declared_qct,
-                **histories,
-            )
+        self.context = StepContext(
+            settings=used,
+            instances=tuple(sorted(folder.glob("*.dcm"))),
+            artefacts=self.artefacts,
+            engine=lambda: segmenter,
+            clinical=clinical or NoLaboratory(),
+            issue=lambda: issue or Issue(issued_at=ISSUED_AT),
+            declared_qct=declared_qct,
+            **histories,
         )
+        self.local: LocalRun = run_locally(self.context)
 
     @property
     def report(self) -> Report:

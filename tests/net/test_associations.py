@@ -12,6 +12,7 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net import server
 from node.net.encoding import file_header, store_response
 from node.store.store import Store
@@ -45,7 +46,11 @@ def _alive(listener: Any, dcmtk: Dcmtk) -> bool:
 @pytest.mark.parametrize("instance_uid", ["1.2.3", "1.2.34", "2.25." + "9" * 59])
 def test_the_file_header_is_the_one_that_the_library_writes(instance_uid: str) -> None:
     meta = create_file_meta(
-        sop_class_uid=CTImageStorage, sop_instance_uid=instance_uid, transfer_syntax=ExplicitVRLittleEndian
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid=instance_uid,
+        transfer_syntax=ExplicitVRLittleEndian,
+        implementation_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version=IMPLEMENTATION_VERSION_NAME,
     )
     mine = file_header(
         sop_class_uid=CTImageStorage,

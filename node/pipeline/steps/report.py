@@ -51,7 +51,7 @@ def report(context: StepContext) -> StepResult:
     slices = _slices(context, selection)
     by_slices = slice_finder(context.settings.segmentation).info if slices else None
     engine = by_slices or (segmentation.vertebrae.engine if segmentation else None)
-    composed = _compose(context, selection, engine)
+    composed = compose(context, selection, engine)
     context.artefacts.put(REPORT, to_json(composed))
     pictures = _encode(context, selection, segmentation, slices, composed)
     for name, content in _png_files(pictures).items():
@@ -79,7 +79,8 @@ def _slices(context: StepContext, selection: SelectionArtefact) -> tuple[DrawnSl
     )
 
 
-def _compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
+def compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
+    """What is reported of the kept measurements: nothing that a finding withholds."""
     measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
     basis, study = basis_of(context.settings), selection.study
     laboratory, judgement = judge_study(context, selection, measurements, basis)

@@ -1,0 +1,235 @@
+"""Each row of findings.toml: what it withholds is absent from result.json, the report and every page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from string import Formatter
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+
+from config.findings import Output, load_findings
+from node.clinical.csv import CsvLaboratory
+from node.dicom.pictures.answer import compose_answer
+from node.dicom.pictures.nomogram import compose_nomogram
+from node.dicom.seg import plan_segments
+from node.dicom.sr import encode_sr
+from node.dicom.sr_summary import summary_lines
+from node.pipeline.artefacts import (
+    MEASUREMENTS,
+    SEGMENTATION,
+    MemoryArtefacts,
+    SegmentationArtefact,
+    from_json,
+    segmentation_from_bytes,
+    to_json,
+)
+from node.pipeline.measurement import Measurements
+from node.pipeline.result import result_document
+from node.pipeline.selection import load_chosen, selection_of
+from node.pipeline.steps.report import compose
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+from node.report import EncodedObject, Report
+from segmentation.observation import Observation
+from tests.e2e.in_process import Run, unchecked
+from tests.e2e.sr_reader import read_report
+
+ROWS = load_findings().rows
+LEVELS = ("L1", "L2", "L3", "L4", "L5")
+
+
+@dataclass(frozen=True)
+class Told:
+    """One study's answer in the three forms that leave the node."""
+
+    report: Report
+    result: Mapping[str, Any]
+    read: Mapping[str, Any]  # from the structured report, by its codes alone
+    words: str  # of every page and of the report's summary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A study of which everything can be given: two rods of HA, a conversion to K2HPO4, laboratory values."""
+
+    run: Run
+    segmentation: SegmentationArtefact
+    headers: tuple[Dataset, ...]
+    seg: EncodedObject
+
+    def told(self, *noticed: Observation) -> Told:
+        """The answer if `noticed` had been noticed besides."""
+        artefacts = MemoryArtefacts()
+        for name in self.run.artefacts.names():
+            artefacts.put(name, self.run.artefacts.get(name))
+        measurements = from_json(Measurements, artefacts.get(MEASUREMENTS))
+        observations = (*measurements.observations, *noticed)
+        artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=observations)))
+        context = replace(self.run.context, artefacts=artefacts)
+        vertebrae, regions = self.segmentation.vertebrae, self.segmentation.regions
+        report = compose(context, selection_of(context), vertebrae.engine)
+        segments = plan_segments(report, vertebrae, regions)
+        content = encode_sr(
+            report, self.headers, seg=self.seg if segments else None, segments=segments
+        ).content
+        pages = [compose_answer(report), *([compose_nomogram(report)] if report.rad_score else [])]
+        words = [text for page in pages for text, _ in page.text_boxes()]
+        return Told(
+            report=report,
+            result=result_document(report, {}),
+            read=read_report(content),
+            words="\n".join([*words, *summary_lines(report)]),
+        )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    folder = tmp_path_factory.mktemp("study")
+    write_reference_study(folder, StudySpec.reduced())
+    laboratory = folder / "laboratory.csv"
+    laboratory.write_text(
+        "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\nREFERENCE-1,OSTEONODE,2026-01-10,92,16.5\n"
+    )
+    run = Run(
+        folder,
+        folder / "truth_mask.nii.gz",
+        settings=unchecked(scoring={"k2hpo4_from_ha": [1.0, 0.0]}),
+        clinical=CsvLaboratory(laboratory, max_age_days=90),
+    )
+    series = load_chosen(run.context, selection_of(run.context))
+    assert series is not None
+    (seg,) = (one for one in run.objects if one.file_name == "segmentation.dcm")
+    return Measured(
+        run=run,
+        segmentation=segmentation_from_bytes(run.artefacts.get(SEGMENTATION)),
+        headers=tuple(
+            series.headers[:2]
+        ),  # the library of images takes most of the time, and says nothing here
+        seg=seg,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(measured: Measured) -> Told:
+    return measured.told()
+
+
+def noticed(code: str, level: str | None) -> Observation:
+    fields = {name for _, name, _, _ in Formatter().parse(ROWS[code].text["en"]) if name}
+    return Observation(code=code, level=level, values=dict.fromkeys(fields - {"level"}, "some"))
+
+
+def of_a_level(code: str) -> bool:
+    return "{level}" in ROWS[code].text["en"]
+
+
+def cases() -> Iterator[Any]:
+    for code, row in ROWS.items():
+        if not row.withholds:
+            continue
+        for level in ("L1", "L3") if of_a_level(code) else (None,):
+            yield pytest.param(code, level, id=f"{code}-{level or 'study'}")
+
+
+def test_everything_is_given_where_nothing_withholds_it(whole: Told) -> None:
+    """Else nothing below would prove anything."""
+    report = whole.report
+    assert [level.name for level in report.levels] == list(LEVELS)
+    for level in report.levels:
+        assert level.volume_mm3
+        assert level.measured
+        assert level.measured.bmd_mg_cm3
+    given = [
+        report.t_score, report.z_score, report.study_class, report.density, report.features, report.rad_score,
+        report.nomogram,
+    ]  # fmt: skip
+    assert None not in given
+    assert whole.read["features"]
+    assert whole.read["nomogram"]
+    assert whole.read["categories"]["density"]
+
+
+def test_the_cases_hold_every_row_that_withholds_something() -> None:
+    named = {one.values[0] for one in cases()}
+    assert named == {code for code, row in ROWS.items() if row.withholds}
+    assert {output for code in named for output in ROWS[code].withholds} == set(Output)
+
+
+@pytest.mark.parametrize(("code", "level"), list(cases()))
+def test_what_a_row_withholds_is_nowhere(
+    measured: Measured, whole: Told, code: str, level: str | None
+) -> None:
+    told = measured.told(noticed(code, level))
+    assert code in {one.code for one in told.report.findings}
+    at = (level,) if level else LEVELS
+    for output in ROWS[code].withholds:
+        for name in at:
+            _absent_at_level(output, name, told, whole)
+        if _rests_on(output, level, whole.report):
+            _absent_from_study(output, told, whole)
+    if level == "L3" and ROWS[code].withholds == {Output.BMD}:
+        assert told.report.level("L1") == whole.report.level("L1")  # and nowhere else
+
+
+def _rests_on(output: Output, level: str | None, report: Report) -> bool:
+    """Whether an output of the study rests on that level in this study."""
+    if level is None:
+        return True
+    resting: dict[Output, tuple[str, ...]] = defaultdict(lambda: ("L3",))
+    assert report.density is not None
+    resting[Output.DENSITY_CATEGORY] = report.density.levels
+    return level in resting[output]
+
+
+def _absent_at_level(output: Output, name: str, told: Told, whole: Told) -> None:
+    level, in_full = told.result["levels"][name], whole.result["levels"][name]
+    read = told.read["levels"].get(name, {})
+    keys = {
+        Output.VOLUME: ("volume_mm3", "core_volume_mm3"),
+        Output.HU: ("hu_mean", "hu_sd", "bmd_mg_cm3"),
+        Output.BMD: ("bmd_mg_cm3", "bmd_uncertainty_mg_cm3"),
+    }.get(output, ())
+    for key in keys:
+        assert in_full[key] is not None
+        assert level[key] is None
+        assert read.get(key) is None
+    if output is Output.BMD:
+        assert f"{in_full['bmd_mg_cm3']:.1f}" not in told.words.split()
+        assert f"BMD {in_full['bmd_mg_cm3']:.1f}" not in told.words
+    if output is Output.HU:
+        assert f"{in_full['hu_mean']:.1f} ± {in_full['hu_sd']:.1f}" not in told.words
+    if output is Output.VOLUME:
+        assert f"{in_full['volume_mm3'] / 1000:.1f}" not in told.words.split()
+
+
+def _absent_from_study(output: Output, told: Told, whole: Told) -> None:
+    match output:
+        case Output.T_SCORE | Output.Z_SCORE | Output.RAD_SCORE | Output.NOMOGRAM | Output.FEATURES:
+            assert told.result[output.value] is None
+            assert told.read[output.value] is None
+        case Output.STUDY_CLASS:
+            assert told.result["categories"]["study_class"] is None
+            assert told.read["categories"]["study_class"] is None
+        case Output.DENSITY_CATEGORY:
+            resting = told.report.density.levels if told.report.density else ()
+            before = whole.report.density.levels if whole.report.density else ()
+            # Two other bodies may take the places of those that were withheld.
+            assert resting != before
+            if resting == ():
+                assert told.read["categories"]["density"] is None
+        case _:
+            pass
+    words = {
+        Output.T_SCORE: f"T-score {whole.result['t_score']:.2f}".replace("-2", "−2"),
+        Output.Z_SCORE: f"Z-score {whole.result['z_score']:.2f}",
+        Output.STUDY_CLASS: "Study rule, Xie 2022: osteoporosis",
+        Output.RAD_SCORE: f"Rad-score {whole.result['rad_score']:.2f}",
+        Output.NOMOGRAM: f"{100 * whole.result['nomogram']['probability']:.0f} % for",
+    }.get(output)
+    if words is not None:
+        for spelled in (words, words.replace("−", "-"), words.replace("-0", "−0")):
+            assert spelled not in told.words
