@@ -18,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from config.fonts import wide_font
 from config.phantom_files import certified, phantom_of
 from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference, RegionKind
@@ -173,6 +174,7 @@ def require_configured(settings: Settings) -> None:
             load_reference(reference, site)
         if names.model:
             load_model_card(names.model, site)
+        wide_font(settings.node)
     except (CatalogEntryMissing, CatalogEntryInvalid) as error:
         raise ConfigurationError(str(error)) from error
 

@@ -44,15 +44,26 @@ FOLLOWS: Mapping[Output, frozenset[Output]] = {
 }
 
 
+ENGLISH = "en"
+_THE_STUDY = {ENGLISH: "the study", "zh": "本检查"}  # what a finding is about that names no level
+_SLICE = {ENGLISH: "slice ", "zh": "切片 "}  # before the number of a slice whose level is not known
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """An observation in words, with its consequences."""
 
     code: str
     severity: Severity
-    text: str
+    text: str  # English: for the structured report, result.json and logs
     level: str | None
     withholds: frozenset[Output]
+    local_text: str | None = None  # in the site's language; None where that is English
+
+    @property
+    def shown(self) -> str:
+        """The text for readers at the site."""
+        return self.text if self.local_text is None else self.local_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +93,10 @@ class FindingTable:
     def __init__(self, rows: Mapping[str, FindingRow]) -> None:
         self.rows = rows
 
-    def describe(self, observation: Observation, language: str = "en") -> Finding:
-        """The finding for an observation.
+    def describe(self, observation: Observation, language: str = ENGLISH) -> Finding:
+        """The finding for an observation, in English and in the site's `language`.
+
+        A row without words in that language is shown in English.
 
         Raises
         ------
@@ -93,15 +106,26 @@ class FindingTable:
         row = self.rows.get(observation.code)
         if row is None:
             raise UnknownFinding(observation.code)
-        template = row.text.get(language, row.text["en"])
-        values = {"level": observation.level or "the study", **observation.values}
+        local = None if language == ENGLISH else row.text.get(language)
         return Finding(
             code=row.code,
             severity=row.severity,
-            text=Formatter().vformat(template, (), values),
+            text=_filled(row.text[ENGLISH], observation, ENGLISH),
             level=observation.level,
             withholds=row.withholds,
+            local_text=_filled(local, observation, language) if local else None,
         )
+
+
+def level_in_words(level: str, language: str) -> str:
+    """What a level, or a slice whose level is not known, is called in `language`."""
+    return level.replace(_SLICE[ENGLISH], _SLICE.get(language, _SLICE[ENGLISH]))
+
+
+def _filled(template: str, observation: Observation, language: str) -> str:
+    level = observation.level or _THE_STUDY.get(language, _THE_STUDY[ENGLISH])
+    values = {"level": level_in_words(level, language), **observation.values}
+    return Formatter().vformat(template, (), values)
 
 
 def withheld(findings: Iterable[Finding], output: Output, levels: Iterable[str] = ()) -> bool:
@@ -129,7 +153,7 @@ def parse_findings(text: str) -> FindingTable:
     """
     rows = {}
     for code, raw in tomllib.loads(text).items():
-        if "en" not in raw["text"]:
+        if ENGLISH not in raw["text"]:
             raise ValueError(f"finding {code!r} has no English text")
         rows[code] = FindingRow(
             code=code,

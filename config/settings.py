@@ -52,7 +52,8 @@ class NodeSettings(_Section):
     host: str
     port: int = Port
     listeners: int = Field(ge=0, le=64)
-    language: Literal["en"]
+    language: Literal["en", "zh"]
+    wide_font: str
     site: str
 
     @property

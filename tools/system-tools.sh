@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc, redis-server, PostgreSQL. Installed for root or CI.
+# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc, redis-server, PostgreSQL; and the font of Chinese pictures. Installed for root or CI.
 set -euo pipefail
 declare -A package=(
   [/usr/bin/storescu]=dcmtk [/usr/bin/dciodvfy]=dicom3tools [/usr/sbin/Orthanc]=orthanc
   [/usr/bin/redis-server]=redis-server [/usr/bin/pg_ctlcluster]=postgresql
+  [/usr/share/fonts/truetype/wqy/wqy-microhei.ttc]=fonts-wqy-microhei
 )
 missing=()
-for tool in "${!package[@]}"; do [ -x "$tool" ] || missing+=("${package[$tool]}"); done
+for tool in "${!package[@]}"; do [ -e "$tool" ] || missing+=("${package[$tool]}"); done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if { [ "$(id -u)" = 0 ] || [ "${CI:-}" = true ]; } && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]}"

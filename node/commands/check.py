@@ -23,6 +23,7 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
+from config.fonts import wide_font
 from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
 from node import logs
 from node.net.requesting import Requestor
@@ -119,6 +120,7 @@ def examine(settings: Settings) -> Iterator[Line]:
         ("packages", _packages),
         ("own packages", _own_packages),
         ("findings", lambda: _findings(settings)),
+        ("pictures", lambda: _pictures(settings)),
         ("phantom", lambda: _phantom(settings)),
         ("reference", lambda: _reference(settings)),
         ("model", lambda: _model(settings)),
@@ -207,6 +209,12 @@ def _own_packages() -> tuple[Standing, str]:
 
 def _findings(settings: Settings) -> tuple[Standing, str]:
     return Standing.OK, f"{len(load_findings(settings.node.site_folder).rows)} rows"
+
+
+def _pictures(settings: Settings) -> tuple[Standing, str]:
+    font = wide_font(settings.node)
+    named = f"signs that DejaVu Sans lacks by {font}" if font else "no font for signs that DejaVu Sans lacks"
+    return Standing.OK, f"language {settings.node.language}, {named}"
 
 
 def _phantom(settings: Settings) -> tuple[Standing, str]:

@@ -16,6 +16,7 @@ from node.dicom.pictures import (
     draw_refusal,
     draw_slices,
 )
+from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.read import LoadedSeries
 from node.dicom.sc import Picture, encode_pictures
 from node.dicom.seg import Segment, encode_segmentation, plan_segments
@@ -39,22 +40,24 @@ def draw_pictures(
     vertebrae: Vertebrae | None,
     regions: Sequence[Regions],
     slices: Sequence[DrawnSlice] = (),
+    *,
+    typeface: Typeface = LATIN,
 ) -> tuple[Picture, ...]:
     """The pages of a report: one for a refusal; else the answer, the nomogram, the overlay and the fit."""
     if report.outcome is Outcome.REFUSED:
-        return (Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report)),)
+        return (Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report, typeface)),)
     pages = [
-        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report)),
-        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report)),
+        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report, typeface)),
+        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report, typeface)),
     ]
     if series is not None and vertebrae is not None:
-        pixels = draw_overlay(report, series.volume, vertebrae, regions)
+        pixels = draw_overlay(report, series.volume, vertebrae, regions, typeface)
         pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
     if series is not None and report.calibration is not None and report.calibration.rods:
-        pixels = draw_fit(report, series.volume)
+        pixels = draw_fit(report, series.volume, typeface)
         pages.append(Picture(name="calibration", title="Calibration", pixels=pixels))
     if slices:
-        pixels = draw_slices(report, slices)
+        pixels = draw_slices(report, slices, typeface)
         pages.append(Picture(name="overlay", title="Measured slices", pixels=pixels))
     return tuple(pages)
 
@@ -67,6 +70,7 @@ def encode_report(
     vertebrae: Vertebrae | None = None,
     regions: Sequence[Regions] = (),
     slices: Sequence[DrawnSlice] = (),
+    typeface: Typeface = LATIN,
 ) -> EncodedReport:
     """Encode and check everything that goes back.
 
@@ -76,6 +80,7 @@ def encode_report(
     series, vertebrae, regions : what was measured; without them there is no segmentation and no overlay.
     slices : in their place where single slices were measured. Their regions stand in the structured report,
         as outlines on the source images; there is no segmentation object.
+    typeface : of the pictures.
 
     Raises
     ------
@@ -84,7 +89,7 @@ def encode_report(
     ObjectInvalid, SegmentationMismatch
         If a finished object breaks a rule: it must not be sent.
     """
-    pictures = draw_pictures(report, series, vertebrae, regions, slices)
+    pictures = draw_pictures(report, series, vertebrae, regions, slices, typeface=typeface)
     objects: list[EncodedObject] = []
     segments: tuple[Segment, ...] = ()
     seg: EncodedObject | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from config.findings import Finding, FindingTable, Output, withheld
+from config.findings import Finding, FindingTable, Output, level_in_words, withheld
 from node.pipeline.measurement import FEATURE_LEVEL, Measurements
 from node.report import Laboratory, LevelResult, SeriesFacts, SliceResult, StudyIdentity
 from scoring.applicability import (
@@ -74,9 +74,15 @@ class _Ledger:
         for observation in observations:
             finding = self.basis.table.describe(observation, self.basis.language)
             if finding.level in self.slices and finding.level not in finding.text:
-                finding = replace(finding, text=f"{finding.level}: {finding.text}")
+                finding = self._with_place(finding, finding.level)
             if finding not in self.findings:
                 self.findings.append(finding)
+
+    def _with_place(self, finding: Finding, level: str) -> Finding:
+        local = finding.local_text
+        if local is not None:
+            local = f"{level_in_words(level, self.basis.language)}: {local}"
+        return replace(finding, text=f"{level}: {finding.text}", local_text=local)
 
     def allows(self, output: Output, levels: Sequence[str] = ()) -> bool:
         return not withheld(self.findings, output, levels)

@@ -16,7 +16,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from config.findings import Finding, load_findings
+from config.settings import load_settings
 from node.dicom.headers import group_series, identity_of, read_headers
+from node.dicom.pictures.typeface import Typeface
 from node.dicom.read import LoadedSeries, read_series
 from node.report import Laboratory, LevelResult, Outcome, Provenance, Report
 from scoring.bmd import (
@@ -180,8 +182,19 @@ def vertebrae_of(series: LoadedSeries) -> tuple[Vertebrae, tuple[Regions, ...]]:
 _TABLE = load_findings()
 
 
+_IN_CHINESE: dict[str, str] = {}  # of every finding that was described, by its English text
+
+
 def finding(code: str, level: str | None = None, **values: object) -> Finding:
-    return _TABLE.describe(Observation(code=code, level=level, values=values))  # type: ignore[arg-type]
+    told = _TABLE.describe(Observation(code=code, level=level, values=values), "zh")  # type: ignore[arg-type]
+    _IN_CHINESE[told.text] = told.shown
+    return replace(told, local_text=None)
+
+
+def in_chinese(report: Report) -> Report:
+    """The report of a node whose readers read Chinese."""
+    findings = tuple(replace(one, local_text=_IN_CHINESE[one.text]) for one in report.findings)
+    return replace(report, language="zh", findings=findings)
 
 
 CALIBRATION = Calibration(
@@ -436,14 +449,30 @@ def describe_finding() -> Callable[..., Finding]:
     return finding
 
 
+@pytest.fixture(scope="session")
+def to_chinese() -> Callable[[Report], Report]:
+    return in_chinese
+
+
+@pytest.fixture(scope="session")
+def chinese_typeface() -> Typeface:
+    """DejaVu Sans with the font that the default settings name for Chinese."""
+    font = load_settings().node.wide_font
+    return Typeface(wide=_installed(Path(font) if Path(font).is_file() else None, font))
+
+
 def _tool(path: str) -> Path:
     found = shutil.which(path)
+    return _installed(Path(found) if found else None, path)
+
+
+def _installed(found: Path | None, path: str) -> Path:
     if found is None:
-        message = f"{path} is needed: apt-get install dcmtk dicom3tools"
+        message = f"{path} is needed: apt-get install dcmtk dicom3tools fonts-wqy-microhei"
         if os.environ.get("CI") == "true":
             pytest.fail(message, pytrace=False)
         pytest.skip(message)
-    return Path(found)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ from matplotlib.colors import to_rgb
 from node.dicom.pictures import layout
 from node.dicom.pictures.answer import compose_answer
 from node.dicom.pictures.fit import compose_fit
+from node.dicom.pictures.frame import FOOTER_RULE
 from node.dicom.pictures.layout import HEIGHT, WIDTH, Page
 from node.dicom.pictures.nomogram import compose_nomogram, predictor_ticks
 from node.dicom.pictures.overlay import compose_overlay
 from node.dicom.pictures.refusal import compose_refusal
+from node.dicom.pictures.typeface import LATIN, Typeface
 from node.report import Report
 from scoring.bmd import RegionKind
 from scoring.calibration import Calibration, Grade, Mineral, calibrate
@@ -29,14 +31,14 @@ def _words(page: Page) -> str:
     return " ".join(text for text, _ in page.text_boxes())
 
 
-def _pages(study, report: Report) -> dict[str, Page]:
+def _pages(study, report: Report, typeface: Typeface = LATIN) -> dict[str, Page]:
     if report.outcome.value == "refused":
-        return {"refusal": compose_refusal(report)}
+        return {"refusal": compose_refusal(report, typeface)}
     return {
-        "answer": compose_answer(report),
-        "nomogram": compose_nomogram(report),
-        "overlay": compose_overlay(report, study.series.volume, study.vertebrae, study.regions),
-        "calibration": compose_fit(report, study.series.volume),
+        "answer": compose_answer(report, typeface),
+        "nomogram": compose_nomogram(report, typeface),
+        "overlay": compose_overlay(report, study.series.volume, study.vertebrae, study.regions, typeface),
+        "calibration": compose_fit(report, study.series.volume, typeface),
     }
 
 
@@ -78,7 +80,11 @@ def _wordy(report: Report) -> Report:
             report.calibration, phantom="A phantom with a very long model designation, mark IV"
         ),
         provenance=replace(
-            report.provenance, model="a-model-with-a-remarkably-long-name-for-a-model-card-v12.3"
+            report.provenance,
+            model="a-model-with-a-remarkably-long-name-for-a-model-card-v12.3, second training",
+            engine=replace(
+                report.provenance.engine, name="an-engine-with-a-name-of-several-words", version="1"
+            ),
         ),
         series=replace(report.series, kernel="Qr59d 3 iterative strength 5", contrast_agent="Iopromide"),
         predecessor_uid="2.25.1",
@@ -121,8 +127,21 @@ def _six_rods(calibration: Calibration) -> Calibration:
     return calibrate(method="least-squares", phantom="QRM", equivalent=Mineral.HA, rods=rods)
 
 
+def _fractured(report: Report, describe_finding) -> Report:
+    """Two fractures: their densities, and whatever rests on all levels, are withheld."""
+    told = (
+        describe_finding("fracture", level="L1", percent=31, shape="wedge", grade=2),
+        describe_finding("fracture_suspected", level="L4", percent=22, shape="biconcave", grade=1),
+        describe_finding("fracture_in_spine", levels="L1, L4"),
+    )
+    first, *others = report.levels
+    first = replace(first, measured=replace(first.measured, bmd_mg_cm3=None, bmd_uncertainty_mg_cm3=None))
+    findings = (*told, *report.findings)
+    return replace(report, findings=findings, levels=(first, *others), study_class=None, density=None)
+
+
 @pytest.fixture(scope="module")
-def pages(study, variants, describe_finding):
+def reports(study, variants, describe_finding):
     reports = dict(variants)
     reports["both regions"] = _in_both_regions(study.report)
     reports["six rods"] = replace(study.report, calibration=_six_rods(study.report.calibration))
@@ -144,6 +163,8 @@ def pages(study, variants, describe_finding):
     reports["noticed, no laboratory"] = _noticed(
         variants["laboratory missing"], describe_finding, "For research in this hospital alone. " * 30
     )
+    reports["fractured"] = _fractured(study.report, describe_finding)
+    reports["fractured, all at once"] = _fractured(_wordy(reports["contradicted"]), describe_finding)
     reports["crowded"] = _crowded(study.report, describe_finding)
     reports["wordy"] = _wordy(study.report)
     reports["crowded refusal"] = replace(
@@ -154,6 +175,12 @@ def pages(study, variants, describe_finding):
             *_crowded(study.report, describe_finding).findings,
         ),
     )
+    return reports
+
+
+@pytest.fixture(scope="module")
+def pages(study, reports):
+    """English pages by variant and name."""
     return {
         (name, page): drawn
         for name, report in reports.items()
@@ -161,15 +188,45 @@ def pages(study, variants, describe_finding):
     }
 
 
-def test_no_text_is_cut_off(pages):
-    for key, page in pages.items():
+@pytest.fixture(scope="module")
+def every_page(study, reports, pages, to_chinese, chinese_typeface):
+    """The same, and all of them in Chinese."""
+    chinese = {
+        (name, page, "zh"): drawn
+        for name, report in reports.items()
+        for page, drawn in _pages(study, to_chinese(report), chinese_typeface).items()
+    }
+    return pages | chinese
+
+
+def test_no_text_is_cut_off(every_page):
+    for key, page in every_page.items():
         for text, box in page.text_boxes():
             inside = box.left >= 0 and box.top >= 0 and box.right <= WIDTH and box.bottom <= HEIGHT
             assert inside, (key, text, box)
 
 
-def test_no_texts_overlap(pages):
-    for key, page in pages.items():
+def test_no_text_crosses_the_rule_above_the_footer(every_page):
+    for key, page in every_page.items():
+        for text, box in page.text_boxes():
+            assert box.bottom <= FOOTER_RULE or box.top >= FOOTER_RULE, (key, text, box)
+
+
+def test_the_footer_names_everything_that_made_the_numbers(reports, every_page):
+    for (variant, *_), page in every_page.items():
+        footer = "".join(text for text, box in page.text_boxes() if box.top >= FOOTER_RULE)
+        made_by = reports[variant].provenance
+        for part in (
+            made_by.version,
+            made_by.model,
+            made_by.model_sha256[:8],
+            made_by.configuration_sha256[:8],
+        ):
+            assert part.replace(" ", "") in footer.replace(" ", ""), (variant, part, footer)
+
+
+def test_no_texts_overlap(every_page):
+    for key, page in every_page.items():
         boxes = page.text_boxes()
         for place, (text, box) in enumerate(boxes):
             for other, other_box in boxes[place + 1 :]:
@@ -239,7 +296,8 @@ def test_a_withheld_category_says_why(pages):
 
 def test_the_answer_shows_every_headline_number(pages):
     words = _words(pages["complete", "answer"])
-    for shown in ("85.6", "84.6", "83.6", "82.6", "81.6", "T-score −3.03", "Z-score −0.92", "Rad-score 0.81",
+    for shown in ("82.9 to 88.3", "85.6", "84.6", "83.6", "82.6", "81.6", "T-score −3.03", "Z-score −0.92",
+                  "Rad-score 0.81",
                   "119.4 points", "88 %", "Study rule, Xie 2022: osteoporosis", "HA equivalent"):  # fmt: skip
         assert shown in words, shown
 
@@ -406,7 +464,7 @@ def test_the_region_is_named_and_a_second_density_stands_beside_the_first(study,
     assert "HA equivalent), cancellous core" in _words(pages["complete", "answer"])
     assert "filled: cancellous core" in _words(pages["complete", "overlay"])
     words = _words(pages["both regions", "answer"])
-    assert "Ellipse BMD" in words
+    assert "Ellipse ± (k=1)" in words
     assert words.count("80.2 ± 1.4") == 4
     assert "withheld" in words
     leading = replace(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from string import Formatter
 
 import pytest
 
 from config.findings import (
     FOLLOWS,
+    Finding,
     Output,
     Severity,
     UnknownFinding,
@@ -15,6 +17,7 @@ from config.findings import (
     parse_findings,
     withheld,
 )
+from node.pipeline.artefacts import from_json
 from segmentation.observation import Observation
 
 TABLE = load_findings()
@@ -32,6 +35,46 @@ def test_a_row_names_its_hazard_and_reads_as_a_sentence(code):
     row = TABLE.rows[code]
     assert row.hazard.endswith(".")
     assert row.text["en"].rstrip().endswith((".", "}"))
+
+
+@pytest.mark.parametrize("code", sorted(TABLE.rows))
+def test_a_row_says_the_same_in_every_language(code):
+    """Each language fills in what English does; no shipped row lacks one."""
+    text = TABLE.rows[code].text
+    assert set(text) == {"en", "zh"}
+    filled = {
+        language: {name for _, name, _, _ in Formatter().parse(said) if name}
+        for language, said in text.items()
+    }
+    assert filled["zh"] == filled["en"]
+    assert not re.search(r"[,;?!] |\.$", text["zh"]), "Chinese text has Chinese punctuation"
+
+
+def test_a_finding_is_english_and_has_besides_what_the_site_reads():
+    told = TABLE.describe(Observation(code="body_truncated", level="L4"), "zh")
+    assert told.text == "L4 is not complete in the image: it is not measured."
+    assert told.shown == "L4 在图像中不完整：不予测量。"
+    english = TABLE.describe(Observation(code="body_truncated", level="L4"))
+    assert english.shown == english.text == told.text
+    assert english.local_text is None
+
+
+def test_a_slice_without_a_level_is_named_in_the_sites_language():
+    told = TABLE.describe(Observation(code="slice_body_not_found", level="slice 2"), "zh")
+    assert told.shown.startswith("切片 2：")
+    assert told.text.startswith("slice 2: ")
+
+
+def test_a_sites_row_without_the_sites_language_is_shown_in_english(tmp_path):
+    row = '[body_truncated]\nseverity = "caution"\nwithholds = []\nhazard = "Half a body."\n'
+    (tmp_path / "findings.toml").write_text(row + 'text.en = "{level} is cut off."\n')
+    told = load_findings(tmp_path).describe(Observation(code="body_truncated", level="L4"), "zh")
+    assert told.shown == "L4 is cut off."
+
+
+def test_a_finding_kept_by_an_earlier_version_still_loads():
+    kept = b'{"code": "no_model", "severity": "info", "text": "No model.", "level": null, "withholds": []}'
+    assert from_json(Finding, kept).shown == "No model."
 
 
 def test_a_refusal_withholds_density():

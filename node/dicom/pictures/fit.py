@@ -10,10 +10,12 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.language import Phrasebook, words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import grey, label, limit, orientation, scale_bar, show
 from node.dicom.pictures.rods import rod_circles, rods_in_view
-from node.dicom.pictures.words import EQUIVALENTS, GRADES, MINERALS, MINUS, number
+from node.dicom.pictures.typeface import LATIN, Typeface
+from node.dicom.pictures.words import GRADES, MINERALS, MINUS, equation, equivalent, number
 from node.report import Report
 from scoring.calibration import Calibration
 from scoring.fit import FitPoint, fit_line, fit_points
@@ -27,28 +29,31 @@ _COLUMNS = (0.0, 180.0, 310.0, 430.0)  # of the table: rod (left edge), then rig
 _NEAR = 9.0  # pixels between a point and its name
 
 
-def draw_fit(report: Report, volume: CtVolume) -> Pixels:
+def draw_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Pixels:
     """The page as RGB, shape (768, 1024, 3). Raises ValueError where the report has no rods to show."""
-    return compose_fit(report, volume).pixels()
+    return compose_fit(report, volume, typeface).pixels()
 
 
-def compose_fit(report: Report, volume: CtVolume) -> Page:
+def compose_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Page:
+    say = words_of(report)
     calibration = report.calibration
     if calibration is None or not calibration.rods:
         raise ValueError("the report has no calibration by rods")
-    page, top = framed_page(report, "Calibration")
+    page, top = framed_page(report, say("Calibration"), typeface)
     points = fit_points(calibration)
     bottom = CONTENT_BOTTOM - _FACTS
     middle = top + 0.62 * (bottom - top)
     left = MARGIN + _LEFT_WIDTH
-    _line_plot(page, Box(left=MARGIN + _AXIS, top=top + 26, right=left, bottom=middle - 58), calibration)
+    plot = Box(left=MARGIN + _AXIS, top=top + 26, right=left, bottom=middle - 58)
+    _line_plot(page, say, plot, calibration)
     fitted = [point for point in points if point.fitted]
-    _distances(page, Box(left=MARGIN + _AXIS, top=middle + 32, right=left, bottom=bottom - 24), fitted)
+    plot = Box(left=MARGIN + _AXIS, top=middle + 32, right=left, bottom=bottom - 24)
+    _distances(page, say, plot, fitted)
     right = Box(left=left + 34, top=top, right=WIDTH - MARGIN, bottom=bottom)
     table = bottom - 24 - 19.0 * (len(points) + 1)
     _image(page, Box(left=right.left, top=top + 24, right=right.right, bottom=table - 14), report, volume)
-    _table(page, right.left, table, points, MINERALS[calibration.equivalent])
-    _facts(page, calibration, bottom + 8)
+    _table(page, say, (right.left, table), points, MINERALS[calibration.equivalent])
+    _facts(page, say, calibration, bottom + 8)
     return page
 
 
@@ -80,11 +85,11 @@ def _scaled(box: Box, x: Sequence[float], y: Sequence[float]) -> _Plot:
     return _Plot(box=box, x=spans[0], y=spans[1])
 
 
-def _line_plot(page: Page, box: Box, calibration: Calibration) -> None:
+def _line_plot(page: Page, say: Phrasebook, box: Box, calibration: Calibration) -> None:
     line, points = fit_line(calibration), fit_points(calibration)
     densities = [point.rod.density_mg_cm3 for point in points]
     plot = _scaled(box, [0.0, *densities], [point.hu for point in points])
-    page.text(MARGIN, box.top - 26, "Rods and line", size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, box.top - 26, say("Rods and line"), size=16, bold=True, colour=ACCENT)
     _horizontals(page, plot)
     for value in _ticks(plot.x):
         x, _ = plot.at(value, plot.y[0])
@@ -96,10 +101,11 @@ def _line_plot(page: Page, box: Box, calibration: Calibration) -> None:
     taken: list[Box] = []
     for point in points:
         _point(page, plot, point, taken)
-    mineral = MINERALS[calibration.equivalent]
-    measured = "HU less the rod's water" if line.without_water else "HU"
-    words = f"across: certified density, mg/cm³ {mineral}   ·   up: {measured}"
-    page.text(MARGIN, box.bottom + 25, words, size=13, colour=QUIET)
+    words = (
+        say("across: certified density, mg/cm³ {mineral}", mineral=MINERALS[calibration.equivalent]),
+        say("up: HU less the rod's water") if line.without_water else say("up: HU"),
+    )
+    page.text(MARGIN, box.bottom + 25, "   ·   ".join(words), size=13, colour=QUIET)
 
 
 def _point(page: Page, plot: _Plot, point: FitPoint, taken: list[Box]) -> None:
@@ -127,14 +133,14 @@ def _point(page: Page, plot: _Plot, point: FitPoint, taken: list[Box]) -> None:
     page.text(chosen.left, chosen.top, name, size=size, bold=True)
 
 
-def _distances(page: Page, box: Box, points: Sequence[FitPoint]) -> None:
+def _distances(page: Page, say: Phrasebook, box: Box, points: Sequence[FitPoint]) -> None:
     """Distance of each fitted rod from the line, with its standard error; two rods have none."""
-    page.text(MARGIN, box.top - 42, "Distance from the line, HU", size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, box.top - 42, say("Distance from the line, HU"), size=16, bold=True, colour=ACCENT)
     reach = max(0.5, *(abs(point.residual_hu) + point.rod.hu_standard_error for point in points))
     plot = _Plot(box=box, x=(0.0, float(len(points))), y=(-1.15 * reach, 1.15 * reach))
-    note = "bars: standard error of each mean"
+    note = say("bars: standard error of each mean")
     if len(points) < 3:
-        note += "; two rods always lie on their line"
+        note = f"{note}; {say('two rods always lie on their line')}"
     page.text(MARGIN, box.top - 20, note, size=13, colour=QUIET)
     _horizontals(page, plot)
     _, zero = plot.at(0, 0)
@@ -177,11 +183,14 @@ def _short(value: float) -> str:
 
 def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     """The axial slice through the middle of the rods: anterior up, the patient's right on the left."""
-    calibration = report.calibration
+    calibration, say = report.calibration, words_of(report)
     rods = rods_in_view(calibration)
     if not rods:
-        scanned = calibration.scanned_on.isoformat() if calibration and calibration.scanned_on else "earlier"
-        words = f"No rods in this image: they were scanned on this scanner, {scanned}."
+        scanned = calibration.scanned_on if calibration else None
+        words = say(
+            "No rods in this image: they were scanned on this scanner, {date}.",
+            date=scanned.isoformat() if scanned else say("earlier"),
+        )
         page.text(box.left, box.top, words, size=16, colour=CAUTION, width=box.right - box.left)
         return
     upright, _ = canonical(volume)
@@ -189,7 +198,7 @@ def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     ends = grid.to_index(np.concatenate([np.asarray(rod.axis_points_mm) for rod in rods]))
     row = int(np.clip(round(float(np.median(ends[:, 0]))), 0, grid.shape[0] - 1))
     circles = rod_circles(rods, grid, row, ends.mean(axis=0))
-    page.text(box.left, box.top - 24, "Rods as read, axial", size=16, bold=True, colour=ACCENT)
+    page.text(box.left, box.top - 24, say("Rods as read, axial"), size=16, bold=True, colour=ACCENT)
     _, dy, dx = grid.spacing_mm
     _, rows, columns = grid.shape
     _, middle_y, middle_x = ends.mean(axis=0)
@@ -210,13 +219,18 @@ def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
         )
         # Above and below by turns: long names of a narrow row stand clear of each other.
         away = one.radius_mm + 0.16 * side
-        label(axes, one.x_mm, one.y_mm + (away if place % 2 else -away), one.rod.name, align="center")
+        y_mm = one.y_mm + (away if place % 2 else -away)
+        label(axes, one.x_mm, y_mm, one.rod.name, page.typeface, align="center")
     orientation(axes, left="R", right="L", top="A", bottom="P")
     scale_bar(axes)
 
 
-def _table(page: Page, left: float, top: float, points: Sequence[FitPoint], mineral: str) -> None:
-    for place, head in enumerate(("Rod", f"mg/cm³ {mineral}", "HU ± SE", "off the line")):
+def _table(
+    page: Page, say: Phrasebook, corner: tuple[float, float], points: Sequence[FitPoint], mineral: str
+) -> None:
+    left, top = corner
+    heads = (say("Rod"), f"mg/cm³ {mineral}", "HU ± SE", say("off the line"))
+    for place, head in enumerate(heads):
         align = "left" if place == 0 else "right"
         page.text(left + _COLUMNS[place], top, head, size=13, colour=QUIET, align=align)
     y = top + 18
@@ -227,7 +241,7 @@ def _table(page: Page, left: float, top: float, points: Sequence[FitPoint], mine
             rod.name,
             number(rod.density_mg_cm3, 1),
             f"{number(rod.hu_mean, 1)} ± {number(rod.hu_standard_error, 2)}",
-            f"{number(point.residual_hu, 1)}" if point.fitted else "not in the fit",
+            number(point.residual_hu, 1) if point.fitted else say("not in the fit"),
         )
         for place, cell in enumerate(cells):
             align = "left" if place == 0 else "right"
@@ -235,22 +249,19 @@ def _table(page: Page, left: float, top: float, points: Sequence[FitPoint], mine
         y += 19
 
 
-def _facts(page: Page, calibration: Calibration, top: float) -> None:
-    sign = MINUS if calibration.intercept < 0 else "+"
-    words = (
-        f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³, "
-        f"{EQUIVALENTS[calibration.equivalent]}"
-    )
+def _facts(page: Page, say: Phrasebook, calibration: Calibration, top: float) -> None:
+    words = f"{equation(calibration)}, {equivalent(say, calibration.equivalent)}"
     y = page.text(MARGIN, top, words, size=18, bold=True)
     facts = [
-        f"method: {calibration.method}",
-        f"phantom: {calibration.phantom_named}",
-        f"grade: {GRADES[calibration.grade]}",
+        say("method: {name}", name=calibration.method),
+        say("phantom: {name}", name=calibration.phantom_named),
+        say("grade: {grade}", grade=say(GRADES[calibration.grade])),
     ]
     if calibration.r2 is not None:
         facts.append(f"R² {calibration.r2:.5f}")
     if calibration.max_residual_hu is not None:
-        facts.append(f"largest distance {number(calibration.max_residual_hu, 1)} HU")
+        largest = number(calibration.max_residual_hu, 1)
+        facts.append(say("largest distance {hu} HU", hu=largest))
     if calibration.left_out:
-        facts.append(f"not in the fit: {', '.join(calibration.left_out)}")
+        facts.append(say("not in the fit: {rods}", rods=", ".join(calibration.left_out)))
     page.text(MARGIN, y + 2, "   ·   ".join(facts), size=14, colour=QUIET, width=WIDTH - 2 * MARGIN)

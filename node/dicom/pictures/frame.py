@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import (
     ACCENT,
     BACKGROUND,
@@ -13,47 +14,53 @@ from node.dicom.pictures.layout import (
     Box,
     Page,
 )
+from node.dicom.pictures.typeface import Typeface
 from node.dicom.pictures.words import RESEARCH_USE_ONLY, banners, provenance_line
 from node.report import Report
 
 MARGIN = 24
 CONTENT_BOTTOM = HEIGHT - 44  # above the footer
+FOOTER_RULE = HEIGHT - 34
+_FOOTER = Box(left=MARGIN, top=HEIGHT - 32, right=WIDTH - MARGIN, bottom=HEIGHT - 2)
+_REASON_SEPARATOR = "; "  # between the reasons for an amendment
+_FOOTER_SIZES = (12.0, 11.0, 10.0, 9.0)  # pixels; two lines from 11 down
 
 
-def framed_page(report: Report, title: str) -> tuple[Page, float]:
+def framed_page(report: Report, title: str, typeface: Typeface) -> tuple[Page, float]:
     """A page with its head and foot; returns it and where its content may start."""
-    page = Page()
+    page, say = Page(typeface), words_of(report)
     page.text(MARGIN, 12, title, size=22, bold=True)
-    _tag(page, WIDTH - MARGIN, 12, RESEARCH_USE_ONLY)
-    scanned = report.study.study_date.isoformat() if report.study.study_date else "unknown date"
-    issued = f"issued {report.issued_at:%Y-%m-%d %H:%M %Z}"
-    status = f"Study of {scanned}   ·   {issued}   ·   preliminary, unverified result of software"
-    page.text(MARGIN, 42, status, size=13, colour=QUIET)
+    _tag(page, WIDTH - MARGIN, 12, say(RESEARCH_USE_ONLY))
+    scanned = report.study.study_date.isoformat() if report.study.study_date else say("unknown date")
+    status = (
+        say("Study of {date}", date=scanned),
+        say("issued {time}", time=f"{report.issued_at:%Y-%m-%d %H:%M %Z}"),
+        say("preliminary, unverified result of software"),
+    )
+    page.text(MARGIN, 42, "   ·   ".join(status), size=13, colour=QUIET)
     y = 66.0
     for banner in banners(report):
         page.box(Box(left=MARGIN, top=y, right=WIDTH - MARGIN, bottom=y + 24), fill=CAUTION)
         page.text(WIDTH / 2, y + 3, banner, size=15, bold=True, colour=BACKGROUND, align="center")
         y += 28
     if report.predecessor_uid is not None:
-        reason = f": {report.amendment_reason}" if report.amendment_reason else ""
-        y = page.text(
-            MARGIN,
-            y + 2,
-            f"AMENDED, replaces {_predecessor(report)}{reason}",
-            size=15,
-            bold=True,
-            colour=ACCENT,
-            width=WIDTH - 2 * MARGIN,
-        )
-    page.line(MARGIN, HEIGHT - 34, WIDTH - MARGIN, HEIGHT - 34)
-    footer = page.wrap(provenance_line(report), WIDTH - 2 * MARGIN, size=12)[0]
-    page.text(MARGIN, HEIGHT - 28, footer, size=12, colour=QUIET)
+        width = WIDTH - 2 * MARGIN
+        y = page.text(MARGIN, y + 2, _amendment(report), size=15, bold=True, colour=ACCENT, width=width)
+    page.line(MARGIN, FOOTER_RULE, WIDTH - MARGIN, FOOTER_RULE)
+    page.text_within(_FOOTER, provenance_line(report), sizes=_FOOTER_SIZES, colour=QUIET)
     return page, y + 6
 
 
-def _predecessor(report: Report) -> str:
-    issued_at = report.predecessor_issued_at
-    return f"the report of {issued_at:%Y-%m-%d %H:%M %Z}" if issued_at else "an earlier report"
+def _amendment(report: Report) -> str:
+    say, issued_at = words_of(report), report.predecessor_issued_at
+    if issued_at is None:
+        words = say("AMENDED, replaces an earlier report")
+    else:
+        words = say("AMENDED, replaces the report of {time}", time=f"{issued_at:%Y-%m-%d %H:%M %Z}")
+    if not report.amendment_reason:
+        return words
+    reasons = (say(reason) for reason in report.amendment_reason.split(_REASON_SEPARATOR))
+    return f"{words}: {_REASON_SEPARATOR.join(reasons)}"
 
 
 def _tag(page: Page, right: float, top: float, words: str) -> None:

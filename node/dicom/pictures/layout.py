@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
+from node.dicom.pictures.breaking import lines_of
+from node.dicom.pictures.typeface import DPI, LATIN, Typeface
+
 WIDTH, HEIGHT = 1024, 768
-_DPI = 100
-_POINTS_PER_PIXEL = 72 / _DPI
 
 # Told apart by lightness first, so that a grey-scale monitor shows the same.
 BACKGROUND = "#0e1116"
@@ -30,34 +29,10 @@ CAUTION = "#ffc857"
 REFUSAL = "#ff8f7a"
 ACCENT = "#6fd3ff"
 
-_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-_REGULAR = FontProperties(fname=str(_FONTS / "DejaVuSans.ttf"))
-_BOLD = FontProperties(fname=str(_FONTS / "DejaVuSans-Bold.ttf"))
 _LINE_HEIGHT = 1.32
-
-_RULER = RendererAgg(1, 1, _DPI)  # measures text, draws nothing
-_GLYPHS = frozenset(get_font(str(_FONTS / "DejaVuSans.ttf")).get_charmap())
+_ELLIPSIS = "…"
 
 Pixels = npt.NDArray[np.uint8]
-
-
-def font(size: float, *, bold: bool = False) -> FontProperties:
-    """DejaVu Sans as matplotlib ships it, `size` pixels high, whatever the machine's own fonts are."""
-    properties = (_BOLD if bold else _REGULAR).copy()
-    properties.set_size(size * _POINTS_PER_PIXEL)
-    return properties
-
-
-def drawable(words: str) -> str:
-    """`words` with a question mark for every sign that the font has no glyph for."""
-    return "".join(sign if ord(sign) in _GLYPHS else "?" for sign in words)
-
-
-@lru_cache(maxsize=8192)
-def _measured_width(words: str, size: float, bold: bool) -> float:
-    """Wrapping measures the same words again and again."""
-    width, _, _ = _RULER.get_text_width_height_descent(words, font(size, bold=bold), ismath=False)
-    return float(width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +56,9 @@ class Box:
 class Page:
     """One picture being drawn."""
 
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=BACKGROUND)
+    def __init__(self, typeface: Typeface = LATIN) -> None:
+        self.typeface = typeface
+        self.figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self.figure)
 
     def text(
@@ -104,14 +80,14 @@ class Page:
         size : height of the font in pixels.
         width : wrap to this many pixels; None writes one line.
         """
-        words = drawable(words)
+        words = self.typeface.drawable(words)
         lines = [words] if width is None else self.wrap(words, width, size=size, bold=bold)
         for line in lines:
             self.figure.text(
                 x / WIDTH,
                 1 - (y + size) / HEIGHT,
                 line,
-                fontproperties=font(size, bold=bold),
+                fontproperties=self.typeface.font(size, bold=bold),
                 color=colour,
                 ha=align,
                 va="baseline",
@@ -122,29 +98,42 @@ class Page:
 
     def text_width(self, words: str, *, size: float = 16, bold: bool = False) -> float:
         """Width in pixels of one line."""
-        return _measured_width(drawable(words), size, bold)
+        return self.typeface.width(words, size, bold=bold)
 
     def wrap(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> list[str]:
         """`words` in lines of at most `width` pixels; a word longer than a line is broken."""
-        lines = [""]
-        for word in words.split():
-            joined = f"{lines[-1]} {word}".strip()
-            if self.text_width(joined, size=size, bold=bold) <= width:
-                lines[-1] = joined
-                continue
-            pieces = self._pieces(word, width, size=size, bold=bold)
-            lines += pieces if lines[-1] else []
-            if not lines[0]:
-                lines = pieces
-        return lines
+        return lines_of(words, lambda line: self.text_width(line, size=size, bold=bold) <= width)
 
-    def _pieces(self, word: str, width: float, *, size: float, bold: bool) -> list[str]:
-        pieces = [""]
-        for sign in word:
-            if self.text_width(pieces[-1] + sign, size=size, bold=bold) > width and pieces[-1]:
-                pieces.append("")
-            pieces[-1] += sign
-        return pieces
+    def text_within(
+        self,
+        box: Box,
+        words: str,
+        *,
+        sizes: Sequence[float],
+        colour: str = TEXT,
+        bold: bool = False,
+    ) -> float:
+        """Write `words` into `box` at the first of `sizes` that fits; returns where a next line would start.
+
+        What does not fit at the last size is cut, and an ellipsis says so.
+        """
+        width, height = box.right - box.left, box.bottom - box.top
+        size = next(
+            (one for one in sizes if self.height_of(words, width, size=one, bold=bold) <= height), sizes[-1]
+        )
+        lines = self.wrap(words, width, size=size, bold=bold)
+        room = max(int(height / (size * _LINE_HEIGHT)), 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], self._cut(lines[room - 1], width, size=size, bold=bold)]
+        y = box.top
+        for line in lines:
+            y = self.text(box.left, y, line, size=size, colour=colour, bold=bold)
+        return y
+
+    def _cut(self, line: str, width: float, *, size: float, bold: bool) -> str:
+        while line and self.text_width(line + _ELLIPSIS, size=size, bold=bold) > width:
+            line = line[:-1]
+        return line.rstrip() + _ELLIPSIS
 
     def height_of(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> float:
         """Height in pixels that `text` would take."""

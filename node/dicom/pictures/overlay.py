@@ -10,9 +10,11 @@ import numpy.typing as npt
 from matplotlib.patches import Circle
 
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
 from node.dicom.pictures.rods import rod_circles, rods_in_view
+from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.pictures.words import MINERALS, REGIONS, number, region_of
 from node.report import Report
 from scoring.bmd import RegionKind
@@ -29,10 +31,14 @@ _LABEL_OFFSET_MM = 28.0  # level names stand behind the bodies
 
 
 def draw_overlay(
-    report: Report, volume: CtVolume, vertebrae: Vertebrae, regions: Sequence[Regions]
+    report: Report,
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    regions: Sequence[Regions],
+    typeface: Typeface = LATIN,
 ) -> Pixels:
     """The overlay page as RGB, shape (768, 1024, 3)."""
-    return compose_overlay(report, volume, vertebrae, regions).pixels()
+    return compose_overlay(report, volume, vertebrae, regions, typeface).pixels()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,27 +50,36 @@ class _Scene:
     bodies: Mask
     fill: Mask  # where BMD is read
     ellipse: Mask  # where it is read besides
-    level: str  # that the axial plane cuts
+    level: str  # that the axial plane cuts; "" where none was found
     centre: npt.NDArray[np.float64]  # fractional index (z, y, x) that both planes pass through
 
 
 def compose_overlay(
-    report: Report, volume: CtVolume, vertebrae: Vertebrae, regions: Sequence[Regions]
+    report: Report,
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    regions: Sequence[Regions],
+    typeface: Typeface = LATIN,
 ) -> Page:
-    page, top = framed_page(report, "Measured regions")
+    say = words_of(report)
+    page, top = framed_page(report, say("Measured regions"), typeface)
     scene = _scene(report, volume, vertebrae, regions)
     bottom = CONTENT_BOTTOM - 30
     middle = MARGIN + (WIDTH - 2 * MARGIN) * _SAGITTAL_SHARE
-    page.text(MARGIN, top, "Sagittal", size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, top, say("Sagittal"), size=16, bold=True, colour=ACCENT)
     _sagittal(page, Box(left=MARGIN, top=top + 24, right=middle, bottom=bottom), scene)
     left = middle + _PANEL_GAP
-    page.text(left, top, f"Axial through {scene.level}", size=16, bold=True, colour=ACCENT)
+    axial = say("Axial through {level}", level=scene.level or say("the middle of the volume"))
+    page.text(left, top, axial, size=16, bold=True, colour=ACCENT)
     _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
-    region = REGIONS[region_of(report) or RegionKind.CORE]
-    legend = f"outline: vertebral body   ·   filled: {region}, where BMD is read   ·   circles: rods"
+    legend = [
+        say("outline: vertebral body"),
+        say("filled: {region}, where BMD is read", region=say(REGIONS[region_of(report) or RegionKind.CORE])),
+        say("circles: rods"),
+    ]
     if scene.ellipse.any():
-        legend += f"   ·   dashed: {REGIONS[RegionKind.ELLIPSE]}"
-    page.text(MARGIN, CONTENT_BOTTOM - 22, legend, size=14, colour=QUIET)
+        legend.append(say("dashed: {region}", region=say(REGIONS[RegionKind.ELLIPSE])))
+    page.text(MARGIN, CONTENT_BOTTOM - 22, "   ·   ".join(legend), size=14, colour=QUIET)
     return page
 
 
@@ -102,7 +117,7 @@ def _axial_level(report: Report, measured: Sequence[str]) -> str:
         return "L3"
     if measured:
         return measured[0]
-    return report.levels[0].name if report.levels else "the middle of the volume"
+    return report.levels[0].name if report.levels else ""
 
 
 def _centre_of(name: str, regions: Sequence[Regions], grid: Grid) -> npt.NDArray[np.float64]:
@@ -129,7 +144,7 @@ def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
     limit(axes, box, (-half, half), (low, high))
     for level in scene.report.levels:
         z, y, _ = grid.to_index(level.centroid_mm)
-        label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name)
+        label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name, page.typeface)
     orientation(axes, left="A", right="P", top="H", bottom="F")
     scale_bar(axes)
 
@@ -160,6 +175,6 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
         words = f"{number(one.rod.density_mg_cm3, 0)} mg/cm³\n{mineral}"
         away = one.radius_mm + 11
         above = narrow and place % 2  # labels of a narrow row stand below and above by turns
-        label(axes, one.x_mm, one.y_mm + (-away if above else away), words, align="center")
+        label(axes, one.x_mm, one.y_mm + (-away if above else away), words, page.typeface, align="center")
     orientation(axes, left="R", right="L", top="A", bottom="P")
     scale_bar(axes)

@@ -7,7 +7,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from node.dicom.pictures.layout import ACCENT, CAUTION, TEXT, Box, font
+from node.dicom.pictures.layout import ACCENT, CAUTION, TEXT, Box
+from node.dicom.pictures.typeface import LATIN, Typeface
 
 _WINDOW_HU = (-160.0, 440.0)
 _FILL_OPACITY = 0.40
@@ -74,14 +75,15 @@ def limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) 
     axes.patch.set_visible(True)
 
 
-def label(axes: Axes, x: float, y: float, words: str, *, align: str = "left") -> None:
+def label(axes: Axes, x: float, y: float, words: str, typeface: Typeface, *, align: str = "left") -> None:
     """Words, of one line or several, at a place given in the axes' own millimetres."""
     axes.text(
         x,
         y,
-        words,
+        typeface.drawable(words),
         color=TEXT,
-        fontproperties=font(15, bold=True),
+        fontproperties=typeface.font(15, bold=True),
+        parse_math=False,
         ha=align,
         va="center",
         multialignment=align,
@@ -104,7 +106,7 @@ def orientation(axes: Axes, *, left: str, right: str, top: str, bottom: str) -> 
             mark,
             transform=axes.transAxes,
             color=TEXT,
-            fontproperties=font(20, bold=True),
+            fontproperties=LATIN.font(20, bold=True),
             ha=align,
             va="center",
             bbox=_BACKDROP,
@@ -119,4 +121,6 @@ def scale_bar(axes: Axes) -> None:
     left = x0 + 8
     axes.plot([left, left + 50], [y, y], color=TEXT, linewidth=2)
     words_at = y + 0.018 * (y1 - y0)
-    axes.text(left + 25, words_at, "50 mm", color=TEXT, fontproperties=font(13), ha="center", va="bottom")
+    axes.text(
+        left + 25, words_at, "50 mm", color=TEXT, fontproperties=LATIN.font(13), ha="center", va="bottom"
+    )

@@ -9,9 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
+from config.findings import level_in_words
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
+from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, scale_bar, show
+from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.pictures.words import MINERALS, number
 from node.dicom.slices import DrawnSlice
 from node.report import Report, SliceResult
@@ -22,15 +25,17 @@ _GAP = 14
 _CAPTION = 62.0  # above each slice
 _REACH_MM = (75.0, 60.0)  # shown at least: to either side of the middle, and in front of it
 _MARGIN_MM = 15.0
+_TECHNIQUE_SIZES = (13.0, 12.0, 11.0, 10.0)
 
 
-def draw_slices(report: Report, slices: Sequence[DrawnSlice]) -> Pixels:
+def draw_slices(report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN) -> Pixels:
     """The page as RGB, shape (768, 1024, 3)."""
-    return compose_slices(report, slices).pixels()
+    return compose_slices(report, slices, typeface).pixels()
 
 
-def compose_slices(report: Report, slices: Sequence[DrawnSlice]) -> Page:
-    page, top = framed_page(report, "Measured slices: vertebral levels not known")
+def compose_slices(report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN) -> Page:
+    say = words_of(report)
+    page, top = framed_page(report, say("Measured slices: vertebral levels not known"), typeface)
     bottom = CONTENT_BOTTOM - 30
     rows, columns = ceil(len(slices) / _ROW), min(len(slices), _ROW)
     width = (WIDTH - 2 * MARGIN - (columns - 1) * _GAP) / columns
@@ -39,7 +44,12 @@ def compose_slices(report: Report, slices: Sequence[DrawnSlice]) -> Page:
     for place, drawn in enumerate(slices):
         row, column = divmod(place, _ROW)
         left, upper = MARGIN + column * (width + _GAP), top + row * (height + _GAP)
-        _caption(page, results[drawn.name], left, upper, width)
+        _caption(
+            page,
+            report,
+            results[drawn.name],
+            Box(left=left, top=upper, right=left + width, bottom=upper + _CAPTION),
+        )
         box = Box(left=left, top=upper + _CAPTION, right=left + width, bottom=upper + height)
         _slice(page, box, results[drawn.name], drawn)
     page.text(MARGIN, CONTENT_BOTTOM - 22, legend(report), size=14, colour=QUIET)
@@ -48,26 +58,35 @@ def compose_slices(report: Report, slices: Sequence[DrawnSlice]) -> Page:
 
 def legend(report: Report) -> str:
     """What the drawings mean, with the unit and mineral of the numbers beside the rods."""
+    say = words_of(report)
     used = {one.calibration.equivalent for one in report.unnamed if one.calibration}
-    minerals = " or ".join(MINERALS[mineral] for mineral in sorted(used))
-    rods = f"circles: rods as read, mg/cm³ {minerals}" if used else "no rods"
-    return f"outline: taken for the vertebral body   ·   filled: region where BMD is read   ·   {rods}"
+    minerals = " / ".join(MINERALS[mineral] for mineral in sorted(used))
+    parts = (
+        say("outline: taken for the vertebral body"),
+        say("filled: region where BMD is read"),
+        say("circles: rods as read, mg/cm³ {mineral}", mineral=minerals) if used else say("no rods"),
+    )
+    return "   ·   ".join(parts)
 
 
-def _caption(page: Page, result: SliceResult, left: float, top: float, width: float) -> None:
-    title = f"{result.name}: level not known"
+def _caption(page: Page, report: Report, result: SliceResult, box: Box) -> None:
+    """Three lines above a slice."""
+    say, left, top = words_of(report), box.left, box.top
+    title = say("{slice}: level not known", slice=level_in_words(result.name, report.language))
     page.text(left, top, title, size=16, bold=True, colour=ACCENT)
     measured = result.measured
     if measured is None or measured.bmd_mg_cm3 is None or result.calibration is None:
-        page.text(left, top + 22, "BMD withheld", size=18, bold=True, colour=CAUTION)
+        page.text(left, top + 22, say("BMD withheld"), size=18, bold=True, colour=CAUTION)
     else:
         mineral = MINERALS[result.calibration.equivalent]
-        words = f"BMD {number(measured.bmd_mg_cm3, 1)} mg/cm³ {mineral}"
+        words = say("BMD {value} mg/cm³ {mineral}", value=number(measured.bmd_mg_cm3, 1), mineral=mineral)
         page.text(left, top + 22, words, size=18, bold=True, colour=TEXT)
-    technique = f"{result.thickness_mm:g} mm, tilted by {number(result.tilt_degrees, 0)}°"
+    thickness, tilt = f"{result.thickness_mm:g}", number(result.tilt_degrees, 0)
+    technique = say("{mm} mm, tilted by {degrees}°", mm=thickness, degrees=tilt)
     if measured is not None:
         technique = f"{number(measured.hu_mean, 0)} ± {number(measured.hu_sd, 0)} HU; {technique}"
-    page.text(left, top + 44, page.wrap(technique, width, size=13)[0], size=13, colour=QUIET)
+    line = Box(left=left, top=top + 44, right=box.right, bottom=box.bottom)
+    page.text_within(line, technique, sizes=_TECHNIQUE_SIZES, colour=QUIET)
 
 
 def _slice(page: Page, box: Box, result: SliceResult, drawn: DrawnSlice) -> None:
@@ -93,7 +112,7 @@ def _slice(page: Page, box: Box, result: SliceResult, drawn: DrawnSlice) -> None
     side = max([_REACH_MM[0], *(abs(x) + radius + _MARGIN_MM for x, _, radius in circles)])
     back = max([_REACH_MM[1], *(y + radius + _MARGIN_MM for _, y, radius in circles)])
     limit(axes, box, (-side, side), (back, -_REACH_MM[1]))
-    _draw_rods(axes, result, circles)
+    _draw_rods(page, axes, result, circles)
     orientation(axes, left="R", right="L", top="A", bottom="P")
     scale_bar(axes)
 
@@ -112,9 +131,11 @@ def _rods(result: SliceResult, plane: Grid) -> list[tuple[float, float, float]]:
     return circles
 
 
-def _draw_rods(axes: Axes, result: SliceResult, circles: Sequence[tuple[float, float, float]]) -> None:
+def _draw_rods(
+    page: Page, axes: Axes, result: SliceResult, circles: Sequence[tuple[float, float, float]]
+) -> None:
     if result.calibration is None:
         return
     for rod, (x, y, radius) in zip(result.calibration.rods, circles, strict=True):
         axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        label(axes, x, y - radius - 9, number(rod.density_mg_cm3, 0), align="center")
+        label(axes, x, y - radius - 9, number(rod.density_mg_cm3, 0), page.typeface, align="center")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from config.findings import level_in_words
+from node.dicom.pictures.language import Phrasebook, words_of
 from node.report import Report
 from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
@@ -16,7 +18,6 @@ DEMONSTRATION_MODEL = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
 DEMONSTRATION_REFERENCE = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE"
 
 MINERALS = {Mineral.HA: "HA", Mineral.K2HPO4: "K₂HPO₄"}
-EQUIVALENTS = {mineral: f"{name} equivalent" for mineral, name in MINERALS.items()}
 STUDY_CLASSES = {
     StudyClass.NORMAL: "normal (T ≥ −1)",
     StudyClass.OSTEOPENIA: "osteopenia (−2.5 < T < −1)",
@@ -37,31 +38,45 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
-def levels_in_words(levels: Sequence[str]) -> str:
+def equivalent(say: Phrasebook, mineral: Mineral) -> str:
+    """The mineral that a density counts as."""
+    return say("{mineral} equivalent", mineral=MINERALS[mineral])
+
+
+def levels_in_words(say: Phrasebook, levels: Sequence[str]) -> str:
     """What a score rests on: one level, or the mean of several."""
-    return levels[0] if len(levels) == 1 else f"mean of {', '.join(levels)}"
+    return levels[0] if len(levels) == 1 else say("mean of {levels}", levels=", ".join(levels))
 
 
-def value_with_unit(value: float, unit: str) -> str:
-    shown = UNITS.get(unit, unit)
+def value_with_unit(say: Phrasebook, value: float, unit: str) -> str:
+    shown = unit_in_words(say, unit)
     return f"{value:.4g}".replace("-", MINUS) + (f" {shown}" if shown else "")
 
 
-def probability_in_words(nomogram: NomogramResult) -> str:
+def unit_in_words(say: Phrasebook, unit: str) -> str:
+    return say(UNITS.get(unit, unit))
+
+
+def probability_in_words(say: Phrasebook, nomogram: NomogramResult) -> str:
     """What the probability is of, and against what: never a diagnosis by itself."""
-    percent = f"{100 * nomogram.probability:.0f} %"
-    return f"{percent} for {nomogram.positive_class} rather than {NEGATIVE_CLASS} (T rule)"
+    return say(
+        "{percent} for {positive} rather than {negative} (T rule)",
+        percent=f"{100 * nomogram.probability:.0f} %",
+        positive=say(nomogram.positive_class),
+        negative=say(NEGATIVE_CLASS),
+    )
 
 
 def banners(report: Report) -> list[str]:
     """Marks that stand at the top of every page that shows what they warn of."""
+    say = words_of(report)
     found = []
     if (report.rad_score and report.rad_score.demonstration) or (
         report.nomogram and report.nomogram.demonstration
     ):
-        found.append(DEMONSTRATION_MODEL)
+        found.append(say(DEMONSTRATION_MODEL))
     if report.reference is not None and report.reference.demonstration and (report.t_score or report.z_score):
-        found.append(DEMONSTRATION_REFERENCE)
+        found.append(say(DEMONSTRATION_REFERENCE))
     return found
 
 
@@ -72,48 +87,62 @@ def region_of(report: Report) -> RegionKind | None:
 
 def calibration_line(report: Report) -> str | None:
     """The study's calibration, or those of its single slices."""
+    say = words_of(report)
     if report.calibration is not None:
-        return f"Calibration: {_calibration(report.calibration)}"
-    own = [f"{one.name}: {_calibration(one.calibration)}" for one in report.unnamed if one.calibration]
-    return f"Calibration of each slice by its own rods: {'; '.join(own)}" if own else None
+        return say("Calibration: {facts}", facts=_calibration(say, report.calibration))
+    own = [
+        f"{level_in_words(one.name, report.language)}: {_calibration(say, one.calibration)}"
+        for one in report.unnamed
+        if one.calibration
+    ]
+    return say("Calibration of each slice by its own rods: {facts}", facts="; ".join(own)) if own else None
 
 
-def _calibration(calibration: Calibration) -> str:
-    sign = MINUS if calibration.intercept < 0 else "+"
+def _calibration(say: Phrasebook, calibration: Calibration) -> str:
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     read = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
-    rods = f"rods: {read}" if calibration.rods else _tissues(calibration)
+    rods = say("rods: {read}", read=read) if calibration.rods else _tissues(say, calibration)
     return (
-        f"{calibration.phantom_named}, {GRADES[calibration.grade]}, {calibration.method}, "
-        f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³ "
-        f"{MINERALS[calibration.equivalent]}{fit}; {rods}"
+        f"{calibration.phantom_named}, {say(GRADES[calibration.grade])}, {calibration.method}, "
+        f"{equation(calibration)} {MINERALS[calibration.equivalent]}{fit}; {rods}"
     )
 
 
-def _tissues(calibration: Calibration) -> str:
+def equation(calibration: Calibration) -> str:
+    """The calibration's map from HU to density, without its mineral."""
+    sign = MINUS if calibration.intercept < 0 else "+"
+    return f"BMD = {calibration.slope:.4f} × HU {sign} {abs(calibration.intercept):.2f} mg/cm³"
+
+
+def _tissues(say: Phrasebook, calibration: Calibration) -> str:
     read = ", ".join(f"{one.name} {number(one.hu, 0)} HU" for one in calibration.tissues)
-    energy = "" if calibration.effective_kev is None else f" at {calibration.effective_kev:.0f} keV"
-    return f"tissues{energy}: {read}"
+    if calibration.effective_kev is None:
+        return say("tissues: {read}", read=read)
+    return say("tissues at {energy} keV: {read}", energy=f"{calibration.effective_kev:.0f}", read=read)
 
 
 def technique_line(report: Report) -> str | None:
-    facts = report.series
+    facts, say = report.series, words_of(report)
     if facts is None:
         return None
+    thickness, spacing = facts.slice_thickness_mm, facts.slice_spacing_mm
     parts = [
-        f"{facts.kvp:g} kV" if facts.kvp is not None else "kV not stated",
-        f"{facts.slice_thickness_mm:g} mm slices" if facts.slice_thickness_mm is not None else "",
-        f"every {facts.slice_spacing_mm:.4g} mm" if facts.slice_spacing_mm is not None else "each alone",
-        f"kernel {facts.kernel}" if facts.kernel else "",
+        f"{facts.kvp:g} kV" if facts.kvp is not None else say("kV not stated"),
+        say("{mm} mm slices", mm=f"{thickness:g}") if thickness is not None else "",
+        say("every {mm} mm", mm=f"{spacing:.4g}") if spacing is not None else say("each alone"),
+        say("kernel {name}", name=facts.kernel) if facts.kernel else "",
         f"{facts.manufacturer} {facts.model}".strip(),
-        f"contrast: {facts.contrast_agent}" if facts.contrast_agent else "",
+        say("contrast: {agent}", agent=facts.contrast_agent) if facts.contrast_agent else "",
     ]
-    return "Technique: " + ", ".join(part for part in parts if part)
+    return say("Technique: {facts}", facts=", ".join(part for part in parts if part))
 
 
 def provenance_line(report: Report) -> str:
-    made_by = report.provenance
-    engine = f"; segmentation {made_by.engine.name} {made_by.engine.version}" if made_by.engine else ""
-    model = f"; model {made_by.model} ({(made_by.model_sha256 or '')[:8]})" if made_by.model else ""
-    settings = f"; configuration {made_by.configuration_sha256[:8]}"
-    return f"{made_by.software} {made_by.version}{engine}{model}{settings}"
+    made_by, say = report.provenance, words_of(report)
+    parts = [f"{made_by.software} {made_by.version}"]
+    if made_by.engine:
+        parts.append(say("segmentation {name}", name=f"{made_by.engine.name} {made_by.engine.version}"))
+    if made_by.model:
+        parts.append(say("model {name}", name=f"{made_by.model} ({(made_by.model_sha256 or '')[:8]})"))
+    parts.append(say("configuration {hash}", hash=made_by.configuration_sha256[:8]))
+    return "; ".join(parts)

@@ -9,8 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from config.fonts import wide_font
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.headers import group_series, read_headers
+from node.dicom.pictures.typeface import Typeface
 from node.dicom.sc import Picture
 from node.dicom.slices import DrawnSlice
 from node.pipeline.artefacts import (
@@ -159,6 +161,7 @@ def _encode(
         "vertebrae": segmentation.vertebrae if segmentation else None,
         "regions": segmentation.regions if segmentation else (),
         "slices": slices,
+        "typeface": Typeface(wide=wide_font(context.settings.node)),
     }
     if not selection.study.study_instance_uid or not selection.study.patient_id:
         store_objects(context.artefacts, ())

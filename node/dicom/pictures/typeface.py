@@ -1,0 +1,66 @@
+"""The fonts of the pages: DejaVu Sans, and a font that the site has installed for the signs it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontEntry, FontProperties, fontManager, get_font
+
+DPI = 100
+_POINTS_PER_PIXEL = 72 / DPI
+_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+_REGULAR = _FONTS / "DejaVuSans.ttf"
+_BOLD = _FONTS / "DejaVuSans-Bold.ttf"
+_RULER = RendererAgg(1, 1, DPI)  # measures text, draws nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typeface:
+    """What words are drawn with; a sign that neither font has becomes a question mark."""
+
+    wide: Path | None = None  # font file for Chinese and whatever else DejaVu Sans lacks
+
+    def font(self, size: float, *, bold: bool = False) -> FontProperties:
+        """The font, `size` pixels high. Chinese has one weight only."""
+        files = (_BOLD if bold else _REGULAR, *((self.wide,) if self.wide else ()))
+        return FontProperties(family=[_family(path) for path in files], size=size * _POINTS_PER_PIXEL)
+
+    def drawable(self, words: str) -> str:
+        """`words` with a question mark for every sign that has no glyph."""
+        glyphs = _glyphs(_REGULAR) | (_glyphs(self.wide) if self.wide else frozenset())
+        return "".join(sign if sign == "\n" or ord(sign) in glyphs else "?" for sign in words)
+
+    def width(self, words: str, size: float, *, bold: bool = False) -> float:
+        """Width in pixels of one line."""
+        return _measured_width(self, words, size, bold)
+
+
+LATIN = Typeface()
+
+
+@lru_cache
+def _family(path: Path) -> str:
+    """A family name that means this one file, whatever fonts a machine has and matplotlib remembers of them.
+
+    matplotlib takes signs that one font lacks from the next only where fonts are named by family.
+    """
+    name = f"osteonode:{path}"
+    fontManager.ttflist.append(FontEntry(fname=str(path), name=name))
+    return name
+
+
+@lru_cache
+def _glyphs(path: Path) -> frozenset[int]:
+    return frozenset(get_font(str(path)).get_charmap())
+
+
+@lru_cache(maxsize=8192)
+def _measured_width(typeface: Typeface, words: str, size: float, bold: bool) -> float:
+    """Wrapping measures the same words again and again."""
+    font = typeface.font(size, bold=bold)
+    width, _, _ = _RULER.get_text_width_height_descent(typeface.drawable(words), font, ismath=False)
+    return float(width)

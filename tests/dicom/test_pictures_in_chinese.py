@@ -1,0 +1,261 @@
+"""Chinese pages: no English but names, every sign drawn, the same bytes; SR and JSON are English."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+import node.dicom.pictures as pictures_room
+from node.dicom.encode import encode_report
+from node.dicom.pictures import words
+from node.dicom.pictures.answer import compose_answer
+from node.dicom.pictures.breaking import lines_of
+from node.dicom.pictures.findings import LABELS
+from node.dicom.pictures.fit import compose_fit
+from node.dicom.pictures.layout import Page
+from node.dicom.pictures.nomogram import compose_nomogram
+from node.dicom.pictures.overlay import compose_overlay
+from node.dicom.pictures.refusal import compose_refusal
+from node.dicom.pictures.typeface import LATIN
+from node.pipeline.result import result_document, to_text
+from node.store.states import Reopening
+from scoring.bmd import DensityCategory
+from scoring.modelcard import NEGATIVE_CLASS, POSITIVE_CLASS
+
+_ROOM = Path(pictures_room.__file__).parent
+_AXES = {"Rad-score", "Age", "ALP", "Alkaline phosphatase", "Homocysteine"}  # as cards label them
+_CLOSING = "，。、；：？！）》”,.;:?!)]}%"
+
+# Abbreviations that Chinese reports use as they are, and units.
+_ABBREVIATIONS = frozenset(
+    (
+        "QCT",
+        "BMD",
+        "DXA",
+        "WHO",
+        "Xie",
+        "UTC",
+        "ISCD",
+        "HPO",
+        "mol",
+        "Osteonode",
+        "Genant",
+        "Mindways",
+        "Model",
+    )
+)
+
+
+def _phrases() -> dict[str, str]:
+    sections = tomllib.loads((_ROOM.parents[2] / "config/pages_zh.toml").read_text("utf-8")).values()
+    return {english: said for section in sections for english, said in section.items()}
+
+
+def _said() -> set[str]:
+    """Every English phrase that the pages' code says: the first argument of `say(...)`."""
+    said = set()
+    for path in _ROOM.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Constant):
+                continue
+            by_name = isinstance(call.func, ast.Name) and call.func.id == "say"
+            if by_name or isinstance(call.func, ast.Call):  # words_of(report)("...")
+                said.add(call.args[0].value)
+    tables = (words.STUDY_CLASSES, words.GRADES, words.REGIONS, LABELS)
+    said.update(phrase for table in tables for phrase in table.values())
+    said.update({words.RESEARCH_USE_ONLY, words.DEMONSTRATION_MODEL, words.DEMONSTRATION_REFERENCE})
+    said.update({*Reopening, *DensityCategory, NEGATIVE_CLASS, POSITIVE_CLASS, "years"})
+    said.update(_AXES)
+    return said
+
+
+def _placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def _text(page: Page) -> str:
+    return "\n".join(text for text, _ in page.text_boxes())
+
+
+@pytest.fixture(scope="module")
+def chinese_pages(study, variants, to_chinese, chinese_typeface) -> dict[tuple[str, str], Page]:
+    report, refused = to_chinese(study.report), to_chinese(variants["refused"])
+    without, graded = to_chinese(variants["laboratory missing"]), to_chinese(variants["density category"])
+    font = chinese_typeface
+    return {
+        ("complete", "answer"): compose_answer(report, font),
+        ("complete", "nomogram"): compose_nomogram(report, font),
+        ("complete", "calibration"): compose_fit(report, study.series.volume, font),
+        ("complete", "overlay"): compose_overlay(
+            report, study.series.volume, study.vertebrae, study.regions, font
+        ),
+        ("refused", "refusal"): compose_refusal(refused, font),
+        ("laboratory missing", "nomogram"): compose_nomogram(without, font),
+        ("density category", "answer"): compose_answer(graded, font),
+    }
+
+
+def test_every_phrase_of_the_pages_is_translated_and_no_other():
+    assert set(_phrases()) == _said()
+
+
+@pytest.mark.parametrize("english", sorted(_phrases()))
+def test_a_translation_fills_in_what_its_phrase_does(english):
+    assert _placeholders(_phrases()[english]) == _placeholders(english)
+
+
+def test_a_chinese_page_has_no_english_but_names(study, chinese_pages):
+    report = study.report
+    names = " ".join(
+        (
+            report.reference.name,
+            report.reference.population,
+            report.calibration.phantom_named,
+            report.calibration.method,
+            *(rod.name for rod in report.calibration.rods),
+            report.provenance.model,
+            report.provenance.model_sha256,
+            report.provenance.configuration_sha256,
+            report.provenance.engine.name,
+            report.series.manufacturer,
+            report.series.model,
+            "ALP homocysteine",  # values that a finding fills in
+        )
+    )
+    for key, page in chinese_pages.items():
+        for word in re.findall(r"[A-Za-z]{3,}", _text(page)):
+            assert word in _ABBREVIATIONS or word in names, (key, word)
+
+
+def test_chinese_pages_say_what_english_ones_say(chinese_pages):
+    answer = _text(chinese_pages["density category", "answer"])
+    for shown in ("仅供研究使用", "软件初步结果，未经审核", "QCT 骨密度分类 = 骨量减低", "82.9 至 88.3",
+                  "L1 与 L2 平均值：85.1 mg/cm³", "T 值 −3.03", "Z 值 −0.92", "椎体中心松质骨",
+                  "研究规则（Xie 2022）：骨质疏松", "影像组学评分 0.81", "体模同步扫描",
+                  "不得用于临床"):  # fmt: skip
+        assert shown in answer, shown
+    nomogram = _text(chinese_pages["complete", "nomogram"])
+    for shown in (
+        "列线图",
+        "碱性磷酸酶",
+        "同型半胱氨酸",
+        "68 岁",
+        "骨质疏松（相对于骨量减少，按 T 值规则）的概率为 88 %",
+    ):
+        assert shown in nomogram, shown
+    assert "缺少数据：未计算列线图" in _text(chinese_pages["laboratory missing", "nomogram"])
+    assert "未测量：不给出骨密度" in _text(chinese_pages["refused", "refusal"])
+
+
+def test_every_sign_of_a_chinese_page_is_drawn(chinese_pages):
+    for key, page in chinese_pages.items():
+        assert "?" not in _text(page), key
+
+
+def test_chinese_greek_and_accented_names_are_drawn_on_a_page_of_either_language(
+    study, to_chinese, chinese_typeface
+):
+    name = "北京協和醫院 Ελλάδα Ærøskøbing Łódź ČŠŽ e\u0301"
+    report = replace(study.report, reference=replace(study.report.reference, name=name))
+    for one in (report, to_chinese(report)):
+        assert name.replace(" ", "") in re.sub(r"\s", "", _text(compose_answer(one, chinese_typeface)))
+
+
+def test_without_its_font_an_english_page_shows_a_question_mark_for_a_chinese_sign(study):
+    report = replace(study.report, reference=replace(study.report.reference, name="协和 Ελλάδα"))
+    assert "?? Ελλάδα" in _text(compose_answer(report, LATIN))
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("骨密度，不予给出。", ["骨密度，", "不予给", "出。"]),
+        ("骨质量（松质骨）", ["骨质量", "（松质", "骨）"]),
+        ("扫描 5 层 mm", ["扫描 5", "层 mm"]),
+        ("椎体L1与L2相邻", ["椎体L1", "与L2相", "邻"]),
+        ("ABCDEF椎体", ["ABCD", "EF椎体"]),
+    ],
+)
+def test_chinese_wraps_between_any_two_signs_but_not_at_punctuation(words, lines):
+    assert lines_of(words, lambda line: len(line) <= 4) == lines
+
+
+def test_no_line_of_a_chinese_page_begins_with_closing_punctuation(chinese_pages):
+    for key, page in chinese_pages.items():
+        for text, _ in page.text_boxes():
+            assert text[0] not in _CLOSING, (key, text)
+
+
+def test_english_wraps_at_spaces_alone():
+    assert lines_of("no density is given", lambda line: len(line) <= 10) == ["no density", "is given"]
+
+
+def test_a_suspected_fracture_leads_the_page_in_either_language(
+    study, describe_finding, to_chinese, chinese_typeface
+):
+    told = describe_finding("fracture_in_spine", levels="L1, L4")
+    report = replace(study.report, findings=(*study.report.findings, told), study_class=None)
+    orders = (
+        (report, ("Vertebral fracture suspected", "QCT density category", "BMD, mg", "T-score", "Z-score")),
+        (to_chinese(report), ("怀疑椎体骨折", "QCT 骨密度分类", "骨密度，mg", "T 值", "Z 值")),
+    )
+    for one, order in orders:
+        boxes = compose_answer(one, chinese_typeface).text_boxes()
+        tops = [min(box.top for text, box in boxes if text.startswith(lead)) for lead in order]
+        assert tops == sorted(tops)
+        assert len(set(tops)) == len(tops)
+
+
+def test_fractures_of_single_levels_lead_where_nothing_is_said_of_the_spine(study, describe_finding):
+    told = describe_finding("fracture_suspected", level="L4", percent=22, shape="wedge", grade=1)
+    report = replace(study.report, findings=(*study.report.findings, told))
+    first = next(text for text, box in compose_answer(report).text_boxes() if "L4: 22 %" in text)
+    assert first.startswith("L4: 22 % of the body's height is lost (wedge): fracture suspected")
+
+
+def test_structured_report_and_result_are_the_same_whatever_the_language(study, to_chinese, chinese_typeface):
+    chinese = to_chinese(study.report)
+    headers = study.series.headers
+    ours, theirs = (
+        {one.file_name: one.content for one in encode_report(one, headers, typeface=chinese_typeface).objects}
+        for one in (study.report, chinese)
+    )
+    assert ours["report.dcm"] == theirs["report.dcm"]
+    assert ours["nomogram-1-answer.dcm"] != theirs["nomogram-1-answer.dcm"]
+    assert to_text(result_document(study.report, {})) == to_text(result_document(chinese, {}))
+
+
+_ELSEWHERE = """
+import sys
+from hashlib import sha256
+from pathlib import Path
+from node.dicom.pictures.layout import Page
+from node.dicom.pictures.typeface import Typeface
+page = Page(Typeface(wide=Path(sys.argv[1])))
+page.text(20, 20, "QCT 骨密度分类 = Ελλάδα", size=28, bold=True)
+print(sha256(page.pixels().tobytes()).hexdigest())
+"""
+
+
+def test_a_page_has_the_same_bytes_whatever_matplotlib_remembers_of_fonts(tmp_path, chinese_typeface):
+    page = Page(chinese_typeface)
+    page.text(20, 20, "QCT 骨密度分类 = Ελλάδα", size=28, bold=True)
+    environment = os.environ | {"MPLCONFIGDIR": str(tmp_path)}
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, str(chinese_typeface.wide)],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert elsewhere.stdout.strip() == sha256(page.pixels().tobytes()).hexdigest()
