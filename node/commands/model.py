@@ -157,9 +157,11 @@ def _print_comparison(proposal: Proposal) -> None:
     console.print(table)
     for line in _outside(proposal.comparison):
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    unanswered = sum(one.after.given is None for one in proposal.comparison)
     console.print(
         f"{class_changes(proposal.comparison)} of {len(proposal.comparison)} reference patients change their "
-        "likelier class, lose it or gain one. The patients are invented: they show change, not accuracy.",
+        f"likelier class, lose it or gain one; {unanswered} have none by {proposal.card.name}. The patients "
+        "are invented: they show change, not accuracy.",
         soft_wrap=True,
     )
 

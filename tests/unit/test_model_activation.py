@@ -294,6 +294,14 @@ def test_the_command_compares_on_measured_reference_studies_switches_and_goes_ba
     assert compared.exit_code == 0, compared.output
     assert "CLASS CHANGES" in compared.stdout
     assert not (tmp_path / "var").exists()  # looking changes nothing
+    assert "0 have none by stricter" in compared.stdout
+    terms = tuple(replace(one, axis=(20.0, 30.0)) if one.name == "age" else one for one in SHIPPED.terms)
+    young = tmp_path / "young.json"
+    young.write_text(json.dumps(card_document(replace(SHIPPED, name="young", terms=terms))), "utf-8")
+    refused = run(tmp_path, "compare", str(young)).stdout
+    assert "CLASS LOST" in refused
+    assert "1 have none by young" in refused
+    assert f"Age {CASES[2].age_years} a is outside 20 to 30 ({CASES[2].name})" in refused
     switched = run(tmp_path, "activate", str(path), "--by", "physicist", "--reason", "test")
     assert switched.exit_code == 0, switched.output
     assert f"sha256 {STRICTER.sha256}" in switched.stdout
