@@ -103,9 +103,12 @@ def follow_up(
 ) -> FollowUp | None:
     """Compare with the latest earlier study that may be compared, else say why the latest may not.
 
+    A study of the same day is no earlier one: nothing is compared with it, and where there is no other, that is
+    said.
+
     Parameters
     ----------
-    priors : other studies of the same patient; what is not earlier than `scan` is passed over.
+    priors : studies of the same patient; later ones, and this one's own earlier report, are passed over.
     accept_unstated : fields of `Conditions` that count as equal where neither study states them.
 
     Returns
@@ -113,7 +116,12 @@ def follow_up(
     FollowUp or None
         None without an earlier study.
     """
-    earlier = sorted((one for one in priors if one.taken_on < scan.taken_on), key=lambda one: one.taken_on)
+    others = [one for one in priors if one.study_instance_uid != scan.study_instance_uid]
+    upto_today = sorted(
+        (one for one in others if one.taken_on <= scan.taken_on),
+        key=lambda one: (one.taken_on, one.study_instance_uid),
+    )
+    earlier = [one for one in upto_today if one.taken_on < scan.taken_on] or upto_today
     if not earlier:
         return None
     fitting = (one for one in reversed(earlier) if not obstacles(scan, one, accept_unstated))
@@ -133,6 +141,8 @@ def follow_up(
 def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[str, ...]:
     """Why the two may not be compared, with what either states; empty where they may."""
     found = []
+    if prior.taken_on == scan.taken_on:
+        found.append("both are of one day: which came first is not known, and nothing changes in a day")
     for field in fields(Conditions):
         own, theirs = getattr(scan.conditions, field.name), getattr(prior.conditions, field.name)
         if own == theirs and (_is_stated(own) or field.name in accept_unstated):

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import pi
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from scoring.calibration import RodReading
@@ -61,7 +62,8 @@ class Drift:
 def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
     """The drift, from a straight line through the HU difference of the outermost rods; None below 3 slices.
 
-    A line, not the extremes: single slices are too noisy for a limit of a few per cent.
+    A line, not the extremes: single slices are too noisy for a limit of a few per cent. Slices that overlap
+    share their noise, which makes trends of it: they count for as many as are independent.
     """
     if len(slices) < 3:
         return None
@@ -70,12 +72,35 @@ def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
     centred = z - z.mean()
     trend = float(centred @ contrast / (centred @ centred))
     residual = contrast - contrast.mean() - trend * centred
-    error = float(np.sqrt(residual @ residual / (len(z) - 2) / (centred @ centred)))
+    shared = slices_that_share_noise(residual)
+    freedom = max(len(z) - 2.0 * shared, 1.0)
+    error = float(np.sqrt(residual @ residual * shared / freedom / (centred @ centred)))
     percent = 100.0 * float(z[-1] - z[0]) / float(contrast.mean())
     return Drift(
         percent=-trend * percent,  # the slope is inverse to the contrast
-        noise_percent=float(stdtrit(len(z) - 2, 0.975)) * error * abs(percent),
+        noise_percent=float(stdtrit(max(len(z) / shared - 2.0, 1.0), 0.975)) * error * abs(percent),
     )
+
+
+def slices_that_share_noise(residual: npt.NDArray[np.float64]) -> float:
+    """How many neighbouring values say no more than one does: 1 if each is its own.
+
+    The integrated autocorrelation: one, and twice its sum up to the first that is not positive (Bayley and
+    Hammersley 1946). What a fitted line takes away makes residuals less alike than the noise was, by some 2 / n.
+
+    Parameters
+    ----------
+    residual : shape (n,), n at least 3, about a fitted straight line, at even steps.
+    """
+    n = len(residual)
+    power = float(residual @ residual)
+    total = 0.0
+    for lag in range(1, n // 2 + 1):
+        alike = float(residual[lag:] @ residual[:-lag]) / power * n / (n - lag) + 2.0 / n if power else 0.0
+        if alike <= 0.0:
+            break
+        total += alike
+    return 1.0 + 2.0 * total
 
 
 def _order(rods: Sequence[RodReading]) -> list[Observation]:

@@ -186,3 +186,30 @@ def test_the_rules_hash_follows_engine_regions_and_calibration_and_nothing_else(
     assert load_settings(segmentation={"geometric": {"cortex_hu": 450.0}}).measurement_sha256 != plain
     assert load_settings(segmentation={"totalsegmentator_mode": "fast"}).measurement_sha256 != plain
     assert load_settings(calibration={"phantom": "other"}).measurement_sha256 != plain
+
+
+def test_a_study_of_the_same_day_is_named_and_not_compared():
+    today = replace(PRIOR, taken_on=NOW.taken_on)
+    found = follow_up(NOW, [today], lsc_mg_cm3=8.0)
+    assert (found.changes, found.prior_study_instance_uid) == ((), "1.1")
+    assert "both are of one day" in said(found)
+
+
+def test_an_earlier_study_is_compared_whatever_else_was_done_today():
+    today = replace(PRIOR, study_instance_uid="1.9", taken_on=NOW.taken_on)
+    for priors in ([PRIOR, today], [today, PRIOR]):
+        found = follow_up(NOW, priors, lsc_mg_cm3=8.0)
+        assert (found.prior_study_instance_uid, found.reasons) == ("1.1", ())
+
+
+def test_of_two_studies_of_one_day_the_choice_does_not_depend_on_their_order():
+    other = replace(PRIOR, study_instance_uid="1.15", densities_mg_cm3={"L2": 90.0})
+    chosen = {
+        follow_up(NOW, priors, lsc_mg_cm3=None).prior_study_instance_uid
+        for priors in ([PRIOR, other], [other, PRIOR])
+    }
+    assert len(chosen) == 1
+
+
+def test_the_same_studys_earlier_report_is_no_earlier_study():
+    assert follow_up(NOW, [replace(PRIOR, study_instance_uid=NOW.study_instance_uid)], lsc_mg_cm3=8.0) is None

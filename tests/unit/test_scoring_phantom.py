@@ -7,6 +7,7 @@ from math import cos, pi, radians, sin, tan
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from config.catalog import load_phantom
 from scoring.calibration import calibrate
@@ -217,6 +218,28 @@ def test_an_area_that_noise_explains_is_not_off(model):
     assert area_off(model, 0, 1.4 * expected, 0.05 * expected)
     assert not area_off(model, 0, 1.4 * expected, 0.1 * expected)
     assert not area_off(model, 0, 1.2 * expected)
+
+
+def _noisy(seed: int, *, smoothed_slices: float, drift: float = 0.0, slices: int = 40) -> list[SliceReading]:
+    """Readings whose noise neighbouring slices share, as overlapping reconstructions do."""
+    noise = np.random.default_rng(seed).standard_normal(slices + 40)
+    if smoothed_slices:
+        noise = gaussian_filter1d(noise, smoothed_slices)
+    noise = noise[20:-20] / noise.std()
+    ramp = 1.0 + drift * np.linspace(-0.5, 0.5, slices)
+    return [SliceReading(z_mm=1.5 * k, hu=(0.0, 300.0 * ramp[k] + 2.0 * noise[k])) for k in range(slices)]
+
+
+@pytest.mark.parametrize("smoothed_slices", [0.0, 1.0, 2.0])
+def test_one_in_twenty_sound_scans_at_most_seems_to_drift_however_slices_overlap(smoothed_slices):
+    drifts = [slope_drift(_noisy(seed, smoothed_slices=smoothed_slices)) for seed in range(1000)]
+    seeming = np.mean([abs(one.percent) > one.noise_percent for one in drifts])
+    assert 0.01 < seeming < 0.08
+
+
+def test_a_drift_of_4_percent_is_seen_through_shared_noise():
+    drifts = [slope_drift(_noisy(seed, smoothed_slices=1.0, drift=0.04)) for seed in range(200)]
+    assert np.mean([abs(one.percent) > one.noise_percent for one in drifts]) > 0.95
 
 
 def test_a_trend_within_noise_is_no_drift():
