@@ -103,8 +103,8 @@ def follow_up(
 ) -> FollowUp | None:
     """Compare with the latest earlier study that may be compared, else say why the latest may not.
 
-    A study of the same day is no earlier one: nothing is compared with it, and where there is no other, that is
-    said.
+    A study of the same day is no earlier one: nothing is compared with it, and where there is no other, that
+    is said.
 
     Parameters
     ----------

@@ -86,7 +86,8 @@ def slices_that_share_noise(residual: npt.NDArray[np.float64]) -> float:
     """How many neighbouring values say no more than one does: 1 if each is its own.
 
     The integrated autocorrelation: one, and twice its sum up to the first that is not positive (Bayley and
-    Hammersley 1946). What a fitted line takes away makes residuals less alike than the noise was, by some 2 / n.
+    Hammersley 1946). What a fitted line takes away makes residuals less alike than the noise was, by some
+    2 / n.
 
     Parameters
     ----------
