@@ -68,8 +68,8 @@ def borrow(
     """The calibration by the latest fitting reading, or None, and what is to be said of it.
 
     A reading later than the study never counts: it would change a number that may have been sent already. Of
-    the same day only one that was certainly taken earlier is lent, and one that failed a check counts unless
-    it was certainly taken later.
+    the same day only one that was certainly taken earlier is lent, and one that failed a check or shows a
+    drift counts unless it was certainly taken later.
 
     Parameters
     ----------
@@ -96,7 +96,11 @@ def borrow(
         )
     lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
     perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
-    doubt = _failure_since(lender, perhaps_known) or _drift(lender, known, rules, charts)
+    doubt = (
+        _failure_since(lender, perhaps_known)
+        or _drift(lender, known, rules, charts)  # what was perhaps taken later clears no drift
+        or _drift(lender, perhaps_known, rules, charts)
+    )
     if doubt is not None:
         return None, _missing(doubt)
     assert lender.calibration is not None, "a reading without a calibration differs"

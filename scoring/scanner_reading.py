@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from scoring.calibration_types import Calibration, Mineral
@@ -43,6 +43,7 @@ class ScannerReading:
     findings: tuple[str, ...] = ()  # codes of what is said against it; () where it passed every check
     failed: bool = False  # whether they forbid a density
     alone: bool = False  # no patient in the beam
+    first_kept_at_s: float = field(default=0.0, compare=False)  # UNIX time at which its series was first kept
 
     @property
     def charted(self) -> bool:
@@ -66,6 +67,11 @@ class ReadingGroup:
         return self.readings[0].protocol
 
     @property
+    def measure(self) -> ScannerReading:
+        """By which it was told what belongs to the group: that which was kept first."""
+        return min(self.readings, key=_arrival)
+
+    @property
     def latest(self) -> ScannerReading:
         return self.readings[-1]
 
@@ -79,21 +85,24 @@ def comparable_groups(
 ) -> tuple[ReadingGroup, ...]:
     """Readings by protocol, technique and whether a patient lay on the phantom.
 
-    Table height and field of view have no natural steps: the oldest reading of a group is its measure, and
-    whatever lies within the tolerance of it belongs to the group.
+    Table height and field of view have no natural steps: the reading of a group that was kept first is its
+    measure, and whatever lies within the tolerance of it belongs to the group. So one that comes late,
+    however long ago it was taken, parts no readings that were together before: a drift stays seen.
 
     Parameters
     ----------
     readings : of any scanners, in any order.
     """
     groups: list[list[ScannerReading]] = []
-    for one in sorted(readings, key=lambda reading: reading.order):
+    for one in sorted(readings, key=_arrival):
         home = next((group for group in groups if _belongs(one, group[0], tolerance)), None)
         if home is None:
             groups.append([one])
         else:
             home.append(one)
-    made = [ReadingGroup(readings=tuple(group)) for group in groups]
+    made = [
+        ReadingGroup(readings=tuple(sorted(group, key=lambda reading: reading.order))) for group in groups
+    ]
     return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
 
 
@@ -106,8 +115,13 @@ def made_alike(one: ScannerReading, other: ScannerReading, tolerance: TechniqueT
     return not technique_differences(one.technique, other.technique, tolerance)
 
 
-def _belongs(one: ScannerReading, oldest: ScannerReading, tolerance: TechniqueTolerance) -> bool:
-    return one.alone == oldest.alone and made_alike(oldest, one, tolerance)
+def _arrival(reading: ScannerReading) -> tuple[float, date, str]:
+    """By which readings are put into groups; of those kept at once the oldest comes first."""
+    return reading.first_kept_at_s, *reading.order
+
+
+def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+    return one.alone == measure.alone and made_alike(measure, one, tolerance)
 
 
 def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:

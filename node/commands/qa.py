@@ -166,7 +166,7 @@ def scanner_name(reading: ScannerReading) -> str:
 
 def protocol_text(group: ReadingGroup) -> str:
     """What the readings of a group have in common, as far as headers state it."""
-    protocol, technique = group.protocol, group.readings[0].technique
+    protocol, technique = group.protocol, group.measure.technique
     parts = [f"{protocol.kvp:g} kV", protocol.kernel]
     if technique is not None:
         parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]
@@ -187,7 +187,7 @@ def _spectral(energy: str) -> str:
 
 def file_name(group: ReadingGroup) -> str:
     """A chart's file, without its ending: letters, digits, dots and dashes, whatever the headers say."""
-    protocol, technique = group.protocol, group.readings[0].technique
+    protocol, technique = group.protocol, group.measure.technique
     parts = ["qa", protocol.device_serial, f"{protocol.kvp:g}kV", protocol.kernel]
     if technique is not None:
         parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]

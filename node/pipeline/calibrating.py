@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config.settings import Settings
 from node.pipeline.calibration_rules import internal_rules, lending_rules
 from node.pipeline.image_rules import image_settings
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.scanner import chart_rules, shows_phantom, since_baseline, technique_of
+from node.pipeline.scanner import (
+    chart_rules,
+    shows_phantom,
+    since_baseline,
+    suspected_phantom,
+    technique_of,
+)
 from node.pipeline.selection import SelectionArtefact
 from node.report import SeriesFacts
 from scoring.asynchronous import Borrower, borrow
@@ -18,7 +24,6 @@ from scoring.errors import CalibrationImpossible
 from scoring.internal import INTERNAL, internal_calibration
 from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
-from scoring.rod_like import RodLike, rod_like_objects
 from scoring.tissues import read_tissues
 from segmentation.observation import Observation
 from segmentation.vertebrae import Vertebrae
@@ -32,6 +37,7 @@ class StudyCalibration:
     used: Calibration | None
     of_phantom: Calibration | None  # by the rods in this very image
     observations: tuple[Observation, ...]
+    suspected: Observation | None = None  # a phantom that was not found, where scanners are remembered
 
 
 def calibrate_study(
@@ -47,8 +53,8 @@ def calibrate_study(
 
     Internal calibration takes place where a site has chosen it, and nowhere else: nothing falls back on it.
     A phantom that is in view but failed a check is never replaced by an earlier scan: what made it fail may
-    be the scan itself. Only a study in which no phantom was found borrows, and only where
-    nothing looks like a rod: a phantom may be so far off, or of such a model, that it is not found.
+    be the scan itself. Only a study in which no phantom was found borrows, and only where nothing looks like
+    a rod. That is looked for whether or not anything would be lent: it concerns the scanner, too.
 
     Parameters
     ----------
@@ -60,16 +66,18 @@ def calibrate_study(
     assert series is not None, "a volume is measured"
     assert reading is not None, "a phantom was looked for in it"
     found, noticed = calibration_of(reading, phantoms.get(reading.model), series.kvp)
+    suspected = None if history is None else suspected_phantom(volume, reading)
     used, observations = found, noticed
     if settings.calibration.method == INTERNAL:
         used, observations = _by_tissues(volume, vertebrae, series, settings)
+    elif suspected is not None:
+        observations = (*noticed, suspected)
     elif settings.calibration.asynchronous.enabled and not shows_phantom(reading):
         used, said = _borrow(selection, series, phantoms, settings, history)
-        suspected = () if used is None else rod_like_objects(volume)
-        if suspected:
-            used, said = None, _suspicion(suspected)
         observations = (said,) if used is not None else (*noticed, said)
-    return StudyCalibration(used=used, of_phantom=found, observations=tuple(observations))
+    return StudyCalibration(
+        used=used, of_phantom=found, observations=tuple(observations), suspected=suspected
+    )
 
 
 def _by_tissues(
@@ -85,16 +93,6 @@ def _by_tissues(
         return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
     except CalibrationImpossible as error:
         return None, (Observation(code=error.code, values={"reason": str(error)}),)
-
-
-def _suspicion(objects: Sequence[RodLike]) -> Observation:
-    x, y, z = objects[0].centre_mm
-    values: dict[str, str | int | float] = {
-        "objects": len(objects),
-        "diameter_mm": f"{objects[0].diameter_mm:.0f}",
-        "place": f"x {x:.0f}, y {y:.0f}, z {z:.0f} mm",
-    }
-    return Observation(code="phantom_suspected", values=values)
 
 
 def _borrow(

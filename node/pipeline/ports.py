@@ -99,6 +99,10 @@ class ScannerHistory(Protocol):
         """Keep the reading of a series, or of one single slice, in place of an earlier one of the same."""
         ...
 
+    def forget(self, source_uid: str) -> None:
+        """Keep no reading of this series or single slice."""
+        ...
+
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         """Of one scanner, oldest first."""
         ...
@@ -111,6 +115,10 @@ class PatientHistory(Protocol):
         self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
     ) -> None:
         """Keep one study's measurements (JSON) durably, in place of earlier ones of the same study."""
+        ...
+
+    def forget(self, study_instance_uid: str) -> None:
+        """Keep nothing of this study, whoever it was kept for."""
         ...
 
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:

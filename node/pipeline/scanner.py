@@ -14,9 +14,11 @@ from scoring.calibration import Calibration
 from scoring.phantom_choice import calibration_of, line_as_read
 from scoring.phantom_model import PhantomModel, PhantomReading
 from scoring.quality_control import ChartRules, drift_observations
+from scoring.rod_like import rod_like_objects
 from scoring.scan_technique import ScanTechnique
 from scoring.scanner_reading import Protocol, ScannerReading, comparable_groups
 from segmentation.observation import Observation
+from segmentation.volume import CtVolume
 
 
 def chart_rules(settings: QualitySettings) -> ChartRules:
@@ -35,6 +37,23 @@ def shows_phantom(reading: PhantomReading) -> bool:
     return bool(reading.rods) or any(one.code != "phantom_not_found" for one in reading.observations)
 
 
+def suspected_phantom(volume: CtVolume, reading: PhantomReading) -> Observation | None:
+    """`phantom_suspected` where none was found and something looks like a rod; None otherwise.
+
+    A phantom may read so far off, or be of such a model, that it is not found.
+    """
+    objects = () if shows_phantom(reading) else rod_like_objects(volume)
+    if not objects:
+        return None
+    x, y, z = objects[0].centre_mm
+    values: dict[str, str | int | float] = {
+        "objects": len(objects),
+        "diameter_mm": f"{objects[0].diameter_mm:.0f}",
+        "place": f"x {x:.0f}, y {y:.0f}, z {z:.0f} mm",
+    }
+    return Observation(code="phantom_suspected", values=values)
+
+
 def reading_of(
     study: StudyIdentity,
     series: SeriesFacts,
@@ -43,6 +62,7 @@ def reading_of(
     *,
     alone: bool = False,
     declared: bool = False,
+    suspected: Observation | None = None,
 ) -> ScannerReading | None:
     """What a study's phantom says of its scanner, be it fit for a calibration or not.
 
@@ -53,18 +73,21 @@ def reading_of(
     model : that of `phantom`; None where none could be told.
     alone : whether no patient was in the beam.
     declared : whether a site says that a phantom was scanned: then one that is not found has failed.
+    suspected : see `suspected_phantom`; such a one has failed as well.
 
     Returns
     -------
     ScannerReading or None
-        None where the headers tell neither which scanner nor when, or where no phantom is in the image.
+        None where the headers tell neither which scanner nor when, or where nothing in the image looks like
+        a phantom.
     """
     if study.study_date is None or not series.device_serial or series.kvp is None:
         return None
-    if not (declared or shows_phantom(phantom)):
+    if not (declared or suspected or shows_phantom(phantom)):
         return None
     calibration, noticed = calibration_of(phantom, model, series.kvp)
     line = calibration or line_as_read(phantom, model)
+    against = (*noticed, suspected) if suspected else noticed
     return ScannerReading(
         protocol=Protocol(
             device_serial=series.device_serial,
@@ -83,9 +106,9 @@ def reading_of(
         taken_at=series.acquisition_time,
         technique=technique_of(series),
         # Of single slices each is calibrated by its own rods, and by nothing else.
-        calibration=None if noticed or series.slice_spacing_mm is None else calibration,
+        calibration=None if against or series.slice_spacing_mm is None else calibration,
         equivalent=None if model is None else model.equivalent,
-        findings=tuple(dict.fromkeys(one.code for one in noticed)),
+        findings=tuple(dict.fromkeys(one.code for one in against)),
         failed=calibration is None,
         alone=alone,
     )
@@ -119,6 +142,7 @@ def watch_scanner(
 ) -> tuple[Observation, ...]:
     """Keep a study's readings and say what drifts with them: `scanner_drift`.
 
+    Where a series gives no reading any more, what an earlier generation of the study read in it is forgotten.
     A reading that failed a check is kept and says nothing more: the study already tells what is wrong.
 
     Parameters
@@ -128,6 +152,7 @@ def watch_scanner(
     noticed: list[Observation] = []
     for source_uid, reading in readings.items():
         if reading is None:
+            history.forget(source_uid)
             continue
         history.keep(study_instance_uid, source_uid, reading)
         if reading.charted:

@@ -28,6 +28,8 @@ class Scanners:
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
         """Keep the reading of a series, or of one single slice, in place of an earlier one of the same.
 
+        When the first of them was kept stays: charts are put together in that order.
+
         Raises
         ------
         StoreUnavailable
@@ -49,7 +51,6 @@ class Scanners:
             "water_hu": reading.water_hu,
             "r2": reading.r2,
             "tilt_degrees": reading.tilt_degrees,
-            "kept_at": now_s(),
             "taken_at": reading.taken_at,
             "technique": _written(_TECHNIQUE, reading.technique),
             "calibration": _written(_CALIBRATION, reading.calibration),
@@ -58,9 +59,17 @@ class Scanners:
             "failed": reading.failed,
             "alone": reading.alone,
         }
+        same = phantom_readings.c.source_uid == source_uid
+        with self._database.writing() as connection:
+            first_kept_at = connection.execute(select(phantom_readings.c.kept_at).where(same)).scalar()
+            connection.execute(delete(phantom_readings).where(same))
+            kept_at = now_s() if first_kept_at is None else first_kept_at
+            connection.execute(insert(phantom_readings).values(kept_at=kept_at, **row))
+
+    def forget(self, source_uid: str) -> None:
+        """Keep no reading of this series or single slice. Raises as `keep` does."""
         with self._database.writing() as connection:
             connection.execute(delete(phantom_readings).where(phantom_readings.c.source_uid == source_uid))
-            connection.execute(insert(phantom_readings).values(**row))
 
     def readings(self, device_serial: str | None = None) -> Sequence[ScannerReading]:
         """Everything that is kept, or what one scanner's is, oldest first."""
@@ -96,6 +105,7 @@ def _reading(row: RowMapping) -> ScannerReading:
         findings=_CODES.validate_json(row["findings"]),
         failed=row["failed"],
         alone=row["alone"],
+        first_kept_at_s=row["kept_at"],
     )
 
 

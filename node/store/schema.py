@@ -267,7 +267,7 @@ phantom_readings = Table(
     Column("water_hu", Float),
     Column("r2", Float),
     Column("tilt_degrees", Float),
-    Column("kept_at", Float, nullable=False),
+    Column("kept_at", Float, nullable=False),  # for the first time
     Column("taken_at", String(16), nullable=False, server_default=""),  # time of day, "" where not stated
     Column("technique", Text),  # JSON; NULL in rows from before it was asked for
     Column("calibration", Text),  # JSON, of a phantom that passed every check; NULL: not to be lent

@@ -38,6 +38,9 @@ class Remembered:
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
         self.kept[source_uid] = reading
 
+    def forget(self, source_uid: str) -> None:
+        self.kept.pop(source_uid, None)
+
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
 

@@ -60,6 +60,14 @@ def own(earlier, history) -> Run:
     return Run(earlier, earlier / "truth_mask.nii.gz", scanners=history)
 
 
+@pytest.fixture
+def own_history(history) -> Remembered:
+    """What is remembered so far, for a test that adds to it."""
+    remembered = Remembered()
+    remembered.kept.update(history.kept)
+    return remembered
+
+
 @pytest.fixture(scope="module")
 def borrowed(bare, own, history) -> Run:
     assert own.result["calibration"]["grade"] == "phantom"
@@ -118,25 +126,49 @@ def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare):
 
 
 def test_a_phantom_of_another_model_than_the_configured_one_is_not_replaced_by_an_earlier_scan(
-    tmp_path, own, history
+    tmp_path, own, own_history
 ):
     study = written(tmp_path, phantom="qrm-bdc-3", patient_id="OTHER", seed=7)
-    run = Run(study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+    run = Run(
+        study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=own_history
+    )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert "asynchronous_calibration" not in run.codes
     assert run.result["calibration"] is None
     assert all(level["bmd_mg_cm3"] is None for level in run.result["levels"].values())
 
 
-def test_a_phantom_45_hu_too_low_is_not_replaced_by_an_earlier_scan(tmp_path, own, history):
+def test_a_phantom_45_hu_too_low_is_not_replaced_by_an_earlier_scan(tmp_path, own, own_history):
     study = written(tmp_path, patient_id="OTHER", seed=7)
     for path in study.glob("*.dcm"):
         dataset = dcmread(path)
         dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
         dcmwrite(path, dataset)
-    run = Run(study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+    run = Run(
+        study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=own_history
+    )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert run.result["calibration"] is None
+
+
+def test_a_phantom_too_far_off_to_be_found_ends_the_lending_to_the_next_study(
+    tmp_path, own, own_history, bare
+):
+    off = written(tmp_path, patient_id="THIRD", seed=9, study_date=date(2026, 1, 12))
+    for path in off.glob("*.dcm"):
+        dataset = dcmread(path)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
+        dcmwrite(path, dataset)
+    mask, allowed = off / "truth_mask.nii.gz", unchecked(calibration=ALLOWED)
+    assert "phantom_suspected" in Run(off, mask, scanners=own_history).codes  # lending is off
+    (kept,) = (one for one in own_history.kept.values() if one.taken_on == date(2026, 1, 12))
+    assert (kept.findings, kept.failed) == (("phantom_not_found", "phantom_suspected"), True)
+
+    after = Run(bare, bare / "truth_mask.nii.gz", settings=allowed, scanners=own_history)
+    assert after.result["calibration"] is None
+    (told,) = (one["text"] for one in after.result["findings"] if one["code"] == "asynchronous_missing")
+    assert "2026-01-12" in told
+    assert "phantom_suspected" in told
 
 
 def test_a_borrowed_calibration_is_not_lent_again(borrowed, history):

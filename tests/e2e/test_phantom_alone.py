@@ -95,7 +95,19 @@ def test_a_declared_phantom_that_is_not_even_found_is_kept_as_failed(phantom, tm
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert "without a patient" in run.local.reason
     (reading,) = history.kept.values()
-    assert (reading.findings, reading.failed) == (("phantom_not_found",), True)
+    assert (reading.findings, reading.failed) == (("phantom_not_found", "phantom_suspected"), True)
+
+
+def test_an_undeclared_phantom_too_far_off_to_be_found_is_kept_as_failed(phantom, tmp_path):
+    history = Remembered()
+    far_off = shifted(tmp_path / "far_off", phantom, -40.0)
+    run = Run(far_off, settings=settings_with(), scanners=history, declared_qct=False)
+    assert run.local.verdict is Verdict.NOT_APPLICABLE
+    assert "without a patient" in run.local.reason
+    assert REPORT not in run.artefacts.names()
+    (reading,) = history.kept.values()
+    assert reading.findings == ("phantom_not_found", "phantom_suspected")
+    assert (reading.failed, reading.alone, reading.calibration) == (True, True, None)
 
 
 def test_the_drift_that_a_phantom_alone_shows_is_told_to_the_operator(phantom):

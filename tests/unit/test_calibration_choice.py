@@ -29,6 +29,9 @@ class Untouched:
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
         raise AssertionError("nothing is kept here")
 
+    def forget(self, source_uid: str) -> None:
+        raise AssertionError("nothing is forgotten here")
+
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         raise AssertionError("an earlier scan was asked for")
 

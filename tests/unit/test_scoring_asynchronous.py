@@ -230,6 +230,35 @@ def test_a_drift_under_another_protocol_casts_doubt_on_all():
     assert "at 80 kV" in refusal([*drifting, reading(4)])
 
 
+@pytest.mark.parametrize("taken_at", ["101500", ""])
+def test_a_drift_of_the_same_day_counts_unless_certainly_after_the_study(taken_at):
+    today = reading(0, taken_at=taken_at, slope=0.86, calibration=None)
+    assert "the scanner drifts" in refusal([*baseline(), today])
+
+
+def test_what_was_perhaps_taken_after_the_study_clears_no_drift():
+    drifting = [*baseline(), reading(9, slope=0.807)]
+    good_elsewhere = reading(2, protocol=replace(PROTOCOL, kvp=80.0))
+    back_in_control = reading(0, taken_at="")
+    told = refusal([*drifting, good_elsewhere, back_in_control], kvp=80.0)
+    assert "has not been in control since" in told
+
+
+def test_an_older_reading_that_comes_late_hides_no_drift():
+    def at(height_mm: float) -> ScanTechnique:
+        return replace(TECHNIQUE, table_height_mm=height_mm)
+
+    came = [
+        reading(40 - n, slope=0.8 + 0.0005 * (-1) ** n, technique=at(110.0 if n % 2 else 100.0))
+        for n in range(27)
+    ]
+    came += [reading(13 - n, slope=0.83, technique=at(110.0 if n % 2 else 100.0)) for n in range(3)]
+    kept = [replace(one, first_kept_at_s=float(n)) for n, one in enumerate(came)]
+    late = reading(100, technique=at(128.0), first_kept_at_s=1e3)
+    for history in (kept, [late, *kept]):
+        assert "the scanner drifts" in refusal(history, technique=at(105.0))
+
+
 def test_a_drift_that_was_over_before_the_reading_does_not():
     drifted = [*baseline(), reading(8, slope=0.807)]
     assert lent([*drifted, reading(7), reading(2)])[0] is not None

@@ -176,7 +176,7 @@ def test_a_phantom_under_a_patient_is_charted_apart_from_one_alone():
     assert len(comparable_groups([alone, beneath], TechniqueTolerance())) == 2
 
 
-def test_a_charts_oldest_reading_is_its_measure_of_table_height():
+def test_of_readings_kept_at_once_the_oldest_is_the_measure_of_table_height():
     heights = [150.0, 168.0, 133.0, 171.0, 185.0, 160.0]
     readings = [
         reading(n, technique=replace(TECHNIQUE, table_height_mm=height)) for n, height in enumerate(heights)
@@ -184,6 +184,20 @@ def test_a_charts_oldest_reading_is_its_measure_of_table_height():
     groups = comparable_groups(readings[::-1], TechniqueTolerance())
     grouped = [[one.technique.table_height_mm for one in group.readings] for group in groups]
     assert grouped == [[150.0, 168.0, 133.0, 160.0], [171.0, 185.0]]
+
+
+def test_a_reading_that_comes_late_parts_no_readings_that_were_together():
+    heights = [100.0, 110.0, 100.0, 110.0]
+    kept = [
+        reading(n + 50, technique=replace(TECHNIQUE, table_height_mm=height), first_kept_at_s=float(n))
+        for n, height in enumerate(heights)
+    ]
+    late = reading(0, technique=replace(TECHNIQUE, table_height_mm=128.0), first_kept_at_s=9.0)
+    groups = comparable_groups([late, *kept], TechniqueTolerance())
+    assert {group.readings for group in groups} == {tuple(kept), (late,)}
+    beside = replace(late, technique=replace(TECHNIQUE, table_height_mm=118.0))
+    (group,) = comparable_groups([beside, *kept], TechniqueTolerance())
+    assert (group.readings, group.measure) == ((beside, *kept), kept[0])
 
 
 def test_readings_kept_before_techniques_were_have_charts_of_their_own():

@@ -295,6 +295,28 @@ def test_a_step_that_is_done_twice_counts_once(store: Store, study_uid: str):
     assert [one.slope for one in store.scanners.readings("S/1")] == [0.9]
 
 
+def test_a_step_that_is_done_again_leaves_the_reading_its_place_in_the_order_of_coming(
+    store: Store, study_uid: str
+):
+    store.scanners.keep(study_uid, "1.3", reading(3))
+    (first,) = store.scanners.readings("S/1")
+    store.scanners.keep(study_uid, "1.2", reading(2))
+    store.scanners.keep(study_uid, "1.3", reading(3, slope=0.9))
+    older, again = store.scanners.readings("S/1")
+    assert 0.0 < first.first_kept_at_s == again.first_kept_at_s <= older.first_kept_at_s
+
+
+def test_a_retry_that_finds_no_phantom_to_read_forgets_the_reading_of_the_same_series(
+    store: Store, study_uid: str
+):
+    for source_uid in ("1.3", "1.4"):
+        store.scanners.keep(study_uid, source_uid, reading(3, failed=True, findings=("phantom_not_found",)))
+    assert watch_scanner(store.scanners, study_uid, {"1.3": None}, load_settings()) == ()
+    assert len(store.scanners.readings("S/1")) == 1
+    watch_scanner(store.scanners, study_uid, {"1.4": None, "1.5": None}, load_settings())
+    assert store.scanners.readings("S/1") == ()
+
+
 def test_a_reading_holds_what_the_phantom_said():
     found = read()
     assert found.protocol == PROTOCOL

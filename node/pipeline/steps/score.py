@@ -120,9 +120,11 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
         phantoms.get(phantom.model),
         alone=alone,
         declared=_is_declared(context, selection),
+        suspected=calibration.suspected,
     )
     noticed = _watch(context, selection, {series.series_instance_uid: reading})
-    if _ends_here(context, selection, seen=shows_phantom(phantom) and alone and not measurements.levels):
+    shown = shows_phantom(phantom) or calibration.suspected is not None
+    if _ends_here(context, selection, seen=shown and alone and not measurements.levels):
         return _phantom_alone(noticed)
     said = (*measurements.observations, *calibration.observations, *noticed)
     context.artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=said)))

@@ -21,12 +21,14 @@ from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone
 from node.dicom.read import LoadedSeries
 from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
 from node.pipeline.artefacts import SELECTION, to_json
+from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.scanner import is_declared_phantom, shows_phantom
+from node.pipeline.scanner import is_declared_phantom, shows_phantom, suspected_phantom
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series, slice_step_mm
 from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom import PhantomReading
 from scoring.phantom_choice import Image, read_phantom
+from scoring.phantom_scan import holds_no_patient
 from segmentation.observation import Observation
 
 # Not "not applicable": that would say that somebody looked.
@@ -69,7 +71,10 @@ def select(context: StepContext) -> StepResult:
         )
         for number, (one, reading) in enumerate(zip(readable.slices, readings, strict=False), start=1)
     )
-    if not _is_candidate(context, instances, readings):
+    if not (
+        _is_candidate(context, instances, readings)
+        or _may_be_phantom_alone(context, readable.loaded, readings)
+    ):
         if not shown and any(is_multi_frame_ct(one) for one in instances):
             return StepResult(verdict=Verdict.SET_ASIDE, reason=_NOT_LOOKED_AT)
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
@@ -171,6 +176,20 @@ def _is_candidate(
         or any(shows_phantom(reading) for reading in readings)
         or (context.scanners is not None and any(_is_declared_phantom(context, one) for one in instances))
     )
+
+
+def _may_be_phantom_alone(
+    context: StepContext, loaded: LoadedSeries | None, readings: Sequence[PhantomReading]
+) -> bool:
+    """Whether nobody lies in the volume and something looks like a rod.
+
+    Such a scan says that its scanner reads far off, and would otherwise be forgotten.
+    """
+    if context.scanners is None or loaded is None:
+        return False
+    if not holds_no_patient(loaded.volume, patient_rules(context.settings.quality.patient)):
+        return False
+    return any(suspected_phantom(loaded.volume, reading) is not None for reading in readings)
 
 
 def _is_declared_phantom(context: StepContext, instance: Instance) -> bool:
