@@ -112,6 +112,9 @@ def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:
 def _record(lease: Lease, result: StepResult, made: tuple[MadeObject, ...], store: Store) -> DueJob | None:
     following = Step(lease.step).following
     assert following is not None, "deliver, the last step, records for itself"
+    if result.verdict is not Verdict.PROCEED:
+        # What an earlier generation measured no longer stands, or stands under another patient.
+        store.scans.forget(lease.study_instance_uid)
     match result.verdict:
         case Verdict.PROCEED:
             return store.jobs.advance(lease, following, made)

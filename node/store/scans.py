@@ -38,6 +38,17 @@ class Scans:
             connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
             connection.execute(insert(scans).values(**row))
 
+    def forget(self, study_instance_uid: str) -> None:
+        """Keep nothing of this study, whoever it was kept for.
+
+        Raises
+        ------
+        StoreUnavailable
+            If it cannot be removed.
+        """
+        with self._database.writing() as connection:
+            connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
+
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
         """What was kept of all studies of one patient, the earliest first. Raises as `keep` does."""
         wanted = (

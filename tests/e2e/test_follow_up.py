@@ -26,6 +26,9 @@ class Remembered:
         assert taken_on.year > 2000
         self.kept[study_instance_uid] = (patient_id, issuer, content)
 
+    def forget(self, study_instance_uid: str) -> None:
+        self.kept.pop(study_instance_uid, None)
+
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
         return [one[2] for one in self.kept.values() if one[:2] == (patient_id, issuer)]
 
@@ -93,3 +96,18 @@ def test_other_headers_or_other_limits_of_the_engine_part_two_studies(first, sec
 
 def test_a_study_without_memory_has_no_follow_up(first):
     assert Run(first, first / "truth_mask.nii.gz").result["follow_up"] is None
+
+
+def test_a_density_that_a_later_generation_withdrew_is_compared_with_nothing(first, second, tmp_path):
+    mask, settings, history = first / "truth_mask.nii.gz", unchecked(followup=ACCEPTED), Remembered()
+    Run(first, mask, settings=settings, patients=history)
+    assert len(history.kept) == 1
+    for path in first.glob("*.dcm"):
+        dataset = dcmread(path)
+        dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
+        dcmwrite(tmp_path / path.name, dataset)
+    withdrawn = Run(tmp_path, mask, settings=settings, patients=history).result
+    assert withdrawn["study"]["study_instance_uid"] == dcmread(next(first.glob("*.dcm"))).StudyInstanceUID
+    assert all(level["bmd_mg_cm3"] is None for level in withdrawn["levels"].values())
+    assert history.kept == {}
+    assert Run(second, mask, settings=settings, patients=history).result["follow_up"] is None

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -156,9 +157,17 @@ def test_a_verdict_ends_the_study_and_nothing_is_sent(
     bench: Bench, verdict: Verdict, state: StudyState
 ) -> None:
     bench.close()
+    whose = {"patient_id": "P", "issuer": ""}
+    bench.store.scans.keep(
+        study_instance_uid=bench.summary.study_instance_uid,
+        taken_on=date(2026, 1, 5),
+        content="of an earlier generation",
+        **whose,
+    )
     bench.work(bench.with_step(Step.SELECT, lambda context: StepResult(verdict=verdict, reason="because")))
     assert (bench.summary.state, bench.summary.reason) == (state, "because")
     assert bench.sender.sent == []
+    assert bench.store.scans.of_patient(**whose) == ()
 
 
 def test_a_lost_worker_is_counted_and_a_study_that_kills_workers_is_set_aside(bench: Bench) -> None:

@@ -55,3 +55,11 @@ def test_the_database_does_not_hold_the_patients_id(sqlite_store: Store, make_in
         rows = connection.exec_driver_sql("SELECT * FROM scans").all()
     assert len(rows) == 1
     assert "P-4711" not in str(rows)
+
+
+def test_a_study_that_is_forgotten_is_nobodys_earlier_study(store: Store, studies):
+    keep(store, studies[0], "one")
+    keep(store, studies[1], "other")
+    store.scans.forget(studies[0])
+    store.scans.forget("9.9")
+    assert store.scans.of_patient(patient_id="P-4711", issuer="CLINIC") == ("other",)

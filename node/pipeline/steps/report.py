@@ -130,21 +130,27 @@ def _follow_up(
     judgement: Judgement,
     engine: EngineInfo | None,
 ) -> FollowUp | None:
-    """Change since an earlier study; None where nothing is remembered, or nothing can be compared later."""
-    series, calibration = selection.series, measurements.calibration
-    if context.patients is None or series is None or calibration is None or engine is None:
+    """Change since an earlier study; None where nothing is remembered, or nothing can be compared later.
+
+    Of a study without such a density nothing stays remembered from an earlier generation either.
+    """
+    if context.patients is None:
         return None
-    if not selection.study.patient_id:
+    series, calibration, study = selection.series, measurements.calibration, selection.study
+    scan = None
+    if study.patient_id and series is not None and calibration is not None and engine is not None:
+        scan = scan_of(
+            judgement,
+            study=study,
+            series=series,
+            calibration=calibration,
+            engine=engine,
+            settings=context.settings,
+        )
+    if scan is None:
+        context.patients.forget(study.study_instance_uid)
         return None
-    scan = scan_of(
-        judgement,
-        study=selection.study,
-        series=series,
-        calibration=calibration,
-        engine=engine,
-        settings=context.settings,
-    )
-    return compare_and_keep(context.patients, scan, selection.study, context.settings) if scan else None
+    return compare_and_keep(context.patients, scan, study, context.settings)
 
 
 def _encode(
