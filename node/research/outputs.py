@@ -94,6 +94,7 @@ def training_tables(trained: Trained) -> dict[str, Table]:
             "apparent_auc": one.apparent,
             "optimism": _or_blank(one.optimism),
             "corrected_auc": _or_blank(one.corrected),
+            "auc_not_drawn": _or_blank(one.fresh),
             "resamples": one.resamples,
             "failed": one.failed,
         }
