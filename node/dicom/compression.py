@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -73,9 +75,38 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
         Of any type: what a codec raises for a stream that is broken.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    stored: npt.NDArray[Any] = pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, ""))
+    return _cleared(pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, "")), int(dataset.BitsStored))
+
+
+def decoded_frame(instance: Instance) -> npt.NDArray[Any]:
+    """`decoded` for one frame of a file, which is not read as a whole: it may hold a thousand others.
+
+    Raises
+    ------
+    ValueError
+        If the instance is no frame of a file.
+    Exception
+        As `decoded` does.
+    """
+    if instance.frame is None:
+        raise ValueError("the instance is a whole file")
+    syntax = UID(instance.transfer_syntax_uid)
+    # What was deflated has no place to start reading from.
+    source = (
+        _inflated(instance.path, instance.path.stat().st_mtime_ns) if syntax.is_deflated else instance.path
+    )
+    stored = pixel_array(source, index=instance.frame - 1, decoding_plugin=DECODERS.get(syntax, ""))
+    return _cleared(stored, int(instance.header.BitsStored))
+
+
+@lru_cache(maxsize=1)  # frames of one file follow one another: inflate it once
+def _inflated(path: Path, _changed_ns: int) -> Dataset:
+    return dcmread(path)
+
+
+def _cleared(stored: npt.NDArray[Any], bits_stored: int) -> npt.NDArray[Any]:
     # The library clears them but in JPEG-LS and JPEG 2000.
-    unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored) if stored.dtype.kind in "iu" else 0
+    unused = 8 * stored.dtype.itemsize - bits_stored if stored.dtype.kind in "iu" else 0
     if unused <= 0:
         return stored
     cleared: npt.NDArray[Any] = (stored << unused) >> unused
@@ -84,7 +115,9 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
 
 def loss_of(instances: Iterable[Instance]) -> Loss:
     """What all of a series' images have lost, at worst."""
-    ratios = [_ratio(one) for one in instances if _is_lossy(one)]
+    # Frames of one file that share a scale share a ratio: the file is looked at once.
+    differing = {(one.path, text_of(one.header, "RescaleSlope")): one for one in instances}.values()
+    ratios = [_ratio(one) for one in differing if _is_lossy(one)]
     known = [ratio for ratio in ratios if ratio is not None]
     return Loss(lossy=bool(ratios), ratio=max(known) if ratios and len(known) == len(ratios) else None)
 

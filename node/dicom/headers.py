@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pydicom.uid import (
 )
 
 from node.dicom.characters import settle_identity_text
+from node.dicom.functional_groups import frame_headers
 from node.report import StudyIdentity
 
 _AGE = re.compile(r"(\d{3})([DWMY])")
@@ -52,19 +54,20 @@ _OLDEST_YEARS = 115
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One DICOM file: where it lies, and all of its header but the pixels."""
+    """One DICOM file, or one frame of it: where it lies, and all of its header but the pixels."""
 
     path: Path
     header: Dataset
     sop_class_uid: str  # of the data set, else of the file meta information
     transfer_syntax_uid: str
     damaged: bool = False  # its header breaks off: only what identifies it is there
+    frame: int | None = None  # from 1; None where the file is taken whole
     unreadable: tuple[str, ...] = ()  # attributes of identity that are no text in the declared character set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesHeaders:
-    """The image instances of one series, in the order they were found."""
+    """The images of one series, each a file or a frame of one, in the order they were found."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -171,14 +174,28 @@ def is_ct_image(instance: Instance) -> bool:
 
 
 def is_multi_frame_ct(instance: Instance) -> bool:
-    """Whether the instance holds CT slices as frames, which is not read yet."""
+    """Whether the instance holds CT slices as frames."""
     return instance.sop_class_uid in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
+def _images_of(instance: Instance) -> tuple[Instance, ...]:
+    """The frames of a multi-frame CT as images of their own; else the instance itself."""
+    if instance.damaged or not is_multi_frame_ct(instance):
+        return (instance,)
+    headers = frame_headers(instance.header)
+    for header in headers:
+        _drop_malformed(header)
+    frames = (replace(instance, header=header, frame=n) for n, header in enumerate(headers, start=1))
+    return tuple(frames) or (instance,)
+
+
 def group_series(instances: Iterable[Instance]) -> tuple[SeriesHeaders, ...]:
-    """CT images by study and series, in order of appearance. Other objects are left out."""
+    """CT images by study and series, in order of appearance. Other objects are left out.
+
+    Each frame of a multi-frame CT counts as an image; one whose frames are not described stays whole.
+    """
     groups: dict[tuple[str, str], list[Instance]] = {}
-    for instance in filter(is_ct_image, instances):
+    for instance in chain.from_iterable(map(_images_of, filter(is_ct_image, instances))):
         key = (text_of(instance.header, "StudyInstanceUID"), text_of(instance.header, "SeriesInstanceUID"))
         groups.setdefault(key, []).append(instance)
     return tuple(

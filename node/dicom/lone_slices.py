@@ -33,8 +33,12 @@ class LoneSlices:
 
 
 def is_lone_series(series: SeriesHeaders) -> bool:
-    """Whether a series holds nothing but single slices: thick, few, and a vertebra apart."""
-    return len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
+    """Whether a series holds nothing but single slices: thick, few, and a vertebra apart.
+
+    Frames of one file are none: a slice that is measured by itself is named by its instance.
+    """
+    whole = all(instance.frame is None for instance in series.instances)
+    return whole and len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
 
 
 def select_lone_slices(series: Sequence[SeriesHeaders]) -> LoneSlices | None:
@@ -84,6 +88,7 @@ def read_lone_slices(instances: Sequence[Instance]) -> tuple[LoadedSeries, ...]:
             LoadedSeries(
                 volume=CtVolume(hu=hu, grid=grid),
                 headers=(instance.header,),
+                frames=(None,),
                 facts=replace(
                     facts_of(tuple(instances), grid), slice_spacing_mm=None, instances=len(instances)
                 ),

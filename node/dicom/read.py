@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from node.dicom.compression import decoded, loss_of
+from node.dicom.compression import decoded, decoded_frame, loss_of
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
@@ -26,6 +26,7 @@ class LoadedSeries:
 
     volume: CtVolume  # HU, float32; axis 0 steps along the slice normal
     headers: tuple[Dataset, ...]  # of slice k of the volume, without pixel data
+    frames: tuple[int | None, ...]  # of slice k in its instance, from 1; None where it is the instance
     facts: SeriesFacts
     copies: int = 0  # images that were left out because another shows the same in the same place
 
@@ -53,6 +54,7 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     return LoadedSeries(
         volume=CtVolume(hu=hu, grid=stack.grid),
         headers=tuple(instance.header for instance in ordered),
+        frames=tuple(instance.frame for instance in ordered),
         facts=facts_of(ordered, stack.grid),
         copies=len(series.instances) - len(instances),
     )
@@ -60,15 +62,15 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
 
 def _without_copies(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
     """All but those that show what another shows, where it shows it; the least UID stays, in any order."""
-    kept: set[Path] = set()
+    kept: set[tuple[Path, int | None]] = set()
     by_place: dict[tuple[str, ...], list[Instance]] = {}
     for instance in sorted(instances, key=lambda one: text_of(one.header, "SOPInstanceUID")):
         place = tuple(text_of(instance.header, keyword) for keyword in _PLACE_AND_SCALE)
         earlier = by_place.setdefault(place, [])
         if not any(_same_pixels(instance, other, len(instances)) for other in earlier):
             earlier.append(instance)
-            kept.add(instance.path)
-    return tuple(instance for instance in instances if instance.path in kept)
+            kept.add((instance.path, instance.frame))
+    return tuple(instance for instance in instances if (instance.path, instance.frame) in kept)
 
 
 def _same_pixels(one: Instance, other: Instance, slices: int) -> bool:
@@ -114,7 +116,7 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
     if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
     try:
-        stored = decoded(dcmread(instance.path))
+        stored = decoded(dcmread(instance.path)) if instance.frame is None else decoded_frame(instance)
     # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
     # AttributeError, a codec's own type): any of them means that this slice cannot be read.
     except Exception as error:

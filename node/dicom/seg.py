@@ -24,8 +24,9 @@ from node.dicom.equipment import (
     apply_equipment,
 )
 from node.dicom.errors import SegmentationMismatch
-from node.dicom.identity import copy_identity, without_identity
+from node.dicom.identity import copy_identity
 from node.dicom.read import LoadedSeries
+from node.dicom.seg_sources import frames_as_images, refer_to_frames
 from node.dicom.uids import derived_uid, mint, to_bytes
 from node.report import EncodedObject, ObjectKind, Report
 from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
@@ -114,7 +115,7 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
     occupied = np.flatnonzero(np.logical_or.reduce([s.mask.any(axis=(1, 2)) for s in segments]))
     span = slice(int(occupied[0]), int(occupied[-1]) + 1)
     dataset = Segmentation(
-        source_images=[without_identity(header) for header in series.headers[span]],
+        source_images=list(frames_as_images(series)[span]),
         pixel_array=np.stack([s.mask[span] for s in segments], axis=-1).view(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(segment, engine) for segment in segments],
@@ -130,6 +131,7 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
         content_description="Research use only",
         omit_empty_frames=True,
     )
+    refer_to_frames(dataset, series)
     copy_identity(series.headers[0], dataset)
     apply_equipment(dataset, report, series_number=SEGMENTATION_SERIES, description=SEGMENTATION_DESCRIPTION)
     mint([dataset], report.issued_at)

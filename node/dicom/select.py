@@ -9,11 +9,10 @@ from enum import IntEnum
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage
 
 from node.dicom.equipment import MANUFACTURER
 from node.dicom.geometry import normal_of
-from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, number_of, text_of
 from node.report import RejectedSeries
 
 # Limits for a series that can show a whole lumbar body; project choices (R in the fact sheet), not published.
@@ -122,10 +121,12 @@ def _unsuitable_image(instance: Instance) -> str | None:
     kinds = text_of(header, "ImageType").upper().split()
     orientation = header.get("ImageOrientationPatient")
     problems = {
-        "enhanced (multi-frame) CT cannot be read": instance.sop_class_uid != CTImageStorage,
+        "multi-frame CT that does not describe its frames": is_multi_frame_ct(instance)
+        and instance.frame is None,
         "made by this node": made_here(header),
         "not an original acquisition (ImageType)": kinds[:2] != ["ORIGINAL", "PRIMARY"],
         "localizer": "LOCALIZER" in kinds,
+        "not a slice as acquired (volumetric properties)": _is_reformatted(header),
         "no orientation": orientation is None or len(orientation) != 6,
     }
     reason = next((text for text, applies in problems.items() if applies), None)
@@ -133,6 +134,13 @@ def _unsuitable_image(instance: Instance) -> str | None:
     if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < _AXIAL_COSINE:
         reason = "not axial"
     return reason
+
+
+def _is_reformatted(header: Dataset) -> bool:
+    """Whether a frame is stated to be a projection or a distorted view (PS3.3 C.8.16.2.1.2 and .3)."""
+    properties = text_of(header, "VolumetricProperties").upper()
+    technique = text_of(header, "VolumeBasedCalculationTechnique").upper()
+    return properties not in ("", "VOLUME") or technique not in ("", "NONE")
 
 
 def coverage_mm(series: SeriesHeaders) -> float:

@@ -64,12 +64,13 @@ def encode_sr(
     segments : what `seg` holds.
     slices : single slices, where such were measured in place of a volume.
     """
-    evidence = [without_identity(header) for header in headers]
+    sources = _instances(headers)
+    evidence = [without_identity(header) for header in sources]
     if seg is not None:
         evidence.append(_reference_to(seg))
     dataset = Comprehensive3DSR(
         evidence=evidence,
-        content=_document(report, headers, seg, segments, slices),
+        content=_document(report, sources, seg, segments, slices),
         series_instance_uid=derived_uid("placeholder"),
         series_number=REPORT_SERIES,
         sop_instance_uid=derived_uid("placeholder"),
@@ -93,6 +94,14 @@ def encode_sr(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         content=to_bytes(dataset),
     )
+
+
+def _instances(headers: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Each instance once, in the order given: of multi-frame images there is a header for each frame."""
+    first: dict[str, Dataset] = {}
+    for header in headers:
+        first.setdefault(text_of(header, "SOPInstanceUID"), header)
+    return tuple(first.values())
 
 
 def _document(

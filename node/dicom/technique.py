@@ -15,7 +15,7 @@ from node.dicom.headers import text_of
 
 _TIME = re.compile(r"\d{6}(\.\d{1,6})?")
 # Words of ImageType, from its third value on, by which spectral CT marks its images (R: makers' own).
-_SPECTRAL_WORDS = re.compile(r"VMI|MONO|DUAL|GSI|SPECTRAL|MULTI|\bDE_|\bDET", re.IGNORECASE)
+_SPECTRAL_WORDS = re.compile(r"VMI|MONO|DUAL|GSI|SPECTRAL|MULTI|ENERGY|\bDE_|\bDET", re.IGNORECASE)
 _RECONSTRUCTION_PRIVATE = (
     (0x0053, "GEHC_CT_ADVAPP_001", (0x40, 0x41, 0x42, 0x43)),  # iterative: annotation, mode, set, level
     (0x01F7, "ELSCINT1", (0x9B,)),  # iDose level
@@ -25,8 +25,12 @@ SINGLE_ENERGY = "single"
 
 
 def spectral_filter(header: Dataset) -> str:
-    """FilterType and FilterMaterial: tin before the tube is another spectrum at the same tube voltage."""
-    return f"{text_of(header, 'FilterType')} {text_of(header, 'FilterMaterial')}".strip()
+    """FilterType and FilterMaterial: tin before the tube is another spectrum at the same tube voltage.
+
+    Enhanced CT says NONE where other images say nothing (PS3.3 C.8.15.3.9).
+    """
+    kind = text_of(header, "FilterType")
+    return f"{'' if kind.upper() == 'NONE' else kind} {text_of(header, 'FilterMaterial')}".strip()
 
 
 def energy(header: Dataset) -> str:

@@ -33,7 +33,7 @@ from segmentation.observation import Observation
 
 # Not "not applicable": that would say that somebody looked.
 _NOT_LOOKED_AT = (
-    "its CT is multi-frame (Enhanced CT), which is not read: whether a phantom is in view is not known"
+    "its multi-frame (Enhanced) CT cannot be measured ({reasons}): whether a phantom is in view is not known"
 )
 
 
@@ -76,7 +76,8 @@ def select(context: StepContext) -> StepResult:
         or _may_be_phantom_alone(context, readable.loaded, readings)
     ):
         if not shown and any(is_multi_frame_ct(one) for one in instances):
-            return StepResult(verdict=Verdict.SET_ASIDE, reason=_NOT_LOOKED_AT)
+            reason = _NOT_LOOKED_AT.format(reasons=_reasons(readable.rejected))
+            return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
 
     source = _header_source(series, instances, readable)
@@ -234,7 +235,7 @@ def _series_observations(readable: _Readable, image: ImageRules) -> list[Observa
     if facts is None:
         if readable.few_slices is not None:
             return [Observation(code="slices_too_few", values={"slices": readable.few_slices})]
-        reasons = "; ".join(sorted({one.reason for one in readable.rejected})) or "no CT image"
+        reasons = _reasons(readable.rejected) or "no CT image"
         return [Observation(code="no_usable_series", values={"reasons": reasons})]
     noticed = []
     if readable.slices:
@@ -252,6 +253,10 @@ def _series_observations(readable: _Readable, image: ImageRules) -> list[Observa
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
     return noticed
+
+
+def _reasons(rejected: Sequence[RejectedSeries]) -> str:
+    return "; ".join(sorted({one.reason for one in rejected}))
 
 
 def _loss_observation(ratio: float | None, limit: float) -> Observation:

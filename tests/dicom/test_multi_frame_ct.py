@@ -1,0 +1,239 @@
+"""Multi-frame CT reads as the slices that it holds: the same volume, the same facts, or a reason."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.headers import SeriesHeaders, group_series, read_headers
+from node.dicom.read import LoadedSeries, read_series
+from node.dicom.select import select_series, unsuitable
+from node.reference.spec import StudySpec
+from node.reference.study import write_reference_study
+from tests.dicom.multi_frame import edited, enhanced_ct, item, legacy_ct, shuffled, write
+
+SLICES = 12
+
+
+@pytest.fixture(scope="module")
+def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classic")
+    write_reference_study(folder, StudySpec.reduced(view=("L3", "L3")))
+    for path in sorted(folder.glob("*.dcm"))[SLICES:]:
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_classic(classic: Path) -> LoadedSeries:
+    return read_series(series_in(classic))
+
+
+@pytest.fixture
+def slices(classic: Path) -> list[Dataset]:
+    return shuffled(classic.glob("*.dcm"))
+
+
+def series_in(folder: Path) -> SeriesHeaders:
+    (series,) = group_series(read_headers(folder.glob("*.dcm")))
+    return series
+
+
+def in_folder(folder: Path, ct: Dataset) -> SeriesHeaders:
+    write(folder / "ct.dcm", ct)
+    return series_in(folder)
+
+
+def require_equal(loaded: LoadedSeries, expected: LoadedSeries) -> None:
+    assert loaded.volume.grid == expected.volume.grid
+    np.testing.assert_array_equal(loaded.volume.hu, expected.volume.hu)
+
+
+@pytest.mark.parametrize("make", [enhanced_ct, legacy_ct])
+def test_frames_in_any_order_make_the_volume_and_the_facts_of_the_slices(
+    make: Callable[..., Dataset], slices: list[Dataset], of_classic: LoadedSeries, tmp_path: Path
+) -> None:
+    loaded = read_series(in_folder(tmp_path, make(slices)))
+    require_equal(loaded, of_classic)
+    own = {"series_instance_uid": loaded.facts.series_instance_uid, "reconstruction": ""}
+    assert replace(loaded.facts, **own) == replace(of_classic.facts, **own)
+    assert sorted(frame or 0 for frame in loaded.frames) == list(range(1, SLICES + 1))
+    assert [float(h.ImagePositionPatient[2]) for h in loaded.headers] == sorted(
+        float(h.ImagePositionPatient[2]) for h in of_classic.headers
+    )
+
+
+def test_the_enhanced_ct_of_these_tests_is_one_by_the_standard(slices: list[Dataset], tmp_path: Path) -> None:
+    path = write(tmp_path / "ct.dcm", enhanced_ct(slices))
+    told = subprocess.run(["/usr/bin/dciodvfy", path], capture_output=True, text=True, check=False)
+    errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
+    # PS3.3 C.8.15.3.9 asks for no material where the filter is NONE.
+    assert [line for line in errors if "<FilterMaterial>" not in line] == []
+    assert "EnhancedCTImage" in told.stderr
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_other_plain_syntaxes_read_alike(
+    syntax: str, slices: list[Dataset], of_classic: LoadedSeries, tmp_path: Path
+) -> None:
+    write(tmp_path / "ct.dcm", enhanced_ct(slices), syntax)
+    require_equal(read_series(series_in(tmp_path)), of_classic)
+
+
+@pytest.mark.parametrize(
+    "command", [("dcmcrle",), ("dcmcjpls", "+el"), ("dcmcjpeg", "+e1")], ids=lambda c: c[0]
+)
+def test_compressed_frames_read_alike(
+    command: tuple[str, ...], slices: list[Dataset], of_classic: LoadedSeries, tmp_path: Path
+) -> None:
+    plain = write(tmp_path / "plain" / "ct.dcm", enhanced_ct(slices))
+    tool, *options = command
+    subprocess.run([f"/usr/bin/{tool}", *options, plain, tmp_path / "ct.dcm"], check=True)
+    loaded = read_series(series_in(tmp_path))
+    require_equal(loaded, of_classic)
+    assert loaded.facts.lossy is False
+
+
+def test_a_lossy_multi_frame_is_measured_over_all_its_frames(slices: list[Dataset], tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain" / "ct.dcm", enhanced_ct(slices))
+    packed = tmp_path / "ct.dcm"
+    subprocess.run(["/usr/bin/dcmcjpls", "+en", "+md", "4", plain, packed], check=True)
+    facts = read_series(series_in(tmp_path)).facts
+    before = len(dcmread(plain).PixelData)
+    assert facts.lossy
+    assert facts.lossy_ratio is not None
+    assert facts.lossy_ratio >= before / len(dcmread(packed).PixelData) > 1
+
+
+def test_each_frame_has_its_own_rescale(
+    slices: list[Dataset], of_classic: LoadedSeries, tmp_path: Path
+) -> None:
+    ct = enhanced_ct(slices)
+    stored = np.frombuffer(ct.PixelData, np.uint16).reshape(SLICES, -1).copy()
+    for number, groups in enumerate(ct.PerFrameFunctionalGroupsSequence):
+        scale = groups.PixelValueTransformationSequence[0]
+        scale.RescaleIntercept = f"{float(scale.RescaleIntercept) - number:g}"
+        stored[number] += number
+    ct.PixelData = stored.tobytes()
+    ct.BitsStored, ct.HighBit = 16, 15
+    require_equal(read_series(in_folder(tmp_path, ct)), of_classic)
+
+
+def test_frames_spread_over_several_instances_are_one_volume(
+    slices: list[Dataset], of_classic: LoadedSeries, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.dcm", enhanced_ct(slices[:5], uid="2.25.1"))
+    write(tmp_path / "b.dcm", enhanced_ct(slices[5:], uid="2.25.2"))
+    loaded = read_series(series_in(tmp_path))
+    require_equal(loaded, of_classic)
+    assert {str(header.SOPInstanceUID) for header in loaded.headers} == {"2.25.1", "2.25.2"}
+
+
+def test_two_phases_at_one_place_are_refused(slices: list[Dataset], tmp_path: Path) -> None:
+    later = [dcmread(str(one.filename)) for one in slices]
+    for one in later:
+        one.PixelData = bytes(len(one.PixelData))
+    with pytest.raises(SeriesUnusable) as error:
+        read_series(in_folder(tmp_path, enhanced_ct([*slices, *later])))
+    assert error.value.reason is Unusable.DUPLICATE_POSITIONS
+
+
+def _two_voltages(number: int, groups: Dataset) -> None:
+    groups.CTXRayDetailsSequence = [item(KVP="80" if number % 2 else "140")]
+
+
+def _tilted(number: int, groups: Dataset) -> None:
+    groups.CTAcquisitionDetailsSequence = [item(GantryDetectorTilt=12.0)]
+
+
+def _without_place(number: int, groups: Dataset) -> None:
+    if number == 3:
+        del groups.PlanePositionSequence
+
+
+def _without_scale(number: int, groups: Dataset) -> None:
+    del groups.PixelValueTransformationSequence
+
+
+def _of_material(number: int, groups: Dataset) -> None:
+    groups.PixelValueTransformationSequence[0].RescaleType = "MGML"
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (_two_voltages, Unusable.TECHNIQUE_VARIES),
+        (_tilted, Unusable.GANTRY_TILT),
+        (_without_place, Unusable.GEOMETRY_MISSING),
+        (_without_scale, Unusable.RESCALE_MISSING),
+        (_of_material, Unusable.RESCALE_MISSING),
+    ],
+)
+def test_what_makes_slices_no_volume_makes_frames_none(
+    edit: Callable[[int, Dataset], None], reason: Unusable, slices: list[Dataset], tmp_path: Path
+) -> None:
+    ct = enhanced_ct(slices)
+    ct.ImagePositionPatient = [0, 0, 0]  # outside the groups: the place of no frame
+    with pytest.raises(SeriesUnusable) as error:
+        read_series(in_folder(tmp_path, edited(ct, edit)))
+    assert error.value.reason is reason
+
+
+def test_two_sources_at_two_voltages_leave_the_voltage_unknown(slices: list[Dataset], tmp_path: Path) -> None:
+    ct = enhanced_ct(slices)
+    ct.SharedFunctionalGroupsSequence[0].CTXRayDetailsSequence = [item(KVP="80"), item(KVP="140")]
+    assert read_series(in_folder(tmp_path, ct)).facts.kvp is None
+
+
+def test_a_virtual_energy_and_an_agent_are_told_of_frames_too(slices: list[Dataset], tmp_path: Path) -> None:
+    ct = enhanced_ct(slices)
+    ct.SharedFunctionalGroupsSequence[0].CTXRayDetailsSequence[0].MonoenergeticEnergyEquivalent = 70.0
+    ct.ContrastBolusAgentSequence = [item(CodeMeaning="Iodine", CodeValue="1", CodingSchemeDesignator="99T")]
+    facts = read_series(in_folder(tmp_path, ct)).facts
+    assert facts.energy == "virtual 70 keV"
+    assert facts.contrast_agent == "Iodine"
+
+
+def _frame_type(*values: str) -> Callable[[int, Dataset], None]:
+    def edit(number: int, groups: Dataset) -> None:
+        groups.CTImageFrameTypeSequence = [
+            item(
+                FrameType=list(values[:4]),
+                VolumetricProperties=values[4],
+                VolumeBasedCalculationTechnique=values[5],
+            )
+        ]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (("DERIVED", "PRIMARY", "VOLUME", "NONE", "VOLUME", "NONE"), "not an original acquisition"),
+        (("ORIGINAL", "PRIMARY", "LOCALIZER", "NONE", "VOLUME", "NONE"), "localizer"),
+        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "DISTORTED", "NONE"), "not a slice as acquired"),
+        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "VOLUME", "MAX_IP"), "not a slice as acquired"),
+    ],
+)
+def test_frames_that_are_no_original_slices_are_not_chosen(
+    values: tuple[str, ...], reason: str, slices: list[Dataset], tmp_path: Path
+) -> None:
+    series = in_folder(tmp_path, edited(enhanced_ct(slices), _frame_type(*values)))
+    selection = select_series([series])
+    assert selection.chosen is None
+    assert selection.rejected[0].reason.startswith(reason)
+
+
+def test_an_instance_that_does_not_describe_each_frame_says_so(slices: list[Dataset], tmp_path: Path) -> None:
+    ct = enhanced_ct(slices)
+    ct.PerFrameFunctionalGroupsSequence = ct.PerFrameFunctionalGroupsSequence[:-1]
+    assert unsuitable(in_folder(tmp_path, ct)) == "multi-frame CT that does not describe its frames"
