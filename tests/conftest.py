@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import structlog
 
+from config.settings import load_settings
+
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
@@ -53,6 +55,17 @@ def test_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail("OSTEONODE_TEST_DATA must name the folder of test data", pytrace=False)
     pytest.skip("OSTEONODE_TEST_DATA names no folder: tests on real CTs need one")
+
+
+@pytest.fixture(scope="session")
+def chinese_font() -> Path:
+    """The font that the default settings name for Chinese; its absence fails where CI is set."""
+    font = Path(load_settings().node.wide_font)
+    if not font.is_file():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{font} is missing", pytrace=False)
+        pytest.skip(f"{font} is missing: apt-get install fonts-wqy-microhei")
+    return font
 
 
 @pytest.fixture(scope="session")

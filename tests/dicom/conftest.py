@@ -16,7 +16,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from config.findings import Finding, load_findings
-from config.settings import load_settings
 from node.dicom.headers import group_series, identity_of, read_headers
 from node.dicom.pictures.typeface import Typeface
 from node.dicom.read import LoadedSeries, read_series
@@ -455,24 +454,18 @@ def to_chinese() -> Callable[[Report], Report]:
 
 
 @pytest.fixture(scope="session")
-def chinese_typeface() -> Typeface:
-    """DejaVu Sans with the font that the default settings name for Chinese."""
-    font = load_settings().node.wide_font
-    return Typeface(wide=_installed(Path(font) if Path(font).is_file() else None, font))
+def chinese_typeface(chinese_font: Path) -> Typeface:
+    return Typeface(wide=chinese_font)
 
 
 def _tool(path: str) -> Path:
     found = shutil.which(path)
-    return _installed(Path(found) if found else None, path)
-
-
-def _installed(found: Path | None, path: str) -> Path:
     if found is None:
-        message = f"{path} is needed: apt-get install dcmtk dicom3tools fonts-wqy-microhei"
+        message = f"{path} is needed: apt-get install dcmtk dicom3tools"
         if os.environ.get("CI") == "true":
             pytest.fail(message, pytrace=False)
         pytest.skip(message)
-    return found
+    return Path(found)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgb
 from node.dicom.pictures import layout
 from node.dicom.pictures.answer import compose_answer
 from node.dicom.pictures.fit import compose_fit
-from node.dicom.pictures.frame import FOOTER_RULE
-from node.dicom.pictures.layout import HEIGHT, WIDTH, Page
+from node.dicom.pictures.frame import FOOTER_RULE, MARGIN
+from node.dicom.pictures.layout import HEIGHT, WIDTH, Box, Page
 from node.dicom.pictures.nomogram import compose_nomogram, predictor_ticks
 from node.dicom.pictures.overlay import compose_overlay
 from node.dicom.pictures.refusal import compose_refusal
@@ -25,6 +25,7 @@ from scoring.calibration import Calibration, Grade, Mineral, calibrate
 from scoring.nomogram import NomogramAxis
 
 _INK_SLACK = 1.0  # pixels: antialiasing
+_FULLEST = ("fractured, all at once", "noticed at length", "crowded", "crowded refusal")
 
 
 def _words(page: Page) -> str:
@@ -204,6 +205,16 @@ def test_no_text_is_cut_off(every_page):
         for text, box in page.text_boxes():
             inside = box.left >= 0 and box.top >= 0 and box.right <= WIDTH and box.bottom <= HEIGHT
             assert inside, (key, text, box)
+
+
+def test_no_ink_lies_in_the_margins(every_page):
+    """As drawn, not as measured: hinting widens some lines by a fiftieth."""
+    ground = np.array([round(255 * part) for part in to_rgb(layout.BACKGROUND)])
+    for (variant, name, *language), page in every_page.items():
+        if variant in _FULLEST and name in ("answer", "nomogram", "refusal"):
+            pixels = page.pixels()
+            for margin in (pixels[:, : MARGIN - 2], pixels[:, WIDTH - MARGIN + 2 :], pixels[-1:]):
+                assert (margin == ground).all(), (variant, name, language)
 
 
 def test_no_text_crosses_the_rule_above_the_footer(every_page):
@@ -398,6 +409,22 @@ def test_withheld_values_are_absent_from_the_page(pages):
     for absent in ("−3.03", "−0.92", "0.81", "119.4"):
         assert absent not in words
     assert "L1 ?" in words
+
+
+def test_a_withheld_class_of_the_study_is_said_to_be_withheld(pages):
+    assert "Study rule, Xie 2022: not given, see findings" in _words(pages["fractured", "answer"])
+
+
+def test_words_shrink_to_their_box_and_an_ellipsis_ends_what_is_cut():
+    box = Box(left=24, top=700, right=324, bottom=730)
+    for words, lines in (("short", 1), ("several words " * 5, 2), ("far too many words " * 40, 2)):
+        page = Page()
+        end = page.text_within(box, words, sizes=(16.0, 12.0, 11.0))
+        drawn = page.text_boxes()
+        assert len(drawn) == lines
+        assert end <= box.bottom
+        assert all(one.right <= box.right for _, one in drawn)
+        assert drawn[-1][0].endswith("…") == (words.startswith("far"))
 
 
 def test_findings_that_do_not_fit_are_counted(pages):

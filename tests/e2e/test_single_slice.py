@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,14 +14,20 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from node.dicom.pictures.slices import legend
-from node.pipeline.artefacts import RESULT
+from node.dicom.pictures.frame import FOOTER_RULE
+from node.dicom.pictures.layout import HEIGHT, WIDTH
+from node.dicom.pictures.slices import compose_slices, legend
+from node.dicom.pictures.typeface import Typeface
+from node.dicom.slices import DrawnSlice
+from node.pipeline.artefacts import RESULT, SLICES, slices_from_bytes
 from node.pipeline.context import Verdict
+from node.pipeline.selection import load_slices, selection_of
+from node.pipeline.steps.report import OVERLAY_PNG
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import ObjectKind, Outcome
 from tests.e2e.conftest import OSTEONODE
-from tests.e2e.in_process import ISSUED_AT, Remembered, Run
+from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
 
 DSRDUMP = Path("/usr/bin/dsrdump")
 LEVELS = ("L2", "L3", "L4")
@@ -102,6 +109,46 @@ def test_the_numbers_beside_the_rods_have_their_unit_and_mineral_in_the_legend(m
     assert legend(measured.report).endswith("circles: rods as read, mg/cm³ HA")
     bare = tuple(replace(one, calibration=None) for one in measured.report.unnamed)
     assert legend(replace(measured.report, unnamed=bare)).endswith("no rods")
+
+
+@pytest.fixture(scope="module")
+def in_chinese(study, chinese_font) -> Run:
+    return Run(study, settings=unchecked(node={"language": "zh", "wide_font": str(chinese_font)}))
+
+
+def test_a_node_that_draws_in_chinese_is_english_in_all_but_pictures(measured, in_chinese):
+    numbers_apart = ("issued_at", "provenance", "timings_s")
+    ours, theirs = (
+        {k: v for k, v in run.result.items() if k not in numbers_apart} for run in (measured, in_chinese)
+    )
+    assert theirs == ours
+    assert not re.search(r"[\u2e80-\uffef]", in_chinese.artefacts.get(RESULT).decode())
+    texts = {one.code: one.shown for one in in_chinese.report.findings}
+    assert texts["single_slice"].startswith("单层 QCT（3 层）：椎体节段未知。")
+    assert in_chinese.artefacts.get(OVERLAY_PNG) != measured.artefacts.get(OVERLAY_PNG)
+
+
+def test_the_slices_are_drawn_without_clipping_or_overlap_in_either_language(
+    measured, in_chinese, chinese_font
+):
+    for run in (measured, in_chinese):
+        page = compose_slices(run.report, drawn_slices(run), Typeface(wide=chinese_font))
+        boxes = page.text_boxes()
+        for place, (text, box) in enumerate(boxes):
+            assert 0 <= box.left < box.right <= WIDTH, text
+            assert box.bottom <= FOOTER_RULE or FOOTER_RULE <= box.top <= HEIGHT, text
+            assert not any(box.overlaps(other, slack=1.0) for _, other in boxes[place + 1 :]), text
+        titles = {text for text, _ in boxes}
+        assert {"en": "slice 3: level not known", "zh": "切片 3：节段未知"}[run.report.language] in titles
+
+
+def drawn_slices(run: Run) -> list[DrawnSlice]:
+    loaded = load_slices(run.context, selection_of(run.context))
+    found = slices_from_bytes(run.artefacts.get(SLICES))
+    return [
+        DrawnSlice(name=one.name, series=series, body=one.shown.body, region=one.shown.region)
+        for one, series in zip(found, loaded, strict=True)
+    ]
 
 
 def test_the_structured_report_names_the_image_and_no_level(measured, study):

@@ -111,7 +111,10 @@ def _scores(page: Page, report: Report, y: float, right: float) -> float:
             population=report.reference.population,
         )
         y = page.text(MARGIN, y, named, size=13, colour=QUIET, width=width) + 4
-    if report.study_class is not None:
+    if report.study_class is None:
+        words = say("{name}: not given, see findings", name=say("Study rule, Xie 2022"))
+        y = page.text(MARGIN, y, words, size=16, colour=CAUTION) + 2
+    else:
         words = say("Study rule, Xie 2022: {study_class}", study_class=say(STUDY_CLASSES[report.study_class]))
         y = page.text(MARGIN, y, words, size=16, bold=True, width=width)
         y = page.text(MARGIN, y, say("a class of the study, not a diagnosis"), size=13, colour=QUIET) + 4

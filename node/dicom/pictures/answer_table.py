@@ -9,7 +9,7 @@ from node.dicom.pictures.words import REGIONS, equivalent, number, region_of
 from node.report import LevelResult, Report, SliceResult
 from scoring.bmd import BmdResult
 
-_COLUMNS = (32.0, 185.0, 310.0, 425.0, 536.0)  # level (left edge); then right edges of the numbers
+_COLUMNS = (32.0, 178.0, 312.0, 425.0, 536.0)  # level (left edge); then right edges of the numbers
 
 
 def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:

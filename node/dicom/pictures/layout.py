@@ -16,7 +16,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
 from node.dicom.pictures.breaking import lines_of
-from node.dicom.pictures.typeface import DPI, LATIN, Typeface
+from node.dicom.pictures.typeface import DPI, DRAWING, LATIN, Typeface
 
 WIDTH, HEIGHT = 1024, 768
 
@@ -197,10 +197,7 @@ class Page:
 
     def pixels(self) -> Pixels:
         """The page as RGB, shape (768, 1024, 3), the same on every call."""
-        # Whatever a user's matplotlibrc says, the same bytes.
-        with matplotlib.rc_context(
-            {"text.hinting": "force_autohint", "text.antialiased": True, "path.simplify": True}
-        ):
+        with matplotlib.rc_context(DRAWING):
             self._canvas.draw()
         return np.ascontiguousarray(np.asarray(self._canvas.buffer_rgba())[..., :3])
 
@@ -211,7 +208,8 @@ class Page:
         for artist in self.figure.findobj(Text):
             if not artist.get_text() or not artist.get_visible():
                 continue
-            extent = artist.get_window_extent(renderer)
+            with matplotlib.rc_context(DRAWING):
+                extent = artist.get_window_extent(renderer)
             box = Box(left=extent.x0, top=HEIGHT - extent.y1, right=extent.x1, bottom=HEIGHT - extent.y0)
             boxes.append((artist.get_text(), box))
         return boxes

@@ -15,6 +15,8 @@ _POINTS_PER_PIXEL = 72 / DPI
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _REGULAR = _FONTS / "DejaVuSans.ttf"
 _BOLD = _FONTS / "DejaVuSans-Bold.ttf"
+# Whatever a user's matplotlibrc says, the same bytes; and text as wide when measured as when drawn.
+DRAWING = {"text.hinting": "force_autohint", "text.antialiased": True, "path.simplify": True}
 _RULER = RendererAgg(1, 1, DPI)  # measures text, draws nothing
 
 
@@ -62,5 +64,6 @@ def _glyphs(path: Path) -> frozenset[int]:
 def _measured_width(typeface: Typeface, words: str, size: float, bold: bool) -> float:
     """Wrapping measures the same words again and again."""
     font = typeface.font(size, bold=bold)
-    width, _, _ = _RULER.get_text_width_height_descent(typeface.drawable(words), font, ismath=False)
+    with matplotlib.rc_context(DRAWING):
+        width, _, _ = _RULER.get_text_width_height_descent(typeface.drawable(words), font, ismath=False)
     return float(width)
