@@ -31,7 +31,7 @@ from segmentation.vertebrae import LUMBAR
 AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
 
 
-class CatalogEntryMissing(LookupError):
+class CatalogEntryMissing(ConfigurationError, LookupError):
     """No file of that kind and name, neither shipped nor in the site's folder."""
 
     def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -41,7 +41,7 @@ class CatalogEntryMissing(LookupError):
         self.known = known
 
 
-class CatalogEntryInvalid(ValueError):
+class CatalogEntryInvalid(ConfigurationError, ValueError):
     """A file that does not describe what its folder promises."""
 
     def __init__(self, kind: str, name: str, reason: str) -> None:

@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 
 from config.settings import ConfigurationError
 from node import __version__
+from node.commands.terminal import terminal
 
 # Where each command lives. A module is imported when its command is used: `serve` runs for as long as the
 # node does and must not hold the image libraries in memory.
@@ -74,7 +74,7 @@ def main() -> NoReturn:
     try:
         build(wanted)()
     except ConfigurationError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(str(error), style="red", soft_wrap=True)
         sys.exit(2)
     raise AssertionError("typer exits by itself")
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import redis
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from config.catalog import (
     CatalogEntryInvalid,
@@ -26,6 +27,7 @@ from config.findings import load_findings
 from config.fonts import wide_font
 from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
 from node import logs
+from node.commands.terminal import terminal
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.net.tls import listener_context
@@ -86,7 +88,7 @@ def check(
     """Try everything the node needs and say how each stands. Exit status 1 if anything fails."""
     settings = load_settings(config)
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))
-    console = Console()
+    console = terminal()
     if download:
         _download(settings.segmentation, console)
     colours = {Standing.OK: "green", Standing.WARNING: "yellow", Standing.FAILED: "red"}
@@ -95,8 +97,7 @@ def check(
         failed |= line.standing is Standing.FAILED
         colour = colours[line.standing]
         console.print(
-            f"[{colour}]{line.standing.value:<8}[/{colour}]{line.what:<16}{line.detail}",
-            highlight=False,
+            Text.assemble((f"{line.standing.value:<8}", colour), f"{line.what:<16}{line.detail}"),
             soft_wrap=True,
         )
     if failed:
@@ -107,11 +108,9 @@ def _download(settings: SegmentationSettings, console: Console) -> None:
     try:
         new = download_weights(settings.weights, Mode(settings.totalsegmentator_mode))
     except EngineUnavailable as error:
-        console.print(str(error), style="red", highlight=False)
+        console.print(str(error), style="red")
         raise typer.Exit(1) from error
-    console.print(
-        f"fetched: {', '.join(new) or 'nothing'}. All weights lie in {settings.weights}", highlight=False
-    )
+    console.print(f"fetched: {', '.join(new) or 'nothing'}. All weights lie in {settings.weights}")
 
 
 def examine(settings: Settings) -> Iterator[Line]:

@@ -17,9 +17,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from config.settings import Settings, load_settings
 from node.commands.summary import print_report
+from node.commands.terminal import terminal
 from node.pipeline.artefacts import REPORT, from_json
 from node.reference.pacs import PacsError, Received, StandInPacs, send_study
 from node.reference.spec import StudySpec
@@ -75,7 +77,7 @@ def demo(
     reduced: Annotated[bool, typer.Option("--reduced", help="A smaller study: quick.")] = False,
 ) -> None:
     """Run the main job once: send a reference study to a node and check its answer against the truth."""
-    console = Console()
+    console = terminal()
     # A folder for each run: what an earlier one left behind is neither touched nor mistaken for an answer.
     place = _Place(root=out.resolve() / time.strftime("%Y%m%d-%H%M%S"))
     place.root.mkdir(parents=True, exist_ok=True)
@@ -84,8 +86,8 @@ def demo(
         _run(console, place, spec, port)
     except (DemoFailed, PacsError, StoreError) as error:
         told = f"The demonstration failed: {error}"
-        console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"The node's log: {place.log}", highlight=False, soft_wrap=True)
+        console.print(told, style="red", soft_wrap=True)
+        console.print(f"The node's log: {place.log}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -109,7 +111,7 @@ def _run(console: Console, place: _Place, spec: StudySpec, port: int | None) -> 
     _print_places(console, place, received, seconds)
     if not correct:
         raise DemoFailed("the answers do not match the truth")
-    console.print("[bold green]The answers match the truth.[/bold green]")
+    console.print("The answers match the truth.", style="bold green")
 
 
 class _Progress:
@@ -139,7 +141,7 @@ class _Progress:
     def tell(self, what: str) -> None:
         """Name the stage; saying it again is harmless."""
         if what != self._said and not self._console.is_terminal:
-            self._console.print(f"{what} ...", highlight=False)
+            self._console.print(f"{what} ...")
         self._said = what
         self._bar.update(self._task, description=what, completed=0, total=None)
 
@@ -284,7 +286,7 @@ def _compare(console: Console, report: Report, truth: Truth) -> bool:
         bmd = found.measured.bmd_mg_cm3 if found and found.measured else None
         volume = found.volume_mm3 if found else None
         if bmd is None or volume is None:
-            table.add_row(name, "missing", f"{known.bmd_mg_cm3:.1f}", "", "", "", "", "[red]wrong[/red]")
+            table.add_row(name, "missing", f"{known.bmd_mg_cm3:.1f}", "", "", "", "", Text("wrong", "red"))
             correct = False
             continue
         bmd_error = bmd - known.bmd_mg_cm3
@@ -299,7 +301,7 @@ def _compare(console: Console, report: Report, truth: Truth) -> bool:
             f"{volume / 1000:.1f}",
             f"{known.volume_mm3 / 1000:.1f}",
             f"{volume_error:+.1%}",
-            "[green]right[/green]" if right else "[red]wrong[/red]",
+            Text("right", "green") if right else Text("wrong", "red"),
         )
     console.print(table)
     return correct
@@ -307,7 +309,7 @@ def _compare(console: Console, report: Report, truth: Truth) -> bool:
 
 def _print_places(console: Console, place: _Place, received: Sequence[Received], seconds: float) -> None:
     kinds = ", ".join(f"{kind} {sum(one.kind == kind for one in received)}" for kind in ("SEG", "SR", "SC"))
-    console.print(f"Came back by C-STORE after {seconds:.0f} s: {kinds}", highlight=False)
+    console.print(f"Came back by C-STORE after {seconds:.0f} s: {kinds}")
     for what, path in (
         ("DICOM objects", place.received),
         ("nomogram", place.root / "nomogram.png"),
@@ -316,4 +318,4 @@ def _print_places(console: Console, place: _Place, received: Sequence[Received],
         ("result", place.root / "result.json"),
         ("node's log", place.log),
     ):
-        console.print(f"  {what:<15}{path}", highlight=False, soft_wrap=True)
+        console.print(f"  {what:<15}{path}", soft_wrap=True)

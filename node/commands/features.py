@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings
+from node.commands.terminal import terminal
 from node.logs import configure
 from node.pipeline.ports import StepMessage
 from node.research.extraction import Extraction, RowsOf, extract_features
@@ -49,18 +49,18 @@ def features(
     settings = load_settings(config, **({"segmentation": {"engine": engine}} if engine else {}))
     configure(settings.log)
     require_configured(settings)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     how = Extraction(settings=settings, mask=mask, jobs=jobs)
     rows_of = _by_workers(settings, out) if workers else None
     try:
         rows = extract_features(study_dirs, out, how, console, rows_of)
     except (BrokerAway, WorkersSilent) as error:
-        console.print(f"{error}; run again to go on", style="red", markup=False, soft_wrap=True)
+        console.print(f"{error}; run again to go on", style="red", soft_wrap=True)
         raise typer.Exit(1) from error
     without = [row for row in rows if row["reason"]]
     for row in without:
         told = f"no features: {row['study']}: {row['reason']}"
-        console.print(told, style="yellow", markup=False, soft_wrap=True)
+        console.print(told, style="yellow", soft_wrap=True)
     console.print(f"{len(rows) - len(without)} of {len(rows)} studies have features: {out}")
     if len(without) == len(rows):
         raise typer.Exit(REFUSED)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, list_models, load_model_card
 from config.settings import Settings, load_settings
 from node import logs
+from node.commands.terminal import terminal
 from node.pipeline.model import active_model
 from node.research.activation import (
     NotActivated,
@@ -66,7 +66,7 @@ def list_cards(config: Config = None) -> None:
     for card in (*cards, *others):
         mark = "*" if in_force is not None and card.sha256 == in_force.sha256 else ""
         table.add_row(mark, card.name, card.version, card.sha256[:12], card.positive_class, card.notice)
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def history(config: Config = None) -> None:
     with _told():
         found = Activations(settings.storage.root).history()
     if not found:
-        Console().print(f"none: scoring.model names the model ({settings.scoring.model or 'none'})")
+        terminal().print(f"none: scoring.model names the model ({settings.scoring.model or 'none'})")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("activated", "by", "model", "sha256", "in place of", "classes changed", "why"):
@@ -91,7 +91,7 @@ def history(config: Config = None) -> None:
             f"{class_changes(one.comparison)} of {len(one.comparison)}",
             one.reason,
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -128,16 +128,15 @@ def _switch(card: ModelCard, settings: Settings, *, by: str, reason: str) -> Non
     require_change(card, settings)
     proposal = _compared(card, settings)
     record_activation(proposal, settings, at=datetime.now(UTC), by=by or _user(), reason=reason)
-    Console().print(
+    terminal().print(
         f"active from now on: {card.name} {card.version}, sha256 {card.sha256}",
-        highlight=False,
         soft_wrap=True,
     )
 
 
 def _compared(card: ModelCard, settings: Settings) -> Proposal:
     require_usable(card, settings)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     with console.status("measuring the reference patients"):
         proposal = propose(card, settings, measure_patients(settings, CASES))
     _print_comparison(proposal)
@@ -145,7 +144,7 @@ def _compared(card: ModelCard, settings: Settings) -> Proposal:
 
 
 def _print_comparison(proposal: Proposal) -> None:
-    console = Console()
+    console = terminal()
     before = proposal.in_force
     table = Table(box=None, pad_edge=False)
     old = f"{before.name} {before.version} ({before.sha256[:8]})" if before else "no model"
@@ -156,7 +155,7 @@ def _print_comparison(proposal: Proposal) -> None:
         table.add_row(one.patient, _words(one.before), _words(one.after), _change(one))
     console.print(table)
     for line in _outside(proposal.comparison):
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
     unanswered = sum(one.after.given is None for one in proposal.comparison)
     console.print(
         f"{class_changes(proposal.comparison)} of {len(proposal.comparison)} reference patients change their "
@@ -204,5 +203,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (CatalogEntryInvalid, CatalogEntryMissing, NotActivated, ReferenceUnmeasured, StoreError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(str(error), style="red", soft_wrap=True)
         raise typer.Exit(1) from error

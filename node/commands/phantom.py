@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from node.commands.terminal import terminal
 from node.reference.spec import LUMBAR, PHANTOMS, SpecInvalid, StudySpec, parse_bmd
 from node.reference.study import write_reference_study
 from node.reference.truth import Truth
@@ -70,7 +71,7 @@ def phantom(
         raise typer.BadParameter(f"{directory} is a file", param_hint="DIR")
     if directory.is_dir() and any(directory.glob("*.dcm")):
         raise typer.BadParameter(f"{directory} already holds DICOM files", param_hint="DIR")
-    _print_truth(Console(), write_reference_study(directory, spec), directory)
+    _print_truth(terminal(), write_reference_study(directory, spec), directory)
 
 
 def _print_truth(console: Console, truth: Truth, directory: Path) -> None:
@@ -82,4 +83,4 @@ def _print_truth(console: Console, truth: Truth, directory: Path) -> None:
             level = truth.levels[name]
             table.add_row(name, f"{level.bmd_mg_cm3:.1f}", f"{level.volume_mm3 / 1000:.1f}")
     console.print(table)
-    console.print(f"written to {directory}", highlight=False)
+    console.print(f"written to {directory}")

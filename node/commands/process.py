@@ -14,6 +14,7 @@ from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.csv import CsvLaboratory, NoLaboratory
 from node.commands.summary import print_report
+from node.commands.terminal import terminal
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
 from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
@@ -61,7 +62,7 @@ def process(
     ] = None,
 ) -> None:
     """Measure one study in a folder and write SR, SEG, pictures and result.json."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     overrides = {"segmentation": {"engine": engine}} if engine else {}
     settings = load_settings(config, **overrides)
     configure(settings.log)
@@ -91,7 +92,7 @@ def process(
     report = from_json(Report, context.artefacts.get(REPORT))
     timings_s = run.timings_s | {"total": time.perf_counter() - started}
     _write(out, context, report, timings_s)
-    print_report(Console(), report)
+    print_report(terminal(), report)
     if report.outcome is not Outcome.REPORTED:
         raise typer.Exit(REFUSED)
 
@@ -114,9 +115,7 @@ def _one_study(folder: Path, console: Console) -> tuple[Path, ...]:
         raise typer.BadParameter(str(error), param_hint="STUDY_DIR") from error
     if found.damaged:
         names = ", ".join(path.name for path in found.damaged)
-        console.print(
-            f"not readable as DICOM, left out: {names}", style="yellow", markup=False, soft_wrap=True
-        )
+        console.print(f"not readable as DICOM, left out: {names}", style="yellow", soft_wrap=True)
     return found.instances
 
 

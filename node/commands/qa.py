@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.catalog import configured_phantoms
 from config.findings import load_findings
 from config.settings import ConfigurationError, Settings, load_settings
 from node.commands.control_chart import draw_charts
+from node.commands.terminal import terminal
 from node.dicom.technique import SINGLE_ENERGY
 from node.pipeline.calibration_rules import lending_rules
 from node.pipeline.scanner import chart_rules, since_baseline
@@ -47,11 +47,11 @@ def qa(
         with closing(open_store(storage)) as store:
             kept = store.scanners.readings(scanner)
     except StoreError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+        terminal(stderr=True).print(str(error), style="red", soft_wrap=True)
         raise typer.Exit(1) from error
     readings = since_baseline(kept, settings.quality.baseline_from)
     if not readings:
-        Console().print("no phantom readings")
+        terminal().print("no phantom readings")
         return
     groups = comparable_groups(readings, lending_rules(settings.calibration.asynchronous).tolerance)
     _print_charts(groups, readings, settings)
@@ -61,7 +61,7 @@ def qa(
     drifts = _drifts(groups, settings)
     unsound = _last_failed(readings)
     for line in (*drifts, *unsound):
-        Console().print(line, markup=False, soft_wrap=True)
+        terminal().print(line, soft_wrap=True)
     if drifts or unsound:
         raise typer.Exit(OUT_OF_CONTROL)
 
@@ -86,9 +86,9 @@ def _print_charts(
                 )
         for cells in _rows(group, settings):
             table.add_row(*cells, *lent)
-    Console().print(table)
+    terminal().print(table)
     for reason in reasons:
-        Console().print(reason, markup=False, soft_wrap=True)
+        terminal().print(reason, soft_wrap=True)
 
 
 def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings) -> Lending:
@@ -121,7 +121,7 @@ def _print_failed(readings: Sequence[ScannerReading]) -> None:
             "-" if one.water_hu is None else f"{one.water_hu:.1f} HU",
             "yes" if one.charted else "no",
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def _draw(groups: Sequence[ReadingGroup], settings: Settings, out: Path) -> None:

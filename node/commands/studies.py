@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from config.settings import ConfigurationError, load_settings
+from node.commands.terminal import terminal
 from node.dicom.likeness import identity_values
 from node.pipeline.dimse import in_words
 from node.pipeline.ports import Step
@@ -52,7 +53,7 @@ def list_studies(config: Config = None, as_json: AsJson = False) -> None:
         table.add_column(heading, overflow="fold")
     for one in found:
         table.add_row(*_cells(one))
-    Console().print(table if found else "no studies")
+    terminal().print(table if found else "no studies")
 
 
 @app.command("show")
@@ -63,7 +64,7 @@ def show(uid: Uid, config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(dataclasses.asdict(detail))
         return
-    _print_detail(Console(), detail)
+    _print_detail(terminal(), detail)
 
 
 @app.command("retry")
@@ -71,7 +72,7 @@ def retry(uid: Uid, config: Config = None) -> None:
     """Give a study that was set aside, or not delivered, another chance: a running node takes it up."""
     with _store(config) as store:
         due = store.studies.retry(uid, first_step=Step.SELECT)
-    Console().print(f"will be tried again from step {due.step}", highlight=False)
+    terminal().print(f"will be tried again from step {due.step}")
 
 
 @app.command("quarantine")
@@ -82,7 +83,7 @@ def list_quarantine(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json([dataclasses.asdict(one) for one in found])
         return
-    console = Console()
+    console = terminal()
     for one in found:
         for told in (
             f"{one.kind}  {one.received_at:%Y-%m-%d %H:%M:%S}Z  from {one.calling_ae}",
@@ -91,7 +92,7 @@ def list_quarantine(config: Config = None, as_json: AsJson = False) -> None:
             f"  {one.reason}",
             f"  {one.path}",
         ):
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+            console.print(told, soft_wrap=True)
     if not found:
         console.print("nothing is in quarantine")
 
@@ -109,7 +110,7 @@ def reconcile(
     """
     if accept and reject:
         raise typer.BadParameter("one of --accept and --reject, or neither to see the difference")
-    console = Console()
+    console = terminal()
     with _store(config) as store:
         if accept:
             number = store.identities.accept(uid)
@@ -131,7 +132,7 @@ def _print_differences(console: Console, waiting: Sequence[HeldIdentity]) -> Non
         table.add_column(heading, overflow="fold")
     changes = Counter(change for one in waiting for change in _changes(one))
     for (keyword, old, new), images in sorted(changes.items()):
-        table.add_row(*map(escape, (keyword, old, new)), str(images))
+        table.add_row(keyword, old, new, str(images))
     console.print(table)
 
 
@@ -160,7 +161,7 @@ def _store(config: Path | None) -> Iterator[Store]:
             store.close()
     except StoreError as error:
         said = f"no such study: {error}" if isinstance(error, NoSuchStudy) else str(error)
-        Console(stderr=True).print(said, style="red", markup=False, highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(said, style="red", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -178,13 +179,13 @@ def _cells(one: StudySummary) -> tuple[str, ...]:
 def _print_detail(console: Console, detail: StudyDetail) -> None:
     for name, value in dataclasses.asdict(detail.summary).items():
         if value not in (None, ""):
-            console.print(f"[bold]{name:<20}[/bold]{value}", highlight=False, soft_wrap=True)
+            console.print(Text.assemble((f"{name:<20}", "bold"), str(value)), soft_wrap=True)
     if any(line.kind is QuarantineKind.IDENTITY for line in detail.quarantine):
         console.print(
             "images came again under another identity: `osteonode studies reconcile` shows it", style="yellow"
         )
     if detail.purged:
-        console.print(f"[yellow]retention removed {detail.purged} received file(s)[/yellow]")
+        console.print(f"retention removed {detail.purged} received file(s)", style="yellow")
     for title, rows in (
         ("jobs", detail.jobs),
         ("reports", detail.reports),
@@ -203,7 +204,7 @@ def _table(rows: Sequence[Any], title: str) -> Table:
     for field in dataclasses.fields(rows[0]):
         table.add_column(field.name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(name, value)) for name, value in dataclasses.asdict(row).items()))
+        table.add_row(*(_cell(name, value) for name, value in dataclasses.asdict(row).items()))
     return table
 
 

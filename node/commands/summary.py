@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.findings import Severity
 from node.report import Outcome, Report
@@ -15,20 +16,19 @@ _COLOUR = {Severity.REFUSAL: "red", Severity.CAUTION: "yellow", Severity.INFO: "
 def print_report(console: Console, report: Report) -> None:
     """BMD per level, calibration, scores and findings."""
     if report.outcome is Outcome.REFUSED:
-        console.print("[bold red]Refused: this study could not be measured.[/bold red]")
+        console.print("Refused: this study could not be measured.", style="bold red")
     elif report.levels:
         console.print(_levels(report))
     elif report.unnamed:
         console.print(_slices(report))
     for label, text in _facts(report):
-        console.print(f"[bold]{label:<14}[/bold]{text}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble((f"{label:<14}", "bold"), text), soft_wrap=True)
     if report.findings:
-        console.print("[bold]Findings[/bold]")
+        console.print("Findings", style="bold")
     for finding in report.findings:
         colour = _COLOUR[finding.severity]
         console.print(
-            f"  [{colour}]{finding.severity.value:<8}[/{colour}] {finding.text}",
-            highlight=False,
+            Text.assemble("  ", (f"{finding.severity.value:<8}", colour), f" {finding.text}"),
             soft_wrap=True,
         )
 

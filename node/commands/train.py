@@ -15,6 +15,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_
 from config.findings import load_findings
 from config.settings import Settings, load_settings
 from node.commands.features import DEFAULT_JOBS
+from node.commands.terminal import terminal
 from node.logs import configure
 from node.research.agreement import read_repeats
 from node.research.card import CIRCULARITY, LABELS, card_of, tells_its_studies
@@ -94,7 +95,7 @@ def train(
     jobs: Jobs = DEFAULT_JOBS,
 ) -> None:
     """Fit rad-score, clinical and combined model; write OUT/model.json, tables, figures and index.html."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     settings = _settings(config)
     try:
         require_fresh(out)
@@ -152,7 +153,7 @@ def evaluate(
     jobs: Jobs = DEFAULT_JOBS,
 ) -> None:
     """Judge a model on patients it was not made from; write tables, figures and OUT/index.html."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     settings = _settings(config)
     card = _card(model, settings)
     try:
@@ -244,9 +245,9 @@ def _left_out(what: str, patients: Mapping[str, str]) -> list[str]:
 
 def _tell(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(note, style="yellow", soft_wrap=True)
 
 
 def _refusal(error: Exception, console: Console) -> typer.Exit:
-    console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(str(error), style="red", soft_wrap=True)
     return typer.Exit(2)

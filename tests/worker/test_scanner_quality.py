@@ -442,6 +442,27 @@ def test_qa_ends_with_1_and_the_finding_where_a_scanner_drifts_and_with_0_where_
     assert "slope is above its limit (0.84 mg/cm3 HA per HU on 2024-01-26 at 120 kV" in told
 
 
+def test_qa_prints_what_headers_say_whatever_brackets_it_holds(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    for number, kernel in enumerate(("B40[/x]", "B40[bold]")):
+        keep(reading(number, protocol=replace(PROTOCOL, kernel=kernel)))
+    told = run_qa(make_settings(), tmp_path)
+    assert told.exit_code == 0
+    for kernel in ("B40[/x]", "B40[bold]"):
+        assert kernel in told.stdout
+
+
+def test_qa_says_that_the_configured_phantom_does_not_exist_and_not_that_a_scanner_drifts(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    keep(reading(0))
+    lending = '[calibration]\nphantom = "nosuch"\n[calibration.asynchronous]\nenabled = true\n'
+    told = run_qa(make_settings(), tmp_path, more=lending)
+    assert isinstance(told.exception, ConfigurationError)  # which the command line answers with exit 2
+    assert "nosuch" in str(told.exception)
+
+
 def test_qa_tells_of_a_failed_reading_and_leaves_it_out_of_the_limits(
     keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
 ):
