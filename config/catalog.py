@@ -214,6 +214,11 @@ def _finite(text: str) -> float:
     return value
 
 
+# R: what a population of adults can have. Outside, a file is in other units or mistyped.
+_MEANS_MG_CM3 = (20.0, 400.0)
+_SDS_MG_CM3 = (2.0, 100.0)
+_YOUNG = (18, 45)  # R: years
+
 _REFERENCE_KEYS = frozenset(
     {"name", "population", "authority", "source", "sex", "equivalent", "levels", "young", "ages", "kvp"}
     | {"demonstration", "roi", "grades", "levels_stated"}
@@ -223,8 +228,9 @@ _REFERENCE_KEYS = frozenset(
 def _reference(raw: Mapping[str, Any]) -> Reference:
     if unknown := sorted(set(raw) - _REFERENCE_KEYS):  # a misspelt `roi` would be left unstated
         raise ValueError(f"a reference has no {', '.join(unknown)}")
-    if not raw["levels"] or not set(raw["levels"]) <= set(LUMBAR):
-        raise ValueError(f"levels must be some of {', '.join(LUMBAR)}")
+    levels = raw["levels"]
+    if not levels or not set(levels) <= set(LUMBAR) or len(set(levels)) < len(levels):
+        raise ValueError(f"levels must be some of {', '.join(LUMBAR)}, none of them twice")
     if raw["sex"] not in ("M", "F", "any"):
         raise ValueError(f"sex must be M, F or any, not {raw['sex']!r}")
     for name in ("name", "population", "source"):
@@ -241,9 +247,9 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         sex=raw["sex"],
         equivalent=Mineral(raw["equivalent"]),
         levels=tuple(str(level) for level in raw["levels"]),
-        young=_age_bin(raw["young"]),
+        young=_young(raw["young"]),
         ages=_ages(raw.get("ages", ())),
-        kvp=_pair(raw["kvp"]) if "kvp" in raw else None,
+        kvp=_tube_voltages(raw["kvp"]) if "kvp" in raw else None,
         demonstration=raw["demonstration"],
         roi=RegionKind(raw["roi"]) if "roi" in raw else None,
         levels_stated=raw.get("levels_stated", True),
@@ -269,16 +275,42 @@ def _ages(raw: Sequence[Mapping[str, Any]]) -> tuple[AgeBin, ...]:
     return ages
 
 
+def _young(raw: Mapping[str, Any]) -> AgeBin:
+    """Who T-scores compare with: at the age of peak bone mass, or T would be a Z-score by another name."""
+    young = _age_bin(raw)
+    if young.age_from < _YOUNG[0] or young.age_to > _YOUNG[1]:
+        raise ValueError(f"young adults are {_YOUNG[0]} to {_YOUNG[1]} years old, not {raw!r}")
+    return young
+
+
 def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
+    if unknown := sorted(set(raw) - {"age_from", "age_to", "mean_mg_cm3", "sd_mg_cm3"}):
+        raise ValueError(f"an age bin has no {', '.join(unknown)}")
+    for name in ("age_from", "age_to"):
+        if type(raw[name]) is not int:  # which a bool is not either
+            raise ValueError(f"{name} must be a whole number of years, not {raw[name]!r}")
     ages = AgeBin(
-        age_from=int(raw["age_from"]),
-        age_to=int(raw["age_to"]),
+        age_from=raw["age_from"],
+        age_to=raw["age_to"],
         mean_mg_cm3=float(raw["mean_mg_cm3"]),
         sd_mg_cm3=float(raw["sd_mg_cm3"]),
     )
-    if not 0 <= ages.age_from <= ages.age_to or not (ages.mean_mg_cm3 > 0 and ages.sd_mg_cm3 > 0):
+    if not 0 <= ages.age_from <= ages.age_to:
         raise ValueError(f"impossible age bin {raw!r}")
+    for name, value, (lower, upper) in (
+        ("mean_mg_cm3", ages.mean_mg_cm3, _MEANS_MG_CM3),
+        ("sd_mg_cm3", ages.sd_mg_cm3, _SDS_MG_CM3),
+    ):
+        if not lower <= value <= upper:
+            raise ValueError(f"{name} = {value:g} does not lie between {lower:g} and {upper:g} mg/cm3")
     return ages
+
+
+def _tube_voltages(raw: Any) -> tuple[float, float]:
+    lower, upper = _pair(raw)
+    if not lower > 0:
+        raise ValueError(f"{raw!r} are no tube voltages")
+    return lower, upper
 
 
 def _pair(raw: Any) -> tuple[float, float]:

@@ -11,6 +11,27 @@ from scoring.calibration import LEAST_SQUARES, METHODS, MINDWAYS, TWO_POINT, Fit
 from scoring.mindways import RODS as MINDWAYS_RODS
 from scoring.phantom_model import PhantomLimits, PhantomModel, RodModel
 
+_KEYS = frozenset(
+    {
+        "name",
+        "manufacturer",
+        "equivalent",
+        "method",
+        "source",
+        "rods",
+        "body_hu",
+        "roi_margin_mm",
+        "limits",
+        "fit",
+    }
+)
+_ROD_KEYS = frozenset(
+    {"name", "density_mg_cm3", "diameter_mm", "offset_mm", "expected_hu", "search_hu", "water_mg_cm3"}
+)
+# R: phantoms of one model differ by a few mg/cm3; what differs by more was mistyped, or is another rod's.
+_CERTIFIED_WITHIN = 0.15
+_CERTIFIED_WITHIN_MG_CM3 = 10.0
+_WATER_WITHIN = 0.05
 _TABLES = ("sigma_ref", "hu_per_mg")  # of [fit]: rows of kV, lowest, highest
 
 
@@ -22,6 +43,7 @@ def phantom_of(raw: Mapping[str, Any]) -> PhantomModel:
     ValueError, KeyError, TypeError
         If something is missing or makes no sense.
     """
+    _require_known(raw, _KEYS, "a phantom")
     model = PhantomModel(
         name=str(raw["name"]),
         manufacturer=str(raw["manufacturer"]),
@@ -30,9 +52,9 @@ def phantom_of(raw: Mapping[str, Any]) -> PhantomModel:
         rods=tuple(sorted((_rod(rod) for rod in raw["rods"]), key=lambda rod: sum(rod.expected_hu))),
         body_hu=_pair(raw["body_hu"]),
         roi_margin_mm=_not_negative("roi_margin_mm", raw["roi_margin_mm"]),
-        limits=_limits(raw["limits"]),
+        limits=_limits(_table(raw["limits"], "limits")),
         source=str(raw["source"]),
-        rules=_rules(raw.get("fit", {})),
+        rules=_rules(_table(raw.get("fit", {}), "fit")),
     )
     if len(model.rods) < 2 or model.rod_distance_mm <= 0:
         raise ValueError("a phantom needs two rods apart from each other")
@@ -65,6 +87,8 @@ def certified(model: PhantomModel, raw: Mapping[str, Any], serial: str) -> Phant
     given = {str(rod["name"]): rod for rod in raw["rods"]}
     if len(given) != len(raw["rods"]) or set(given) != {rod.name for rod in model.rods}:
         raise ValueError(f"it must name each of the rods {', '.join(rod.name for rod in model.rods)} once")
+    if not str(raw["source"]).strip():
+        raise ValueError("its source is empty: who certified the rods, and when, must be stated")
     own = replace(
         model,
         rods=tuple(_certified_rod(rod, given[rod.name]) for rod in model.rods),
@@ -82,11 +106,14 @@ def _certified_rod(rod: RodModel, raw: Mapping[str, Any]) -> RodModel:
     density = float(raw["density_mg_cm3"])
     if (density == 0) != (rod.density_mg_cm3 == 0):
         raise ValueError(f"rod {rod.name}: a rod of water is no rod of mineral")
-    return replace(
-        rod,
-        density_mg_cm3=density,
-        water_mg_cm3=float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None,
-    )
+    allowed = max(_CERTIFIED_WITHIN * abs(rod.density_mg_cm3), _CERTIFIED_WITHIN_MG_CM3)
+    if abs(density - rod.density_mg_cm3) > allowed:
+        raise ValueError(f"rod {rod.name}: {density:g} mg/cm3 is another rod's, or mistyped")
+    water = float(raw["water_mg_cm3"]) if "water_mg_cm3" in raw else None
+    nominal = rod.water_mg_cm3
+    if water is not None and nominal is not None and abs(water - nominal) > _WATER_WITHIN * nominal:
+        raise ValueError(f"rod {rod.name}: {water:g} mg/cm3 of water is another rod's, or mistyped")
+    return replace(rod, density_mg_cm3=density, water_mg_cm3=water)
 
 
 def _require_suited(model: PhantomModel) -> None:
@@ -121,7 +148,21 @@ def _limits(raw: Mapping[str, Any]) -> PhantomLimits:
     return PhantomLimits(**{key: _not_negative(key, value) for key, value in raw.items()})
 
 
+def _table(raw: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"[{name}] is no table")
+    return raw
+
+
+def _require_known(raw: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    """Raise ValueError for a key that would be ignored: a misspelt one leaves the shipped value in force."""
+    if unknown := sorted(set(raw) - known):
+        raise ValueError(f"{what} has no {', '.join(unknown)}")
+
+
 def _not_negative(name: str, raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise ValueError(f"{name} is no number: {raw!r}")
     value = float(raw)
     if value < 0:
         raise ValueError(f"{name} must not be negative")
@@ -129,6 +170,7 @@ def _not_negative(name: str, raw: Any) -> float:
 
 
 def _rod(raw: Mapping[str, Any]) -> RodModel:
+    _require_known(raw, _ROD_KEYS, "a rod")
     return RodModel(
         name=str(raw["name"]),
         density_mg_cm3=float(raw["density_mg_cm3"]),

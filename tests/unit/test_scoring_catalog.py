@@ -95,6 +95,14 @@ def test_what_is_not_in_the_catalogue_is_named_with_what_is(name):
         ("[limits]", "[limits"),
         ("tilt_degrees = 5.0", "tilt_degrees = nan"),
         ("density_mg_cm3 = 200.0", "density_mg_cm3 = inf"),
+        ("[limits]", "[fits]\nr2_doubted_below = 0.99\n[limits]"),
+        ("[limits]", "fit = []\n[limits]"),
+        ('method = "two-point"', 'method = "two-point"\nfit = []'),
+        ('method = "two-point"', 'method = "two-point"\nfit = ""'),
+        ('method = "two-point"', 'method = "two-point"\nroi_margn_mm = 1.0'),
+        ("diameter_mm = 20.0", "diameter_mm = 20.0\ncolour = 1"),
+        ("tilt_degrees = 5.0", "tilt_degrees = true"),
+        ("tilt_degrees = 5.0", 'tilt_degrees = "5"'),
     ],
 )
 def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):
@@ -134,6 +142,14 @@ def test_a_phantom_file_that_makes_no_sense_is_refused(tmp_path: Path, before, a
         ('levels = ["L3"]', ""),
         ("{ age_from = 40, age_to = 49", "{ age_from = 39, age_to = 49"),
         ("mean_mg_cm3 = 170.0", "mean_mg_cm3 = -170.0"),
+        ("mean_mg_cm3 = 170.0", "mean_mg_cm3 = 0.17"),
+        ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = 0.029"),
+        ('levels = ["L3"]', 'levels = ["L3", "L3"]'),
+        ("young = { age_from = 20, age_to = 39", "young = { age_from = 60, age_to = 69"),
+        ("age_from = 60, age_to = 69", "age_from = 60, age_to = 69.9"),
+        ("young = { age_from = 20", "young = { age_from = true"),
+        ("sd_mg_cm3 = 29.0", "sd_mg_cm3 = 29.0, sex = 'M'"),
+        ("kvp = [80.0, 140.0]", "kvp = [-5.0, 140.0]"),
     ],
 )
 def test_a_reference_file_that_makes_no_sense_is_refused(tmp_path: Path, before, after):

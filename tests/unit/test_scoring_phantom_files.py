@@ -150,6 +150,9 @@ def test_the_calibration_says_whose_certificate_it_used(site):
         ('{name = "HA 150",', '{name = "HA 150", diameter_mm = 10.0,'),
         ('name = "water", density_mg_cm3 = 0.0', 'name = "water", density_mg_cm3 = 3.0'),
         ("rods = [", "rods = ["[:-1]),
+        ('source = "made for this test"', 'source = " "'),
+        ("density_mg_cm3 = 149.1", "density_mg_cm3 = 101.3"),
+        ("density_mg_cm3 = 50.8", "density_mg_cm3 = 508.0"),
     ],
 )
 def test_a_certificate_that_makes_no_sense_is_refused(site, before, after):
@@ -263,7 +266,7 @@ def test_rods_that_a_method_cannot_be_used_on_are_refused_before_any_image(site,
 def test_a_certificate_cannot_give_two_rods_one_density(site):
     twice = CERTIFICATE.replace("density_mg_cm3 = 149.1", "density_mg_cm3 = 202.6")
     (site / "phantoms" / "b-mas-200.S17.toml").write_text(twice, "utf-8")
-    with pytest.raises(CatalogEntryInvalid, match="same density"):
+    with pytest.raises(CatalogEntryInvalid, match="another rod"):
         load_phantom("b-mas-200", site, serial="S17")
 
 
