@@ -60,6 +60,7 @@ class SeriesFacts:
     table_height_mm: float | None = None
     field_of_view_mm: float | None = None  # diameter
     acquisition_time: str = ""  # HHMMSS[.ffffff], by the scanner's clock
+    acquisition_date: date | None = None  # its day: StudyDate is the day on which the study began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ class Borrower:
     """The study that has no phantom in view."""
 
     device_serial: str
+    model: str  # of the scanner
     kvp: float | None
     kernel: str
     technique: ScanTechnique
@@ -80,9 +81,7 @@ def borrow(
     calibration, observation
         `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`, which says why.
     """
-    own = [
-        one for one in history if study.device_serial and one.protocol.device_serial == study.device_serial
-    ]
+    own = [one for one in history if _of_its_scanner(one, study)]
     known = [one for one in own if _is_earlier(one, study)]
     reason = _unusable(study, own, known)
     if reason is not None:
@@ -149,6 +148,7 @@ def lending_of(
     borrowed, said = borrow(
         Borrower(
             device_serial=latest.protocol.device_serial,
+            model=latest.model,
             kvp=latest.protocol.kvp,
             kernel=latest.protocol.kernel,
             technique=latest.technique,
@@ -175,15 +175,22 @@ def _order(reading: ScannerReading) -> int:
 
 def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> str | None:
     """Why no reading can be compared with this study at all; None where some can."""
+    scanner = f"{study.model} {study.device_serial}".strip()
     reasons = {
         "the scanner's serial number is not stated": not study.device_serial,
         "the tube voltage is not stated": study.kvp is None,
         "the kernel is not stated": not study.kernel,
         "the study has no date": study.taken_on is None,
-        f"no phantom has been read on scanner {study.device_serial}": not own,
-        f"no phantom had been read on scanner {study.device_serial} before the study": not known,
+        f"no phantom has been read on scanner {scanner}": not own,
+        f"no phantom had been read on scanner {scanner} before the study": not known,
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _of_its_scanner(reading: ScannerReading, study: Borrower) -> bool:
+    """Makers number their scanners each for themselves, so that a serial number alone names none."""
+    own = study.device_serial, study.model
+    return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == own
 
 
 def _before(day: date, time: str, other_day: date, other_time: str) -> bool | None:

@@ -23,7 +23,7 @@ NO_PHANTOM = "no phantom"  # in place of a phantom's hash, where the patient's o
 class Conditions:
     """What must be equal for densities to be compared; "" or None where it is not stated.
 
-    The last five have a default because earlier versions kept studies without them: those count as unstated.
+    The last six have a default because earlier versions kept studies without them: those count as unstated.
     """
 
     device_serial: str
@@ -38,6 +38,7 @@ class Conditions:
     kernel: str = ""
     reconstruction: str = ""
     phantom_sha256: str = ""  # of the files that describe it, its certificate included; or `NO_PHANTOM`
+    model: str = ""  # of the scanner: a serial number alone names none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ _NAMES = {
     "kernel": "convolution kernel",
     "reconstruction": "reconstruction",
     "phantom_sha256": "description of the phantom",
+    "model": "scanner model",
 }
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN_OF_SHA256 = 12  # digits: enough for a person to tell two apart

@@ -14,7 +14,7 @@ from scoring.scan_technique import ScanTechnique, TechniqueTolerance, technique_
 class Protocol:
     """What must be equal for two phantom readings to be comparable, beside their technique."""
 
-    device_serial: str
+    device_serial: str  # makers number each for themselves: of one scanner only with its model
     kvp: float
     kernel: str
     phantom: str  # its model; "" where none could be told
@@ -107,8 +107,11 @@ def comparable_groups(
 
 
 def made_alike(one: ScannerReading, other: ScannerReading, tolerance: TechniqueTolerance) -> bool:
-    """Whether both have the same protocol and a technique within tolerance; patients do not count here."""
-    if one.protocol != other.protocol:
+    """Whether both are of one scanner and protocol and a technique within tolerance.
+
+    Patients do not count here.
+    """
+    if (one.protocol, one.model) != (other.protocol, other.model):
         return False
     if one.technique is None or other.technique is None:
         return one.technique is other.technique

@@ -150,8 +150,8 @@ def _drifts(groups: Sequence[ReadingGroup], settings: Settings) -> list[str]:
 
 def _last_failed(readings: Sequence[ScannerReading]) -> list[str]:
     """Of each scanner whose latest reading failed a check: which."""
-    ordered = sorted(readings, key=lambda one: (one.protocol.device_serial, one.order))
-    latest = [tuple(group)[-1] for _, group in groupby(ordered, key=lambda one: one.protocol.device_serial)]
+    ordered = sorted(readings, key=lambda one: (scanner_name(one), one.order))
+    latest = [tuple(group)[-1] for _, group in groupby(ordered, key=scanner_name)]
     return [
         f"reading failed, {scanner_name(one)}: the latest, of {one.taken_on}, did not pass every check "
         f"({', '.join(one.findings)})"

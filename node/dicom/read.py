@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from node.dicom.compression import decoded, decoded_frame, loss_of
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
-from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, date_of, number_of, text_of
 from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
@@ -170,6 +170,7 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         table_height_mm=number_of(first, "TableHeight"),
         field_of_view_mm=number_of(first, "ReconstructionDiameter"),
         acquisition_time=acquisition_time(first),
+        acquisition_date=date_of(first, "AcquisitionDate"),
     )
 
 

@@ -11,6 +11,7 @@ from node.pipeline.image_rules import image_settings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.scanner import (
     chart_rules,
+    scanned_at,
     shows_phantom,
     since_baseline,
     suspected_phantom,
@@ -106,14 +107,16 @@ def _borrow(
         reason = "earlier scans are remembered by a running node only"
         return None, Observation(code="asynchronous_missing", values={"reason": reason})
     kept = history.readings(series.device_serial) if series.device_serial else ()
+    taken_on, taken_at = scanned_at(selection.study, series)
     return borrow(
         Borrower(
             device_serial=series.device_serial,
+            model=series.model,
             kvp=series.kvp,
             kernel=series.kernel,
             technique=technique_of(series),
-            taken_on=selection.study.study_date,
-            taken_at=series.acquisition_time,
+            taken_on=taken_on,
+            taken_at=taken_at,
             phantoms={model.name: model.sha256 for model in phantoms.values()},
         ),
         since_baseline(kept, settings.quality.baseline_from),

@@ -38,6 +38,7 @@ def scan_of(
         taken_on=study.study_date,
         conditions=Conditions(
             device_serial=series.device_serial,
+            model=series.model,
             kvp=series.kvp,
             equivalent=calibration.equivalent,
             phantom=calibration.phantom_named,

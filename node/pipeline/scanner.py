@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 
 from config.settings import QualitySettings, Settings
@@ -54,6 +54,19 @@ def suspected_phantom(volume: CtVolume, reading: PhantomReading) -> Observation 
     return Observation(code="phantom_suspected", values=values)
 
 
+def scanned_at(study: StudyIdentity, series: SeriesFacts) -> tuple[date | None, str]:
+    """Day and time of a series, "" where the time cannot be told; None without a StudyDate.
+
+    AcquisitionTime goes with AcquisitionDate: past midnight that is the day after StudyDate (DICOM PS3.3,
+    C.7.2.1 and C.7.6.1), and time of day alone tells no order. A day that is neither was set by something
+    else than the scanner, as by a tool that makes studies anonymous, and so, perhaps, was the time.
+    """
+    began, acquired = study.study_date, series.acquisition_date
+    if began is None or acquired is None or not timedelta(0) <= acquired - began <= timedelta(days=1):
+        return began, ""
+    return acquired, series.acquisition_time
+
+
 def reading_of(
     study: StudyIdentity,
     series: SeriesFacts,
@@ -81,7 +94,8 @@ def reading_of(
         None where the headers tell neither which scanner nor when, or where nothing in the image looks like
         a phantom.
     """
-    if study.study_date is None or not series.device_serial or series.kvp is None:
+    taken_on, taken_at = scanned_at(study, series)
+    if taken_on is None or not series.device_serial or series.kvp is None:
         return None
     if not (declared or suspected or shows_phantom(phantom)):
         return None
@@ -97,13 +111,13 @@ def reading_of(
             phantom_serial="" if model is None else model.serial,
         ),
         model=series.model,
-        taken_on=study.study_date,
+        taken_on=taken_on,
         slope=None if line is None else line.slope,
         intercept=None if line is None else line.intercept,
         water_hu=_water_hu(phantom, line),
         r2=None if line is None else line.r2,
         tilt_degrees=phantom.tilt_degrees,
-        taken_at=series.acquisition_time,
+        taken_at=taken_at,
         technique=technique_of(series),
         # Of single slices each is calibrated by its own rods, and by nothing else.
         calibration=None if against or series.slice_spacing_mm is None else calibration,

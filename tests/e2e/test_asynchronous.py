@@ -118,7 +118,8 @@ def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare):
     run = Run(bare, bare / "truth_mask.nii.gz", settings=settings, scanners=Remembered())
     assert {"phantom_not_found", "asynchronous_missing"} <= run.codes
     assert any(
-        "no phantom has been read on scanner REF-1" in finding["text"] for finding in run.result["findings"]
+        "no phantom has been read on scanner Analytic scanner REF-1" in finding["text"]
+        for finding in run.result["findings"]
     )
     assert run.result["outcome"] == "refused"
     assert run.result["calibration"] is None
@@ -169,6 +170,11 @@ def test_a_phantom_too_far_off_to_be_found_ends_the_lending_to_the_next_study(
     (told,) = (one["text"] for one in after.result["findings"] if one["code"] == "asynchronous_missing")
     assert "2026-01-12" in told
     assert "phantom_suspected" in told
+
+
+def test_a_reading_tells_when_its_images_were_taken(own, history):
+    (kept,) = history.kept.values()
+    assert (kept.taken_on, kept.taken_at) == (date(2026, 1, 10), "101500")
 
 
 def test_a_borrowed_calibration_is_not_lent_again(borrowed, history):

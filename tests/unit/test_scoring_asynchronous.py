@@ -70,6 +70,7 @@ def study(**changes) -> Borrower:
     return replace(
         Borrower(
             device_serial="S/1",
+            model="Scanner",
             kvp=120.0,
             kernel="B40",
             technique=TECHNIQUE,
@@ -153,7 +154,8 @@ def test_no_setting_lends_across_tube_voltages():
         ({"kvp": None}, "the tube voltage is not stated"),
         ({"kernel": ""}, "the kernel is not stated"),
         ({"taken_on": None}, "the study has no date"),
-        ({"device_serial": "S/2"}, "no phantom has been read on scanner S/2"),
+        ({"device_serial": "S/2"}, "no phantom has been read on scanner Scanner S/2"),
+        ({"model": "Revolution"}, "no phantom has been read on scanner Revolution S/1"),
     ],
 )
 def test_a_study_of_no_known_scanner_borrows_nothing(changes, told):
@@ -171,7 +173,7 @@ def test_a_reading_expires_on_a_day_that_is_told():
 
 
 def test_a_later_reading_never_changes_what_may_have_been_sent():
-    assert refusal([reading(-1)]) == "no phantom had been read on scanner S/1 before the study"
+    assert refusal([reading(-1)]) == "no phantom had been read on scanner Scanner S/1 before the study"
 
 
 @pytest.mark.parametrize(

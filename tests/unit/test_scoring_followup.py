@@ -27,6 +27,7 @@ CONDITIONS = Conditions(
     kernel="B40",
     reconstruction="FBP",
     phantom_sha256="c" * 64,
+    model="Scanner",
 )
 PRIOR = Scan(
     study_instance_uid="1.1",
@@ -73,6 +74,7 @@ def test_without_a_least_significant_change_nothing_is_called_significant():
 
 OTHERWISE = {
     "device_serial": ("S2", "its scanner is S2, this study's S1"),
+    "model": ("Revolution", "its scanner model is Revolution, this study's Scanner"),
     "kvp": (80.0, "its tube voltage is 80 kV, this study's 120 kV"),
     "equivalent": (Mineral.K2HPO4, "its mineral equivalent is K2HPO4, this study's HA"),
     "phantom": ("mindways-3", "its phantom is mindways-3, this study's siemens-osteo"),

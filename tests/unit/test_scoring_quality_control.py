@@ -171,6 +171,14 @@ def test_a_chart_mixes_no_techniques_that_differ_in_what_moves_hu(changed):
     assert [len(group.readings) for group in groups] == [3, 2]
 
 
+@pytest.mark.parametrize("technique", [TECHNIQUE, None])
+def test_two_scanners_of_one_serial_number_have_charts_of_their_own(technique):
+    own = [reading(n, technique=technique) for n in range(3)]
+    other = reading(9, technique=technique, model="Revolution")
+    groups = comparable_groups([other, *own], TechniqueTolerance())
+    assert {group.readings for group in groups} == {tuple(own), (other,)}
+
+
 def test_a_phantom_under_a_patient_is_charted_apart_from_one_alone():
     alone, beneath = reading(1, alone=True), reading(2)
     assert len(comparable_groups([alone, beneath], TechniqueTolerance())) == 2

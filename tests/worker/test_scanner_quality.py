@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from itertools import count
 from pathlib import Path
 
@@ -21,132 +21,28 @@ from config.settings import ConfigurationError, Settings, load_settings
 from node.cli import build
 from node.pipeline.calibrating import calibrate_study
 from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
-from node.pipeline.selection import SelectionArtefact
-from node.report import SeriesFacts, StudyIdentity
 from node.store.database import Database
 from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
-from scoring.calibration import Calibration, LineUncertainty, Mineral, RodReading
+from scoring.calibration import LineUncertainty, Mineral
 from scoring.phantom import PhantomReading
 from scoring.scan_technique import ScanTechnique
-from scoring.scanner_reading import Protocol, ScannerReading
+from scoring.scanner_reading import ScannerReading
 from segmentation.observation import Observation
-from segmentation.vertebrae import EngineInfo, Vertebrae
-from segmentation.volume import CtVolume, Grid
+from segmentation.volume import CtVolume
+from tests.worker.scanner_cases import (
+    MODELS,
+    NO_IMAGE,
+    PROTOCOL,
+    SERIES,
+    calibration,
+    phantom,
+    read,
+    reading,
+    selection,
+)
 
 MIGRATIONS = Path(__file__).parents[2] / "node/store/migrations"
-_GRID = Grid(
-    shape=(1, 1, 1),
-    spacing_mm=(1.0, 1.0, 1.0),
-    origin_mm=(0.0, 0.0, 0.0),
-    direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
-)
-NO_IMAGE = Vertebrae(
-    grid=_GRID,
-    bodies=np.zeros(_GRID.shape, np.uint8),
-    levels=(),
-    numbering_confirmed=False,
-    numbering_basis="none",
-    engine=EngineInfo(name="none", version="", model_free=True),
-)
-PROTOCOL = Protocol(device_serial="S/1", kvp=120.0, kernel="B40", phantom="siemens-osteo", phantom_serial="")
-SERIES = SeriesFacts(
-    series_instance_uid="1.2.3",
-    instances=100,
-    kvp=120.0,
-    slice_thickness_mm=1.0,
-    slice_spacing_mm=1.0,
-    pixel_spacing_mm=(0.5, 0.5),
-    kernel="B40",
-    manufacturer="Maker",
-    model="Scanner",
-    device_serial="S/1",
-    contrast_agent="",
-    lossy=False,
-)
-
-
-MODELS = configured_phantoms(load_settings())
-
-
-def reading(number: int, **changes) -> ScannerReading:
-    return replace(
-        ScannerReading(
-            protocol=PROTOCOL,
-            model="Scanner",
-            taken_on=date(2024, 1, 1) + timedelta(days=number),
-            slope=0.8 + (0.002 if number % 2 else -0.002),
-            intercept=0.4,
-            water_hu=1.0 if number % 2 else -1.0,
-            r2=None,
-            tilt_degrees=0.5,
-            technique=technique_of(SERIES),
-            equivalent=Mineral.HA,
-        ),
-        **changes,
-    )
-
-
-def selection(study_uid: str, **series) -> SelectionArtefact:
-    return SelectionArtefact(
-        study=StudyIdentity(
-            study_instance_uid=study_uid,
-            patient_id="P",
-            issuer_of_patient_id="",
-            accession_number="",
-            study_date=date(2024, 3, 1),
-            birth_date=None,
-            age_years=60,
-            sex="F",
-        ),
-        header_source="",
-        series=replace(SERIES, **series),
-        rejected=(),
-        phantom=PhantomReading(model="siemens-osteo", tilt_degrees=0.7),
-        observations=(),
-    )
-
-
-def phantom(*, slope: float = 0.8, water_hu: float = 1.5, codes: tuple[str, ...] = ()) -> PhantomReading:
-    """A water rod and one of 200 mg/cm3 on a line of that slope, and what was said against them."""
-    rods = ((0.0, water_hu), (200.0, water_hu + 200.0 / slope))
-    return PhantomReading(
-        model="siemens-osteo",
-        rods=tuple(
-            RodReading(
-                name=f"{density:g}",
-                density_mg_cm3=density,
-                hu_mean=hu,
-                hu_sd=10.0,
-                voxels=1000,
-                axis_points_mm=(),
-            )
-            for density, hu in rods
-        ),
-        tilt_degrees=0.7,
-        observations=tuple(Observation(code=code) for code in codes),
-    )
-
-
-def read(shown: PhantomReading | None = None, *, study_uid: str = "1.2", **series) -> ScannerReading | None:
-    """The reading of a study that shows a phantom as configured."""
-    chosen = selection(study_uid, **series)
-    found = phantom() if shown is None else shown
-    return reading_of(chosen.study, chosen.series, found, MODELS.get(found.model))
-
-
-def calibration() -> Calibration:
-    return Calibration(
-        method="two-point",
-        phantom="siemens-osteo",
-        equivalent=Mineral.HA,
-        slope=0.8,
-        intercept=-1.6,
-        r2=None,
-        max_residual_hu=None,
-        rods=(),
-        phantom_sha256=MODELS["siemens-osteo"].sha256,
-    )
 
 
 @pytest.fixture
@@ -190,7 +86,7 @@ def test_a_study_without_a_phantom_borrows_what_the_store_kept(store: Store, stu
     technique = {"energy": "single", "table_height_mm": 150.0, "field_of_view_mm": 400.0}
     made = read(study_uid=study_uid, **technique)
     watch_scanner(store.scanners, study_uid, {"1.2.3": made}, settings)
-    bare = selection("9.9", acquisition_time="140000", **technique)
+    bare = selection("9.9", acquisition_date=date(2024, 3, 4), acquisition_time="140000", **technique)
     bare = replace(
         bare,
         study=replace(bare.study, study_date=date(2024, 3, 4)),
@@ -480,6 +376,15 @@ def test_qa_tells_of_a_failed_reading_and_leaves_it_out_of_the_limits(
     after = run_qa(make_settings(), tmp_path)
     assert after.exit_code == 0
     assert "water_rod_off" in after.stdout
+
+
+def test_a_good_reading_of_another_makers_scanner_of_the_same_serial_number_hides_no_failure(
+    keep: Callable[..., None], make_settings: Callable[..., Settings], tmp_path: Path
+):
+    keep(reading(1, findings=("water_rod_off",), failed=True), reading(2, model="Revolution"))
+    told = run_qa(make_settings(), tmp_path)
+    assert told.exit_code == 1
+    assert "reading failed, Scanner S/1: the latest, of 2024-01-02" in told.stdout
 
 
 def test_qa_tells_until_when_each_protocol_lends_by_what_a_study_would_be_told(
