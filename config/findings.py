@@ -88,10 +88,18 @@ class UnknownFinding(KeyError):
 
 
 class FindingTable:
-    """All rows of findings.toml."""
+    """All rows of findings.toml.
 
-    def __init__(self, rows: Mapping[str, FindingRow]) -> None:
+    Parameters
+    ----------
+    inserted : language -> words of that language for English ones that findings fill in.
+    """
+
+    def __init__(
+        self, rows: Mapping[str, FindingRow], inserted: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         self.rows = rows
+        self._inserted = inserted or {}
 
     def describe(self, observation: Observation, language: str = ENGLISH) -> Finding:
         """The finding for an observation, in English and in the site's `language`.
@@ -110,10 +118,12 @@ class FindingTable:
         return Finding(
             code=row.code,
             severity=row.severity,
-            text=_filled(row.text[ENGLISH], observation, ENGLISH),
+            text=_filled(row.text[ENGLISH], observation, ENGLISH, {}),
             level=observation.level,
             withholds=row.withholds,
-            local_text=_filled(local, observation, language) if local else None,
+            local_text=_filled(local, observation, language, self._inserted.get(language, {}))
+            if local
+            else None,
         )
 
 
@@ -122,10 +132,21 @@ def level_in_words(level: str, language: str) -> str:
     return level.replace(_SLICE[ENGLISH], _SLICE.get(language, _SLICE[ENGLISH]))
 
 
-def _filled(template: str, observation: Observation, language: str) -> str:
+def _filled(template: str, observation: Observation, language: str, vocabulary: Mapping[str, str]) -> str:
     level = observation.level or _THE_STUDY.get(language, _THE_STUDY[ENGLISH])
-    values = {"level": level_in_words(level, language), **observation.values}
+    told = {name: _told(value, vocabulary) for name, value in observation.values.items()}
+    values = {"level": level_in_words(level, language), **told}
     return Formatter().vformat(template, (), values)
+
+
+def _told(value: str | float, vocabulary: Mapping[str, str]) -> str | float:
+    """A value in the words of a vocabulary, whole or one by one where commas part it; else as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split(", ")
+    if value in vocabulary or not all(part in vocabulary for part in parts):
+        return vocabulary.get(value, value)
+    return "、".join(vocabulary[part] for part in parts)
 
 
 def withheld(findings: Iterable[Finding], output: Output, levels: Iterable[str] = ()) -> bool:
@@ -170,4 +191,10 @@ def load_findings(site: Path | None = None) -> FindingTable:
     table = dict(parse_findings(files("config").joinpath("findings.toml").read_text("utf-8")).rows)
     if site is not None and (overlay := site / "findings.toml").is_file():
         table |= parse_findings(overlay.read_text("utf-8")).rows
-    return FindingTable(table)
+    return FindingTable(
+        table, {language: _inserted_words(language) for language in _THE_STUDY if language != ENGLISH}
+    )
+
+
+def _inserted_words(language: str) -> dict[str, str]:
+    return tomllib.loads(files("config").joinpath(f"inserted_{language}.toml").read_text("utf-8"))

@@ -18,6 +18,9 @@ from config.findings import (
     withheld,
 )
 from node.pipeline.artefacts import from_json
+from scoring.bmd import DensityCategory, StudyClass
+from scoring.calibration import Grade
+from scoring.quality_control import Signal
 from segmentation.observation import Observation
 
 TABLE = load_findings()
@@ -57,6 +60,32 @@ def test_a_finding_is_english_and_has_besides_what_the_site_reads():
     english = TABLE.describe(Observation(code="body_truncated", level="L4"))
     assert english.shown == english.text == told.text
     assert english.local_text is None
+
+
+@pytest.mark.parametrize(
+    ("code", "values", "shown"),
+    [
+        ("laboratory_missing", {"names": "ALP, Homocysteine"}, "缺少：碱性磷酸酶、同型半胱氨酸。"),
+        (
+            "menopause_unknown",
+            {"taken": "postmenopausal, being 50 or older"},
+            "按绝经后（50 岁及以上）处理",
+        ),
+        ("not_available", {"outputs": "T-score, density category"}, "未给出：T 值、骨密度分类。"),
+        ("kernel_unknown", {"kernel": "Qr59d, 3"}, "重建核（Qr59d, 3）"),
+        ("sharp_kernel", {"kernel": "B70f"}, "重建核 B70f 为"),
+    ],
+)
+def test_words_that_a_finding_fills_in_are_the_sites_and_names_stay(code, values, shown):
+    told = TABLE.describe(Observation(code=code, values=values), "zh")
+    assert shown in told.shown
+    assert all(value in told.text for value in values.values())
+
+
+@pytest.mark.parametrize("word", [*Signal, *StudyClass, *DensityCategory, Grade.ASYNCHRONOUS, Grade.INTERNAL])
+def test_every_class_signal_and_grade_that_a_finding_may_name_has_its_words(word):
+    told = TABLE.describe(Observation(code="not_available", values={"outputs": word.value}), "zh")
+    assert word.value not in told.shown
 
 
 def test_a_slice_without_a_level_is_named_in_the_sites_language():
