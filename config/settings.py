@@ -249,6 +249,7 @@ class Destination(_Section):
     port: int = Field(ge=1, le=65535)
     proof: Literal["auto", "commitment", "find", "sent"] = "auto"
     sr_class: Literal["auto", "comprehensive3d", "comprehensive", "enhanced"] = "auto"
+    rejection_note: bool = False
     tls: bool = False
 
 

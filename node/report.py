@@ -217,6 +217,7 @@ class ObjectKind(StrEnum):
     SEGMENTATION = "SEG"
     STRUCTURED_REPORT = "SR"
     PICTURE = "SC"
+    REJECTION_NOTE = "KO"  # of what an amended report replaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -61,6 +62,7 @@ def own_violations(content: bytes) -> list[str]:
         Comprehensive3DSRStorage: _report_rules,
         ComprehensiveSRStorage: _report_rules,
         EnhancedSRStorage: _report_rules,
+        KeyObjectSelectionDocumentStorage: _note_rules,
         SegmentationStorage: _segmentation_rules,
         SecondaryCaptureImageStorage: _picture_rules,
     }.get(dataset.get("SOPClassUID"))
@@ -88,6 +90,15 @@ def _report_rules(dataset: Dataset) -> dict[str, bool]:
         "report claims to be final": text_of(dataset, "PreliminaryFlag") == "PRELIMINARY",
         "private codes undeclared": bool(dataset.get("CodingSchemeIdentificationSequence")),
         "report without content": bool(dataset.get("ContentSequence")),
+    }
+
+
+def _note_rules(dataset: Dataset) -> dict[str, bool]:
+    title = dataset.ConceptNameCodeSequence[0]
+    return {
+        "note without evidence": bool(dataset.get("CurrentRequestedProcedureEvidenceSequence")),
+        "note does not reject": (title.CodeValue, title.CodingSchemeDesignator) == ("113001", "DCM"),
+        "note without content": bool(dataset.get("ContentSequence")),
     }
 
 

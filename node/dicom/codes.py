@@ -54,6 +54,7 @@ def finding_code(code: str) -> Code:
 TITLE = Code("126000", "DCM", "Imaging Measurement Report")
 PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")  # CID 100 has no closer one
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+REJECTED = Code("113001", "DCM", "Rejected for Quality Reasons")  # what IOCM's actors act upon
 SUMMARY = Code("121111", "DCM", "Summary")
 SOURCE = Code("260753009", "SCT", "Source")
 FINDING = codes.DCM.Finding

@@ -18,10 +18,12 @@ MODEL_NAME = "Osteonode"
 SEGMENTATION_SERIES = 9101
 REPORT_SERIES = 9102
 PICTURE_SERIES = 9103
+NOTE_SERIES = 9104
 
 SEGMENTATION_DESCRIPTION = "Osteonode QCT segmentation - research use only"
 REPORT_DESCRIPTION = "Osteonode QCT report - research use only"
 PICTURE_DESCRIPTION = "Osteonode QCT pictures - research use only"
+NOTE_DESCRIPTION = "Osteonode QCT rejection note - research use only"
 
 
 def device_uid(provenance: Provenance) -> str:

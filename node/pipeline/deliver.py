@@ -12,6 +12,7 @@ from node.pipeline.dimse import in_words
 from node.pipeline.policy import delay_s
 from node.pipeline.ports import Artefacts, Prover, Sender, SendOutcome, SendResult
 from node.pipeline.proving import Proving
+from node.pipeline.rejecting import RejectionNotes
 from node.pipeline.report_classes import ReportClasses
 from node.report import EncodedObject
 from node.store.deliveries import OpenDelivery, Standing
@@ -62,8 +63,10 @@ def deliver(
             state=StudyState.REPORTED, reason="no destination is configured: results are kept here"
         )
     classes = ReportClasses(store=store, lease=lease, artefacts=artefacts, objects=objects)
+    notes = RejectionNotes(store=store, lease=lease, artefacts=artefacts)
     for destination in destinations:
         mine = classes.objects_for(destination)
+        mine = (*mine, *notes.note_for(destination, mine))  # last: what replaces comes before what rejects
         store.deliveries.schedule(lease, [destination.name], [one.sop_instance_uid for one in mine])
         due = [
             delivery

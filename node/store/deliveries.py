@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, sele
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.jobs import Lease, MadeObject, enter_object, is_unproven, write_as_holder
 from node.store.schema import deliveries, objects, reports, transaction_items, transactions
-from node.store.states import ARRIVED, PROVEN, REPORT_KIND, DeliveryState, Proof, TransactionState
+from node.store.states import ARRIVED, NOTE_KIND, PROVEN, REPORT_KIND, DeliveryState, Proof, TransactionState
 
 _MAX_DETAIL_CHARACTERS = 500
 
@@ -56,6 +56,17 @@ class ScheduledReport:
     sop_class_uid: str
     artefact: str
     state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededObject:
+    """An object of an earlier generation."""
+
+    generation: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    kind: str
+    artefact: str
 
 
 class Deliveries:
@@ -146,6 +157,31 @@ class Deliveries:
         )
         with self._database.reading() as connection:
             return connection.execute(wanted.limit(1)).scalar()
+
+    def superseded_at(self, lease: Lease, destination: str) -> Sequence[SupersededObject]:
+        """What the destination took of earlier generations and no rejection note has named to it yet."""
+        here = (
+            select(
+                objects.c.generation,
+                objects.c.sop_instance_uid,
+                objects.c.sop_class_uid,
+                objects.c.kind,
+                objects.c.artefact,
+            )
+            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(
+                objects.c.study_instance_uid == lease.study_instance_uid,
+                objects.c.generation < lease.generation,
+                deliveries.c.destination == destination,
+                deliveries.c.state.in_(ARRIVED),
+            )
+            .order_by(objects.c.generation, objects.c.artefact)
+        )
+        with self._database.reading() as connection:
+            found = [SupersededObject(**row) for row in connection.execute(here).mappings()]
+        # The note of a generation names what came before it.
+        noted = max((one.generation for one in found if one.kind == NOTE_KIND), default=0)
+        return tuple(one for one in found if one.kind != NOTE_KIND and one.generation >= noted)
 
     def pending(self, lease: Lease) -> Sequence[OpenDelivery]:
         """What the destinations of this generation still lack."""

@@ -87,6 +87,7 @@ class PromiseState(StrEnum):
 # Nothing is left to do, and nobody is waited for.
 FINISHED = (StudyState.DELIVERED, StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
 REPORT_KIND = "SR"  # of objects: structured reports, in whichever class
+NOTE_KIND = "KO"  # of a rejection note
 UNFINISHED = (JobState.WAITING, JobState.RUNNING)
 PROVEN = (DeliveryState.COMMITTED, DeliveryState.FOUND)
 ARRIVED = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.FOUND)

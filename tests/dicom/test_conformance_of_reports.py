@@ -15,6 +15,8 @@ from pydicom.sr.coding import Code
 from node.dicom import codes
 from node.dicom.encode import encode_report
 from node.dicom.identity import IDENTITY_KEYWORDS
+from node.dicom.rejection_note import encode_rejection_note
+from node.report import ObjectKind
 
 STATEMENT = (Path(__file__).parents[2] / "docs/conformance.md").read_text("utf-8")
 OBJECTS = STATEMENT.partition("### 9.1 ")[2].partition("### 9.2 ")[0]
@@ -32,7 +34,11 @@ def objects(study, variants) -> list[Dataset]:
         )
         for name in ("complete", "refused")
     ]
-    return [dcmread(BytesIO(one.content)) for report in made for one in report.objects]
+    objects = [one for report in made for one in report.objects]
+    report = next(one for one in objects if one.kind is ObjectKind.STRUCTURED_REPORT)
+    issued_at = variants["complete"].issued_at
+    objects.append(encode_rejection_note(report, objects, issued_at=issued_at, file_name="note.dcm"))
+    return [dcmread(BytesIO(one.content)) for one in objects]
 
 
 def _private_codes(found: Any) -> Iterator[Code]:

@@ -13,6 +13,7 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     CTImageStorage,
+    KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
     UID_dictionary,
@@ -214,6 +215,7 @@ def _objects(make_dataset: Callable[..., Any], as_bytes: Callable[..., bytes]) -
         SegmentationStorage: ObjectKind.SEGMENTATION,
         Comprehensive3DSRStorage: ObjectKind.STRUCTURED_REPORT,
         SecondaryCaptureImageStorage: ObjectKind.PICTURE,
+        KeyObjectSelectionDocumentStorage: ObjectKind.REJECTION_NOTE,
     }
     made = []
     for number, (sop_class_uid, kind) in enumerate(kinds.items(), start=1):
@@ -281,6 +283,11 @@ def test_what_is_sent_is_offered_as_it_was_made_and_in_the_default_syntax(
     ]
     assert sorted(offered) == sorted(
         (str(uid), [syntax])
-        for uid in (SegmentationStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
+        for uid in (
+            SegmentationStorage,
+            Comprehensive3DSRStorage,
+            SecondaryCaptureImageStorage,
+            KeyObjectSelectionDocumentStorage,
+        )
         for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
     )
