@@ -6,16 +6,14 @@ and which of them are installed differs between machines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels import iter_pixels, pixel_array
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -78,30 +76,25 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
     return _cleared(pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, "")), int(dataset.BitsStored))
 
 
-def decoded_frame(instance: Instance) -> npt.NDArray[Any]:
-    """`decoded` for one frame of a file, which is not read as a whole: it may hold a thousand others.
+def decoded_frames(frames: Sequence[Instance]) -> Iterator[npt.NDArray[Any]]:
+    """`decoded` for frames of one file, in the order given, one at a time: the file is parsed once.
 
     Raises
     ------
     ValueError
-        If the instance is no frame of a file.
+        If one of them is no frame of the first one's file.
     Exception
         As `decoded` does.
     """
-    if instance.frame is None:
-        raise ValueError("the instance is a whole file")
-    syntax = UID(instance.transfer_syntax_uid)
+    first = frames[0]
+    indices = [one.frame - 1 for one in frames if one.frame is not None and one.path == first.path]
+    if len(indices) != len(frames):
+        raise ValueError("not all are frames of one file")
+    syntax = UID(first.transfer_syntax_uid)
     # What was deflated has no place to start reading from.
-    source = (
-        _inflated(instance.path, instance.path.stat().st_mtime_ns) if syntax.is_deflated else instance.path
-    )
-    stored = pixel_array(source, index=instance.frame - 1, decoding_plugin=DECODERS.get(syntax, ""))
-    return _cleared(stored, int(instance.header.BitsStored))
-
-
-@lru_cache(maxsize=1)  # frames of one file follow one another: inflate it once
-def _inflated(path: Path, _changed_ns: int) -> Dataset:
-    return dcmread(path)
+    source = dcmread(first.path) if syntax.is_deflated else first.path
+    for stored in iter_pixels(source, indices=indices, decoding_plugin=DECODERS.get(syntax, "")):
+        yield _cleared(stored, int(first.header.BitsStored))
 
 
 def _cleared(stored: npt.NDArray[Any], bits_stored: int) -> npt.NDArray[Any]:

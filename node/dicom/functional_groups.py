@@ -8,6 +8,7 @@ Nothing is taken from the order of the frames.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
@@ -65,6 +66,10 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
 
 
 def _groups(items: Iterable[Dataset]) -> dict[str, Sequence[Dataset]]:
+    """The functional groups of a frame, or of all; parsed to the last element, so that damage shows here."""
+    items = list(items)
+    for item in items:
+        deque(item.iterall(), maxlen=0)
     return {
         element.keyword: list(element.value or ())
         for item in items

@@ -48,6 +48,13 @@ def _vector(header: Dataset, keyword: str, length: int, slices: int) -> FloatArr
     return vector
 
 
+def _size(header: Dataset, slices: int) -> tuple[int, int]:
+    rows, columns = header.get("Rows"), header.get("Columns")
+    if not rows or not columns:
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "Rows or Columns", slices=slices)
+    return int(rows), int(columns)
+
+
 def normal_of(orientation: FloatArray) -> FloatArray:
     """The unit normal (row x column) of an ImageOrientationPatient of six cosines."""
     normal: FloatArray = np.cross(orientation[:3], orientation[3:]).astype(np.float64)
@@ -72,7 +79,7 @@ def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
     orientations = np.stack([_vector(h, "ImageOrientationPatient", 6, count) for h in headers])
     positions = np.stack([_vector(h, "ImagePositionPatient", 3, count) for h in headers])
     spacings = np.stack([_vector(h, "PixelSpacing", 2, count) for h in headers])
-    sizes = {(h.get("Rows"), h.get("Columns")) for h in headers}
+    sizes = {_size(h, count) for h in headers}
     orientation = orientations[0]
     if not np.allclose(orientations, orientation, atol=_COSINE_TOLERANCE):
         raise SeriesUnusable(Unusable.ORIENTATION_VARIES, "", slices=count)
@@ -91,7 +98,7 @@ def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
     return SliceStack(
         order=tuple(int(place) for place in order),
         grid=Grid(
-            shape=(count, int(rows), int(columns)),
+            shape=(count, rows, columns),
             # PixelSpacing is (between rows, between columns): y before x.
             spacing_mm=(step_mm, float(spacings[0][0]), float(spacings[0][1])),
             origin_mm=_as_vector(positions[order[0]]),
@@ -114,7 +121,7 @@ def lone_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
     position, spacing = _vector(header, "ImagePositionPatient", 3, 1), _vector(header, "PixelSpacing", 2, 1)
     _require_cosines(orientation, spacing, 1)
     return Grid(
-        shape=(1, int(header.Rows), int(header.Columns)),
+        shape=(1, *_size(header, 1)),
         spacing_mm=(thickness_mm, float(spacing[0]), float(spacing[1])),
         origin_mm=_as_vector(position),
         direction=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from node.dicom.compression import decoded, decoded_frame, loss_of
+from node.dicom.compression import decoded, decoded_frames, loss_of
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import Instance, SeriesHeaders, date_of, number_of, text_of
@@ -49,8 +50,11 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
     stack = stack_slices([instance.header for instance in instances])
     ordered = tuple(instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
-    for k, instance in enumerate(ordered):
-        hu[k] = hounsfield(instance, (stack.grid.shape[1], stack.grid.shape[2]), len(ordered))
+    for places in _by_file(ordered):
+        images = [ordered[k] for k in places]
+        shape = stack.grid.shape[1], stack.grid.shape[2]
+        for k, image_hu in zip(places, _in_hounsfield(images, shape, len(ordered)), strict=True):
+            hu[k] = image_hu
     return LoadedSeries(
         volume=CtVolume(hu=hu, grid=stack.grid),
         headers=tuple(instance.header for instance in ordered),
@@ -58,6 +62,14 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
         facts=facts_of(ordered, stack.grid),
         copies=len(series.instances) - len(instances),
     )
+
+
+def _by_file(images: Sequence[Instance]) -> Iterable[list[int]]:
+    """Places of the images that share a file: it is parsed once for all of its frames."""
+    places: dict[Path, list[int]] = {}
+    for k, image in enumerate(images):
+        places.setdefault(image.path, []).append(k)
+    return places.values()
 
 
 def _without_copies(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
@@ -108,25 +120,46 @@ def require_one_technique(series: SeriesHeaders) -> None:
 
 def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
     """One slice in Hounsfield units; `slices` is how many its series has. Raises `SeriesUnusable`."""
-    header = instance.header
+    (hu,) = _in_hounsfield([instance], shape, slices)
+    return hu
+
+
+def _in_hounsfield(images: Sequence[Instance], shape: tuple[int, int], slices: int) -> Iterator[FloatArray]:
+    """Images of one file in Hounsfield units, one at a time."""
+    scales = [_scale(image, slices) for image in images]
+    for image, (slope, intercept), stored in zip(images, scales, _stored(images, slices), strict=True):
+        if stored.shape != shape:
+            raise SeriesUnusable(Unusable.UNDECODABLE, f"decoded to {stored.shape}", slices=slices)
+        hu: FloatArray = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        hu[_is_bright_padding(image.header, stored, hu)] = _BACKGROUND_HU
+        yield hu
+
+
+def _scale(image: Instance, slices: int) -> tuple[float, float]:
+    """Slope and intercept to Hounsfield units."""
+    header = image.header
     slope, intercept = number_of(header, "RescaleSlope"), number_of(header, "RescaleIntercept")
     in_hu = text_of(header, "RescaleType").upper() in ("", "HU")  # PS3.3 C.11.1.1.2: HU where absent, for CT
     if slope is None or intercept is None or slope == 0 or not in_hu:
         raise SeriesUnusable(Unusable.RESCALE_MISSING, "", slices=slices)
     if header.get("SamplesPerPixel", 1) != 1 or text_of(header, "PhotometricInterpretation") != "MONOCHROME2":
         raise SeriesUnusable(Unusable.NOT_GREYSCALE, "", slices=slices)
+    return slope, intercept
+
+
+def _stored(images: Sequence[Instance], slices: int) -> Iterator[npt.NDArray[Any]]:
+    """Stored values of images of one file: of the whole file, or of each of its frames."""
+    first = images[0]
     try:
-        stored = decoded(dcmread(instance.path)) if instance.frame is None else decoded_frame(instance)
+        if first.frame is None:
+            yield decoded(dcmread(first.path))
+        else:
+            yield from decoded_frames(images)
     # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
     # AttributeError, a codec's own type): any of them means that this slice cannot be read.
     except Exception as error:
-        detail = f"{UID(instance.transfer_syntax_uid).name} ({type(error).__name__})"
+        detail = f"{UID(first.transfer_syntax_uid).name} ({type(error).__name__})"
         raise SeriesUnusable(Unusable.UNDECODABLE, detail, slices=slices) from error
-    if stored.shape != shape:
-        raise SeriesUnusable(Unusable.UNDECODABLE, f"decoded to {stored.shape}", slices=slices)
-    hu: FloatArray = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    hu[_is_bright_padding(header, stored, hu)] = _BACKGROUND_HU
-    return hu
 
 
 def _is_bright_padding(
@@ -165,13 +198,21 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         lossy=loss.lossy,
         lossy_ratio=loss.ratio,
         spectral_filter=spectral_filter(first),
-        energy=energy(first),
+        energy=_energy_of(first, len(instances)),
         reconstruction=reconstruction(first),
         table_height_mm=number_of(first, "TableHeight"),
         field_of_view_mm=number_of(first, "ReconstructionDiameter"),
         acquisition_time=acquisition_time(first),
         acquisition_date=date_of(first, "AcquisitionDate"),
     )
+
+
+def _energy_of(header: Dataset, slices: int) -> str:
+    """`energy`, which looks into every item; raises `SeriesUnusable` where one of them is damaged."""
+    try:
+        return energy(header)
+    except Exception as error:  # pydicom raises whatever broken bytes lead to
+        raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=slices) from error
 
 
 def _contrast(header: Dataset) -> str:
