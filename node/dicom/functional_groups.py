@@ -37,7 +37,7 @@ _CLASSIC_NAMES = (
 )
 # What a converter could assign to no group (C.7.6.16.2.25 and .26): attributes of the images it came from.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
-_MOMENT = re.compile(r"\d{8}(\d{6}(?:\.\d{1,6})?)")  # a DT value: date, time and perhaps an offset
+_MOMENT = re.compile(r"(\d{8})(\d{6}(?:\.\d{1,6})?)")  # a DT value: date, time and perhaps an offset
 
 _Groups: TypeAlias = Mapping[str, Sequence[Dataset]]  # items of each functional group of a frame
 
@@ -104,8 +104,10 @@ def _header(base: Dataset, groups: _Groups) -> Dataset:
         stated = [item.get(Tag(keyword)) for item in groups.get(group, ())]
         if stated:
             _say(flat, classic, stated)
-    if not flat.get("AcquisitionTime") and (time := _time(base, groups)):
-        flat.AcquisitionTime = time
+    moment = _moment(base, groups)
+    # A day and a time that belong together.
+    if moment is not None and not (flat.get("AcquisitionDate") and flat.get("AcquisitionTime")):
+        flat.AcquisitionDate, flat.AcquisitionTime = moment.groups()
     return flat
 
 
@@ -118,8 +120,7 @@ def _say(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> N
         del flat[keyword]
 
 
-def _time(base: Dataset, groups: _Groups) -> str:
-    """When the frame, else the whole instance, was acquired, "" where neither is stated."""
+def _moment(base: Dataset, groups: _Groups) -> re.Match[str] | None:
+    """Day and time at which the frame, else the whole instance, was acquired; None where neither is told."""
     own = [item.get("FrameAcquisitionDateTime") for item in groups.get("FrameContentSequence", ())]
-    moment = _MOMENT.match(str(next(filter(None, own), None) or base.get("AcquisitionDateTime") or ""))
-    return moment[1] if moment else ""
+    return _MOMENT.match(str(next(filter(None, own), None) or base.get("AcquisitionDateTime") or ""))
