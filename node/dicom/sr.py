@@ -138,6 +138,7 @@ def _document(
     for place, item in enumerate(opening, start=measured_at):
         root.ContentSequence.insert(place, item)
     root.ContentSequence.append(_evaluations(report))
+    root.ContinuityOfContent = "SEPARATE"  # else viewers run the lines of the answer into one paragraph
     return root
 
 

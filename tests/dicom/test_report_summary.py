@@ -100,6 +100,7 @@ def test_dsr2html_shows_them_in_full_and_first(variants, encode, dsr2html, tmp_p
     path.write_bytes(encode(report))
     printed = subprocess.run([dsr2html, path], capture_output=True, text=True, check=True).stdout
     body = unescape(printed.partition("<body>")[2])
+    assert body.count("<b>Summary:</b>") == len(summary_lines(report))  # a paragraph each
     places = [body.index(line) for line in summary_lines(report)]
     assert places == sorted(places)
     assert places[-1] < body.index("Image Library") < body.index("Imaging Measurements")
