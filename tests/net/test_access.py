@@ -199,6 +199,34 @@ def _certificate(folder: Path, name: str, *, ca: Path | None, days: int = 30) ->
     return certificate, key
 
 
+_SIGNER = """
+[ca]
+default_ca = signer
+[signer]
+database = index.txt
+new_certs_dir = .
+default_md = sha256
+policy = any
+rand_serial = yes
+copy_extensions = copy
+[any]
+commonName = supplied
+"""
+
+
+def _expired_certificate(folder: Path, name: str, *, ca: Path) -> None:
+    """A certificate of 2024; `openssl req` makes none that is over, `openssl ca` does."""
+    (folder / "signer.cnf").write_text(_SIGNER)
+    (folder / "index.txt").touch()
+    request = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-addext"]
+    request += ["subjectAltName=IP:127.0.0.1", "-keyout", f"{name}.key", "-out", f"{name}.csr"]
+    sign = ["openssl", "ca", "-batch", "-notext", "-config", "signer.cnf", "-cert", str(ca)]
+    sign += ["-keyfile", str(ca.with_suffix(".key")), "-in", f"{name}.csr", "-out", f"{name}.pem"]
+    sign += ["-startdate", "20240101000000Z", "-enddate", "20240201000000Z"]
+    for command in (request, sign):
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital's signer with a node, a peer and an expired peer; and a stranger who signed himself."""
@@ -206,6 +234,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ca, _ = _certificate(folder, "ca", ca=None)
     _certificate(folder, "node", ca=ca)
     _certificate(folder, "peer", ca=ca)
+    _expired_certificate(folder, "expired", ca=ca)
     other, _ = _certificate(folder, "otherca", ca=None)
     _certificate(folder, "stranger", ca=other)
     return folder
@@ -236,6 +265,7 @@ def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
     with _listening(_settings(tmp_path), store, listener_context(_tls(pki))) as port:
         assert send(port, "peer") == 0
         assert send(port, "stranger") != 0
+        assert send(port, "expired") != 0
         assert send(port, None) != 0
         assert send(port, "peer", ca="otherca") != 0  # it does not believe the node
         assert dcmtk("echoscu", "-aec", "OSTEONODE", "127.0.0.1", port).returncode != 0  # plain DICOM
@@ -284,11 +314,14 @@ def test_a_peer_that_opens_tls_and_says_nothing_keeps_nobody_waiting(
         assert time.monotonic() - began < 10  # the silent ones may keep silent for thirty
 
 
-@pytest.mark.parametrize(("believed", "answered"), [("ca", True), ("otherca", False)])
+@pytest.mark.parametrize(
+    ("shown", "believed", "answered"),
+    [("peer", "ca", True), ("peer", "otherca", False), ("expired", "ca", False)],
+)
 def test_results_go_over_tls_to_a_destination_whose_certificate_is_believed(
-    pki: Path, free_port: int, believed: str, *, answered: bool
+    pki: Path, free_port: int, shown: str, believed: str, *, answered: bool
 ) -> None:
-    command = ["/usr/bin/storescp", "+tls", pki / "peer.key", pki / "peer.pem", "+cf", pki / "ca.pem"]
+    command = ["/usr/bin/storescp", "+tls", pki / f"{shown}.key", pki / f"{shown}.pem", "+cf", pki / "ca.pem"]
     destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port, tls=True)
     requestor = Requestor("OSTEONODE", tls=_tls(pki, ca=str(pki / f"{believed}.pem")))
     environment = {**os.environ, "TCP_NODELAY": "1"}
