@@ -38,6 +38,16 @@ def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
     )
 
 
+def rod_algorithm(provenance: Provenance) -> AlgorithmIdentificationSequence:
+    """What found the rods: the node itself."""
+    return AlgorithmIdentificationSequence(
+        name=provenance.software,
+        family=codes.MORPHOLOGICAL,
+        version=plain(provenance.version),
+        source=MANUFACTURER,
+    )
+
+
 def segment_algorithm_type(engine: EngineInfo) -> SegmentAlgorithmTypeValues:
     """A mask drawn elsewhere is measured automatically, but was not drawn so."""
     if engine.name == "mask":

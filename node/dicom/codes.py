@@ -95,6 +95,8 @@ NEIGHBOURS: Mapping[str, Code] = {
 LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
+PHYSICAL_OBJECT = Code("260787004", "SCT", "Physical object")
+PHANTOM = Code("706342009", "SCT", "Phantom")
 # Property types that say nothing of the level: the anatomic region then does.
 ANY_BONE = (BONE, Code("272673000", "SCT", "Bone"), codes.SCT.Vertebra)
 

@@ -19,7 +19,7 @@ from node.dicom.pictures import (
 from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.read import LoadedSeries
 from node.dicom.sc import Picture, encode_pictures
-from node.dicom.seg import Segment, encode_segmentation, plan_segments
+from node.dicom.seg import Segment, encode_segmentation, plan_segments, with_rods
 from node.dicom.slices import DrawnSlice
 from node.dicom.sr import encode_sr
 from node.report import EncodedObject, Outcome, Report
@@ -94,7 +94,7 @@ def encode_report(
     segments: tuple[Segment, ...] = ()
     seg: EncodedObject | None = None
     if report.outcome is Outcome.REPORTED and series is not None and vertebrae is not None:
-        segments = plan_segments(report, vertebrae, regions)
+        segments = with_rods(report, series.volume.grid, plan_segments(report, vertebrae, regions))
         if segments:
             seg = encode_segmentation(report, series, segments)
             objects.append(seg)

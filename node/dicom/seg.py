@@ -10,12 +10,17 @@ from io import BytesIO
 import numpy as np
 import numpy.typing as npt
 from highdicom.color import CIELabColor
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from pydicom import Dataset, dcmread
 from pydicom.pixels import iter_pixels
 
 from node.dicom import codes
-from node.dicom.algorithms import segment_algorithm, segment_algorithm_type
+from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algorithm_type
 from node.dicom.equipment import (
     MANUFACTURER,
     MODEL_NAME,
@@ -26,9 +31,11 @@ from node.dicom.equipment import (
 from node.dicom.errors import SegmentationMismatch
 from node.dicom.identity import copy_identity
 from node.dicom.read import LoadedSeries
+from node.dicom.rods import rod_masks
 from node.dicom.seg_sources import frames_as_images, refer_to_frames
+from node.dicom.text import plain
 from node.dicom.uids import derived_uid, mint, to_bytes
-from node.report import EncodedObject, ObjectKind, Report
+from node.report import EncodedObject, ObjectKind, Provenance, Report
 from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
@@ -37,12 +44,13 @@ _CENTROID_TOLERANCE_MM = 0.1
 
 
 class Part(StrEnum):
-    """What a segment shows of a vertebra."""
+    """What a segment shows: something of a vertebra, or a rod."""
 
     BODY = "vertebral body"
     BMD = "cancellous core (BMD region)"
     ELLIPSE = "mid-body ellipse (BMD region)"
     RADIOMICS = "radiomics region"
+    ROD = "calibration rod (read part)"
 
 
 PARTS: Mapping[RegionKind, Part] = {RegionKind.CORE: Part.BMD, RegionKind.ELLIPSE: Part.ELLIPSE}
@@ -53,6 +61,7 @@ _COLOURS: Mapping[Part, tuple[float, float, float]] = {
     Part.BMD: (85.0, 5.0, 75.0),
     Part.ELLIPSE: (62.0, -45.0, 40.0),
     Part.RADIOMICS: (55.0, 60.0, -30.0),
+    Part.ROD: (78.0, 30.0, 60.0),
 }
 
 
@@ -61,7 +70,7 @@ class Segment:
     """One segment of the object."""
 
     number: int  # 1-based, as in the SEG
-    level: str
+    level: str  # "" of a rod
     part: Part
     label: str
     tracking_id: str
@@ -101,6 +110,36 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
     )
 
 
+def with_rods(report: Report, grid: Grid, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """`segments` and each rod that calibrates them, in the slices that they occupy."""
+    if not segments:
+        return ()
+    masks = rod_masks(report, grid, _span(segments))
+    series_uid = report.series.series_instance_uid if report.series else ""
+    first = len(segments) + 1
+    rods = (
+        Segment(
+            number=number,
+            level="",
+            part=Part.ROD,
+            label=f"{Part.ROD.value}: {plain(rod.name)}"[:64],
+            tracking_id=f"rod {rod.name}",
+            tracking_uid=derived_uid(
+                "tracking", report.study.study_instance_uid, series_uid, rod.name, Part.ROD.name
+            ),
+            mask=mask,
+        )
+        for number, (rod, mask) in enumerate((one for one in masks if one[1].any()), start=first)
+    )
+    return (*segments, *rods)
+
+
+def _span(segments: Sequence[Segment]) -> slice:
+    """The slices that the segments occupy."""
+    occupied = np.flatnonzero(np.logical_or.reduce([s.mask.any(axis=(1, 2)) for s in segments]))
+    return slice(int(occupied[0]), int(occupied[-1]) + 1)
+
+
 def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence[Segment]) -> EncodedObject:
     """A BINARY segmentation of `segments` on the source slices, read back and compared.
 
@@ -112,13 +151,12 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
     engine = report.provenance.engine
     if engine is None or not segments:
         raise ValueError("a segmentation needs an engine and at least one segment")
-    occupied = np.flatnonzero(np.logical_or.reduce([s.mask.any(axis=(1, 2)) for s in segments]))
-    span = slice(int(occupied[0]), int(occupied[-1]) + 1)
+    span = _span(segments)
     dataset = Segmentation(
         source_images=list(frames_as_images(series)[span]),
         pixel_array=np.stack([s.mask[span] for s in segments], axis=-1).view(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(segment, engine) for segment in segments],
+        segment_descriptions=[_describe(segment, report.provenance, engine) for segment in segments],
         series_instance_uid=derived_uid("placeholder"),
         series_number=SEGMENTATION_SERIES,
         sop_instance_uid=derived_uid("placeholder"),
@@ -146,7 +184,19 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
     )
 
 
-def _describe(segment: Segment, engine: EngineInfo) -> SegmentDescription:
+def _describe(segment: Segment, provenance: Provenance, engine: EngineInfo) -> SegmentDescription:
+    if segment.part is Part.ROD:
+        return SegmentDescription(
+            segment_number=segment.number,
+            segment_label=segment.label,
+            segmented_property_category=codes.PHYSICAL_OBJECT,
+            segmented_property_type=codes.PHANTOM,
+            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=rod_algorithm(provenance),
+            tracking_uid=segment.tracking_uid,
+            tracking_id=segment.tracking_id,
+            display_color=CIELabColor(*_COLOURS[segment.part]),
+        )
     return SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label,

@@ -10,7 +10,8 @@ import pytest
 from pydicom import dcmread
 
 from node.dicom.errors import SegmentationMismatch
-from node.dicom.seg import encode_segmentation, plan_segments, require_same_voxels
+from node.dicom.seg import encode_segmentation, plan_segments, require_same_voxels, with_rods
+from scoring.calibration import Grade
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,36 @@ def test_segments_are_coded_and_tracked(segments, seg):
     assert core.SegmentAlgorithmType == "AUTOMATIC"
     tracked = {item.TrackingID: item.TrackingUID for item in dataset.SegmentSequence}
     assert tracked == {segment.tracking_id: segment.tracking_uid for segment in segments}
+
+
+def test_rods_are_segments_of_their_own_with_the_voxels_that_were_read(study, segments):
+    grid = study.series.volume.grid
+    with_them = with_rods(study.report, grid, segments)
+    assert with_them[: len(segments)] == segments
+    rods = with_them[len(segments) :]
+    assert [one.tracking_id for one in rods] == [f"rod {rod.name}" for rod in study.report.calibration.rods]
+    occupied = np.flatnonzero(np.logical_or.reduce([one.mask.any(axis=(1, 2)) for one in segments]))
+    for one in rods:
+        assert set(np.flatnonzero(one.mask.any(axis=(1, 2)))) <= set(range(occupied[0], occupied[-1] + 1))
+    dataset = dcmread(BytesIO(encode_segmentation(study.report, study.series, with_them).content))
+    masks = _voxels(dataset, study.series)
+    for one in with_them:
+        assert np.array_equal(masks[one.number], one.mask), one.label
+    coded = [item for item in dataset.SegmentSequence if "rod" in item.SegmentLabel]
+    assert [item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in coded] == ["706342009"] * len(
+        rods
+    )
+    assert all(
+        item.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "Osteonode" for item in coded
+    )
+
+
+def test_rods_of_an_earlier_scan_and_of_a_withheld_calibration_are_not_drawn(study, segments):
+    grid = study.series.volume.grid
+    earlier = replace(study.report.calibration, grade=Grade.ASYNCHRONOUS)
+    for calibration in (earlier, None):
+        assert with_rods(replace(study.report, calibration=calibration), grid, segments) == segments
+    assert with_rods(study.report, grid, ()) == ()
 
 
 def test_a_withheld_region_is_not_drawn(study):

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 
@@ -133,6 +134,35 @@ def test_it_recovers_every_verdict_and_every_finding(studies: Studies, name: str
     ] == [
         (one["code"].replace("_", " ")[:64], one["severity"], one["level"]) for one in result["findings"]
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "rods"), [("two rods of HA", 2), ("six rods", 6)])
+def test_the_rods_of_the_segmentation_hold_what_was_read_in_them(
+    studies: Studies, case: str, rods: int
+) -> None:
+    """By the slices that each frame names, on the images as they came."""
+    (seg,) = (
+        dcmread(BytesIO(one.content)) for one in studies.run(case).objects if "segmentation" in one.file_name
+    )
+    images = {str(one.SOPInstanceUID): one for one in map(dcmread, studies.folder_of(case).glob("*.dcm"))}
+    named = {
+        int(one.SegmentNumber): one.SegmentLabel.partition(": ")[2]
+        for one in seg.SegmentSequence
+        if one.SegmentedPropertyTypeCodeSequence[0].CodeValue == "706342009"
+    }
+    assert len(named) == rods
+    voxels: dict[str, list[Any]] = {name: [] for name in named.values()}
+    for frame, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        if number in named:
+            (source,) = group.DerivationImageSequence[0].SourceImageSequence
+            image = images[str(source.ReferencedSOPInstanceUID)]
+            hu = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+            voxels[named[number]].append(hu[frame.astype(bool)])
+    for read in studies.run(case).result["calibration"]["rods"]:
+        inside = np.concatenate(voxels[read["name"]])
+        assert inside.mean() == pytest.approx(read["hu_mean"], abs=2.0)
+        assert inside.std() == pytest.approx(read["hu_sd"], rel=0.1)
 
 
 @pytest.mark.parametrize("charset", CHARACTER_SETS)

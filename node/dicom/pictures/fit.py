@@ -13,9 +13,10 @@ from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.language import Phrasebook, words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import grey, label, limit, orientation, scale_bar, show
-from node.dicom.pictures.rods import rod_circles, rods_in_view
+from node.dicom.pictures.rods import rod_circles
 from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.pictures.words import GRADES, MINERALS, MINUS, equation, equivalent, number
+from node.dicom.rods import rods_in_view
 from node.report import Report
 from scoring.calibration import Calibration
 from scoring.fit import FitPoint, fit_line, fit_points

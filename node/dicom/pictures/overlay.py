@@ -13,9 +13,10 @@ from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
 from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
-from node.dicom.pictures.rods import rod_circles, rods_in_view
+from node.dicom.pictures.rods import rod_circles
 from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.pictures.words import MINERALS, REGIONS, number, region_of
+from node.dicom.rods import rods_in_view
 from node.report import Report
 from scoring.bmd import RegionKind
 from segmentation.vertebrae import Regions, Vertebrae

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scoring.calibration import Calibration, Grade, RodReading
+from node.dicom.rods import centre_in, read_radius_mm
+from scoring.calibration import RodReading
 from segmentation.volume import Grid
 
 
@@ -20,13 +21,6 @@ class RodCircle:
     x_mm: float  # from the drawn plane's centre
     y_mm: float
     radius_mm: float  # of the part that is read
-
-
-def rods_in_view(calibration: Calibration | None) -> tuple[RodReading, ...]:
-    """The rods that lie in the report's own images: none where they were scanned earlier."""
-    if calibration is None or calibration.grade is not Grade.PHANTOM:
-        return ()
-    return calibration.rods
 
 
 def rod_circles(
@@ -42,18 +36,13 @@ def rod_circles(
     for rod in rods:
         if len(rod.axis_points_mm) < 2:  # a rod of an earlier scan has no place in this image
             continue
-        points = grid.to_index(np.asarray(rod.axis_points_mm))
-        points = points[np.argsort(points[:, 0])]
-        x = float(np.interp(row, points[:, 0], points[:, 2]))
-        y = float(np.interp(row, points[:, 0], points[:, 1]))
-        length_mm = (float(np.ptp(points[:, 0])) + 1) * grid.spacing_mm[0]  # half a slice beyond both ends
-        volume_mm3 = rod.voxels * grid.voxel_volume_mm3
+        y, x = centre_in(rod, grid, row)
         circles.append(
             RodCircle(
                 rod=rod,
                 x_mm=(x - float(centre[2])) * grid.spacing_mm[2],
                 y_mm=(y - float(centre[1])) * grid.spacing_mm[1],
-                radius_mm=float(np.sqrt(volume_mm3 / (np.pi * length_mm))),
+                radius_mm=read_radius_mm(rod, grid),
             )
         )
     return circles
