@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from node.pipeline.ports import Issue
 from node.reference.faults import Faults, Fracture, FractureShape, Implant, Lesion, LesionKind
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
+from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
 from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
 from tests.e2e.test_follow_up import Remembered as RememberedPatients
 
@@ -56,12 +57,14 @@ class Case:
     Parameters
     ----------
     edit : changes every image of the rendered study.
+    join : makes one multi-frame instance of all of them.
     laboratory : whether ALP and homocysteine are known.
     earlier : a study that comes first: of the same patient, on the same scanner.
     """
 
     spec: StudySpec = PLAIN
     edit: Callable[[Dataset], None] | None = None
+    join: Callable[[Sequence[Dataset]], Dataset] | None = None
     settings: Mapping[str, Any] | None = None
     engine: bool = False  # the model-free engine in place of the known mask
     laboratory: bool = True
@@ -149,6 +152,8 @@ CASES: Mapping[str, Case] = {
     "JPEG 2000": Case(spec=small(), edit=partial(_compressed, JPEG2000Lossless)),
     "lossy": Case(spec=small(), edit=_lossy),
     "plain and small": Case(spec=small()),
+    "Enhanced CT": Case(spec=small(), join=enhanced_ct),
+    "Legacy Converted Enhanced CT": Case(spec=small(), join=legacy_ct),
     **{name: Case(spec=small(), edit=partial(_named, *name_of)) for name, name_of in CHARACTER_SETS.items()},
 }
 
@@ -176,12 +181,14 @@ class Studies:
         """The images of a case, as they arrive."""
         case = CASES[name]
         rendered = self.rendered(case.spec)
-        if case.edit is None:
+        if case.edit is None and case.join is None:
             return rendered
         folder = self._folder / name.replace(" ", "-")
         if not folder.is_dir():
             folder.mkdir()
-            for path in rendered.glob("*.dcm"):
+            if case.join is not None:
+                write(folder / "frames.dcm", case.join(shuffled(rendered.glob("*.dcm"))))
+            for path in rendered.glob("*.dcm") if case.edit is not None else ():
                 dataset = dcmread(path)
                 case.edit(dataset)
                 dcmwrite(folder / path.name, dataset)
