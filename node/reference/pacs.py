@@ -33,6 +33,9 @@ class PacsError(Exception):
     """The other side does not answer."""
 
 
+_PATIENCE_S = 180.0  # a machine that renders, measures and receives at once may stall for half a minute
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """One object that came back."""
@@ -145,6 +148,7 @@ def send_study(
     """
     datasets = [dcmread(path) for path in sorted(folder.glob("*.dcm"))]
     entity = AE(calling_ae_title)
+    entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
     for sop_class, syntax in {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in datasets}:
         entity.add_requested_context(sop_class, syntax)
     association = entity.associate(

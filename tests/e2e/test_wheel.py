@@ -61,8 +61,9 @@ def test_each_package_name_belongs_to_this_distribution_alone(tmp_path):
 def test_check_fails_on_a_pacs_that_does_not_answer(tmp_path):
     destination = {"name": "gone", "ae_title": "GONE", "host": "127.0.0.1", "port": 9}
     settings = load_settings(storage={"root": str(tmp_path)}, destinations=[destination])
-    last = list(examine(settings))[-1]
-    assert (last.what, last.standing) == ("destination", Standing.FAILED)
+    told = {line.what: line.standing for line in examine(settings)}
+    assert told["destination"] is Standing.FAILED
+    assert told["archive"] is Standing.WARNING  # it is asked how many images there are, too
 
 
 def test_check_warns_of_what_is_only_a_demonstration(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
-from rich.console import Console
 
 from config.settings import load_settings
 from node.commands import studies as command
@@ -132,6 +131,7 @@ def test_a_corrected_patient_is_held_until_an_operator_accepts_it(
     settings: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     corrected = {"PatientName": "Roe^Jane", "PatientID": "MRN-4712"}
     sent = [make_image(1), make_image(2, PixelData=PIXELS[::-1])]
@@ -142,19 +142,18 @@ def test_a_corrected_patient_is_held_until_an_operator_accepts_it(
 
     config = tmp_path / "site.toml"
     config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n')
-    told = Console(record=True, width=200, file=StringIO())
-    monkeypatch.setattr(command, "Console", lambda **_: told)
+    monkeypatch.setenv("COLUMNS", "200")
     command.reconcile(STUDY, config=config)
-    shown = told.export_text()
+    shown = capsys.readouterr().out
     assert re.search(r"PatientID +MRN-4711 +MRN-4712 +2", shown)
     assert re.search(r"PatientName +Doe\^Jane +Roe\^Jane +2", shown)
 
     command.reconcile(STUDY, accept=True, config=config)
-    assert "2 images have the new identity" in told.export_text()
+    assert "2 images have the new identity" in capsys.readouterr().out
     (line,) = store.overview.show(STUDY).quarantine
     assert line.kind is QuarantineKind.REPLACED
     command.list_quarantine(config=config)
-    assert "replaced" in told.export_text()
+    assert "replaced" in capsys.readouterr().out
 
 
 def test_what_a_peer_calls_itself_is_no_markup_on_the_terminal(
@@ -164,16 +163,16 @@ def test_what_a_peer_calls_itself_is_no_markup_on_the_terminal(
     settings: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _send(listener.port, make_image(), make_image(PatientID="[/red]"), calling="[/red][bold]")
     config = tmp_path / "site.toml"
     config.write_text(f'[storage]\nroot = "{settings.storage.root}"\n')
-    told = Console(record=True, width=300, file=StringIO())
-    monkeypatch.setattr(command, "Console", lambda **_: told)
+    monkeypatch.setenv("COLUMNS", "300")
     command.list_quarantine(config=config)
     command.show(STUDY, config=config)
     command.reconcile(STUDY, config=config)
-    shown = told.export_text()
+    shown = capsys.readouterr().out
     assert shown.count("[/red][bold]") == 2
     assert re.search(r"PatientID +MRN-4711 +\[/red\] +1", shown)
 
