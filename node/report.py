@@ -202,8 +202,13 @@ class Report:
         return next((level for level in self.levels if level.name == name), None)
 
     def withheld_by(self, output: Output) -> Finding | None:
-        """The gravest finding that withholds `output` somewhere; None where nothing does."""
-        return next((one for one in gravest_first(self.findings) if output in one.withholds), None)
+        """The gravest finding that withholds `output`, of those about the whole study first.
+
+        None where nothing does. What is said of one level withholds an output of the study only if that
+        rests on the level.
+        """
+        found = [one for one in gravest_first(self.findings) if output in one.withholds]
+        return next((one for one in found if one.level is None), next(iter(found), None))
 
     @property
     def fractures(self) -> tuple[Finding, ...]:

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc, redis-server, PostgreSQL; and the font of Chinese pictures. Installed for root or CI.
+# Peers that the tests talk to: DCMTK, dicom3tools, Orthanc with its web viewer, Chromium, redis-server, PostgreSQL; and the font
+# of Chinese pictures. Installed for root or CI.
 set -euo pipefail
 declare -A package=(
   [/usr/bin/storescu]=dcmtk [/usr/bin/dciodvfy]=dicom3tools [/usr/sbin/Orthanc]=orthanc
+  [/usr/lib/orthanc/libOrthancWebViewer.so.2.8]=orthanc-webviewer [/usr/bin/chromium]=chromium
   [/usr/bin/redis-server]=redis-server [/usr/bin/pg_ctlcluster]=postgresql
   [/usr/share/fonts/truetype/wqy/wqy-microhei.ttc]=fonts-wqy-microhei
 )

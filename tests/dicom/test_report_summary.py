@@ -61,6 +61,13 @@ def test_what_is_withheld_is_told_with_its_reason(variants):
     assert lines[-2].startswith("DEMONSTRATION MODEL, NOT FOR CLINICAL USE: Rad-score")
 
 
+def test_a_withheld_category_is_explained_by_what_concerns_the_study(variants, describe_finding):
+    report = variants["complete"]
+    cut_off = describe_finding("body_truncated", level="L5")
+    lines = summary_lines(replace(report, findings=(cut_off, *report.findings)))
+    assert lines[0].startswith("QCT density category: not given. The density rule")
+
+
 def test_a_refusal_says_so_and_why_and_nothing_else(variants):
     (line,) = summary_lines(variants["refused"])
     assert line.startswith("Not measured: ")

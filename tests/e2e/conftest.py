@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +205,7 @@ class Orthanc:
 
 @contextmanager
 def running_orthanc(
-    root: Path, *, dicom_port: int, node_port: int, forwards: bool = True
+    root: Path, *, dicom_port: int, node_port: int, forwards: bool = True, plugins: Sequence[Path] = ()
 ) -> Iterator[Orthanc]:
     """Orthanc as the PACS; a Lua rule forwards *every* stable study to the node, unless told not to."""
     root.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,8 @@ def running_orthanc(
                 "AuthenticationEnabled": False,
                 "StableAge": 2,
                 "LuaScripts": [str(rule)] if forwards else [],
-                "Plugins": [],
+                "Plugins": [str(plugin) for plugin in plugins],
+                "WebViewer": {"CachePath": str(root / "viewer")},
                 "DicomModalities": {"osteonode": ["OSTEONODE", "127.0.0.1", node_port]},
                 "TcpNoDelay": True,
                 "DefaultEncoding": "Utf8",  # of its answers to C-FIND, whatever the question's is

@@ -81,6 +81,8 @@ def _headline(page: Page, report: Report, y: float) -> float:
     words = say("QCT density category: withheld")
     y = page.text(MARGIN, y, words, size=26, bold=True, colour=CAUTION)
     withheld = report.withheld_by(Output.DENSITY_CATEGORY)
+    if withheld in report.fractures:  # it stands above, and says so
+        return y + 8
     reason = withheld.shown if withheld else say("see the findings")
     return page.text(MARGIN, y, reason, size=15, colour=TEXT, width=width) + 8
 
