@@ -32,6 +32,14 @@ def test_every_command_is_documented_and_every_documented_command_exists():
     assert documented == set(get_command(build()).commands)
 
 
+def test_every_item_of_the_profile_has_a_test_under_its_name_and_each_test_its_item():
+    section = (ROOT / "docs/conformance.md").read_text("utf-8").partition("### 9.5 ")[2]
+    stated = re.findall(r"\| `(test_\w+)` \|$", section, re.MULTILINE)
+    source = (ROOT / "tests/dicom/test_ihe_air.py").read_text("utf-8")
+    written = re.findall(r"^def (test_\w+)", source, re.MULTILINE)
+    assert sorted(stated) == sorted(written)
+
+
 def test_every_control_of_the_safety_page_is_held_by_a_test_that_exists():
     text = (ROOT / "docs/safety.md").read_text("utf-8")
     files = re.findall(r"`(tests/[\w/]+\.py)`", text)
