@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms chaos fuzz lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms chaos fuzz sbom lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
@@ -16,6 +16,7 @@ help:
 	@echo "make cohort  120 invented patients, from DICOM to a model card that scores new ones (ten minutes)"
 	@echo "make chaos   a node killed, starved and cut off at random, and every report counted (ten minutes)"
 	@echo "make fuzz    damaged PDUs and data sets sent to a listener, each outcome counted (ten minutes)"
+	@echo "make sbom    the bill of materials of what the node runs on (CycloneDX), out of the hashed lock"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -68,6 +69,9 @@ chaos: setup system-tools
 
 fuzz: setup
 	@$(BIN)/python tools/run_fuzz.py
+
+sbom: setup
+	@$(BIN)/python tools/write_sbom.py
 
 lock:
 	@tools/lock.sh
