@@ -132,7 +132,7 @@ def train(
         ],
         about=about,
         tables=training_tables(trained),
-        figures=training_figures(trained),
+        figures=training_figures(trained, card),
     )
     _tell(console, left_out)
     for split, validation in trained.validations.items():

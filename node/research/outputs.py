@@ -13,6 +13,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from node.research.training import Trained, Variable
+from scoring.modelcard import ModelCard
+from scoring.nomogram import nomogram_scale
 from scoring.training.agreement import Icc
 from scoring.training.classification import Counts, Rate
 from scoring.training.discrimination import Auc
@@ -22,6 +24,7 @@ from scoring.training.figures import (
     decision_figure,
     lasso_deviance_figure,
     lasso_path_figure,
+    nomogram_figure,
     rad_score_figure,
     roc_figure,
 )
@@ -163,13 +166,16 @@ def left_out_table(left_out: Mapping[str, str]) -> Table:
     return [{"patient": name, "reason": reason} for name, reason in left_out.items()]
 
 
-def training_figures(trained: Trained) -> dict[str, Figure]:
-    """Every figure of a training, by name."""
+def training_figures(trained: Trained, card: ModelCard) -> dict[str, Figure]:
+    """Every figure of a training and of the card that it gives, by name."""
     fit = trained.fits.rad_score
     figures = {
         "lasso_path": lasso_path_figure(fit, "LASSO: coefficients along the path"),
         "lasso_deviance": lasso_deviance_figure(fit, "LASSO: cross-validated deviance"),
         "rad_score": rad_score_figure(trained.rad_scores, "Rad-score by class, all patients"),
+        "nomogram": nomogram_figure(
+            nomogram_scale(card), card.positive_class, f"Nomogram of {card.name} {card.version}"
+        ),
     }
     for split, validation in trained.validations.items():
         figures |= validation_figures(validation, str(split))

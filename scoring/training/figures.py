@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from scoring.nomogram import NomogramAxis, NomogramScale
 from scoring.training.fitting import RadScoreFit
 from scoring.training.validation import Validation
 
 # Told apart without colour too.
 _STYLES = (("#1b4f9c", "-"), ("#c2541a", "--"), ("#2e7d4f", "-."), ("#6a3d9a", ":"))
 _SIZE_INCHES = (6.4, 5.0)
+
+
+# Of a nomogram, the middle first: what has no room beside an earlier one is left out.
+_PROBABILITIES = (0.5, 0.01, 0.99, 0.1, 0.9, 0.05, 0.95, 0.2, 0.8, 0.3, 0.7)
+_WORD = 7.0  # hundredths of its width that a number takes
+_UNITS = {"a": "years", "1": "", "umol/L": "µmol/L"}  # as a reader writes them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One axis of a nomogram; places run from 0 to 100."""
+
+    label: str
+    ends: tuple[float, float]
+    ticks: Mapping[float, str]
 
 
 def roc_figure(validation: Validation, title: str) -> Figure:
@@ -126,6 +144,71 @@ def rad_score_figure(scores: Mapping[str, Sequence[float]], title: str) -> Figur
     axes.set_xticks(range(len(scores)), [f"{name}\nn = {len(values)}" for name, values in scores.items()])
     axes.set(ylabel="rad-score")
     return figure
+
+
+def nomogram_figure(scale: NomogramScale, positive_class: str, title: str) -> Figure:
+    """The nomogram for paper: points of each predictor, their total, and the probability it stands for."""
+    figure, axes = _page(title)
+    rows = [
+        _Row(label="Points", ends=(0.0, 100.0), ticks={10.0 * one: f"{10 * one}" for one in range(11)}),
+        *(_predictor_row(axis) for axis in scale.axes),
+        *_total_rows(scale, positive_class),
+    ]
+    for depth, row in enumerate(rows):
+        axes.hlines(-depth, *row.ends, color="0.1", linewidth=1)
+        for place, words in row.ticks.items():
+            axes.vlines(place, -depth, -depth + 0.09, color="0.1", linewidth=1)
+            axes.text(place, -depth - 0.08, words, ha="center", va="top", fontsize=7)
+        axes.text(-4, -depth, row.label, ha="right", va="center", fontsize=8)
+    axes.set(xlim=(-38, 104), ylim=(-len(rows) + 0.4, 0.5))
+    axes.set_axis_off()
+    return figure
+
+
+def _predictor_row(axis: NomogramAxis) -> _Row:
+    slope = (axis.points_at_upper - axis.points_at_lower) / (axis.upper - axis.lower)
+    values = _round_values(axis.lower, axis.upper, length=axis.points_at_upper - axis.points_at_lower)
+    unit = _UNITS.get(axis.unit, axis.unit)
+    return _Row(
+        label=f"{axis.label}, {unit}" if unit else axis.label,
+        ends=(axis.points_at_lower, axis.points_at_upper),
+        ticks={axis.points_at_lower + (value - axis.lower) * slope: f"{value:g}" for value in values},
+    )
+
+
+def _total_rows(scale: NomogramScale, positive_class: str) -> tuple[_Row, _Row]:
+    """On a scale of their own: the whole width is the largest total."""
+    width = 100.0 / scale.total_points_max
+    totals = {
+        value * width: f"{value:g}" for value in _round_values(0.0, scale.total_points_max, length=100.0)
+    }
+    probabilities: dict[float, str] = {}
+    for probability in _PROBABILITIES:
+        place = _total_at(scale, probability) * width
+        if 0.0 <= place <= 100.0 and all(abs(place - other) >= _WORD for other in probabilities):
+            probabilities[place] = f"{probability:g}"
+    reached = sorted(probabilities) or [0.0]
+    return (
+        _Row(label="Total points", ends=(0.0, 100.0), ticks=totals),
+        _Row(
+            label=f"Probability of\n{positive_class}",
+            ends=(reached[0], reached[-1]),
+            ticks=probabilities,
+        ),
+    )
+
+
+def _round_values(lower: float, upper: float, *, length: float) -> list[float]:
+    """Round values within a range, as many as have room on `length`; its ends where fewer than two do."""
+    locator = MaxNLocator(nbins=max(2, int(abs(length) / _WORD)), steps=[1, 2, 5, 10])
+    found = [float(one) for one in locator.tick_values(lower, upper) if lower <= one <= upper]
+    return found if len(found) >= 2 else [lower, upper]
+
+
+def _total_at(scale: NomogramScale, probability: float) -> float:
+    """Total points at a probability: the inverse of `NomogramScale.probability`."""
+    log_odds = float(np.log(probability / (1.0 - probability)))
+    return (log_odds - scale.lp_at_zero_points) * scale.points_per_lp
 
 
 def _mark_choices(axes: Axes, fit: RadScoreFit) -> None:

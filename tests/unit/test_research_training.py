@@ -70,6 +70,7 @@ def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):
         "decision_test",
         "lasso_path",
         "lasso_deviance",
+        "nomogram",
     ):
         assert {f"{name}.png", f"{name}.svg"} <= figures
     page = (trained / "index.html").read_text("utf-8")
