@@ -9,6 +9,7 @@ from string import Formatter
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 from pydicom import Dataset
 
 from config.findings import Output, load_findings
@@ -77,7 +78,7 @@ class Measured:
             report, self.headers, seg=self.seg if segments else None, segments=segments
         ).content
         pages = [compose_answer(report), *([compose_nomogram(report)] if report.rad_score else [])]
-        words = [text for page in pages for text, _ in page.text_boxes()]
+        words = [text.get_text() for page in pages for text in page.figure.findobj(Text)]
         return Told(
             report=report,
             result=result_document(report, {}),
