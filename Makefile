@@ -10,7 +10,7 @@ help:
 	@echo "make test    set up, install or name the system tools, lint, run all tests"
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
-	@echo "make matrix  the model-free engine on 180 digital reference studies, each printed (ten minutes)"
+	@echo "make matrix  the model-free engine on 300 digital reference studies, each printed (twenty minutes)"
 	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make phantoms   density of 300 studies by phantom, technique and noise, against the truth (seven minutes)"
 	@echo "make cohort  120 invented patients, from DICOM to a model card that scores new ones (ten minutes)"
@@ -54,6 +54,8 @@ matrix: setup
 	@$(BIN)/python tools/run_matrix.py
 	@$(BIN)/python tools/run_matrix.py --mixed-otherwise
 	@$(BIN)/python tools/run_matrix.py --mixed-anew
+	@$(BIN)/python tools/run_matrix.py --at-other-voltages
+	@$(BIN)/python tools/run_matrix.py --worn
 
 coverage: setup
 	@$(BIN)/python tools/run_coverage.py

@@ -38,6 +38,15 @@ class CanalRules(_Rules):
     soft_hu: Span
     ray_mm: Positive
     min_enclosure: Share
+    marrow_above_sac_hu: Positive
+    marrow_mm: Positive
+
+
+class DiscRules(_Rules):
+    """`segmentation.engines.geometric.discs.DiscSettings`."""
+
+    waist_share: Share
+    waist_least_discs: int = Field(ge=3)  # a false disc lies between two others
 
 
 class AnchorRules(_Rules):
@@ -72,6 +81,7 @@ class GeometricRules(_Rules):
     min_depth_mm: Positive
     height_mm: Span
     canal: CanalRules
+    discs: DiscRules
     anchors: AnchorRules
 
 

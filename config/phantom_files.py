@@ -72,7 +72,7 @@ def certified(model: PhantomModel, raw: Mapping[str, Any], serial: str) -> Phant
     Parameters
     ----------
     raw : the certificate's file: `model`, `serial`, `source` and, for every rod, `name`, `density_mg_cm3`
-        and, where the mineral is dissolved in water, `water_mg_cm3`.
+        and, where a rod is certified as mineral and water, `water_mg_cm3`.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def main() -> int:
     tie_to_parent(parent_pid, signal.SIGKILL)
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
     logs.configure(settings.log)
-    structlog.contextvars.bind_contextvars(process=role)
+    logs.name_process(role)
 
     def ready(what: str) -> None:
         os.write(ready_fd, f"{what}\n".encode())

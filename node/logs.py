@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -26,12 +27,28 @@ _LIBRARIES = {
 }
 
 
+_process = ""
+
+
+def name_process(name: str) -> None:
+    """What this process is, for every event of any of its threads from now on."""
+    global _process  # noqa: PLW0603 - a process has one name
+    _process = name
+
+
+def _with_process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _process:
+        event.setdefault("process", _process)
+    return event
+
+
 def configure(settings: LogSettings) -> None:
     """Send structlog's events, and the standard library's warnings and errors, to standard error."""
     as_console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _with_process,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -12,6 +12,8 @@ from segmentation.observation import Observation
 
 # Remarks on a model's numbers, which withhold nothing, and say nothing where the numbers are withheld.
 REMARKS_ON_MODEL = frozenset({"demonstration_model", "model_notice"})
+# UCUM units that nobody says after a number: of a score, and of an age in years.
+_UNSAID = frozenset({"1", "a"})
 
 
 def model_observations(
@@ -47,7 +49,7 @@ def model_observations(
         equivalent=equivalent,
     )
     if reasons:
-        found.append(_out_of_range(card, "; ".join(reasons)))
+        found.append(_out_of_range(card.name, "; ".join(reasons)))
     if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:
         found.append(Observation(code="t_above_model", values={"t": round(t_score, 2)}))
     return found
@@ -91,16 +93,21 @@ def technique_reasons(
     return reasons
 
 
-def score_observations(card: ModelCard, rad_score: float) -> list[Observation]:
-    """`model_range` for a rad-score that the card holds implausible: what was measured is no such bone."""
-    plausible = card.term("rad_score").plausible
-    if _within(rad_score, plausible):
+def score_observations(term: CardTerm, rad_score: float, *, model: str) -> list[Observation]:
+    """`model_range` for a rad-score that the card holds implausible: what was measured is no such bone.
+
+    Parameters
+    ----------
+    term : the card's of the rad-score.
+    model : the card's name.
+    """
+    if _within(rad_score, term.plausible):
         return []
-    return [_out_of_range(card, f"a rad-score of {rad_score:.2f} is outside {_words(plausible)}")]
+    return [_out_of_range(model, f"a rad-score of {rad_score:.2f} is outside {_words(term.plausible)}")]
 
 
 def input_observations(
-    card: ModelCard,
+    terms: Sequence[CardTerm],
     *,
     rad_score: float,
     age: float | None,
@@ -112,16 +119,21 @@ def input_observations(
 
     Plausible ranges are the card's own: R, to be confirmed for each laboratory. A plausible value beyond the
     axis is one that the model has not seen: a probability there would be extrapolated.
+
+    Parameters
+    ----------
+    terms : the card's, of every input.
     """
     found = []
+    by_name = {term.name: term for term in terms}
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
-    missing = [card.term(name).label for name, value in given.items() if value is None]
+    missing = [by_name[name].label for name, value in given.items() if value is None]
     if missing:
         found.append(Observation(code="laboratory_missing", values={"names": ", ".join(missing)}))
     for name, value in given.items():
         if value is None:
             continue
-        term = card.term(name)
+        term = by_name[name]
         if not _within(value, term.plausible) and name != "rad_score":  # see `score_observations`
             found.append(_beyond("laboratory_implausible", term, value, term.plausible))
         elif not _within(value, term.axis):
@@ -130,7 +142,7 @@ def input_observations(
 
 
 def _beyond(code: str, term: CardTerm, value: float, limits: Range) -> Observation:
-    unit = "" if term.unit == "1" else f" {term.unit}"
+    unit = "" if term.unit in _UNSAID else f" {term.unit}"
     values: dict[str, str | int | float] = {
         "name": term.label,
         "value": f"{value:.4g}",
@@ -152,8 +164,8 @@ def contradiction_observations(nomogram: NomogramResult, t_score: float) -> list
     return [Observation(code="contradiction", values=values)]
 
 
-def _out_of_range(card: ModelCard, reason: str) -> Observation:
-    return Observation(code="model_range", values={"model": card.name, "reason": reason})
+def _out_of_range(model: str, reason: str) -> Observation:
+    return Observation(code="model_range", values={"model": model, "reason": reason})
 
 
 def _within(value: float, limits: Range) -> bool:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import lru_cache
 
-# Water that K2HPO4 displaces in solution. The Mindways method states 0.2174 (V): its BMD is what densities in
-# K2HPO4 are compared with. The densest rod of its certificate gives (1000 - 923.20) / 375.83 = 0.204.
+# Water that K2HPO4 displaces in solution: 0.2174 by the Mindways method (V), whose BMD is what densities in
+# K2HPO4 are compared with.
 K2HPO4_VOLUME_CM3_G = 0.2174
 
 

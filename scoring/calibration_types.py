@@ -36,7 +36,7 @@ class RodReading:
     hu_sd: float  # of single voxels
     voxels: int
     axis_points_mm: tuple[tuple[float, float, float], ...]  # centres along the rod, LPS, caudal to cranial
-    water_mg_cm3: float | None = None  # certified water density, where the mineral is dissolved in water
+    water_mg_cm3: float | None = None  # where a rod is certified as mineral and water
     standard_error_hu: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
 
     @property
@@ -120,12 +120,12 @@ class FitRules:
     r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
     residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
     offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
-    # V: the constants of the Mindways method, from K2HPO4 solution to K2HPO4 in the place of water (user
-    # guide of QCT PRO, as cited by Ogo's reference): mg of water that a mg of K2HPO4 displaces, and water in
-    # mg/cm3. R: their standard uncertainties. The method's own certificate speaks against the first, for its
-    # rod E displaces (1000 - 923.2) / 375.83 = 0.2043; the second is 0.4 less than the 1000 of HU's water.
+    # V: the constants of the Mindways method, from water and K2HPO4 apart to K2HPO4 in the place of water
+    # (user guide of QCT PRO, as cited by Ogo's reference): mg of water that a mg of K2HPO4 displaces, and
+    # water in mg/cm3. The first defines what is measured, so that there is no doubt about it unless a site
+    # states one; the second is 0.4 less than the 1000 of HU's water, which is its standard uncertainty (R).
     displaced_water: float = 0.2174
-    displaced_water_uncertainty: float = 0.0131
+    displaced_water_uncertainty: float = 0.0
     reference_water: float = 999.6
     reference_water_uncertainty: float = 0.4
     # R: range of the Mindways sigma_ref by tube voltage. Computed for effective energies of 50, 60 and

@@ -100,9 +100,9 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
     )
     noticed = [
         *images,
-        *score_observations(card, score),
+        *score_observations(card.term("rad_score"), score, model=card.name),
         *input_observations(
-            card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
+            card.terms, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
         ),
     ]
     return Scored(

@@ -34,7 +34,7 @@ class FitPoint:
 def fit_line(calibration: Calibration) -> FitLine:
     """The line behind a calibration, in the rods' own terms.
 
-    Rods of mineral dissolved in water (Mindways) are fitted without their water. Their line is fitted here
+    Rods certified as mineral and water (Mindways) are fitted without their water. Their line is fitted here
     anew, for it differs from the one that bone is measured by, in slope and offset.
     """
     if calibration.rods and all(rod.water_mg_cm3 is not None for rod in calibration.rods):

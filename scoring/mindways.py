@@ -1,4 +1,4 @@
-"""Calibration by a phantom whose mineral is dissolved in water: Mindways Model 3."""
+"""Calibration by a phantom whose rods are certified as water and K2HPO4: Mindways Model 3."""
 
 from __future__ import annotations
 

@@ -64,11 +64,6 @@ _FEATURE_NAME = re.compile(
 )
 
 
-def is_feature_name(name: str) -> bool:
-    """Whether a card may name a feature so."""
-    return _FEATURE_NAME.fullmatch(name) is not None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFeature:
     """One feature of the rad-score: coefficient * (value - mean) / sd."""
@@ -246,7 +241,7 @@ def _features(raw: object) -> tuple[CardFeature, ...]:
         where = f"rad_score.features[{index}]"
         fields = _fields(entry, where, {"name", "mean", "sd", "coefficient", "origin"})
         name = _text(fields["name"], f"{where}.name")
-        if not is_feature_name(name):
+        if _FEATURE_NAME.fullmatch(name) is None:
             raise ModelCardInvalid(f"{where}: unknown feature {name!r}")
         if fields["origin"] not in ORIGINS:
             raise ModelCardInvalid(f"{where}.origin must be one of {', '.join(ORIGINS)}")

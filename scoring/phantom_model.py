@@ -21,7 +21,7 @@ class RodModel:
     offset_mm: float  # of its centre along the phantom's row of rods
     expected_hu: tuple[float, float]  # over the tube voltages of use; for water see PhantomLimits
     search_hu: tuple[float, float]  # wider: an object that reads so is taken for the rod and then judged
-    water_mg_cm3: float | None = None  # certified, where the mineral is dissolved in water
+    water_mg_cm3: float | None = None  # where a rod is certified as mineral and water
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ REACH_MM = 40.0
 FITTED = (0.10, 0.90)
 READ_AT = (0.05, 0.50, 0.95)
 MIN_COLUMNS = 8
+TREND_COLUMNS = 8  # by which the height of the next one is expected
+HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +69,10 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     inside = ndimage.map_coordinates(share, index, order=1, prefilter=False) >= 0.5
     reached = inside.any(axis=0)
     column = _column_heights(inside) * STEP_MM
-    # A depth counts where most of the strip meets the body.
-    wide = reached.mean(axis=1) >= 0.5
-    if wide.sum() < MIN_COLUMNS:
+    wide = _wall_to_wall(inside.sum(axis=0).mean(axis=1) * STEP_MM, reached.mean(axis=1) >= HALF)
+    if len(wide) < MIN_COLUMNS:
         return None
-    height = np.array([column[k][reached[k]].mean() for k in np.flatnonzero(wide)])
+    height = np.array([column[k][reached[k]].mean() for k in wide])
     share = np.linspace(0.0, 1.0, len(height))
     fitted = (share >= FITTED[0]) & (share <= FITTED[1])
     curve = np.polynomial.Polynomial.fit(share[fitted], height[fitted], 2)
@@ -82,6 +83,33 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
         posterior_mm=posterior,
         volume_mm3=level.body_volume_mm3,
     )
+
+
+def _wall_to_wall(filled_mm: npt.NDArray[np.float64], wide: npt.NDArray[np.bool_]) -> list[int]:
+    """The depths that belong to the body itself, from front to back.
+
+    A depth counts where most of the strip meets the body. In front of the wall an osteophyte may follow, of a
+    few millimetres' height at one rim or at both: there bone ends at once, while a wedge thins out.
+
+    Parameters
+    ----------
+    filled_mm : bone at each depth, in mm of height, as the mean of the strip.
+    """
+    depths = np.flatnonzero(wide)
+    if len(depths) < MIN_COLUMNS:
+        return []
+    middle = int(depths[len(depths) // 2])
+    kept = [middle]
+    for step in (-1, 1):
+        at = middle + step
+        while 0 <= at < len(wide) and wide[at]:
+            before = at - step * np.arange(1, TREND_COLUMNS + 1)
+            trend = np.polynomial.Polynomial.fit(before, filled_mm[before], 1)
+            if filled_mm[at] < HALF * float(trend(at)):
+                break
+            kept.append(at)
+            at += step
+    return sorted(kept)
 
 
 def _column_heights(inside: Mask) -> npt.NDArray[np.float64]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from segmentation.bone import bone_contrast
 from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.observation import Observation
 from segmentation.quality import QualitySettings
 from segmentation.slice_gates import SliceRules, objections
 from segmentation.slice_outline import find_outline, masks_of
-from segmentation.slice_settings import SliceSettings, bone_contrast
+from segmentation.slice_settings import SliceSettings
 from segmentation.vertebra import RegionSettings
 from segmentation.vertebrae import EngineInfo
 from segmentation.volume import CtVolume, Mask, canonical

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-# HU that a milligram of bone mineral adds, relative to 80 kV: hydroxyapatite's attenuation over water's at
-# 50, 57, 63 and 69 keV (NIST tables), which are assumed to be the effective energies behind an abdomen (R).
-_BONE_BY_KVP = {80.0: 1.0, 100.0: 0.80, 120.0: 0.68, 140.0: 0.60}
-
-
-def bone_contrast(kvp: float | None) -> float:
-    """Contrast of bone relative to 80 kV; without a known tube voltage 1, which asks the most of a slice."""
-    if kvp is None:
-        return 1.0
-    return float(np.interp(kvp, list(_BONE_BY_KVP), list(_BONE_BY_KVP.values())))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceSettings:

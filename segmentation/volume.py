@@ -83,6 +83,7 @@ class CtVolume:
 
     hu: FloatArray  # shape (z, y, x)
     grid: Grid
+    kvp: float | None = None  # tube voltage, where it is known
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.grid.shape:
@@ -139,7 +140,7 @@ def reorientation_of(grid: Grid) -> Reorientation:
 def canonical(volume: CtVolume) -> tuple[CtVolume, Reorientation]:
     """The same voxels with array axes towards superior, posterior, left, and the way back."""
     turn = reorientation_of(volume.grid)
-    return CtVolume(hu=turn.forward(volume.hu), grid=canonical_grid(volume.grid, turn)), turn
+    return replace(volume, hu=turn.forward(volume.hu), grid=canonical_grid(volume.grid, turn)), turn
 
 
 def canonical_grid(grid: Grid, turn: Reorientation) -> Grid:

@@ -2,14 +2,11 @@
 
 tools/run_phantoms.py [NUMBER ...]
 
-The first table holds all five phantoms, Mindways by the truth's constants; the second Mindways as shipped,
-whose published constants are not the truth's. Exit status 1, with a line for each reason, where
+Exit status 1, with a line for each reason, where
 
 - more than 5 % of the studies are refused;
-- thin slices are biased by more than 1 mg/cm3 at any level of any factor (the second table: by what the
-  difference of the constants makes besides);
-- fewer or more of all 95 % intervals hold the truth than chance leaves of so many studies (the second table:
-  fewer, for there the doubt about the constants is part of the interval).
+- thin slices are biased by more than 1 mg/cm3 at any level of any factor, the phantom among them;
+- fewer or more of all 95 % intervals hold the truth than chance leaves of so many studies.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scoring.bmd import RegionKind
 from tests.unit.phantom_matrix import (
     FACTORS,
-    MINDWAYS,
     MOST_REFUSED,
     STUDIES,
     MatrixStudy,
@@ -46,9 +42,7 @@ def main() -> int:
     for one in refused:
         print(f"REFUSED {one.number}: {', '.join(one.refused)} {dict(one.levels)}")
     measured = [one for one in studies if not one.refused]
-    missed = _table("five phantoms", [one.with_truths_constants or one for one in measured], doubted=False)
-    shipped = [one for one in measured if one.phantom == MINDWAYS]
-    missed += _table(f"{MINDWAYS} as shipped", shipped, doubted=True)
+    missed = _table(measured)
     if len(refused) > MOST_REFUSED * len(studies):
         missed.append(f"{len(refused)} of {len(studies)} studies are refused")
     for reason in missed:
@@ -56,14 +50,9 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _table(title: str, studies: Sequence[MatrixStudy], *, doubted: bool) -> list[str]:
-    """Print a group, whole and by factor; the targets that it misses.
-
-    Parameters
-    ----------
-    doubted : the intervals hold a doubt that these studies do not vary: more than 95 % may hold.
-    """
-    print(f"\n| {' | '.join((title, *HEADS))} |\n|{'---|' * (len(HEADS) + 1)}")
+def _table(studies: Sequence[MatrixStudy]) -> list[str]:
+    """Print the studies, all and by factor; the targets that they miss."""
+    print(f"\n| {' | '.join(('five phantoms', *HEADS))} |\n|{'---|' * (len(HEADS) + 1)}")
     groups = {"all": studies} | {
         f"{name} {level}": [one for one in studies if one.levels[name] == level]
         for name, levels in FACTORS.items()
@@ -74,11 +63,11 @@ def _table(title: str, studies: Sequence[MatrixStudy], *, doubted: bool) -> list
         if group:
             print(f"| {' | '.join((name, *_cells(group)))} |", flush=True)
         if group and not is_unbiased(group):
-            missed.append(f"{title}, {name}: thin slices are biased")
+            missed.append(f"{name}: thin slices are biased")
     held = sum(one.holds() for one in studies)
     fewest, most = fewest_and_most_held(len(studies))
-    if studies and not fewest <= held <= (len(studies) if doubted else most):
-        missed.append(f"{title}: {held} of {len(studies)} intervals hold; {fewest} to {most} are expected")
+    if studies and not fewest <= held <= most:
+        missed.append(f"{held} of {len(studies)} intervals hold; {fewest} to {most} are expected")
     return missed
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from config.findings import Severity
 from node.report import Outcome, Report
 from scoring.bmd import BmdResult
+from scoring.modelcard import NEGATIVE_CLASS
 
 _COLOUR = {Severity.REFUSAL: "red", Severity.CAUTION: "yellow", Severity.INFO: "dim"}
 
@@ -97,7 +98,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             (
                 "nomogram",
                 f"{found_nomogram.total_points:.0f} points ({points}): "
-                f"probability {found_nomogram.probability:.2f} of {found_nomogram.positive_class}",
+                f"probability {found_nomogram.probability:.2f} of {found_nomogram.positive_class} "
+                f"rather than {NEGATIVE_CLASS} (T rule)",
             )
         )
     return facts

@@ -104,18 +104,24 @@ def train(
         made = features or _features(cohort, cohort_csv.parent, out, how, console)
         table = read_features(made)
         repeats = read_repeats(repeat or (), made)
-        plan = Plan(seed=seed, penalty=penalty, resamples=bootstrap)
+        plan = Plan(name=name, version=version, seed=seed, penalty=penalty, resamples=bootstrap)
         with console.status("") as status:
             trained = train_models(
-                cohort, cohort_csv.parent, table, repeats, plan=plan, progress=status.update
+                cohort,
+                cohort_csv.parent,
+                table,
+                repeats,
+                plan=plan,
+                findings=load_findings(settings.node.site_folder),
+                progress=status.update,
             )
-        card = card_of(trained, table, plan, name=name, version_=version)
+        card = card_of(trained, table, plan)
     except (CohortUnusable, FitImpossible, ModelCardInvalid) as error:
         raise _refusal(error, console) from error
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out / "model.json", card)
     about = tripod_items(trained, card, plan)
-    left_out = _left_out("left out", trained.left_out)
+    left_out = _all_left_out(trained.left_out, trained.without_probability)
     (out / "model_card.md").write_text(tripod_text(about), "utf-8")
     write_outputs(
         out,
@@ -135,6 +141,7 @@ def train(
         figures=training_figures(trained, card),
     )
     _tell(console, left_out)
+    console.print(_POSITIVE)
     for split, validation in trained.validations.items():
         console.print(f"{split}: combined AUC {validation.models[COMBINED].auc.told}")
     console.print(f"{len(card.features)} features; card {card.sha256}: {out / 'model.json'}")
@@ -173,8 +180,7 @@ def evaluate(
         raise _refusal(error, console) from error
     left_out = [
         *([] if tells_its_studies(card) else [_STUDIES_UNKNOWN]),
-        *_left_out("left out", found.left_out),
-        *_left_out("not judged: the nomogram gives no probability", found.without_probability),
+        *_all_left_out(found.left_out, found.without_probability),
     ]
     write_outputs(
         out,
@@ -189,6 +195,7 @@ def evaluate(
         | {"rad_score": rad_score_figure(found.rad_scores, "Rad-score by class")},
     )
     _tell(console, left_out)
+    console.print(_POSITIVE)
     for name, one in found.validation.models.items():
         console.print(f"{name}: AUC {one.auc.told}")
     console.print(str(out / "index.html"))
@@ -233,12 +240,22 @@ def _about_labels(cohort: Cohort) -> list[str]:
     ]
 
 
+def _all_left_out(left_out: Mapping[str, str], without_probability: Mapping[str, str]) -> list[str]:
+    return [
+        *_left_out("left out", left_out),
+        *_left_out("not judged: the nomogram gives no probability", without_probability),
+    ]
+
+
 def _left_out(what: str, patients: Mapping[str, str]) -> list[str]:
     """How many, and the commonest reasons; nothing where nobody is. Names stand in the table."""
     if not patients:
         return []
     counted = Counter(patients.values()).most_common()
-    reasons = "; ".join(f"{count} x {reason.removesuffix('.')}" for reason, count in counted[:_REASONS])
+    reasons = "; ".join(
+        f"{f'{count} x ' if count > 1 else ''}{reason.removesuffix('.')}"
+        for reason, count in counted[:_REASONS]
+    )
     more = "; ..." if len(counted) > _REASONS else ""
     return [f"{len(patients)} patients are {what} (table left_out): {reasons}{more}"]
 

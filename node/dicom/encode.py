@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from node.dicom.check import check_object
+from node.dicom.identity import require_study
 from node.dicom.pictures import (
     draw_answer,
     draw_fit,
@@ -89,6 +90,7 @@ def encode_report(
     ObjectInvalid, SegmentationMismatch
         If a finished object breaks a rule: it must not be sent.
     """
+    require_study(source_headers[0])
     pictures = draw_pictures(report, series, vertebrae, regions, slices, typeface=typeface)
     objects: list[EncodedObject] = []
     segments: tuple[Segment, ...] = ()

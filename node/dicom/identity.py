@@ -39,8 +39,8 @@ _OPTIONAL = (
 IDENTITY_KEYWORDS = frozenset(_REQUIRED) | frozenset(_OPTIONAL)
 
 
-def copy_identity(source: Dataset, target: Dataset) -> None:
-    """Replace the identity of `target` by that of `source`, character set and bytes of names included.
+def require_study(source: Dataset) -> None:
+    """Refuse to make an object of a source that is part of no study: absent and empty alike.
 
     Raises
     ------
@@ -49,6 +49,17 @@ def copy_identity(source: Dataset, target: Dataset) -> None:
     """
     if not text_of(source, "StudyInstanceUID"):
         raise IdentityMissing("the source has no Study Instance UID")
+
+
+def copy_identity(source: Dataset, target: Dataset) -> None:
+    """Replace the identity of `target` by that of `source`, character set and bytes of names included.
+
+    Raises
+    ------
+    IdentityMissing
+        If the source has no Study Instance UID.
+    """
+    require_study(source)
     for keyword in (*_REQUIRED, *_OPTIONAL):
         if keyword in target:
             del target[keyword]

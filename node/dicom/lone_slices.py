@@ -84,14 +84,13 @@ def read_lone_slices(instances: Sequence[Instance]) -> tuple[LoadedSeries, ...]:
     for instance in instances:
         grid = _grid(instance.header)
         hu = hounsfield(instance, (grid.shape[1], grid.shape[2]), len(instances))[np.newaxis]
+        facts = facts_of(tuple(instances), grid)
         loaded.append(
             LoadedSeries(
-                volume=CtVolume(hu=hu, grid=grid),
+                volume=CtVolume(hu=hu, grid=grid, kvp=facts.kvp),
                 headers=(instance.header,),
                 frames=(None,),
-                facts=replace(
-                    facts_of(tuple(instances), grid), slice_spacing_mm=None, instances=len(instances)
-                ),
+                facts=replace(facts, slice_spacing_mm=None, instances=len(instances)),
             )
         )
     return tuple(loaded)

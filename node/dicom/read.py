@@ -55,11 +55,12 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
         shape = stack.grid.shape[1], stack.grid.shape[2]
         for k, image_hu in zip(places, _in_hounsfield(images, shape, len(ordered)), strict=True):
             hu[k] = image_hu
+    facts = facts_of(ordered, stack.grid)
     return LoadedSeries(
-        volume=CtVolume(hu=hu, grid=stack.grid),
+        volume=CtVolume(hu=hu, grid=stack.grid, kvp=facts.kvp),
         headers=tuple(instance.header for instance in ordered),
         frames=tuple(instance.frame for instance in ordered),
-        facts=facts_of(ordered, stack.grid),
+        facts=facts,
         copies=len(series.instances) - len(instances),
     )
 

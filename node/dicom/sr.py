@@ -34,7 +34,7 @@ from node.dicom.equipment import (
     device_uid,
 )
 from node.dicom.headers import number_of, text_of
-from node.dicom.identity import copy_identity, without_identity
+from node.dicom.identity import copy_identity, require_study, without_identity
 from node.dicom.seg import Segment
 from node.dicom.slices import DrawnSlice
 from node.dicom.sr_groups import finding_items, patient_groups, region_groups
@@ -63,14 +63,51 @@ def encode_sr(
     seg : the finished segmentation, so that the report names its final UID; None where nothing was measured.
     segments : what `seg` holds.
     slices : single slices, where such were measured in place of a volume.
+
+    Raises
+    ------
+    IdentityMissing
+        If the source has no Study Instance UID.
     """
+    dataset = report_document(report, headers, seg=seg, segments=segments, slices=slices)
+    mint([dataset], report.issued_at)
+    return EncodedObject(
+        kind=ObjectKind.STRUCTURED_REPORT,
+        file_name="report.dcm",
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        content=to_bytes(dataset),
+    )
+
+
+def report_document(
+    report: Report,
+    headers: Sequence[Dataset],
+    *,
+    seg: EncodedObject | None = None,
+    segments: Sequence[Segment] = (),
+    slices: Sequence[DrawnSlice] = (),
+) -> Dataset:
+    """The structured report as a data set, whole but for its own UIDs and times; parameters as `encode_sr`.
+
+    Raises
+    ------
+    IdentityMissing
+        If the source has no Study Instance UID.
+    """
+    require_study(headers[0])
     sources = _instances(headers)
     evidence = [without_identity(header) for header in sources]
     if seg is not None:
         evidence.append(_reference_to(seg))
+    content = _document(report, sources, seg, segments, slices)
+    # The tree goes in afterwards: highdicom would copy it whole and search it four times for what it
+    # references, to make the evidence that `_fill_evidence` makes in order.
+    tree = content.ContentSequence
+    content.ContentSequence = ContentSequence([])
     dataset = Comprehensive3DSR(
-        evidence=evidence,
-        content=_document(report, sources, seg, segments, slices),
+        evidence=evidence[:1],
+        content=content,
         series_instance_uid=derived_uid("placeholder"),
         series_number=REPORT_SERIES,
         sop_instance_uid=derived_uid("placeholder"),
@@ -81,19 +118,13 @@ def encode_sr(
         is_verified=False,
         coding_schemes=[codes.private_scheme()],
     )
+    dataset.ContentSequence = tree
     _fill_evidence(dataset, evidence)
     if report.predecessor_uid is not None:
         dataset.PredecessorDocumentsSequence = [_predecessor(report, report.predecessor_uid)]
     copy_identity(headers[0], dataset)
     apply_equipment(dataset, report, series_number=REPORT_SERIES, description=REPORT_DESCRIPTION)
-    mint([dataset], report.issued_at)
-    return EncodedObject(
-        kind=ObjectKind.STRUCTURED_REPORT,
-        file_name="report.dcm",
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        content=to_bytes(dataset),
-    )
+    return dataset
 
 
 def _instances(headers: Sequence[Dataset]) -> tuple[Dataset, ...]:

@@ -93,6 +93,8 @@ def series_uid_of(instance_uids: Sequence[str]) -> str:
 def _name(dataset: Dataset, *, instance: str, series: str) -> None:
     dataset.SOPInstanceUID = instance
     dataset.SeriesInstanceUID = series
+    if "DimensionOrganizationSequence" not in dataset:
+        return
     # highdicom mints a random one for each segmentation.
     organization = _BLANK if instance == _BLANK else derived_uid("dimensions", instance)
 

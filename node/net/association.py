@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from node.checkpoint import Checkpoint
 from node.net.access import Refusal
 from node.net.encoding import store_response
+from node.net.messages import PromptMessages, received_data_set
 from node.net.upper_layer import LOOK_S, PromptProvider
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 log = structlog.get_logger(__name__)
 
@@ -37,62 +32,8 @@ class StoreRequest:
     sop_class_uid: str  # both as the command says
     sop_instance_uid: str
     transfer_syntax_uid: str
-    dataset: bytes  # as encoded by the peer
+    dataset: Sequence[bytes | memoryview]  # as encoded by the peer, in pieces
     sha256: str  # of the data set
-
-
-class HashedBytes(BytesIO):
-    """A data set in the making, hashed piece by piece while the peer sends the next."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sha256 = hashlib.sha256()
-
-    def write(self, piece: ReadableBuffer, /) -> int:
-        self._sha256.update(piece)
-        return super().write(piece)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-
-class PromptMessages(DIMSEServiceProvider):
-    """Has a C-STORE served by the thread that read it, so that no other need be woken."""
-
-    def __init__(self, association: PromptAssociation, tell_user: Callable[[], None]) -> None:
-        super().__init__(association)
-        self._association = association
-        self._tell_user = tell_user
-        self._serving = threading.Lock()
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        if self.message is None:  # the library makes it so, but for the hashing
-            message = DIMSEMessage()
-            message.data_set = HashedBytes()
-            self.message = message
-        try:
-            super().receive_primitive(primitive)
-        except Exception as error:  # noqa: BLE001 - the library takes every command set for a whole one
-            log.warning("message_not_understood", error=type(error).__name__)
-            self.dul.event_queue.put("Evt19")  # invalid PDU, which ends the association
-            return
-        _, message = self.peek_msg()
-        if message is not None and not (isinstance(message, C_STORE) and self.serve_next()):
-            self._tell_user()
-
-    def serve_next(self) -> bool:
-        """Serve the oldest message, unless the other thread is serving one. Whether there was one."""
-        if not self._serving.acquire(blocking=False):
-            return False
-        try:
-            context_id, message = self.get_msg(block=False)
-            if message is None or context_id is None:
-                return False
-            self._association.serve(message, context_id)
-        finally:
-            self._serving.release()
-        return True
 
 
 class PromptAssociation(Association):
@@ -104,6 +45,7 @@ class PromptAssociation(Association):
 
     def __init__(self, ae: Any, mode: str) -> None:
         super().__init__(ae, mode)
+        self._reactor_checkpoint = Checkpoint(self)
         self._news = threading.Event()
         self._began = time.monotonic()
         self.dul: PromptProvider = PromptProvider(
@@ -119,17 +61,20 @@ class PromptAssociation(Association):
 
     def run_reactor(self) -> None:
         """The thread of an association that a peer asked for, from its request to its end."""
-        self.dul.start()
-        self._started_dul = True
-        self._dul_ready.wait()
-        request = self._request()
-        if request is not None:
-            self.requestor.primitive = request
-            self._serve_admitted()
-        self.kill()
-        connection = self.dul.socket.socket if self.dul.socket is not None else None
-        if connection is not None and self._server is not None:
-            self._server.shutdown_request(connection)
+        try:
+            self.dul.start()
+            self._started_dul = True
+            self._dul_ready.wait()
+            request = self._request()
+            if request is not None:
+                self.requestor.primitive = request
+                self._serve_admitted()
+        finally:
+            self.kill()
+            connection = self.dul.socket.socket if self.dul.socket is not None else None
+            if connection is not None:
+                self._server.shutdown_request(connection)
+            self._server.note_over()
 
     def _serve_admitted(self) -> None:
         """Serve the association, if its peer may have one."""
@@ -196,13 +141,14 @@ class PromptAssociation(Association):
             self._serve_request(message, context_id)
 
     def _store(self, message: C_STORE, context_id: int, transfer_syntax_uid: str) -> None:
+        dataset = received_data_set(message.DataSet)
         request = StoreRequest(
             association=self,
             sop_class_uid=str(message.AffectedSOPClassUID),
             sop_instance_uid=str(message.AffectedSOPInstanceUID),
             transfer_syntax_uid=transfer_syntax_uid,
-            dataset=message.DataSet.getvalue(),
-            sha256=message.DataSet.sha256,
+            dataset=dataset.pieces,
+            sha256=dataset.sha256,
         )
         status = self._server.on_store(request)
         if self.is_established:

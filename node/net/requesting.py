@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pynetdicom import AE, evt
 
 from config.settings import ConfigurationError, TlsSettings
+from node.checkpoint import make_pauses_sure
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.sockets import send_at_once
 from node.net.tls import sender_context
@@ -76,7 +77,7 @@ class Requestor:
         negotiation: Sequence[Any] = (),
     ) -> Any:
         """An association, established or not. Never raises for a peer."""
-        return ae.associate(
+        association = ae.associate(
             peer.host,
             peer.port,
             ae_title=peer.ae_title,
@@ -85,6 +86,9 @@ class Requestor:
             tls_args=self._tls_to(peer),
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
         )
+        if association.is_established:
+            make_pauses_sure(association)
+        return association
 
     def _tls_to(self, peer: Address) -> tuple[ssl.SSLContext, str] | None:
         if not peer.tls:

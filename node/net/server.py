@@ -17,14 +17,14 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.net.access import Doorkeeper
 from node.net.association import PromptAssociation, StoreRequest
+from node.net.load import Seat
 from node.net.upper_layer import PromptSocket
 
 log = structlog.get_logger(__name__)
 
 _ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _STOP_S = 5.0  # for peers to take note that their associations are aborted
-_STEP_BACK_S = 0.002  # for each association that is open already
-_LONGEST_STEP_BACK_S = 0.02
+_STEP_BACK_S = 0.03  # that a process with fewer associations has to accept; Python gives each thread 0.005
 _PDU_PATIENCE_S = 30.0  # from a PDU's first byte to its last
 
 
@@ -66,6 +66,7 @@ class Server(ThreadedAssociationServer):
     listening : as `listening_socket` makes it. Other processes may accept from it too.
     doorkeeper : says who may connect, and who may have an association.
     on_store : keeps an instance and gives the status to answer; never raises. In the association's thread.
+    seat : this process's among those that accept from the socket.
     """
 
     daemon_threads = True
@@ -78,12 +79,16 @@ class Server(ThreadedAssociationServer):
         doorkeeper: Doorkeeper,
         on_store: Callable[[StoreRequest], int],
         *,
+        seat: Seat,
         handlers: Sequence[Any],
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
         self.doorkeeper = doorkeeper
         self.on_store = on_store
+        self._seat = seat
+        self._connections = 0  # that are served, or about to be
+        self._lock = threading.Lock()
         super().__init__(
             ae,
             listening.getsockname(),
@@ -132,8 +137,31 @@ class Server(ThreadedAssociationServer):
             If another was faster.
         """
         assert self.socket is not None, "a server that accepts has a socket"
-        time.sleep(min(_LONGEST_STEP_BACK_S, _STEP_BACK_S * len(self.active_associations)))
+        if self._seat.others_have_fewer:
+            time.sleep(_STEP_BACK_S)
         return self.socket.accept()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._note(+1)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Make the connection an association, whose own thread says when it is over."""
+        try:
+            self.finish_request(request, client_address)
+        except Exception:  # noqa: BLE001 - of TLS, or whatever a connection that breaks off leads to
+            self.handle_error(request, client_address)
+            self.shutdown_request(request)
+            self.note_over()
+
+    def note_over(self) -> None:
+        """That a connection is served no more."""
+        self._note(-1)
+
+    def _note(self, change: int) -> None:
+        with self._lock:
+            self._connections += change
+            self._seat.note(self._connections)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         if not self.doorkeeper.admits(client_address[0], here=request.getsockname()[0]):

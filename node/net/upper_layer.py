@@ -4,7 +4,7 @@ pynetdicom 3.0's two threads of an association each sleep a millisecond between 
 it reads from the socket in pieces of 4 KiB. For one C-STORE after another that takes longer than the storing,
 and a hundred idle associations keep a core busy. These classes and those of node.net.association take the
 places of its loops and of its reading; state machine, negotiation and the other service classes stay the
-library's. tests/net/test_reactor.py holds what they rely on.
+library's. tests/net/test_associations.py holds what they rely on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from pynetdicom.association import Association
@@ -28,9 +28,6 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 from node.pipeline.describe import describe
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger(__name__)
 

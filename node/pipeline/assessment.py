@@ -236,7 +236,7 @@ def _rad_score(
     if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
         return None
     score = rad_score(card, features)
-    ledger.add(score_observations(card, score.value))
+    ledger.add(score_observations(card.term("rad_score"), score.value, model=card.name))
     return score if ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]) else None
 
 
@@ -250,7 +250,9 @@ def _nomogram(
     if score is None or card is None or t_score is None:
         return None
     age, alp, homocysteine = case.study.age_years, laboratory.alp_u_l, laboratory.homocysteine_umol_l
-    ledger.add(input_observations(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine))
+    ledger.add(
+        input_observations(card.terms, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)
+    )
     if not ledger.allows(Output.NOMOGRAM, [FEATURE_LEVEL]):
         return None
     found = apply_nomogram(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)

@@ -7,6 +7,7 @@ from segmentation.contrast import ContrastSettings
 from segmentation.ellipse import EllipseSettings
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
 from segmentation.engines.geometric.canal import CanalSettings
+from segmentation.engines.geometric.discs import DiscSettings
 from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.fracture import FractureSettings
 from segmentation.image_quality import ImageQualitySettings
@@ -22,8 +23,13 @@ from segmentation.vertebra import DensityRegions, RegionSettings
 
 def geometric_settings(settings: SegmentationSettings) -> GeometricSettings:
     rules = settings.geometric.model_dump()
-    canal, anchors = rules.pop("canal"), rules.pop("anchors")
-    return GeometricSettings(**rules, canal=CanalSettings(**canal), anchors=AnchorSettings(**anchors))
+    canal, discs, anchors = rules.pop("canal"), rules.pop("discs"), rules.pop("anchors")
+    return GeometricSettings(
+        **rules,
+        canal=CanalSettings(**canal),
+        discs=DiscSettings(**discs),
+        anchors=AnchorSettings(**anchors),
+    )
 
 
 def identity_settings(settings: SegmentationSettings) -> IdentitySettings:

@@ -13,7 +13,7 @@ from config.findings import UnknownFinding
 from config.settings import ConfigurationError
 from node.dicom.errors import DicomError
 from node.pipeline.ports import ArtefactMissing
-from node.store.errors import LeaseLost
+from node.store.errors import LeaseLost, StoreUnavailable
 from node.store.states import Proof
 from scoring.errors import ModelCardInvalid
 from segmentation.errors import EngineUnavailable, MaskNotUsable
@@ -21,6 +21,7 @@ from segmentation.errors import EngineUnavailable, MaskNotUsable
 
 class Action(StrEnum):
     RETRY = "retry"
+    WAIT = "wait"  # nothing is wrong with the study: the store has no room, or does not answer
     SET_ASIDE = "set aside"  # the same bytes and settings would fail again: a person must look
     ABANDON = "abandon"  # somebody else has the job now
 
@@ -43,6 +44,8 @@ def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
     """What to do about an error that ended an attempt (1 is the first)."""
     if isinstance(error, LeaseLost):
         return Action.ABANDON
+    if isinstance(error, StoreUnavailable):
+        return Action.WAIT
     if isinstance(error, _HOPELESS) or attempt >= max_attempts:
         return Action.SET_ASIDE
     return Action.RETRY

@@ -202,6 +202,8 @@ def _fail(lease: Lease, error: Exception, dependencies: Dependencies) -> None:
         match action:
             case Action.RETRY:
                 dependencies.store.jobs.retry_in(lease, told, delay_s(settings.backoff_s, lease.attempt))
+            case Action.WAIT:
+                dependencies.store.jobs.retry_in(lease, told, delay_s(settings.backoff_s, 2), counted=False)
             case Action.SET_ASIDE:
                 dependencies.store.jobs.set_aside(lease, told)
             case Action.ABANDON:

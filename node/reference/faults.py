@@ -101,6 +101,8 @@ class Faults:
     oral_contrast: bool = False  # in a loop of bowel that hangs down before the great vessels
     jerk: Jerk | None = None
     starved: tuple[Starved, ...] = ()
+    spurs_mm: float = 0.0  # how far osteophytes reach beyond the rims of all lumbar endplates
+    calcified_aorta: bool = False
 
     @property
     def levels(self) -> frozenset[str]:
@@ -119,7 +121,7 @@ class Faults:
     def content(self) -> dict[str, Any]:
         """All faults by name; those that came later only where they are present, so that UIDs stay."""
         content = asdict(self)
-        for name in ("oral_contrast", "jerk", "starved"):
+        for name in ("oral_contrast", "jerk", "starved", "spurs_mm", "calcified_aorta"):
             if not content[name]:
                 del content[name]
         return content

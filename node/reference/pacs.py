@@ -5,17 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification
+
+from node.checkpoint import make_pauses_sure
 
 _KINDS: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
@@ -33,6 +35,7 @@ class PacsError(Exception):
     """The other side does not answer."""
 
 
+_ATTEMPTS = 3
 _PATIENCE_S = 180.0  # a machine that renders, measures and receives at once may stall for half a minute
 
 
@@ -131,7 +134,9 @@ def send_study(
     calling_ae_title: str = "PACS",
     sent: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[int, ...]:
-    """Send every DICOM file (*.dcm) of a folder over one association.
+    """Send every DICOM file (*.dcm) of a folder over one association, as long as that lasts.
+
+    What was not answered is sent again over another, as a PACS does.
 
     Parameters
     ----------
@@ -144,33 +149,48 @@ def send_study(
     Raises
     ------
     PacsError
-        If the peer accepts no association, or stops answering.
+        If the peer accepts no association, or stops answering three times at one instance.
     """
     datasets = [dcmread(path) for path in sorted(folder.glob("*.dcm"))]
     entity = AE(calling_ae_title)
     entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
     for sop_class, syntax in {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in datasets}:
         entity.add_requested_context(sop_class, syntax)
-    association = entity.associate(
-        host,
-        port,
-        ae_title=called_ae_title,
-        max_pdu=131072,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
-    )
-    if not association.is_established:
-        raise PacsError(f"{called_ae_title} at {host}:{port} accepts no association")
-    statuses = []
+    statuses: list[int] = []
+    tried = 0
+    while tried == 0 or len(statuses) < len(datasets):
+        association = entity.associate(
+            host,
+            port,
+            ae_title=called_ae_title,
+            max_pdu=131072,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
+        )
+        if not association.is_established:
+            raise PacsError(f"{called_ae_title} at {host}:{port} accepts no association")
+        make_pauses_sure(association)
+        answered = len(statuses)
+        for status in _statuses(association, datasets[answered:]):
+            statuses.append(status)
+            sent(len(statuses), len(datasets))
+        tried = 1 if len(statuses) > answered else tried + 1
+        if len(statuses) < len(datasets) and tried == _ATTEMPTS:
+            raise PacsError(f"{called_ae_title} stopped answering at instance {len(statuses) + 1}")
+    return tuple(statuses)
+
+
+def _statuses(association: Any, datasets: Sequence[Dataset]) -> Iterator[int]:
+    """Of what the peer answers, until it stops."""
     try:
-        for number, dataset in enumerate(datasets, start=1):
+        for dataset in datasets:
             answer = association.send_c_store(dataset)
             if "Status" not in answer:
-                raise PacsError(f"{called_ae_title} stopped answering at instance {number}")
-            statuses.append(int(answer.Status))
-            sent(number, len(datasets))
+                return
+            yield int(answer.Status)
+    except RuntimeError:  # pynetdicom: the association has ended
+        return
     finally:
         association.release()
-    return tuple(statuses)
 
 
 def _without_delay(event: Any) -> None:

@@ -28,6 +28,7 @@ from node.reference.spine import (
 )
 from node.reference.spine_phantom import spine_phantom, z_range_mm
 from node.reference.surroundings import AIR_HU, Painted, table_and_phantom
+from node.reference.wear import plaques, spurs
 
 Volume = npt.NDArray[np.float32]
 Axis = npt.NDArray[np.float64]
@@ -112,12 +113,13 @@ def scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
         return
     yield from trunk(spec)
     yield from organs(spec, spine)
+    yield from plaques(spec, spine)
     pelvis = [*sacral_wings(spine), *iliac_wings(spine)]
     if spec.faults.lumbar is Lumbar.SACRALISED:
         pelvis += sacralised_processes(spine["L5"])
     with_disc = spec.levels[: spec.levels.index("S1")]
     elements = [solid for name in with_disc for solid in posterior_elements(spine[name])]
-    elements += [*eleventh_ribs(spine["T11"]), *twelfth_ribs(spine["T12"])]
+    elements += [*eleventh_ribs(spine["T11"]), *twelfth_ribs(spine["T12"]), *spurs(spec, spine)]
     # All shells before all fillings: where two pieces of one bone meet there is no wall between them.
     yield from (Painted(solid=solid, hu=CORTEX_MG_CM3 * per_mg) for solid in pelvis)
     yield from (Painted(solid=Shrunk(solid=s, by_mm=1.6), hu=ALA_MG_CM3 * per_mg) for s in pelvis)

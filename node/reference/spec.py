@@ -96,6 +96,8 @@ class StudySpec:
             "a lesion has a radius of 2 to 14 mm": not all(
                 2 <= lesion.radius_mm <= 14 for lesion in self.faults.lesions
             ),
+            "osteophytes reach between 4 and 15 mm": self.faults.spurs_mm != 0
+            and not 4 <= self.faults.spurs_mm <= 15,
             "a view can be cut, not widened": min(self.faults.cut_mm) < 0,
             "a patient on a phantom does not move backwards": self.faults.jerk is not None
             and self.faults.jerk.forward_mm < 0,

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
-from math import ceil, floor
-
-import numpy as np
 
 from node import __version__
 from node.research.feature_table import FeatureTable
-from node.research.tables import clinical_values
 from node.research.training import COMBINED, RADIOMICS, Plan, Trained
-from scoring.modelcard import CUTOFFS, CardFeature, CardTerm, ModelCard, canonical_json, parse_model_card
+from scoring.modelcard import CUTOFFS, CardFeature, ModelCard, canonical_json, parse_model_card
 from scoring.training.agreement import FORM
-from scoring.training.cohort import CLINICAL, PLAUSIBLE, LabelKind, Split
+from scoring.training.cohort import LabelKind
 
 # Named in full by Xie et al. 2022 (science of the project: five further names are incomplete there).
 DOCUMENTED = frozenset({"wavelet-LLL_firstorder_10Percentile"})
-# Card name, label and UCUM unit of each clinical value.
-_TERMS = {
-    "age": ("age", "Age", "a"),
-    "alp_u_l": ("alp", "ALP", "U/L"),
-    "homocysteine_umol_l": ("homocysteine", "Homocysteine", "umol/L"),
-}
 LABELS = {
     LabelKind.STATED: "class as the cohort's table states it",
     LabelKind.BY_T_SCORE: "T-score as the cohort's table states it, by the rule of Xie et al. 2022",
@@ -35,7 +25,7 @@ CIRCULARITY = (
 )
 
 
-def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, version_: str) -> ModelCard:
+def card_of(trained: Trained, table: FeatureTable, plan: Plan) -> ModelCard:
     """The combined model as a card, read back from its JSON form: what is returned, a node can read.
 
     Raises
@@ -43,34 +33,9 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
     ModelCardInvalid
     """
     fits = trained.fits
-    lowest, highest = _outward(trained.trained_range)
-    clinical = clinical_values(trained.splits[Split.TRAIN], CLINICAL)
-    fitted = clinical[np.isfinite(clinical).all(axis=1)]  # as `scoring.training.fitting.fit_models` does
-    terms = [
-        CardTerm(
-            name="rad_score",
-            label="Rad-score",
-            unit="1",
-            coefficient=fits.combined.terms[0].value,
-            axis=(lowest, highest),
-            plausible=(2 * lowest - highest, 2 * highest - lowest),
-        )
-    ]
-    for column, values, coefficient in zip(CLINICAL, fitted.T, fits.combined.terms[1:], strict=True):
-        short, label, unit = _TERMS[column]
-        terms.append(
-            CardTerm(
-                name=short,
-                label=label,
-                unit=unit,
-                coefficient=coefficient.value,
-                axis=(float(values.min()), float(values.max())),
-                plausible=PLAUSIBLE[column],
-            )
-        )
     card = ModelCard(
-        name=name,
-        version=version_,
+        name=plan.name,
+        version=plan.version,
         demonstration=False,
         notice="For research; not validated beyond the cohorts that its card names",
         positive_class="osteoporosis",
@@ -88,7 +53,7 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan, *, name: str, ver
             for one in fits.rad_score.features
         ),
         clinical_intercept=fits.combined.intercept.value,
-        terms=tuple(terms),
+        terms=trained.terms,
         applicability=trained.technique,
         software={"osteonode": __version__}
         | {package: version(package) for package in ("scikit-learn", "statsmodels")}
@@ -138,8 +103,3 @@ def _digest(study_instance_uid: str) -> str:
     """Tells one study from others, and nothing to who has not its UID; 48 bits: a chance match of one in 1e9
     for a thousand studies against three hundred."""
     return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:12]
-
-
-def _outward(ends: tuple[float, float]) -> tuple[float, float]:
-    """A range of rad-scores with the digits that a report gives, its ends included."""
-    return floor(ends[0] * 100) / 100, ceil(ends[1] * 100) / 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,22 +13,19 @@ from scipy.special import expit
 from config.findings import FindingTable
 from node.research.card import trained_by
 from node.research.feature_table import FeatureTable
-from node.research.rows import first_of
-from node.research.tables import Matrix, Measured, clinical_values, measured
+from node.research.judged import Range, osteoporosis_of, require_enough
+from node.research.tables import Matrix, clinical_values, measured
 from node.research.technique import outside
 from node.research.training import COMBINED, RADIOMICS
-from scoring.applicability import input_observations, score_observations
 from scoring.bmd import StudyClass
 from scoring.modelcard import CUTOFFS, ModelCard
 from scoring.radscore import rad_score
 from scoring.training.cohort import CLINICAL, Cohort, Patient, Split
-from scoring.training.discrimination import Auc, Labels
+from scoring.training.discrimination import Auc
 from scoring.training.errors import CohortUnusable
 from scoring.training.validation import Validation, subgroup_aucs, validate
-from segmentation.observation import Observation
 
 _CARD_NAMES = {"age": "age", "alp_u_l": "alp", "homocysteine_umol_l": "homocysteine"}
-FEWEST_OF_A_CLASS = 2  # that an AUC and its interval need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +72,12 @@ def evaluate_card(
     if absent:
         raise CohortUnusable(f"features of the model that the table lacks: {', '.join(absent)}")
     cutoffs = {name: _cutoff(card, name, cutoff) for name in (RADIOMICS, COMBINED)}
-    scored = measured(cohort, folder, table).without(partial(_why_not_scored, card, findings))
+    reach = Range(model=card.name, terms=card.terms, findings=findings)
+    scored = measured(cohort, folder, table).without(partial(_why_not_scored, card, reach))
     low = scored.without(lambda one, _: "normal bone" if one.label is StudyClass.NORMAL else "")
-    judged = low.without(partial(_why_no_probability, card, findings))
+    judged = low.without(lambda one, row: reach.why_no_probability(_score(card, row), one))
     without_probability = {name: why for name, why in judged.left_out.items() if name not in low.left_out}
-    _require_enough(judged, {**scored.left_out, **without_probability})
+    require_enough(judged, {**scored.left_out, **without_probability})
     scores = np.array([_score(card, row) for row in scored.rows], dtype=np.float64)
     classes = np.array([one.label.value for one in scored.patients])
     judged_scores = np.array([_score(card, row) for row in judged.rows], dtype=np.float64)
@@ -88,7 +86,7 @@ def evaluate_card(
             RADIOMICS: np.asarray(expit(judged_scores)),
             COMBINED: combined_probability(card, judged_scores, clinical_values(judged.patients, CLINICAL)),
         },
-        _positive(judged),
+        osteoporosis_of(judged),
         cutoffs,
         development=False,
     )
@@ -119,43 +117,12 @@ def _score(card: ModelCard, row: Mapping[str, str]) -> float:
     return rad_score(card, {one.name: float(row[one.name]) for one in card.features}).value
 
 
-def _why_not_scored(card: ModelCard, findings: FindingTable, patient: Patient, row: Mapping[str, str]) -> str:
+def _why_not_scored(card: ModelCard, reach: Range, patient: Patient, row: Mapping[str, str]) -> str:
     if patient.split is Split.TRAIN:
         return "the table's split: trains"
     if trained_by(card, row["study_instance_uid"]):
         return "the model was trained on this study"
-    beyond = outside(row, card.applicability)
-    return beyond or _words(findings, score_observations(card, _score(card, row)))
-
-
-def _why_no_probability(
-    card: ModelCard, findings: FindingTable, patient: Patient, row: Mapping[str, str]
-) -> str:
-    age, alp, homocysteine = (patient.values[name] for name in CLINICAL)
-    score = _score(card, row)
-    found = input_observations(card, rad_score=score, age=age, alp=alp, homocysteine=homocysteine)
-    return _words(findings, found)
-
-
-def _positive(patients: Measured) -> Labels:
-    return np.array([one.label is StudyClass.OSTEOPOROSIS for one in patients.patients], dtype=bool)
-
-
-def _words(findings: FindingTable, observations: Iterable[Observation]) -> str:
-    return " ".join(findings.describe(one).text for one in observations)
-
-
-def _require_enough(judged: Measured, left_out: Mapping[str, str]) -> None:
-    ill = int(_positive(judged).sum())
-    counts = {"osteoporosis": ill, "osteopenia": len(judged.patients) - ill}
-    if min(counts.values()) >= FEWEST_OF_A_CLASS:
-        return
-    left = " and ".join(f"{count} with {name}" for name, count in counts.items())
-    told = [f"{name}: {why}" for name, why in left_out.items()]
-    raise CohortUnusable(
-        f"{left} can be judged by this model; {FEWEST_OF_A_CLASS} of each are needed"
-        + (f". Left out: {first_of(told)}" if told else "")
-    )
+    return outside(row, card.applicability) or reach.why_not_scored(_score(card, row))
 
 
 def _cutoff(card: ModelCard, model: str, given: float | None) -> float:

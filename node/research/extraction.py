@@ -88,6 +88,7 @@ def extract_features(
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows.values())
+        file.flush()  # a run stopped again before its first new row keeps all that were done
         for row in _progress(console, (rows_of or by_processes)(todo, how, sha256), len(todo)):
             writer.writerow(row)
             file.flush()

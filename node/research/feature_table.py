@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -14,7 +14,8 @@ from node.research.extraction import ABOUT, made_with_sha256
 from node.research.rows import first_of, read_rows, repeated
 from scoring.calibration import Mineral
 from scoring.decimals import decimal
-from scoring.modelcard import is_feature_name
+from scoring.errors import RadiomicsSettingsInvalid
+from scoring.radiomics import feature_names, parse_settings
 from scoring.training.errors import CohortUnusable
 
 MEASURES = ("kvp", "slice_spacing_mm", "pixel_spacing_mm")  # of a study's technique; may be empty
@@ -25,6 +26,7 @@ class MadeWith:
     """What a table's features were made with, as far as a model depends on it."""
 
     radiomics_settings_sha256: str
+    provided: frozenset[str]  # features that these settings give
     packages: Mapping[str, str]  # name -> version
 
 
@@ -48,8 +50,9 @@ def read_features(path: Path) -> FeatureTable:
     Raises
     ------
     CohortUnusable
-        If it is none, holds a study twice, a column that no card could name, or what is no number, no such
-        mineral or no such settings, or rows were made with settings that differ, or are not those beside it.
+        If it is none, holds a study twice, a feature that the settings beside it do not give, or what is no
+        number, no such mineral or no such settings, or rows were made with settings that differ, or are not
+        those beside it.
     """
     rows = read_rows(path)
     lacking = [name for name in ABOUT if not rows or name not in rows[0]]
@@ -58,19 +61,18 @@ def read_features(path: Path) -> FeatureTable:
     if len({row["settings_sha256"] for row in rows}) > 1:
         raise CohortUnusable(f"{path} holds features made with different settings")
     names = tuple(name for name in rows[0] if name not in ABOUT)
-    if unknown := [name for name in names if not is_feature_name(name)]:
-        raise CohortUnusable(f"{path} holds columns that are no features: {first_of(unknown)}")
+    made_with = _made_with(path.with_name(path.name + ".json"), rows[0]["settings_sha256"])
+    if unknown := [name for name in names if name not in made_with.provided]:
+        raise CohortUnusable(
+            f"{path} holds columns that are no features of these settings: {first_of(unknown)}"
+        )
     keys = [study_key(row["study"], path.parent) for row in rows]
     if twice := repeated(keys):
         raise CohortUnusable(f"{path} holds these studies twice: {', '.join(twice)}")
     odd = [told for row in rows if not row["reason"] for told in _odd_cells(row, names)]
     if odd:
         raise CohortUnusable(f"{path}: {len(odd)} values cannot be: {first_of(odd)}")
-    return FeatureTable(
-        names=names,
-        rows=dict(zip(keys, rows, strict=True)),
-        made_with=_made_with(path.with_name(path.name + ".json"), rows[0]["settings_sha256"]),
-    )
+    return FeatureTable(names=names, rows=dict(zip(keys, rows, strict=True)), made_with=made_with)
 
 
 def _odd_cells(row: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
@@ -92,12 +94,14 @@ def _made_with(path: Path, settings_sha256: str) -> MadeWith:
     try:
         raw: Any = json.loads(path.read_text("utf-8"))
         sha256, packages = raw["radiomics_settings_sha256"], dict(raw["packages"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        text = str(raw["radiomics_settings"])
+        provided = frozenset(feature_names(parse_settings(text)))
+    except (OSError, ValueError, TypeError, KeyError, RadiomicsSettingsInvalid) as error:
         raise CohortUnusable(f"{path} must say how the features were made: {error!r}") from error
-    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise CohortUnusable(f"{path}: radiomics_settings_sha256 is no SHA-256")
-    if not all(isinstance(text, str) and text for text in packages.values()):
+    if sha256 != hashlib.sha256(text.encode()).hexdigest():
+        raise CohortUnusable(f"{path}: radiomics_settings_sha256 is not of radiomics_settings")
+    if not all(isinstance(one, str) and one for one in packages.values()):
         raise CohortUnusable(f"{path}: packages must name a version of each")
     if made_with_sha256(raw) != settings_sha256:
         raise CohortUnusable(f"{path} is not of the settings that the table's features were made with")
-    return MadeWith(radiomics_settings_sha256=sha256, packages=packages)
+    return MadeWith(radiomics_settings_sha256=sha256, provided=provided, packages=packages)

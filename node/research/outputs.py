@@ -12,7 +12,8 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
-from node.research.training import Trained, Variable
+from node.research.table1 import Variable
+from node.research.training import Trained
 from scoring.modelcard import ModelCard
 from scoring.nomogram import nomogram_scale
 from scoring.training.agreement import Icc
@@ -28,7 +29,7 @@ from scoring.training.figures import (
     rad_score_figure,
     roc_figure,
 )
-from scoring.training.logistic import LogisticModel
+from scoring.training.logistic import Coefficient, LogisticModel
 from scoring.training.validation import Validation
 
 Table = Sequence[Mapping[str, object]]
@@ -105,7 +106,7 @@ def training_tables(trained: Trained) -> dict[str, Table]:
     ]
     cohort = trained.cohort
     tables["missing"] = [{"column": name, "patients": count} for name, count in cohort.missing.items()]
-    tables["left_out"] = left_out_table(trained.left_out)
+    tables["left_out"] = left_out_table({**trained.left_out, **trained.without_probability})
     return tables
 
 
@@ -170,12 +171,15 @@ def training_figures(trained: Trained, card: ModelCard) -> dict[str, Figure]:
     """Every figure of a training and of the card that it gives, by name."""
     fit = trained.fits.rad_score
     figures = {
+        "nomogram": nomogram_figure(
+            nomogram_scale(card),
+            positive_class=card.positive_class,
+            negative_class=card.negative_class,
+            title=f"Nomogram of {card.name} {card.version}",
+        ),
         "lasso_path": lasso_path_figure(fit, "LASSO: coefficients along the path"),
         "lasso_deviance": lasso_deviance_figure(fit, "LASSO: cross-validated deviance"),
         "rad_score": rad_score_figure(trained.rad_scores, "Rad-score by class, all patients"),
-        "nomogram": nomogram_figure(
-            nomogram_scale(card), card.positive_class, f"Nomogram of {card.name} {card.version}"
-        ),
     }
     for split, validation in trained.validations.items():
         figures |= validation_figures(validation, str(split))
@@ -213,6 +217,8 @@ def write_outputs(
         _write_csv(out / "tables" / f"{name}.csv", rows)
     pictures = {}
     for name, figure in figures.items():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once for both files: it takes longer than to draw them
         # Without a date, and with fixed ids, equal figures are equal files.
         with matplotlib.rc_context({"svg.hashsalt": name}):
             figure.savefig(out / "figures" / f"{name}.svg", metadata={"Date": None})
@@ -271,17 +277,23 @@ def _icc(feature: str, one: Icc) -> dict[str, object]:
 
 
 def _coefficients(model: LogisticModel) -> Table:
+    """The intercept has no odds ratio: it compares nobody with nobody."""
     return [
         {
             "term": one.name,
             "coefficient": one.value,
             "standard_error": one.standard_error,
-            "odds_ratio": one.odds_ratio,
-            "odds_ratio_95": _interval(one.odds_ratio_interval95),
+            "odds_ratio": "" if one is model.intercept else one.odds_ratio,
+            "odds_ratio_95": "" if one is model.intercept else _odds_interval(one),
             "p": one.p,
         }
         for one in (model.intercept, *model.terms)
     ]
+
+
+def _odds_interval(one: Coefficient) -> str:
+    """With digits that do not depend on its size: per unit, an odds ratio may be 40 or 0.9996."""
+    return " to ".join(f"{end:.4g}" for end in one.odds_ratio_interval95)
 
 
 def _counts(counts: Counts) -> dict[str, object]:

@@ -26,16 +26,22 @@ class Measured:
     values: Matrix  # shape (patients, features)
     left_out: Mapping[str, str]  # patient -> reason
 
+    def where(self, chosen: Callable[[Patient], bool]) -> Measured:
+        """Some of these, for a purpose: the others are not left out."""
+        return self._at([place for place, one in enumerate(self.patients) if chosen(one)], self.left_out)
+
     def without(self, reason: Callable[[Patient, Mapping[str, str]], str]) -> Measured:
         """Those for whom `reason` gives none ("")."""
         told = [reason(one, row) for one, row in zip(self.patients, self.rows, strict=True)]
-        kept = [at for at, why in enumerate(told) if not why]
+        left_out = {one.name: why for one, why in zip(self.patients, told, strict=True) if why}
+        return self._at([place for place, why in enumerate(told) if not why], {**self.left_out, **left_out})
+
+    def _at(self, places: Sequence[int], left_out: Mapping[str, str]) -> Measured:
         return Measured(
-            patients=tuple(self.patients[at] for at in kept),
-            rows=tuple(self.rows[at] for at in kept),
-            values=self.values[kept],
-            left_out={**self.left_out}
-            | {one.name: why for one, why in zip(self.patients, told, strict=True) if why},
+            patients=tuple(self.patients[at] for at in places),
+            rows=tuple(self.rows[at] for at in places),
+            values=self.values[list(places)],
+            left_out=left_out,
         )
 
 

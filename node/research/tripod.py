@@ -103,7 +103,8 @@ def _predictors(trained: Trained) -> str:
         if trained.agreement
         else "agreement between observers was not assessed"
     )
-    ranges = ", ".join(f"{name} {_range(limits)}" for name, limits in PLAUSIBLE.items())
+    asked = {*trained.cohort.variables, trained.cohort.label_kind.value}
+    ranges = ", ".join(f"{name} {_range(PLAUSIBLE[name])}" for name in PLAUSIBLE if name in asked)
     return f"Radiomic features of L3's cancellous bone: {agreement}. Accepted: {ranges}."
 
 
@@ -130,7 +131,7 @@ def _performance(trained: Trained) -> str:
     for split, validation in trained.validations.items():
         areas = ", ".join(f"{name} {model.auc.told}" for name, model in validation.models.items())
         combined = validation.models[COMBINED]
-        fit = f", Hosmer-Lemeshow p {combined.calibration.p:.3f}" if combined.calibration else ""
+        fit = f", Hosmer-Lemeshow p {combined.calibration.p_told}" if combined.calibration else ""
         parts.append(
             f"{split} ({validation.patients} patients): AUC {areas}; Brier {combined.brier:.3f}{fit}"
         )
@@ -140,7 +141,14 @@ def _performance(trained: Trained) -> str:
         if sizes[Split.TEST] < 100
         else ""
     )
-    return ". ".join(parts) + "." + small
+    beyond = len(trained.without_probability)
+    unjudged = (
+        f" {beyond} of the test part have no probability, as the node would give none (a value is missing or "
+        "beyond the card's axes), and are not judged."
+        if beyond
+        else ""
+    )
+    return ". ".join(parts) + "." + unjudged + small
 
 
 def _optimism(trained: Trained, plan: Plan) -> str:

@@ -16,7 +16,7 @@ _DIRECT_BYTES = 2 << 20
 _BUFFERS = 8  # that a process keeps for it; whoever finds none free writes through the cache
 
 
-def write_durably(target: Path, chunks: Sequence[bytes]) -> None:
+def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
     """Write a new file, its name and its content on the disk when this returns.
 
     Raises
@@ -45,7 +45,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_through_cache(path: Path, chunks: Sequence[bytes]) -> None:
+def _write_through_cache(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
     with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)
@@ -53,7 +53,7 @@ def _write_through_cache(path: Path, chunks: Sequence[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _written_directly(path: Path, chunks: Sequence[bytes]) -> bool:
+def _written_directly(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
     """Whether the file could be written past the page cache; if not, it is not there."""
     size = sum(len(chunk) for chunk in chunks)
     blocks = -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
@@ -83,7 +83,7 @@ def _written_directly(path: Path, chunks: Sequence[bytes]) -> bool:
     return written == blocks
 
 
-def _fill(buffer: mmap.mmap, chunks: Sequence[bytes]) -> None:
+def _fill(buffer: mmap.mmap, chunks: Sequence[bytes | memoryview]) -> None:
     buffer.seek(0)
     for chunk in chunks:
         buffer.write(chunk)

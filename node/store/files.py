@@ -55,7 +55,13 @@ class FileStore:
         return 100.0 * used_bytes / max(1, used_bytes + free_bytes)
 
     def write(
-        self, shelf: str, sha256: str, chunks: Sequence[bytes], *, suffix: str = "", together: str = ""
+        self,
+        shelf: str,
+        sha256: str,
+        chunks: Sequence[bytes | memoryview],
+        *,
+        suffix: str = "",
+        together: str = "",
     ) -> str:
         """Write a new file durably: when this returns, it outlives a power cut.
 

@@ -17,6 +17,7 @@ from node.store.quarantine import OTHER_CONTENT, enter
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, objects, studies
 from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
+from node.store.together import CommitTogether
 
 # Built once: this is asked for every instance.
 _BY_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
@@ -55,6 +56,7 @@ class Instances:
 
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
+        self._together = CommitTogether(database)
         self._files = files
 
     def is_own(self, sop_instance_uid: str) -> bool:
@@ -133,7 +135,7 @@ class Instances:
             together=instance.study_instance_uid,
         )
         try:
-            receipt = self._enter(instance, path, judgement)
+            receipt = self._together.run(lambda connection: _enter(connection, instance, path, judgement))
         except BaseException:
             self._files.remove(path)
             raise
@@ -162,29 +164,32 @@ class Instances:
             return _Judgement(verdict=_Verdict.OTHER_IDENTITY, held=held, differing=differing)
         return _Judgement(verdict=_Verdict.SAME if is_here else _Verdict.FILE_GONE, held=held)
 
-    def _enter(self, instance: ReceivedInstance, path: str, judgement: _Judgement) -> Receipt | None:
-        with self._database.writing() as connection:
-            if judgement.held is None:
-                _ensure_study(connection, instance.study_instance_uid)
-                if not insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
-                    return None
-                _note_growth(connection, instance)
-                return Receipt.STORED
-            known = _find(connection, instance.sop_instance_uid)
-            assert known is not None, "rows of instances are never deleted"
-            if (known["sha256"], known["path"]) != judgement.held:
-                return None
-            match judgement.verdict:
-                case _Verdict.FILE_GONE:
-                    _restore(connection, instance, path)
-                    return Receipt.RESTORED
-                case _Verdict.OTHER_IDENTITY:
-                    told = ", ".join(sorted(judgement.differing))
-                    entered = enter(connection, instance, path, QuarantineKind.IDENTITY, told)
-                    return Receipt.HELD if entered else Receipt.ALREADY_HELD
-                case _:
-                    entered = enter(connection, instance, path, QuarantineKind.CONTENT, OTHER_CONTENT)
-                    return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
+
+def _enter(
+    connection: Connection, instance: ReceivedInstance, path: str, judgement: _Judgement
+) -> Receipt | None:
+    """The row of a file that has been written; None where what was held changed in the meantime."""
+    if judgement.held is None:
+        _ensure_study(connection, instance.study_instance_uid)
+        if not insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
+            return None
+        _note_growth(connection, instance)
+        return Receipt.STORED
+    known = _find(connection, instance.sop_instance_uid)
+    assert known is not None, "rows of instances are never deleted"
+    if (known["sha256"], known["path"]) != judgement.held:
+        return None
+    match judgement.verdict:
+        case _Verdict.FILE_GONE:
+            _restore(connection, instance, path)
+            return Receipt.RESTORED
+        case _Verdict.OTHER_IDENTITY:
+            told = ", ".join(sorted(judgement.differing))
+            entered = enter(connection, instance, path, QuarantineKind.IDENTITY, told)
+            return Receipt.HELD if entered else Receipt.ALREADY_HELD
+        case _:
+            entered = enter(connection, instance, path, QuarantineKind.CONTENT, OTHER_CONTENT)
+            return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
 
 
 def _find(connection: Connection, sop_instance_uid: str) -> RowMapping | None:

@@ -118,14 +118,20 @@ class Jobs:
             )
             _set_study(connection, lease, state, reason)
 
-    def retry_in(self, lease: Lease, error: str, delay_s: float) -> None:
-        """The attempt failed; another may begin after `delay_s`."""
+    def retry_in(self, lease: Lease, error: str, delay_s: float, *, counted: bool = True) -> None:
+        """The attempt failed; another may begin after `delay_s`.
+
+        Parameters
+        ----------
+        counted : whether the step has one attempt less.
+        """
         with self._database.writing() as connection:
             write_as_holder(
                 connection,
                 lease,
                 **_released(),
                 state=JobState.WAITING,
+                attempts=lease.attempt if counted else lease.attempt - 1,
                 not_before=now_s() + delay_s,
                 last_error=error[:_MAX_ERROR_CHARACTERS],
             )

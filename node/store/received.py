@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
@@ -19,7 +20,7 @@ class ReceivedInstance:
     sop_class_uid: str
     transfer_syntax_uid: str
     sha256: str  # of the data set, without the file header
-    content: tuple[bytes, ...]  # a Part 10 file, in pieces: header, data set as received
+    content: Sequence[bytes | memoryview]  # a Part 10 file, in pieces: header, data set as received
     calling_ae: str
     called_ae: str
     association_id: int | None

@@ -18,6 +18,7 @@ from typing import NoReturn
 import structlog
 
 from node.leash import tie_to_parent
+from node.logs import name_process
 from node.pipeline.describe import describe
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,7 @@ def _live(member: Member, parent_pid: int, writing: int) -> NoReturn:
         for number in _FORWARDED:
             signal.signal(number, signal.SIG_DFL)
         tie_to_parent(parent_pid, signal.SIGKILL)
-        structlog.contextvars.bind_contextvars(process=member.name)
+        name_process(member.name)
         status = member.work(lambda: _say(writing))
     except Exception as error:  # noqa: BLE001 - the process's boundary
         log.error("process_failed", error=describe(error))

@@ -17,6 +17,7 @@ from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
 from node.net.access import Doorkeeper, Slots, access_of
 from node.net.commitment_scp import CommitmentService
+from node.net.load import Seat, seats
 from node.net.scp import Listener
 from node.net.sockets import listening_socket
 from node.net.tls import listener_context
@@ -56,15 +57,15 @@ def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
         [
             Member(name="reconcile", work=partial(_reconcile, settings)),
             *(
-                Member(name=f"listener {number}", work=partial(_listen, settings, listening))
-                for number in range(1, count + 1)
+                Member(name=f"listener {number}", work=partial(_listen, settings, listening, seat))
+                for number, seat in enumerate(seats(count), start=1)
             ),
         ]
     )
     return family.run(lambda: on_ready(str(port)))
 
 
-def _listen(settings: Settings, listening: socket.socket, ready: Callable[[], None]) -> int:
+def _listen(settings: Settings, listening: socket.socket, seat: Seat, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
         reporter = make_reporter(store, settings)
@@ -76,6 +77,7 @@ def _listen(settings: Settings, listening: socket.socket, ready: Callable[[], No
             commitment=CommitmentService(report_recorder(store, settings), store.promises, reporter),
             doorkeeper=Doorkeeper(access_of(settings), Slots(settings.storage.root / "associations")),
             tls=listener_context(settings.tls),
+            seat=seat,
         )
         listener.start(listening)
         ready()

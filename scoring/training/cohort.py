@@ -13,7 +13,7 @@ A row is one patient::
     fold                  optional: whole numbers, of the training patients' cross-validation
 
 A column of another name holds numbers; it is compared between the classes like the laboratory values, counts
-for missing values too, and enters no model.
+for missing values too, and enters no model. One of them has a range of its own: calcium_mmol_l.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from scoring.training.errors import CohortUnusable
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)
 CLINICAL = ("age", "alp_u_l", "homocysteine_umol_l")
 # Beyond these a number is a unit mistaken or a digit lost (R). The calcium of Xie et al.'s Table 1 (SD 5.9
-# mmol/L) is of that kind.
+# mmol/L) is of that kind; it enters no model, and is held to a range because of that.
 PLAUSIBLE = {
     "age": (18.0, 110.0),
     "alp_u_l": (5.0, 2000.0),
     "homocysteine_umol_l": (1.0, 300.0),
+    "calcium_mmol_l": (0.5, 5.0),
     "t_score": (-10.0, 10.0),  # of quantitative CT: no bone at all is about -6
 }
 _WHOLE = re.compile("[+-]?[0-9]+")

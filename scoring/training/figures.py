@@ -32,6 +32,7 @@ class _Row:
     label: str
     ends: tuple[float, float]
     ticks: Mapping[float, str]
+    beside: str = ""  # at its right end, where it is too short for numbers below
 
 
 def roc_figure(validation: Validation, title: str) -> Figure:
@@ -70,7 +71,7 @@ def calibration_figure(validation: Validation, title: str) -> Figure:
             linestyle=line,
             marker="o",
             markersize=4,
-            label=f"{name}: Hosmer-Lemeshow p = {model.calibration.p:.3f}, Brier {model.brier:.3f}",
+            label=f"{name}: Hosmer-Lemeshow p {model.calibration.p_told}, Brier {model.brier:.3f}",
         )
     axes.set(
         xlabel="predicted probability of osteoporosis",
@@ -88,8 +89,10 @@ def decision_figure(validation: Validation, title: str) -> Figure:
     curves = [model.decision for model in validation.models.values()]
     for name, curve, (colour, line) in zip(validation.models, curves, _STYLES, strict=False):
         axes.plot(curve.thresholds, curve.model, color=colour, linestyle=line, label=name)
-    axes.plot(curves[0].thresholds, curves[0].treat_all, color="0.5", linewidth=0.8, label="treat all")
-    axes.axhline(0.0, color="0.2", linewidth=0.8, label="treat none")
+    axes.plot(
+        curves[0].thresholds, curves[0].treat_all, color="0.4", linewidth=1, linestyle=":", label="treat all"
+    )
+    axes.axhline(0.0, color="0.1", linewidth=0.8, label="treat none")
     top = max(float(curve.model.max()) for curve in curves)
     axes.set(
         xlabel="threshold probability",
@@ -109,7 +112,7 @@ def lasso_path_figure(fit: RadScoreFit, title: str) -> Figure:
         axes.plot(logs, fit.choice.path.coefficients[:, column], linewidth=1)
     _mark_choices(axes, fit)
     axes.set(xlabel="ln lambda", ylabel="coefficient per standard deviation")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -128,7 +131,7 @@ def lasso_deviance_figure(fit: RadScoreFit, title: str) -> Figure:
     )
     _mark_choices(axes, fit)
     axes.set(xlabel="ln lambda", ylabel="deviance per patient, left out")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)  # error bars may reach anywhere
     return figure
 
 
@@ -146,13 +149,13 @@ def rad_score_figure(scores: Mapping[str, Sequence[float]], title: str) -> Figur
     return figure
 
 
-def nomogram_figure(scale: NomogramScale, positive_class: str, title: str) -> Figure:
+def nomogram_figure(scale: NomogramScale, *, positive_class: str, negative_class: str, title: str) -> Figure:
     """The nomogram for paper: points of each predictor, their total, and the probability it stands for."""
     figure, axes = _page(title)
     rows = [
         _Row(label="Points", ends=(0.0, 100.0), ticks={10.0 * one: f"{10 * one}" for one in range(11)}),
         *(_predictor_row(axis) for axis in scale.axes),
-        *_total_rows(scale, positive_class),
+        *_total_rows(scale, f"Probability of\n{positive_class}\nrather than\n{negative_class} (T rule)"),
     ]
     for depth, row in enumerate(rows):
         axes.hlines(-depth, *row.ends, color="0.1", linewidth=1)
@@ -160,23 +163,30 @@ def nomogram_figure(scale: NomogramScale, positive_class: str, title: str) -> Fi
             axes.vlines(place, -depth, -depth + 0.09, color="0.1", linewidth=1)
             axes.text(place, -depth - 0.08, words, ha="center", va="top", fontsize=7)
         axes.text(-4, -depth, row.label, ha="right", va="center", fontsize=8)
+        axes.text(row.ends[1] + 2, -depth, row.beside, ha="left", va="center", fontsize=7)
     axes.set(xlim=(-38, 104), ylim=(-len(rows) + 0.4, 0.5))
     axes.set_axis_off()
     return figure
 
 
 def _predictor_row(axis: NomogramAxis) -> _Row:
+    """Its ends in the order of its points; an axis with no room for two numbers has them beside it."""
+    unit = _UNITS.get(axis.unit, axis.unit)
+    label = f"{axis.label}, {unit}" if unit else axis.label
+    ends = sorted([(axis.points_at_lower, axis.lower), (axis.points_at_upper, axis.upper)])
+    places = (ends[0][0], ends[1][0])
+    if places[1] - places[0] < _WORD:
+        return _Row(label=label, ends=places, ticks={}, beside=f"{ends[0][1]:g} to {ends[1][1]:g}")
     slope = (axis.points_at_upper - axis.points_at_lower) / (axis.upper - axis.lower)
     values = _round_values(axis.lower, axis.upper, length=axis.points_at_upper - axis.points_at_lower)
-    unit = _UNITS.get(axis.unit, axis.unit)
     return _Row(
-        label=f"{axis.label}, {unit}" if unit else axis.label,
-        ends=(axis.points_at_lower, axis.points_at_upper),
+        label=label,
+        ends=places,
         ticks={axis.points_at_lower + (value - axis.lower) * slope: f"{value:g}" for value in values},
     )
 
 
-def _total_rows(scale: NomogramScale, positive_class: str) -> tuple[_Row, _Row]:
+def _total_rows(scale: NomogramScale, of_what: str) -> tuple[_Row, _Row]:
     """On a scale of their own: the whole width is the largest total."""
     width = 100.0 / scale.total_points_max
     totals = {
@@ -191,7 +201,7 @@ def _total_rows(scale: NomogramScale, positive_class: str) -> tuple[_Row, _Row]:
     return (
         _Row(label="Total points", ends=(0.0, 100.0), ticks=totals),
         _Row(
-            label=f"Probability of\n{positive_class}",
+            label=of_what,
             ends=(reached[0], reached[-1]),
             ticks=probabilities,
         ),

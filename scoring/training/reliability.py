@@ -34,6 +34,11 @@ class HosmerLemeshow:
     p: float
     groups: tuple[RiskGroup, ...]
 
+    @property
+    def p_told(self) -> str:
+        """As papers give it: "= 0.024", "< 0.001"."""
+        return f"= {self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
 
 def hosmer_lemeshow(probabilities: Scores, labels: Labels, *, development: bool) -> HosmerLemeshow:
     """Chi squared of observed against expected over tenths of predicted risk.

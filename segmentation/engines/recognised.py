@@ -9,7 +9,7 @@ drawn elsewhere is judged in the same way: often a network drew it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -127,7 +127,7 @@ def to_vertebrae(
 ) -> Vertebrae:
     """Bodies, names and doubts, on the volume's own grid."""
     turned = recognised.turned
-    part = CtVolume(hu=turned.hu[recognised.box], grid=turned.grid.part(recognised.box))
+    part = replace(turned, hu=turned.hu[recognised.box], grid=turned.grid.part(recognised.box))
     judged = judge_names(
         recognised.labels, part, bodies=recognised.bodies, split=recognised.split, identity=identity
     )

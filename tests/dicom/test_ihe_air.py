@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -16,20 +19,26 @@ from node.dicom.check import check_object
 from node.dicom.encode import EncodedReport, encode_report
 from node.dicom.errors import IdentityMissing, ObjectInvalid
 from node.dicom.identity import IDENTITY_KEYWORDS
-from node.report import Report
+from node.dicom.pictures.typeface import LATIN, Typeface
+from node.dicom.rejection_note import encode_rejection_note
+from node.dicom.sr import encode_sr
+from node.pipeline.result import result_document
+from node.report import ObjectKind, Report
+from tests.dicom.drawn import pages_of, six_rods, words_of_page
 
-Encode = Callable[[Report], EncodedReport]
+Encode = Callable[..., EncodedReport]
 
 
 @pytest.fixture(scope="module")
 def encode(study: Any) -> Encode:
-    def run(report: Report, *, headers: Any = None) -> EncodedReport:
+    def run(report: Report, *, headers: Any = None, typeface: Typeface = LATIN) -> EncodedReport:
         return encode_report(
             report,
             headers or study.series.headers,
             series=study.series,
             vertebrae=study.vertebrae,
             regions=study.regions,
+            typeface=typeface,
         )
 
     return run
@@ -38,6 +47,24 @@ def encode(study: Any) -> Encode:
 @pytest.fixture(scope="module")
 def made(study: Any, encode: Encode) -> list[Dataset]:
     return datasets(encode(study.report))
+
+
+STATEMENT = Path(__file__).parents[2] / "docs/conformance.md"
+KINDS = {"segmentation": "SEG", "report": "SR", "pictures": "OT", "note": "KO"}
+
+
+def stated_series_numbers() -> dict[str, int]:
+    """By modality, of the conformance statement's table of series."""
+    rows = re.findall(r"^\| (\w+) \| [^|]+ \| (91\d\d) \|", STATEMENT.read_text("utf-8"), re.MULTILINE)
+    return {KINDS[name]: int(number) for name, number in rows}
+
+
+def rejection(encoded: EncodedReport) -> Dataset:
+    """The note that would go with this report if it took the place of itself."""
+    (report,) = (one for one in encoded.objects if one.kind is ObjectKind.STRUCTURED_REPORT)
+    issued_at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    note = encode_rejection_note(report, encoded.objects, issued_at=issued_at, file_name="note.dcm")
+    return dcmread(BytesIO(note.content))
 
 
 def datasets(encoded: EncodedReport) -> list[Dataset]:
@@ -69,18 +96,26 @@ def test_identity_and_order_are_copied_from_the_images(study, made):
             assert one[keyword].value == source[keyword].value, keyword
 
 
-def test_without_identity_there_is_no_result(study, variants):
+@pytest.mark.parametrize("variant", ["refused", "complete"])
+@pytest.mark.parametrize("stated", ["", None], ids=["empty", "absent"])
+def test_without_identity_there_is_no_result(study, variants, encode, variant, stated):
     bare = Dataset()
     bare.update(deepcopy(study.series.headers[0]))
-    bare.StudyInstanceUID = ""
+    del bare.StudyInstanceUID
+    if stated is not None:
+        bare.StudyInstanceUID = stated
     with pytest.raises(IdentityMissing):
-        encode_report(variants["refused"], [bare])
+        encode(variants[variant], headers=[bare])
+    with pytest.raises(IdentityMissing):
+        encode_sr(variants[variant], [bare])
 
 
 def test_series_numbers_are_stable_and_apart(study, made, encode):
-    numbers = {one.Modality: int(one.SeriesNumber) for one in made}
-    assert numbers == {"SEG": 9101, "SR": 9102, "OT": 9103}
-    later = datasets(encode(replace(study.report, issued_at=study.report.issued_at + timedelta(days=1))))
+    numbers = {one.Modality: int(one.SeriesNumber) for one in (*made, rejection(encode(study.report)))}
+    assert numbers == {"SEG": 9101, "SR": 9102, "OT": 9103, "KO": 9104}
+    assert numbers == stated_series_numbers()
+    tomorrow = encode(replace(study.report, issued_at=study.report.issued_at + timedelta(days=1)))
+    later = (*datasets(tomorrow), rejection(tomorrow))
     assert {one.Modality: int(one.SeriesNumber) for one in later} == numbers
 
 
@@ -135,14 +170,32 @@ def test_procedure_reported_is_the_imaging_procedure_and_not_the_algorithm(made)
     assert (code.CodingSchemeDesignator, code.CodeMeaning) == ("LN", "CT unspecified body region")
 
 
-def test_research_use_only_stands_in_description_text_and_pixels(study, made, encode):
+def test_research_use_only_stands_in_description_and_text(made):
     assert all("research use only" in one.SeriesDescription for one in made)
     assert [one.ConceptCodeSequence[0].CodeValue for one in named(the("SR", made), "INTENDED-USE")] == [
         "RESEARCH-ONLY"
     ]
-    for picture in encode(study.report).pictures:
-        badge = picture.pixels[8:38, 800:1004]
-        assert badge.mean() > 150  # dark words on a light plate: tests of the pages read them
+
+
+@pytest.mark.parametrize("variant", ["complete", "refused"])
+@pytest.mark.parametrize("badge", ["RESEARCH USE ONLY", "仅供研究使用"], ids=["en", "zh"])
+def test_research_use_only_is_drawn_in_words_on_every_picture(
+    study, variants, to_chinese, chinese_typeface, encode, variant, badge
+):
+    """The words of the page whose pixels are sent, and ink of both colours where they stand."""
+    english = badge.isascii()
+    report = variants[variant] if english else to_chinese(variants[variant])
+    typeface = LATIN if english else chinese_typeface
+    pictures = encode(report, typeface=typeface).pictures
+    pages = pages_of(study, report, typeface)
+    assert [one.name for one in pictures] == list(pages)
+    for picture in pictures:
+        page = pages[picture.name]
+        assert np.array_equal(picture.pixels, page.pixels()), picture.name
+        (box,) = (box for text, box in page.text_boxes() if text == badge)
+        plate = picture.pixels[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]
+        assert (plate < 60).mean() > 0.1, picture.name  # dark words
+        assert (plate > 200).mean() > 0.4, picture.name  # on a light plate
 
 
 def test_the_report_is_tid_1500_comprehensive_3d_unverified_and_preliminary(made):
@@ -173,7 +226,64 @@ def test_evidence_names_every_image_that_the_report_rests_on(study, variants, en
     assert {str(header.SOPInstanceUID) for header in study.series.headers} <= evident
 
 
+def drawn(encode: Encode, study: Any, report: Report) -> dict[str, str]:
+    """The words of each page of `report`, and the certainty that it is their pixels that are sent."""
+    pictures, pages = encode(report).pictures, pages_of(study, report)
+    assert [one.name for one in pictures] == list(pages)
+    for picture in pictures:
+        assert np.array_equal(picture.pixels, pages[picture.name].pixels())
+    return {name: words_of_page(page).replace("−", "-") for name, page in pages.items()}
+
+
+def shown(pattern: str, words: str) -> list[tuple[float, float]]:
+    """The numbers that `pattern` finds, each with half a unit of its last digit; everywhere the same."""
+    (found,) = {one.groups() for one in re.finditer(pattern, words)}
+    return [(float(one), 0.501 * 10.0 ** -len(one.partition(".")[2])) for one in found]
+
+
+def agree(pattern: str, words: str, *values: float) -> bool:
+    """Whether the words show each of `values`, rounded to as many digits as they show."""
+    found = shown(pattern, words)
+    return len(found) == len(values) and all(
+        abs(number - value) <= slack for (number, slack), value in zip(found, values, strict=True)
+    )
+
+
 def test_the_pictures_carry_every_number_for_viewers_that_show_no_groups(study, encode):
-    assert [one.name for one in encode(study.report).pictures] == [
-        "answer", "nomogram", "overlay", "calibration",
-    ]  # fmt: skip
+    """Each number of the answer in result.json, recovered from the words of the pages."""
+    report = replace(study.report, calibration=six_rods(study.report.calibration))
+    words, result = drawn(encode, study, report), result_document(report, {})
+    answer, nomogram, fit = (words[name] for name in ("answer", "nomogram", "calibration"))
+    number = r"(-?\d+(?:\.\d+)?)"
+
+    assert len(result["levels"]) == 5
+    for name, level in result["levels"].items():
+        bmd, half = level["bmd_mg_cm3"], 1.96 * level["bmd_uncertainty_mg_cm3"]
+        row = rf"\b{name} {number} {number} to {number} {number} ± {number} {number}"
+        read = (level["hu_mean"], level["hu_sd"], level["volume_mm3"] / 1000)
+        assert agree(row, answer, bmd, bmd - half, bmd + half, *read), name
+    assert agree(rf"T-score {number}", answer + nomogram, result["t_score"])
+    assert agree(rf"Z-score {number}", answer, result["z_score"])
+    assert agree(rf"Rad-score {number}", answer, result["rad_score"])
+
+    found = result["nomogram"]
+    total, percent = found["total_points"], 100 * found["probability"]
+    assert agree(rf"{number} points: {number} % for", answer, total, percent)
+    assert agree(rf"Total {number} points: {number} % for", nomogram, total, percent)
+    assert [one["name"] for one in found["inputs"]] == ["rad_score", "age", "alp", "homocysteine"]
+    units = ("", " years", " U/L on [-0-9]+", " µmol/L on [-0-9]+")
+    below = ("Age", "Alkaline", "Homocysteine", "Total")
+    for one, unit, head in zip(found["inputs"], units, below, strict=True):
+        # The mark's value and its points are the last words of a row.
+        assert agree(rf" {number}{unit} {number} {head}", nomogram, one["value"], one["points"]), one
+
+    line = result["calibration"]
+    assert agree(rf"BMD = {number} × HU", answer + fit, line["slope"])
+    (sign,) = set(re.findall(r"× HU ([-+]) ", answer + fit))
+    assert agree(rf"× HU [-+] {number} mg", answer + fit, abs(line["intercept"]))
+    assert (sign == "-") == (line["intercept"] < 0)
+    assert agree(rf"R² {number}", fit, line["r2"])
+    assert agree(rf"largest distance {number} HU", fit, line["max_residual_hu"])
+    for rod in line["rods"]:
+        row = rf"\b{rod['name']} {number} {number} ± {number}"
+        assert agree(row, fit, rod["density_mg_cm3"], rod["hu_mean"], rod["standard_error_hu"]), rod

@@ -12,35 +12,21 @@ from matplotlib.colors import to_rgb
 
 from node.dicom.pictures import layout
 from node.dicom.pictures.answer import compose_answer
-from node.dicom.pictures.fit import compose_fit
-from node.dicom.pictures.frame import FOOTER_RULE, MARGIN
+from node.dicom.pictures.frame import CORNER_HEIGHT, CORNER_WIDTH, FOOTER_RULE, MARGIN
 from node.dicom.pictures.layout import HEIGHT, WIDTH, Box, Page
-from node.dicom.pictures.nomogram import compose_nomogram, predictor_ticks
-from node.dicom.pictures.overlay import compose_overlay
-from node.dicom.pictures.refusal import compose_refusal
-from node.dicom.pictures.typeface import LATIN, Typeface
+from node.dicom.pictures.nomogram import predictor_ticks
 from node.report import Report
 from scoring.bmd import RegionKind
-from scoring.calibration import Calibration, Grade, Mineral, calibrate
+from scoring.calibration import Grade, Mineral
 from scoring.nomogram import NomogramAxis
+from tests.dicom.drawn import boxes_of, pages_of, six_rods, words_of_page
 
 _INK_SLACK = 1.0  # pixels: antialiasing
+_TITLES = (
+    ("Lumbar QCT: bone density", "Nomogram", "Measured regions", "Calibration"),
+    ("腰椎 QCT：骨密度", "列线图", "测量区域", "校准"),
+)
 _FULLEST = ("fractured, all at once", "noticed at length", "crowded", "crowded refusal")
-
-
-def _words(page: Page) -> str:
-    return " ".join(text for text, _ in page.text_boxes())
-
-
-def _pages(study, report: Report, typeface: Typeface = LATIN) -> dict[str, Page]:
-    if report.outcome.value == "refused":
-        return {"refusal": compose_refusal(report, typeface)}
-    return {
-        "answer": compose_answer(report, typeface),
-        "nomogram": compose_nomogram(report, typeface),
-        "overlay": compose_overlay(report, study.series.volume, study.vertebrae, study.regions, typeface),
-        "calibration": compose_fit(report, study.series.volume, typeface),
-    }
 
 
 def _crowded(report: Report, describe_finding) -> Report:
@@ -109,25 +95,6 @@ def _in_both_regions(report: Report) -> Report:
     return replace(report, levels=(replace(levels[0], ellipse=None), *levels[1:]))
 
 
-def _six_rods(calibration: Calibration) -> Calibration:
-    """A row of six, the densest two of which do not determine the line; one is 2.4 HU off it."""
-    first, _ = calibration.rods
-    names = ("water", "HA 100", "HA 200", "HA 400", "HA 600", "HA 800")
-    rods = tuple(
-        replace(
-            first,
-            name=name,
-            density_mg_cm3=density,
-            hu_mean=4.0 + density * 1.29 + (2.4 if name == "HA 200" else 0.0),
-            axis_points_mm=tuple((34.0 * place - 85.0, 98.0, z) for z in (-60.0, 0.0, 60.0)),
-        )
-        for place, (name, density) in enumerate(
-            zip(names, (0.0, 100.0, 200.0, 400.0, 600.0, 800.0), strict=True)
-        )
-    )
-    return calibrate(method="least-squares", phantom="QRM", equivalent=Mineral.HA, rods=rods)
-
-
 def _fractured(report: Report, describe_finding) -> Report:
     """Two fractures: their densities, and whatever rests on all levels, are withheld."""
     told = (
@@ -145,7 +112,7 @@ def _fractured(report: Report, describe_finding) -> Report:
 def reports(study, variants, describe_finding):
     reports = dict(variants)
     reports["both regions"] = _in_both_regions(study.report)
-    reports["six rods"] = replace(study.report, calibration=_six_rods(study.report.calibration))
+    reports["six rods"] = replace(study.report, calibration=six_rods(study.report.calibration))
     reports["rods of another scan"] = replace(
         study.report,
         calibration=replace(study.report.calibration, grade=Grade.ASYNCHRONOUS, scanned_on=date(2024, 5, 2)),
@@ -185,7 +152,7 @@ def pages(study, reports):
     return {
         (name, page): drawn
         for name, report in reports.items()
-        for page, drawn in _pages(study, report).items()
+        for page, drawn in pages_of(study, report).items()
     }
 
 
@@ -195,14 +162,14 @@ def every_page(study, reports, pages, to_chinese, chinese_typeface):
     chinese = {
         (name, page, "zh"): drawn
         for name, report in reports.items()
-        for page, drawn in _pages(study, to_chinese(report), chinese_typeface).items()
+        for page, drawn in pages_of(study, to_chinese(report), chinese_typeface).items()
     }
     return pages | chinese
 
 
 def test_no_text_is_cut_off(every_page):
     for key, page in every_page.items():
-        for text, box in page.text_boxes():
+        for text, box in boxes_of(page):
             inside = box.left >= 0 and box.top >= 0 and box.right <= WIDTH and box.bottom <= HEIGHT
             assert inside, (key, text, box)
 
@@ -219,13 +186,13 @@ def test_no_ink_lies_in_the_margins(every_page):
 
 def test_no_text_crosses_the_rule_above_the_footer(every_page):
     for key, page in every_page.items():
-        for text, box in page.text_boxes():
+        for text, box in boxes_of(page):
             assert box.bottom <= FOOTER_RULE or box.top >= FOOTER_RULE, (key, text, box)
 
 
 def test_the_footer_names_everything_that_made_the_numbers(reports, every_page):
     for (variant, *_), page in every_page.items():
-        footer = "".join(text for text, box in page.text_boxes() if box.top >= FOOTER_RULE)
+        footer = "".join(text for text, box in boxes_of(page) if box.top >= FOOTER_RULE)
         made_by = reports[variant].provenance
         for part in (
             made_by.version,
@@ -238,7 +205,7 @@ def test_the_footer_names_everything_that_made_the_numbers(reports, every_page):
 
 def test_no_texts_overlap(every_page):
     for key, page in every_page.items():
-        boxes = page.text_boxes()
+        boxes = boxes_of(page)
         for place, (text, box) in enumerate(boxes):
             for other, other_box in boxes[place + 1 :]:
                 assert not box.overlaps(other_box, slack=_INK_SLACK), (key, text, other)
@@ -248,25 +215,50 @@ def test_no_page_names_the_patient(study, pages):
     identity = study.report.study
     secrets = ("Muster", "Erika", identity.patient_id, identity.accession_number, "1955", "Ward")
     for key, page in pages.items():
-        words = _words(page)
+        words = words_of_page(page)
         for secret in secrets:
             assert secret not in words, (key, secret)
 
 
-def test_every_page_says_research_use_only(pages):
-    for key, page in pages.items():
-        assert "RESEARCH USE ONLY" in _words(page), key
+_BADGES = ("RESEARCH USE ONLY", "仅供研究使用")
+
+
+def test_every_page_says_research_use_only(every_page):
+    for key, page in every_page.items():
+        assert _BADGES["zh" in key] in [text for text, _ in boxes_of(page)], key
+
+
+def test_badge_and_title_keep_clear_of_what_viewers_write_over_the_corners(every_page):
+    """And of each other: the badge is the topmost text of every page, the title stands below it."""
+    for key, page in every_page.items():
+        boxes = sorted(boxes_of(page), key=lambda one: one[1].top)
+        for text, box in boxes[:2]:
+            assert box.left >= CORNER_WIDTH, (key, text, box)
+            assert box.right <= WIDTH - CORNER_WIDTH, (key, text, box)
+        (badge, _), (title, title_box) = boxes[:2]
+        assert badge == _BADGES["zh" in key], key
+        assert title in _TITLES["zh" in key], (key, title)
+        assert title_box.bottom - title_box.top >= 14, key  # as large as a heading: legible at 1024 x 768
+
+
+def test_no_content_begins_in_the_corners(every_page):
+    """What leads a page, a category or a refusal, stands below them; above stand lines across the middle."""
+    for key, page in every_page.items():
+        for text, box in boxes_of(page):
+            if box.top < CORNER_HEIGHT - 10:
+                middle = (box.left + box.right) / 2
+                assert abs(middle - WIDTH / 2) < 2 or text.startswith("AMENDED"), (key, text, box)
 
 
 def test_every_page_of_an_amended_report_says_which_one_it_replaces(pages):
     for page in ("answer", "nomogram", "overlay", "calibration"):
-        words = _words(pages["wordy", page])
+        words = words_of_page(pages["wordy", page])
         assert "AMENDED, replaces the report of 2026-03-04 05:06 UTC: Homocysteine arrived" in words
 
 
 def test_demonstrations_are_marked_on_every_page_that_uses_them(pages):
     for page in ("answer", "nomogram", "overlay", "calibration"):
-        words = _words(pages["complete", page])
+        words = words_of_page(pages["complete", page])
         assert "DEMONSTRATION MODEL - NOT FOR CLINICAL USE" in words
         assert "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE" in words
 
@@ -280,33 +272,33 @@ def test_a_real_model_is_not_marked_as_a_demonstration(study):
         rad_score=replace(report.rad_score, demonstration=False),
         nomogram=replace(report.nomogram, demonstration=False),
     )
-    assert "DEMONSTRATION" not in _words(compose_answer(report))
+    assert "DEMONSTRATION" not in words_of_page(compose_answer(report))
 
 
 def test_the_answer_leads_with_the_density_category(pages):
-    words = _words(pages["density category", "answer"])
+    words = words_of_page(pages["density category", "answer"])
     assert "QCT density category = low bone mass" in words
     assert "mean of L1 and L2: 85.1 mg/cm³" in words
 
 
 def test_the_answer_says_what_it_rests_on_and_what_was_converted(variants):
     report = variants["density category"]
-    assert "phantom in view" in _words(compose_answer(report))
+    assert "phantom in view" in words_of_page(compose_answer(report))
     earlier = replace(report.calibration, grade=Grade.ASYNCHRONOUS)
     density = replace(report.density, converted_from=Mineral.HA)
-    words = _words(compose_answer(replace(report, calibration=earlier, density=density)))
+    words = words_of_page(compose_answer(replace(report, calibration=earlier, density=density)))
     assert "phantom scanned earlier" in words
     assert "converted from HA" in words
 
 
 def test_a_withheld_category_says_why(pages):
-    words = _words(pages["complete", "answer"])
+    words = words_of_page(pages["complete", "answer"])
     assert "QCT density category: withheld" in words
     assert "this phantom measures HA: no density category" in words
 
 
 def test_the_answer_shows_every_headline_number(pages):
-    words = _words(pages["complete", "answer"])
+    words = words_of_page(pages["complete", "answer"])
     for shown in ("82.9 to 88.3", "85.6", "84.6", "83.6", "82.6", "81.6", "T-score −3.03", "Z-score −0.92",
                   "Rad-score 0.81",
                   "119.4 points", "88 %", "Study rule, Xie 2022: osteoporosis", "HA equivalent"):  # fmt: skip
@@ -314,7 +306,7 @@ def test_the_answer_shows_every_headline_number(pages):
 
 
 def test_the_nomogram_shows_this_patients_values(pages):
-    words = _words(pages["complete", "nomogram"])
+    words = words_of_page(pages["complete", "nomogram"])
     for shown in (
         "0.8125",
         "60.2",
@@ -332,24 +324,26 @@ def test_the_nomogram_shows_this_patients_values(pages):
 
 
 def test_a_laboratory_value_carries_its_date_or_says_that_it_has_none(study, pages):
-    words = _words(pages["complete", "nomogram"])
+    words = words_of_page(pages["complete", "nomogram"])
     assert "84 U/L on 2024-05-10" in words
     assert "13.5 µmol/L on 2024-05-11" in words
     undated = replace(study.report.laboratory, homocysteine_taken_on=None)
-    words = _words(_pages(study, replace(study.report, laboratory=undated))["nomogram"])
+    words = words_of_page(pages_of(study, replace(study.report, laboratory=undated))["nomogram"])
     assert "84 U/L on 2024-05-10" in words
     assert "13.5 µmol/L date not stated" in words
 
 
 def test_the_probability_says_what_it_is_of_and_stands_beside_the_measured_t(pages):
-    words = _words(pages["complete", "nomogram"])
+    words = words_of_page(pages["complete", "nomogram"])
     assert "119.4 points: 88 % for osteoporosis rather than osteopenia (T rule)" in words
     assert "Measured T-score −3.03: osteoporosis (T ≤ −2.5)" in words
-    assert "88 % for osteoporosis rather than osteopenia (T rule)" in _words(pages["complete", "answer"])
+    assert "88 % for osteoporosis rather than osteopenia (T rule)" in words_of_page(
+        pages["complete", "answer"]
+    )
 
 
 def test_where_model_and_measurement_disagree_the_nomogram_says_which_leads(pages):
-    words = _words(pages["contradicted", "nomogram"])
+    words = words_of_page(pages["contradicted", "nomogram"])
     assert "The nomogram (88 % for osteoporosis) and the measured T-score (-2) disagree" in words
     assert "the measurement leads" in words
 
@@ -380,16 +374,16 @@ def test_an_axis_names_two_values_at_least_side_by_side(lower, upper, points):
 
 def test_a_models_notice_stands_on_the_page_of_its_numbers(pages):
     told = "Rad-score and nomogram come from ours: For research; not validated elsewhere"
-    assert told in _words(pages["noticed", "nomogram"])
+    assert told in words_of_page(pages["noticed", "nomogram"])
     for name in ("noticed at length", "noticed, no laboratory"):
-        words = _words(pages[name, "nomogram"])
+        words = words_of_page(pages[name, "nomogram"])
         assert "come from ours: For research in this hospital alone." in words
         assert "and more: see the structured report" in words
-    assert "the measurement leads" in _words(pages["noticed at length", "nomogram"])
+    assert "the measurement leads" in words_of_page(pages["noticed at length", "nomogram"])
 
 
 def test_a_missing_laboratory_shows_the_rad_score_alone(pages):
-    words = _words(pages["laboratory missing", "nomogram"])
+    words = words_of_page(pages["laboratory missing", "nomogram"])
     assert "Not available: nomogram not computed" in words
     assert "ALP, homocysteine" in words
     assert "Rad-score alone: 0.81" in words
@@ -398,21 +392,21 @@ def test_a_missing_laboratory_shows_the_rad_score_alone(pages):
 
 
 def test_a_refusal_shows_its_reason_and_no_density(pages):
-    words = _words(pages["refused", "refusal"])
+    words = words_of_page(pages["refused", "refusal"])
     assert "Not measured: no density is given" in words
     assert "No calibration phantom of the configured model (Siemens Osteo)" in words
     assert "mg/cm" not in words
 
 
 def test_withheld_values_are_absent_from_the_page(pages):
-    words = _words(pages["crowded", "answer"])
+    words = words_of_page(pages["crowded", "answer"])
     for absent in ("−3.03", "−0.92", "0.81", "119.4"):
         assert absent not in words
     assert "L1 ?" in words
 
 
 def test_a_withheld_class_of_the_study_is_said_to_be_withheld(pages):
-    assert "Study rule, Xie 2022: not given, see findings" in _words(pages["fractured", "answer"])
+    assert "Study rule, Xie 2022: not given, see findings" in words_of_page(pages["fractured", "answer"])
 
 
 def test_words_shrink_to_their_box_and_an_ellipsis_ends_what_is_cut():
@@ -420,7 +414,7 @@ def test_words_shrink_to_their_box_and_an_ellipsis_ends_what_is_cut():
     for words, lines in (("short", 1), ("several words " * 5, 2), ("far too many words " * 40, 2)):
         page = Page()
         end = page.text_within(box, words, sizes=(16.0, 12.0, 11.0))
-        drawn = page.text_boxes()
+        drawn = boxes_of(page)
         assert len(drawn) == lines
         assert end <= box.bottom
         assert all(one.right <= box.right for _, one in drawn)
@@ -428,7 +422,7 @@ def test_words_shrink_to_their_box_and_an_ellipsis_ends_what_is_cut():
 
 
 def test_findings_that_do_not_fit_are_counted(pages):
-    words = _words(pages["crowded refusal", "refusal"])
+    words = words_of_page(pages["crowded refusal", "refusal"])
     assert "more: see the structured report" in words
 
 
@@ -438,13 +432,13 @@ def test_anatomy_carries_orientation_marks(pages):
 
 
 def test_rods_and_levels_are_named_on_the_overlay(pages):
-    words = _words(pages["complete", "overlay"])
+    words = words_of_page(pages["complete", "overlay"])
     for shown in ("L1", "L5", "0 mg/cm³\nHA", "200 mg/cm³\nHA", "Axial through L3", "50 mm"):
         assert shown in words
 
 
 def test_the_calibration_page_shows_the_line_and_every_rod_with_its_error(pages):
-    words = _words(pages["six rods", "calibration"])
+    words = words_of_page(pages["six rods", "calibration"])
     for shown in ("BMD = 0.77", "HA equivalent", "method: least-squares", "phantom: QRM",
                   "grade: phantom in view",
                   "R² 0.9999", "largest distance 1.8 HU", "not in the fit: HA 600, HA 800", "264.4 ± 0.15",
@@ -456,12 +450,12 @@ def test_the_calibration_page_shows_the_line_and_every_rod_with_its_error(pages)
         "HA 200",
         "HA 400",
     ):  # by the line, its distance, on the image, in the table
-        assert [text for text, _ in pages["six rods", "calibration"].text_boxes()].count(name) == 4
+        assert [text for text, _ in boxes_of(pages["six rods", "calibration"])].count(name) == 4
     assert words.count("not in the fit") == 3  # twice in the table
 
 
 def test_two_rods_state_neither_r_squared_nor_a_distance(pages):
-    words = _words(pages["complete", "calibration"])
+    words = words_of_page(pages["complete", "calibration"])
     assert "two rods always lie on their line" in words
     assert "R²" not in words
     assert "largest distance" not in words
@@ -471,7 +465,7 @@ def test_every_density_on_every_page_is_followed_by_its_mineral(pages):
     """In the same line, or first in the next where the line ends after the unit."""
     for (variant, name), page in pages.items():
         mineral = "K(₂HPO₄|2HPO4)" if variant == "density category" else "HA"
-        words = "\n".join(text for text, _ in page.text_boxes())
+        words = "\n".join(text for text, _ in boxes_of(page))
         words = words.replace("(80/120 mg/cm3 K2HPO4)", "")  # the density rule is named with its own
         after = re.findall(r"mg/cm[³3](.{12})", words, re.DOTALL)
         assert after or name not in ("answer", "calibration"), (variant, name)
@@ -480,17 +474,17 @@ def test_every_density_on_every_page_is_followed_by_its_mineral(pages):
 
 
 def test_rods_of_another_scan_are_not_drawn_on_this_one(pages):
-    words = _words(pages["rods of another scan", "calibration"])
+    words = words_of_page(pages["rods of another scan", "calibration"])
     assert "No rods in this image" in words
     assert "2024-05-02" in words
     assert "grade: phantom scanned earlier" in words
-    assert "200 mg/cm³" not in _words(pages["rods of another scan", "overlay"])
+    assert "200 mg/cm³" not in words_of_page(pages["rods of another scan", "overlay"])
 
 
 def test_the_region_is_named_and_a_second_density_stands_beside_the_first(study, pages):
-    assert "HA equivalent), cancellous core" in _words(pages["complete", "answer"])
-    assert "filled: cancellous core" in _words(pages["complete", "overlay"])
-    words = _words(pages["both regions", "answer"])
+    assert "HA equivalent), cancellous core" in words_of_page(pages["complete", "answer"])
+    assert "filled: cancellous core" in words_of_page(pages["complete", "overlay"])
+    words = words_of_page(pages["both regions", "answer"])
     assert "Ellipse ± (k=1)" in words
     assert words.count("80.2 ± 1.4") == 4
     assert "withheld" in words
@@ -501,7 +495,7 @@ def test_the_region_is_named_and_a_second_density_stands_beside_the_first(study,
             for level in study.report.levels
         ),
     )
-    assert "mid-body ellipse" in _words(compose_answer(leading))
+    assert "mid-body ellipse" in words_of_page(compose_answer(leading))
 
 
 def test_a_page_is_1024_by_768_and_the_same_each_time(study):

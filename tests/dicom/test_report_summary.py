@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from html import unescape
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import pytest
 from pydicom import dcmread
+from rich.console import Console
 
+from node.commands.summary import print_report
 from node.dicom.encode import encode_report
 from node.dicom.sr_summary import summary_lines
 
@@ -51,6 +53,16 @@ def test_a_suspected_fracture_leads(variants, describe_finding):
     lines = summary_lines(replace(report, findings=(*report.findings, level, spine)))
     assert lines[:2] == (spine.text, level.text)
     assert lines[2].startswith("QCT density category")
+
+
+def test_a_probability_says_of_what_against_what_wherever_it_is_read(variants):
+    report = variants["complete"]
+    console = Console(file=StringIO(), width=200)
+    print_report(console, report)
+    for words in ("\n".join(summary_lines(report)), console.file.getvalue()):
+        (line,) = [one for one in words.splitlines() if "rather than" in one]
+        assert "osteoporosis rather than osteopenia (T rule)" in line
+        assert "T-score" in words  # the measured one stands beside it
 
 
 def test_what_is_withheld_is_told_with_its_reason(variants):

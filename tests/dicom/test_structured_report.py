@@ -125,7 +125,9 @@ def test_rad_score_nomogram_and_features_are_recovered(study, items):
     nomogram = study.report.nomogram
     assert _one(found, "RAD-SCORE").value == study.report.rad_score.value
     assert _one(found, "NOMOGRAM-TOTAL").value == nomogram.total_points
-    assert _one(found, "122157").value == nomogram.probability
+    probability = _one(found, "122157")
+    assert probability.value == nomogram.probability
+    assert "of osteoporosis rather than osteopenia (T rule)" in probability.children.values()
     assert _one(found, "POSITIVE-CLASS").value == "CLASS-POROSIS"
     points = {str(item.children["PREDICTOR"]): item.value for item in found if item.name == "NOMOGRAM-POINTS"}
     by_name = {entry.name: entry.points for entry in nomogram.inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,25 @@ class Remembered:
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
         return [one for one in self.kept.values() if one.protocol.device_serial == device_serial]
+
+
+class RememberedPatients:
+    """Earlier studies in memory, by study."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[str, str, str]] = {}
+
+    def keep(
+        self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
+    ) -> None:
+        assert taken_on.year > 2000
+        self.kept[study_instance_uid] = (patient_id, issuer, content)
+
+    def forget(self, study_instance_uid: str) -> None:
+        self.kept.pop(study_instance_uid, None)
+
+    def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
+        return [one[2] for one in self.kept.values() if one[:2] == (patient_id, issuer)]
 
 
 class Run:

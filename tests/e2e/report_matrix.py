@@ -19,8 +19,7 @@ from node.reference.faults import Faults, Fracture, FractureShape, Implant, Lesi
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
-from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
-from tests.e2e.test_follow_up import Remembered as RememberedPatients
+from tests.e2e.in_process import ISSUED_AT, Remembered, RememberedPatients, Run, unchecked
 
 # Name as it goes over the wire, and the set that its study declares.
 CHARACTER_SETS: Mapping[str, tuple[str | list[str], bytes]] = {

@@ -94,7 +94,12 @@ class Node:
 
 def read_report(content: bytes) -> dict[str, Any]:
     """A Part 10 file -> what it says, under the names of result.json."""
-    root = Node(dcmread(BytesIO(content)))
+    return read_document(dcmread(BytesIO(content)))
+
+
+def read_document(document: Dataset) -> dict[str, Any]:
+    """The same of a data set that was read, or that is to be written."""
+    root = Node(document)
     groups = {
         str(group.text(("112039", "DCM"))): group
         for container in root.all(("126010", "DCM"))

@@ -139,6 +139,7 @@ def test_training_finds_what_tells_the_classes_apart(trained):
     assert float(row["auc"]) > 0.7
     assert trained.card.applicability.kvp == (119.0, 121.0)
     assert trained.card.applicability.equivalent == "HA"
+    assert trained.card.label.startswith("T-score as the cohort's table states it")
 
 
 def test_the_node_scores_a_new_patient_with_the_card_as_the_card_says(trained):

@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from node.cli import build
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.conftest import OSTEONODE
@@ -45,6 +47,7 @@ def made(studies, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[s
 def test_each_study_has_a_row_with_all_features_or_the_reason(made, studies):
     out, run = made
     assert run.returncode == 0, run.stderr
+    assert " 3/3 " in run.stderr  # the bar, at its end
     rows = table(out)
     assert [row["study"] for row in rows] == [str(study) for study in studies]
     assert [bool(row["reason"]) for row in rows] == [False, True, False]
@@ -90,6 +93,14 @@ def test_a_run_that_was_killed_is_gone_on_with(made, studies, tmp_path):
 
 
 def test_no_features_at_all_are_a_refusal(studies, tmp_path):
-    run = features([studies[1]], tmp_path / "features.csv")
-    assert run.returncode == 3
-    assert "no features" in run.stderr
+    asked = [
+        "features",
+        str(studies[1]),
+        "--out",
+        str(tmp_path / "features.csv"),
+        "--mask",
+        "truth_mask.nii.gz",
+    ]
+    run = CliRunner().invoke(build(["features", "train"]), asked)
+    assert run.exit_code == 3
+    assert "no features" in run.output

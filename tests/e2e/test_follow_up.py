@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,26 +9,7 @@ from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from tests.e2e.in_process import Run, unchecked
-
-
-class Remembered:
-    """Earlier studies in memory, by study."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, tuple[str, str, str]] = {}
-
-    def keep(
-        self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
-    ) -> None:
-        assert taken_on.year > 2000
-        self.kept[study_instance_uid] = (patient_id, issuer, content)
-
-    def forget(self, study_instance_uid: str) -> None:
-        self.kept.pop(study_instance_uid, None)
-
-    def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
-        return [one[2] for one in self.kept.values() if one[:2] == (patient_id, issuer)]
+from tests.e2e.in_process import RememberedPatients, Run, unchecked
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +40,7 @@ ACCEPTED = {"lsc_mg_cm3": 4.0, "accept_unstated": ["spectral_filter", "reconstru
 
 
 def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(first, second):
-    mask, history = first / "truth_mask.nii.gz", Remembered()
+    mask, history = first / "truth_mask.nii.gz", RememberedPatients()
     before = Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
     assert before["follow_up"] is None
     after = Run(second, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
@@ -81,7 +60,7 @@ def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(f
 
 
 def test_other_headers_or_other_limits_of_the_engine_part_two_studies(first, second):
-    mask, history = first / "truth_mask.nii.gz", Remembered()
+    mask, history = first / "truth_mask.nii.gz", RememberedPatients()
     Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history)
     after = Run(
         second, mask, settings=unchecked(segmentation={"geometric": {"cortex_hu": 450.0}}), patients=history
@@ -99,7 +78,7 @@ def test_a_study_without_memory_has_no_follow_up(first):
 
 
 def test_a_density_that_a_later_generation_withdrew_is_compared_with_nothing(first, second, tmp_path):
-    mask, settings, history = first / "truth_mask.nii.gz", unchecked(followup=ACCEPTED), Remembered()
+    mask, settings, history = first / "truth_mask.nii.gz", unchecked(followup=ACCEPTED), RememberedPatients()
     Run(first, mask, settings=settings, patients=history)
     assert len(history.kept) == 1
     for path in first.glob("*.dcm"):

@@ -17,7 +17,7 @@ from node.clinical.csv import CsvLaboratory
 from node.dicom.pictures.answer import compose_answer
 from node.dicom.pictures.nomogram import compose_nomogram
 from node.dicom.seg import plan_segments
-from node.dicom.sr import encode_sr
+from node.dicom.sr import encode_sr, report_document
 from node.dicom.sr_summary import summary_lines
 from node.pipeline.artefacts import (
     MEASUREMENTS,
@@ -37,7 +37,7 @@ from node.reference.study import write_reference_study
 from node.report import EncodedObject, Report
 from segmentation.observation import Observation
 from tests.e2e.in_process import Run, unchecked
-from tests.e2e.sr_reader import read_report
+from tests.e2e.sr_reader import read_document, read_report
 
 ROWS = load_findings().rows
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
@@ -63,7 +63,27 @@ class Measured:
     seg: EncodedObject
 
     def told(self, *noticed: Observation) -> Told:
-        """The answer if `noticed` had been noticed besides."""
+        """The answer if `noticed` had been noticed besides; of the report, the data set that is written."""
+        report = self.report(*noticed)
+        pages = [compose_answer(report), *([compose_nomogram(report)] if report.rad_score else [])]
+        words = [text.get_text() for page in pages for text in page.figure.findobj(Text)]
+        return Told(
+            report=report,
+            result=result_document(report, {}),
+            read=read_document(report_document(report, self.headers, **self.measured_in(report))),
+            words="\n".join([*words, *summary_lines(report)]),
+        )
+
+    def sent(self, report: Report) -> bytes:
+        """The file that leaves the node."""
+        return encode_sr(report, self.headers, **self.measured_in(report)).content
+
+    def measured_in(self, report: Report) -> dict[str, Any]:
+        """The segments that a report names, and the object that holds them."""
+        segments = plan_segments(report, self.segmentation.vertebrae, self.segmentation.regions)
+        return {"seg": self.seg if segments else None, "segments": segments}
+
+    def report(self, *noticed: Observation) -> Report:
         artefacts = MemoryArtefacts()
         for name in self.run.artefacts.names():
             artefacts.put(name, self.run.artefacts.get(name))
@@ -71,20 +91,7 @@ class Measured:
         observations = (*measurements.observations, *noticed)
         artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=observations)))
         context = replace(self.run.context, artefacts=artefacts)
-        vertebrae, regions = self.segmentation.vertebrae, self.segmentation.regions
-        report = compose(context, selection_of(context), vertebrae.engine)
-        segments = plan_segments(report, vertebrae, regions)
-        content = encode_sr(
-            report, self.headers, seg=self.seg if segments else None, segments=segments
-        ).content
-        pages = [compose_answer(report), *([compose_nomogram(report)] if report.rad_score else [])]
-        words = [text.get_text() for page in pages for text in page.figure.findobj(Text)]
-        return Told(
-            report=report,
-            result=result_document(report, {}),
-            read=read_report(content),
-            words="\n".join([*words, *summary_lines(report)]),
-        )
+        return compose(context, selection_of(context), self.segmentation.vertebrae.engine)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +143,18 @@ def cases() -> Iterator[Any]:
             yield pytest.param(code, level, id=f"{code}-{level or 'study'}")
 
 
+def first_of_each_set() -> frozenset[tuple[str, str | None]]:
+    """One case of all that withhold the same at the same level."""
+    found: dict[Any, tuple[str, str | None]] = {}
+    for case in cases():
+        code, level = case.values
+        found.setdefault((ROWS[code].withholds, level), (code, level))
+    return frozenset(found.values())
+
+
+WRITTEN = first_of_each_set()
+
+
 def test_everything_is_given_where_nothing_withholds_it(whole: Told) -> None:
     """Else nothing below would prove anything."""
     report = whole.report
@@ -164,6 +183,7 @@ def test_the_cases_hold_every_row_that_withholds_something() -> None:
 def test_what_a_row_withholds_is_nowhere(
     measured: Measured, whole: Told, code: str, level: str | None
 ) -> None:
+    """In the data set of the report; once for each set of outputs also in the file that is sent."""
     told = measured.told(noticed(code, level))
     assert code in {one.code for one in told.report.findings}
     at = (level,) if level else LEVELS
@@ -174,6 +194,8 @@ def test_what_a_row_withholds_is_nowhere(
             _absent_from_study(output, told, whole)
     if level == "L3" and ROWS[code].withholds == {Output.BMD}:
         assert told.report.level("L1") == whole.report.level("L1")  # and nowhere else
+    if (code, level) in WRITTEN:
+        assert read_report(measured.sent(told.report)) == told.read
 
 
 def _rests_on(output: Output, level: str | None, report: Report) -> bool:

@@ -339,5 +339,12 @@ def test_dcmtk_s_archive_is_counted_and_says_whose_study_it_is(
     assert sent.returncode == 0, sent.stderr
     assert archive().count_ct_images(dcmqrscp, STUDY_UID) == Answer(stated={"2.25.100.1": 5})
     assert archive().count_ct_images(dcmqrscp, "2.25.300") == Answer(stated={})
+    # What DCMTK's own tool gets of it.
+    asked = dcmtk(
+        "findscu", "-S", "-aec", "PACS", "-k", "QueryRetrieveLevel=IMAGE",
+        "-k", f"StudyInstanceUID={STUDY_UID}", "-k", "SeriesInstanceUID=2.25.100.1",
+        "-k", "SOPInstanceUID", "127.0.0.1", dcmqrscp.port,
+    )  # fmt: skip
+    assert (asked.stdout + asked.stderr).count("Pending") == 5
     stated = archive().identify(dcmqrscp, STUDY_UID).stated or {}
     assert {keyword: stated[keyword] for keyword in IDENTITY} == IDENTITY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from node.cli import build
 from node.research.extraction import ABOUT, made_with_sha256
 from scoring.radiomics import feature_names, parse_settings
 
-SETTINGS_TEXT, SETTINGS_SHA256 = load_radiomics_settings_text()
+SETTINGS_TEXT, _ = load_radiomics_settings_text()
+OTHER_SETTINGS = SETTINGS_TEXT.replace("binWidth: 25", "binWidth: 20")
 NAMES = feature_names(parse_settings(SETTINGS_TEXT))[200:240]
 PATIENTS = 150
 
@@ -40,10 +42,14 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def write_features(
-    path: Path, values: np.ndarray, *, kvp: str = "120.0", radiomics_sha256: str = SETTINGS_SHA256
+    path: Path, values: np.ndarray, *, kvp: str = "120.0", radiomics_settings: str = SETTINGS_TEXT
 ) -> Path:
     about = dict.fromkeys(ABOUT, "") | {"level": "L3", "engine": "mask 2", "kvp": kvp}
-    made = {"packages": {"pyradiomics": "3.0.1"}, "radiomics_settings_sha256": radiomics_sha256}
+    made = {
+        "packages": {"pyradiomics": "3.0.1"},
+        "radiomics_settings": radiomics_settings,
+        "radiomics_settings_sha256": hashlib.sha256(radiomics_settings.encode()).hexdigest(),
+    }
     about |= {
         "slice_spacing_mm": "1.0",
         "pixel_spacing_mm": "0.7",

@@ -146,6 +146,20 @@ def mixed_anew() -> Iterator[Entry]:
         yield replace(entry, spec=spec)
 
 
+def at_other_voltages() -> Iterator[Entry]:
+    """The same studies at 80, 100 and 140 kV in turn, with the HU that bone has there."""
+    for entry in matrix():
+        yield replace(entry, spec=replace(entry.spec, kvp=(80, 100, 140)[entry.number % 3]))
+
+
+def worn() -> Iterator[Entry]:
+    """The same studies with osteophytes at every lumbar rim, some across a disc, and a calcified aorta."""
+    for entry in matrix():
+        spurs_mm = (4.0, 6.0, 8.0, 12.0)[entry.number % 4]
+        faults = replace(entry.spec.faults, spurs_mm=spurs_mm, calcified_aorta=True)
+        yield replace(entry, spec=replace(entry.spec, faults=faults))
+
+
 def _fractured() -> Iterator[Entry]:
     """Heights cannot be judged on slices 5 mm apart, so that these are thinner."""
     shapes = (FractureShape.WEDGE, FractureShape.BICONCAVE, FractureShape.CRUSH)

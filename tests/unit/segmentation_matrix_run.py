@@ -73,7 +73,7 @@ def volume_of(spec: StudySpec) -> CtVolume:
         origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
         direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
     )
-    return CtVolume(hu=hu, grid=grid)
+    return CtVolume(hu=hu, grid=grid, kvp=float(spec.kvp))
 
 
 def run(entry: Entry, table: FindingTable | None = None) -> Outcome:

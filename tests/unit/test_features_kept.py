@@ -153,3 +153,32 @@ def test_a_row_without_its_lines_end_is_none(features, tmp_path):
     assert asked == [str(study)]
     (row,) = in_table(table)
     assert {row[name] for name in row if name not in ABOUT} == {"1.25"}
+
+
+def test_a_run_stopped_anywhere_and_stopped_again_at_once_loses_no_finished_study(features, tmp_path):
+    """Wherever the first run's file ends, the second keeps every whole row before it computes anything."""
+    studies = [write_study(tmp_path / f"study{number}") for number in range(3)]
+    features(*studies)
+    out, partial = tmp_path / "features.csv", tmp_path / "features.csv.partial"
+    whole = out.read_bytes()
+    out.unlink()
+    how = Extraction(settings=load_settings(), mask=MASK, jobs=1)
+    ends = [at + 2 for at in range(len(whole)) if whole.startswith(b"\r\n", at)]  # of header and of each row
+
+    def stopped(todo: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
+        left.append(partial.read_bytes())  # what a kill at this moment would leave
+        raise KeyboardInterrupt
+        yield {}
+
+    for end in ends[:-1]:
+        for torn in (end - 1, end, end + 40):
+            left: list[bytes] = []
+            partial.write_bytes(whole[:torn])
+            with pytest.raises(KeyboardInterrupt):
+                extract_features(studies, out, how, Console(file=StringIO()), stopped)
+            kept = max((one for one in ends if one <= torn), default=ends[0])
+            assert left == [whole[:kept]]
+            assert partial.read_bytes() == whole[:kept]
+            assert not out.exists()
+    asked, _ = features(*studies)
+    assert asked == [str(studies[2])]

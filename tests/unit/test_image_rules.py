@@ -17,6 +17,7 @@ from node.pipeline.image_rules import (
 )
 from segmentation.engines.geometric import GeometricSettings
 from segmentation.engines.geometric.canal import CanalSettings
+from segmentation.engines.geometric.discs import DiscSettings
 from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import IdentitySettings
@@ -57,14 +58,17 @@ def test_a_site_s_limits_reach_single_slices(tmp_path):
     assert finder.info.parameters["ring_hu"] == 150.0
 
 
-def test_a_site_s_limits_of_canal_and_anchors_reach_the_model_free_engine(tmp_path):
+def test_a_site_s_limits_of_canal_discs_and_anchors_reach_the_model_free_engine(tmp_path):
     (tmp_path / "site.toml").write_text(
-        "[segmentation.geometric.canal]\nray_mm = 18.0\n"
+        "[segmentation.geometric.canal]\nray_mm = 18.0\nmarrow_above_sac_hu = 60.0\nmarrow_mm = 12.0\n"
+        "[segmentation.geometric.discs]\nwaist_share = 0.8\nwaist_least_discs = 5\n"
         "[segmentation.geometric.anchors]\nrib_reach_mm = 60.0\nrib_neck_behind_mm = [12.0, 50.0]\n"
     )
     settings = load_settings(tmp_path / "site.toml").segmentation
     geometric = geometric_settings(settings)
-    assert geometric.canal == slice_finder(settings).canal == CanalSettings(ray_mm=18.0)
+    canal = CanalSettings(ray_mm=18.0, marrow_above_sac_hu=60.0, marrow_mm=12.0)
+    assert geometric.canal == slice_finder(settings).canal == canal
+    assert geometric.discs == DiscSettings(waist_share=0.8, waist_least_discs=5)
     assert geometric.anchors == AnchorSettings(rib_reach_mm=60.0, rib_neck_behind_mm=(12.0, 50.0))
 
 
@@ -101,6 +105,9 @@ def test_a_site_s_limits_reach_the_rooms_and_change_the_hash(tmp_path):
         "[segmentation.identity]\nspacing_mm = [50.0, 20.0]\n",
         "[segmentation.geometric]\nworking_step_mm = 4.0\n",
         "[segmentation.geometric.canal]\nsoft_hu = [110.0, -120.0]\n",
+        "[segmentation.geometric.canal]\nmarrow_mm = 0.0\n",
+        "[segmentation.geometric.discs]\nwaist_share = 0.0\n",
+        "[segmentation.geometric.discs]\nwaist_least_discs = 2\n",
         "[segmentation.geometric.anchors]\nprocess_reach_mm = 59.0\n",
         "[segmentation.quality.fracture]\nsuspected_loss = 0.3\n",
         "[segmentation.quality.lesions]\nlytic_hu = [80.0]\n",

@@ -119,12 +119,12 @@ def test_a_patient_whom_the_node_would_refuse_has_no_class_in_the_comparison(set
     assert first.given is None
     for words in (
         "a rad-score of ",
-        "Age 105 a is outside ",
+        "Age 105 is outside ",
         "ALP 900 U/L is outside 20 to 180",
         "Homocysteine 600 umol/L is outside 1 to 300",
     ):
         assert words in first.outside
-    assert compared[1].after.outside == "Age 105 a is outside 50 to 90"
+    assert compared[1].after.outside == "Age 105 is outside 50 to 90"
 
 
 def test_a_patient_who_loses_or_gains_a_class_counts_among_the_changes(settings):
@@ -301,7 +301,7 @@ def test_the_command_compares_on_measured_reference_studies_switches_and_goes_ba
     refused = run(tmp_path, "compare", str(young)).stdout
     assert "CLASS LOST" in refused
     assert "1 have none by young" in refused
-    assert f"Age {CASES[2].age_years} a is outside 20 to 30 ({CASES[2].name})" in refused
+    assert f"Age {CASES[2].age_years} is outside 20 to 30 ({CASES[2].name})" in refused
     switched = run(tmp_path, "activate", str(path), "--by", "physicist", "--reason", "test")
     assert switched.exit_code == 0, switched.output
     assert f"sha256 {STRICTER.sha256}" in switched.stdout
@@ -328,9 +328,14 @@ def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_n
     assert before["provenance"]["model_sha256"] == SHIPPED.sha256
     assert after["provenance"]["model_sha256"] == doubled.sha256
     assert after["rad_score"] == pytest.approx(before["rad_score"] + 1.0)
+    switch(previous_card(settings))
+    back = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    for answer in ("rad_score", "nomogram"):
+        assert back[answer] == before[answer]
+    assert back["provenance"]["model_sha256"] == SHIPPED.sha256
 
-    text = record(settings).read_text("utf-8")
-    record(settings).write_text(text.replace('"card_sha256": "', '"card_sha256": "f', 1), "utf-8")
+    earlier, key, last = record(settings).read_text("utf-8").rpartition('"card_sha256": "')
+    record(settings).write_text(f"{earlier}{key}f{last}", "utf-8")
     refused = Run(study, study / "truth_mask.nii.gz", settings=used)
     assert "model_not_pinned" in refused.codes
     assert "no_model" not in refused.codes

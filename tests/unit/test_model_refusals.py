@@ -141,7 +141,7 @@ REFUSALS = (
             "(20 to 180)", left=RAD_SCORE_ALONE, changes={"laboratory": {"alp_u_l": 181.0}}),
     Refusal(says="homocysteine beyond training", code="input_range", words="Homocysteine 4.9 umol/L",
             left=RAD_SCORE_ALONE, changes={"laboratory": {"homocysteine_umol_l": 4.9}}),
-    Refusal(says="age beyond training", code="input_range", words="Age 91 a is outside",
+    Refusal(says="age beyond training", code="input_range", words="Age 91 is outside",
             left=RAD_SCORE_ALONE, changes={"study": {"age_years": 91}}),
     Refusal(says="a rad-score beyond training", code="input_range", words="outside the model's range (-3 to",
             left=RAD_SCORE_ALONE, changes={"features": shifted(10.0)}),

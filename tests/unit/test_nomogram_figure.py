@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,7 +20,17 @@ def scale() -> NomogramScale:
 
 @pytest.fixture(scope="module")
 def figure(scale: NomogramScale) -> Figure:
-    return nomogram_figure(scale, "osteoporosis", "a nomogram")
+    return drawn(scale)
+
+
+def drawn(scale: NomogramScale) -> Figure:
+    return nomogram_figure(
+        scale, positive_class="osteoporosis", negative_class="osteopenia", title="a nomogram"
+    )
+
+
+def words(figure: Figure) -> list[Text]:
+    return [one for one in figure.findobj(Text) if one.get_text() and one.get_visible()]
 
 
 def ticks(figure: Figure, row: int) -> dict[float, float]:
@@ -53,9 +65,34 @@ def test_a_total_stands_above_its_probability(scale: NomogramScale, figure: Figu
         assert scale.probability(place * scale.total_points_max / 100.0) == pytest.approx(probability)
 
 
+def test_the_probability_says_of_what_against_what(figure: Figure) -> None:
+    told = {" ".join(one.get_text().split()) for one in words(figure)}
+    assert "Probability of osteoporosis rather than osteopenia (T rule)" in told
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "told"), [(1e-5, "4 to 40"), (-1e-5, "40 to 4")], ids=["rises", "falls"]
+)
+def test_an_axis_too_short_for_numbers_has_its_ends_beside_it_in_the_order_of_points(
+    coefficient: float, told: str
+) -> None:
+    card, _ = load_model_card("demonstration")
+    terms = [
+        replace(one, coefficient=coefficient, axis=(4.0, 40.0)) if one.name == "homocysteine" else one
+        for one in card.terms
+    ]
+    figure = drawn(nomogram_scale(replace(card, terms=tuple(terms))))
+    assert told in [one.get_text() for one in words(figure)]
+    require_no_overlap(figure)
+
+
 def test_no_words_overlap(figure: Figure) -> None:
+    assert len(words(figure)) > 30
+    require_no_overlap(figure)
+
+
+def require_no_overlap(figure: Figure) -> None:
     figure.canvas.draw()
-    boxes = [one.get_window_extent() for one in figure.findobj(Text) if one.get_text() and one.get_visible()]
-    assert len(boxes) > 30
+    boxes = [one.get_window_extent() for one in words(figure)]
     for place, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[place + 1 :])

@@ -182,11 +182,38 @@ def test_oral_contrast_fills_bowel_and_no_vessel(sound: SimpleNamespace) -> None
     assert np.abs(sound.raster.x_mm[columns]).max() < 60
 
 
+def test_osteophytes_stand_at_the_rims_and_leave_the_body_as_it_is(sound: SimpleNamespace) -> None:
+    worn = rendered(Faults(spurs_mm=8.0))
+    grown = (worn.hu - sound.hu) > 200
+    assert worn.truth.levels == sound.truth.levels
+    inside = sound.mask == MASK_LABELS["L3"]
+    assert (grown & inside).sum() < 0.03 * inside.sum()  # where a spur's root softens the edge
+    body = build_spine(StudySpec())["L3"].body
+    height = np.abs(sound.raster.z_mm - body.centre[2])
+    beside = grown & (height < body.height / 2)[:, None, None]
+    assert beside.any()
+    assert not (beside & (height < 5.0)[:, None, None]).any()  # none at mid-height
+    assert grown[:, sound.raster.y_mm < body.centre[1]].sum() > 0.5 * grown.sum()
+
+
+def test_chalk_lies_in_the_wall_of_the_aorta(sound: SimpleNamespace) -> None:
+    chalk = (rendered(Faults(calcified_aorta=True)).hu - sound.hu) > 100
+    _, rows, columns = np.nonzero(chalk)
+    body = build_spine(StudySpec())["L3"].body
+    ahead = body.centre[1] - body.depth / 2 - sound.raster.y_mm[rows]
+    assert len(rows) > 20
+    assert 0.0 < ahead.min() < 6.0  # before the spine, near enough to be taken for it
+    assert 15.0 < ahead.max() < 35.0
+    assert -5.0 < sound.raster.x_mm[columns].min() < sound.raster.x_mm[columns].max() < 30.0
+
+
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
         (Faults(contrast=True), Faults(contrast=True, oral_contrast=True)),
         (Faults(cut_mm=(5.0, 0.0)), Faults(cut_mm=(5.0, 0.0), starved=(Starved(level="L2"),))),
+        (Faults(contrast=True), Faults(contrast=True, spurs_mm=5.0)),
+        (Faults(contrast=True), Faults(contrast=True, calcified_aorta=True)),
     ],
 )
 def test_a_fault_that_came_later_is_named_only_where_it_is_present(earlier: Faults, later: Faults) -> None:

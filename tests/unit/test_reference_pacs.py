@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -58,3 +61,38 @@ def test_a_peer_that_is_not_there_is_an_error(study, tmp_path):
         port = pacs.port
     with pytest.raises(PacsError, match="accepts no association"):
         send_study(study, host="127.0.0.1", port=port, called_ae_title="PACS")
+
+
+class Forgetful(StandInPacs):
+    """Ends an association now and then in the middle of an instance."""
+
+    def __init__(self, folder: Path, *, forgets: Collection[int]) -> None:
+        super().__init__(folder)
+        self.came = 0
+        self._forgets = forgets
+
+    def _store(self, event: Any) -> int:
+        self.came += 1
+        if self.came in self._forgets:
+            event.assoc.abort()
+            return 0xA700
+        return super()._store(event)
+
+
+def test_what_was_not_answered_is_sent_again(study, tmp_path):
+    count = len(list(study.glob("*.dcm")))
+    with Forgetful(tmp_path, forgets={3, 4, 6}) as pacs:
+        statuses = send_study(study, host="127.0.0.1", port=pacs.port, called_ae_title=pacs.ae_title)
+        received = pacs.received()
+    assert statuses == (0x0000,) * count
+    assert len({one.sop_instance_uid for one in received}) == len(received) == count
+    assert pacs.came == count + 3
+
+
+def test_a_peer_that_never_answers_is_an_error_in_the_end(study, tmp_path):
+    with (
+        Forgetful(tmp_path, forgets=range(2, 100)) as pacs,
+        pytest.raises(PacsError, match="stopped answering at instance 2"),
+    ):
+        send_study(study, host="127.0.0.1", port=pacs.port, called_ae_title=pacs.ae_title)
+    assert pacs.came == 4

@@ -29,7 +29,7 @@ def test_a_rod_of_200_mg_ha_reads_as_computed_elsewhere(kev, expected_hu):
 @pytest.mark.parametrize(("kev", "expected"), [(50, 1.01), (60, 0.99), (70, 0.97)])
 def test_the_two_minerals_differ_as_physics_says(kev, expected):
     """K2HPO4 equivalent over HA equivalent of the same bone."""
-    assert hu_per_mg(HA, kev) / hu_per_mg(K2HPO4, kev) == pytest.approx(expected, abs=0.01)
+    assert hu_per_mg(HA, kev) / hu_per_mg(K2HPO4, kev) == pytest.approx(expected, abs=0.005)
 
 
 def test_fatty_marrow_hides_mineral():

@@ -13,8 +13,9 @@ import pytest
 from scoring.modelcard import parse_model_card
 from tests.unit.research_cohort import (
     NAMES,
+    OTHER_SETTINGS,
     PATIENTS,
-    SETTINGS_SHA256,
+    SETTINGS_TEXT,
     Files,
     run,
     table,
@@ -101,10 +102,65 @@ def test_values_beyond_the_cards_axes_give_no_probability_and_are_not_judged(mod
     rows[5] |= {"homocysteine_umol_l": ""}
     cohort = write(others.folder / "old.csv", rows)
     left_out, page, _ = evaluate(model, cohort, others.features, tmp_path)
-    assert left_out["p4"].startswith("Age 105 a is outside the model's range")
+    assert left_out["p4"].startswith("Age 105 is outside the model's range")
     assert left_out["p5"].startswith("Not available: Homocysteine")
     assert "not judged: the nomogram gives no probability" in page
     assert ".;" not in page
+
+
+def test_a_training_judges_whom_an_evaluation_of_its_card_would_judge(files, tmp_path):
+    """The same patients, reasons and numbers: a test part is as new to the card as another cohort."""
+    rows = [
+        row | {"split": "test" if number % 3 == 0 or row["label"] == "normal" else "train"}
+        for number, row in enumerate(files.rows)
+    ]
+    rows[3] |= {"age": "105"}
+    rows[6] |= {"homocysteine_umol_l": ""}
+    cohort = write(files.folder / "judged.csv", rows)
+    names = NAMES[1], NAMES[4]  # what tells the classes apart
+    features = changed(
+        files, "judged-wild", lambda number, _: dict.fromkeys(names, "1e6") if number == 9 else {}
+    )
+    found = run("train", cohort, "--out", tmp_path / "a", "--features", features, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    told = {row["patient"]: row["reason"] for row in table(tmp_path / "a" / "tables" / "left_out.csv")}
+    assert told["p3"].startswith("Age 105 is outside the model's range")
+    assert told["p6"].startswith("Not available: Homocysteine")
+    assert "a rad-score of" in told["p9"]
+    page = flat((tmp_path / "a" / "index.html").read_text("utf-8"))
+    without = "patients are not judged: the nomogram gives no probability (table left_out)"
+    for words in (page, flat(found.output)):
+        assert f"{len(told) - 1} {without}" in words
+    card = (tmp_path / "a" / "model_card.md").read_text("utf-8")
+    assert f"{len(told) - 1} of the test part have no probability" in card
+
+    left_out, _, _ = evaluate(tmp_path / "a" / "model.json", cohort, features, tmp_path / "b")
+    assert told == {name: why for name, why in left_out.items() if why != "the table's split: trains"}
+    trained, evaluated = (
+        {row["model"]: row for row in table(tmp_path / folder / "tables" / f"performance_{name}.csv")}
+        for folder, name in (("a", "test"), ("b", "evaluation"))
+    )
+    for name in ("radiomics", "combined"):
+        assert trained[name].keys() == evaluated[name].keys()
+        for column, cell in trained[name].items():
+            same = cell == evaluated[name][column]
+            assert same or float(cell) == pytest.approx(float(evaluated[name][column]), rel=1e-9), column
+    assert table(tmp_path / "a" / "tables" / "subgroups.csv") == table(
+        tmp_path / "b" / "tables" / "subgroups.csv"
+    )
+
+
+def test_a_test_part_beyond_the_cards_axes_ends_the_training(files, tmp_path):
+    rows = [
+        row | ({"split": "test", "age": "105"} if number % 3 == 0 else {"split": "train"})
+        for number, row in enumerate(files.rows)
+    ]
+    cohort = write(files.folder / "old-test.csv", rows)
+    found = run("train", cohort, "--out", tmp_path, "--features", files.features)
+    assert found.exit_code == 2
+    assert "0 with osteoporosis and 0 with osteopenia can be judged by this model" in flat(found.output)
+    assert "p3: Age 105 is outside" in flat(found.output)
+    assert not (tmp_path / "model.json").exists()
 
 
 def test_an_implausible_rad_score_is_not_judged(model, others, tmp_path):
@@ -172,6 +228,7 @@ def test_training_tells_the_console_who_is_left_out(files, tmp_path):
     found = run("train", files.cohort, "--out", tmp_path, "--features", features, "--bootstrap", 0)
     assert found.exit_code == 0, found.output
     assert "7 patients are left out (table left_out): 7 x no L3" in flat(found.output)
+    assert "Positive class throughout: osteoporosis." in flat(found.output)
 
 
 def test_a_test_part_by_another_technique_is_left_out_of_the_trainings_validation(files, tmp_path):
@@ -180,10 +237,11 @@ def test_a_test_part_by_another_technique_is_left_out_of_the_trainings_validatio
     found = run("train", split(files), "--out", tmp_path, "--features", features, "--bootstrap", 0)
     assert found.exit_code == 0, found.output
     left_out = {row["patient"]: row["reason"] for row in table(tmp_path / "tables" / "left_out.csv")}
-    assert left_out == {f"p{number}": "140 kV is outside 119 to 121 kV" for number in sorted(strange)}
+    outside = {name for name, why in left_out.items() if why == "140 kV is outside 119 to 121 kV"}
+    assert outside == {f"p{number}" for number in strange}
     (judged, *_) = table(tmp_path / "tables" / "performance_test.csv")
     low = [number for number, row in enumerate(files.rows) if row["label"] != "normal" and number % 3 == 0]
-    assert int(judged["patients"]) == len(set(low) - strange)
+    assert int(judged["patients"]) == len(set(low) - strange) - (len(left_out) - len(strange))
 
 
 def test_a_test_part_that_the_model_does_not_cover_at_all_ends_the_training(files, tmp_path):
@@ -218,7 +276,15 @@ def test_a_technique_that_cannot_be_is_named_with_its_study(files, tmp_path, col
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", "null", '{"radiomics_settings_sha256": "s", "packages": {}}', "{"]
+    "text",
+    [
+        "{}",
+        "[]",
+        "null",
+        '{"radiomics_settings_sha256": "s", "packages": {}}',
+        '{"radiomics_settings_sha256": "s", "packages": {}, "radiomics_settings": "binWidth: 25"}',
+        "{",
+    ],
 )
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_settings_beside_the_features_that_say_nothing_are_refused(model, files, tmp_path, command, text):
@@ -265,8 +331,8 @@ def test_a_repeat_that_is_no_second_reading_of_the_same_studies_is_refused(files
     studies = {number: row["study"] for number, row in enumerate(table(files.features))}
     uids = {number: row["study_instance_uid"] for number, row in enumerate(table(files.features))}
 
-    def again(folder: Path, read: np.ndarray, radiomics_sha256: str = SETTINGS_SHA256) -> Path:
-        path = write_features(folder / "again.csv", read, radiomics_sha256=radiomics_sha256)
+    def again(folder: Path, read: np.ndarray, radiomics_settings: str = SETTINGS_TEXT) -> Path:
+        path = write_features(folder / "again.csv", read, radiomics_settings=radiomics_settings)
         same = [
             row | {"study": studies[number], "study_instance_uid": uids[number]}
             for number, row in enumerate(table(path))
@@ -282,7 +348,7 @@ def test_a_repeat_that_is_no_second_reading_of_the_same_studies_is_refused(files
         repeats.append(again(folders[1], values + 1.0))
         told = "more than one is called again"
     elif spoil == "other settings":
-        again(folders[0], values, "0" * 64)
+        again(folders[0], values, OTHER_SETTINGS)
         told = "other radiomics settings"
     else:
         rows = table(repeats[0])

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import chi2_contingency
 
+from node.research.extraction import made_with_sha256
 from scoring.applicability import input_observations
 from scoring.modelcard import parse_model_card
 from scoring.nomogram import apply_nomogram
 from scoring.radscore import rad_score
 from tests.unit.research_cohort import (
     NAMES,
+    OTHER_SETTINGS,
     PATIENTS,
     Files,
     run,
@@ -66,8 +69,11 @@ def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):
     for name in (
         "roc_train",
         "roc_test",
+        "calibration_train",
         "calibration_test",
+        "decision_train",
         "decision_test",
+        "rad_score",
         "lasso_path",
         "lasso_deviance",
         "nomogram",
@@ -77,6 +83,91 @@ def test_every_table_and_figure_is_there_and_the_page_holds_them_all(trained):
     assert page.count("data:image/png;base64,") == len(figures) // 2
     assert "Positive class throughout: osteoporosis." in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_page_stands_a_wide_table_upright_so_that_no_number_is_cut_off(trained):
+    page = (trained / "index.html").read_text("utf-8")
+    lines = [line for line in page.splitlines() if "<tr>" in line]
+    assert max(line.count("<td>") + line.count("<th>") for line in lines) <= 8
+    briers = [line for line in lines if "<th>brier</th>" in line]
+    assert [line.count("<td>") for line in briers] == [3, 3]  # each model's, of both parts
+
+
+def test_table_1_tests_each_variable_between_the_classes_of_its_part(trained, files):
+    rows = {row["variable"]: row for row in table(trained / "tables" / "table1_test.csv")}
+    assert list(rows) == ["sex", "age", "alp_u_l", "homocysteine_umol_l", "calcium_mmol_l"]
+    told = {split: table(trained / "tables" / f"table1_{split}.csv") for split in ("train", "test")}
+    counts = [
+        [
+            int(part.split(" ")[0])
+            for cell in (row["osteoporosis"], row["osteopenia"])
+            for part in cell.split(", ")
+        ]
+        for row in (told["train"][0], told["test"][0])
+    ]
+    low = [row for row in files.rows if row["label"] != "normal"]
+    everybody = [
+        sum((row["label"], row["sex"]) == (label, sex) for row in low)
+        for label in ("osteoporosis", "osteopenia")
+        for sex in "FM"
+    ]
+    assert [sum(pair) for pair in zip(*counts, strict=True)] == everybody
+    assert rows["sex"]["test"] == "chi-squared"
+    found = chi2_contingency(np.reshape(counts[1], (2, 2)), correction=False)
+    assert float(rows["sex"]["p"]) == pytest.approx(found.pvalue)
+    assert {row["test"] for name, row in rows.items() if name != "sex"} <= {"Welch t", "Mann-Whitney U"}
+
+
+def test_both_models_give_odds_ratios_with_intervals_and_the_card_their_coefficients(trained):
+    card = parse_model_card((trained / "model.json").read_text("utf-8"))
+    for name, terms in (("clinical", []), ("combined", ["rad_score"])):
+        intercept, *rows = table(trained / "tables" / f"logistic_{name}.csv")
+        assert intercept["odds_ratio"] == intercept["odds_ratio_95"] == ""
+        assert [row["term"] for row in rows] == [*terms, "age", "alp_u_l", "homocysteine_umol_l"]
+        for row in rows:
+            value, error = float(row["coefficient"]), float(row["standard_error"])
+            assert float(row["odds_ratio"]) == pytest.approx(np.exp(value))
+            ends = [float(end) for end in row["odds_ratio_95"].split(" to ")]
+            assert ends == pytest.approx(
+                np.exp([value - 1.959964 * error, value + 1.959964 * error]), rel=1e-3
+            )
+    assert [float(row["coefficient"]) for row in rows] == [one.coefficient for one in card.terms]
+
+
+def test_nothing_of_the_test_part_enters_the_model(files, tmp_path):
+    """Selection, means and SDs, coefficients, axes and cut-offs are the training patients' alone; the axes of
+    age and laboratory those of the patients without gaps, to whom the combined model was fitted."""
+    low = [row for row in files.rows if row["label"] != "normal"]
+    rows = [row | {"split": "train" if at < 90 else "test"} for at, row in enumerate(low)]
+    rows[0] |= {"age": "", "alp_u_l": "600"}
+    tested = [int(row["study"].removeprefix("study")) for row in rows[90:]]
+    values = files.values.copy()
+    values[tested] = values[tested[::-1]] * 1.1 + 3.0
+    values[tested[0], 1] = 5000.0
+    other = [row | ({"age": "66", "alp_u_l": "85"} if row["split"] == "test" else {}) for row in rows]
+    other[-1] |= {"homocysteine_umol_l": "200"}
+    made = []
+    for name, patients, read in (("as-is", rows, files.values), ("changed", other, values)):
+        cohort = write(files.folder / f"{name}.csv", patients)
+        features = write_features(files.folder / f"{name}-features.csv", read)
+        found = run("train", cohort, "--out", tmp_path / name, "--features", features, "--bootstrap", 0)
+        assert found.exit_code == 0, found.output
+        made.append(json.loads((tmp_path / name / "model.json").read_text("utf-8")))
+    first, second = made
+    assert first["training"]["test_auc_combined"] != second["training"]["test_auc_combined"]
+    for document in made:
+        document["training"] = {
+            key: value for key, value in document["training"].items() if not key.startswith("test_")
+        }
+    assert first == second
+    learnt = files.values[[int(row["study"].removeprefix("study")) for row in rows[:90]]]
+    for one in first["rad_score"]["features"]:
+        column = learnt[:, NAMES.index(one["name"])]
+        assert (one["mean"], one["sd"]) == pytest.approx((column.mean(), column.std(ddof=1)))
+    axes = {one["name"]: one["axis"] for one in first["clinical"]["terms"]}
+    for name, column in (("age", "age"), ("alp", "alp_u_l"), ("homocysteine", "homocysteine_umol_l")):
+        known = [float(row[column]) for row in rows[1:90]]
+        assert axes[name] == [min(known), max(known)]
 
 
 def test_the_card_for_people_has_tripods_items_and_the_page_says_the_same(trained):
@@ -89,40 +180,13 @@ def test_the_card_for_people_has_tripods_items_and_the_page_says_the_same(traine
         assert f"**{heading}.**" in told
     assert "derive from the same HU that the features measure" in told
     assert "The site states this" in told
+    accepted = "age 18 to 110, alp_u_l 5 to 2000, homocysteine_umol_l 1 to 300, calcium_mmol_l 0.5 to 5."
+    assert f"Accepted: {accepted}" in told  # the label is stated: no T-score
     assert f"sha256 {card.sha256}" in told
     assert all(f"{one.coefficient:+.4g} x {one.name}" in told for one in (*card.features, *card.terms))
     page = unescape((trained / "index.html").read_text("utf-8"))
     paragraphs = [line.partition(".** ")[2] for line in told.splitlines() if line.startswith("**")]
     assert all(paragraph in page for paragraph in paragraphs)
-
-
-def test_the_nomograms_rad_score_axis_is_of_the_patients_who_trained(files, tmp_path):
-    """A test patient with an extreme feature widens nothing."""
-    low = [row for row in files.rows if row["label"] != "normal"]
-    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
-    values = files.values.copy()
-    values[int(rows[-1]["study"].removeprefix("study")), 1] = 5000.0
-    cohort = write(files.folder / "extreme.csv", rows)
-    features = write_features(files.folder / "extreme-features.csv", values)
-    found = run("train", cohort, "--out", tmp_path, "--features", features, "--bootstrap", 0)
-    assert found.exit_code == 0, found.output
-    card = parse_model_card((tmp_path / "model.json").read_text("utf-8"))
-    assert card.term("rad_score").axis[1] < 20
-
-
-def test_the_nomograms_other_axes_are_the_ranges_of_those_who_trained_and_no_more(files, tmp_path):
-    """A patient with a gap is not among those that the combined model was fitted to."""
-    low = [row for row in files.rows if row["label"] != "normal"]
-    rows = [row | {"split": "train" if number < 90 else "test"} for number, row in enumerate(low)]
-    rows[0] |= {"age": "", "alp_u_l": "600"}
-    rows[-1] |= {"homocysteine_umol_l": "200"}
-    cohort = write(files.folder / "axes.csv", rows)
-    found = run("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
-    assert found.exit_code == 0, found.output
-    card = parse_model_card((tmp_path / "model.json").read_text("utf-8"))
-    for name, column in (("age", "age"), ("alp", "alp_u_l"), ("homocysteine", "homocysteine_umol_l")):
-        values = [float(row[column]) for row in rows[1:90]]
-        assert card.term(name).axis == (min(values), max(values))
 
 
 def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):
@@ -135,6 +199,26 @@ def test_a_feature_that_observers_do_not_agree_on_is_left_out(trained):
     card = json.loads((trained / "model.json").read_text("utf-8"))
     assert card["training"]["features_kept"] == len(NAMES) - 1
     assert "ICC(2,1)" in card["training"]["agreement"]
+
+
+def test_a_feature_stays_only_where_every_repeat_agrees_on_it(files, tmp_path):
+    """One observer twice and two observers: each repeat has its table, and each takes features away."""
+    rng = np.random.default_rng(13)
+    repeats = []
+    for name, spoilt in (("intra", 20), ("inter", 30)):
+        read = files.values + rng.normal(size=files.values.shape)
+        read[:, spoilt] = rng.normal(size=PATIENTS) * 10 + 50
+        repeats += ["--repeat", write_features(files.folder / f"{name}.csv", read)]
+    command = ("train", files.cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
+    found = run(*command, *repeats)
+    assert found.exit_code == 0, found.output
+    for name, spoilt in (("intra", 20), ("inter", 30)):
+        rows = table(tmp_path / "tables" / f"agreement_{name}.csv")
+        assert [row["feature"] for row in rows if float(row["icc"]) < 0.81] == [NAMES[spoilt]]
+    card = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    assert card["training"]["features_kept"] == len(NAMES) - 2
+    ranked = {row["feature"] for row in table(tmp_path / "tables" / "mrmr.csv")}
+    assert ranked.isdisjoint({NAMES[20], NAMES[30]})
 
 
 def test_performance_names_its_positive_class_and_its_counts_add_up(trained):
@@ -210,28 +294,32 @@ def test_a_table_with_its_own_split_and_folds_is_obeyed_and_gaps_are_told(files,
     rows[-1] |= gaps
     rows[-2] |= {"alp_u_l": ""}
     cohort = write(files.folder / "split.csv", rows)
-    found = run("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
+    command = ("train", cohort, "--out", tmp_path, "--features", files.features, "--bootstrap", 0)
+    found = run(*command, "--penalty", "lambda.min")
     assert found.exit_code == 0, found.output
     card = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    assert card["training"]["penalty"] == "lambda.min"
+    (row,) = [one for one in table(tmp_path / "tables" / "lasso_path.csv") if "lambda.min" in one["choice"]]
+    assert int(row["features"]) == len(card["rad_score"]["features"])
     assert card["training"]["split"] == "the table's own"
     assert card["training"]["folds"] == "the table's own"
-    assert table(tmp_path / "tables" / "left_out.csv") == [
-        {"patient": rows[-1]["patient"], "reason": "4 values missing"}
-    ]
+    left_out = {row["patient"]: row["reason"] for row in table(tmp_path / "tables" / "left_out.csv")}
+    assert left_out[rows[-1]["patient"]] == "4 values missing"
+    assert left_out[rows[-2]["patient"]].startswith("Not available: ALP.")
+    assert all("is outside the model's range" in why for why in list(left_out.values())[1:-1])
     missing = {row["column"]: row["patients"] for row in table(tmp_path / "tables" / "missing.csv")}
     assert (missing["age"], missing["alp_u_l"], missing["calcium_mmol_l"]) == ("1", "2", "0")
     (judged,) = [
         row for row in table(tmp_path / "tables" / "performance_test.csv") if row["model"] == "combined"
     ]
-    assert int(judged["patients"]) == len(rows) - 90 - 2  # one excluded, one without ALP
+    assert int(judged["patients"]) == len(rows) - 90 - len(left_out)
     assert card["training"]["train_osteoporosis"] + card["training"]["train_osteopenia"] == 90
 
 
 def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(trained, tmp_path):
     new = write_cohort(tmp_path / "new", 6)
-    found = run(
-        "evaluate", trained / "model.json", new.cohort, "--out", tmp_path / "out", "--features", new.features
-    )
+    command = ("evaluate", trained / "model.json", new.cohort, "--features", new.features)
+    found = run(*command, "--out", tmp_path / "out")
     assert found.exit_code == 0, found.output
     card = parse_model_card((trained / "model.json").read_text("utf-8"))
     (row,) = [
@@ -250,7 +338,7 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
             "alp": float(patient["alp_u_l"]),
             "homocysteine": float(patient["homocysteine_umol_l"]),
         }
-        if input_observations(card, **inputs):
+        if input_observations(card.terms, **inputs):
             continue  # the node gives no probability either
         result = apply_nomogram(card, **inputs)
         judged += 1
@@ -259,6 +347,24 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
     assert int(row["patients"]) == judged > 100
     assert float(row["auc"]) > 0.7
     assert "combined: AUC" in found.output
+    assert "Positive class throughout: osteoporosis." in found.output
+    assert float(row["cutoff"]) == card.training["cutoff_combined"]
+    figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    of_models = ("roc_evaluation", "calibration_evaluation", "decision_evaluation")
+    names = {f"{name}.{kind}" for name in (*of_models, "rad_score") for kind in ("png", "svg")}
+    assert figures == names
+    assert {path.stem for path in (tmp_path / "out" / "tables").iterdir()} == {
+        "performance_evaluation", "delong_evaluation", "hosmer_lemeshow_evaluation", "subgroups", "left_out",
+    }  # fmt: skip
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 4
+    assert "Positive class throughout: osteoporosis." in page
+
+    found = run(*command, "--out", tmp_path / "other", "--cutoff", "0.9")
+    assert found.exit_code == 0, found.output
+    for other in table(tmp_path / "other" / "tables" / "performance_evaluation.csv"):
+        assert other["cutoff"] == "0.9"
+        assert other["model"] != "combined" or int(other["tp"]) < int(row["tp"])
 
 
 @pytest.mark.parametrize(
@@ -378,12 +484,28 @@ def test_a_model_without_a_name_or_version_is_not_made(files, tmp_path, option):
     assert not (tmp_path / "model.json").exists()
 
 
-def test_a_column_that_no_card_could_name_is_refused(files, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["my_feature", "wavelet-HHH_glcm_Nonsense", "wavelet-LLL_shape_Sphericity", "log_glcm_Idn"]
+)
+def test_a_feature_that_the_tables_settings_do_not_give_is_refused(files, tmp_path, name):
+    """Its card would be refused where it is to be activated."""
     features = write_features(files.folder / "strange.csv", files.values)
-    features.write_text(features.read_text("utf-8").replace(NAMES[1], "my_feature"), "utf-8")
+    features.write_text(features.read_text("utf-8").replace(NAMES[1], name), "utf-8")
     found = run("train", files.cohort, "--out", tmp_path, "--features", features)
     assert found.exit_code == 2
-    assert "columns that are no features: my_feature" in " ".join(found.output.split())
+    assert f"columns that are no features of these settings: {name}" in " ".join(found.output.split())
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_hash_beside_the_table_that_is_not_of_the_settings_there_is_refused(files, tmp_path):
+    features = write_features(files.folder / "hash.csv", files.values)
+    beside = features.with_name("hash.csv.json")
+    made = json.loads(beside.read_text("utf-8")) | {"radiomics_settings": OTHER_SETTINGS}
+    beside.write_text(json.dumps(made), "utf-8")
+    write(features, [row | {"settings_sha256": made_with_sha256(made)} for row in table(features)])
+    found = run("train", files.cohort, "--out", tmp_path, "--features", features)
+    assert found.exit_code == 2
+    assert "radiomics_settings_sha256 is not of radiomics_settings" in " ".join(found.output.split())
 
 
 def test_settings_beside_the_table_that_are_not_its_own_are_refused(files, tmp_path):
@@ -396,7 +518,7 @@ def test_settings_beside_the_table_that_are_not_its_own_are_refused(files, tmp_p
 
 
 def test_features_of_other_settings_are_not_judged(trained, files, tmp_path):
-    other = write_features(files.folder / "other.csv", files.values, radiomics_sha256="0" * 64)
+    other = write_features(files.folder / "other.csv", files.values, radiomics_settings=OTHER_SETTINGS)
     found = run("evaluate", trained / "model.json", files.cohort, "--out", tmp_path, "--features", other)
     assert found.exit_code == 2
     assert "other settings" in found.output

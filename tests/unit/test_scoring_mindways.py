@@ -173,10 +173,10 @@ def test_the_uncertainty_is_the_sum_of_what_each_rods_error_does():
 def test_the_doubt_about_the_methods_constants_grows_with_density_from_waters():
     """Each constant moved by its standard uncertainty moves the density by so much."""
     rods = rods_of(ideal_hu(1.6, -1000.0), error_hu=1e-9)
-    rules = FitRules()
+    rules = FitRules(displaced_water_uncertainty=0.013)
     steeper = 1 / (1.6 - 0.2174 - rules.displaced_water_uncertainty) - 1 / (1.6 - 0.2174)
     for hu in (0.0, 60.0, 200.0):
-        found = density_uncertainty(fitted(rods), hu, 0.0)
+        found = density_uncertainty(fitted(rods, rules=rules), hu, 0.0)
         expected = np.hypot(
             steeper * (hu + 0.4), rules.reference_water_uncertainty / (1.6 - 0.2174)
         )  # beta_CT is -0.4 HU
@@ -184,8 +184,8 @@ def test_the_doubt_about_the_methods_constants_grows_with_density_from_waters():
 
 
 def test_a_phantoms_file_may_state_the_methods_constants():
-    """By its own certificate rod E displaces 0.2043 of water: sigma_CT 1.6 - 0.2043, beta_CT -1000 + 1000."""
-    rules = FitRules(displaced_water=0.2043, reference_water=1000.0)
+    """sigma_CT is 1.6 - 0.2 then, and beta_CT -1000 + 1000."""
+    rules = FitRules(displaced_water=0.2, reference_water=1000.0)
     found = fitted(rods_of(ideal_hu(1.6, -1000.0)), rules=rules)
-    assert found.slope == pytest.approx(1 / (1.6 - 0.2043))
+    assert found.slope == pytest.approx(1 / 1.4)
     assert found.intercept == pytest.approx(0.0, abs=1e-9)

@@ -206,14 +206,14 @@ def test_a_missing_laboratory_value_is_never_filled_in(card):
     with pytest.raises(LaboratoryMissing) as refused:
         apply_nomogram(card, rad_score=0.0, age=67, alp=None, homocysteine=None)
     assert refused.value.names == ("alp", "homocysteine")
-    notes = input_observations(card, rad_score=0.0, age=67, alp=None, homocysteine=None)
+    notes = input_observations(card.terms, rad_score=0.0, age=67, alp=None, homocysteine=None)
     assert [(note.code, note.values["names"]) for note in notes] == [
         ("laboratory_missing", "ALP, Homocysteine")
     ]
 
 
 def test_implausible_inputs_are_named_with_their_range(card):
-    notes = input_observations(card, rad_score=0.0, age=67, alp=2000.0, homocysteine=14.0)
+    notes = input_observations(card.terms, rad_score=0.0, age=67, alp=2000.0, homocysteine=14.0)
     assert [note.code for note in notes] == ["laboratory_implausible"]
     assert notes[0].values == {
         "name": "ALP",
@@ -222,12 +222,14 @@ def test_implausible_inputs_are_named_with_their_range(card):
         "lower": "5",
         "upper": "1000",
     }
-    assert input_observations(card, rad_score=0.0, age=67, alp=85.0, homocysteine=14.0) == []
+    assert input_observations(card.terms, rad_score=0.0, age=67, alp=85.0, homocysteine=14.0) == []
 
 
 def test_a_rad_score_that_no_bone_gives_is_out_of_the_model_s_range(card):
-    assert [note.code for note in score_observations(card, 25.0)] == ["model_range"]
-    assert score_observations(card, 0.0) == []
+    assert [note.code for note in score_observations(card.term("rad_score"), 25.0, model=card.name)] == [
+        "model_range"
+    ]
+    assert score_observations(card.term("rad_score"), 0.0, model=card.name) == []
 
 
 def covered(card, **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +45,17 @@ def ellipsoid(shape, centre, radii) -> np.ndarray:
 
 
 def stock_values(volume: CtVolume, region: np.ndarray) -> dict[str, float]:
-    """pyradiomics' own extractor on the whole, uncropped image."""
+    """pyradiomics' own extractor on the whole, uncropped image; it reads the shipped file by itself."""
     image = sitk.GetImageFromArray(volume.hu.astype(np.int16))
     image.SetSpacing(volume.grid.spacing_mm[::-1])
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(image)
-    extractor = RadiomicsFeatureExtractor(binWidth=25, distances=[1], additionalInfo=False)
-    extractor.enableImageTypes(Original={}, Wavelet={"wavelet": "coif1", "level": 1, "start_level": 0})
+    extractor = RadiomicsFeatureExtractor(str(files("config") / "radiomics.yaml"), additionalInfo=False)
     return {name: float(value) for name, value in extractor.execute(image, mask).items()}
 
 
+# pyradiomics reads its parameter file by pykwalify, whose way of loading it is deprecated.
+@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 @pytest.mark.parametrize(
     ("shape", "centre"),
     [

@@ -9,12 +9,12 @@ from node.reference.faults import Faults
 from node.reference.render import raster_of, render
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import Truth, truth_of
+from node.reference.truth import Truth, core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine, GeometricSettings
 from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.geometric.numbering import AnchorSettings
 from segmentation.quality import quality_observations
-from segmentation.vertebra import regions_of
+from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 
@@ -33,7 +33,7 @@ def study(**changes: object) -> tuple[CtVolume, Truth]:
         origin_mm=(float(raster.x_mm[0]), float(raster.y_mm[0]), float(raster.z_mm[0])),
         direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
     )
-    return CtVolume(hu=hu, grid=grid), truth_of(spec, spine, raster)
+    return CtVolume(hu=hu, grid=grid, kvp=float(spec.kvp)), truth_of(spec, spine, raster)
 
 
 def check(found: Vertebrae, truth: Truth, names: list[str]) -> None:
@@ -105,6 +105,48 @@ def test_every_lumbar_body_comes_out_with_its_name_volume_and_place(changes: dic
     said = {one.code for one in quality_observations(volume, found, regions)}
     faint = changes.get("bmd_mg_cm3") is not None and max(changes["bmd_mg_cm3"].values()) < 80
     assert said == ({"lysis_not_assessed"} if faint else set())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1, "faults": Faults(spurs_mm=4.0)},
+        {"seed": 2, "faults": Faults(spurs_mm=8.0, calcified_aorta=True), "kvp": 80},
+        {"seed": 1, "faults": Faults(spurs_mm=12.0, calcified_aorta=True)},
+        {"seed": 3, "faults": Faults(calcified_aorta=True), "kvp": 140},
+    ],
+    ids=["short spurs", "spurs and aorta at 80 kV", "bridging spurs and aorta", "aorta at 140 kV"],
+)
+def test_osteophytes_and_a_calcified_aorta_change_no_name_no_density_and_no_height(
+    changes: dict[str, object],
+) -> None:
+    """Spurs before a body once made a wedge fracture of it. Their roots count to the core: 8 % at most."""
+    volume, truth = study(pixel_spacing_mm=(1.4, 1.4), matrix=250, **changes)
+    spine = build_spine(StudySpec.reduced(**changes))
+    found = GeometricEngine().segment(volume)
+    assert found.numbering_basis == "sacrum and last rib"
+    regions = {name: regions_of(volume, found, name) for name in LUMBAR}
+    assert (*found.observations, *quality_observations(volume, found, regions)) == ()
+    for name in LUMBAR:
+        level = found.level(name)
+        assert level is not None
+        assert np.linalg.norm(np.subtract(level.centroid_mm, truth.levels[name].centroid_mm)) <= 2.0
+        core = core_volume_mm3(spine[name], RegionSettings().erosion_mm)
+        assert 0.95 * core <= regions[name].core_volume_mm3 <= 1.09 * core, name
+        known = truth.document["composition"][name]["hu"]
+        assert volume.hu[regions[name].bmd].mean() == pytest.approx(known, abs=2.5), name
+
+
+@pytest.mark.parametrize("kvp", [80, 100, 140])
+def test_the_core_has_its_volume_at_every_tube_voltage(kvp: int) -> None:
+    """A cortex at 80 kV is half as bright again as at 120: its edge was once drawn outside the bone."""
+    changes = {"kvp": kvp, "pixel_spacing_mm": (1.4, 1.4), "matrix": 250, "seed": 4}
+    volume, _ = study(**changes)
+    spine = build_spine(StudySpec.reduced(**changes))
+    found = GeometricEngine().segment(volume)
+    for name in LUMBAR:
+        core = core_volume_mm3(spine[name], RegionSettings().erosion_mm)
+        assert regions_of(volume, found, name).core_volume_mm3 == pytest.approx(core, rel=0.05), name
 
 
 def test_faint_bone_at_140_kv_keeps_the_sacrum_of_a_scoliotic_patient() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.discs import find_discs
+from segmentation.engines.geometric.discs import DiscSettings, find_discs
 from segmentation.volume import CtVolume, Grid
 
 DISC_HU, BODY_HU, ENDPLATE_HU = 85.0, 285.0, 350.0
@@ -41,7 +41,7 @@ def column_with(rim: np.ndarray) -> tuple[CtVolume, Curve]:
 def test_a_waist_between_crisp_endplates_divides_no_body() -> None:
     """Slices of 0.4 mm: a fifth lumbar body of 41 mm was halved, and every name above it moved by one."""
     volume, curve = column_with(rim_of(DISCS))
-    assert find_discs(volume, curve).at_mm == pytest.approx(DISCS, abs=2)
+    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(DISCS, abs=2)
 
 
 @pytest.mark.parametrize("disc_hu", [DISC_HU, 190.0])
@@ -51,4 +51,21 @@ def test_a_disc_between_two_low_bodies_stays(disc_hu: float) -> None:
     rim = rim_of(discs)
     rim[72 - DISC_HALF_MM : 72 + DISC_HALF_MM + 1] = disc_hu
     volume, curve = column_with(rim)
-    assert find_discs(volume, curve).at_mm == pytest.approx(discs, abs=2)
+    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
+
+
+def test_a_site_says_how_bright_a_waist_is() -> None:
+    """The half-dark disc lies 0.525 of the way from discs (85 HU) to bodies (285 HU)."""
+    discs = (18, 52, 72, 92, 127, 162, 197)
+    rim = rim_of(discs)
+    rim[72 - DISC_HALF_MM : 72 + DISC_HALF_MM + 1] = 190.0
+    volume, curve = column_with(rim)
+    found = find_discs(volume, curve, DiscSettings(waist_share=0.5)).at_mm
+    assert found == pytest.approx([at for at in discs if at != 72], abs=2)
+
+
+def test_a_site_says_how_many_discs_outvote_a_false_one() -> None:
+    """Seven discs and the waist between the first two make a chain of eight."""
+    volume, curve = column_with(rim_of(DISCS))
+    assert len(find_discs(volume, curve, DiscSettings(waist_least_discs=8)).at_mm) == len(DISCS)
+    assert len(find_discs(volume, curve, DiscSettings(waist_least_discs=9)).at_mm) == len(DISCS) + 1

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from scoring.training.classification import Counts
-from scoring.training.cohort import CLINICAL
+from scoring.training.cohort import CLINICAL, read_cohort
 from scoring.training.discrimination import auc
+from scoring.training.errors import CohortUnusable
 from scoring.training.groups import compare_counted
 from scoring.training.logistic import fit_logistic
 
@@ -74,6 +75,16 @@ def test_cohorts_drawn_from_table_1_give_the_clinical_auc_of_the_paper(distribut
         lower, upper = np.percentile(found[split], [2.5, 97.5])
         assert lower < printed < upper
         assert upper - lower < 0.16  # else it would hold anything
+
+
+def test_the_papers_calcium_is_refused():
+    """A standard error of 0.34 mmol/L in 303 patients is an SD of 5.9 about any mean that a calcium has."""
+    rng = np.random.default_rng(2022)
+    row = {"label": "osteoporosis", "age": "70", "sex": "F", "alp_u_l": "84", "homocysteine_umol_l": "15"}
+    drawn = rng.normal(2.3, 0.34 * np.sqrt(303), 303)
+    rows = [row | {"patient": str(at), "calcium_mmol_l": f"{one:.2f}"} for at, one in enumerate(drawn)]
+    with pytest.raises(CohortUnusable, match=r"0: calcium_mmol_l .* is not between 0\.5 and 5"):
+        read_cohort(rows)
 
 
 @pytest.mark.parametrize(

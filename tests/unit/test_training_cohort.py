@@ -69,6 +69,7 @@ def test_a_split_and_folds_of_the_sites_own_are_kept():
         ([{"t_score": "-31"}], "p0: t_score -31 is not between -10 and 10"),
         ([{"fold": "1_0"}], "fold must be a whole number, not '1_0'"),
         ([{"alp_u_l": "3"}], "p0: alp_u_l 3 is not between 5 and 2000"),
+        ([{"calcium_mmol_l": "8.1"}], "p0: calcium_mmol_l 8.1 is not between 0.5 and 5"),
         ([{"sex": "W"}], "p0: sex must be M or F"),
         ([{"t_score": ""}], "p0: t_score is empty"),
         ([{"patient": "p1"}, {}], "p1: stands there twice"),

@@ -14,8 +14,9 @@ from scoring.training.discrimination import auc, compare, roc_curve
 from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.lasso import fit_path
 from scoring.training.logistic import fit_logistic
-from scoring.training.reliability import hosmer_lemeshow
+from scoring.training.reliability import HosmerLemeshow, hosmer_lemeshow
 from scoring.training.selection import mrmr, mutual_information
+from scoring.training.validation import subgroup_aucs
 
 # Shrout and Fleiss 1979, Table 2: six targets, four judges; their Table 4 gives ICC(2,1) = .29.
 SHROUT_AND_FLEISS = np.array(
@@ -147,6 +148,22 @@ def test_net_benefit_by_hand():
     assert found.treat_all == pytest.approx([0.5 - 0.5 / 3])
 
 
+def test_subgroups_are_the_comparisons_of_the_paper_each_with_its_own_patients():
+    classes = np.array(["normal"] * 2 + ["osteopenia"] * 3 + ["osteoporosis"] * 2)
+    scores = np.array([1.0, 4.0, 2.0, 3.0, 5.0, 3.5, 6.0])
+    found = {
+        pair: (one.value, one.positives, one.negatives)
+        for pair, one in subgroup_aucs(scores, classes).items()
+    }
+    assert found == {
+        ("osteoporosis", "osteopenia"): (pytest.approx(5 / 6), 2, 3),
+        ("osteoporosis", "normal"): (pytest.approx(3 / 4), 2, 2),
+        ("osteoporosis or osteopenia", "normal"): (pytest.approx(7 / 10), 5, 2),
+        ("osteopenia", "normal"): (pytest.approx(4 / 6), 3, 2),
+    }
+    assert ("osteoporosis", "normal") not in subgroup_aucs(scores[1:], classes[1:])  # one with normal bone
+
+
 def test_separated_classes_have_no_odds_ratio():
     x = np.arange(10.0)[:, None]
     with pytest.raises(FitImpossible, match="separate"):
@@ -171,6 +188,13 @@ def test_risks_of_nought_or_one_have_no_chi_squared():
     for saturated in (np.geomspace(1e-20, 1e-16, 10), 1 - np.arange(1, 11) * 4e-16):
         with pytest.raises(CohortUnusable, match="0 or 1"):
             hosmer_lemeshow(np.concatenate([saturated, rest]), labels, development=False)
+
+
+@pytest.mark.parametrize(
+    ("p", "told"), [(0.8556, "= 0.856"), (0.001, "= 0.001"), (0.00099, "< 0.001"), (6.5e-19, "< 0.001")]
+)
+def test_a_p_value_is_never_told_as_nought(p, told):
+    assert HosmerLemeshow(statistic=1.0, degrees_of_freedom=8, p=p, groups=()).p_told == told
 
 
 def test_probabilities_out_of_range_are_not_judged():

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -14,8 +12,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from config.settings import Settings
+from config.settings import ConfigurationError, Settings, load_settings
+from node.cli import build
 from node.pipeline.ports import FeatureRequest
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
@@ -23,13 +23,9 @@ from node.research.extraction import Extraction, Row, extract_features, settings
 from node.research.remote_extraction import WorkersSilent, answer_request, by_workers, write_answer
 from node.worker.app import BrokerAway, CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
+from tests.e2e.conftest import OSTEONODE
 
-ROOT = Path(__file__).parents[2]
 MASK = "truth_mask.nii.gz"
-PROGRAM = (
-    "import sys; from config.settings import Settings; from node.wiring.working import run_celery_worker; "
-    "sys.exit(run_celery_worker(Settings.model_validate_json(sys.stdin.buffer.read()), ['features']))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,36 +49,46 @@ def extract(
 
 
 def test_workers_give_the_rows_that_this_process_gives_and_a_bad_study_its_reason(
-    tmp_path: Path, study: Path, broker: EmbeddedRedis, make_settings: Callable[..., Settings]
+    tmp_path: Path, study: Path, broker: EmbeddedRedis
 ) -> None:
-    settings = make_settings(broker={"url": broker.url}, segmentation={"cross_check": False})
+    """The two commands of the documentation, under one file of settings."""
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[broker]\nurl = "{broker.url}"\n[storage]\nroot = "{tmp_path / "var"}"\n'
+        "[segmentation]\ncross_check = false\n",
+        "utf-8",
+    )
     (tmp_path / "nothing").mkdir()
+    studies = [str(study), str(tmp_path / "nothing")]
     out = tmp_path / "features.csv"
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=tmp_path,
+            [OSTEONODE, "worker", "--queues", "features", "--config", config], stderr=log, cwd=tmp_path
         )
     try:
-        assert worker.stdin is not None
-        with worker.stdin as stdin:
-            stdin.write(settings.model_dump_json().encode())
-        celery = CeleryBroker(create_app(settings, lambda message: None))
-        rows = extract([study, tmp_path / "nothing"], out, settings, celery.request_features)
+        asked = ("features", *studies, "--out", out, "--mask", MASK, "--workers", "--config", config)
+        command = subprocess.run([OSTEONODE, *asked], capture_output=True, text=True, check=False)
     finally:
         worker.kill()
         worker.wait(10)
+    assert command.returncode == 0, command.stderr
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    settings = load_settings(config)
     sha256 = settings_sha256(Extraction(settings=settings, mask=MASK, jobs=1))
+    assert [row["study"] for row in rows] == studies
     assert rows[0] == study_row(str(study), settings, MASK, sha256)
     assert len([name for name in rows[0] if name.startswith(("original_", "wavelet-"))]) == 851
     assert "holds no DICOM file" in rows[1]["reason"]
-    with out.open(encoding="utf-8", newline="") as file:
-        assert [row["study"] for row in csv.DictReader(file)] == [str(study), str(tmp_path / "nothing")]
     assert json.loads(out.with_name("features.csv.json").read_text("utf-8"))["packages"]["pyradiomics"]
     assert not out.with_name("features.csv.rows").exists()
+
+
+def test_workers_without_a_broker_to_reach_them_by_are_refused(tmp_path: Path, study: Path) -> None:
+    asked = ["features", str(study), "--out", str(tmp_path / "features.csv"), "--workers"]
+    with pytest.raises(ConfigurationError, match=r"--workers needs broker\.url"):
+        CliRunner().invoke(build(["features", "worker"]), asked, catch_exceptions=False)
+    assert not (tmp_path / "features.csv").exists()
 
 
 def test_a_worker_with_other_settings_gives_a_reason_and_no_features(

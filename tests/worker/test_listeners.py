@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ CODE = (
     "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
     "sys.exit(run_listeners(settings, lambda port: print(port, flush=True)))"
 )
+
+LOG = "listeners.log"
 
 
 class Node:
@@ -50,9 +55,12 @@ def node_settings(make_settings: Callable[..., Settings], tmp_path: Path) -> Set
 
 
 @pytest.fixture
-def node(node_settings: Settings) -> Iterator[Node]:
+def node(node_settings: Settings, tmp_path: Path) -> Iterator[Node]:
     command = [sys.executable, "-c", CODE, node_settings.model_dump_json()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (tmp_path / LOG).open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         try:
             yield Node(process)
         finally:
@@ -86,13 +94,34 @@ def test_two_peers_are_served_by_two_processes(node: Node) -> None:
     second.release()
 
 
-def _serving(node: Node) -> set[int | None]:
-    """The processes that have a connection of the port."""
-    return {
+def test_peers_that_come_at_once_are_shared_out_evenly(node: Node) -> None:
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            peers = list(pool.map(lambda _: _associate(node.port), range(4)))
+        assert sorted(_serving(node).values()) == [2, 2]
+        for peer in peers:
+            peer.release()
+        assert _until(lambda: not _serving(node))
+
+
+def _serving(node: Node) -> Counter[int | None]:
+    """The processes that have connections of the port, and how many."""
+    return Counter(
         one.pid
         for one in psutil.net_connections("tcp")
-        if one.status == psutil.CONN_ESTABLISHED and one.laddr.port == node.port
-    }
+        if one.status == psutil.CONN_ESTABLISHED and one.laddr.port == node.port and one.pid in node.members()
+    )
+
+
+def test_every_event_names_its_process_whatever_thread_it_comes_from(node: Node, tmp_path: Path) -> None:
+    peer = _associate(node.port)
+    _store(peer, 1)
+    peer.release()
+    log = tmp_path / LOG
+    assert _until(lambda: '"association_closed"' in log.read_text("utf-8"))
+    events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert {one["event"] for one in events} >= {"listening", "association_closed"}
+    assert all(one["process"].startswith(("listener ", "reconcile")) for one in events)
 
 
 def test_a_listener_that_is_killed_is_replaced_and_nothing_is_lost(

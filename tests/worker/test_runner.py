@@ -18,6 +18,7 @@ from node.pipeline.ports import SendOutcome, Step
 from node.pipeline.reconcile import republish, retry_study
 from node.pipeline.runner import run_step
 from node.report import ObjectKind
+from node.store.errors import StorageFull
 from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
@@ -115,6 +116,21 @@ def test_a_failing_step_is_tried_three_times_and_then_set_aside(bench: Bench) ->
     retry_study(bench.store, bench.summary.study_instance_uid)
     bench.work()
     assert bench.summary.state == StudyState.SENT
+
+
+def test_a_full_disk_is_waited_for_and_costs_no_attempt(bench: Bench) -> None:
+    attempts = []
+
+    def fail_for_a_while(context: StepContext) -> StepResult:
+        attempts.append(1)
+        if len(attempts) < 6:  # twice as often as a step may fail
+            raise StorageFull("no space left")
+        return PROCEED
+
+    bench.close()
+    bench.work(bench.with_step(Step.SCORE, fail_for_a_while))
+    assert len(attempts) == 6
+    assert bench.summary.state != StudyState.SET_ASIDE
 
 
 def test_a_step_that_recovers_starts_the_next_one_with_a_clean_count(bench: Bench) -> None:

@@ -19,6 +19,9 @@ from node.dicom.pictures.words import RESEARCH_USE_ONLY, banners, provenance_lin
 from node.report import Report
 
 MARGIN = 24
+# Viewers write patient and study over the four corners of an image, in up to six lines: there a page has
+# neither its badge nor its title, and nothing else that a reader must not miss.
+CORNER_WIDTH, CORNER_HEIGHT = WIDTH / 4, 108.0
 CONTENT_BOTTOM = HEIGHT - 44  # above the footer
 FOOTER_RULE = HEIGHT - 34
 _FOOTER = Box(left=MARGIN, top=HEIGHT - 32, right=WIDTH - MARGIN, bottom=HEIGHT - 2)
@@ -29,16 +32,16 @@ _FOOTER_SIZES = (12.0, 11.0, 10.0, 9.0)  # pixels; two lines from 11 down
 def framed_page(report: Report, title: str, typeface: Typeface) -> tuple[Page, float]:
     """A page with its head and foot; returns it and where its content may start."""
     page, say = Page(typeface), words_of(report)
-    page.text(MARGIN, 12, title, size=22, bold=True)
-    _tag(page, WIDTH - MARGIN, 12, say(RESEARCH_USE_ONLY))
+    _badge(page, 5, say(RESEARCH_USE_ONLY))
+    page.text(WIDTH / 2, 33, title, size=20, bold=True, align="center")
     scanned = report.study.study_date.isoformat() if report.study.study_date else say("unknown date")
     status = (
         say("Study of {date}", date=scanned),
         say("issued {time}", time=f"{report.issued_at:%Y-%m-%d %H:%M %Z}"),
         say("preliminary, unverified result of software"),
     )
-    page.text(MARGIN, 42, "   ·   ".join(status), size=13, colour=QUIET)
-    y = 66.0
+    page.text(WIDTH / 2, 60, "   ·   ".join(status), size=13, colour=QUIET, align="center")
+    y = 82.0
     for banner in banners(report):
         page.box(Box(left=MARGIN, top=y, right=WIDTH - MARGIN, bottom=y + 24), fill=CAUTION)
         page.text(WIDTH / 2, y + 3, banner, size=15, bold=True, colour=BACKGROUND, align="center")
@@ -48,7 +51,7 @@ def framed_page(report: Report, title: str, typeface: Typeface) -> tuple[Page, f
         y = page.text(MARGIN, y + 2, _amendment(report), size=15, bold=True, colour=ACCENT, width=width)
     page.line(MARGIN, FOOTER_RULE, WIDTH - MARGIN, FOOTER_RULE)
     page.text_within(_FOOTER, provenance_line(report), sizes=_FOOTER_SIZES, colour=QUIET)
-    return page, y + 6
+    return page, max(y + 6, CORNER_HEIGHT)
 
 
 def _amendment(report: Report) -> str:
@@ -63,7 +66,7 @@ def _amendment(report: Report) -> str:
     return f"{words}: {_REASON_SEPARATOR.join(reasons)}"
 
 
-def _tag(page: Page, right: float, top: float, words: str) -> None:
-    width = page.text_width(words, size=15, bold=True)
-    page.box(Box(left=right - width - 20, top=top - 2, right=right, bottom=top + 24), fill=TEXT)
-    page.text(right - 10, top + 2, words, size=15, bold=True, colour=BACKGROUND, align="right")
+def _badge(page: Page, top: float, words: str) -> None:
+    half = page.text_width(words, size=15, bold=True) / 2 + 10
+    page.box(Box(left=WIDTH / 2 - half, top=top, right=WIDTH / 2 + half, bottom=top + 26), fill=TEXT)
+    page.text(WIDTH / 2, top + 4, words, size=15, bold=True, colour=BACKGROUND, align="center")

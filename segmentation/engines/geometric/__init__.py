@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segmentation.bone import bone_contrast
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
 from segmentation.engines.geometric.canal import CanalSettings, track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.discs import SPACING_MM, find_discs
+from segmentation.engines.geometric.discs import SPACING_MM, DiscSettings, find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
     AnchorSettings,
@@ -35,19 +36,23 @@ from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientat
 
 __all__ = ["GeometricEngine", "GeometricSettings"]
 
+_CORTEX_KVP = 120.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeometricSettings:
     """What a site may change. All values are proposals for adults (R)."""
 
     working_step_mm: float = 2.0
-    # The thin shell of a body, pores included and free of partial volume. From 500 to 900 HU volumes fall by
-    # 5 %; masks that others drew on real CTs are 5 to 10 % larger than bodies drawn with 600.
+    # The thin shell of a body, pores included and free of partial volume, at 120 kV; at other voltages bone's
+    # contrast scales it. From 500 to 900 HU volumes fall by 5 %; masks that others drew on real CTs are 5 to
+    # 10 % larger than bodies drawn with 600.
     cortex_hu: float = 550.0
     min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
     min_depth_mm: float = 22.0
     height_mm: tuple[float, float] = (10.0, 45.0)
     canal: CanalSettings = field(default_factory=CanalSettings)
+    discs: DiscSettings = field(default_factory=DiscSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
 
 
@@ -79,7 +84,7 @@ class GeometricEngine:
         curve = body_curve(canal, float(extent_mm(turned)[0])) if canal is not None else None
         if curve is None:
             return self._nothing(volume)
-        discs = find_discs(turned, curve)
+        discs = find_discs(turned, curve, self._settings.discs)
         segments = describe_segments(straighten(turned, curve), discs.at_mm, self._settings.anchors)
         bodies = self._bodies(turned, curve, segments)
         numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
@@ -98,6 +103,7 @@ class GeometricEngine:
 
     def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[Segment]) -> list[Body | None]:
         """The body of each segment; None where none is found or the segment is longer than a vertebra."""
+        cortex_hu = self._settings.cortex_hu * bone_contrast(volume.kvp, relative_to=_CORTEX_KVP)
         bodies: list[Body | None] = []
         for number, segment in enumerate(segments):
             body = None
@@ -108,10 +114,8 @@ class GeometricEngine:
                     segment.first_mm if number > 0 else None,
                     segment.last_mm if number < len(segments) - 1 else None,
                 )
-            bodies.append(body and settled(body, volume, self._settings.cortex_hu))
-        if volume.grid.spacing_mm[0] >= THICK_MM:
-            return refit(bodies, volume, self._settings.cortex_hu)
-        return bodies
+            bodies.append(body and settled(body, volume, cortex_hu))
+        return refit(bodies, volume, cortex_hu) if volume.grid.spacing_mm[0] >= THICK_MM else bodies
 
     def _lumbar_sized(self, body: Body | None) -> bool:
         rules = self._settings

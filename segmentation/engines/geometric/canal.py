@@ -25,8 +25,6 @@ OFF_MIDLINE_PER_MM = (
 )
 NEAR_MIDLINE_MM = 20.0  # the marrow of the iliac bones is enclosed too, 50 mm and more to either side (R)
 TRUNK_HU = -300.0
-MARROW_ABOVE_SAC_HU = 50.0  # path tissue this much brighter than the patient's own sac is marrow (R)
-MARROW_MM = 10.0  # on less of the path it may be a nerve root, a ligament or noise (R)
 MAX_SIDE_SLOPE = (
     0.6  # 31 degrees over 20 mm: steeper than scoliosis, the path has left the sacrum for the ilium
 )
@@ -43,6 +41,8 @@ class CanalSettings:
     )  # epidural fat to dural sac; most cancellous bone lies above
     ray_mm: float = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider
     min_enclosure: float = 0.42  # mean share of rays that meet bone, over a vertebra's height
+    marrow_above_sac_hu: float = 50.0  # path tissue this much brighter than the patient's own sac is marrow
+    marrow_mm: float = 10.0  # on less of the path it may be a nerve root, a ligament or noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ def _limit_below_marrow(work: WorkingVolume, canal: Canal, rules: CanalSettings)
     around = ndimage.uniform_filter(work.hu, size=(1, 3, 3), mode="nearest")
     met_hu = around[tuple(np.round(canal.points_mm / work.step_mm).astype(int).T)]
     sac_hu = float(np.median(met_hu))
-    marrow_hu = met_hu[(met_hu > sac_hu + MARROW_ABOVE_SAC_HU) & (met_hu < rules.soft_hu[1])]
-    if len(marrow_hu) * work.step_mm < MARROW_MM:
+    marrow_hu = met_hu[(met_hu > sac_hu + rules.marrow_above_sac_hu) & (met_hu < rules.soft_hu[1])]
+    if len(marrow_hu) * work.step_mm < rules.marrow_mm:
         return None
     return (sac_hu + float(np.median(marrow_hu))) / 2
 

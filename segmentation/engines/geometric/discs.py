@@ -24,9 +24,15 @@ SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), a
 END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
 END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
 END_DISC_DEPTH_MM = 8
-LEAST_CHAIN = 4  # fewer discs do not outvote a false one among them
-WAIST_SHARE = 0.75  # of the step from disc to body: a valley brighter than this is a body's waist (R)
 UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscSettings:
+    """What tells a disc from the waist of a body. All values are proposals for adults (R)."""
+
+    waist_share: float = 0.75  # of the step from disc to body: a valley brighter than this is a waist
+    waist_least_discs: int = 4  # fewer discs do not outvote a false one among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +60,13 @@ def rim_profile(volume: CtVolume, curve: Curve) -> Profile:
     return rim
 
 
-def find_discs(volume: CtVolume, curve: Curve) -> Discs:
+def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> Discs:
     """The chain of valleys with the greatest contrast whose spacing is that of vertebrae."""
     rim = rim_profile(volume, curve)
     contrast = _valley_contrast(rim)
     candidates = _local_maxima(contrast)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
-    chain = _without_waists(_best_chain(candidates, worth), rim)
+    chain = _without_waists(_best_chain(candidates, worth), rim, rules)
     return Discs(at_mm=_with_end_discs(chain, rim), rim_hu=rim)
 
 
@@ -78,17 +84,17 @@ def _valley_contrast(rim: Profile) -> Profile:
     return np.maximum(contrast, 0.0)
 
 
-def _without_waists(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
+def _without_waists(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -> tuple[int, ...]:
     """The chain less the valleys that divide one body.
 
     In thin slices crisp endplates rise above the middle of their body, which then looks like a valley. It is
     as bright as a body though, and its neighbours in the chain lie a vertebra apart.
     """
-    if len(chain) < LEAST_CHAIN:
+    if len(chain) < rules.waist_least_discs:
         return chain
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
     disc_hu, body_hu = _disc_and_body_hu(chain, steady)
-    limit_hu = disc_hu + WAIST_SHARE * (body_hu - disc_hu)
+    limit_hu = disc_hu + rules.waist_share * (body_hu - disc_hu)
     kept = list(chain)
     for before, at, after in zip(chain, chain[1:], chain[2:], strict=False):
         if before in kept and steady[at] > limit_hu and after - before <= SPACING_MM[1]:
