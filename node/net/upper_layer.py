@@ -176,10 +176,13 @@ class PromptProvider(DULServiceProvider):
             return
 
     def send_command(self, context_id: int, command: bytes) -> None:
-        """Send a message without data set; at once, if this is the provider's own thread."""
+        """Send a message without data set, at once where this is the provider's own thread.
+
+        Not past what the association's own thread has queued meanwhile: answers keep the order of requests.
+        """
         primitive = P_DATA()
         primitive.presentation_data_value_list = [[context_id, _LAST_OF_COMMAND + command]]
-        if threading.current_thread() is self:
+        if threading.current_thread() is self and self.to_provider_queue.empty():
             self._send(P_DATA_TF(primitive))
         else:
             self.send_pdu(primitive)

@@ -14,7 +14,9 @@ from pynetdicom.dsutils import create_file_meta, encode_file_meta
 
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net import server
+from node.net.association import PromptAssociation
 from node.net.encoding import file_header, store_response
+from node.net.upper_layer import PromptProvider
 from node.store.store import Store
 from tests.net.raw_peer import (
     ABORT,
@@ -90,6 +92,28 @@ def test_messages_that_come_at_once_are_answered_in_their_order(
     assert [one.MessageIDBeingRespondedTo for one in answers] == list(range(1, len(requests) + 1))
     assert {one.Status for one in answers} == {0x0000}
     assert len(store.instances.paths("2.25.100")) == 12
+
+
+def test_an_answer_that_waits_to_be_sent_is_not_overtaken(
+    listener: Any, make_dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, answer = PromptProvider._read_pdu_data, PromptAssociation._serve_request
+
+    def read_late(provider: PromptProvider) -> None:
+        time.sleep(0.03)
+        read(provider)
+
+    def answer_late(*request: Any) -> None:
+        time.sleep(0.045)  # the C-ECHO: while the second PDU of the C-STORE after it is read
+        answer(*request)
+
+    monkeypatch.setattr(PromptProvider, "_read_pdu_data", read_late)
+    monkeypatch.setattr(PromptAssociation, "_serve_request", answer_late)
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        peer.send(b"".join(echo_request(n) + store_request(n + 1, make_dataset(n)) for n in range(1, 20, 2)))
+        answers = [peer.command().MessageIDBeingRespondedTo for _ in range(20)]
+    assert answers == list(range(1, 21))
 
 
 def test_a_hundred_associations_are_served_at_once_and_one_more_is_told_to_come_later(
