@@ -8,8 +8,10 @@ DCMTK's storescu sends CT images of 512 KiB over one association and over four a
 each with an empty folder, TCP_NODELAY=1 at every end. What a receiver promises with its Success differs: this
 node syncs the file, its folder and the row that names it, Orthanc and the bare SCP the file, storescp
 nothing. The folders stay until the end, 750 MB a round of each receiver.
-`ratios`: our median over theirs, of the same rounds. `--memory` sends that many small images over one
-association after another and compares the listener's memory before and after.
+`ratios`: our median over theirs, of the same rounds. `--memory` sends that many small images, ten studies
+over one association after another, and compares the memory of all processes of the node once it has closed
+the first and once it has closed the last. Four such studies come before them, at once: memory follows the
+largest study that a process has seen, and the first one would be taken for growth.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from config.settings import load_settings
+sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hide packages of the same names
+
+from config.settings import Settings, load_settings  # noqa: E402
+from node.store.states import StudyState  # noqa: E402
+from node.store.store import open_store  # noqa: E402
 
 STORESCU, STORESCP, ECHOSCU, ORTHANC = (
     f"/usr/{place}" for place in ("bin/storescu", "bin/storescp", "bin/echoscu", "sbin/Orthanc")
@@ -42,7 +47,7 @@ STORESCU, STORESCP, ECHOSCU, ORTHANC = (
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}  # DCMTK and Orthanc read it
 SENDERS = (1, 4)
 READY_S = 30.0
-WHOLE_S = 10.0  # by then a study without gaps has been looked at and closed
+CLOSED_S = 120.0  # a study without gaps has been looked at and closed long before
 MEMORY_SIDE = 64  # pixels a side where memory is looked at: the rows and associations matter, not the pixels
 
 BARE_SCP = """
@@ -124,21 +129,25 @@ def running(command: Sequence[str], port: int, **options: object) -> Iterator[su
 @contextmanager
 def osteonode(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The listener as `osteonode serve` runs it, with no broker to take its jobs."""
-    settings = load_settings(
-        node={"port": port},
-        storage={"root": folder},
-        broker={"url": f"redis+socket://{folder}/no-broker.sock"},
-        completeness={"quiet_s": 3600.0},
-        log={"level": "WARNING"},
-    )
     code = (
         "import sys; from config.settings import Settings; from node import logs;"
         "from node.wiring.listening import run_listeners;"
         "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
         "sys.exit(run_listeners(settings, lambda _: None))"
     )
-    with running([sys.executable, "-c", code, settings.model_dump_json()], port) as process:
+    settings = settings_of(folder, port).model_dump_json()
+    with running([sys.executable, "-c", code, settings], port) as process:
         yield process
+
+
+def settings_of(folder: Path, port: int) -> Settings:
+    return load_settings(
+        node={"port": port},
+        storage={"root": folder},
+        broker={"url": f"redis+socket://{folder}/no-broker.sock"},
+        completeness={"quiet_s": 3600.0},
+        log={"level": "WARNING"},
+    )
 
 
 @contextmanager
@@ -235,29 +244,39 @@ def compared(peers: Sequence[str], *, rounds: int, instances: int) -> dict[str, 
 
 
 def memory(instances: int) -> dict[str, object]:
-    """Unique memory of the listener after the first tenth and at the end."""
+    """Unique memory of the node's processes after the first tenth of the images and after the last."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         port = free_port()
         with osteonode(scratch / "kept", port) as process:
+            send_small(scratch, port, studies=max(SENDERS), images=instances // 10)
             used_mib = []
-            warming = [scratch / f"first-{number}" for number in range(max(SENDERS))]
-            for source in warming:  # before memory is looked at, every process has done all that it will do
-                write_images(source, instances // 40, side=MEMORY_SIDE)
-            send(warming, port)
-            time.sleep(WHOLE_S)
             for tenth in range(10):
-                source = scratch / f"source-{tenth}"
-                write_images(source, instances // 10, side=MEMORY_SIDE)
-                send([source], port)
-                shutil.rmtree(source)
-                listeners = [
-                    psutil.Process(process.pid),
-                    *psutil.Process(process.pid).children(recursive=True),
-                ]
-                used_mib.append(sum(one.memory_full_info().uss for one in listeners) / 2**20)
+                send_small(scratch, port, studies=1, images=instances // 10)
+                used_mib.append(unique_mib(process.pid))
                 print(f"{(tenth + 1) * instances // 10} images: {used_mib[-1]:.1f} MiB", file=sys.stderr)
     return {"ratios": {"memory_end_vs_start": used_mib[-1] / used_mib[0]}, "used_mib": used_mib}
+
+
+def send_small(scratch: Path, port: int, *, studies: int, images: int) -> None:
+    """Send studies of small images at once, and wait until the node has closed them."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        sources = [Path(folder) / f"{number}" for number in range(studies)]
+        for source in sources:
+            write_images(source, images, side=MEMORY_SIDE)
+        send(sources, port)
+    deadline = time.monotonic() + CLOSED_S
+    with closing(open_store(settings_of(scratch / "kept", port).storage)) as store:
+        while store.census.take().studies.get(StudyState.RECEIVING, 0) > 0:
+            if time.monotonic() > deadline:
+                raise SystemExit("a study without gaps stays open")
+            time.sleep(0.5)
+
+
+def unique_mib(pid: int) -> float:
+    """What a process and those that it started would give back."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return float(sum(one.memory_full_info().uss for one in family) / 2**20)
 
 
 def main() -> None:

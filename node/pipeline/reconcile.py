@@ -26,8 +26,8 @@ def message_for(job: DueJob) -> StepMessage:
 class Broker(Publisher, Protocol):
     """A broker that can tell how much it still holds."""
 
-    def waiting(self, step: Step) -> int:
-        """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
+    def waiting(self, step: Step) -> int | None:
+        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
         ...
 
 
@@ -43,7 +43,10 @@ def republish(store: Store, broker: Broker) -> int:
         due[message.step].append(message)
     published = 0
     for step, messages in due.items():
-        if broker.waiting(step) < len(messages):
+        waiting = broker.waiting(step)
+        if waiting is None:  # each message would cost its patience, while studies wait to be closed
+            break
+        if waiting < len(messages):
             for message in messages:
                 broker.publish(message)
             published += len(messages)

@@ -18,6 +18,7 @@ from node.pipeline.ports import FEATURES_QUEUE, FeatureRequest, Step, StepMessag
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+U = TypeVar("U")
 
 # A soft limit first, so that a step which hangs in Python fails with a reason; the hard one kills it.
 _SOFT_PART = 0.9
@@ -60,6 +61,10 @@ def create_app(
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_PART * settings.worker.time_limit_s,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+            # Of one publication to a broker that is away; kombu would try for six seconds.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
         },
     )
     for step in Step:
@@ -137,15 +142,15 @@ class CeleryBroker:
         except (OperationalError, OSError) as error:
             raise BrokerAway(f"the broker does not answer ({describe(error)})") from error
 
-    def waiting(self, step: Step) -> int:
-        """How many messages for `step` no worker has taken yet; 0 where the broker does not answer."""
-        return self._ask(lambda client: int(client.llen(step.value)), otherwise=0)
+    def waiting(self, step: Step) -> int | None:
+        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
+        return self._ask(lambda client: int(client.llen(step.value)), otherwise=None)
 
     def answers(self) -> bool:
         """Whether the broker is there."""
         return self._ask(lambda client: bool(client.ping()), otherwise=False)
 
-    def _ask(self, question: Callable[[Any], T], *, otherwise: T) -> T:
+    def _ask(self, question: Callable[[Any], T], *, otherwise: U) -> T | U:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT_S)

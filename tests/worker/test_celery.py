@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kombu.utils.functional
 import psutil
 import pytest
 import redis
@@ -192,17 +193,42 @@ def test_a_message_carries_a_job_and_a_generation_and_nothing_else(
 
 
 def test_a_broker_that_is_away_is_no_error(
-    broker: EmbeddedRedis, make_settings: Callable[..., Settings]
+    broker: EmbeddedRedis, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     celery = CeleryBroker(create_app(make_settings(broker={"url": broker.url}), lambda message: None))
     message = StepMessage(job_id=7, step=Step.SCORE, generation=1)
     celery.publish(message)
     broker.stop()
-    celery.publish(message)
-    assert celery.waiting(Step.SCORE) == 0
+    slept: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(kombu.utils.functional, "sleep", slept.append)
+        celery.publish(message)
+        assert celery.waiting(Step.SCORE) is None
+    assert sum(slept) == 0  # whoever publishes has more to do than to wait
     broker.start()
     celery.publish(message)
     assert celery.waiting(Step.SCORE) == 1
+
+
+def test_nothing_is_published_to_a_broker_that_does_not_answer(
+    sqlite_store: Store, make_instance: Callable[..., ReceivedInstance]
+) -> None:
+    class Silent:
+        published = 0
+        away: int | None = None
+
+        def waiting(self, step: Step) -> int | None:
+            return self.away
+
+        def publish(self, message: StepMessage) -> None:
+            self.published += 1
+
+    sqlite_store.instances.receive(make_instance())
+    close_due(sqlite_store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
+    silent = Silent()
+    assert (republish(sqlite_store, silent), silent.published) == (0, 0)
+    silent.away = 0
+    assert (republish(sqlite_store, silent), silent.published) == (1, 1)
 
 
 def test_every_task_is_acknowledged_late_given_back_and_limited(
