@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from config.settings import Settings
+from config.settings import Settings, load_settings
 from node.store.store import open_store
 
 CODE = (
@@ -36,35 +37,54 @@ LOG = "listeners.log"
 
 
 class Node:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         assert process.stdout is not None
         self.process = process
+        self.folder = folder
         self.port = int(process.stdout.readline())
 
     def members(self) -> set[int]:
         return {one.pid for one in psutil.Process(self.process.pid).children()}
 
 
-@pytest.fixture
-def node_settings(make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
-    return make_settings(
+@contextmanager
+def _running(folder: Path) -> Iterator[Node]:
+    settings = _settings(folder)
+    with (
+        (folder / LOG).open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", CODE, settings.model_dump_json()],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Node(process, folder)
+        finally:
+            process.kill()
+
+
+def _settings(folder: Path) -> Settings:
+    return load_settings(
         node={"port": 0, "listeners": 2},
-        broker={"url": f"redis+socket://{tmp_path}/no-broker.sock"},
+        storage={"root": folder / "var"},
+        broker={"url": f"redis+socket://{folder}/no-broker.sock"},
         completeness={"quiet_s": 3600.0},
     )
 
 
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One that every test leaves as it was."""
+    with _running(tmp_path_factory.mktemp("node")) as running:
+        yield running
+
+
 @pytest.fixture
-def node(node_settings: Settings, tmp_path: Path) -> Iterator[Node]:
-    command = [sys.executable, "-c", CODE, node_settings.model_dump_json()]
-    with (
-        (tmp_path / LOG).open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            yield Node(process)
-        finally:
-            process.kill()
+def mortal_node(tmp_path: Path) -> Iterator[Node]:
+    with _running(tmp_path) as running:
+        yield running
 
 
 def _associate(port: int) -> Any:
@@ -92,6 +112,7 @@ def test_two_peers_are_served_by_two_processes(node: Node) -> None:
     assert len(_serving(node)) == 2
     first.release()
     second.release()
+    assert _until(lambda: not _serving(node))
 
 
 def test_peers_that_come_at_once_are_shared_out_evenly(node: Node) -> None:
@@ -113,38 +134,36 @@ def _serving(node: Node) -> Counter[int | None]:
     )
 
 
-def test_every_event_names_its_process_whatever_thread_it_comes_from(node: Node, tmp_path: Path) -> None:
+def test_every_event_names_its_process_whatever_thread_it_comes_from(node: Node) -> None:
     peer = _associate(node.port)
     _store(peer, 1)
     peer.release()
-    log = tmp_path / LOG
+    log = node.folder / LOG
     assert _until(lambda: '"association_closed"' in log.read_text("utf-8"))
     events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     assert {one["event"] for one in events} >= {"listening", "association_closed"}
     assert all(one["process"].startswith(("listener ", "reconcile")) for one in events)
 
 
-def test_a_listener_that_is_killed_is_replaced_and_nothing_is_lost(
-    node: Node, node_settings: Settings
-) -> None:
-    before = node.members()
+def test_a_listener_that_is_killed_is_replaced_and_nothing_is_lost(mortal_node: Node) -> None:
+    before = mortal_node.members()
     os.kill(max(before), signal.SIGKILL)
     for number in range(6):
-        association = _associate(node.port)
+        association = _associate(mortal_node.port)
         _store(association, number)
         association.release()
-    assert _until(lambda: len(node.members()) == 3)
-    assert node.members() != before
-    store = open_store(node_settings.storage)
+    assert _until(lambda: len(mortal_node.members()) == 3)
+    assert mortal_node.members() != before
+    store = open_store(_settings(mortal_node.folder).storage)
     assert len(store.instances.paths("2.25.7")) == 6
     store.close()
 
 
-def test_no_listener_outlives_its_family(node: Node) -> None:
-    members = node.members()
+def test_no_listener_outlives_its_family(mortal_node: Node) -> None:
+    members = mortal_node.members()
     assert len(members) == 3  # two that listen, and one that closes studies and publishes
-    node.process.kill()
-    node.process.wait()
+    mortal_node.process.kill()
+    mortal_node.process.wait()
     assert _until(lambda: not any(psutil.pid_exists(pid) for pid in members))
 
 
