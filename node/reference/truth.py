@@ -22,6 +22,7 @@ from node.reference.surroundings import rods
 
 # Numbers of TotalSegmentator's `total` classes, as in masks of vertebrae drawn by others.
 MASK_LABELS: Mapping[str, int] = {"L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32}
+_Shape = tuple[tuple[str, Any], ...]
 _MINERALS = ("HA", "K2HPO4")
 _SAMPLE_MM = 0.5
 _EQUIVALENT = "HA"  # of the phantom's certificate, and of `bmd_mg_cm3` in the specification
@@ -130,40 +131,62 @@ def _truth(
 
 def in_view(vertebra: Vertebra, raster: Raster) -> bool:
     """Whether every part of the body lies between the first and the last slice."""
-    _, z = _inside(vertebra)
+    body = _filled_by(vertebra)
     half = raster.spec.slice_thickness_mm / 2
-    return bool(z.min() >= raster.z_mm[0] - half and z.max() <= raster.z_mm[-1] + half)
+    return bool(body.lowest_mm >= raster.z_mm[0] - half and body.highest_mm <= raster.z_mm[-1] + half)
 
 
 def _level(vertebra: Vertebra, bmd_mg_cm3: float) -> LevelTruth:
-    points, _ = _inside(vertebra)
-    x, y, z = (float(value) for value in points.mean(axis=0))
-    return LevelTruth(bmd_mg_cm3=bmd_mg_cm3, volume_mm3=len(points) * _SAMPLE_MM**3, centroid_mm=(x, y, z))
+    body = _filled_by(vertebra)
+    return LevelTruth(bmd_mg_cm3=bmd_mg_cm3, volume_mm3=body.volume_mm3, centroid_mm=body.centroid_mm)
 
 
-def _inside(vertebra: Vertebra) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Points of a fine grid that lie in the body, and their z."""
-    box = vertebra.body.box
-    x, y, z = (np.arange(low, high, _SAMPLE_MM) for low, high in zip(box.low, box.high, strict=True))
-    distance = vertebra.body.distance(
-        x[None, None, :].astype(np.float32),
-        y[None, :, None].astype(np.float32),
-        z[:, None, None].astype(np.float32),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filled:
+    """What the points of a fine grid that lie in a body tell of it."""
+
+    volume_mm3: float
+    centroid_mm: tuple[float, float, float]
+    lowest_mm: float  # z
+    highest_mm: float
+
+
+def _filled_by(vertebra: Vertebra) -> _Filled:
+    body = vertebra.body
+    place = (tuple(body.centre.tolist()), tuple(tuple(row) for row in body.axes.tolist()))
+    return _filled(place, _shape(body))
+
+
+@cache  # vertebrae stand in one place in many studies
+def _filled(place: tuple[tuple[float, ...], tuple[tuple[float, ...], ...]], shape: _Shape) -> _Filled:
+    body = Body(centre=np.array(place[0]), axes=np.array(place[1]), **dict(shape))
+    axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
+    x, y, z = (axis.astype(np.float32) for axis in axes)
+    index = np.nonzero(body.distance(x[None, None, :], y[None, :, None], z[:, None, None]) < 0)
+    points = np.stack([axis[one] for axis, one in zip(axes, reversed(index), strict=True)], axis=1)
+    left, back, up = (float(value) for value in points.mean(axis=0))
+    return _Filled(
+        volume_mm3=len(points) * _SAMPLE_MM**3,
+        centroid_mm=(left, back, up),
+        lowest_mm=float(points[:, 2].min()),
+        highest_mm=float(points[:, 2].max()),
     )
-    k, j, i = np.nonzero(distance < 0)
-    points = np.stack([x[i], y[j], z[k]], axis=1)
-    return points, points[:, 2]
 
 
 def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
     """Volume of the part of a body that lies deeper than `depth_mm` beneath its surface."""
-    own = {one.name: getattr(vertebra.body, one.name) for one in fields(Body)}
+    return _core_volume_mm3(_shape(vertebra.body), depth_mm)
+
+
+def _shape(body: Body) -> _Shape:
+    """What makes a body, its place left out."""
+    own = {one.name: getattr(body, one.name) for one in fields(Body)}
     del own["centre"], own["axes"]
-    return _core_volume_mm3(tuple(own.items()), depth_mm)
+    return tuple(own.items())
 
 
 @cache  # vertebrae of one shape recur in many studies
-def _core_volume_mm3(shape: tuple[tuple[str, Any], ...], depth_mm: float) -> float:
+def _core_volume_mm3(shape: _Shape, depth_mm: float) -> float:
     """Depth is measured to points of the surface, which a fine grid finds where the sign changes.
 
     A solid's own distance is a bound only.
