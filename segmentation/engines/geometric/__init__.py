@@ -69,7 +69,7 @@ class GeometricEngine:
     def info(self) -> EngineInfo:
         return EngineInfo(
             name="geometric",
-            version="1",
+            version="2",
             model_free=True,
             parameters={
                 "working_step_mm": self._settings.working_step_mm,
