@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -244,7 +245,7 @@ def compared(peers: Sequence[str], *, rounds: int, instances: int) -> dict[str, 
 
 
 def memory(instances: int) -> dict[str, object]:
-    """Unique memory of the node's processes after the first tenth of the images and after the last."""
+    """Memory of the node's processes after the first tenth of the images and after the last."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         port = free_port()
@@ -253,7 +254,7 @@ def memory(instances: int) -> dict[str, object]:
             used_mib = []
             for tenth in range(10):
                 send_small(scratch, port, studies=1, images=instances // 10)
-                used_mib.append(unique_mib(process.pid))
+                used_mib.append(own_mib(process.pid))
                 print(f"{(tenth + 1) * instances // 10} images: {used_mib[-1]:.1f} MiB", file=sys.stderr)
     return {"ratios": {"memory_end_vs_start": used_mib[-1] / used_mib[0]}, "used_mib": used_mib}
 
@@ -273,10 +274,14 @@ def send_small(scratch: Path, port: int, *, studies: int, images: int) -> None:
             time.sleep(0.5)
 
 
-def unique_mib(pid: int) -> float:
-    """What a process and those that it started would give back."""
+def own_mib(pid: int) -> float:
+    """What a process and those that it started have written, each page that they share counted once.
+
+    Not the pages of libraries: what other programs have loaded would be seen in them.
+    """
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return float(sum(one.memory_full_info().uss for one in family) / 2**20)
+    rolled_up = "".join(Path(f"/proc/{one.pid}/smaps_rollup").read_text() for one in family)
+    return sum(map(int, re.findall(r"^Pss_Anon: +(\d+) kB", rolled_up, re.MULTILINE))) / 2**10
 
 
 def main() -> None:

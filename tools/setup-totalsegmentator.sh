@@ -43,4 +43,4 @@ trap 'rm -f "$constraints"' EXIT
 # torch's own dependencies may not move what the locks hold.
 grep -hoE '^[a-z0-9._-]+==[^ ;\\]+' requirements/dev.txt "$lock" | sort -u >"$constraints"
 pip install --quiet --constraint "$constraints" "torch==${found% *}"
-.tools/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r "$lock"
+.tools/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r "$lock"

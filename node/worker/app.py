@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import kombu.transport.redis  # noqa: F401 - kombu would load it with the first message, after the fork
 import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready
