@@ -315,7 +315,7 @@ def _laboratory(settings: Settings) -> tuple[Standing, str]:
 def _storage(settings: Settings) -> tuple[Standing, str]:
     store = open_store(settings.storage)
     try:
-        studies = len(store.overview.list())
+        studies = sum(store.census.take().studies.values())
     finally:
         store.close()
     return Standing.OK, f"{settings.storage.root.resolve()}: {studies} studies"

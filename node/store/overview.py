@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, alias, and_, func, select
 
 from node.store.database import Database
 from node.store.errors import NoSuchStudy
@@ -101,16 +102,16 @@ class Overview:
 
     def list(self, limit: int | None = None) -> Sequence[StudySummary]:
         """All studies, or the latest `limit` of them; the latest first."""
+        chosen = select(studies).order_by(studies.c.created_at.desc()).limit(limit)
         with self._database.reading() as connection:
-            rows = connection.execute(_summaries().order_by(studies.c.created_at.desc()).limit(limit)).all()
+            rows = connection.execute(_summaries(chosen)).all()
         return tuple(_summary(row) for row in rows)
 
     def show(self, study_instance_uid: str) -> StudyDetail:
         """Raises NoSuchStudy."""
         with self._database.reading() as connection:
-            row = connection.execute(
-                _summaries().where(studies.c.study_instance_uid == study_instance_uid)
-            ).first()
+            chosen = select(studies).where(studies.c.study_instance_uid == study_instance_uid)
+            row = connection.execute(_summaries(chosen)).first()
             if row is None:
                 raise NoSuchStudy(study_instance_uid)
             lines = quarantine_lines(connection, study_instance_uid)
@@ -138,44 +139,42 @@ class Overview:
             )
 
 
-def _summaries() -> Select[tuple[object, ...]]:
+def _summaries(chosen: Select[Any]) -> Select[Any]:
+    """What is told of the chosen studies: the rest of the tables is not read for it."""
+    study = chosen.cte("chosen")
     ct = instances.c.sop_class_uid.in_(CT_SOP_CLASSES)
-    counts = (
-        select(
-            instances.c.study_instance_uid,
-            func.sum(case((and_(ct, ~instances.c.own), 1), else_=0)).label("images"),
-            func.sum(case((and_(~ct, ~instances.c.own), 1), else_=0)).label("others"),
-        )
-        .group_by(instances.c.study_instance_uid)
-        .subquery()
-    )
+
+    def counted(which: ColumnElement[bool]) -> ScalarSelect[int]:
+        mine = instances.c.study_instance_uid == study.c.study_instance_uid
+        return select(func.count()).where(mine, ~instances.c.own, which).scalar_subquery()
+
     latest = (
-        select(jobs.c.study_instance_uid, func.max(jobs.c.generation).label("generation"))
-        .group_by(jobs.c.study_instance_uid)
-        .subquery()
+        select(func.max(jobs.c.generation))
+        .where(jobs.c.study_instance_uid == study.c.study_instance_uid)
+        .scalar_subquery()
     )
+    last_job = alias(jobs)
     return (
         select(
-            studies.c.study_instance_uid,
-            studies.c.state,
-            studies.c.reason,
-            studies.c.generation,
-            func.coalesce(counts.c.images, 0).label("images"),
-            func.coalesce(counts.c.others, 0).label("others"),
-            studies.c.last_received_at,
-            jobs.c.step,
-            func.coalesce(jobs.c.attempts, 0).label("attempts"),
-            func.coalesce(jobs.c.last_error, "").label("last_error"),
+            study.c.study_instance_uid,
+            study.c.state,
+            study.c.reason,
+            study.c.generation,
+            counted(ct).label("images"),
+            counted(~ct).label("others"),
+            study.c.last_received_at,
+            last_job.c.step,
+            func.coalesce(last_job.c.attempts, 0).label("attempts"),
+            func.coalesce(last_job.c.last_error, "").label("last_error"),
         )
-        .outerjoin(counts, counts.c.study_instance_uid == studies.c.study_instance_uid)
-        .outerjoin(latest, latest.c.study_instance_uid == studies.c.study_instance_uid)
+        .select_from(study)
         .outerjoin(
-            jobs,
+            last_job,
             and_(
-                jobs.c.study_instance_uid == studies.c.study_instance_uid,
-                jobs.c.generation == latest.c.generation,
+                last_job.c.study_instance_uid == study.c.study_instance_uid, last_job.c.generation == latest
             ),
         )
+        .order_by(study.c.created_at.desc())
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Row, func, select, update
+from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
 
 from node.store.content import ContentReader
 from node.store.database import Database, now_s
@@ -28,19 +28,24 @@ class Retention:
         ----------
         for_s : how long since the last image came and the last job ended, at least.
         """
-        last_image = func.max(instances.c.received_at)
+        before = now_s() - for_s
         ended = (
             select(func.max(jobs.c.updated_at))
             .where(jobs.c.study_instance_uid == studies.c.study_instance_uid)
             .scalar_subquery()
         )
-        since = func.coalesce(func.max(ended), last_image)
+        since = func.coalesce(ended, studies.c.last_received_at)
+        mine = select(instances.c.sop_instance_uid).where(
+            instances.c.study_instance_uid == studies.c.study_instance_uid, _is_removable()
+        )
         wanted = (
             select(studies.c.study_instance_uid)
-            .join(instances, instances.c.study_instance_uid == studies.c.study_instance_uid)
-            .where(_is_finished(), _is_removable())
-            .group_by(studies.c.study_instance_uid)
-            .having(last_image <= now_s() - for_s, since <= now_s() - for_s)
+            .where(
+                _is_finished(),
+                since <= before,
+                mine.exists(),
+                ~mine.where(instances.c.received_at > before).exists(),
+            )
             .order_by(since, studies.c.study_instance_uid)
         )
         with self._database.reading() as connection:
@@ -74,7 +79,8 @@ class Retention:
 
     def sweep(self) -> None:
         """Remove the files of rows that say so: also those that a stop left behind."""
-        left = select(instances.c.path).where(instances.c.purged_at.is_not(None), instances.c.path != "")
+        is_left = instances.c.path != literal_column("''")  # no parameter, or the index is not used
+        left = select(instances.c.path).where(instances.c.purged_at.is_not(None), is_left)
         with self._database.reading() as connection:
             paths = tuple(connection.execute(left).scalars())
         if not paths:

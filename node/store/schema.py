@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 
 from node.store.states import QuarantineKind
@@ -36,6 +37,11 @@ metadata = MetaData(
     }
 )
 
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 studies = Table(
     "studies",
     metadata,
@@ -47,6 +53,7 @@ studies = Table(
     Column("created_at", Float, nullable=False),
     Column("last_received_at", Float),  # of a CT instance; NULL before the first
     Index("ix_studies_state", "state"),
+    Index("ix_studies_created_at", "created_at"),
 )
 
 associations = Table(
@@ -83,6 +90,10 @@ instances = Table(
     Column("identity_sha256", String(64)),  # see ContentReader
     Index("ix_instances_study_instance_uid", "study_instance_uid"),
     Index("ix_instances_association_id", "association_id"),
+    # What retention asks every minute, in a table that keeps a row of every image that ever came.
+    _partial("ix_instances_kept", "study_instance_uid", "received_at", where="purged_at IS NULL"),
+    _partial("ix_instances_promised", "study_instance_uid", where="promised_at IS NOT NULL"),
+    _partial("ix_instances_unswept", "path", where="purged_at IS NOT NULL AND path <> ''"),
 )
 
 generations = Table(
