@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 # Never first in a line, never last in a line (GB/T 15834-2011, 5.1).
 _CLOSING = frozenset("，。、；：？！）》」』】〕”’…·,.;:?!)]}%")
 _OPENING = frozenset("（《「『【〔“‘([{")
+_FIRST_GUESS = 12  # units of a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,16 +22,38 @@ class Unit:
 
 
 def lines_of(words: str, fits: Callable[[str], bool]) -> list[str]:
-    """`words` in lines that fit; a unit longer than a line is broken. One empty line where there are none."""
-    lines = [""]
-    for unit in units_of(words):
-        joined = f"{lines[-1]} {unit.text}" if unit.after_space and lines[-1] else lines[-1] + unit.text
-        if fits(joined):
-            lines[-1] = joined
-            continue
-        pieces = _pieces(unit.text, fits)
-        lines = lines + pieces if lines[-1] else pieces
+    """`words` in lines that fit; a unit longer than a line is broken. One empty line where there are none.
+
+    Parameters
+    ----------
+    fits : costs far more than all else here, so each line begins with as many units as the one before had.
+        What is shorter than a line that fits has to fit, too.
+    """
+    units = units_of(words)
+    lines, taken, guess = [""], 0, _FIRST_GUESS
+    while taken < len(units):
+        longest = partial(_joined, lines[-1], units[taken:])
+        count = min(guess, len(units) - taken)
+        while count and not fits(longest(count)):
+            count -= 1
+        while count >= guess and taken + count < len(units) and fits(longest(count + 1)):
+            count += 1
+        if count:
+            lines[-1] = longest(count)
+            taken, guess = taken + count, max(count, 1)
+        else:
+            unit = units[taken].text
+            pieces = [unit] if fits(unit) else _pieces(unit, fits)
+            lines = lines + pieces if lines[-1] else pieces
+            taken += 1
     return lines
+
+
+def _joined(line: str, units: Sequence[Unit], count: int) -> str:
+    """A line with so many units more."""
+    for unit in units[:count]:
+        line = f"{line} {unit.text}" if unit.after_space and line else line + unit.text
+    return line
 
 
 def units_of(words: str) -> list[Unit]:

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontEntry, FontProperties, fontManager, get_font
+from matplotlib.ft2font import LoadFlags
 
 DPI = 100
 _POINTS_PER_PIXEL = 72 / DPI
@@ -17,7 +17,8 @@ _REGULAR = _FONTS / "DejaVuSans.ttf"
 _BOLD = _FONTS / "DejaVuSans-Bold.ttf"
 # Whatever a user's matplotlibrc says, the same bytes; and text as wide when measured as when drawn.
 DRAWING = {"text.hinting": "force_autohint", "text.antialiased": True, "path.simplify": True}
-_RULER = RendererAgg(1, 1, DPI)  # measures text, draws nothing
+_HINTING = LoadFlags.FORCE_AUTOHINT  # what "force_autohint" means to FreeType
+_SUBPIXELS = 64.0  # of FreeType's lengths, in a pixel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,12 @@ class Typeface:
 
     def font(self, size: float, *, bold: bool = False) -> FontProperties:
         """The font, `size` pixels high. Chinese has one weight only."""
-        files = (_BOLD if bold else _REGULAR, *((self.wide,) if self.wide else ()))
-        return FontProperties(family=[_family(path) for path in files], size=size * _POINTS_PER_PIXEL)
+        families = [_family(path) for path in self.files(bold=bold)]
+        return FontProperties(family=families, size=size * _POINTS_PER_PIXEL)
+
+    def files(self, *, bold: bool) -> tuple[Path, ...]:
+        """Where signs come from: from the first that has them."""
+        return (_BOLD if bold else _REGULAR, *((self.wide,) if self.wide else ()))
 
     def drawable(self, words: str) -> str:
         """`words` with a question mark for every sign that has no glyph."""
@@ -62,8 +67,10 @@ def _glyphs(path: Path) -> frozenset[int]:
 
 @lru_cache(maxsize=8192)
 def _measured_width(typeface: Typeface, words: str, size: float, bold: bool) -> float:
-    """Wrapping measures the same words again and again."""
-    font = typeface.font(size, bold=bold)
-    with matplotlib.rc_context(DRAWING):
-        width, _, _ = _RULER.get_text_width_height_descent(typeface.drawable(words), font, ismath=False)
-    return float(width)
+    """As matplotlib's Agg backend measures it, without the settings that it would look up for each line."""
+    font = get_font([str(path) for path in typeface.files(bold=bold)])
+    font.clear()
+    font.set_size(size * _POINTS_PER_PIXEL, DPI)
+    font.set_text(typeface.drawable(words), 0.0, flags=_HINTING)
+    width, _ = font.get_width_height()
+    return float(width) / _SUBPIXELS
