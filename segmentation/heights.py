@@ -20,7 +20,8 @@ REACH_MM = 40.0
 FITTED = (0.10, 0.90)
 READ_AT = (0.05, 0.50, 0.95)
 MIN_COLUMNS = 8
-TREND_COLUMNS = 8  # by which the height of the next one is expected
+TREND_COLUMNS = 8  # by which the height of a further one is expected
+TREND_AHEAD = 3  # the columns just before it are not asked: voxels spread the end of a wall over them
 HALF = 0.5
 
 
@@ -76,7 +77,7 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     share = np.linspace(0.0, 1.0, len(height))
     fitted = (share >= FITTED[0]) & (share <= FITTED[1])
     curve = np.polynomial.Polynomial.fit(share[fitted], height[fitted], 2)
-    anterior, middle, posterior = (float(curve(at)) for at in READ_AT)
+    anterior, middle, posterior = (max(STEP_MM, float(curve(at))) for at in READ_AT)
     return Heights(
         anterior_mm=anterior,
         middle_mm=middle,
@@ -103,7 +104,7 @@ def _wall_to_wall(filled_mm: npt.NDArray[np.float64], wide: npt.NDArray[np.bool_
     for step in (-1, 1):
         at = middle + step
         while 0 <= at < len(wide) and wide[at]:
-            before = at - step * np.arange(1, TREND_COLUMNS + 1)
+            before = at - step * (np.arange(TREND_COLUMNS) + TREND_AHEAD)
             trend = np.polynomial.Polynomial.fit(before, filled_mm[before], 1)
             if filled_mm[at] < HALF * float(trend(at)):
                 break

@@ -80,6 +80,36 @@ def test_heights_are_read_along_the_body_not_along_the_table(tilted_degrees: flo
     assert found.posterior_mm == pytest.approx(27 * (1 - 0.4 * 0.05), abs=0.7)
 
 
+def test_a_spur_whose_root_voxels_blur_is_not_read_as_the_front_of_its_body() -> None:
+    """Its height fell by less than half from one millimetre to the next, and a fracture was seen there."""
+    grid = grid_of(1.0)
+    there = spine(grid, {}, names=("L5",))
+    fifth = there.level("L5")
+    assert fifth is not None
+    points = grid.to_patient(np.stack(np.indices(grid.shape), axis=-1))
+    ahead, above = -16.5 - points[..., 1], points[..., 2] - 24.0 + 13.5
+    root = np.interp(ahead, np.arange(10.0), [25.0, 16.2, 11.4, 8.3, 6.2, 4.7, 3.6, 2.6, 1.9, 0.0])
+    spur = (np.abs(points[..., 0]) <= 10.0) & (ahead >= 0.0) & (above >= 0.0) & (above <= root)
+    found = body_heights(((there.bodies == fifth.label) | spur).astype(np.float32), grid, fifth)
+    assert found is not None
+    assert found.anterior_mm == pytest.approx(27.0, abs=0.7)
+
+
+def test_no_drawing_makes_a_body_lose_more_than_it_had() -> None:
+    """A parabola through 43 mm in the middle and a few behind once read less than nothing there."""
+    grid = grid_of(1.0)
+    there = spine(grid, {}, names=("L5",))
+    fifth = there.level("L5")
+    assert fifth is not None
+    points = grid.to_patient(np.stack(np.indices(grid.shape), axis=-1))
+    height = np.interp(points[..., 1], [-22.0, -10.0, 6.0, 12.0, 22.0], [12.0, 34.0, 43.0, 14.0, 3.0])
+    drawn_so = (np.abs(points[..., 0]) <= 20.0) & (np.abs(points[..., 1]) <= 22.0)
+    drawn_so &= (points[..., 2] >= 5.0) & (points[..., 2] <= 5.0 + height)
+    found = body_heights(drawn_so.astype(np.float32), grid, fifth)
+    assert found is not None
+    assert 0.5 < height_loss("L5", {"L5": found})[1] < 1.0
+
+
 def test_a_row_of_intact_bodies_raises_no_suspicion() -> None:
     assert fracture_observations(spine(grid_of(2.0), {})) == ()
 

@@ -12,11 +12,11 @@ DISCS = (20, 61, 96, 131, 170, 203, 234)
 DISC_HALF_MM, ENDPLATE_MM = 4, 6
 
 
-def rim_of(discs: tuple[int, ...]) -> np.ndarray:
+def rim_of(discs: tuple[int, ...], endplate_hu: float = ENDPLATE_HU) -> np.ndarray:
     """One brightness per mm: discs, endplates beside them, bodies between."""
     rim = np.full(discs[-1] + 14, BODY_HU, np.float32)
     for at in discs:
-        rim[at - DISC_HALF_MM - ENDPLATE_MM : at + DISC_HALF_MM + ENDPLATE_MM + 1] = ENDPLATE_HU
+        rim[at - DISC_HALF_MM - ENDPLATE_MM : at + DISC_HALF_MM + ENDPLATE_MM + 1] = endplate_hu
     for at in discs:
         rim[at - DISC_HALF_MM : at + DISC_HALF_MM + 1] = DISC_HU
     return rim
@@ -64,8 +64,38 @@ def test_a_site_says_how_bright_a_waist_is() -> None:
     assert found == pytest.approx([at for at in discs if at != 72], abs=2)
 
 
-def test_a_site_says_how_many_discs_outvote_a_false_one() -> None:
-    """Seven discs and the waist between the first two make a chain of eight."""
-    volume, curve = column_with(rim_of(DISCS))
-    assert len(find_discs(volume, curve, DiscSettings(waist_least_discs=8)).at_mm) == len(DISCS)
-    assert len(find_discs(volume, curve, DiscSettings(waist_least_discs=9)).at_mm) == len(DISCS) + 1
+def test_a_site_says_how_many_discs_have_a_median() -> None:
+    """Gas makes one disc of seven dark: their median still tells what a disc is, that one does not."""
+    discs = (18, 52, 72, 92, 127, 162, 197)
+    rim = rim_of(discs)
+    for at, hu in ((72, 200.0), (127, -100.0)):
+        rim[at - DISC_HALF_MM : at + DISC_HALF_MM + 1] = hu
+    volume, curve = column_with(rim)
+    assert find_discs(volume, curve, DiscSettings(waist_least_discs=7)).at_mm == pytest.approx(discs, abs=2)
+    few = find_discs(volume, curve, DiscSettings(waist_least_discs=8)).at_mm
+    assert few == pytest.approx([at for at in discs if at != 72], abs=2)
+
+
+def test_a_waist_in_a_view_of_one_body_is_no_disc() -> None:
+    """The body was refused: no half of it is a vertebra."""
+    volume, curve = column_with(rim_of((12, 50)))
+    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx((12, 50), abs=2)
+
+
+@pytest.mark.parametrize("sense", [-1, 1])
+def test_a_waist_at_the_end_of_a_chain_hides_no_disc_beyond_it(sense: int) -> None:
+    """Endplates as bright as spurs make them: the chain began at a waist, too near to the disc before it."""
+    rim = rim_of((11, 48, 87, 126), endplate_hu=410.0)
+    volume, curve = column_with(rim[::sense])
+    discs = sorted(at if sense > 0 else len(rim) - 1 - at for at in (11, 48, 87, 126))
+    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
+
+
+@pytest.mark.parametrize("sense", [-1, 1])
+def test_the_last_disc_in_view_stays_though_it_is_bright(sense: int) -> None:
+    """Ossified, it is all that ends its body: no other disc is seen beyond."""
+    rim = rim_of((30, 66, 101, 136))
+    rim[30 - DISC_HALF_MM : 30 + DISC_HALF_MM + 1] = 250.0
+    volume, curve = column_with(rim[::sense])
+    discs = sorted(at if sense > 0 else len(rim) - 1 - at for at in (30, 66, 101, 136))
+    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +33,7 @@ class DiscSettings:
     """What tells a disc from the waist of a body. All values are proposals for adults (R)."""
 
     waist_share: float = 0.75  # of the step from disc to body: a valley brighter than this is a waist
-    waist_least_discs: int = 4  # fewer discs do not outvote a false one among them
+    waist_least_discs: int = 4  # fewer do not outvote a false one: the darkest tells what a disc is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,8 @@ def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> Discs:
     contrast = _valley_contrast(rim)
     candidates = _local_maxima(contrast)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
-    chain = _without_waists(_best_chain(candidates, worth), rim, rules)
-    return Discs(at_mm=_with_end_discs(chain, rim), rim_hu=rim)
+    valleys = dict(zip(candidates, worth.tolist(), strict=True))
+    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim), rim_hu=rim)
 
 
 def _valley_contrast(rim: Profile) -> Profile:
@@ -84,22 +85,51 @@ def _valley_contrast(rim: Profile) -> Profile:
     return np.maximum(contrast, 0.0)
 
 
+def _chain(valleys: Mapping[int, float], rim: Profile, rules: DiscSettings) -> tuple[int, ...]:
+    """The best chain of valleys, none of which is the waist of a body.
+
+    The outermost valley of a chain is a waist if it is as bright as a body and a disc is found beyond it
+    where it is left out: its half of a body hid that disc, too near to follow.
+
+    Parameters
+    ----------
+    valleys : worth (0..1) of each place.
+    """
+    chain = _without_waists(_best_chain(valleys), rim, rules)
+    for end, sense in ((0, -1), (-1, 1)):
+        bright = _bright(chain, rim, rules)
+        if bright and chain[end] in bright:
+            rest = {at: worth for at, worth in valleys.items() if at != chain[end]}
+            other = _without_waists(_best_chain(rest), rim, rules)
+            if other and sense * (_with_end_discs(other, rim)[end] - chain[end]) > 0:
+                chain = other
+    return chain
+
+
 def _without_waists(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -> tuple[int, ...]:
     """The chain less the valleys that divide one body.
 
     In thin slices crisp endplates rise above the middle of their body, which then looks like a valley. It is
     as bright as a body though, and its neighbours in the chain lie a vertebra apart.
     """
-    if len(chain) < rules.waist_least_discs:
-        return chain
-    steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
-    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
-    limit_hu = disc_hu + rules.waist_share * (body_hu - disc_hu)
+    bright = _bright(chain, rim, rules)
     kept = list(chain)
     for before, at, after in zip(chain, chain[1:], chain[2:], strict=False):
-        if before in kept and steady[at] > limit_hu and after - before <= SPACING_MM[1]:
+        if before in kept and at in bright and after - before <= SPACING_MM[1]:
             kept.remove(at)
     return tuple(kept)
+
+
+def _bright(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -> set[int]:
+    """The valleys of a chain that are brighter than its discs are. Of a few valleys the darkest is a disc."""
+    if len(chain) < 2:
+        return set()
+    steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
+    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
+    if len(chain) < rules.waist_least_discs:
+        disc_hu = float(steady[list(chain)].min())
+    limit_hu = disc_hu + rules.waist_share * (body_hu - disc_hu)
+    return {at for at in chain if steady[at] > limit_hu}
 
 
 def _disc_and_body_hu(chain: tuple[int, ...], steady: Profile) -> tuple[float, float]:
@@ -151,8 +181,9 @@ def _local_maxima(contrast: Profile) -> list[int]:
     return kept
 
 
-def _best_chain(candidates: list[int], worth: Profile) -> tuple[int, ...]:
+def _best_chain(valleys: Mapping[int, float]) -> tuple[int, ...]:
     """Dynamic programming over pairs of neighbouring discs: contrast, less unevenness of the spacing."""
+    candidates, worth = list(valleys), list(valleys.values())
     count = len(candidates)
     best: dict[tuple[int, int], tuple[float, int | None]] = {}
     for j in range(count):
@@ -160,15 +191,15 @@ def _best_chain(candidates: list[int], worth: Profile) -> tuple[int, ...]:
             spacing = candidates[j] - candidates[i]
             if not SPACING_MM[0] <= spacing <= SPACING_MM[1]:
                 continue
-            options: list[tuple[float, int | None]] = [(float(worth[i]), None)]
+            options: list[tuple[float, int | None]] = [(worth[i], None)]
             for h in range(i):
                 if (h, i) in best:
                     uneven = abs(spacing - (candidates[i] - candidates[h]))
                     options.append((best[h, i][0] - UNEVEN_PENALTY * uneven, h))
             total, before = max(options, key=lambda option: option[0])
-            best[i, j] = (total + float(worth[j]), before)
+            best[i, j] = (total + worth[j], before)
     if not best:
-        return tuple(candidates[k] for k in np.argsort(-worth)[:1])
+        return tuple(sorted(candidates, key=lambda at: -valleys[at])[:1])
     i, j = max(best, key=lambda pair: best[pair][0])
     chain = [j, i]
     while (before := best[chain[-1], chain[-2]][1]) is not None:
