@@ -30,14 +30,24 @@ TIMINGS = "timings.json"
 
 def to_json(value: object) -> bytes:
     """A dataclass (nested ones included) as JSON. Floats survive exactly."""
-    content: bytes = TypeAdapter(type(value)).dump_json(value)
+    content: bytes = _adapter(type(value)).dump_json(value)
     return content
 
 
 def from_json(kind: type[T], content: bytes) -> T:
     """The inverse of `to_json`; raises pydantic's ValidationError on content of another shape."""
-    value: T = TypeAdapter(kind).validate_json(content)
+    value: T = _adapter(kind).validate_json(content)
     return value
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """What pydantic has once understood of a type need not be understood again."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

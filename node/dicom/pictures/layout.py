@@ -204,12 +204,13 @@ class Page:
     def text_boxes(self) -> list[tuple[str, Box]]:
         """Every text on the page and where its ink lies: for tests of clipping and overlap."""
         renderer = self._canvas.get_renderer()
-        boxes = []
-        for artist in self.figure.findobj(Text):
-            if not artist.get_text() or not artist.get_visible():
-                continue
-            with matplotlib.rc_context(DRAWING):
-                extent = artist.get_window_extent(renderer)
-            box = Box(left=extent.x0, top=HEIGHT - extent.y1, right=extent.x1, bottom=HEIGHT - extent.y0)
-            boxes.append((artist.get_text(), box))
-        return boxes
+        written = [one for one in self.figure.findobj(Text) if one.get_text() and one.get_visible()]
+        with matplotlib.rc_context(DRAWING):
+            extents = [artist.get_window_extent(renderer) for artist in written]
+        return [
+            (
+                artist.get_text(),
+                Box(left=ink.x0, top=HEIGHT - ink.y1, right=ink.x1, bottom=HEIGHT - ink.y0),
+            )
+            for artist, ink in zip(written, extents, strict=True)
+        ]

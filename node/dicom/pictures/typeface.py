@@ -38,8 +38,10 @@ class Typeface:
 
     def drawable(self, words: str) -> str:
         """`words` with a question mark for every sign that has no glyph."""
-        glyphs = _glyphs(_REGULAR) | (_glyphs(self.wide) if self.wide else frozenset())
-        return "".join(sign if sign == "\n" or ord(sign) in glyphs else "?" for sign in words)
+        known = [_glyphs(path) for path in self.files(bold=False)]
+        return "".join(
+            sign if sign == "\n" or any(ord(sign) in glyphs for glyphs in known) else "?" for sign in words
+        )
 
     def width(self, words: str, size: float, *, bold: bool = False) -> float:
         """Width in pixels of one line."""
