@@ -140,6 +140,8 @@ class FractureRules(_Rules):
     posterior_excess: Ratio
     proportion: Positive
     neighbours_apart: int = Field(ge=1)
+    alike_loss: Loss
+    alike_bodies: int = Field(ge=2)
 
     @model_validator(mode="after")
     def _suspected_before_refused(self) -> FractureRules:

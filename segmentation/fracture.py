@@ -58,6 +58,11 @@ class FractureSettings:
     # Mean height over the square root of the mean cross-section. Intact bodies at hand: 0.68 to 0.79.
     proportion: float = 0.72
     neighbours_apart: int = 5  # levels
+    # Fish vertebrae throughout: the median loss of the middles, each within its own body, of several bodies.
+    # Of a person whose bodies are intact it is 0.02 on a real CT; reference bodies that all lost a fifth
+    # read 0.08 and more.
+    alike_loss: float = 0.075
+    alike_bodies: int = 3
 
 
 def fracture_observations(
@@ -86,7 +91,8 @@ def fracture_observations(
     }
     suspicions = tuple(_suspicions(heights, rules))
     if not suspicions:
-        return ()
+        fine = max(steps.values()) <= rules.max_step_mm
+        return tuple(_hollow_alike(list(heights.values()), rules)) if fine else ()
     named = ", ".join(str(observation.level) for observation in suspicions)
     return (*suspicions, Observation(code="fracture_in_spine", values={"levels": named}))
 
@@ -123,6 +129,16 @@ def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iter
             "grade": genant_grade(loss),
         }
         yield Observation(code=code, level=name, values=values)
+
+
+def _hollow_alike(heights: Sequence[Heights], rules: FractureSettings) -> Iterator[Observation]:
+    """Bodies that are all somewhat biconcave, none enough for a suspicion, nor a measure of another."""
+    if len(heights) < rules.alike_bodies:
+        return
+    loss = float(np.median([_hollow(own, own.posterior_mm, rules) for own in heights]))
+    if loss >= rules.alike_loss:
+        values: dict[str, str | int | float] = {"count": len(heights), "percent": round(100 * loss)}
+        yield Observation(code="biconcave_alike", values=values)
 
 
 def genant_grade(loss: float) -> int:
@@ -172,9 +188,14 @@ def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettin
         crush = max(crush, 1 - own.proportion / rules.proportion)
     return {
         "wedge": 1 - own.anterior_mm / behind_mm,
-        "biconcave": 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2),
+        "biconcave": _hollow(own, behind_mm, rules),
         "crush": crush,
     }
+
+
+def _hollow(own: Heights, behind_mm: float, rules: FractureSettings) -> float:
+    """The share of its middle height that a body has lost against its ends."""
+    return 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2)
 
 
 def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:

@@ -11,8 +11,9 @@ from config.findings import Output, load_findings, withheld
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from node.reference.faults import Faults, Fracture, FractureShape
 from segmentation.engines.drawn import drawing_grid
+from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
-from segmentation.fracture import fracture_observations, genant_grade, height_loss
+from segmentation.fracture import FractureSettings, fracture_observations, genant_grade, height_loss
 from segmentation.heights import Heights, body_heights
 from segmentation.levels import level_of
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
@@ -190,6 +191,38 @@ def test_five_fish_vertebrae_of_the_reference_study_are_all_refused() -> None:
     )
     found = fracture_observations(vertebrae)
     assert [(one.code, one.level) for one in found[:-1]] == [("fracture", name) for name in LUMBAR]
+
+
+FOUR = ("L1", "L2", "L3", "L4")
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"), [(0.0, []), (0.10, []), (0.20, ["biconcave_alike"]), (0.25, ["biconcave_alike"])]
+)
+@pytest.mark.parametrize("step_mm", [1.0, 2.0])
+def test_bodies_that_are_all_slightly_hollow_are_to_be_checked(
+    loss: float, said: list[str], step_mm: float
+) -> None:
+    """The loss of each alone may be its owner's shape; nobody else in view can be held against it."""
+    hollow = tuple(Fracture(level=name, shape=FractureShape.BICONCAVE, height_loss=loss) for name in FOUR)
+    volume, _ = study(
+        Faults(fractures=hollow) if loss else None,
+        pixel_spacing_mm=(1.4, 1.4),
+        matrix=252,
+        slice_spacing_mm=step_mm,
+        slice_thickness_mm=step_mm,
+    )
+    found = fracture_observations(GeometricEngine().segment(volume))
+    assert [one.code for one in found] == said
+    assert not withheld([TABLE.describe(one) for one in found], Output.DENSITY_CATEGORY, list(FOUR))
+
+
+def test_a_site_says_how_many_bodies_are_hollow_alike_and_how_hollow() -> None:
+    hollow = spine(grid_of(1.0), dict.fromkeys(FOUR, (0.0, 0.22, 0.0)))
+    (found,) = fracture_observations(hollow)
+    assert (found.code, found.values["count"]) == ("biconcave_alike", 4)
+    assert fracture_observations(hollow, FractureSettings(alike_bodies=5)) == ()
+    assert fracture_observations(hollow, FractureSettings(alike_loss=0.2)) == ()
 
 
 def test_one_sound_body_is_enough_to_hold_the_others_against() -> None:
