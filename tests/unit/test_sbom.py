@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclonedx.output import OutputFormat
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation import make_schemabased_validator
 
 from tools.write_sbom import LOCK, components, document
 
@@ -29,6 +32,14 @@ def test_every_pin_of_the_lock_is_a_component_with_its_hashes(tmp_path: Path) ->
     hashes = {one["content"] for component in bill["components"] for one in component["hashes"]}
     assert hashes == set(re.findall(r"sha256:([0-9a-f]{64})", lock))
     assert set(bill["dependencies"][0]["dependsOn"]) == {one["bom-ref"] for one in bill["components"]}
+
+
+def test_the_bill_keeps_to_the_schema_of_its_format() -> None:
+    held_to = make_schemabased_validator(OutputFormat.JSON, SchemaVersion.V1_5)
+    bill = document(LOCK.read_text("utf-8"))
+    assert held_to.validate_str(json.dumps(bill)) is None
+    bill["components"][0]["hashes"][0]["alg"] = "SHA-255"
+    assert held_to.validate_str(json.dumps(bill)) is not None
 
 
 def test_the_same_lock_gives_the_same_bill() -> None:
