@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from config.settings import SegmentationSettings
 from node.dicom.mask import is_dicom_file, read_mask
-from node.pipeline.image_rules import geometric_engine, identity_settings
+from node.pipeline.image_rules import geometric_engine, geometric_settings, identity_settings
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines import Segmenter
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
@@ -63,6 +63,7 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
             labels=dict(settings.mask_segments),
             file=mask,
             identity=identity_settings(settings),
+            canal=geometric_settings(settings).canal,
         )
     labels, grid = read_mask(mask)
     # Named by content: a file name may hold a patient's name.
@@ -73,13 +74,16 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
         Convention(settings.mask_labels),
         source=source,
         identity=identity_settings(settings),
+        canal=geometric_settings(settings).canal,
         vouched=True,
     )
 
 
 def _totalsegmentator(settings: SegmentationSettings) -> Segmenter:
     wanted = TotalSegmentatorSettings(weights=settings.weights, mode=Mode(settings.totalsegmentator_mode))
-    return TotalSegmentatorEngine(wanted, _compute(settings), identity_settings(settings))
+    return TotalSegmentatorEngine(
+        wanted, _compute(settings), identity_settings(settings), geometric_settings(settings).canal
+    )
 
 
 def _nnunet(settings: SegmentationSettings) -> Segmenter:
@@ -91,6 +95,7 @@ def _nnunet(settings: SegmentationSettings) -> Segmenter:
         _compute(settings),
         orientation=settings.nnunet_orientation,
         identity=identity_settings(settings),
+        canal=geometric_settings(settings).canal,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from node.dicom.errors import SegProblem, SegUnusable
 from node.dicom.read import LoadedSeries
 from node.dicom.seg_read import SegMask, read_segmentation, segmentations_among
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.mask import LabelImage, MaskEngine, mask_info
 from segmentation.engines.recognised import nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
@@ -31,6 +32,7 @@ class StudyMask:
     labels: Mapping[str, str]  # SegmentLabel -> level, for segments without a code
     file: Path | None  # named by a person; then no segmentation of the study counts
     identity: IdentitySettings
+    canal: CanalSettings
 
     @property
     def info(self) -> EngineInfo:
@@ -47,6 +49,7 @@ class StudyMask:
                 {value: level for level, value in LABELS.items()},
                 source=_provenance(found),
                 identity=self.identity,
+                canal=self.canal,
                 vouched=self.file is not None,
             )
             return engine.segment(series.volume)

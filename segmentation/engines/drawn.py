@@ -37,7 +37,9 @@ REPEATED = 1.4  # planes a slice from which on it is no chance that neighbours a
 Box = tuple[slice, slice, slice]
 
 
-def cut_to_bodies(drawn: LabelMap, volume: CtVolume) -> tuple[LabelMap, tuple[str, ...]]:
+def cut_to_bodies(
+    drawn: LabelMap, volume: CtVolume, canal_rules: CanalSettings | None = None
+) -> tuple[LabelMap, tuple[str, ...]]:
     """The drawing itself where it shows bodies alone; where a vertebra is whole, its body.
 
     Parameters
@@ -52,7 +54,7 @@ def cut_to_bodies(drawn: LabelMap, volume: CtVolume) -> tuple[LabelMap, tuple[st
     there = {name: drawn == value for name, value in LABELS.items() if (drawn == value).any()}
     if not any(is_whole_vertebra(inside, volume.grid) for inside in there.values()):
         return drawn, ()
-    canal = track_canal(coarsen(volume, CANAL_STEP_MM), CanalSettings())
+    canal = track_canal(coarsen(volume, CANAL_STEP_MM), canal_rules or CanalSettings())
     curve = body_curve(canal, float(extent_mm(volume)[0])) if canal is not None else None
     bodies: LabelMap = np.zeros_like(drawn)
     if curve is None:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import drawing_grid
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.levels import IdentitySettings
@@ -72,12 +73,14 @@ class MaskEngine:
         *,
         source: Mapping[str, str] | None = None,
         identity: IdentitySettings | None = None,
+        canal: CanalSettings | None = None,
         vouched: bool = False,
     ) -> None:
         self._mask = mask
         self._convention = convention
         self._source = dict(source or {})
         self._identity = identity
+        self._canal = canal
         self._vouched = vouched
 
     @property
@@ -106,6 +109,7 @@ class MaskEngine:
             turned,
             min_body_mm3=MIN_VOXELS * volume.grid.voxel_volume_mm3,
             identity=self._identity,
+            canal=self._canal,
         )
         if not any(level.name in LUMBAR for level in judged.row):
             if judged.uncut:

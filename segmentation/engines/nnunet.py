@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.recognised import Recognised, nothing_found, to_vertebrae
 from segmentation.errors import EngineUnavailable
 from segmentation.levels import IdentitySettings
@@ -259,8 +260,10 @@ class NnunetEngine:
         *,
         orientation: str = "RAS",
         identity: IdentitySettings | None = None,
+        canal: CanalSettings | None = None,
     ) -> None:
         self._identity = identity
+        self._canal = canal
         if missing := missing_packages("torch", "nnunetv2"):
             raise EngineUnavailable("nnunet", f"{', '.join(missing)} is not installed: {INSTALL}")
         model = read_model_folder(folder, "nnunet")
@@ -303,6 +306,7 @@ class NnunetEngine:
             ),
             self.info,
             self._identity,
+            self._canal,
         )
 
 

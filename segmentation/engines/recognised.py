@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import cut_to_bodies, measure_bodies
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.neighbours import Piece, neighbour_doubts
 from segmentation.engines.wings import drawn_with_wings
 from segmentation.levels import IdentitySettings, identity_observations
@@ -82,6 +83,7 @@ def judge_names(
     min_body_mm3: float = MIN_BODY_MM3,
     split: Sequence[str] = (),
     identity: IdentitySettings | None = None,
+    canal: CanalSettings | None = None,
 ) -> Judged:
     """Cut a drawing to bodies, one piece for each name, and ask whether the names can be a spine's.
 
@@ -92,6 +94,7 @@ def judge_names(
     bodies : where vertebral bodies are, if somebody has told; else whole vertebrae are cut by geometry.
     min_body_mm3 : less of a name is left out.
     split : names known to have come in two pieces.
+    canal : what counts as the canal that whole vertebrae are cut at.
     """
     rules = identity or IdentitySettings()
     sacral = np.isin(labels, (LABELS["sacrum"], LABELS["S1"]))
@@ -103,7 +106,7 @@ def judge_names(
         named[~bodies] = 0
     oversized = _leave_out_oversized(named, volume.grid)
     named, pieces = one_piece_each(named)
-    cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume)
+    cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume, canal)
     smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
     cut, row = measure_bodies(cut, volume.grid, min_voxels=smallest)
     doubts = [
@@ -123,13 +126,22 @@ def judge_names(
 
 
 def to_vertebrae(
-    volume: CtVolume, recognised: Recognised, engine: EngineInfo, identity: IdentitySettings | None = None
+    volume: CtVolume,
+    recognised: Recognised,
+    engine: EngineInfo,
+    identity: IdentitySettings | None = None,
+    canal: CanalSettings | None = None,
 ) -> Vertebrae:
     """Bodies, names and doubts, on the volume's own grid."""
     turned = recognised.turned
     part = replace(turned, hu=turned.hu[recognised.box], grid=turned.grid.part(recognised.box))
     judged = judge_names(
-        recognised.labels, part, bodies=recognised.bodies, split=recognised.split, identity=identity
+        recognised.labels,
+        part,
+        bodies=recognised.bodies,
+        split=recognised.split,
+        identity=identity,
+        canal=canal,
     )
     if not any(level.name in LUMBAR for level in judged.row):
         return nothing_found(volume, engine)

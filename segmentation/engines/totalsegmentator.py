@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.nnunet import Compute, Network, combined_sha256, renumbered
 from segmentation.engines.recognised import Recognised, nothing_found, one_piece_each, to_vertebrae
 from segmentation.engines.totalsegmentator_weights import (
@@ -64,8 +65,10 @@ class TotalSegmentatorEngine:
         settings: TotalSegmentatorSettings,
         compute: Compute,
         identity: IdentitySettings | None = None,
+        canal: CanalSettings | None = None,
     ) -> None:
         self._identity = identity
+        self._canal = canal
         found = find_weights(settings.weights, settings.mode)
         digests = verified_sha256(settings.weights, tuple(found.values()))
         self._parts = PARTS[settings.mode]
@@ -119,6 +122,7 @@ class TotalSegmentatorEngine:
             ),
             self.info,
             self._identity,
+            self._canal,
         )
 
     def name(self, turned: CtVolume) -> tuple[Box, LabelMap] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from config.settings import load_settings
+from node.pipeline.engine import settle_engine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.vertebrae import LABELS, Vertebrae
@@ -194,3 +197,22 @@ def test_a_whole_l3_cropped_close_is_cut_to_its_body(test_data: Path) -> None:
     assert third.complete
     corpus = (vertebrae == 22) & np.isin(parts, (49, 50))
     assert dice(found.bodies == LABELS["L3"], corpus) >= 0.95
+
+
+def test_whole_vertebrae_are_cut_at_the_canal_that_the_site_s_limits_see(test_data: Path) -> None:
+    folder = test_data / "tptbox_L3"
+    hu, grid = load(folder / "sub-ct_label-22_ct.nii.gz")
+    volume = CtVolume(hu=hu.astype(np.float32), grid=grid)
+    for share, found in ((0.42, True), (1.0, False)):
+        settings = load_settings(segmentation={"geometric": {"canal": {"min_enclosure": share}}})
+        engine = settle_engine(settings.segmentation, folder / "sub-ct_seg-vert_label-22_msk.nii.gz")
+        with nullcontext() if found else pytest.raises(MaskNotUsable, match="canal"):
+            assert "L3" in names(engine.segment(volume))
+    of_a_study = load_settings(
+        segmentation={
+            "engine": "mask",
+            "mask_from": {"model": "*"},
+            "geometric": {"canal": {"min_enclosure": 1.0}},
+        }
+    )
+    assert settle_engine(of_a_study.segmentation).canal.min_enclosure == 1.0
