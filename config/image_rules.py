@@ -38,6 +38,7 @@ class CanalRules(_Rules):
     soft_hu: Span
     ray_mm: Positive
     min_enclosure: Share
+    near_midline_mm: NotNegative
     marrow_above_sac_hu: Positive
     marrow_mm: Positive
 
@@ -45,6 +46,9 @@ class CanalRules(_Rules):
 class DiscRules(_Rules):
     """`segmentation.engines.geometric.discs.DiscSettings`."""
 
+    min_contrast_hu: Positive
+    spacing_mm: Span
+    usual_spacing_mm: float = Field(ge=28)  # the body between two endplates is looked for in its middle
     waist_share: Share
     waist_least_discs: int = Field(ge=3)  # a false disc lies between two others
 
@@ -177,6 +181,7 @@ class QualityRules(_Rules):
     metal_margin_mm: NotNegative
     metal_min_mm3: NotNegative
     metal_min_voxels: int = Field(ge=1)
+    min_contrast_hu: NotNegative
     min_region_cm3: NotNegative
     min_ellipse_cm3: NotNegative
     max_region_sd_hu: Positive

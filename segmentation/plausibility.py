@@ -11,14 +11,11 @@ from segmentation.observation import Observation
 from segmentation.vertebrae import LUMBAR, Vertebrae
 from segmentation.volume import CtVolume
 
-# R: even a body of 20 mg/cm3 stands out from muscle, fat and bowel by its cortex; 40 HU is half of what the
-# least dense bodies of the digital reference study and of the real CTs at hand show.
-MINIMUM_CONTRAST_HU = 40.0
 RING_MM = (3.0, 8.0)  # the surroundings that a body is compared with
 
 
 def bone_observations(
-    volume: CtVolume, vertebrae: Vertebrae, *, minimum_contrast_hu: float = MINIMUM_CONTRAST_HU
+    volume: CtVolume, vertebrae: Vertebrae, *, minimum_contrast_hu: float
 ) -> tuple[Observation, ...]:
     """`body_not_bone` for every complete lumbar body that is hardly denser than what surrounds it.
 

@@ -26,6 +26,9 @@ class QualitySettings:
     metal_margin_mm: float = 10.0
     metal_min_mm3: float = 30.0  # of one connected piece: a screw has hundreds, noise has a voxel or two
     metal_min_voxels: int = 3
+    # Even a body of 20 mg/cm3 stands out from muscle, fat and bowel by its cortex: this is half of what the
+    # least dense bodies of the digital reference study and of the real CTs at hand show.
+    min_contrast_hu: float = 40.0
     min_region_cm3: float = 3.0
     min_ellipse_cm3: float = 0.6  # one slice of 5 mm holds 0.8 to 1.1
     max_region_sd_hu: float = 80.0

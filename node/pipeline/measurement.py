@@ -81,7 +81,7 @@ def measure(
             *vertebrae.observations,
             *anchor_observations(vertebrae),
             *quality_observations(volume, vertebrae, regions, quality),
-            *bone_observations(volume, vertebrae),
+            *bone_observations(volume, vertebrae, minimum_contrast_hu=quality.min_contrast_hu),
             *image_observations(volume, vertebrae, image),
             *impossible,
         ),

@@ -42,7 +42,7 @@ def peak_bytes(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, floa
             if level.complete and level.name in LUMBAR
         }
         quality_observations(volume, found, regions)
-        bone_observations(volume, found)
+        bone_observations(volume, found, minimum_contrast_hu=40.0)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -38,3 +38,18 @@ def test_the_canal_ends_where_faint_marrow_begins() -> None:
 def test_a_site_says_what_is_marrow_by_its_hu_and_its_length(rules: CanalSettings) -> None:
     """Marrow 75 HU above the sac over 28 mm: short of either limit it counts as canal."""
     assert first_slice_of_canal(rules) == 0
+
+
+@pytest.mark.parametrize(("near_mm", "column"), [(20.0, 40), (60.0, 62)])
+def test_a_site_says_how_far_from_the_trunk_s_middle_a_canal_may_lie(near_mm: float, column: int) -> None:
+    """A ring that is open behind in the middle; a closed one, as marrow's is, 44 mm beside it."""
+    row, across = np.indices((40, 81))
+    hu = np.full((SLICES, 40, 81), FLESH_HU, np.float32)
+    for middle in (40, 62):
+        radius = np.hypot(row - 20, across - middle)
+        hu[:, radius <= 8] = BONE_HU
+        hu[:, radius <= 5] = SAC_HU
+    hu[:, (row > 25) & (np.abs(across - 40) <= 3)] = FLESH_HU
+    canal = track_canal(WorkingVolume(hu=hu, step_mm=STEP_MM), CanalSettings(near_midline_mm=near_mm))
+    assert canal is not None
+    assert canal.points_mm[:, 2] / STEP_MM == pytest.approx(np.full(SLICES, column), abs=2)

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from config.catalog import load_radiomics_settings_text
 from config.findings import load_findings
+from node.pipeline.artefacts import SegmentationArtefact
+from node.pipeline.measurement import measure
+from scoring.radiomics import parse_settings
 from segmentation.errors import GridMismatch, LevelNotFound
+from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import level_of
-from segmentation.quality import quality_observations
+from segmentation.quality import QualitySettings, quality_observations
 from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
@@ -235,3 +240,21 @@ def test_small_and_uneven_regions_are_named() -> None:
 def test_a_spine_without_l3_says_so() -> None:
     grid = grid_of((2.0, 2.0, 2.0))
     assert codes(uniform(grid), as_vertebrae(grid, elliptic_body(grid), name="L2")) == ["l3_not_found"]
+
+
+def test_a_site_says_how_much_denser_than_its_surroundings_a_body_is() -> None:
+    grid = grid_of((2.0, 1.0, 1.0))
+    body = elliptic_body(grid)
+    volume = CtVolume(hu=np.where(body, 100.0, 70.0).astype(np.float32), grid=grid)
+    for limit_hu, said in ((40.0, True), (20.0, False)):
+        measured = measure(
+            volume,
+            SegmentationArtefact(vertebrae=as_vertebrae(grid, body), regions=()),
+            None,
+            feature_names=(),
+            radiomics=parse_settings(load_radiomics_settings_text()[0]),
+            quality=QualitySettings(min_contrast_hu=limit_hu),
+            image=ImageQualitySettings(),
+            noise_window_mm=5.0,
+        )
+        assert ("body_not_bone" in {one.code for one in measured.observations}) == said

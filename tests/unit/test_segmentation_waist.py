@@ -91,6 +91,31 @@ def test_a_waist_at_the_end_of_a_chain_hides_no_disc_beyond_it(sense: int) -> No
     assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
 
 
+def test_a_site_says_how_far_discs_lie_apart_and_how_they_stand_out() -> None:
+    """A child's bodies of 15 mm, and rims that are hardly brighter than their discs."""
+    small = tuple(range(12, 100, 17))
+    volume, curve = column_with(rim_of(small, endplate_hu=BODY_HU))
+    assert find_discs(volume, curve, DiscSettings()).at_mm != pytest.approx(small, abs=2)
+    assert find_discs(volume, curve, DiscSettings(spacing_mm=(14.0, 50.0))).at_mm == pytest.approx(
+        small, abs=2
+    )
+    faint = DISC_HU + (rim_of(DISCS) - DISC_HU) * 0.12
+    volume, curve = column_with(faint)
+    assert find_discs(volume, curve, DiscSettings()).at_mm == ()
+    assert len(find_discs(volume, curve, DiscSettings(min_contrast_hu=20.0)).at_mm) == len(DISCS)
+
+
+@pytest.mark.parametrize(("usual_mm", "seen"), [(34.0, True), (28.0, False)])
+def test_a_site_says_where_the_next_disc_is_looked_for_if_one_alone_is_seen(
+    usual_mm: float, seen: bool
+) -> None:
+    """The other disc stands at the very end of the volume: no endplate is seen beyond it."""
+    rim = rim_of((6, 48), endplate_hu=BODY_HU)[6:]
+    volume, curve = column_with(rim)
+    found = find_discs(volume, curve, DiscSettings(usual_spacing_mm=usual_mm)).at_mm
+    assert any(at < 8 for at in found) == seen
+
+
 @pytest.mark.parametrize("sense", [-1, 1])
 def test_the_last_disc_in_view_stays_though_it_is_bright(sense: int) -> None:
     """Ossified, it is all that ends its body: no other disc is seen beyond."""

@@ -18,7 +18,7 @@ from segmentation.collapsed import without_collapsed
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
 from segmentation.engines.geometric.canal import CanalSettings, track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.discs import SPACING_MM, DiscSettings, find_discs
+from segmentation.engines.geometric.discs import DiscSettings, find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
     AnchorSettings,
@@ -107,7 +107,7 @@ class GeometricEngine:
         bodies: list[Body | None] = []
         for number, segment in enumerate(segments):
             body = None
-            if segment.last_mm - segment.first_mm <= SPACING_MM[1] and not segment.wings:
+            if segment.last_mm - segment.first_mm <= self._settings.discs.spacing_mm[1] and not segment.wings:
                 body = body_between(
                     volume,
                     curve,

@@ -20,10 +20,7 @@ BRIDGE_MM = 40.0  # metal and its streaks may hide the canal over a vertebra
 WORTH = (
     0.30  # a slice adds to a path only with more enclosure than this: the path may end where the canal does
 )
-OFF_MIDLINE_PER_MM = (
-    0.01  # taken from the worth of a voxel, beyond `NEAR_MIDLINE_MM` from the trunk's middle:
-)
-NEAR_MIDLINE_MM = 20.0  # the marrow of the iliac bones is enclosed too, 50 mm and more to either side (R)
+OFF_MIDLINE_PER_MM = 0.01  # taken from the worth of a voxel, beyond `near_midline_mm` from the trunk's middle
 TRUNK_HU = -300.0
 MAX_SIDE_SLOPE = (
     0.6  # 31 degrees over 20 mm: steeper than scoliosis, the path has left the sacrum for the ilium
@@ -41,6 +38,8 @@ class CanalSettings:
     )  # epidural fat to dural sac; most cancellous bone lies above
     ray_mm: float = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider
     min_enclosure: float = 0.42  # mean share of rays that meet bone, over a vertebra's height
+    # From the trunk's middle; the marrow of the iliac bones, 50 mm and more to either side, is enclosed too.
+    near_midline_mm: float = 20.0
     marrow_above_sac_hu: float = 50.0  # path tissue this much brighter than the patient's own sac is marrow
     marrow_mm: float = 10.0  # on less of the path it may be a nerve root, a ligament or noise
 
@@ -118,7 +117,9 @@ def _tracked(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     enclosed = enclosure_map(work, rules)
     # A canal is a few voxels wide: averaging over its width prefers its middle to its rim.
     score = ndimage.uniform_filter(enclosed, size=(1, 5, 5), mode="constant")
-    first, path = _best_path(score - np.float32(WORTH) - _off_midline(work).astype(np.float32))
+    first, path = _best_path(
+        score - np.float32(WORTH) - _off_midline(work, rules.near_midline_mm).astype(np.float32)
+    )
     slices = first + np.arange(len(path))
     along = score[slices, path[:, 0], path[:, 1]].astype(float)
     steady = ndimage.uniform_filter1d(along, max(3, round(MIN_LENGTH_MM / work.step_mm)), mode="nearest")
@@ -136,13 +137,13 @@ def _tracked(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     return Canal(points_mm=points, enclosure=along[kept])
 
 
-def _off_midline(work: WorkingVolume) -> Profile:
+def _off_midline(work: WorkingVolume, near_mm: float) -> Profile:
     """What a column of the volume loses for lying beside the trunk's middle; shape (x,)."""
     trunk = (work.hu > TRUNK_HU).sum(axis=(0, 1))
     columns = np.arange(len(trunk))
     middle = float((trunk * columns).sum() / max(1, trunk.sum()))
     beside_mm = np.abs(columns - middle) * work.step_mm
-    loss: Profile = OFF_MIDLINE_PER_MM * np.maximum(0.0, beside_mm - NEAR_MIDLINE_MM)
+    loss: Profile = OFF_MIDLINE_PER_MM * np.maximum(0.0, beside_mm - near_mm)
     return loss
 
 

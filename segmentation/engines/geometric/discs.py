@@ -18,10 +18,7 @@ RIM_RADII_MM = np.arange(8.0, 31.0, 1.0)
 RIM_QUANTILE = 0.35  # below the middle, so that a calcified or contrasted aorta in front counts for nothing
 HU_RANGE = (-100.0, 600.0)
 FLANK_MM = (3, 13)  # an endplate lies this far from its disc's middle (R)
-MIN_CONTRAST_HU = 40.0  # rim of body or endplate against disc (R)
 FULL_CONTRAST_HU = 150.0
-USUAL_SPACING_MM = 34.0  # where a lone disc says nothing of its column (R)
-SPACING_MM = (19.0, 50.0)  # disc to disc: lower thoracic 24 to lumbar 42 (R), and room for a collapse
 END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
 END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
 END_DISC_DEPTH_MM = 8
@@ -30,8 +27,11 @@ UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscSettings:
-    """What tells a disc from the waist of a body. All values are proposals for adults (R)."""
+    """What discs are, and what tells one from a body's waist. All values are proposals for adults (R)."""
 
+    min_contrast_hu: float = 40.0  # rim of body or endplate against disc
+    spacing_mm: tuple[float, float] = (19.0, 50.0)  # lower thoracic 24 to lumbar 42, and room for a collapse
+    usual_spacing_mm: float = 34.0  # where a lone disc says nothing of its column
     waist_share: float = 0.75  # of the step from disc to body: a valley brighter than this is a waist
     waist_least_discs: int = 4  # fewer do not outvote a false one: the darkest tells what a disc is
 
@@ -65,10 +65,10 @@ def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> Discs:
     """The chain of valleys with the greatest contrast whose spacing is that of vertebrae."""
     rim = rim_profile(volume, curve)
     contrast = _valley_contrast(rim)
-    candidates = _local_maxima(contrast)
+    candidates = _local_maxima(contrast, rules.min_contrast_hu)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
     valleys = dict(zip(candidates, worth.tolist(), strict=True))
-    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim), rim_hu=rim)
+    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim, rules), rim_hu=rim)
 
 
 def _valley_contrast(rim: Profile) -> Profile:
@@ -95,13 +95,13 @@ def _chain(valleys: Mapping[int, float], rim: Profile, rules: DiscSettings) -> t
     ----------
     valleys : worth (0..1) of each place.
     """
-    chain = _without_waists(_best_chain(valleys), rim, rules)
+    chain = _without_waists(_best_chain(valleys, rules), rim, rules)
     for end, sense in ((0, -1), (-1, 1)):
         bright = _bright(chain, rim, rules)
         if bright and chain[end] in bright:
             rest = {at: worth for at, worth in valleys.items() if at != chain[end]}
-            other = _without_waists(_best_chain(rest), rim, rules)
-            if other and sense * (_with_end_discs(other, rim)[end] - chain[end]) > 0:
+            other = _without_waists(_best_chain(rest, rules), rim, rules)
+            if other and sense * (_with_end_discs(other, rim, rules)[end] - chain[end]) > 0:
                 chain = other
     return chain
 
@@ -115,7 +115,7 @@ def _without_waists(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -
     bright = _bright(chain, rim, rules)
     kept = list(chain)
     for before, at, after in zip(chain, chain[1:], chain[2:], strict=False):
-        if before in kept and at in bright and after - before <= SPACING_MM[1]:
+        if before in kept and at in bright and after - before <= rules.spacing_mm[1]:
             kept.remove(at)
     return tuple(kept)
 
@@ -125,21 +125,21 @@ def _bright(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -> set[in
     if len(chain) < 2:
         return set()
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
-    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
+    disc_hu, body_hu = _disc_and_body_hu(chain, steady, rules)
     if len(chain) < rules.waist_least_discs:
         disc_hu = float(steady[list(chain)].min())
     limit_hu = disc_hu + rules.waist_share * (body_hu - disc_hu)
     return {at for at in chain if steady[at] > limit_hu}
 
 
-def _disc_and_body_hu(chain: tuple[int, ...], steady: Profile) -> tuple[float, float]:
+def _disc_and_body_hu(chain: tuple[int, ...], steady: Profile, rules: DiscSettings) -> tuple[float, float]:
     """How bright the rim is at the chain's discs and between them: their medians."""
     disc_hu = float(np.median(steady[list(chain)]))
-    bodies = list(pairwise(chain)) or _beside(chain[0], len(steady))
+    bodies = list(pairwise(chain)) or _beside(chain[0], len(steady), rules.usual_spacing_mm)
     return disc_hu, float(np.median([np.median(steady[low:high]) for low, high in bodies]))
 
 
-def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
+def _with_end_discs(chain: tuple[int, ...], rim: Profile, rules: DiscSettings) -> tuple[int, ...]:
     """Add a disc beyond each end of the chain of which the image shows no more than the near side.
 
     It is recognised by being as dark as the chain's own discs.
@@ -147,10 +147,10 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
     if not chain:
         return chain
     steady = ndimage.uniform_filter1d(rim, 3, mode="nearest")
-    disc_hu, body_hu = _disc_and_body_hu(chain, steady)
+    disc_hu, body_hu = _disc_and_body_hu(chain, steady, rules)
     step = END_DISC_SHARE * (body_hu - disc_hu)
     dark = np.abs(steady - disc_hu) < step  # fat beside the column is darker still
-    spacing = float(np.median(np.diff(chain))) if len(chain) > 1 else USUAL_SPACING_MM
+    spacing = float(np.median(np.diff(chain))) if len(chain) > 1 else rules.usual_spacing_mm
     low, high = round(END_DISC_SPACING[0] * spacing), round(END_DISC_SPACING[1] * spacing)
     found = list(chain)
     for end, sense in ((chain[0], -1), (chain[-1], 1)):
@@ -162,16 +162,16 @@ def _with_end_discs(chain: tuple[int, ...], rim: Profile) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _beside(disc: int, length: int) -> list[tuple[int, int]]:
+def _beside(disc: int, length: int, spacing_mm: float) -> list[tuple[int, int]]:
     """Where the bodies beside a lone disc are looked for, as far as they are in view."""
-    near, far = FLANK_MM[1], round(USUAL_SPACING_MM) - FLANK_MM[1]
+    near, far = FLANK_MM[1], round(spacing_mm) - FLANK_MM[1]
     spans = [(disc - far, disc - near), (disc + near, disc + far)]
     return [(max(0, low), min(length, high)) for low, high in spans if low < length and high > 0]
 
 
-def _local_maxima(contrast: Profile) -> list[int]:
+def _local_maxima(contrast: Profile, least_hu: float) -> list[int]:
     peak = ndimage.maximum_filter1d(contrast, 9) == contrast
-    found = np.flatnonzero(peak & (contrast >= MIN_CONTRAST_HU))
+    found = np.flatnonzero(peak & (contrast >= least_hu))
     kept: list[int] = []
     for at in found:  # a flat valley gives several equal maxima: keep their middle
         run = [k for k in found if abs(k - at) <= 4]
@@ -181,7 +181,7 @@ def _local_maxima(contrast: Profile) -> list[int]:
     return kept
 
 
-def _best_chain(valleys: Mapping[int, float]) -> tuple[int, ...]:
+def _best_chain(valleys: Mapping[int, float], rules: DiscSettings) -> tuple[int, ...]:
     """Dynamic programming over pairs of neighbouring discs: contrast, less unevenness of the spacing."""
     candidates, worth = list(valleys), list(valleys.values())
     count = len(candidates)
@@ -189,7 +189,7 @@ def _best_chain(valleys: Mapping[int, float]) -> tuple[int, ...]:
     for j in range(count):
         for i in range(j):
             spacing = candidates[j] - candidates[i]
-            if not SPACING_MM[0] <= spacing <= SPACING_MM[1]:
+            if not rules.spacing_mm[0] <= spacing <= rules.spacing_mm[1]:
                 continue
             options: list[tuple[float, int | None]] = [(worth[i], None)]
             for h in range(i):
