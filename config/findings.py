@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Formatter
 
+from config.vocabulary import Vocabulary
 from segmentation.observation import Observation
 
 
@@ -83,6 +84,11 @@ def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: grave.index(finding.severity))
 
 
+_AS_IT_IS = Vocabulary({})
+# What others have named or written: no language has other words for it.
+_NAMES = frozenset({"agent", "kernel", "model", "notice", "phantom", "population", "reference"})
+
+
 class UnknownFinding(KeyError):
     """An observation whose code stands in no row of the table."""
 
@@ -92,11 +98,11 @@ class FindingTable:
 
     Parameters
     ----------
-    inserted : language -> words of that language for English ones that findings fill in.
+    inserted : language -> how that language says what findings fill in.
     """
 
     def __init__(
-        self, rows: Mapping[str, FindingRow], inserted: Mapping[str, Mapping[str, str]] | None = None
+        self, rows: Mapping[str, FindingRow], inserted: Mapping[str, Vocabulary] | None = None
     ) -> None:
         self.rows = rows
         self._inserted = inserted or {}
@@ -118,10 +124,10 @@ class FindingTable:
         return Finding(
             code=row.code,
             severity=row.severity,
-            text=_filled(row.text[ENGLISH], observation, ENGLISH, {}),
+            text=_filled(row.text[ENGLISH], observation, ENGLISH, _AS_IT_IS),
             level=observation.level,
             withholds=row.withholds,
-            local_text=_filled(local, observation, language, self._inserted.get(language, {}))
+            local_text=_filled(local, observation, language, self._inserted.get(language, _AS_IT_IS))
             if local
             else None,
         )
@@ -132,21 +138,14 @@ def level_in_words(level: str, language: str) -> str:
     return level.replace(_SLICE[ENGLISH], _SLICE.get(language, _SLICE[ENGLISH]))
 
 
-def _filled(template: str, observation: Observation, language: str, vocabulary: Mapping[str, str]) -> str:
+def _filled(template: str, observation: Observation, language: str, vocabulary: Vocabulary) -> str:
     level = observation.level or _THE_STUDY.get(language, _THE_STUDY[ENGLISH])
-    told = {name: _told(value, vocabulary) for name, value in observation.values.items()}
+    told = {
+        name: vocabulary(value) if isinstance(value, str) and name not in _NAMES else value
+        for name, value in observation.values.items()
+    }
     values = {"level": level_in_words(level, language), **told}
     return Formatter().vformat(template, (), values)
-
-
-def _told(value: str | float, vocabulary: Mapping[str, str]) -> str | float:
-    """A value in the words of a vocabulary, whole or one by one where commas part it; else as it is."""
-    if not isinstance(value, str):
-        return value
-    parts = value.split(", ")
-    if value in vocabulary or not all(part in vocabulary for part in parts):
-        return vocabulary.get(value, value)
-    return "、".join(vocabulary[part] for part in parts)
 
 
 def withheld(findings: Iterable[Finding], output: Output, levels: Iterable[str] = ()) -> bool:
@@ -196,5 +195,6 @@ def load_findings(site: Path | None = None) -> FindingTable:
     )
 
 
-def _inserted_words(language: str) -> dict[str, str]:
-    return tomllib.loads(files("config").joinpath(f"inserted_{language}.toml").read_text("utf-8"))
+def _inserted_words(language: str) -> Vocabulary:
+    text = files("config").joinpath(f"inserted_{language}.toml").read_text("utf-8")
+    return Vocabulary(tomllib.loads(text))

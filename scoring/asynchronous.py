@@ -24,6 +24,7 @@ from scoring.scan_technique import ScanTechnique, TechniqueTolerance, technique_
 from scoring.scanner_reading import ScannerReading, comparable_groups, made_alike
 from segmentation.observation import Observation
 
+LENT = "asynchronous "  # before the method of a calibration that was lent
 _END_OF_DAY = "235959.999999"
 
 
@@ -231,8 +232,9 @@ def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) 
 
 
 def _why_not_lent(reading: ScannerReading) -> str:
-    told = f" ({', '.join(reading.findings)})" if reading.findings else ""
-    return f"its phantom did not pass every check{told}"
+    if reading.findings:
+        return f"its phantom did not pass every check ({', '.join(reading.findings)})"
+    return "its phantom did not pass every check"
 
 
 def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[str]:
@@ -292,7 +294,7 @@ def _borrowed(
     drift = drift_uncertainty(lent, alike, rules)
     return replace(
         lent,
-        method=f"asynchronous {lent.method}",
+        method=f"{LENT}{lent.method}",
         grade=Grade.ASYNCHRONOUS,
         rods=tuple(replace(rod, axis_points_mm=()) for rod in lent.rods),
         uncertainty=None if lent.uncertainty is None else combined_uncertainty(lent.uncertainty, drift),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.patches import Circle
@@ -15,7 +15,7 @@ from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH
 from node.dicom.pictures.panel import grey, label, limit, orientation, scale_bar, show
 from node.dicom.pictures.rods import rod_circles
 from node.dicom.pictures.typeface import LATIN, Typeface
-from node.dicom.pictures.words import GRADES, MINERALS, MINUS, equation, equivalent, number
+from node.dicom.pictures.words import GRADES, MINERALS, MINUS, equation, equivalent, named_in, number
 from node.dicom.rods import rods_in_view
 from node.report import Report
 from scoring.calibration import Calibration
@@ -37,9 +37,10 @@ def draw_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Pi
 
 def compose_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Page:
     say = words_of(report)
-    calibration = report.calibration
-    if calibration is None or not calibration.rods:
+    if report.calibration is None or not report.calibration.rods:
         raise ValueError("the report has no calibration by rods")
+    calibration = named_in(say, report.calibration)
+    report = replace(report, calibration=calibration)
     page, top = framed_page(report, say("Calibration"), typeface)
     points = fit_points(calibration)
     bottom = CONTENT_BOTTOM - _FACTS

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from config.findings import level_in_words
 from node.dicom.pictures.language import Phrasebook, words_of
 from node.report import Report
+from scoring.asynchronous import LENT
 from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
 from scoring.modelcard import NEGATIVE_CLASS
@@ -98,7 +100,22 @@ def calibration_line(report: Report) -> str | None:
     return say("Calibration of each slice by its own rods: {facts}", facts="; ".join(own)) if own else None
 
 
+def named_in(say: Phrasebook, calibration: Calibration) -> Calibration:
+    """A calibration whose method, rods and tissues have the names that the page's language knows."""
+    method = calibration.method.removeprefix(LENT)
+    lent = method != calibration.method
+    return replace(
+        calibration,
+        phantom=say(calibration.phantom),
+        method=say("asynchronous {method}", method=say(method)) if lent else say(method),
+        rods=tuple(replace(rod, name=say(rod.name)) for rod in calibration.rods),
+        left_out=tuple(say(name) for name in calibration.left_out),
+        tissues=tuple(replace(one, name=say(one.name)) for one in calibration.tissues),
+    )
+
+
 def _calibration(say: Phrasebook, calibration: Calibration) -> str:
+    calibration = named_in(say, calibration)
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     read = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
     rods = say("rods: {read}", read=read) if calibration.rods else _tissues(say, calibration)

@@ -1,0 +1,66 @@
+"""Words that findings fill in, said in another language: names, reasons, and lists of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from string import Formatter
+
+# How lists are joined in English, and in Chinese punctuation.
+_CLAUSES, _LIST, _AND, _COLON = ("; ", "；"), (", ", "、"), (" and ", "和"), (": ", "：")
+
+
+class Vocabulary:
+    """English -> what stands for it; unknown parts of a value stay as they are.
+
+    Parameters
+    ----------
+    words : phrases with their translations. A phrase may hold {placeholders} that its translation holds, too:
+        what stands there in a value is said in its turn.
+    """
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+
+    def __call__(self, value: str) -> str:
+        if value in self._words:
+            return self._words[value]
+        return self._as_clauses(value) or self._as_phrase(value) or self._as_list(value) or value
+
+    def _as_clauses(self, value: str) -> str | None:
+        joint, said = _CLAUSES
+        clauses = value.split(joint)
+        translated = [self(clause) for clause in clauses] if len(clauses) > 1 else clauses
+        return said.join(translated) if translated != clauses else None
+
+    def _as_phrase(self, value: str) -> str | None:
+        for pattern, said in self._patterns:
+            if found := pattern.fullmatch(value):
+                return said.format(**{name: self(filled) for name, filled in found.groupdict().items()})
+        head, colon, rest = value.partition(_COLON[0])
+        return f"{self._words[head]}{_COLON[1]}{self(rest)}" if colon and head in self._words else None
+
+    def _as_list(self, value: str) -> str | None:
+        """Only where every part is known: a comma may belong to a name."""
+        for joint, said in (_LIST, _AND):
+            parts = [(part, self(part)) for part in value.split(joint)] if joint in value else []
+            if parts and all(part != translated for part, translated in parts):
+                return said.join(translated for _, translated in parts)
+        return None
+
+    @cached_property
+    def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        """The phrases with placeholders, those that fix most of a value first."""
+        phrases = [english for english in self._words if "{" in english]
+        phrases.sort(key=lambda english: -sum(len(text) for text, *_ in Formatter().parse(english)))
+        return [(_pattern(english), self._words[english]) for english in phrases]
+
+
+def _pattern(phrase: str) -> re.Pattern[str]:
+    return re.compile(
+        "".join(
+            re.escape(text) + (f"(?P<{name}>.+?)" if name else "")
+            for text, name, *_ in Formatter().parse(phrase)
+        )
+    )
