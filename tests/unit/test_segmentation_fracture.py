@@ -197,11 +197,16 @@ FOUR = ("L1", "L2", "L3", "L4")
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"), [(0.0, []), (0.10, []), (0.20, ["biconcave_alike"]), (0.25, ["biconcave_alike"])]
+    ("loss", "step_mm", "said"),
+    [
+        (0.0, 2.0, []),
+        (0.10, 1.0, []),
+        (0.20, 2.0, ["biconcave_alike"]),
+        (0.25, 1.0, ["biconcave_alike"]),
+    ],
 )
-@pytest.mark.parametrize("step_mm", [1.0, 2.0])
 def test_bodies_that_are_all_slightly_hollow_are_to_be_checked(
-    loss: float, said: list[str], step_mm: float
+    loss: float, step_mm: float, said: list[str]
 ) -> None:
     """The loss of each alone may be its owner's shape; nobody else in view can be held against it."""
     hollow = tuple(Fracture(level=name, shape=FractureShape.BICONCAVE, height_loss=loss) for name in FOUR)
