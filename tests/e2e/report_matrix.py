@@ -49,6 +49,11 @@ def small(**changes: Any) -> StudySpec:
     return StudySpec.reduced(view=("L1", "L3"), **changes)
 
 
+def lone(**changes: Any) -> StudySpec:
+    """One vertebra, where the study differs in how its images are encoded or what their headers say."""
+    return StudySpec.reduced(view=("L3", "L3"), **changes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """What makes one study of the matrix.
@@ -116,8 +121,8 @@ CASES: Mapping[str, Case] = {
     ),
     "six rods": Case(spec=small(phantom="qrm-bdc-6"), settings={"calibration": {"phantom": "qrm-bdc-6"}}),
     "no laboratory": Case(spec=small(), laboratory=False),
-    "no phantom": Case(spec=small(phantom="none")),
-    "tilted gantry": Case(spec=small(), edit=_tilted),
+    "no phantom": Case(spec=lone(phantom="none")),
+    "tilted gantry": Case(spec=lone(), edit=_tilted),
     "amended": Case(
         spec=small(),
         issue=Issue(
@@ -139,7 +144,7 @@ CASES: Mapping[str, Case] = {
     "line of an earlier scan": Case(
         spec=small(phantom="none", study_date=date(2026, 1, 18)),
         settings={"calibration": {"asynchronous": {"enabled": True}}},
-        earlier=small(study_date=date(2026, 1, 15)),
+        earlier=lone(study_date=date(2026, 1, 15)),
     ),
     "a year later": Case(
         spec=small(study_date=date(2026, 1, 15), seed=3),
@@ -147,13 +152,13 @@ CASES: Mapping[str, Case] = {
         earlier=small(study_date=date(2025, 1, 14)),
     ),
     "single slices": Case(spec=StudySpec.one_slice_each("L2", "L3", "L4"), engine=True),
-    "RLE": Case(spec=small(), edit=partial(_compressed, RLELossless)),
-    "JPEG 2000": Case(spec=small(), edit=partial(_compressed, JPEG2000Lossless)),
-    "lossy": Case(spec=small(), edit=_lossy),
-    "plain and small": Case(spec=small()),
-    "Enhanced CT": Case(spec=small(), join=enhanced_ct),
-    "Legacy Converted Enhanced CT": Case(spec=small(), join=legacy_ct),
-    **{name: Case(spec=small(), edit=partial(_named, *name_of)) for name, name_of in CHARACTER_SETS.items()},
+    "RLE": Case(spec=lone(), edit=partial(_compressed, RLELossless)),
+    "JPEG 2000": Case(spec=lone(), edit=partial(_compressed, JPEG2000Lossless)),
+    "lossy": Case(spec=lone(), edit=_lossy),
+    "plain": Case(spec=lone()),
+    "Enhanced CT": Case(spec=lone(), join=enhanced_ct),
+    "Legacy Converted Enhanced CT": Case(spec=lone(), join=legacy_ct),
+    **{name: Case(spec=lone(), edit=partial(_named, *name_of)) for name, name_of in CHARACTER_SETS.items()},
 }
 
 

@@ -37,7 +37,7 @@ Grey = npt.NDArray[np.float64]
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[EncodedObject]:
     """A study's results, its report in every class, and a rejection note."""
-    made = list(Studies(tmp_path_factory.mktemp("studies")).run("plain and small").objects)
+    made = list(Studies(tmp_path_factory.mktemp("studies")).run("plain").objects)
     report = next(one for one in made if one.kind is ObjectKind.STRUCTURED_REPORT)
     lesser = [
         report_as(report, name, issued_at=ISSUED_AT, predecessor_uid=None)

@@ -34,7 +34,7 @@ grades = ["phantom", "asynchronous"]
 
 
 def written(folder: Path, **changes: object) -> Path:
-    write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), **changes))
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L3"), **changes))
     return folder
 
 

@@ -15,7 +15,7 @@ from tests.e2e.in_process import RememberedPatients, Run, unchecked
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("first")
-    write_reference_study(folder, StudySpec.reduced())
+    write_reference_study(folder, StudySpec.reduced(view=("L1", "L3")))
     return folder
 
 
