@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from node.net.encoding import StoreCommand, store_command
+from node.net.upper_layer import Fragment, data_primitive
 
 if TYPE_CHECKING:
     from node.net.association import PromptAssociation
@@ -64,13 +65,13 @@ class PromptMessages(DIMSEServiceProvider):
         self._storing: tuple[StoreCommand, ReceivedDataSet] | None = None  # while its data set comes
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        values = primitive.presentation_data_value_list
-        for at, (context_id, value) in enumerate(values):
+        self.receive_fragments(primitive.presentation_data_value_list)
+
+    def receive_fragments(self, fragments: Sequence[Fragment]) -> None:
+        """What a P-DATA brought. In the provider's thread."""
+        for at, (context_id, value) in enumerate(fragments):
             if not self._took(context_id, value):
-                rest = P_DATA()
-                rest.presentation_data_value_list = []
-                rest.presentation_data_value_list.extend(values[at:])  # the setter takes bytes alone
-                self._leave_to_library(rest)
+                self._leave_to_library(data_primitive(fragments[at:]))
                 break
         while (message := self.peek_msg()[1]) is not None:
             if not (isinstance(message, C_STORE) and self.serve_next()):

@@ -42,7 +42,7 @@ _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log
 
 HEARTBEAT_S = 5.0
 _ACSE_TIMEOUT_S = 30.0
-_HEAD_BYTES = 1 << 17
+_HEAD_BYTES = 1 << 13  # in which the identifiers stand, unless sequences of great length come before them
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 # In the order in which one is taken out of several: explicit first, which keeps the VR of private attributes.
 _TRANSFER_SYNTAXES = [

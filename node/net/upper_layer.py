@@ -16,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -31,7 +31,8 @@ from node.pipeline.describe import describe
 
 log = structlog.get_logger(__name__)
 
-IDLE = "Sta1"  # of the state machine: no connection (PS3.8 Table 9-5)
+# Of the state machine (PS3.8 Tables 9-2 and 9-5): no connection, messages come and go, about to close.
+IDLE, _TRANSFER, _CLOSING = "Sta1", "Sta6", "Sta13"
 LOOK_S = 0.5  # timers and flags are looked at this often where nothing happens
 # PS3.8 Table 9-11: the length that we announce is that of the P-DATA's own part, after six bytes of header.
 _HEADER = struct.Struct(">BBL")
@@ -40,6 +41,8 @@ _P_DATA = 0x04
 _PDU_KINDS = range(0x01, 0x08)
 _LAST_OF_COMMAND = b"\x03"  # message control header (PS3.8 Annex E.2)
 _LONGEST_CONTROL_PDU = 1 << 20  # of any PDU but P-DATA: an A-ASSOCIATE-RQ with 128 contexts has some 30 KiB
+
+Fragment = tuple[int, memoryview]  # context id, control header with the fragment of a message
 
 
 class PromptQueue(queue.Queue[Any]):
@@ -87,6 +90,24 @@ class PromptSocket(AssociationSocket):
             self.event_queue.put("Evt17")
             return False
 
+    def glance(self, nr_bytes: int) -> bytearray | None:
+        """The next so many bytes as `recv`, if the first of them has come; None if not.
+
+        Raises
+        ------
+        OSError
+            As `recv`.
+        """
+        connection = self.socket
+        if connection is None or isinstance(connection, ssl.SSLSocket):
+            return self.recv(nr_bytes) if self.ready else None
+        try:
+            begun = connection.recv(nr_bytes, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        missing = nr_bytes - len(begun)
+        return bytearray(begun) + self.recv(missing) if begun and missing else bytearray(begun)
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly so many bytes, or fewer where the peer closed the connection.
 
@@ -117,18 +138,23 @@ class PromptSocket(AssociationSocket):
 class _DataPdu(P_DATA_TF):
     """A received P-DATA-TF PDU whose fragments are looked at where they lie, and not copied again."""
 
-    def __init__(self, body: bytearray) -> None:
+    def __init__(self, fragments: Sequence[Fragment]) -> None:
         super().__init__()
-        self._fragments = tuple(_fragments(body))
+        self._received = fragments
 
     def to_primitive(self) -> P_DATA:
-        primitive = P_DATA()
-        primitive.presentation_data_value_list = []
-        primitive.presentation_data_value_list.extend(self._fragments)  # the setter takes bytes alone
-        return primitive
+        return data_primitive(self._received)
 
 
-def _fragments(body: bytearray) -> Iterator[tuple[int, memoryview]]:
+def data_primitive(fragments: Iterable[Fragment]) -> P_DATA:
+    """The library's word for presentation data values."""
+    primitive = P_DATA()
+    primitive.presentation_data_value_list = []
+    primitive.presentation_data_value_list.extend(fragments)  # the setter takes bytes alone
+    return primitive
+
+
+def _fragments(body: bytearray) -> Iterator[Fragment]:
     """Presentation data values of a P-DATA-TF: context id, and control header with fragment (PS3.8 9.3.5.1).
 
     Raises
@@ -218,14 +244,13 @@ class PromptProvider(DULServiceProvider):
             self._tell_user()  # that there is nobody any more
 
     def _handled(self) -> bool:
-        """Take a primitive of ours or a PDU of the peer's; whether there was an event to act on."""
-        if not self._process_recv_primitive() and self._is_transport_event():
+        """Take a primitive of ours or a PDU of the peer's; whether there was one, or an event to act on."""
+        came = not self._process_recv_primitive() and self._is_transport_event()
+        if came:
             self._idle_timer.restart()
-        try:
-            event = self.event_queue.get_nowait()
-        except queue.Empty:
-            return False
-        self.state_machine.do_action(event)
+        if self.event_queue.empty():
+            return came
+        self.state_machine.do_action(self.event_queue.get_nowait())
         if self.state_machine.current_state == IDLE:
             self.over = True
             self._tell_user()
@@ -252,46 +277,83 @@ class PromptProvider(DULServiceProvider):
         if self._woken.fileno() in ready:
             self._woken.recv(4096)
 
+    def _is_transport_event(self) -> bool:
+        """Read a PDU, if one has begun to come. Whether that was so, or the connection broke."""
+        if self.socket is None or self.state_machine.current_state == _CLOSING:
+            return bool(super()._is_transport_event())
+        try:
+            header = self.socket.glance(_HEADER.size)
+        except OSError as error:
+            self._lost(error)
+            return True
+        if header is not None:
+            self._read_rest(header)
+        return header is not None
+
     def _read_pdu_data(self) -> None:
-        """Read one PDU and queue what it means. As the library's, but for a limit and fewer copies."""
+        """As the library's, but for a limit and fewer copies."""
         assert self.socket is not None, "a PDU is read from a connection"
         try:
             header = self.socket.recv(_HEADER.size)
-            if len(header) < _HEADER.size:
-                self.event_queue.put("Evt17")  # transport connection closed
-                return
-            kind, _, length = _HEADER.unpack(header)
-            if kind not in _PDU_KINDS or length > self._limit(kind):
-                self.event_queue.put("Evt19")  # unrecognised or invalid PDU
-                return
+        except OSError as error:
+            self._lost(error)
+            return
+        self._read_rest(header)
+
+    def _read_rest(self, header: bytearray) -> None:
+        """Read the PDU that a header begins, and act on a P-DATA or queue what it means."""
+        assert self.socket is not None, "a PDU is read from a connection"
+        if len(header) < _HEADER.size:
+            self.event_queue.put("Evt17")  # transport connection closed
+            return
+        kind, _, length = _HEADER.unpack(header)
+        if kind not in _PDU_KINDS or length > self._limit(kind):
+            self.event_queue.put("Evt19")  # unrecognised or invalid PDU
+            return
+        try:
             body = self.socket.recv(length)
         except OSError as error:
-            log.warning("association_lost", error=type(error).__name__)
-            self.event_queue.put("Evt17")
+            self._lost(error)
             return
         if len(body) < length:
             self.event_queue.put("Evt17")
             return
+        if kind == _P_DATA:
+            self._take_data(body)
+        else:
+            self._take_control(header + body)
+
+    def _take_data(self, body: bytearray) -> None:
+        """Past queue and state machine where messages come and go and nothing waits before them (DT-2)."""
         try:
-            pdu, event = (_DataPdu(body), "Evt10") if kind == _P_DATA else self._control_pdu(header + body)
+            fragments = tuple(_fragments(body))
+        except ValueError as error:
+            self._not_understood(error)
+            return
+        if self.state_machine.current_state == _TRANSFER and self.event_queue.empty():
+            self.assoc.dimse.receive_fragments(fragments)
+        else:
+            self._recv_pdu.put(_DataPdu(fragments))
+            self.event_queue.put("Evt10")
+
+    def _take_control(self, content: bytearray) -> None:
+        """Any other PDU, looked at for its meaning before the state machine, which cannot refuse it."""
+        try:
+            pdu, event = self._decode_pdu(content)
+            pdu.to_primitive()
         except Exception as error:  # noqa: BLE001 - whatever the bytes lead to
-            log.warning("pdu_not_understood", kind=kind, error=type(error).__name__)
-            self.event_queue.put("Evt19")
+            self._not_understood(error)
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
 
-    def _control_pdu(self, content: bytearray) -> tuple[Any, str]:
-        """Any PDU but P-DATA, looked at for its meaning before the state machine, which cannot refuse it.
+    def _not_understood(self, error: Exception) -> None:
+        log.warning("pdu_not_understood", error=type(error).__name__)
+        self.event_queue.put("Evt19")
 
-        Raises
-        ------
-        Exception
-            Of any type, where it cannot be decoded or holds values that have no meaning.
-        """
-        pdu, event = self._decode_pdu(content)
-        pdu.to_primitive()
-        return pdu, event
+    def _lost(self, error: OSError) -> None:
+        log.warning("association_lost", error=type(error).__name__)
+        self.event_queue.put("Evt17")
 
     def _limit(self, kind: int) -> int:
         return self._longest_pdu if kind == _P_DATA else _LONGEST_CONTROL_PDU

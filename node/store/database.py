@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
@@ -20,9 +20,10 @@ from sqlalchemy import Connection, Float, Table, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.sql.expression import ClauseElement, FunctionElement
 
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
+from node.store.prepared import Prepared
 
 _PAGE_CACHE_KIB = 256  # a connection: enough for the paths to a row; the kernel keeps the file's pages anyway
 _BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another before the caller is told to come again
@@ -77,18 +78,27 @@ class Database:
         StoreUnavailable
             If the database cannot be reached, is locked for too long, or has no space (`StorageFull`).
         """
-        with _typed_errors(), self._turn, self._engine.begin() as connection:
+        with self._typed_errors(), self._turn, self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view; takes no write lock. Raises as `writing` does."""
         with (
-            _typed_errors(),
+            self._typed_errors(),
             self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
             connection.begin(),
         ):
             yield connection
+
+    def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
+        """The first row that a query finds, outside of any transaction. Raises as `writing` does."""
+        with self._typed_errors():
+            connection = self._engine.raw_connection()
+            try:
+                return statement.first(connection, self._engine.dialect, values)
+            finally:
+                connection.close()
 
     def migrate(self) -> None:
         """Bring the tables to this version's shape. Several processes may do so at once; one works."""
@@ -102,6 +112,21 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        """Of SQLAlchemy, and of the driver where it is spoken to directly."""
+        driver: Any = self._engine.dialect.loaded_dbapi
+        away = (driver.OperationalError, driver.InterfaceError)
+        try:
+            yield
+        except DBAPIError as error:
+            is_away = error.connection_invalidated or isinstance(error.orig, away)
+            raise _typed(error.orig, is_away=is_away) from error
+        except driver.Error as error:
+            raise _typed(error, is_away=isinstance(error, away)) from error
+        except SQLAlchemyError as error:
+            raise StoreUnavailable(f"the database cannot be used ({type(error).__name__})") from error
 
 
 class _Turn:
@@ -152,18 +177,27 @@ class _Turn:
 def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
     """Insert a row; False if one with the same key stands there already (and then nothing is changed)."""
     timed = frozenset(name for name, value in row.items() if isinstance(value, now_s))
-    plain = {name: value for name, value in row.items() if name not in timed}
-    insert = _insertion(connection.dialect.name, table, frozenset(plain), timed)
+    insert = _insertion(table, frozenset(row) - timed, timed)
     # Not by rowcount, which drivers leave undefined for INSERT.
-    return connection.execute(insert, plain).first() is not None
+    return first(connection, insert, row) is not None
+
+
+def first(
+    connection: Connection, statement: Prepared, values: Mapping[str, object]
+) -> tuple[Any, ...] | None:
+    """The first row of a statement's result, within a transaction."""
+    return statement.first(connection.connection, connection.dialect, values)
 
 
 @cache
-def _insertion(dialect: str, table: Table, plain: frozenset[str], timed: frozenset[str]) -> Any:
-    """The statement, made once: SQLAlchemy takes longer to build one than SQLite to execute it."""
-    make: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    values: dict[str, Any] = {name: bindparam(name) for name in plain} | {name: now_s() for name in timed}
-    return make(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+def _insertion(table: Table, plain: frozenset[str], timed: frozenset[str]) -> Prepared:
+    def make(dialect: str) -> ClauseElement:
+        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        values: dict[str, Any] = {name: bindparam(name) for name in plain} | {name: now_s() for name in timed}
+        statement = insert(table).values(**values).on_conflict_do_nothing()
+        return cast(ClauseElement, statement.returning(*table.primary_key.columns))
+
+    return Prepared(make)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's hook
@@ -179,24 +213,21 @@ def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:  # n
 
 def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    # By the driver's own connection: each transaction waits for this.
+    cursor = connection.connection.cursor()
+    cursor.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    cursor.close()
 
 
-@contextmanager
-def _typed_errors() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        cause = error.orig
-        if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
-            raise StorageFull("the database's disk is full") from error
-        if getattr(cause, "sqlstate", None) == "53100":  # PostgreSQL: disk_full
-            raise StorageFull("the database's disk is full") from error
-        if error.connection_invalidated or type(cause).__name__ in {"OperationalError", "InterfaceError"}:
-            raise StoreUnavailable(f"the database does not answer ({type(cause).__name__})") from error
-        raise StoreError(f"the database refused a statement ({type(cause).__name__})") from error
-    except SQLAlchemyError as error:
-        raise StoreUnavailable(f"the database cannot be used ({type(error).__name__})") from error
+def _typed(cause: BaseException | None, *, is_away: bool) -> StoreError:
+    """The store's name for what a driver raised."""
+    if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+        return StorageFull("the database's disk is full")
+    if getattr(cause, "sqlstate", None) == "53100":  # PostgreSQL: disk_full
+        return StorageFull("the database's disk is full")
+    if is_away:
+        return StoreUnavailable(f"the database does not answer ({type(cause).__name__})")
+    return StoreError(f"the database refused a statement ({type(cause).__name__})")
 
 
 def storage_error(error: OSError) -> StoreUnavailable:

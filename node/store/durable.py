@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import queue
@@ -56,9 +57,9 @@ def _write_through_cache(path: Path, chunks: Sequence[bytes | memoryview]) -> No
 def _written_directly(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
     """Whether the file could be written past the page cache; if not, it is not there."""
     size = sum(len(chunk) for chunk in chunks)
-    blocks = -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
-    if not 0 < blocks <= _DIRECT_BYTES or not hasattr(os, "O_DIRECT"):
+    if not 0 < size <= _DIRECT_BYTES or not hasattr(os, "O_DIRECT"):
         return False
+    blocks = size // _BLOCK_BYTES * _BLOCK_BYTES
     with _buffer() as buffer:
         if buffer is None:
             return False
@@ -71,16 +72,18 @@ def _written_directly(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
             _fill(buffer, chunks)
             with memoryview(buffer) as view:
                 written = os.write(descriptor, view[:blocks])
-            if written == blocks:
-                os.ftruncate(descriptor, size)
-                os.fsync(descriptor)
+                if written == blocks:
+                    # The rest is no whole block, which the cache alone can write without reading it first.
+                    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_WRONLY)
+                    written += os.write(descriptor, view[blocks:size])
+            os.fsync(descriptor)
         except OSError:
             written = 0
         finally:
             os.close(descriptor)
-    if written < blocks:
+    if written < size:
         path.unlink(missing_ok=True)
-    return written == blocks
+    return written == size
 
 
 def _fill(buffer: mmap.mmap, chunks: Sequence[bytes | memoryview]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from node.store.database import insert_unless_there, now_s
+from node.store.database import first, insert_unless_there, now_s
+from node.store.prepared import Prepared
 from node.store.schema import generations, instances, jobs, objects, studies
 from node.store.states import UNFINISHED, JobState, Reopening, StudyState
 
-# Built once: this is executed for every image.
-_GREW = (
-    update(studies)
-    .where(studies.c.study_instance_uid == bindparam("uid"))
-    .values(last_received_at=now_s())
-    .returning(studies.c.state, studies.c.generation)
+_GREW = Prepared(
+    lambda _dialect: (
+        update(studies)
+        .where(studies.c.study_instance_uid == bindparam("uid"))
+        .values(last_received_at=now_s())
+        .returning(studies.c.state, studies.c.generation)
+    )
 )
 
 
@@ -23,9 +25,10 @@ def note_growth(connection: Connection, study_instance_uid: str, reason: Reopeni
     A job that has no answer yet is superseded. One whose objects are made keeps going until its delivery has
     settled, for the PACS may hold half of them; the next generation waits for it (see `Studies.close_due`).
     """
-    study = connection.execute(_GREW, {"uid": study_instance_uid}).one()
-    generation = study.generation
-    if study.state != StudyState.RECEIVING:
+    study = first(connection, _GREW, {"uid": study_instance_uid})
+    assert study is not None, "rows of studies are never deleted"
+    state, generation = study
+    if state != StudyState.RECEIVING:
         generation += 1
         connection.execute(
             update(studies)

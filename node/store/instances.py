@@ -6,21 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from node.store.content import BytesAlone, ContentReader
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import Database, first, insert_unless_there, now_s
 from node.store.files import FileStore
 from node.store.generations import note_growth
+from node.store.prepared import Prepared
 from node.store.quarantine import OTHER_CONTENT, enter
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, objects, studies
 from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
 from node.store.together import CommitTogether
 
-# Built once: this is asked for every instance.
-_BY_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
+_NOW = now_s()  # made once: a row of each image holds it
+_BY_UID = Prepared(
+    lambda _dialect: select(
+        instances.c.sha256,
+        instances.c.path,
+        instances.c.purged_at,
+        instances.c.image_sha256,
+        instances.c.identity_sha256,
+    ).where(instances.c.sop_instance_uid == bindparam("uid"))
+)
 
 
 class Receipt(StrEnum):
@@ -32,6 +42,16 @@ class Receipt(StrEnum):
     HELD = "held for reconciliation"  # the same image under another identity
     QUARANTINED = "quarantined"  # another content under a known SOP Instance UID
     OWN = "own"  # made here; noted, not kept
+
+
+class _Held(NamedTuple):
+    """What is held under a SOP Instance UID, in the order of `_BY_UID`."""
+
+    sha256: str
+    path: str
+    purged_at: float | None
+    image_sha256: str | None
+    identity_sha256: str | None
 
 
 class _Verdict(Enum):
@@ -121,9 +141,8 @@ class Instances:
 
     def _receive(self, instance: ReceivedInstance, reader: ContentReader) -> Receipt | None:
         """None where what was held changed in the meantime."""
-        with self._database.reading() as connection:
-            known = _find(connection, instance.sop_instance_uid)
-        judgement = self._judge(instance, known, reader)
+        row = self._database.first(_BY_UID, {"uid": instance.sop_instance_uid})
+        judgement = self._judge(instance, _Held(*row) if row else None, reader)
         if judgement.verdict is _Verdict.SAME:
             return Receipt.ALREADY_HELD
         self._files.require_space(instance.size_bytes)
@@ -143,20 +162,18 @@ class Instances:
             self._files.remove(path)
         return receipt
 
-    def _judge(
-        self, instance: ReceivedInstance, known: RowMapping | None, reader: ContentReader
-    ) -> _Judgement:
+    def _judge(self, instance: ReceivedInstance, known: _Held | None, reader: ContentReader) -> _Judgement:
         """Bytes are compared first, and read only where they differ."""
         if known is None:
             return _Judgement(verdict=_Verdict.NEW, held=None)
-        held = known["sha256"], known["path"]
-        is_here = known["purged_at"] is None and self._files.holds(known["path"])
+        held = known.sha256, known.path
+        is_here = known.purged_at is None and self._files.holds(known.path)
         differing: frozenset[str] | None = None
-        if known["sha256"] == instance.sha256:
+        if known.sha256 == instance.sha256:
             differing = frozenset()
         elif is_here:
-            differing = reader.identity_difference(self._files.root / known["path"], instance.open())
-        elif known["image_sha256"] is not None:
+            differing = reader.identity_difference(self._files.root / known.path, instance.open())
+        elif known.image_sha256 is not None:
             differing = _difference_from(known, reader.fingerprint(instance.open()))
         if differing is None:
             return _Judgement(verdict=_Verdict.OTHER_CONTENT, held=held)
@@ -175,9 +192,10 @@ def _enter(
             return None
         _note_growth(connection, instance)
         return Receipt.STORED
-    known = _find(connection, instance.sop_instance_uid)
-    assert known is not None, "rows of instances are never deleted"
-    if (known["sha256"], known["path"]) != judgement.held:
+    row = first(connection, _BY_UID, {"uid": instance.sop_instance_uid})
+    assert row is not None, "rows of instances are never deleted"
+    known = _Held(*row)
+    if (known.sha256, known.path) != judgement.held:
         return None
     match judgement.verdict:
         case _Verdict.FILE_GONE:
@@ -192,15 +210,11 @@ def _enter(
             return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
 
 
-def _find(connection: Connection, sop_instance_uid: str) -> RowMapping | None:
-    return connection.execute(_BY_UID, {"uid": sop_instance_uid}).mappings().first()
-
-
-def _difference_from(known: RowMapping, came: tuple[str, str] | None) -> frozenset[str] | None:
+def _difference_from(known: _Held, came: tuple[str, str] | None) -> frozenset[str] | None:
     """As `ContentReader.identity_difference`, from fingerprints."""
-    if came is None or came[0] != known["image_sha256"]:
+    if came is None or came[0] != known.image_sha256:
         return None
-    return frozenset() if came[1] == known["identity_sha256"] else frozenset({"identity"})
+    return frozenset() if came[1] == known.identity_sha256 else frozenset({"identity"})
 
 
 def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
@@ -252,7 +266,7 @@ def _row(instance: ReceivedInstance, *, path: str, own: bool) -> dict[str, objec
         "sha256": instance.sha256,
         "path": path,
         "size_bytes": instance.size_bytes,
-        "received_at": now_s(),
+        "received_at": _NOW,
         "calling_ae": instance.calling_ae,
         "called_ae": instance.called_ae,
         "association_id": instance.association_id,
@@ -270,6 +284,6 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
             "state": StudyState.RECEIVING,
             "reason": "",
             "declared_qct": False,
-            "created_at": now_s(),
+            "created_at": _NOW,
         },
     )

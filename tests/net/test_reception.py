@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -243,6 +243,15 @@ def test_a_uid_that_is_none_is_refused_and_touches_no_path(
     assert _send(listener.port, dataset) == [0xA900]
     assert _kept_files(tmp_path) == before
     assert store.overview.list() == ()
+
+
+def test_identifiers_are_found_behind_long_sequences(listener: Any, store: Store, make_image: Any) -> None:
+    refers = Dataset()
+    refers.ReferencedSOPClassUID, refers.ReferencedSOPInstanceUID = CTImageStorage, "2.25.5"
+    dataset = make_image(SourceImageSequence=[refers] * 2000, ReferencedImageSequence=[refers] * 2000)
+    assert _send(listener.port, dataset) == [0x0000]
+    (path,) = store.instances.paths(dataset.StudyInstanceUID)
+    assert dcmread(path) == dataset
 
 
 @pytest.mark.parametrize("uid", ["1" * 64, "1.02.003"])
