@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.store.database import Database, now_s
-from node.store.errors import NoSuchArtefact
+from node.store.errors import CommitUnknown, NoSuchArtefact
 from node.store.files import FileStore, sha256_of
 from node.store.jobs import Lease, write_as_holder
 from node.store.schema import artefacts
@@ -55,6 +55,8 @@ class Artefacts:
                 connection.execute(
                     make(artefacts).values(**row).on_conflict_do_update(index_elements=key, set_=changed)
                 )
+        except CommitUnknown:
+            raise  # a row may name the file; `Orphans` removes it if none does
         except BaseException:
             self._files.remove(path)
             raise

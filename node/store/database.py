@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, FunctionElement
 
-from node.store.errors import StorageFull, StoreError, StoreUnavailable
+from node.store.errors import CommitUnknown, StorageFull, StoreError, StoreUnavailable
 from node.store.prepared import Prepared
 
 _PAGE_CACHE_KIB = 256  # a connection: enough for the paths to a row; the kernel keeps the file's pages anyway
@@ -77,9 +77,19 @@ class Database:
         ------
         StoreUnavailable
             If the database cannot be reached, is locked for too long, or has no space (`StorageFull`).
+            Nothing was written then, unless it is `CommitUnknown`.
         """
-        with self._typed_errors(), self._turn, self._engine.begin() as connection:
-            yield connection
+        committing = False
+        try:
+            with self._typed_errors(), self._turn, self._engine.begin() as connection:
+                yield connection
+                committing = True
+        except StorageFull:
+            raise
+        except StoreUnavailable as error:
+            if not committing:
+                raise
+            raise CommitUnknown("the database fell silent while it committed") from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

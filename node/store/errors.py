@@ -15,6 +15,13 @@ class StorageFull(StoreUnavailable):
     """No space left (or the quota is reached) for received bytes, an artefact or the database."""
 
 
+class CommitUnknown(StoreUnavailable):
+    """The database fell silent while it committed: what was written may stand, or not.
+
+    Whoever wrote files for rows of that transaction must leave them: a row may name them.
+    """
+
+
 class LeaseLost(StoreError):
     """The caller no longer holds the job: its lease ran out and another took over, or the study was reopened.
 

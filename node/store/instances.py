@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from node.store.content import BytesAlone, ContentReader
 from node.store.database import Database, first, insert_unless_there, now_s
+from node.store.errors import CommitUnknown
 from node.store.files import FileStore
 from node.store.generations import note_growth
 from node.store.prepared import Prepared
@@ -155,6 +156,8 @@ class Instances:
         )
         try:
             receipt = self._together.run(lambda connection: _enter(connection, instance, path, judgement))
+        except CommitUnknown:
+            raise  # a row may name the file; `Orphans` removes it if none does
         except BaseException:
             self._files.remove(path)
             raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
+from node.store.errors import CommitUnknown
 from node.store.files import FileStore
 from node.store.received import ReceivedInstance
 from node.store.schema import quarantine, studies
@@ -103,6 +104,8 @@ class Quarantine:
             with self._database.writing() as connection:
                 entered = enter(connection, instance, path, QuarantineKind.UNDECODABLE, reason)
                 leaving = _beyond(connection, self._bounds)
+        except CommitUnknown:
+            raise  # a row may name the file; `Orphans` removes it if none does
         except BaseException:
             self._files.remove(path)
             raise

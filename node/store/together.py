@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from node.store.database import Database
+from node.store.errors import CommitUnknown
 
 _Result = TypeVar("_Result")
 
@@ -51,16 +52,21 @@ class CommitTogether:
         Raises
         ------
         StoreUnavailable
-            As `Database.writing`.
+            As `Database.writing`. The work is not done then, now or later (of `CommitUnknown`: perhaps).
         Exception
             What `work` raises. Others are not touched by it.
         """
         mine = _Ticket(work)
         with self._lock:
             self._waiting.append(mine)
-        with self._leading:
-            if not mine.done:
-                self._lead(mine)
+        try:
+            with self._leading:
+                if not mine.done:
+                    self._lead(mine)
+        finally:
+            self._withdraw(
+                mine
+            )  # who is told of a failure takes back what it came with: nobody may do it later
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[no-any-return]
@@ -72,14 +78,21 @@ class CommitTogether:
                 together = self._taken(mine)
                 results = [one.work(connection) for one in together]
         except Exception as error:  # noqa: BLE001 - it is the caller's, and raised there
-            if together == [mine]:
-                mine.error, mine.done = error, True
+            if together == [mine] or isinstance(error, CommitUnknown):
+                # A transaction that may have been committed is nobody's to repeat.
+                for one in together:
+                    one.error, one.done = error, True
                 return
             for one in together:
                 one.run_alone(self._database)
             return
         for one, result in zip(together, results, strict=True):
             one.result, one.done = result, True
+
+    def _withdraw(self, mine: _Ticket) -> None:
+        with self._lock:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
 
     def _taken(self, mine: _Ticket) -> list[_Ticket]:
         with self._lock:
