@@ -159,6 +159,35 @@ def load_golden_features() -> Mapping[str, float]:
     return dict(content["features"])
 
 
+def configuration_sha256(settings: Settings) -> str:
+    """Hash of all that a site can change of what a report says: the settings, and the content of every file
+    that they name (phantoms and certificates, reference, model card, feature settings, findings).
+
+    An engine's weights are not among them: the one step that draws names them by their own hash.
+
+    Raises
+    ------
+    CatalogEntryMissing
+        If a named file is gone.
+    """
+    site, calibration, scoring = settings.node.site_folder, settings.calibration, settings.scoring
+    phantoms = [calibration.phantom]
+    if calibration.phantom == AUTO:
+        phantoms = sorted(calibration.candidates or list_phantoms(site))
+    if calibration.serial:
+        phantoms.append(f"{calibration.phantom}.{calibration.serial}")
+    named = [("phantoms", name, ".toml") for name in phantoms]
+    named += [("references", name, ".toml") for name in (scoring.reference,) if name]
+    named += [("models", name, ".json") for name in (scoring.model,) if name]
+    named += [("", "radiomics", ".yaml"), ("", "findings", ".toml")]
+    content = {
+        f"{folder}/{name}": _sha256(_content(folder, name, suffix, site)) for folder, name, suffix in named
+    }
+    content["shipped findings"] = _sha256(files("config").joinpath("findings.toml").read_bytes())
+    content["settings"] = settings.sha256
+    return _sha256(json.dumps(content, sort_keys=True).encode())
+
+
 def require_configured(settings: Settings) -> None:
     """Make sure, before any work, that everything the settings name is there and can be read.
 

@@ -332,6 +332,8 @@ class Settings(BaseSettings):
     def sha256(self) -> str:
         """Hash of every setting that can change what a report says (addresses, paths and limits left out).
 
+        Of files that settings name it has the names; `config.catalog.configuration_sha256` has their content.
+
         The least significant change and what follow-up accepts are among them. Whether an earlier study may
         be compared is not decided by this hash but by `measurement_sha256`.
         """
@@ -348,7 +350,8 @@ class Settings(BaseSettings):
             },
         )
         content["clinical"].pop("csv")
-        for place in ("weights", "nnunet_model", "threads"):  # an engine names its weights by their hash
+        # An engine names its weights by their hash, and where it computed: machines may differ in that.
+        for place in ("weights", "nnunet_model", "threads", "device", "mixed_precision"):
             content["segmentation"].pop(place)
         content["language"] = self.node.language
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

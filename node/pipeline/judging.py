@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from config.catalog import load_radiomics_settings_text, load_reference
+from config.catalog import configuration_sha256, load_radiomics_settings_text, load_reference
 from config.findings import load_findings
 from config.settings import Settings
 from node import __version__
 from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.context import StepContext
+from node.pipeline.made_with import computing_packages
 from node.pipeline.measurement import Measurements
 from node.pipeline.model import active_model
 from node.pipeline.selection import SelectionArtefact
 from node.report import Laboratory, Provenance
 from scoring.assessment import Conversion
-from scoring.internal import INTERNAL
 from segmentation.vertebrae import EngineInfo
-
-_COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
 
 
 def basis_of(settings: Settings) -> Basis:
@@ -69,11 +67,6 @@ def provenance_of(settings: Settings, basis: Basis, engine: EngineInfo | None) -
         model=basis.card.name if basis.card else None,
         model_sha256=basis.card.sha256 if basis.card else None,
         radiomics_settings_sha256=basis.radiomics_settings_sha256,
-        configuration_sha256=settings.sha256,
-        packages={name: version(name) for name in _computing_packages(settings)},
+        configuration_sha256=configuration_sha256(settings),
+        packages={name: version(name) for name in computing_packages(settings)},
     )
-
-
-def _computing_packages(settings: Settings) -> tuple[str, ...]:
-    """Attenuation tables compute only where tissues calibrate."""
-    return (*_COMPUTING_PACKAGES, *(("xraylib",) if settings.calibration.method == INTERNAL else ()))

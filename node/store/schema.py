@@ -148,6 +148,22 @@ jobs = Table(
     Index("ix_jobs_state", "state", "not_before"),
 )
 
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", String(300), primary_key=True),  # the owner of its leases
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("queues", String(255), nullable=False),  # with commas
+    Column("engine", String(128), nullable=False),  # in words; "" of one that does not segment
+    Column("software", String(255), nullable=False),
+    Column("configuration_sha256", String(64), nullable=False),
+    Column("problem", Text, nullable=False),  # why it takes no work; "" where it does
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("ended_at", Float),  # NULL unless it was stopped in good order
+)
+
 artefacts = Table(
     "artefacts",
     metadata,

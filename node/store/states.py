@@ -84,6 +84,15 @@ class PromiseState(StrEnum):
     UNTOLD = "untold"  # given up
 
 
+class WorkerState(StrEnum):
+    """Of a worker, by its heartbeats."""
+
+    WORKING = "works"
+    REFUSING = "takes no work"  # it says why
+    SILENT = "silent"  # it was not stopped in good order, and is not heard of any more
+    ENDED = "ended"
+
+
 # Nothing is left to do, and nobody is waited for.
 FINISHED = (StudyState.DELIVERED, StudyState.SENT, StudyState.REPORTED, StudyState.NOT_APPLICABLE)
 REPORT_KIND = "SR"  # of objects: structured reports, in whichever class

@@ -23,6 +23,7 @@ from node.store.scanners import Scanners
 from node.store.scans import Scans
 from node.store.studies import Studies
 from node.store.transactions import Transactions
+from node.store.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Store:
     scanners: Scanners
     scans: Scans
     associations: Associations
+    workers: Workers
     overview: Overview
     census: CensusTaker
 
@@ -86,6 +88,7 @@ def open_store(settings: StorageSettings) -> Store:
         scanners=Scanners(database),
         scans=Scans(database),
         associations=Associations(database),
+        workers=Workers(database),
         overview=Overview(database),
         census=CensusTaker(database),
     )

@@ -16,7 +16,8 @@ from node.pipeline.ports import Step
 from node.store.census import Census
 from node.store.errors import StoreError
 from node.store.feature_standing import FeatureStandings
-from node.store.states import DeliveryState, JobState
+from node.store.states import DeliveryState, JobState, WorkerState
+from node.store.workers import WorkerLine
 from node.web.sources import Disk, Sources
 
 
@@ -29,6 +30,7 @@ def exposition(sources: Sources) -> bytes:
             (
                 _about(sources.engine),
                 *_counts(sources.store.census.take(), names),
+                *_workers(sources.store.workers.list()),
                 *_disk(sources.disk()),
                 *_scores(sources),
             )
@@ -88,6 +90,19 @@ def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
         "osteonode_oldest_due_job_age_seconds",
         "How long the job that waits longest for a worker has been due; 0 where none waits.",
         value=census.oldest_due_s,
+    )
+
+
+def _workers(lines: Iterable[WorkerLine]) -> Iterator[Metric]:
+    known = tuple(lines)
+    workers = GaugeMetricFamily("osteonode_workers", "Workers of the last day by state.", labels=["state"])
+    for state in WorkerState:
+        workers.add_metric([state], sum(one.state is state for one in known))
+    yield workers
+    yield GaugeMetricFamily(
+        "osteonode_differing_workers",
+        "Workers whose configuration, software or engine is not that of most others.",
+        value=sum(bool(one.differs) for one in known),
     )
 
 

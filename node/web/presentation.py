@@ -14,7 +14,7 @@ from node.pipeline.dimse import in_words
 from node.report import ClosedBy
 from node.store.census import Census, DestinationStanding
 from node.store.overview import DeliveryRow, StudySummary
-from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState
+from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState
 from node.web.readiness import Check
 from node.web.sources import Disk
 
@@ -54,6 +54,10 @@ _TONES: dict[str, Tone] = {
     QuarantineKind.UNDECODABLE: Tone.BAD,
     QuarantineKind.REJECTED: Tone.QUIET,
     QuarantineKind.REPLACED: Tone.QUIET,
+    WorkerState.WORKING: Tone.GOOD,
+    WorkerState.REFUSING: Tone.BAD,
+    WorkerState.SILENT: Tone.BAD,
+    WorkerState.ENDED: Tone.QUIET,
 }
 
 
@@ -205,6 +209,7 @@ def make_environment() -> Environment:
             "dimse": dimse,
             "unproven": unproven,
             "whole_by": whole_by,
+            "duration": duration,
         }
     )
     return environment

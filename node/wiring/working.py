@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
@@ -32,8 +33,10 @@ from node.pipeline.ports import (
 )
 from node.pipeline.runner import Dependencies, run_step
 from node.store.errors import StoreError
-from node.store.store import open_store
+from node.store.store import Store, open_store
+from node.store.workers import Worker
 from node.wiring.confirming import report_recorder
+from node.wiring.heartbeat import Heartbeat
 from node.worker.app import CeleryBroker, create_app, run_worker
 
 log = structlog.get_logger(__name__)
@@ -82,8 +85,9 @@ def run_celery_worker(
         engine = cache(lambda: settle_engine(settings.segmentation))
         if Step.SEGMENT in queues:
             log.info("engine_settled", engine=engine().info.name)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    runner = _StepRunner(settings, functions=functions, engine=engine, owner=owner)
+    worker = _this_worker(queues, engine if Step.SEGMENT in queues else None)
+    runner = _StepRunner(settings, functions=functions, engine=engine, owner=worker.worker_id)
+    heartbeat = Heartbeat(settings, worker, runner.store)
     extract = _extractor(settings) if FEATURES_QUEUE in queues else None
     app = create_app(settings, runner, extract)
     runner.publisher = CeleryBroker(app)
@@ -91,6 +95,7 @@ def run_celery_worker(
 
     def begin() -> None:
         tie_to_parent(parent_pid, signal.SIGKILL)
+        heartbeat.begin()
         if at_start is not None:
             at_start()
 
@@ -103,7 +108,19 @@ def run_celery_worker(
             on_child=begin,
         )
     finally:
-        _give_back(settings, owner)
+        _give_back(settings, worker.worker_id)
+
+
+def _this_worker(queues: Sequence[str], engine: Callable[[], Settled] | None) -> Worker:
+    host, pid = socket.gethostname(), os.getpid()
+    info = engine().info if engine is not None else None
+    return Worker(
+        worker_id=f"{host}:{pid}:{secrets.token_hex(4)}",
+        host=host,
+        pid=pid,
+        queues=tuple(queues),
+        engine=f"{info.name} {info.version}" if info is not None else "",
+    )
 
 
 def _extractor(settings: Settings) -> Callable[[FeatureRequest], None]:
@@ -138,6 +155,8 @@ class _StepRunner:
         self._functions = functions
         self._engine = engine
         self._owner = owner
+        self._opening = threading.Lock()
+        self._store: Store | None = None
         self._dependencies: Dependencies | None = None
 
     def __call__(self, message: StepMessage) -> None:
@@ -149,8 +168,15 @@ class _StepRunner:
                 return
         run_step(message, self._dependencies)
 
+    def store(self) -> Store:
+        """The store of this process. Raises StoreUnavailable."""
+        with self._opening:
+            if self._store is None:
+                self._store = open_store(self._settings.storage)
+            return self._store
+
     def _bind(self) -> Dependencies:
-        store = open_store(self._settings.storage)
+        store = self.store()
         requestor = Requestor(self._settings.node.ae_title, tls=self._settings.tls)
         return Dependencies(
             settings=self._settings,
@@ -166,10 +192,12 @@ class _StepRunner:
 
 
 def _give_back(settings: Settings, owner: str) -> None:
-    """What the pool process held when it was stopped on purpose goes back at once, uncounted."""
+    """What the pool process held when it was stopped on purpose goes back at once, uncounted; it is listed as
+    ended."""
     try:
         with closing(open_store(settings.storage)) as store:
             held = store.jobs.release_all(owner)
+            store.workers.end(owner)
     except StoreError as error:  # the leases run out by themselves
         log.warning("leases_not_released", error=describe(error))
         return

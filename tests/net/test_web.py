@@ -24,6 +24,7 @@ from node import logs
 from node.net.scp import Listener
 from node.store.feature_standing import FeatureStanding, FeatureStandings
 from node.store.store import Store, open_store
+from node.store.workers import MadeWith, Worker
 from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
@@ -362,6 +363,34 @@ def test_metrics_count_states_and_name_no_study(page: httpx.Client) -> None:
     assert samples["osteonode_oldest_due_job_age_seconds",] == 0
     assert samples["osteonode_storage_free_bytes",] > 0
     assert "2.25." not in answer.text
+
+
+def test_workers_are_listed_and_one_that_differs_or_takes_no_work_is_told(
+    own_page: httpx.Client, filled: Store
+) -> None:
+    assert "None is there: nothing will be measured" in own_page.get("/").text
+    for pid, configuration, problem in ((11, "aa", ""), (12, "aa", ""), (13, "bb", "no <share> here")):
+        worker = Worker(
+            worker_id=f"{pid}",
+            host="scanner-room",
+            pid=pid,
+            queues=("segment", "score"),
+            engine="geometric 3",
+        )
+        filled.workers.enter(
+            worker,
+            MadeWith(software="0.1.0 (numpy 2)", configuration_sha256=32 * configuration),
+            problem,
+            lambda _: True,
+        )
+    page = own_page.get("/").text
+    assert page.count("scanner-room") == 3
+    assert "takes no work</span> no &lt;share&gt; here" in page
+    assert page.count("other configuration than most") == 1
+    metrics = own_page.get("/metrics").text
+    assert 'osteonode_workers{state="works"} 2.0' in metrics
+    assert 'osteonode_workers{state="takes no work"} 1.0' in metrics
+    assert "osteonode_differing_workers 1.0" in metrics
 
 
 def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: Store) -> None:

@@ -25,10 +25,11 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
 from config.settings import Settings
 from node.leash import leashed
+from node.pipeline.made_with import made_with
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.reconcile import reconcile_forever, republish
 from node.store.received import ReceivedInstance
-from node.store.states import StudyState
+from node.store.states import StudyState, WorkerState
 from node.store.store import Store
 from node.wiring.completing import make_watch
 from node.worker.app import CeleryBroker, create_app
@@ -171,12 +172,17 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
     worker = start_worker(settings)
     republish(sqlite_store, CeleryBroker(create_app(settings, lambda message: None)))
     wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
+    (listed,) = sqlite_store.workers.list()
+    assert (listed.state, listed.worker.pid) == (WorkerState.WORKING, worker.pid)
+    assert listed.worker.queues == tuple(Step)
+    assert listed.made_with == made_with(settings)
     worker.send_signal(signal.SIGTERM)  # finish what is running: it hangs
     worker.send_signal(signal.SIGQUIT)  # at once, then
     worker.wait(20)
     (due,) = sqlite_store.jobs.due()  # although its lease had ten minutes to go
     assert due.step == "segment"
     assert sqlite_store.overview.list()[0].attempts == 0
+    assert [one.state for one in sqlite_store.workers.list()] == [WorkerState.ENDED]
 
 
 def test_a_message_carries_a_job_and_a_generation_and_nothing_else(

@@ -1,0 +1,194 @@
+"""The workers of all machines: who they are, what they measure with, and when each was heard of last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from node.store.database import Database, now_s
+from node.store.schema import workers
+from node.store.states import WorkerState
+
+HEARTBEAT_S = 10.0
+SILENT_AFTER_S = 60.0  # six beats: a busy machine misses one or two
+_KEPT_S = 86400.0  # of a worker that ended or fell silent: long enough to be seen
+_LONGEST_SOFTWARE = 255
+_LONGEST_PROBLEM = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeWith:
+    """What moves a result besides the study itself: two workers that are equal in it may share a study."""
+
+    software: str  # version of the node and of the packages that compute
+    configuration_sha256: str  # of settings and of the content of the files that they name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker, as it knows itself."""
+
+    worker_id: str  # the owner of its leases
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    engine: str  # in words; "" of a worker that does not segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLine:
+    """One worker, as others see it."""
+
+    worker: Worker
+    made_with: MadeWith
+    state: WorkerState
+    problem: str  # why it takes no work; "" where it does
+    differs: str  # from most of those that are there, in words; "" where it does not
+    started_at: datetime  # UTC
+    heard_s: float  # since it was heard of last
+
+
+class Workers:
+    """Each worker writes its own row; everybody reads. Times are by the database's clock."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def enter(self, worker: Worker, made_with: MadeWith, problem: str, lives: Callable[[int], bool]) -> None:
+        """A worker begins. It takes the place of workers of its host and queues whose process is gone.
+
+        Parameters
+        ----------
+        lives : whether a process of this host is there.
+        """
+        with self._database.writing() as connection:
+            connection.execute(delete(workers).where(_heard_at() < now_s() - _KEPT_S))
+            predecessors = connection.execute(
+                select(workers.c.worker_id, workers.c.pid).where(
+                    workers.c.host == worker.host,
+                    workers.c.queues == ",".join(worker.queues),
+                    workers.c.worker_id != worker.worker_id,
+                )
+            ).all()
+            gone = [one.worker_id for one in predecessors if one.pid == worker.pid or not lives(one.pid)]
+            connection.execute(delete(workers).where(workers.c.worker_id.in_(gone)))
+            _write(connection, worker, made_with, problem)
+
+    def beat(self, worker: Worker, made_with: MadeWith, problem: str) -> None:
+        """A worker is still there. One that has ended stays ended."""
+        with self._database.writing() as connection:
+            _write(connection, worker, made_with, problem)
+
+    def end(self, worker_id: str) -> None:
+        """A worker was stopped in good order."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(workers)
+                .where(workers.c.worker_id == worker_id)
+                .values(ended_at=now_s(), heartbeat_at=now_s())
+            )
+
+    def list(self) -> Sequence[WorkerLine]:
+        """Every worker of the last day, by host and process; with a word where one differs from most.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        wanted = select(workers, (now_s() - _heard_at()).label("heard_s")).order_by(
+            workers.c.host, workers.c.pid, workers.c.started_at
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).all()
+        there = [row for row in rows if _state(row) in (WorkerState.WORKING, WorkerState.REFUSING)]
+        there.sort(key=lambda row: row.started_at)  # of two halves, the older is right
+        software = _usual([row.software for row in there])
+        configuration = _usual([row.configuration_sha256 for row in there])
+        engine = _usual([row.engine for row in there if row.engine])
+        return tuple(
+            WorkerLine(
+                worker=Worker(
+                    worker_id=row.worker_id,
+                    host=row.host,
+                    pid=row.pid,
+                    queues=tuple(row.queues.split(",")),
+                    engine=row.engine,
+                ),
+                made_with=MadeWith(software=row.software, configuration_sha256=row.configuration_sha256),
+                state=_state(row),
+                problem=row.problem,
+                differs=_differs(
+                    {
+                        "software": row.software != software,
+                        "configuration": row.configuration_sha256 != configuration,
+                        "engine": bool(row.engine) and row.engine != engine,
+                    }
+                )
+                if row in there
+                else "",
+                started_at=datetime.fromtimestamp(row.started_at, UTC),
+                heard_s=max(0.0, row.heard_s),
+            )
+            for row in rows
+        )
+
+
+def is_there() -> ColumnElement[bool]:
+    """Of a row of `workers`: it was heard of lately, has not ended, and takes work."""
+    return (
+        workers.c.ended_at.is_(None)
+        & (workers.c.heartbeat_at > now_s() - SILENT_AFTER_S)
+        & (workers.c.problem == "")
+    )
+
+
+def _heard_at() -> ColumnElement[float]:
+    return func.coalesce(workers.c.ended_at, workers.c.heartbeat_at)
+
+
+def _write(connection: Connection, worker: Worker, made_with: MadeWith, problem: str) -> None:
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    changing = {
+        "software": made_with.software[:_LONGEST_SOFTWARE],
+        "configuration_sha256": made_with.configuration_sha256,
+        "problem": problem[:_LONGEST_PROBLEM],
+        "heartbeat_at": now_s(),
+    }
+    connection.execute(
+        make(workers)
+        .values(
+            worker_id=worker.worker_id,
+            host=worker.host,
+            pid=worker.pid,
+            queues=",".join(worker.queues),
+            engine=worker.engine,
+            started_at=now_s(),
+            **changing,
+        )
+        .on_conflict_do_update(
+            index_elements=["worker_id"], set_=changing, where=workers.c.ended_at.is_(None)
+        )
+    )
+
+
+def _state(row: object) -> WorkerState:
+    if row.ended_at is not None:  # type: ignore[attr-defined]
+        return WorkerState.ENDED
+    if row.heard_s > SILENT_AFTER_S:  # type: ignore[attr-defined]
+        return WorkerState.SILENT
+    return WorkerState.REFUSING if row.problem else WorkerState.WORKING  # type: ignore[attr-defined]
+
+
+def _usual(values: Collection[str]) -> str | None:
+    """The most frequent; of several, the first."""
+    return Counter(values).most_common(1)[0][0] if values else None
+
+
+def _differs(by: dict[str, bool]) -> str:
+    different = [name for name, differs in by.items() if differs]
+    return f"other {' and '.join(different)}" if different else ""
