@@ -50,8 +50,9 @@ class SeriesFacts:
     manufacturer: str
     model: str
     device_serial: str
-    contrast_agent: str  # "" where none is documented
+    contrast_agent: str  # what headers say of intravenous contrast that was, or may have been, given; else ""
     lossy: bool  # whether they have been compressed with loss, now or before
+    contrast_doubtful: bool = False  # whether these words leave open whether it was given
     lossy_ratio: float | None = None  # of the strongest loss; None without loss, or where it is not known
     # What decides, beside the above, whether an earlier phantom scan may calibrate this series:
     spectral_filter: str = ""  # "" where the header states none

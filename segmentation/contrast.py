@@ -79,11 +79,18 @@ def contrast_observations(
         If volume and vertebrae lie on different grids.
     """
     rules = settings or ContrastSettings()
-    brightest = max(great_vessels(volume, vertebrae, rules), key=lambda one: one.hu, default=None)
+    brightest = brightest_vessel(volume, vertebrae, rules)
     if brightest is None or brightest.hu <= rules.limit_hu:
         return ()
     values: dict[str, str | int | float] = {"hu": round(brightest.hu), "limit": round(rules.limit_hu)}
     return (Observation(code="contrast_suspected", values=values),)
+
+
+def brightest_vessel(
+    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+) -> Vessel | None:
+    """The one of `great_vessels` that reads highest; None where none is found."""
+    return max(great_vessels(volume, vertebrae, settings), key=lambda one: one.hu, default=None)
 
 
 def great_vessels(

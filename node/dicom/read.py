@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from node.dicom.compression import decoded, decoded_frames, loss_of
+from node.dicom.contrast import ContrastStatement, contrast_of
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 from node.dicom.headers import Instance, SeriesHeaders, date_of, number_of, text_of
@@ -183,6 +184,7 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
     """Technique of a series from its first header; contrast, compression and thickness from all of them."""
     first = instances[0].header
     loss = loss_of(instances)
+    contrast = _contrast_of(instances)
     thicknesses = [number_of(instance.header, "SliceThickness") for instance in instances]
     return SeriesFacts(
         series_instance_uid=text_of(first, "SeriesInstanceUID"),
@@ -195,7 +197,8 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         manufacturer=text_of(first, "Manufacturer"),
         model=text_of(first, "ManufacturerModelName"),
         device_serial=text_of(first, "DeviceSerialNumber"),
-        contrast_agent=next(filter(None, (_contrast(one.header) for one in instances)), ""),
+        contrast_agent=contrast.words,
+        contrast_doubtful=contrast.doubtful,
         lossy=loss.lossy,
         lossy_ratio=loss.ratio,
         spectral_filter=spectral_filter(first),
@@ -216,8 +219,9 @@ def _energy_of(header: Dataset, slices: int) -> str:
         raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=slices) from error
 
 
-def _contrast(header: Dataset) -> str:
-    agent = text_of(header, "ContrastBolusAgent")
-    if not agent and header.get("ContrastBolusAgentSequence"):
-        agent = text_of(header.ContrastBolusAgentSequence[0], "CodeMeaning") or "coded agent"
-    return "" if agent.upper() in {"NONE", "NO", "N", "WITHOUT"} else agent
+def _contrast_of(instances: tuple[Instance, ...]) -> ContrastStatement:
+    """`contrast_of` all headers; raises `SeriesUnusable` where one of their items is damaged."""
+    try:
+        return contrast_of(one.header for one in instances)
+    except Exception as error:  # pydicom raises whatever broken bytes lead to
+        raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=len(instances)) from error

@@ -87,7 +87,7 @@ def _by_tissues(
     """`internal_calibration` is said where scores are judged, which must not rest on the caller's memory."""
     rules = internal_rules(settings.calibration.internal)
     try:
-        if series.contrast_agent:
+        if series.contrast_agent and not series.contrast_doubtful:  # else the blood tells, which is needed
             raise CalibrationImpossible("internal_impossible", "contrast medium is documented")
         contrast = image_settings(settings.segmentation).contrast
         tissues = read_tissues(volume, vertebrae, rules.sampling, contrast)

@@ -12,7 +12,7 @@ from scoring.followup import NO_PHANTOM, Conditions, FollowUp, Scan, follow_up
 from segmentation.vertebrae import EngineInfo
 
 _LEVELS_DOUBTED = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
-_CONTRAST = frozenset({"contrast_given", "contrast_suspected"})
+_CONTRAST = frozenset({"contrast_given", "contrast_doubtful", "contrast_suspected"})
 
 
 def scan_of(

@@ -212,6 +212,39 @@ def test_a_virtual_energy_and_an_agent_are_told_of_frames_too(slices: list[Datas
     assert facts.contrast_agent == "Iodine"
 
 
+def _agent(route: str, number: int) -> Dataset:
+    made = item(CodeValue="422097006", CodingSchemeDesignator="SCT", CodeMeaning="Iohexol")
+    made.ContrastBolusAgentNumber = number
+    made.ContrastBolusAdministrationRouteSequence = [item(CodeValue=route, CodingSchemeDesignator="SCT")]
+    return made
+
+
+def _usage(number: int, administered: str) -> Dataset:
+    return item(ContrastBolusAgentNumber=number, ContrastBolusAgentAdministered=administered)
+
+
+@pytest.mark.parametrize(
+    ("agents", "used_by_then", "told"),
+    [
+        ([_agent("26643006", 1)], {}, ""),  # by mouth
+        ([_agent("26643006", 1), _agent("47625008", 2)], {}, "Iohexol"),
+        ([_agent("26643006", 1), _agent("47625008", 2)], {1: "YES", 2: "NO"}, ""),  # the native frames
+        ([_agent("47625008", 1)], {1: "YES"}, "Iohexol"),
+    ],
+    ids=["oral", "intravenous too", "not yet", "given"],
+)
+def test_each_agent_counts_by_its_route_and_from_when_it_was_given(
+    agents: list[Dataset], used_by_then: dict[int, str], told: str, slices: list[Dataset], tmp_path: Path
+) -> None:
+    ct = enhanced_ct(slices)
+    ct.ContrastBolusAgentSequence = agents
+    if used_by_then:
+        usage = [_usage(number, administered) for number, administered in used_by_then.items()]
+        ct.SharedFunctionalGroupsSequence[0].ContrastBolusUsageSequence = usage
+    facts = read_series(in_folder(tmp_path, ct)).facts
+    assert (facts.contrast_agent, facts.contrast_doubtful) == (told, False)
+
+
 def _frame_type(*values: str) -> Callable[[int, Dataset], None]:
     def edit(number: int, groups: Dataset) -> None:
         groups.CTImageFrameTypeSequence = [

@@ -28,6 +28,7 @@ COMPOSED = {
     "node/dicom/seg_read.py": ("_grid_of", "_step_mm"),
     "node/pipeline/assessment.py": ("_rad_score",),
     "node/pipeline/calibrating.py": ("_borrow",),
+    "node/pipeline/contrast.py": ("contrast_in_doubt",),
     "scoring/applicability.py": ("technique_reasons", "score_observations"),
     "scoring/assessment.py": ("reference_observations", "unstated_in_words"),
     "scoring/asynchronous.py": (

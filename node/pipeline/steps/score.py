@@ -17,6 +17,7 @@ from node.pipeline.artefacts import (
 from node.pipeline.calibrating import calibrate_study
 from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
+from node.pipeline.contrast import contrast_in_doubt
 from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
 from node.pipeline.model import active_model
@@ -126,7 +127,10 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
     shown = shows_phantom(phantom) or calibration.suspected is not None
     if _ends_here(context, selection, seen=shown and alone and not measurements.levels):
         return _phantom_alone(noticed)
-    said = (*measurements.observations, *calibration.observations, *noticed)
+    doubt = contrast_in_doubt(
+        volume, segmentation.vertebrae, series, image_settings(settings.segmentation).contrast
+    )
+    said = (*measurements.observations, *doubt, *calibration.observations, *noticed)
     context.artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=said)))
     return PROCEED
 

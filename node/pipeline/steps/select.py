@@ -23,6 +23,7 @@ from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_s
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
+from node.pipeline.contrast import contrast_in_headers
 from node.pipeline.scanner import is_declared_phantom, shows_phantom, suspected_phantom
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, load_series, slice_step_mm
 from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
@@ -240,8 +241,7 @@ def _series_observations(readable: _Readable, image: ImageRules) -> list[Observa
     noticed = []
     if readable.slices:
         noticed.append(Observation(code="single_slice", values={"slices": len(readable.slices)}))
-    if facts.contrast_agent:
-        noticed.append(Observation(code="contrast_given", values={"agent": facts.contrast_agent}))
+    noticed += contrast_in_headers(facts)
     if facts.lossy:
         noticed.append(_loss_observation(facts.lossy_ratio, image.lossy_ratio))
     if readable.loaded is not None and readable.loaded.copies:
