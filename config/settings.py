@@ -122,6 +122,7 @@ class CompletenessSettings(_Section):
 class SelectionSettings(_Section):
     qct_ae_titles: tuple[str, ...]
     qct_procedure_codes: tuple[str, ...]
+    gantry_tilt_degrees: float = Field(ge=0, le=10)
 
     @field_validator("qct_procedure_codes")
     @classmethod

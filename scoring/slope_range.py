@@ -10,21 +10,24 @@ import numpy as np
 
 from scoring.calibration_types import Mineral, SlopeRanges
 from scoring.errors import CalibrationImpossible
+from segmentation.bone import known_kvp
 
 
 def slope_range(ranges: SlopeRanges, kvp: float | None) -> tuple[float, float]:
     """Lowest and highest plausible slope in HU per mg/cm3; over all voltages where `kvp` is not known."""
     kilovolts, lowest, highest = np.array(ranges).T
-    if kvp is None:
+    known = known_kvp(kvp)
+    if known is None:
         return float(lowest.min()), float(highest.max())
-    return float(np.interp(kvp, kilovolts, lowest)), float(np.interp(kvp, kilovolts, highest))
+    return float(np.interp(known, kilovolts, lowest)), float(np.interp(known, kilovolts, highest))
 
 
 def require_slope(hu_per_mg: float, ranges: SlopeRanges, kvp: float | None, equivalent: Mineral) -> None:
     """Raise `CalibrationImpossible` (`calibration_slope_off`) where this voltage does not give the slope."""
     lowest, highest = slope_range(ranges, kvp)
     if not lowest <= hu_per_mg <= highest:
-        at = "any tube voltage" if kvp is None else f"{kvp:g} kV"
+        known = known_kvp(kvp)
+        at = "any tube voltage" if known is None else f"{known:g} kV"
         raise CalibrationImpossible(
             "calibration_slope_off",
             f"the slope is {hu_per_mg:.2f} HU per mg/cm3 {equivalent}; "

@@ -9,21 +9,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from scipy.optimize import minimize_scalar
 
 from node.dicom.errors import SeriesUnusable, Unusable
 from segmentation.volume import Grid, Vector
 
 # Scanners write positions with a few decimals: closer than this is the same place.
 _SAME_POSITION_MM = 0.01
-# A step may differ from the median by rounding, no more; half a step more is a missing slice.
+# A slice may lie beside the best even grid by rounding, no more; half a step more is a missing slice.
 _SPACING_TOLERANCE = 0.02
 _GAP_FACTOR = 1.5
+# To what archives round positions, coarsest first: that far apart may two slices lie beside an even grid.
+_ROUNDED_TO_MM = (0.1, 0.05, 0.02, 0.01)
+_SAME_NUMBER_MM = 1e-5
 # Cosines are written with six or so digits.
 _COSINE_TOLERANCE = 1e-3
 # Slices that shift sideways from one to the next (a tilted gantry shears the volume).
 _SHEAR_TOLERANCE_DEGREES = 0.2
 _OFF_LINE_MM = 0.5  # R: of a slice's corner from the straight line that all of them should lie on
-_TILT_TOLERANCE_DEGREES = 0.1
+# R: GantryDetectorTilt is a nominal value (PS3.3 C.8.2.1): so far may it lie from what the images show.
+TILT_TOLERANCE_DEGREES = 1.0
 
 _NAMED_PLACES = 3
 
@@ -62,10 +67,18 @@ def normal_of(orientation: FloatArray) -> FloatArray:
     return normal
 
 
-def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
+def stack_slices(
+    headers: Sequence[Dataset], *, tilt_tolerance_degrees: float = TILT_TOLERANCE_DEGREES
+) -> SliceStack:
     """Order the slices of one series and make sure that they form a regular grid.
 
-    Array axis 0 steps along the normal (row x column), axis 1 down the image, axis 2 along a row.
+    Array axis 0 steps along the normal (row x column), axis 1 down the image, axis 2 along a row. Archives
+    round positions: slices are held to the best even grid, and may lie beside it as far as the digits of
+    their positions explain.
+
+    Parameters
+    ----------
+    tilt_tolerance_degrees : by how much GantryDetectorTilt may contradict the tilt that the cosines show.
 
     Raises
     ------
@@ -86,14 +99,15 @@ def stack_slices(headers: Sequence[Dataset]) -> SliceStack:
     if len(sizes) != 1 or not np.allclose(spacings, spacings[0], rtol=1e-4):
         raise SeriesUnusable(Unusable.SIZE_VARIES, "", slices=count)
     _require_cosines(orientation, spacings[0], count)
-    _require_untilted(headers, count)
+    _require_stated_tilt(headers, orientation, tilt_tolerance_degrees)
     if count == 1:
         raise SeriesUnusable(Unusable.SINGLE_SLICE, "", slices=1)
     normal = normal_of(orientation)
     depths = positions @ normal
     order = np.argsort(depths, kind="stable")
-    step_mm = _regular_step(depths[order], count)
-    _require_straight(positions[order], normal, count)
+    rounding_mm = _rounding(positions, normal)
+    step_mm = _regular_step(depths[order], rounding_mm)
+    _require_straight(positions[order], normal, rounding_mm)
     rows, columns = next(iter(sizes))
     return SliceStack(
         order=tuple(int(place) for place in order),
@@ -147,30 +161,79 @@ def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -
         raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "PixelSpacing is not positive", slices=count)
 
 
-def _require_untilted(headers: Sequence[Dataset], count: int) -> None:
+def _require_stated_tilt(headers: Sequence[Dataset], orientation: FloatArray, tolerance: float) -> None:
+    """A tilt that the header states and the images do not show: their orientation may have been lost.
+
+    Slices that shear are found by their positions, whatever is stated.
+    """
     # Several values are against the standard; the largest of them counts.
     stated = [h.GantryDetectorTilt for h in headers if h.get("GantryDetectorTilt") not in (None, "")]
     worst = max((float(np.abs(np.asarray(tilt, dtype=float)).max()) for tilt in stated), default=0.0)
-    if worst > _TILT_TOLERANCE_DEGREES:
-        raise SeriesUnusable(Unusable.GANTRY_TILT, f"{worst:.1f} degrees", slices=count)
+    shown = float(np.degrees(np.arccos(np.clip(np.abs(normal_of(orientation)[2]), 0.0, 1.0))))
+    if not min(worst, abs(worst - shown)) <= tolerance:
+        detail = f"{worst:.1f} degrees by the header, {shown:.1f} degrees by the images"
+        raise SeriesUnusable(Unusable.GANTRY_TILT, detail, slices=len(headers))
 
 
-def _regular_step(depths_mm: FloatArray, count: int) -> float:
+def _rounding(positions: FloatArray, normal: FloatArray) -> float:
+    """How far apart rounding of positions may put two slices along the normal, in mm."""
+    return float(np.abs(normal) @ [_digit(coordinates) for coordinates in positions.T])
+
+
+def _digit(coordinates: FloatArray) -> float:
+    """The last digit that some coordinates are written with, in mm; 0 where it is finer than any rounding."""
+    for digit in _ROUNDED_TO_MM:
+        if bool(np.all(np.abs(coordinates - np.round(coordinates / digit) * digit) < _SAME_NUMBER_MM)):
+            return digit
+    return 0.0
+
+
+def _regular_step(depths_mm: FloatArray, rounding_mm: float) -> float:
+    """The step of the even grid that the slices lie on, from their ascending depths."""
+    count = len(depths_mm)
     steps = np.diff(depths_mm)
     if bool(np.any(steps < _SAME_POSITION_MM)):
         repeated = depths_mm[1:][steps < _SAME_POSITION_MM]
         raise SeriesUnusable(
             Unusable.DUPLICATE_POSITIONS, f"different images at {_places(repeated)}", slices=count
         )
-    typical = float(np.median(steps))
-    if bool(np.any(steps > _GAP_FACTOR * typical)):
-        before = depths_mm[:-1][steps > _GAP_FACTOR * typical]
+    median = float(np.median(steps))
+    typical = float(steps[steps <= _GAP_FACTOR * median + rounding_mm].mean())
+    has_gap = steps > _GAP_FACTOR * typical + rounding_mm
+    if bool(np.any(has_gap)):
+        before = depths_mm[:-1][has_gap]
         detail = f"images lie {typical:.2f} mm apart, the next is missing after {_places(before)}"
         raise SeriesUnusable(Unusable.SLICE_GAP, detail, slices=count)
-    if bool(np.any(np.abs(steps - typical) > _SPACING_TOLERANCE * typical + _SAME_POSITION_MM)):
-        detail = f"{steps.min():.3f} to {steps.max():.3f} mm"
+    allowed_mm = max(_SPACING_TOLERANCE * typical + _SAME_POSITION_MM, rounding_mm) + _SAME_NUMBER_MM
+    if _width(depths_mm) > allowed_mm:
+        off_mm = _beside_even_grid(depths_mm)
+        displaced = depths_mm[off_mm > max(allowed_mm, 0.5 * off_mm.max())]
+        detail = f"{steps.min():.3f} to {steps.max():.3f} mm, uneven at {_places(displaced)}"
         raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
     return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
+
+
+def _width(depths_mm: FloatArray) -> float:
+    """Of the narrowest strip about an even grid that holds all slices, in mm."""
+    places = np.arange(len(depths_mm))
+    steps = np.diff(depths_mm)
+
+    def spread(step: float) -> float:
+        return float(np.ptp(depths_mm - step * places))
+
+    limits = float(steps.min()), float(steps.max())
+    found = minimize_scalar(spread, bounds=limits, method="bounded", options={"xatol": 1e-9})
+    return min(float(found.fun), spread((depths_mm[-1] - depths_mm[0]) / places[-1]))
+
+
+def _beside_even_grid(depths_mm: FloatArray) -> FloatArray:
+    """How far each slice lies beside the even grid of most of them, in mm."""
+    places = np.arange(len(depths_mm))
+    half = len(depths_mm) // 2
+    step = float(np.median((depths_mm[half:] - depths_mm[:-half]) / half))
+    rest = depths_mm - step * places
+    beside: FloatArray = np.abs(rest - np.median(rest))
+    return beside
 
 
 def _places(depths_mm: FloatArray) -> str:
@@ -180,11 +243,12 @@ def _places(depths_mm: FloatArray) -> str:
     return f"{named} mm" + (f" and {more} more places" if more > 0 else "")
 
 
-def _require_straight(positions: FloatArray, normal: FloatArray, count: int) -> None:
+def _require_straight(positions: FloatArray, normal: FloatArray, rounding_mm: float) -> None:
+    count = len(positions)
     travel = positions[-1] - positions[0]
     along = float(travel @ normal)
     sideways = float(np.linalg.norm(travel - along * normal))
-    degrees = float(np.degrees(np.arctan2(sideways, along)))
+    degrees = float(np.degrees(np.arctan2(max(0.0, sideways - rounding_mm), along)))
     if degrees > _SHEAR_TOLERANCE_DEGREES:
         raise SeriesUnusable(Unusable.GANTRY_TILT, f"slices shift by {degrees:.1f} degrees", slices=count)
     depths = (positions - positions[0]) @ normal

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import Tag
@@ -24,6 +25,7 @@ from pydicom.uid import (
 from node.dicom.characters import settle_identity_text
 from node.dicom.functional_groups import frame_headers
 from node.report import StudyIdentity
+from segmentation.bone import known_kvp
 
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _DATE = re.compile(
@@ -47,6 +49,7 @@ _NUMBERS = {
         "NumberOfFrames": 1,
     }.items()
 }
+_NUMERIC_VRS = frozenset({"DS", "IS", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 _LAST_IDENTIFIER = Tag("SeriesInstanceUID")
 _DAYS_PER_YEAR = 365.25
 _OLDEST_YEARS = 115
@@ -95,6 +98,28 @@ def number_of(header: Dataset, keyword: str) -> float | None:
     except ValueError:
         return None
     return value if isfinite(value) else None
+
+
+def comparable(header: Dataset, keyword: str) -> str:
+    """An attribute as text in which equal values are equal: "120" is "120.0", and 0 kV is not known.
+
+    Empty where the attribute is absent or empty.
+    """
+    if keyword == "KVP":
+        kvp = tube_voltage_kv(header)
+        return "" if kvp is None else repr(kvp)
+    text = text_of(header, keyword)
+    if dictionary_VR(keyword) not in _NUMERIC_VRS:
+        return text
+    try:
+        return " ".join(repr(float(part) + 0.0) for part in text.split())  # + 0.0: of -0, too
+    except ValueError:
+        return text
+
+
+def tube_voltage_kv(header: Dataset) -> float | None:
+    """KVP; None where it is absent, or is none that a CT scanner has: 0 stands for "not known"."""
+    return known_kvp(number_of(header, "KVP"))
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:

@@ -1,14 +1,16 @@
 """Whether two data sets under one SOP Instance UID say the same, and whether they differ in identity alone.
 
 Left out of account is what storing or sending may change without changing what is said (PS3.5): file meta
-information, transfer syntax, byte order, group lengths, offset tables, padding, empty elements, and the
-character set that a text happens to be written in.
+information, transfer syntax, byte order, group lengths, offset tables, padding, empty elements, the
+character set that a text happens to be written in, and the digits of a number ("120" is "120.0"; fingerprints
+know a number by its digits, as earlier versions kept them).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +55,7 @@ _LEFT_OUT = frozenset(
 )
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # what the character set applies to
 _STRINGS = _TEXT | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
+_NUMBERS_AS_TEXT = frozenset({"DS", "IS"})
 _WORD_BYTES = {
     **dict.fromkeys(("US", "SS", "AT", "OW"), 2),
     **dict.fromkeys(("UL", "SL", "FL", "OF", "OL"), 4),
@@ -72,7 +75,11 @@ def identity_difference(held: Source, came: Source) -> frozenset[str] | None:
     try:
         ours, theirs = dcmread(held), dcmread(came)
         said, says = dict(_elements(ours)), dict(_elements(theirs))
-        places = {place for place in said.keys() | says.keys() if said.get(place) != says.get(place)}
+        places = {
+            place
+            for place in said.keys() | says.keys()
+            if not _are_equal(place, said.get(place), says.get(place))
+        }
         if not all(_is_identity(place) for place in places) or not _same_pixels(ours, theirs):
             return None
     except Exception:  # noqa: BLE001 - pydicom and its decoders raise whatever broken bytes lead to
@@ -125,6 +132,22 @@ def _is_identity(place: Place) -> bool:
 def _identity_keyword(place: Place) -> str:
     tag = next(tag for tag in place[::2] if tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP)
     return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def _are_equal(place: Place, one: bytes | str | None, other: bytes | str | None) -> bool:
+    """Whether two values say the same; a number as text may be written with other digits."""
+    if one == other:
+        return True
+    if not isinstance(one, bytes) or not isinstance(other, bytes):
+        return False
+    if _public_vr(BaseTag(place[-1])) not in _NUMBERS_AS_TEXT:
+        return False
+    try:
+        return [Decimal(part.decode()) for part in one.split(b"\\")] == [
+            Decimal(part.decode()) for part in other.split(b"\\")
+        ]
+    except (InvalidOperation, UnicodeDecodeError):
+        return False
 
 
 def _digestible(elements: Mapping[Place, bytes | str], *, identity: bool) -> bytes:

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import lone_slice_grid
-from node.dicom.headers import Instance, SeriesHeaders, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, comparable, number_of, text_of
 from node.dicom.read import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
 from node.dicom.select import kernel_rank, unsuitable
 from segmentation.volume import CtVolume, Grid
@@ -132,7 +132,7 @@ def _centre(header: Dataset) -> npt.NDArray[np.float64]:
 
 
 def _technique(series: SeriesHeaders) -> tuple[str, ...]:
-    return tuple(text_of(series.first, keyword) for keyword in TECHNIQUE)
+    return tuple(comparable(series.first, keyword) for keyword in TECHNIQUE)
 
 
 def _preference(choice: Sequence[SeriesHeaders]) -> tuple[int, int, str]:

@@ -15,8 +15,16 @@ from pydicom.uid import UID
 from node.dicom.compression import decoded, decoded_frames, loss_of
 from node.dicom.contrast import ContrastStatement, contrast_of
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.geometry import stack_slices
-from node.dicom.headers import Instance, SeriesHeaders, date_of, number_of, text_of
+from node.dicom.geometry import TILT_TOLERANCE_DEGREES, stack_slices
+from node.dicom.headers import (
+    Instance,
+    SeriesHeaders,
+    comparable,
+    date_of,
+    number_of,
+    text_of,
+    tube_voltage_kv,
+)
 from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
@@ -33,11 +41,17 @@ class LoadedSeries:
     copies: int = 0  # images that were left out because another shows the same in the same place
 
 
-def read_series(series: SeriesHeaders) -> LoadedSeries:
+def read_series(
+    series: SeriesHeaders, *, tilt_tolerance_degrees: float = TILT_TOLERANCE_DEGREES
+) -> LoadedSeries:
     """Decode the slices of `series` into one volume.
 
     An image that repeats another, pixel by pixel and in the same place, is left out: archives and transfers
     double images. Two different images in one place are no such copies.
+
+    Parameters
+    ----------
+    tilt_tolerance_degrees : as for `stack_slices`.
 
     Raises
     ------
@@ -48,7 +62,9 @@ def read_series(series: SeriesHeaders) -> LoadedSeries:
         raise SeriesUnusable(Unusable.DAMAGED, "", slices=len(series.instances))
     require_one_technique(series)
     instances = _without_copies(series.instances)
-    stack = stack_slices([instance.header for instance in instances])
+    stack = stack_slices(
+        [instance.header for instance in instances], tilt_tolerance_degrees=tilt_tolerance_degrees
+    )
     ordered = tuple(instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
     for places in _by_file(ordered):
@@ -79,7 +95,7 @@ def _without_copies(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
     kept: set[tuple[Path, int | None]] = set()
     by_place: dict[tuple[str, ...], list[Instance]] = {}
     for instance in sorted(instances, key=lambda one: text_of(one.header, "SOPInstanceUID")):
-        place = tuple(text_of(instance.header, keyword) for keyword in _PLACE_AND_SCALE)
+        place = tuple(comparable(instance.header, keyword) for keyword in _PLACE_AND_SCALE)
         earlier = by_place.setdefault(place, [])
         if not any(_same_pixels(instance, other, len(instances)) for other in earlier):
             earlier.append(instance)
@@ -113,7 +129,7 @@ def require_one_technique(series: SeriesHeaders) -> None:
     """Raise `SeriesUnusable` unless all slices were made alike and share a frame of reference."""
     slices = len(series.instances)
     for keyword in TECHNIQUE:
-        values = {text_of(instance.header, keyword) for instance in series.instances}
+        values = {comparable(instance.header, keyword) for instance in series.instances}
         if len(values) > 1:
             raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, keyword, slices=slices)
     if not text_of(series.first, "FrameOfReferenceUID"):
@@ -189,7 +205,7 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
     return SeriesFacts(
         series_instance_uid=text_of(first, "SeriesInstanceUID"),
         instances=len(instances),
-        kvp=number_of(first, "KVP"),
+        kvp=tube_voltage_kv(first),
         slice_thickness_mm=max(filter(None, thicknesses), default=None),
         slice_spacing_mm=grid.spacing_mm[0],
         pixel_spacing_mm=(grid.spacing_mm[1], grid.spacing_mm[2]),

@@ -54,7 +54,7 @@ def load_chosen(context: StepContext, selection: SelectionArtefact) -> LoadedSer
     """The chosen series as a volume, None where there is none."""
     if selection.series is None or selection.slices:
         return None
-    return load_series(tuple(context.instances), selection.series.series_instance_uid)
+    return load_series(context, selection.series.series_instance_uid)
 
 
 def load_slices(context: StepContext, selection: SelectionArtefact) -> tuple[LoadedSeries, ...]:
@@ -70,8 +70,7 @@ def _read_slices(paths: tuple[Path, ...], sop_instance_uids: tuple[str, ...]) ->
     return read_lone_slices([by_uid[uid] for uid in sop_instance_uids])
 
 
-@lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once
-def load_series(paths: tuple[Path, ...], series_instance_uid: str) -> LoadedSeries:
+def load_series(context: StepContext, series_instance_uid: str) -> LoadedSeries:
     """Decode one series out of a study's files.
 
     Raises
@@ -81,7 +80,17 @@ def load_series(paths: tuple[Path, ...], series_instance_uid: str) -> LoadedSeri
     LookupError
         If no such series is among the files.
     """
-    return read_series(_series_named(group_series(read_headers(paths)), series_instance_uid))
+    return _read_series(
+        tuple(context.instances), series_instance_uid, context.settings.selection.gantry_tilt_degrees
+    )
+
+
+@lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once
+def _read_series(
+    paths: tuple[Path, ...], series_instance_uid: str, tilt_tolerance_degrees: float
+) -> LoadedSeries:
+    series = _series_named(group_series(read_headers(paths)), series_instance_uid)
+    return read_series(series, tilt_tolerance_degrees=tilt_tolerance_degrees)
 
 
 def _series_named(series: tuple[SeriesHeaders, ...], uid: str) -> SeriesHeaders:

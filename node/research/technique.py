@@ -10,6 +10,7 @@ from scoring.applicability import technique_reasons
 from scoring.calibration import Mineral
 from scoring.modelcard import Applicability, Range
 from scoring.training.errors import CohortUnusable
+from segmentation.bone import known_kvp
 
 Row = Mapping[str, str]
 KVP_MARGIN = 1.0  # R: to either side of a tube voltage; scanners of one setting state 119 to 121
@@ -57,14 +58,17 @@ def outside(row: Row, technique: Applicability) -> str:
 
 
 def _values(rows: Sequence[Row], column: str) -> list[float]:
-    missing = [row["study"] for row in rows if not row[column]]
+    measures = [_measure(row, column) for row in rows]
+    missing = [row["study"] for row, measure in zip(rows, measures, strict=True) if measure is None]
     if missing:
         raise CohortUnusable(f"no {column} in {first_of(missing)}")
-    return sorted(float(row[column]) for row in rows)
+    return sorted(measure for measure in measures if measure is not None)
 
 
 def _measure(row: Row, column: str) -> float | None:
-    return float(row[column]) if row[column] else None
+    """None where it is not stated, or is 0 kV: earlier versions kept what a header said."""
+    stated = float(row[column]) if row[column] else None
+    return known_kvp(stated) if column == "kvp" else stated
 
 
 def _tube_voltages(kvp: Sequence[float]) -> Range:

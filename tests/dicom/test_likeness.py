@@ -177,6 +177,25 @@ def test_what_storing_may_change_is_no_difference(alter: Callable[[Dataset], Non
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"ImagePositionPatient": ["-100.500", "-1.2025e2", "+40.0"]},
+        {"ReconstructionDiameter": "400.50"},
+        {"ImagePositionPatient": ["-100.5", "-120.25 ", " 40"]},
+    ],
+)
+def test_numbers_written_with_other_digits_say_the_same(changes: dict[str, Any]) -> None:
+    assert identity_difference(_written(_image()), _written(_image(**changes))) == frozenset()
+    came = _image(**changes, PatientID="MRN-2")
+    assert identity_difference(_written(_image()), _written(came)) == {"PatientID"}
+
+
+def test_a_text_of_digits_is_no_number() -> None:
+    held, came = _image(DeviceSerialNumber="120"), _image(DeviceSerialNumber="120.0")
+    assert identity_difference(_written(held), _written(came)) is None
+
+
+@pytest.mark.parametrize(
     ("changes", "keywords"),
     [
         ({"PatientName": "Wang^XiaoDong=汪^小东="}, {"PatientName"}),

@@ -190,7 +190,72 @@ def test_gantry_tilt_is_refused_by_tag(tmp_path, make_slice, load_series):
     folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=12.5)
     refusal = _refusal(folder, load_series)
     assert refusal.reason is Unusable.GANTRY_TILT
-    assert str(refusal) == "gantry tilt: 12.5 degrees"
+    assert str(refusal) == "gantry tilt: 12.5 degrees by the header, 0.0 degrees by the images"
+
+
+@pytest.mark.parametrize("stated", [0.5, -0.9, [0.0, 0.7]])
+def test_a_nominal_tilt_over_straight_slices_is_passed_over(tmp_path, make_slice, load_series, stated):
+    folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=stated)
+    assert load_series(folder).volume.grid.spacing_mm[0] == 5.0
+
+
+def test_how_far_a_stated_tilt_may_lie_from_the_images_is_the_sites(tmp_path, make_slice):
+    folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=1.4)
+    (series,) = group_series(read_headers(folder.iterdir()))
+    with pytest.raises(SeriesUnusable, match=r"1\.4 degrees by the header"):
+        read_series(series)
+    assert read_series(series, tilt_tolerance_degrees=1.5).facts.instances == 6
+
+
+@pytest.mark.parametrize(("stated", "is_straight"), [(10.0, True), (10.8, True), (12.0, False), (4.0, False)])
+def test_a_tilt_that_the_cosines_show_too_has_not_been_lost(
+    tmp_path, make_slice, load_series, stated, is_straight
+):
+    """Slices tilted by 10 degrees that follow one another along their normal."""
+    sine, cosine = np.sin(np.radians(10)), np.cos(np.radians(10))
+    folder = _ramp(tmp_path / "s", make_slice, GantryDetectorTilt=stated)
+    for k in range(6):
+        place = [-10.0, round(20.0 - 5 * k * sine, 6), round(5 * k * cosine, 6)]
+        _edit(
+            folder / f"{k:03d}.dcm",
+            ImageOrientationPatient=[1, 0, 0, 0, round(cosine, 8), round(sine, 8)],
+            ImagePositionPatient=place,
+        )
+    if is_straight:
+        assert load_series(folder).volume.grid.spacing_mm[0] == pytest.approx(5.0, abs=1e-4)
+    else:
+        assert _refusal(folder, load_series).reason is Unusable.GANTRY_TILT
+
+
+def test_numbers_are_compared_as_numbers(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice, KVP="80")
+    for k in range(0, 6, 2):
+        _edit(folder / f"{k:03d}.dcm", KVP="80.0")
+    assert load_series(folder).facts.kvp == 80
+    _edit(folder / "001.dcm", KVP="100")
+    assert str(_refusal(folder, load_series)) == "technique varies between slices: KVP"
+
+
+def test_a_copy_whose_numbers_are_written_otherwise_is_a_copy(tmp_path, make_slice, load_series):
+    folder = _ramp(tmp_path / "s", make_slice)
+    dataset = dcmread(folder / "002.dcm")
+    dataset.SOPInstanceUID += ".9"
+    dataset.ImagePositionPatient = ["-10.000", "2.0e1", "10.0"]
+    dataset.PixelSpacing = [f"{float(step):.6f}" for step in dataset.PixelSpacing]
+    dataset.save_as(folder / "002-again.dcm")
+    assert load_series(folder).copies == 1
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")  # pydicom writes them and says so
+@pytest.mark.parametrize("stated", ["0", "0.0", "-1", "-120", "1", "1.2", "120000", "9999", "nan", "inf"])
+def test_what_is_no_tube_voltage_is_not_known(tmp_path, make_slice, load_series, stated):
+    series = load_series(_ramp(tmp_path / "s", make_slice, KVP=stated))
+    assert (series.facts.kvp, series.volume.kvp) == (None, None)
+
+
+@pytest.mark.parametrize("kvp", [70, 80.5, 120, 150])
+def test_every_tube_voltage_of_a_scanner_is_taken_as_stated(tmp_path, make_slice, load_series, kvp):
+    assert load_series(_ramp(tmp_path / "s", make_slice, KVP=kvp)).facts.kvp == kvp
 
 
 def test_sheared_slices_are_refused_without_the_tag(tmp_path, make_slice, load_series):

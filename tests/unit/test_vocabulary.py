@@ -24,7 +24,12 @@ SAY = Vocabulary(WORDS)
 # Where reasons are composed: every text with a blank in it, in these functions.
 COMPOSED = {
     "node/dicom/select.py": ("select_series", "_unsuitable_image"),
-    "node/dicom/geometry.py": ("_require_cosines", "_require_untilted", "_regular_step", "_require_straight"),
+    "node/dicom/geometry.py": (
+        "_require_cosines",
+        "_require_stated_tilt",
+        "_regular_step",
+        "_require_straight",
+    ),
     "node/dicom/seg_read.py": ("_grid_of", "_step_mm"),
     "node/pipeline/assessment.py": ("_rad_score",),
     "node/pipeline/calibrating.py": ("_borrow",),

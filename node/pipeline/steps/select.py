@@ -149,7 +149,7 @@ def _first_readable(context: StepContext, series: tuple[SeriesHeaders, ...]) -> 
             return _Readable(loaded=None, rejected=(*selection.rejected, *unreadable), few_slices=only_few)
         uid = selection.chosen.series_instance_uid
         try:
-            loaded = load_series(tuple(context.instances), uid)
+            loaded = load_series(context, uid)
         except SeriesUnusable as error:
             unreadable.append(RejectedSeries(series_instance_uid=uid, reason=str(error)))
             if error.reason is Unusable.SINGLE_SLICE:
