@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from node.store.database import storage_error
+from node.store.durable import make_folder
 from node.store.errors import StoreError
 from scoring.comparison import Compared, Scored
 from scoring.errors import ModelCardInvalid
@@ -89,7 +90,7 @@ class Activations:
         """
         line = json.dumps(_document(activation), ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._path.parent)
             with _locked(self._path) as descriptor:
                 content = self._path.read_bytes()
                 if content.count(b"\n") != after_lines:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, FunctionElement
 
+from node.store.durable import FILE_MODE, make_folder, tighten
 from node.store.errors import CommitUnknown, StorageFull, StoreError, StoreUnavailable
 from node.store.prepared import Prepared
 
@@ -61,7 +62,7 @@ class Database:
         self._turn: AbstractContextManager[object] = nullcontext()
         if parsed.get_backend_name() == "sqlite":
             if parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _make_private(Path(parsed.database))
                 self._turn = _Turn(Path(f"{parsed.database}-turn"))
             self._engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
             event.listen(self._engine, "connect", _set_up_sqlite)
@@ -110,14 +111,20 @@ class Database:
             finally:
                 connection.close()
 
-    def migrate(self) -> None:
-        """Bring the tables to this version's shape. Several processes may do so at once; one works."""
+    def migrate(self, key: bytes = b"") -> None:
+        """Bring the tables to this version's shape. Several processes may do so at once; one works.
+
+        Parameters
+        ----------
+        key : of the installation, which pseudonyms of an older version are made anew with.
+        """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.writing() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
+            config.attributes["key"] = key
             command.upgrade(config, "head")
 
     def close(self) -> None:
@@ -137,6 +144,17 @@ class Database:
             raise _typed(error, is_away=isinstance(error, away)) from error
         except SQLAlchemyError as error:
             raise StoreUnavailable(f"the database cannot be used ({type(error).__name__})") from error
+
+
+def _make_private(path: Path) -> None:
+    """See that SQLite's files are their owner's alone: it gives its log the mode of the database."""
+    try:
+        make_folder(path.parent)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
+    except OSError as error:
+        raise storage_error(error) from error
+    for suffix in ("", "-wal", "-shm", "-journal", "-turn"):
+        tighten(path.with_name(path.name + suffix))
 
 
 class _Turn:

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import queue
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 _BLOCK_BYTES = 4096
 _DIRECT_BYTES = 2 << 20
 _BUFFERS = 8  # that a process keeps for it; whoever finds none free writes through the cache
+
+
+FILE_MODE, FOLDER_MODE = 0o600, 0o700  # of all that lies under the storage root
 
 
 def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
@@ -37,6 +41,48 @@ def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
         raise
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a small file durably, in place of what was there, readable by its owner alone."""
+    descriptor = _create(path, os.O_TRUNC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, for its owner alone; the names outlive a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        return  # another made it
+    folder.chmod(FOLDER_MODE)  # whatever the umask says
+    sync_folder(folder.parent)
+
+
+def tighten(path: Path) -> bool:
+    """Close a file or folder to everybody but its owner. False where it is another's, who alone can do so."""
+    try:
+        mode = path.lstat().st_mode
+        wanted = FOLDER_MODE if stat.S_ISDIR(mode) else FILE_MODE
+        if not stat.S_ISLNK(mode) and stat.S_IMODE(mode) != wanted:
+            path.chmod(wanted)
+    except FileNotFoundError:
+        return True
+    except PermissionError:
+        return False
+    return True
+
+
+def _create(path: Path, flags: int) -> int:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | flags, FILE_MODE)
+    os.fchmod(descriptor, FILE_MODE)  # whatever the umask says
+    return descriptor
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder outlive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -47,7 +93,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_through_cache(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
-    with path.open("xb") as file:
+    with os.fdopen(_create(path, os.O_EXCL), "wb") as file:
         for chunk in chunks:
             file.write(chunk)
         file.flush()
@@ -64,7 +110,7 @@ def _written_directly(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
         if buffer is None:
             return False
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_DIRECT, 0o600)
+            descriptor = _create(path, os.O_EXCL | os.O_DIRECT)
         except OSError:  # a file system without it; another error comes again, through the cache
             path.unlink(missing_ok=True)
             return False

@@ -22,6 +22,10 @@ class CommitUnknown(StoreUnavailable):
     """
 
 
+class WrongInstallation(StoreUnavailable):
+    """Storage root and database do not belong together, or the root is not there."""
+
+
 class LeaseLost(StoreError):
     """The caller no longer holds the job: its lease ran out and another took over, or the study was reopened.
 

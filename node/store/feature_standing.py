@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from node.store.database import storage_error
+from node.store.durable import make_folder, write_private
 from node.store.errors import StoreError
 
 
@@ -33,8 +34,8 @@ class FeatureStandings:
         """Raises StoreUnavailable if it cannot be written."""
         temporary = self._path.with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.write_text(json.dumps(asdict(standing)), "utf-8")
+            make_folder(self._path.parent)
+            write_private(temporary, json.dumps(asdict(standing)).encode())
             temporary.replace(self._path)
         except OSError as error:
             raise storage_error(error) from error

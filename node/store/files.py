@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from node.store.database import storage_error
-from node.store.durable import sync_folder, write_durably
+from node.store.durable import make_folder, tighten, write_durably
 from node.store.errors import StorageFull
 
 
@@ -28,7 +29,7 @@ class FileStore:
         self.root = root
         self.min_free_bytes = min_free_bytes
         try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(root)
         except OSError as error:
             raise storage_error(error) from error
 
@@ -48,6 +49,22 @@ class FileStore:
                 f"{free_bytes >> 20} MiB are free; "
                 f"{self.min_free_bytes >> 20} MiB are kept back for studies in hand"
             )
+
+    def tighten(self, *, thoroughly: bool) -> bool:
+        """Close the folder to everybody but its owner, whoever made it. False where something is another's.
+
+        Parameters
+        ----------
+        thoroughly : all that lies in it, too, which may take a while; else the folder alone, which keeps
+            everybody out.
+        """
+        tight = tighten(self.root)
+        if thoroughly:
+            for folder, _, files in os.walk(self.root):
+                tight = tighten(Path(folder)) and tight
+                for name in files:
+                    tight = tighten(Path(folder) / name) and tight
+        return tight
 
     def used_percent(self) -> float:
         """Of the disk, as `df` counts. Raises StoreUnavailable if the file system cannot be asked."""
@@ -86,7 +103,7 @@ class FileStore:
         path = Path(shelf) / folder[:2] / f"{sha256}-{secrets.token_hex(4)}{suffix}"
         target = self.root / path
         try:
-            self._ensure_folder(target.parent)
+            make_folder(target.parent)
             write_durably(target, chunks)
         except OSError as error:
             raise storage_error(error) from error
@@ -108,13 +125,6 @@ class FileStore:
             return shutil.disk_usage(self.root)
         except OSError as error:
             raise storage_error(error) from error
-
-    def _ensure_folder(self, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        self._ensure_folder(folder.parent)
-        folder.mkdir(exist_ok=True, mode=0o700)
-        sync_folder(folder.parent)
 
 
 def sha256_of(*chunks: bytes) -> str:

@@ -146,7 +146,7 @@ def _exchange(connection: Connection, row: Row[tuple[object, ...]]) -> None:
             received_at=now_s(),
             purged_at=None,
             image_sha256=None,
-            identity_sha256=None,
+            identity_hmac=None,
         )
     )
     mine = quarantine.c.quarantine_id == row.quarantine_id

@@ -15,6 +15,7 @@ from node.store.database import Database, first, insert_unless_there, now_s
 from node.store.errors import CommitUnknown
 from node.store.files import FileStore
 from node.store.generations import note_growth
+from node.store.installation import Pseudonyms
 from node.store.prepared import Prepared
 from node.store.quarantine import OTHER_CONTENT, enter
 from node.store.received import ReceivedInstance
@@ -29,7 +30,7 @@ _BY_UID = Prepared(
         instances.c.path,
         instances.c.purged_at,
         instances.c.image_sha256,
-        instances.c.identity_sha256,
+        instances.c.identity_hmac,
     ).where(instances.c.sop_instance_uid == bindparam("uid"))
 )
 
@@ -52,7 +53,7 @@ class _Held(NamedTuple):
     path: str
     purged_at: float | None
     image_sha256: str | None
-    identity_sha256: str | None
+    identity_hmac: str | None
 
 
 class _Verdict(Enum):
@@ -75,8 +76,9 @@ class _Judgement:
 class Instances:
     """Everything that was received."""
 
-    def __init__(self, database: Database, files: FileStore) -> None:
+    def __init__(self, database: Database, files: FileStore, pseudonyms: Pseudonyms) -> None:
         self._database = database
+        self._pseudonyms = pseudonyms
         self._together = CommitTogether(database)
         self._files = files
 
@@ -177,12 +179,19 @@ class Instances:
         elif is_here:
             differing = reader.identity_difference(self._files.root / known.path, instance.open())
         elif known.image_sha256 is not None:
-            differing = _difference_from(known, reader.fingerprint(instance.open()))
+            differing = self._difference_from(known, reader.fingerprint(instance.open()))
         if differing is None:
             return _Judgement(verdict=_Verdict.OTHER_CONTENT, held=held)
         if differing:
             return _Judgement(verdict=_Verdict.OTHER_IDENTITY, held=held, differing=differing)
         return _Judgement(verdict=_Verdict.SAME if is_here else _Verdict.FILE_GONE, held=held)
+
+    def _difference_from(self, known: _Held, came: tuple[str, str] | None) -> frozenset[str] | None:
+        """As `ContentReader.identity_difference`, from fingerprints."""
+        if came is None or came[0] != known.image_sha256:
+            return None
+        same = self._pseudonyms.of(came[1]) == known.identity_hmac
+        return frozenset() if same else frozenset({"identity"})
 
 
 def _enter(
@@ -213,13 +222,6 @@ def _enter(
             return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
 
 
-def _difference_from(known: _Held, came: tuple[str, str] | None) -> frozenset[str] | None:
-    """As `ContentReader.identity_difference`, from fingerprints."""
-    if came is None or came[0] != known.image_sha256:
-        return None
-    return frozenset() if came[1] == known.identity_sha256 else frozenset({"identity"})
-
-
 def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
     """Only images, and segmentations that are measured, make a study grow, close and reopen."""
     if instance.is_ct:
@@ -245,7 +247,7 @@ def _restore(connection: Connection, instance: ReceivedInstance, path: str) -> N
             received_at=now_s(),
             purged_at=None,
             image_sha256=None,
-            identity_sha256=None,
+            identity_hmac=None,
         )
     )
     connection.execute(

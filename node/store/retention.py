@@ -12,14 +12,16 @@ from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
 from node.store.content import ContentReader
 from node.store.database import Database, now_s
 from node.store.files import FileStore
+from node.store.installation import Pseudonyms
 from node.store.schema import instances, jobs, quarantine, studies
 from node.store.states import CT_SOP_CLASSES, FINISHED, UNFINISHED, QuarantineKind
 
 
 class Retention:
-    def __init__(self, database: Database, files: FileStore) -> None:
+    def __init__(self, database: Database, files: FileStore, pseudonyms: Pseudonyms) -> None:
         self._database = database
         self._files = files
+        self._pseudonyms = pseudonyms
 
     def finished(self, *, for_s: float = 0.0) -> Sequence[str]:
         """Studies whose images may go: the longest finished first.
@@ -60,7 +62,8 @@ class Retention:
         marked = []
         for one in going:
             image, identity = reader.fingerprint(self._files.root / one.path) or (None, None)
-            marked.append((one, {"image_sha256": image, "identity_sha256": identity}))
+            pseudonym = None if identity is None else self._pseudonyms.of(identity)
+            marked.append((one, {"image_sha256": image, "identity_hmac": pseudonym}))
         removed = 0
         with self._database.writing() as connection:
             finished = select(studies.c.study_instance_uid).where(

@@ -9,12 +9,14 @@ from datetime import date
 from sqlalchemy import delete, insert, select
 
 from node.store.database import Database
+from node.store.installation import Pseudonyms
 from node.store.schema import scans
 
 
 class Scans:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pseudonyms: Pseudonyms) -> None:
         self._database = database
+        self._pseudonyms = pseudonyms
 
     def keep(
         self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
@@ -30,7 +32,7 @@ class Scans:
         """
         row = {
             "study_instance_uid": study_instance_uid,
-            "patient_sha256": _digest(patient_id, issuer),
+            "patient_hmac": self._pseudonym(patient_id, issuer),
             "taken_on": taken_on,
             "content": content,
         }
@@ -53,15 +55,14 @@ class Scans:
         """What was kept of all studies of one patient, the earliest first. Raises as `keep` does."""
         wanted = (
             select(scans.c.content)
-            .where(scans.c.patient_sha256 == _digest(patient_id, issuer))
+            .where(scans.c.patient_hmac == self._pseudonym(patient_id, issuer))
             .order_by(scans.c.taken_on, scans.c.study_instance_uid)
         )
         with self._database.reading() as connection:
             return tuple(connection.execute(wanted).scalars())
 
-
-def _digest(patient_id: str, issuer: str) -> str:
-    """The identity itself is not kept in the database; the same id of another issuer is another patient."""
-    if not patient_id:
-        raise ValueError("no Patient ID")
-    return hashlib.sha256(f"{issuer}\0{patient_id}".encode()).hexdigest()
+    def _pseudonym(self, patient_id: str, issuer: str) -> str:
+        """The identity itself is not kept; the same id of another issuer is another patient."""
+        if not patient_id:
+            raise ValueError("no Patient ID")
+        return self._pseudonyms.of(hashlib.sha256(f"{issuer}\0{patient_id}".encode()).hexdigest())

@@ -1,6 +1,7 @@
 """Tables. Times are seconds since 1970-01-01 UTC by the database's clock. No patient identity is kept here
-but a hash of issuer and Patient ID, by which earlier studies of the same patient are found, and for purged
-images one of all that they said of patient and order, by which a corrected identity is noticed.
+but a pseudonym of issuer and Patient ID, by which earlier studies of the same patient are found, and for
+purged images one of all that they said of patient and order, by which a corrected identity is noticed. Both
+are made with the installation's key, which is not in the database (`node.store.installation`).
 
 `migrations/` makes these tables; a test holds the two equal.
 """
@@ -41,6 +42,13 @@ metadata = MetaData(
 def _partial(name: str, *columns: str, where: str) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
+
+installation = Table(
+    "installation",  # what is known of it as a whole: see node.store.installation
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
 
 studies = Table(
     "studies",
@@ -87,7 +95,7 @@ instances = Table(
     Column("promised_at", Float),  # when storage commitment was asked for it; retention leaves it
     Column("purged_at", Float),  # when retention removed the file; NULL while it is kept
     Column("image_sha256", String(64)),  # fingerprints of a purged file, NULL where it could not be decoded:
-    Column("identity_sha256", String(64)),  # see ContentReader
+    Column("identity_hmac", String(64)),  # see ContentReader; of the second a pseudonym
     Index("ix_instances_study_instance_uid", "study_instance_uid"),
     Index("ix_instances_association_id", "association_id"),
     # What retention asks every minute, in a table that keeps a row of every image that ever came.
@@ -271,10 +279,10 @@ scans = Table(
     "scans",
     metadata,
     Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), primary_key=True),
-    Column("patient_sha256", String(64), nullable=False),  # of issuer and id: finds the same patient again
+    Column("patient_hmac", String(64), nullable=False),  # of issuer and id: finds the same patient again
     Column("taken_on", Date, nullable=False),
     Column("content", Text, nullable=False),  # JSON: conditions and densities
-    Index("ix_scans_patient_sha256", "patient_sha256"),
+    Index("ix_scans_patient_hmac", "patient_hmac"),
 )
 
 phantom_readings = Table(

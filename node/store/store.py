@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
 from config.settings import StorageSettings
 from node.store.artefacts import Artefacts
 from node.store.associations import Associations
@@ -12,6 +14,14 @@ from node.store.database import Database
 from node.store.deliveries import Deliveries
 from node.store.files import FileStore
 from node.store.identities import Identities
+from node.store.installation import (
+    KEY_FILE,
+    Pseudonyms,
+    key_of,
+    modes_are_tight,
+    note_tight_modes,
+    require_key,
+)
 from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.overview import Overview
@@ -24,6 +34,8 @@ from node.store.scans import Scans
 from node.store.studies import Studies
 from node.store.transactions import Transactions
 from node.store.workers import Workers
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +72,23 @@ def open_store(settings: StorageSettings) -> Store:
     Raises
     ------
     StoreUnavailable
-        If the folder or the database cannot be used.
+        If the folder or the database cannot be used (`WrongInstallation`: not together).
     """
     files = FileStore(settings.root.resolve(), min_free_bytes=settings.min_free_bytes)
     database = Database(settings.resolved_database_url)
-    database.migrate()
+    try:
+        key = key_of(files.root, database)
+        database.migrate(key)
+        pseudonyms = Pseudonyms(key)
+        require_key(database, pseudonyms, files.root / KEY_FILE)
+        _close_to_others(files, database)
+    except BaseException:
+        database.close()
+        raise
     return Store(
         database=database,
         files=files,
-        instances=Instances(database, files),
+        instances=Instances(database, files, pseudonyms),
         quarantine=Quarantine(
             database,
             files,
@@ -77,7 +97,7 @@ def open_store(settings: StorageSettings) -> Store:
             ),
         ),
         identities=Identities(database, files),
-        retention=Retention(database, files),
+        retention=Retention(database, files, pseudonyms),
         studies=Studies(database),
         jobs=Jobs(database),
         artefacts=Artefacts(database, files),
@@ -86,9 +106,18 @@ def open_store(settings: StorageSettings) -> Store:
         transactions=Transactions(database),
         promises=Promises(database, files),
         scanners=Scanners(database),
-        scans=Scans(database),
+        scans=Scans(database, pseudonyms),
         associations=Associations(database),
         workers=Workers(database),
         overview=Overview(database),
         census=CensusTaker(database),
     )
+
+
+def _close_to_others(files: FileStore, database: Database) -> None:
+    """Nobody but the node's own account reads what it keeps, whoever made the folder and with what umask."""
+    first_time = not modes_are_tight(database)
+    if not files.tighten(thoroughly=first_time):
+        log.warning("storage_open_to_others", root=str(files.root))
+    if first_time:
+        note_tight_modes(database)

@@ -17,6 +17,7 @@ from config.settings import Settings, load_settings
 from node.store import durable
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
+from node.store.installation import Pseudonyms
 from node.store.instances import Instances, Receipt
 from node.store.received import ReceivedInstance
 from node.store.schema import metadata
@@ -156,7 +157,7 @@ def test_a_locked_database_is_told_and_leaves_no_file(
         monkeypatch.setattr("node.store.database._BUSY_TIMEOUT_S", 0.05)
         database = Database(f"sqlite:///{sqlite_store.files.root / 'osteonode.sqlite3'}")
         with pytest.raises(StoreUnavailable):
-            Instances(database, sqlite_store.files).receive(make_instance())
+            Instances(database, sqlite_store.files, Pseudonyms(b"key")).receive(make_instance())
         database.close()
         connection.rollback()
     assert _files(sqlite_store) == []
