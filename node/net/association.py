@@ -79,12 +79,17 @@ class PromptAssociation(Association):
     def _serve_admitted(self) -> None:
         """Serve the association, if its peer may have one."""
         requestor = self.requestor
-        entered = self._server.doorkeeper.enter(
-            calling=requestor.primitive.calling_ae_title,
-            called=requestor.primitive.called_ae_title,
-            address=requestor.address,
-            here=self.acceptor.address,
-        )
+        asked = self.dul.request
+        entered: Refusal | tuple[int, ...]
+        if asked is not None and asked.refusal is not None:
+            entered = asked.refusal
+        else:
+            entered = self._server.doorkeeper.enter(
+                calling=requestor.primitive.calling_ae_title,
+                called=requestor.primitive.called_ae_title,
+                address=requestor.address,
+                here=self.acceptor.address,
+            )
         if isinstance(entered, Refusal):
             log.warning("association_refused", reason=entered.words)
             self.acse.send_reject(entered.result, entered.source, entered.reason)

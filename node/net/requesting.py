@@ -13,6 +13,7 @@ from node.checkpoint import make_pauses_sure
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.sockets import send_at_once
 from node.net.tls import sender_context
+from node.net.upper_layer import read_answers_plainly
 from node.pipeline.ports import SendOutcome
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -84,7 +85,7 @@ class Requestor:
             max_pdu=_MAX_PDU_BYTES,
             ext_neg=list(negotiation),
             tls_args=self._tls_to(peer),
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_CONN_OPEN, _read_plainly), *handlers],
         )
         if association.is_established:
             make_pauses_sure(association)
@@ -96,6 +97,10 @@ class Requestor:
         if self._tls is None:
             raise ConfigurationError(f"{peer.ae_title} wants TLS, and no [tls] is given")
         return sender_context(self._tls), peer.host
+
+
+def _read_plainly(event: evt.Event) -> None:
+    read_answers_plainly(event.assoc)
 
 
 def why_not_established(association: Any) -> tuple[SendOutcome, str]:

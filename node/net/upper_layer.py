@@ -23,10 +23,11 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from node.net.negotiation import REQUEST, AssociationRequest, answered, plain_answer, read_request
 from node.pipeline.describe import describe
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ _HEADER = struct.Struct(">BBL")
 _FRAGMENT = struct.Struct(">LB")
 _P_DATA = 0x04
 _PDU_KINDS = range(0x01, 0x08)
-_LAST_OF_COMMAND = b"\x03"  # message control header (PS3.8 Annex E.2)
+_COMMAND, _LAST_OF_COMMAND = b"\x01", b"\x03"  # message control headers (PS3.8 Annex E.2)
 _LONGEST_CONTROL_PDU = 1 << 20  # of any PDU but P-DATA: an A-ASSOCIATE-RQ with 128 contexts has some 30 KiB
 
 Fragment = tuple[int, memoryview]  # context id, control header with the fragment of a message
@@ -193,6 +194,7 @@ class PromptProvider(DULServiceProvider):
         self.to_user_queue = PromptQueue(tell_user)
         self._tell_user = tell_user
         self.over = False  # whether the connection was there and is not any more
+        self.request: AssociationRequest | None = None  # what the peer asked for, once it has
 
     def wake(self) -> None:
         """Have the loop look at once. From any thread."""
@@ -206,16 +208,28 @@ class PromptProvider(DULServiceProvider):
 
         Not past what the association's own thread has queued meanwhile: answers keep the order of requests.
         """
-        primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, _LAST_OF_COMMAND + command]]
-        if threading.current_thread() is self and self.to_provider_queue.empty():
-            self._send(P_DATA_TF(primitive))
-        else:
-            self.send_pdu(primitive)
+        at_once = threading.current_thread() is self and self.to_provider_queue.empty()
+        longest = self.assoc.requestor.maximum_length  # of the peer's PDUs; 0 for any
+        room = longest - _FRAGMENT.size - 1 if longest else len(command)
+        for begin in range(0, len(command), room):
+            control = _LAST_OF_COMMAND if begin + room >= len(command) else _COMMAND
+            primitive = P_DATA()
+            primitive.presentation_data_value_list = [[context_id, control + command[begin : begin + room]]]
+            if at_once:
+                self._send(P_DATA_TF(primitive))
+            else:
+                self.send_pdu(primitive)
 
     def kill_dul(self) -> None:
         super().kill_dul()
         self.wake()
+
+    def _send(self, pdu: Any) -> None:
+        """As the library's, but for what the library leaves out of an acceptance."""
+        if isinstance(pdu, A_ASSOCIATE_AC) and self.request is not None and self.socket is not None:
+            self.socket.send(answered(bytes(pdu.encode()), self.request))
+        else:
+            super()._send(pdu)
 
     def stop_dul(self) -> bool:
         if self.state_machine.current_state == IDLE:
@@ -338,6 +352,9 @@ class PromptProvider(DULServiceProvider):
 
     def _take_control(self, content: bytearray) -> None:
         """Any other PDU, looked at for its meaning before the state machine, which cannot refuse it."""
+        if content[0] == REQUEST and self.request is None:
+            self.request = read_request(bytes(content))
+            content = bytearray(self.request.content)
         try:
             pdu, event = self._decode_pdu(content)
             pdu.to_primitive()
@@ -357,6 +374,17 @@ class PromptProvider(DULServiceProvider):
 
     def _limit(self, kind: int) -> int:
         return self._longest_pdu if kind == _P_DATA else _LONGEST_CONTROL_PDU
+
+
+def read_answers_plainly(association: Association) -> None:
+    """Have the library read what a peer answers to a request of ours without what it cannot read."""
+    provider = association.dul
+    decode = provider._decode_pdu
+
+    def decode_plain(content: bytearray) -> Any:
+        return decode(bytearray(plain_answer(bytes(content))))
+
+    provider._decode_pdu = decode_plain
 
 
 def _readable(connections: Sequence[socket.socket], timeout_s: float) -> frozenset[int]:

@@ -8,9 +8,9 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_ECHO_RSP, C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_RQ, P_DATA_TF
@@ -29,8 +29,8 @@ ECHO_CONTEXT, CT_CONTEXT = 1, 3
 class RawPeer:
     """One connection to a listener."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port: int, connection: socket.socket | None = None) -> None:
+        self.socket = connection or socket.create_connection(("127.0.0.1", port), timeout=10)
 
     def __enter__(self) -> RawPeer:
         return self
@@ -87,11 +87,70 @@ def association_request(calling: str = "RAW", syntax: str = ExplicitVRLittleEndi
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 
+def item(kind: int, value: bytes) -> bytes:
+    """An item or sub-item (PS3.8 Section 9.3)."""
+    return struct.pack(">BBH", kind, 0, len(value)) + value
+
+
+def context_item(context_id: int, *subitems: bytes) -> bytes:
+    """A presentation context that is asked for."""
+    return item(0x20, bytes((context_id, 0, 0, 0)) + b"".join(subitems))
+
+
+def abstract(uid: str) -> bytes:
+    return item(0x30, uid.encode())
+
+
+def transfer(uid: str) -> bytes:
+    return item(0x40, uid.encode())
+
+
+APPLICATION = item(0x10, b"1.2.840.10008.3.1.1.1")
+ECHO_ITEM = context_item(ECHO_CONTEXT, abstract(Verification), transfer(ImplicitVRLittleEndian))
+MAXIMUM_LENGTH, CLASS_UID = item(0x51, struct.pack(">L", 16384)), item(0x52, b"2.25.1")
+
+
+def association_pdu(
+    *items: bytes,
+    kind: int = 0x01,
+    version: int = 1,
+    called: bytes = b"OSTEONODE".ljust(16),
+    calling: bytes = b"RAW".ljust(16),
+    reserved: bytes = bytes(32),
+    application: bytes = APPLICATION,
+    contexts: bytes = ECHO_ITEM,
+    user: bytes = MAXIMUM_LENGTH + CLASS_UID,
+) -> bytes:
+    """An A-ASSOCIATE PDU byte by byte; `items` follow all the others."""
+    body = struct.pack(">HH", version, 0) + called + calling + reserved
+    body += application + contexts + item(0x50, user) + b"".join(items)
+    return struct.pack(">BBL", kind, 0, len(body)) + body
+
+
+def items_of(content: bytes) -> list[tuple[int, bytes]]:
+    """Types and values of items."""
+    found, at = [], 0
+    while at < len(content):
+        kind, _, length = struct.unpack_from(">BBH", content, at)
+        found.append((kind, content[at + 4 : at + 4 + length]))
+        at += 4 + length
+    return found
+
+
 def echo_request(message_id: int) -> bytes:
     request = C_ECHO()
     request.MessageID, request.AffectedSOPClassUID = message_id, Verification
     message = C_ECHO_RQ()
     message.primitive_to_message(request)
+    return _pdus(message, ECHO_CONTEXT)
+
+
+def echo_response(message_id: int) -> bytes:
+    response = C_ECHO()
+    response.MessageIDBeingRespondedTo, response.AffectedSOPClassUID = message_id, Verification
+    response.Status = 0x0000
+    message = C_ECHO_RSP()
+    message.primitive_to_message(response)
     return _pdus(message, ECHO_CONTEXT)
 
 
