@@ -228,6 +228,7 @@ class WorkerSettings(_Section):
     commitment_wait_s: float = Field(ge=0)
     commitment_patience_s: float = Positive
     reconcile_s: float = Positive
+    begin_again_s: float = Positive
     time_limit_s: float = Positive
 
 

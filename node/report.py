@@ -128,6 +128,7 @@ class Provenance:
     radiomics_settings_sha256: str | None
     configuration_sha256: str
     packages: Mapping[str, str] = field(default_factory=dict)  # of what computes: numpy, pyradiomics
+    begun_again: str | None = None  # why, where the study's first steps were done twice
 
 
 class ClosedBy(StrEnum):

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from node.store.jobs import DueJob, Lease
 from node.store.store import Store
+from node.store.workers import MadeWith
+
+# What every worker of these tests measures with.
+MADE_WITH = MadeWith(software="1.0", configuration_sha256="ab" * 32)
 
 
 def claim(store: Store, job: DueJob, *, owner: str = "worker", lease_s: float = 60.0) -> Lease:
     """The lease of the job's step."""
     lease = store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner=owner, lease_s=lease_s
+        job_id=job.job_id,
+        step=job.step,
+        generation=job.generation,
+        owner=owner,
+        lease_s=lease_s,
+        made_with=MADE_WITH,
+        begins=job.step == "select",
     )
-    assert lease is not None
+    assert isinstance(lease, Lease)
     return lease

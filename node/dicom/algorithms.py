@@ -68,6 +68,8 @@ def node_identification(provenance: Provenance) -> AlgorithmIdentification:
     """The node itself: it calibrates and measures."""
     parameters = [f"configuration_sha256={provenance.configuration_sha256}"]
     parameters += [f"{name}={version}" for name, version in sorted(provenance.packages.items())]
+    if provenance.begun_again:
+        parameters.append(f"begun_again={provenance.begun_again}")
     return AlgorithmIdentification(
         name=provenance.software,
         version=provenance.version,

@@ -45,6 +45,7 @@ class StepContext:
     scanners: ScannerHistory | None = None  # None where nothing is remembered
     patients: PatientHistory | None = None  # likewise
     completeness: Completeness | None = None  # None where nothing was waited for
+    begun_again: str | None = None  # why, where the first steps were done twice
     feature_names: tuple[str, ...] | None = None  # to compute; None: those that the model asks for
 
 

@@ -56,7 +56,9 @@ def judge_study(
     return laboratory, judge(case, basis)
 
 
-def provenance_of(settings: Settings, basis: Basis, engine: EngineInfo | None) -> Provenance:
+def provenance_of(
+    settings: Settings, basis: Basis, engine: EngineInfo | None, begun_again: str | None = None
+) -> Provenance:
     """Every program, file and setting that numbers rest on."""
     return Provenance(
         software="Osteonode",
@@ -69,4 +71,5 @@ def provenance_of(settings: Settings, basis: Basis, engine: EngineInfo | None) -
         radiomics_settings_sha256=basis.radiomics_settings_sha256,
         configuration_sha256=configuration_sha256(settings),
         packages={name: version(name) for name in computing_packages(settings)},
+        begun_again=begun_again,
     )

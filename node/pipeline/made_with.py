@@ -13,6 +13,10 @@ from scoring.internal import INTERNAL
 _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
 
 
+class BasisChanged(Exception):
+    """Software, settings or a file that they name changed while a step ran: what it made rests on both."""
+
+
 def made_with(settings: Settings) -> MadeWith:
     """What the result of any study would rest on here, as packages and files are at this moment.
 

@@ -12,6 +12,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.findings import UnknownFinding
 from config.settings import ConfigurationError
 from node.dicom.errors import DicomError
+from node.pipeline.made_with import BasisChanged
 from node.pipeline.ports import ArtefactMissing
 from node.store.errors import LeaseLost, StoreUnavailable
 from node.store.states import Proof
@@ -21,6 +22,7 @@ from segmentation.errors import EngineUnavailable, MaskNotUsable
 
 class Action(StrEnum):
     RETRY = "retry"
+    ELSEWHERE = "retry elsewhere"  # a file that the database knows was not found: another machine may see it
     WAIT = "wait"  # nothing is wrong with the study: the store has no room, or does not answer
     SET_ASIDE = "set aside"  # the same bytes and settings would fail again: a person must look
     ABANDON = "abandon"  # somebody else has the job now
@@ -28,7 +30,6 @@ class Action(StrEnum):
 
 # Another try without a change of settings, software or input gives the same error.
 _HOPELESS = (
-    ArtefactMissing,
     CatalogEntryInvalid,
     CatalogEntryMissing,
     ConfigurationError,
@@ -39,16 +40,19 @@ _HOPELESS = (
     UnknownFinding,
 )
 
+# What one machine lacks another may have: its share is not mounted, or a disk is failing.
+_OF_THE_MACHINE = (ArtefactMissing, OSError)
+
 
 def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
     """What to do about an error that ended an attempt (1 is the first)."""
     if isinstance(error, LeaseLost):
         return Action.ABANDON
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, (StoreUnavailable, BasisChanged)):
         return Action.WAIT
     if isinstance(error, _HOPELESS) or attempt >= max_attempts:
         return Action.SET_ASIDE
-    return Action.RETRY
+    return Action.ELSEWHERE if isinstance(error, _OF_THE_MACHINE) else Action.RETRY
 
 
 def way_to_prove(

@@ -53,6 +53,17 @@ def republish(store: Store, broker: Broker) -> int:
     return published
 
 
+def begin_again(store: Store, after_s: float) -> None:
+    """Take studies back to their first step whose configuration or software no worker has any more.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    for job in store.bindings.begin_again(first_step=Step.SELECT, after_s=after_s):
+        log.warning("study_begun_again", job_id=job.job_id, step=job.step, reason=job.reason)
+
+
 def retry_study(store: Store, study_instance_uid: str) -> None:
     """A person asks for another try; `reconcile` of the running node takes it from there.
 
@@ -72,6 +83,7 @@ def reconcile_forever(
     while not watch.wait(stop, pause_s):
         try:
             watch.close_studies()
+            begin_again(store, settings.worker.begin_again_s)
             republish(store, broker)
         except StoreError as error:
             log.error("reconcile_failed", error=describe(error))

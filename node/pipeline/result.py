@@ -275,6 +275,7 @@ def _provenance(report: Report) -> dict[str, Any]:
         "radiomics_settings_sha256": source.radiomics_settings_sha256,
         "configuration_sha256": source.configuration_sha256,
         "packages": dict(source.packages),
+        "begun_again": source.begun_again,
         "predecessor_uid": report.predecessor_uid,
         "predecessor_issued_at": (
             report.predecessor_issued_at.isoformat() if report.predecessor_issued_at else None

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from config.catalog import CatalogEntryMissing
 from config.settings import Settings
-from node import __version__
 from node.pipeline.artefacts import TIMINGS, from_json
 from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.deliver import Waiting, deliver
 from node.pipeline.describe import describe
 from node.pipeline.engine import Settled
+from node.pipeline.made_with import BasisChanged, made_with
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import ClinicalValues, Issue, Prover, Publisher, Sender, Step, StepMessage
@@ -26,9 +27,10 @@ from node.pipeline.reconcile import message_for
 from node.pipeline.stored import StoredArtefacts
 from node.report import Completeness, ObjectKind
 from node.store.errors import LeaseLost, StoreError
-from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.states import StudyState
 from node.store.store import Store
+from node.store.workers import MadeWith
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Dependencies:
     engine: Callable[[], Settled]
     clinical: ClinicalValues
     owner: str  # of leases
+    host: str = ""  # the machine
 
 
 def run_step(message: StepMessage, dependencies: Dependencies) -> None:
@@ -56,24 +59,31 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
     """
     store, settings = dependencies.store, dependencies.settings.worker
     try:
+        basis = made_with(dependencies.settings)
         lease = store.jobs.claim(
             job_id=message.job_id,
             step=message.step,
             generation=message.generation,
             owner=dependencies.owner,
             lease_s=settings.lease_s,
+            made_with=basis,
+            begins=message.step is Step.SELECT,
+            host=dependencies.host,
         )
-    except StoreError as error:
+    except (StoreError, CatalogEntryMissing) as error:
         log.warning("claim_failed", job_id=message.job_id, error=describe(error))  # reconcile comes again
         return
     if lease is None:
         log.debug("message_stale", job_id=message.job_id, step=message.step.value)
         return
+    if isinstance(lease, Unfit):
+        log.warning("step_declined", job_id=message.job_id, step=message.step.value, reason=lease.reason)
+        return
     with bound_contextvars(
         job_id=lease.job_id, step=lease.step, generation=lease.generation, attempt=lease.attempt
     ):
         try:
-            following = _attempt(lease, dependencies)
+            following = _attempt(lease, basis, dependencies)
         except Exception as error:  # noqa: BLE001 - the task boundary: policy decides about every error
             _fail(lease, error, dependencies)
             return
@@ -81,8 +91,13 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
             dependencies.publisher.publish(message_for(following))
 
 
-def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:
-    """One attempt at a step, recorded. Returns the next step, if there is one."""
+def _attempt(lease: Lease, basis: MadeWith, dependencies: Dependencies) -> DueJob | None:
+    """One attempt at a step, recorded. Returns the next step, if there is one.
+
+    Parameters
+    ----------
+    basis : what the step was claimed with.
+    """
     settings = dependencies.settings
     if lease.attempt > settings.worker.max_attempts:
         # Failures of the step itself end in `_fail`; these attempts ended without a word.
@@ -93,7 +108,9 @@ def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:
     started = time.perf_counter()
     log.info("step_started")
     artefacts = StoredArtefacts(
-        dependencies.store, lease, {"software": __version__, "configuration_sha256": settings.sha256}
+        dependencies.store,
+        lease,
+        {"software": basis.software, "configuration_sha256": basis.configuration_sha256},
     )
     step = Step(lease.step)
     if step is Step.DELIVER:
@@ -102,6 +119,8 @@ def _attempt(lease: Lease, dependencies: Dependencies) -> DueJob | None:
         return None
     with _kept(dependencies.store, lease, settings.worker.lease_s):
         result = dependencies.functions[step](_context(lease, artefacts, dependencies))
+        if made_with(settings) != basis:
+            raise BasisChanged("software or configuration changed while the step ran")
         seconds = time.perf_counter() - started
         _note_timing(artefacts, step, seconds)
         made = _made_objects(artefacts) if step is Step.REPORT else ()
@@ -117,7 +136,8 @@ def _record(lease: Lease, result: StepResult, made: tuple[MadeObject, ...], stor
         store.scans.forget(lease.study_instance_uid)
     match result.verdict:
         case Verdict.PROCEED:
-            return store.jobs.advance(lease, following, made)
+            # What is delivered is made: who sends it does not move a result.
+            return store.jobs.advance(lease, following, made, unbind=following is Step.DELIVER)
         case Verdict.NOT_APPLICABLE:
             store.jobs.finish(lease, StudyState.NOT_APPLICABLE, result.reason)
         case Verdict.SET_ASIDE:
@@ -172,6 +192,7 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
         scanners=store.scanners,
         patients=store.scans,
         completeness=None if completeness is None else from_json(Completeness, completeness.encode()),
+        begun_again=lease.begun_again,
     )
 
 
@@ -202,6 +223,10 @@ def _fail(lease: Lease, error: Exception, dependencies: Dependencies) -> None:
         match action:
             case Action.RETRY:
                 dependencies.store.jobs.retry_in(lease, told, delay_s(settings.backoff_s, lease.attempt))
+            case Action.ELSEWHERE:
+                dependencies.store.jobs.retry_in(
+                    lease, told, delay_s(settings.backoff_s, lease.attempt), avoids=dependencies.host
+                )
             case Action.WAIT:
                 dependencies.store.jobs.retry_in(lease, told, delay_s(settings.backoff_s, 2), counted=False)
             case Action.SET_ASIDE:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
+from node.store.binding import LEFT_TO_OTHERS_S, is_bound_to, is_free, may_lack, why_unfit
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies
 from node.store.states import ARRIVED, DeliveryState, JobState, Proof, StudyState
+from node.store.workers import MadeWith
 
 _MAX_ERROR_CHARACTERS = 2000
 
@@ -30,6 +32,14 @@ class Lease:
     token: int
     owner: str
     attempt: int  # 1 for the first try of this step
+    begun_again: str | None = None  # why, where the first steps were done before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """A step that waits for another worker than the one that asked."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +66,45 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, *, job_id: int, step: str, generation: int, owner: str, lease_s: float) -> Lease | None:
+    def claim(
+        self,
+        *,
+        job_id: int,
+        step: str,
+        generation: int,
+        owner: str,
+        lease_s: float,
+        made_with: MadeWith,
+        begins: bool = False,
+        host: str = "",
+    ) -> Lease | Unfit | None:
         """Take a job, if it stands at this very step, is due, and nobody holds it; else None.
 
-        The claim counts as an attempt at once, so that a worker that dies is counted too.
+        The claim counts as an attempt at once, so that a worker that dies is counted too. A worker that may
+        not take the step leaves it to others for a few seconds, and the job says why it waits.
+
+        Parameters
+        ----------
+        made_with : what this worker's results rest on.
+        begins : whether this is the first step, which binds the job to whoever takes it. Every later one is
+            for workers that are equal in what moves a result.
+        host : the worker's machine.
         """
+        at_this_step = and_(
+            jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, _is_due()
+        )
+        may_take = may_lack(step, host)
+        bound: dict[str, object] = {}
+        if begins:
+            bound = {
+                "software": made_with.software,
+                "configuration_sha256": made_with.configuration_sha256,
+            }
+        else:
+            may_take = and_(is_bound_to(made_with), may_take)
         taken = (
             update(jobs)
-            .where(jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, _is_due())
+            .where(at_this_step, may_take)
             .values(
                 state=JobState.RUNNING,
                 attempts=jobs.c.attempts + 1,
@@ -71,13 +112,14 @@ class Jobs:
                 lease_owner=owner,
                 lease_until=now_s() + lease_s,
                 updated_at=now_s(),
+                **bound,
             )
-            .returning(jobs.c.study_instance_uid, jobs.c.token, jobs.c.attempts)
+            .returning(jobs.c.study_instance_uid, jobs.c.token, jobs.c.attempts, jobs.c.begun_again)
         )
         with self._database.writing() as connection:
             row = connection.execute(taken).first()
-        if row is None:
-            return None
+            if row is None:
+                return _leave_to_others(connection, at_this_step, made_with, host)
         return Lease(
             job_id=job_id,
             study_instance_uid=row.study_instance_uid,
@@ -86,6 +128,7 @@ class Jobs:
             token=row.token,
             owner=owner,
             attempt=row.attempts,
+            begun_again=row.begun_again,
         )
 
     def renew(self, lease: Lease, lease_s: float) -> None:
@@ -93,18 +136,28 @@ class Jobs:
         with self._database.writing() as connection:
             write_as_holder(connection, lease, lease_until=now_s() + lease_s)
 
-    def advance(self, lease: Lease, following: str, made: Sequence[MadeObject] = ()) -> DueJob:
-        """Record the step as done and create the next one, with the objects it made, in one transaction."""
+    def advance(
+        self, lease: Lease, following: str, made: Sequence[MadeObject] = (), *, unbind: bool = False
+    ) -> DueJob:
+        """Record the step as done and create the next one, with the objects it made, in one transaction.
+
+        Parameters
+        ----------
+        unbind : whether any worker may do what follows: nothing of it moves a result.
+        """
+        unbound = {"software": "", "configuration_sha256": ""} if unbind else {}
         with self._database.writing() as connection:
             write_as_holder(
                 connection,
                 lease,
                 **_released(),
+                **unbound,
                 step=following,
                 state=JobState.WAITING,
                 attempts=0,
                 not_before=now_s(),
                 last_error="",
+                avoids="",
             )
             if made:
                 _replace_objects(connection, lease, made)
@@ -118,12 +171,15 @@ class Jobs:
             )
             _set_study(connection, lease, state, reason)
 
-    def retry_in(self, lease: Lease, error: str, delay_s: float, *, counted: bool = True) -> None:
+    def retry_in(
+        self, lease: Lease, error: str, delay_s: float, *, counted: bool = True, avoids: str = ""
+    ) -> None:
         """The attempt failed; another may begin after `delay_s`.
 
         Parameters
         ----------
         counted : whether the step has one attempt less.
+        avoids : a host that takes the next one only if no other can.
         """
         with self._database.writing() as connection:
             write_as_holder(
@@ -134,6 +190,7 @@ class Jobs:
                 attempts=lease.attempt if counted else lease.attempt - 1,
                 not_before=now_s() + delay_s,
                 last_error=error[:_MAX_ERROR_CHARACTERS],
+                avoids=avoids,
             )
 
     def await_deliveries(self, lease: Lease, reason: str, destinations: Sequence[str]) -> float:
@@ -241,11 +298,27 @@ def wake_deliveries(connection: Connection, sop_instance_uids: Sequence[str]) ->
 
 
 def _is_due() -> ColumnElement[bool]:
-    free = or_(
-        jobs.c.state == JobState.WAITING,
-        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now_s()),
+    return and_(is_free(), jobs.c.not_before <= now_s())
+
+
+def _leave_to_others(
+    connection: Connection, at_this_step: ColumnElement[bool], made_with: MadeWith, host: str
+) -> Unfit | None:
+    """Say in the job's row why the worker that asked does not take it; None where nobody can any more."""
+    job = connection.execute(
+        select(jobs.c.job_id, jobs.c.software, jobs.c.configuration_sha256, jobs.c.avoids).where(at_this_step)
+    ).first()
+    if job is None:
+        return None
+    reason = why_unfit(
+        MadeWith(software=job.software, configuration_sha256=job.configuration_sha256), made_with, host
     )
-    return and_(free, jobs.c.not_before <= now_s())
+    connection.execute(
+        update(jobs)
+        .where(at_this_step)
+        .values(not_before=now_s() + LEFT_TO_OTHERS_S, last_error=reason, updated_at=now_s())
+    )
+    return Unfit(reason=reason)
 
 
 def _released() -> dict[str, object]:

@@ -152,6 +152,13 @@ jobs = Table(
     # What showed that the study was whole: a ClosedBy and the whole as JSON; "" and NULL in older rows.
     Column("closed_by", String(16), nullable=False, server_default=""),
     Column("completeness", Text),
+    # What its first step was done with, and who else may go on with it; "" where anybody may.
+    Column("software", String(255), nullable=False, server_default=""),
+    Column("configuration_sha256", String(64), nullable=False, server_default=""),
+    Column("begun_again", Text),  # why, where its first steps were done twice
+    Column("avoids", String(255), nullable=False, server_default=""),  # a host that lacked a file
+    Column("calling_ae", String(16), nullable=False, server_default=""),  # of the study's first image
+    Column("urgent", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("study_instance_uid", "generation"),
     Index("ix_jobs_state", "state", "not_before"),
 )

@@ -9,6 +9,7 @@ import structlog
 from config.settings import StorageSettings
 from node.store.artefacts import Artefacts
 from node.store.associations import Associations
+from node.store.binding import Bindings
 from node.store.census import CensusTaker
 from node.store.database import Database
 from node.store.deliveries import Deliveries
@@ -50,6 +51,7 @@ class Store:
     retention: Retention
     studies: Studies
     jobs: Jobs
+    bindings: Bindings
     artefacts: Artefacts
     reports: Reports
     deliveries: Deliveries
@@ -100,6 +102,7 @@ def open_store(settings: StorageSettings) -> Store:
         retention=Retention(database, files, pseudonyms),
         studies=Studies(database),
         jobs=Jobs(database),
+        bindings=Bindings(database, files),
         artefacts=Artefacts(database, files),
         reports=Reports(database),
         deliveries=Deliveries(database),

@@ -188,6 +188,7 @@ class _StepRunner:
             engine=self._engine,
             clinical=make_clinical(self._settings),
             owner=self._owner,
+            host=socket.gethostname(),
         )
 
 

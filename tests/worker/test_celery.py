@@ -22,6 +22,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
+from sqlalchemy import select
 
 from config.settings import Settings
 from node.leash import leashed
@@ -29,6 +30,7 @@ from node.pipeline.made_with import made_with
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.reconcile import reconcile_forever, republish
 from node.store.received import ReceivedInstance
+from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
 from node.store.store import Store
 from node.wiring.completing import make_watch
@@ -183,6 +185,52 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
     assert due.step == "segment"
     assert sqlite_store.overview.list()[0].attempts == 0
     assert [one.state for one in sqlite_store.workers.list()] == [WorkerState.ENDED]
+
+
+def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_else_can_end(
+    tmp_path: Path,
+    broker: EmbeddedRedis,
+    sqlite_store: Store,
+    make_settings: Callable[..., Settings],
+    make_instance: Callable[..., ReceivedInstance],
+    start_worker: Callable[[Settings], subprocess.Popen[bytes]],
+) -> None:
+    _write_report(tmp_path / "report.dcm")
+    worker = {"lease_s": 1.0, "begin_again_s": 2.0}
+    settings = make_settings(broker={"url": broker.url}, worker=worker, log={"format": "json"})
+    upgraded = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"reference": ""})})
+    sqlite_store.instances.receive(make_instance())
+    (job,) = close_due(sqlite_store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
+    stop = threading.Event()
+    broker_of_node = CeleryBroker(create_app(settings, lambda message: None))
+    watch = make_watch(sqlite_store, settings)
+    node = threading.Thread(
+        target=reconcile_forever, args=(sqlite_store, broker_of_node, watch, settings, stop)
+    )
+    node.start()
+    try:
+        first = start_worker(settings)
+        wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
+        first.send_signal(signal.SIGKILL)
+        first.wait(10)
+        start_worker(upgraded)
+        wait_until(
+            lambda: sqlite_store.overview.list()[0].state == StudyState.REPORTED, "the study is reported"
+        )
+    finally:
+        stop.set()
+        node.join()
+        watch.shut()
+    with sqlite_store.database.reading() as connection:
+        told = connection.execute(select(jobs.c.begun_again).where(jobs.c.job_id == job.job_id)).scalar_one()
+        parameters = set(connection.execute(select(artefacts.c.parameters)).scalars())
+    assert "begun again at select" in told
+    assert made_with(settings).configuration_sha256[:8] in told
+    (rests_on,) = parameters
+    assert json.loads(rests_on)["configuration_sha256"] == made_with(upgraded).configuration_sha256
+    declined = [json.loads(line) for line in _log_lines(tmp_path) if '"step_declined"' in line]
+    assert {one["step"] for one in declined} <= {"segment"}
+    assert len(declined) <= 3  # it is not asked over and over
 
 
 def test_a_message_carries_a_job_and_a_generation_and_nothing_else(

@@ -21,6 +21,7 @@ from node.report import ObjectKind
 from node.store.errors import StorageFull
 from node.store.received import ReceivedInstance
 from node.store.states import StudyState
+from tests.claiming import claim
 from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
 
 
@@ -190,9 +191,7 @@ def test_a_lost_worker_is_counted_and_a_study_that_kills_workers_is_set_aside(be
     bench.close()
     for _ in range(3):  # each dies without a word: its lease runs out
         (due,) = bench.store.jobs.due()
-        assert bench.store.jobs.claim(
-            job_id=due.job_id, step=due.step, generation=due.generation, owner="dead", lease_s=-1.0
-        )
+        claim(bench.store, due, owner="dead", lease_s=-1.0)
     bench.work()
     assert bench.summary.state == StudyState.SET_ASIDE
     assert "lost 3 times" in bench.summary.last_error

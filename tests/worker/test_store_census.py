@@ -11,6 +11,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, JobState, StudyState
 from node.store.store import Store
+from tests.claiming import claim
 
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
@@ -23,16 +24,12 @@ def lease(store: Store, make_instance: Make, close_study: Close) -> Lease:
     """A study in work, with two objects made."""
     store.instances.receive(make_instance())
     job = close_study(store)
-    held = store.jobs.claim(job_id=job.job_id, step="select", generation=1, owner="worker", lease_s=60)
-    assert held is not None
+    held = claim(store, job)
     made = [
         MadeObject(sop_instance_uid=uid, sop_class_uid=SR, kind="SR", artefact="report.dcm", is_report=True)
         for uid in ("2.25.1", "2.25.2")
     ]
-    store.jobs.advance(held, "deliver", made)
-    delivering = store.jobs.claim(job_id=job.job_id, step="deliver", generation=1, owner="worker", lease_s=60)
-    assert delivering is not None
-    return delivering
+    return claim(store, store.jobs.advance(held, "deliver", made))
 
 
 def test_an_empty_store_counts_nothing_in_every_state(store: Store) -> None:
@@ -57,8 +54,7 @@ def test_work_that_is_due_has_an_age_and_work_that_must_wait_has_none(
     assert found.jobs == {("select", JobState.WAITING): 1}
     assert 0 <= found.oldest_due_s < 60
 
-    held = store.jobs.claim(job_id=job.job_id, step="select", generation=1, owner="worker", lease_s=60)
-    assert held is not None
+    held = claim(store, job)
     store.jobs.retry_in(held, "the disk was busy", 3600)
     assert store.census.take().oldest_due_s == 0.0
 

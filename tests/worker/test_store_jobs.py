@@ -9,10 +9,11 @@ import pytest
 
 from node.store.errors import LeaseLost, NothingToRetry
 from node.store.instances import Receipt
-from node.store.jobs import DueJob, Lease, MadeObject
+from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
+from tests.claiming import MADE_WITH
 from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
@@ -22,9 +23,17 @@ SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def _claim(store: Store, job: DueJob, owner: str = "worker", lease_s: float = 60.0) -> Lease | None:
-    return store.jobs.claim(
-        job_id=job.job_id, step=job.step, generation=job.generation, owner=owner, lease_s=lease_s
+    lease = store.jobs.claim(
+        job_id=job.job_id,
+        step=job.step,
+        generation=job.generation,
+        owner=owner,
+        lease_s=lease_s,
+        made_with=MADE_WITH,
+        begins=job.step == "select",
     )
+    assert not isinstance(lease, Unfit)
+    return lease
 
 
 def _held(store: Store, job: DueJob) -> Lease:

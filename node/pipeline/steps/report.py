@@ -113,7 +113,7 @@ def compose(context: StepContext, selection: SelectionArtefact, engine: EngineIn
             *judgement.findings,
             *(basis.table.describe(one, basis.language) for one in changed),
         ),
-        provenance=provenance_of(context.settings, basis, engine),
+        provenance=provenance_of(context.settings, basis, engine, context.begun_again),
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         predecessor_issued_at=issue.predecessor_issued_at,

@@ -1,0 +1,173 @@
+"""Which worker may take which step: a job stays with those that are equal in what moves a result.
+
+The first step binds a job. Where no worker is left that it is bound to, as after an upgrade, it begins again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select, tuple_, update
+
+from node.store.database import Database, now_s
+from node.store.files import FileStore
+from node.store.schema import artefacts, jobs, workers
+from node.store.states import JobState
+from node.store.workers import MadeWith, is_there
+
+LEFT_TO_OTHERS_S = 5.0  # by a worker that may not take a step: longer than its message takes to come again
+_AT_ONCE = 200  # jobs that begin again in one transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunAgain:
+    """A job that was taken back to its first step."""
+
+    job_id: int
+    step: str  # where it stood
+    reason: str
+
+
+class Bindings:
+    """Jobs whose workers are gone for good."""
+
+    def __init__(self, database: Database, files: FileStore) -> None:
+        self._database = database
+        self._files = files
+
+    def begin_again(self, *, first_step: str, after_s: float) -> Sequence[BegunAgain]:
+        """Take jobs back to their first step that no worker can go on with; what they had made is removed.
+
+        None is taken back before other workers have been there for `after_s` without one that it is bound
+        to: of a node that is just starting all are missing.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        equal = and_(
+            workers.c.software == jobs.c.software,
+            workers.c.configuration_sha256 == jobs.c.configuration_sha256,
+        )
+        heard = func.coalesce(workers.c.ended_at, workers.c.heartbeat_at)
+        lived = select(literal(1)).where(equal, heard > now_s() - after_s).exists()
+        others = select(literal(1)).where(is_there(), workers.c.started_at < now_s() - after_s).exists()
+        stranded = (
+            select(
+                jobs.c.job_id,
+                jobs.c.study_instance_uid,
+                jobs.c.generation,
+                jobs.c.step,
+                jobs.c.software,
+                jobs.c.configuration_sha256,
+            )
+            .where(is_free(), jobs.c.software != "", jobs.c.step != first_step, ~lived, others)
+            .limit(_AT_ONCE)
+        )
+        with self._database.reading() as connection:
+            if connection.execute(stranded.limit(1)).first() is None:
+                return ()
+        begun: list[BegunAgain] = []
+        with self._database.writing() as connection:
+            found = connection.execute(stranded).all()
+            if not found:
+                return ()
+            of_them = tuple_(artefacts.c.study_instance_uid, artefacts.c.generation).in_(
+                [(job.study_instance_uid, job.generation) for job in found]
+            )
+            paths = connection.execute(delete(artefacts).where(of_them).returning(artefacts.c.path)).scalars()
+            made = list(paths)
+            for job in found:
+                reason = (
+                    f"begun again at {first_step}: what came before {job.step} had been done with "
+                    f"{_in_words(job.software, job.configuration_sha256)}, which no worker had any more"
+                )
+                connection.execute(
+                    update(jobs)
+                    .where(jobs.c.job_id == job.job_id)
+                    .values(
+                        step=first_step,
+                        state=JobState.WAITING,
+                        attempts=0,
+                        not_before=now_s(),
+                        token=jobs.c.token + 1,
+                        lease_owner=None,
+                        lease_until=None,
+                        software="",
+                        configuration_sha256="",
+                        avoids="",
+                        last_error="",
+                        begun_again=reason,
+                        updated_at=now_s(),
+                    )
+                )
+                begun.append(BegunAgain(job_id=job.job_id, step=job.step, reason=reason))
+        for path in made:
+            self._files.remove(path)
+        return tuple(begun)
+
+
+def is_free() -> ColumnElement[bool]:
+    """Of a job: it is under way, and nobody holds it."""
+    return or_(
+        jobs.c.state == JobState.WAITING,
+        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now_s()),
+    )
+
+
+def is_bound_to(made_with: MadeWith) -> ColumnElement[bool]:
+    """Of a job: a worker whose results rest on this may go on with it."""
+    return or_(
+        jobs.c.software == "",
+        and_(
+            jobs.c.software == made_with.software,
+            jobs.c.configuration_sha256 == made_with.configuration_sha256,
+        ),
+    )
+
+
+def may_lack(step: str, host: str) -> ColumnElement[bool]:
+    """Of a job: this host did not lack anything at the last attempt, or there is no other to try."""
+    takes_step = ("," + workers.c.queues + ",").like(f"%,{step},%")
+    equal = or_(
+        jobs.c.software == "",
+        and_(
+            workers.c.software == jobs.c.software,
+            workers.c.configuration_sha256 == jobs.c.configuration_sha256,
+        ),
+    )
+    another = select(literal(1)).where(is_there(), workers.c.host != host, takes_step, equal).exists()
+    return or_(jobs.c.avoids == "", jobs.c.avoids != host, ~another)
+
+
+def has_its_worker() -> ColumnElement[bool]:
+    """Of a job: a worker is there that may go on with it, or none at all, and who comes is not known."""
+    equal = and_(
+        workers.c.software == jobs.c.software,
+        workers.c.configuration_sha256 == jobs.c.configuration_sha256,
+    )
+    return or_(
+        jobs.c.software == "",
+        select(literal(1)).where(is_there(), equal).exists(),
+        ~select(literal(1)).where(is_there()).exists(),
+    )
+
+
+def why_unfit(bound_to: MadeWith, made_with: MadeWith, host: str) -> str:
+    """Why a worker does not take a step, for the operator."""
+    if bound_to.software in ("", made_with.software) and bound_to.configuration_sha256 in (
+        "",
+        made_with.configuration_sha256,
+    ):
+        return f"waits for a worker on another machine than {host}, which lacked what the step needs"
+    wanted = _in_words(bound_to.software, bound_to.configuration_sha256)
+    has = _in_words(made_with.software, made_with.configuration_sha256)
+    return f"waits for a worker with {wanted}, as its first step had; a worker on {host} has {has}"
+
+
+def _in_words(software: str, configuration_sha256: str) -> str:
+    configuration = (
+        f"configuration {configuration_sha256[:8]}" if configuration_sha256 else "no configuration"
+    )
+    return f"software {software}, {configuration}"
