@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from node.dicom.check import check_object
-from node.dicom.identity import require_study
+from node.dicom.identity import identity_source, require_study
 from node.dicom.pictures import (
     draw_answer,
     draw_fit,
@@ -101,7 +101,7 @@ def encode_report(
             seg = encode_segmentation(report, series, segments)
             objects.append(seg)
     objects.append(encode_sr(report, source_headers, seg=seg, segments=segments, slices=slices))
-    objects.extend(encode_pictures(report, source_headers[0], pictures))
+    objects.extend(encode_pictures(report, identity_source(source_headers), pictures))
     for encoded in objects:
         check_object(encoded.content)
     return EncodedReport(objects=tuple(objects), pictures=pictures)

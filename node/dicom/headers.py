@@ -15,6 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
@@ -89,6 +90,18 @@ def text_of(header: Dataset, keyword: str) -> str:
     if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
         return " ".join(str(part) for part in value).strip()
     return str(value).strip()
+
+
+def items_of(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """The items of a sequence, () where it is absent or empty, or where what stands there is no sequence.
+
+    Anonymisers and routers write text there; what cannot be parsed as items is no sequence either.
+    """
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
+        return ()
+    return tuple(value) if isinstance(value, Items) else ()
 
 
 def number_of(header: Dataset, keyword: str) -> float | None:

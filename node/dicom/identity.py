@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 from pydicom import Dataset
@@ -49,6 +50,14 @@ def require_study(source: Dataset) -> None:
     """
     if not text_of(source, "StudyInstanceUID"):
         raise IdentityMissing("the source has no Study Instance UID")
+
+
+def identity_source(headers: Sequence[Dataset]) -> Dataset:
+    """Of images of one patient, the first whose header names the issuer of the Patient ID, else the first.
+
+    Archives and routers add or drop the issuer in part of a study's images.
+    """
+    return next((one for one in headers if text_of(one, "IssuerOfPatientID")), headers[0])
 
 
 def copy_identity(source: Dataset, target: Dataset) -> None:

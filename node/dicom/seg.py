@@ -29,7 +29,7 @@ from node.dicom.equipment import (
     apply_equipment,
 )
 from node.dicom.errors import SegmentationMismatch
-from node.dicom.identity import copy_identity
+from node.dicom.identity import copy_identity, identity_source
 from node.dicom.read import LoadedSeries
 from node.dicom.rods import rod_masks
 from node.dicom.seg_sources import frames_as_images, refer_to_frames
@@ -170,7 +170,7 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
         omit_empty_frames=True,
     )
     refer_to_frames(dataset, series)
-    copy_identity(series.headers[0], dataset)
+    copy_identity(identity_source(series.headers), dataset)
     apply_equipment(dataset, report, series_number=SEGMENTATION_SERIES, description=SEGMENTATION_DESCRIPTION)
     mint([dataset], report.issued_at)
     content = to_bytes(dataset)

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from node.dicom.equipment import MANUFACTURER
 from node.dicom.geometry import normal_of
-from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, items_of, number_of, text_of
 from node.report import RejectedSeries
 
 # Limits for a series that can show a whole lumbar body; project choices (R in the fact sheet), not published.
@@ -26,6 +26,16 @@ _SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|SHARP|DETAIL|^YA|^YB|^L$|^FC[35]\d|^
 _SOFT_KERNEL = re.compile(r"STANDARD|SOFT|^B$|^A$|^C$|^FC0\d|^FC1\d", re.IGNORECASE)
 _SIEMENS_KERNEL = re.compile(r"^[BDHIQ][a-z]{0,2}(\d{2})", re.IGNORECASE)
 _SIEMENS_SHARP_FROM = 50
+
+# Words by which derived images say how they were made: the defined terms of value 4 of ImageType (PS3.3
+# C.8.16.1.4) and what makers and DerivationDescription call reformats, projections and filters (R).
+_DERIVATION_WORDS = re.compile(
+    r"\bMPR|\b[CV]PR\b|\bMIP|\bMINIP|REFORMAT|PROJECTION|PROJ\b|RENDER|\b3D\b|VRT|SSD|AVERAGE|\bAVG\b|\bMEAN\b|MEDIAN|"
+    r"ADDITION|SUBTRACT|DIVISION|MULTIPLICATION|MASKED|MAXIMUM|MINIMUM|RESAMPL|STD_DEVIATION|FUSION|FUSED|"
+    r"PERFUSION|FILTERED|SMOOTHED|SHARPENED|DENOISED|COMBINED",
+    re.IGNORECASE,
+)
+_LOSSY_COMPRESSION = ("113040", "DCM")
 
 _QCT_WORDS = re.compile(r"\bQCT\b|\bBMD\b|bone (mineral )?densit|osteoporos", re.IGNORECASE)
 
@@ -41,7 +51,7 @@ class Selection:
 
 def made_here(dataset: Dataset) -> bool:
     """Whether this node (any version of it) made the object: it names itself as contributing equipment."""
-    items = dataset.get("ContributingEquipmentSequence") or ()
+    items = items_of(dataset, "ContributingEquipmentSequence")
     return any(text_of(item, "Manufacturer") == MANUFACTURER for item in items)
 
 
@@ -69,10 +79,10 @@ def is_qct_candidate(
 
 
 def _procedure_codes(header: Dataset) -> Iterable[str]:
-    holders = [header, *(header.get("RequestAttributesSequence") or ())]
+    holders = [header, *items_of(header, "RequestAttributesSequence")]
     for holder in holders:
         for keyword in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
-            for code in holder.get(keyword) or ():
+            for code in items_of(holder, keyword):
                 yield f"{text_of(code, 'CodeValue')}^{text_of(code, 'CodingSchemeDesignator')}"
 
 
@@ -124,7 +134,7 @@ def _unsuitable_image(instance: Instance) -> str | None:
         "multi-frame CT that does not describe its frames": is_multi_frame_ct(instance)
         and instance.frame is None,
         "made by this node": made_here(header),
-        "not an original acquisition (ImageType)": kinds[:2] != ["ORIGINAL", "PRIMARY"],
+        "not an original acquisition (ImageType)": not _is_original(header, kinds),
         "localizer": "LOCALIZER" in kinds,
         "not a slice as acquired (volumetric properties)": _is_reformatted(header),
         "no orientation": orientation is None or len(orientation) != 6,
@@ -134,6 +144,31 @@ def _unsuitable_image(instance: Instance) -> str | None:
     if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < _AXIAL_COSINE:
         reason = "not axial"
     return reason
+
+
+def _is_original(header: Dataset, kinds: Sequence[str]) -> bool:
+    """Whether the pixels are those of the scan, or those of the scan after lossy compression and no more.
+
+    Lossy compression alone makes an image DERIVED (PS3.3 C.7.6.1.1.2 and C.7.6.1.1.5), so value 1 tells
+    nothing of such an image: the other values, the derivation and the number of its sources do.
+    """
+    if kinds[:2] == ["ORIGINAL", "PRIMARY"]:
+        return True
+    if kinds[:2] != ["DERIVED", "PRIMARY"] or text_of(header, "LossyImageCompression") != "01":
+        return False
+    if kinds[2:3] not in ([], ["AXIAL"], ["VOLUME"]):
+        return False
+    stated = " ".join((*kinds[3:], text_of(header, "DerivationDescription")))
+    if _DERIVATION_WORDS.search(stated):
+        return False
+    # Frames of multi-frame CT state their derivation in a functional group.
+    holders = (header, *items_of(header, "DerivationImageSequence"))
+    derivations = [code for one in holders for code in items_of(one, "DerivationCodeSequence")]
+    sources = [image for one in holders for image in items_of(one, "SourceImageSequence")]
+    return len(sources) <= 1 and all(
+        (text_of(code, "CodeValue"), text_of(code, "CodingSchemeDesignator")) == _LOSSY_COMPRESSION
+        for code in derivations
+    )
 
 
 def _is_reformatted(header: Dataset) -> bool:

@@ -34,7 +34,7 @@ from node.dicom.equipment import (
     device_uid,
 )
 from node.dicom.headers import number_of, text_of
-from node.dicom.identity import copy_identity, require_study, without_identity
+from node.dicom.identity import copy_identity, identity_source, require_study, without_identity
 from node.dicom.seg import Segment
 from node.dicom.slices import DrawnSlice
 from node.dicom.sr_groups import finding_items, patient_groups, region_groups
@@ -122,7 +122,7 @@ def report_document(
     _fill_evidence(dataset, evidence)
     if report.predecessor_uid is not None:
         dataset.PredecessorDocumentsSequence = [_predecessor(report, report.predecessor_uid)]
-    copy_identity(headers[0], dataset)
+    copy_identity(identity_source(headers), dataset)
     apply_equipment(dataset, report, series_number=REPORT_SERIES, description=REPORT_DESCRIPTION)
     return dataset
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import CTImageStorage
 
 from node.dicom.headers import group_series, read_headers
 from node.dicom.select import is_qct_candidate, kernel_rank, made_here, select_series
@@ -80,6 +81,68 @@ def test_every_image_of_a_series_is_judged_not_its_first_alone(tmp_path, write_s
     selection = _select(tmp_path)
     assert selection.chosen is None
     assert _reasons(selection) == {bad: reason}
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def _source(number: int) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, f"1.2.3.4.{number}"
+    return item
+
+
+LOSSY = {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "LossyImageCompression": "01"}
+AS_ARCHIVES_WRITE_IT = LOSSY | {
+    "DerivationDescription": "Lossy compression with JPEG extended sequential 12 bit, IJG quality factor 90",
+    "DerivationCodeSequence": [_code("113040", "DCM", "Lossy Compression")],
+    "SourceImageSequence": [_source(1)],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [LOSSY, AS_ARCHIVES_WRITE_IT, LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 SPI"]}],
+    ids=["the type alone", "with its derivation", "with a maker's word"],
+)
+def test_an_image_that_is_derived_by_lossy_compression_alone_may_be_measured(tmp_path, write_series, changes):
+    lossy = write_series("lossy", **changes)
+    selection = _select(tmp_path)
+    assert selection.chosen is not None
+    assert selection.chosen.series_instance_uid == lossy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        LOSSY | {"LossyImageCompression": "00"},
+        LOSSY | {"ImageType": ["DERIVED", "SECONDARY", "AXIAL"]},
+        LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "MPR"]},
+        LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MPR"]},
+        LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MIP"]},
+        LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "AVERAGE"]},
+        LOSSY | {"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "SUBTRACTION"]},
+        LOSSY | {"DerivationDescription": "MIP, thickness 10 mm; lossy compression"},
+        AS_ARCHIVES_WRITE_IT | {"SourceImageSequence": [_source(1), _source(2)]},
+        AS_ARCHIVES_WRITE_IT
+        | {"DerivationCodeSequence": [_code("113072", "DCM", "Multiplanar reformatting")]},
+        AS_ARCHIVES_WRITE_IT
+        | {
+            "DerivationCodeSequence": [
+                _code("113076", "DCM", "Segmentation"),
+                _code("113040", "DCM", "Lossy Compression"),
+            ]
+        },
+    ],
+)
+def test_an_image_that_is_derived_in_another_way_stays_rejected(tmp_path, write_series, changes):
+    bad = write_series("bad", **changes)
+    selection = _select(tmp_path)
+    assert selection.chosen is None
+    assert _reasons(selection) == {bad: "not an original acquisition (ImageType)"}
 
 
 def test_a_soft_kernel_goes_before_a_sharp_one(tmp_path, write_series):

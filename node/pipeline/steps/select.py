@@ -83,9 +83,11 @@ def select(context: StepContext) -> StepResult:
 
     source = _header_source(series, instances, readable)
     study = identity_of(source.header)
-    patients = {_patient_of(instance) for one in series for instance in one.instances}
+    patients = _patients_of(series)
     if len(patients) > 1:
         study = replace(study, patient_id="", issuer_of_patient_id="")  # whose study this is is not known
+    for _, issuer in patients if len(patients) == 1 else ():
+        study = replace(study, issuer_of_patient_id=issuer)
     measured = {one.facts.series_instance_uid for one in shown}
     context.artefacts.put(
         SELECTION,
@@ -208,8 +210,13 @@ def _header_source(
     return series[0].instances[0] if series else instances[0]
 
 
-def _patient_of(instance: Instance) -> tuple[str, str]:
-    return text_of(instance.header, "PatientID"), text_of(instance.header, "IssuerOfPatientID")
+def _patients_of(series: Sequence[SeriesHeaders]) -> frozenset[tuple[str, str]]:
+    """Patient ID and issuer of everybody whom the images name. An absent issuer is not another issuer."""
+    issuers: dict[str, set[str]] = {}
+    for instance in (instance for one in series for instance in one.instances):
+        named = issuers.setdefault(text_of(instance.header, "PatientID"), set())
+        named.add(text_of(instance.header, "IssuerOfPatientID"))
+    return frozenset((patient, one) for patient, named in issuers.items() for one in named - {""} or {""})
 
 
 def _identity_observations(study: StudyIdentity, patients: int) -> list[Observation]:
