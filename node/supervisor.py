@@ -17,6 +17,8 @@ import structlog
 from config.settings import BrokerSettings, ConfigurationError, Settings
 from node import logs
 from node.pipeline.describe import describe
+from node.store.errors import StoreError
+from node.store.serving import ServingLock
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 
 log = structlog.get_logger(__name__)
@@ -236,11 +238,32 @@ def _wait_for(children: Sequence[Child], stop: threading.Event) -> bool:
 
 
 def serve(settings: Settings) -> int:
-    """Run the node until SIGTERM or SIGINT. Returns the exit status: 1 if a part of it cannot start."""
+    """Run the node until SIGTERM or SIGINT.
+
+    Returns the exit status: 1 if a part of it cannot start, or another `serve` has its storage root.
+    """
     logs.configure(settings.log)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    lock = ServingLock(settings.storage.root)
+    try:
+        if not lock.take(stop, on_lost=stop.set):
+            return 0
+    except StoreError as error:
+        log.error("node_not_started", error=describe(error))
+        return 1
+    try:
+        status = _serve(settings, stop)
+    finally:
+        lock.release()
+    if lock.lost is not None:
+        log.error("node_gave_way", error=describe(lock.lost))
+        return 1
+    return status
+
+
+def _serve(settings: Settings, stop: threading.Event) -> int:
     supervisor = Supervisor(settings)
     try:
         supervisor.start(stop)

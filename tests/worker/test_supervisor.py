@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -150,16 +151,26 @@ def test_no_process_outlives_a_node_that_was_killed(
 
 
 def test_a_node_that_cannot_listen_ends_with_an_error_and_leaves_nothing(
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as another:
+        port = another.getsockname()[1]
+        node = start_node(make_settings(log={"format": "json"}, node={"port": port}), ONE_WORKER)
+        assert "OSError" in node.wait_for("process_failed")["error"]
+        family = node.family()
+        node.wait_for("node_not_started")
+        assert node.process.wait(30) == 1
+    _wait_until_gone(family)
+
+
+def test_a_node_whose_root_cannot_be_used_says_so_and_ends(
     make_settings: Callable[..., Settings], start_node: Callable[..., Node], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     settings = make_settings(log={"format": "json"}, storage={"root": str(tmp_path / "file" / "var")})
     node = start_node(settings, ONE_WORKER)
-    assert "StoreUnavailable" in node.wait_for("process_failed")["error"]
-    family = node.family()
-    node.wait_for("node_not_started")
+    assert "StoreUnavailable" in node.wait_for("node_not_started")["error"]
     assert node.process.wait(30) == 1
-    _wait_until_gone(family)
 
 
 def test_a_worker_by_itself_needs_a_broker_that_it_can_reach(make_settings: Callable[..., Settings]) -> None:
