@@ -37,6 +37,17 @@ class StudyIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPass:
+    """Which of several passes in one series was measured, and why."""
+
+    number: int  # from 1, in the order of acquisition
+    passes: int
+    told_by: str  # the attribute that tells them apart, in words
+    reason: str  # why this one, in words
+    images_left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFacts:
     """Technique of the chosen series, or of the single slices that were chosen."""
 
@@ -62,6 +73,7 @@ class SeriesFacts:
     field_of_view_mm: float | None = None  # diameter
     acquisition_time: str = ""  # HHMMSS[.ffffff], by the scanner's clock
     acquisition_date: date | None = None  # its day: StudyDate is the day on which the study began
+    measured_pass: MeasuredPass | None = None  # None where the series holds one pass, and all is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

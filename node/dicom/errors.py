@@ -15,6 +15,7 @@ class Unusable(StrEnum):
     NO_SLICES = "no slices"
     SINGLE_SLICE = "single slice"
     DUPLICATE_POSITIONS = "duplicate slice positions"
+    SEVERAL_PASSES = "several passes in one series"
     SLICE_GAP = "missing slices"
     SPACING_VARIES = "slice spacing varies"
     ORIENTATION_VARIES = "slice orientation varies"

@@ -35,6 +35,22 @@ _CLASSIC_NAMES = (
     *((group, name, name) for group, names in _SAME_NAMES.items() for name in names),
     ("CTImageFrameTypeSequence", "FrameType", "ImageType"),
 )
+# What is told of a frame where it differs from what is told of all: to tell passes of a scan apart.
+_OF_A_PASS = (
+    ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
+    ("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIndex"),
+    ("TemporalPositionSequence", "TemporalPositionTimeOffset", "TemporalPositionTimeOffset"),
+    ("ContrastBolusUsageSequence", "ContrastBolusAgentAdministered", "ContrastBolusAgentAdministered"),
+    ("IrradiationEventIdentificationSequence", "IrradiationEventUID", "IrradiationEventUID"),
+    *(
+        ("CardiacSynchronizationSequence", name, name)
+        for name in (
+            "NominalPercentageOfCardiacPhase",
+            "NominalCardiacTriggerDelayTime",
+            "ActualCardiacTriggerDelayTime",
+        )
+    ),
+)
 # What a converter could assign to no group (C.7.6.16.2.25 and .26): attributes of the images it came from.
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _MOMENT = re.compile(r"(\d{8})(\d{6}(?:\.\d{1,6})?)")  # a DT value: date, time and perhaps an offset
@@ -99,16 +115,30 @@ def _header(base: Dataset, groups: _Groups) -> Dataset:
     for item in chain.from_iterable(groups.get(keyword, ()) for keyword in _UNASSIGNED):
         flat.update({element.tag: element for element in item if element.tag not in base})
     for keyword, items in groups.items():
-        setattr(flat, keyword, items)
+        _set(flat, keyword, items)
     for group, keyword, classic in _CLASSIC_NAMES:
         stated = [item.get(Tag(keyword)) for item in groups.get(group, ())]
         if stated:
             _say(flat, classic, stated)
-    moment = _moment(base, groups)
+    for group, keyword, classic in _OF_A_PASS:
+        stated = [item.get(Tag(keyword)) for item in groups.get(group, ())]
+        if any(one is not None for one in stated):
+            _say(flat, classic, stated)
+    own, moment = _moments(base, groups)
     # A day and a time that belong together.
-    if moment is not None and not (flat.get("AcquisitionDate") and flat.get("AcquisitionTime")):
-        flat.AcquisitionDate, flat.AcquisitionTime = moment.groups()
+    if own is None and flat.get("AcquisitionDate") and flat.get("AcquisitionTime"):
+        moment = None
+    if told := own or moment:
+        _set(flat, "AcquisitionDate", told[1])
+        _set(flat, "AcquisitionTime", told[2])
     return flat
+
+
+def _set(flat: Dataset, keyword: str, value: object) -> None:
+    """Set an attribute of one frame: an element that is there is shared with the other frames."""
+    if keyword in flat:
+        del flat[keyword]
+    setattr(flat, keyword, value)
 
 
 def _say(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> None:
@@ -120,7 +150,10 @@ def _say(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> N
         del flat[keyword]
 
 
-def _moment(base: Dataset, groups: _Groups) -> re.Match[str] | None:
-    """Day and time at which the frame, else the whole instance, was acquired; None where neither is told."""
+def _moments(base: Dataset, groups: _Groups) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    """Day and time at which the frame, and the whole instance, were acquired; None where that is not told."""
     own = [item.get("FrameAcquisitionDateTime") for item in groups.get("FrameContentSequence", ())]
-    return _MOMENT.match(str(next(filter(None, own), None) or base.get("AcquisitionDateTime") or ""))
+    return (
+        _MOMENT.match(str(next(filter(None, own), None) or "")),
+        _MOMENT.match(str(base.get("AcquisitionDateTime") or "")),
+    )

@@ -30,6 +30,9 @@ _OFF_LINE_MM = 0.5  # R: of a slice's corner from the straight line that all of 
 # R: GantryDetectorTilt is a nominal value (PS3.3 C.8.2.1): so far may it lie from what the images show.
 TILT_TOLERANCE_DEGREES = 1.0
 
+_MOST_PASSES = 4  # that are looked for where positions alone can tell
+_LEAST_TURNS = 3  # by which steps must repeat to be those of passes
+
 _NAMED_PLACES = 3
 
 FloatArray = npt.NDArray[np.float64]
@@ -197,6 +200,7 @@ def _regular_step(depths_mm: FloatArray, rounding_mm: float) -> float:
         raise SeriesUnusable(
             Unusable.DUPLICATE_POSITIONS, f"different images at {_places(repeated)}", slices=count
         )
+    _require_unwoven(steps, rounding_mm)
     median = float(np.median(steps))
     typical = float(steps[steps <= _GAP_FACTOR * median + rounding_mm].mean())
     has_gap = steps > _GAP_FACTOR * typical + rounding_mm
@@ -211,6 +215,26 @@ def _regular_step(depths_mm: FloatArray, rounding_mm: float) -> float:
         detail = f"{steps.min():.3f} to {steps.max():.3f} mm, uneven at {_places(displaced)}"
         raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
     return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
+
+
+def _require_unwoven(steps: FloatArray, rounding_mm: float) -> None:
+    """Steps that repeat in turn, unevenly: even passes, woven into one another and told apart by nothing.
+
+    Steps that are multiples of the least may be of one pass that lacks images, which is another reason.
+    """
+    for passes in range(2, _MOST_PASSES + 1):
+        if len(steps) < _LEAST_TURNS * passes:
+            return
+        turns = [steps[turn::passes] for turn in range(passes)]
+        typical = np.array([np.median(turn) for turn in turns])
+        allowed_mm = _SPACING_TOLERANCE * float(typical.sum()) + _SAME_POSITION_MM + rounding_mm
+        ratios = typical / typical.min()
+        is_whole = np.abs(ratios - np.round(ratios)) * typical.min() <= allowed_mm
+        if is_whole.all() or any(float(np.ptp(turn)) > allowed_mm for turn in turns):
+            continue
+        told = " and ".join(f"{step:.2f}" for step in typical)
+        detail = f"images lie {told} mm apart in turn, as of passes woven into one another"
+        raise SeriesUnusable(Unusable.SEVERAL_PASSES, detail, slices=len(steps) + 1)
 
 
 def _width(depths_mm: FloatArray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from node.dicom.headers import (
     text_of,
     tube_voltage_kv,
 )
+from node.dicom.passes import take_one_pass
 from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
@@ -47,7 +48,8 @@ def read_series(
     """Decode the slices of `series` into one volume.
 
     An image that repeats another, pixel by pixel and in the same place, is left out: archives and transfers
-    double images. Two different images in one place are no such copies.
+    double images. Two different images in one place are no such copies. Of several passes over the same part
+    of the body one alone is read (`take_one_pass`).
 
     Parameters
     ----------
@@ -61,24 +63,29 @@ def read_series(
     if any(instance.damaged for instance in series.instances):
         raise SeriesUnusable(Unusable.DAMAGED, "", slices=len(series.instances))
     require_one_technique(series)
-    instances = _without_copies(series.instances)
+    images = _without_copies(series.instances)
+    taken = take_one_pass(images, [_contrast_of((one,)) for one in images])
+    instances = taken.instances
     stack = stack_slices(
         [instance.header for instance in instances], tilt_tolerance_degrees=tilt_tolerance_degrees
     )
     ordered = tuple(instances[place] for place in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
     for places in _by_file(ordered):
-        images = [ordered[k] for k in places]
+        of_file = [ordered[k] for k in places]
         shape = stack.grid.shape[1], stack.grid.shape[2]
-        for k, image_hu in zip(places, _in_hounsfield(images, shape, len(ordered)), strict=True):
+        for k, image_hu in zip(places, _in_hounsfield(of_file, shape, len(ordered)), strict=True):
             hu[k] = image_hu
-    facts = facts_of(ordered, stack.grid)
+    facts = replace(facts_of(ordered, stack.grid), measured_pass=taken.measured)
+    if taken.contrast is not None:
+        said = taken.contrast
+        facts = replace(facts, contrast_agent=said.words, contrast_doubtful=said.doubtful)
     return LoadedSeries(
         volume=CtVolume(hu=hu, grid=stack.grid, kvp=facts.kvp),
         headers=tuple(instance.header for instance in ordered),
         frames=tuple(instance.frame for instance in ordered),
         facts=facts,
-        copies=len(series.instances) - len(instances),
+        copies=len(series.instances) - len(images),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from node.report import Completeness, LevelResult, Report, SliceResult
@@ -87,6 +88,7 @@ def _series(report: Report) -> dict[str, Any] | None:
         "manufacturer": facts.manufacturer or None,
         "model": facts.model or None,
         "device_serial": facts.device_serial or None,
+        "measured_pass": asdict(facts.measured_pass) if facts.measured_pass else None,
         "rejected": rejected,
     }
 

@@ -248,6 +248,7 @@ def _series_observations(readable: _Readable, image: ImageRules) -> list[Observa
     noticed = []
     if readable.slices:
         noticed.append(Observation(code="single_slice", values={"slices": len(readable.slices)}))
+    noticed += _pass_observations(facts)
     noticed += contrast_in_headers(facts)
     if facts.lossy:
         noticed.append(_loss_observation(facts.lossy_ratio, image.lossy_ratio))
@@ -260,6 +261,20 @@ def _series_observations(readable: _Readable, image: ImageRules) -> list[Observa
         noticed.append(Observation(code="thick_slices", values={"thickness_mm": f"{step_mm:.3g}"}))
     noticed += _kernel_observations(facts.kernel)
     return noticed
+
+
+def _pass_observations(facts: SeriesFacts) -> list[Observation]:
+    found = facts.measured_pass
+    if found is None:
+        return []
+    values: dict[str, str | int | float] = {
+        "number": found.number,
+        "passes": found.passes,
+        "told_by": found.told_by,
+        "reason": found.reason,
+        "left_out": found.images_left_out,
+    }
+    return [Observation(code="one_pass_measured", values=values)]
 
 
 def _reasons(rejected: Sequence[RejectedSeries]) -> str:
