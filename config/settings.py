@@ -69,6 +69,8 @@ class StorageSettings(_Section):
     purge_above_percent: float = Field(ge=0, le=100)
     quarantine_undecodable: int = Field(ge=0)
     quarantine_undecodable_bytes: int = Field(ge=0)
+    quarantine_acknowledged: int = Field(ge=0)
+    quarantine_acknowledged_bytes: int = Field(ge=0)
 
     @property
     def resolved_database_url(self) -> str:

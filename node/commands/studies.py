@@ -76,9 +76,22 @@ def retry(uid: Uid, config: Config = None) -> None:
 
 
 @app.command("quarantine")
-def list_quarantine(config: Config = None, as_json: AsJson = False) -> None:
+def list_quarantine(
+    config: Config = None,
+    as_json: AsJson = False,
+    discard: Annotated[
+        str,
+        typer.Option(
+            metavar="UID",
+            help="Remove for good what lies there of this study, but what waits for a decision.",
+        ),
+    ] = "",
+) -> None:
     """Received files that no study rests on, the latest first, with the path of each."""
     with _store(config) as store:
+        if discard:
+            terminal().print(f"{store.quarantine.discard(discard)} files were removed")
+            return
         found = store.quarantine.list()
     if as_json:
         _print_json([dataclasses.asdict(one) for one in found])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from node.pipeline.ports import SendOutcome
-from node.store.errors import StorageFull
+from node.store.errors import QuarantineFull, StorageFull
 from node.store.states import CommitmentVerdict
 
 
@@ -39,7 +39,7 @@ class IdentifierMismatch(ReceiveError):
 def status_for(error: BaseException) -> Status:
     """The answer to a C-STORE that failed with `error`."""
     match error:
-        case StorageFull():
+        case StorageFull() | QuarantineFull():
             return Status.OUT_OF_RESOURCES
         case NotUnderstood():
             return Status.CANNOT_UNDERSTAND

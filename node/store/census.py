@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Function, case, func, select
 
 from node.store.database import Database, now_s
 from node.store.errors import StoreUnavailable
+from node.store.quarantine import QuarantineBounds, acknowledged
 from node.store.schema import deliveries, jobs, quarantine, studies
 from node.store.states import ARRIVED, DeliveryState, JobState, QuarantineKind, StudyState
 from node.store.studies import lacks_purged_images
@@ -26,6 +27,7 @@ class Census:
     quarantined: Mapping[QuarantineKind, int]  # files
     waiting_for_purged: int  # studies that images came for after retention had removed the others
     oldest_due_s: float  # how long the job that waits longest has been due; 0 where none is
+    quarantine_share: float = 0.0  # of the room for what was acknowledged; at 1 other content is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,16 @@ class DestinationStanding:
 
 
 class CensusTaker:
-    """Reads only."""
+    """Reads only.
 
-    def __init__(self, database: Database) -> None:
+    Parameters
+    ----------
+    quarantine : how much of what was acknowledged is kept in quarantine.
+    """
+
+    def __init__(self, database: Database, quarantine: QuarantineBounds) -> None:
         self._database = database
+        self._quarantine = quarantine
 
     def answers(self) -> None:
         """Raises StoreUnavailable if the database does not answer, or is SQLite and its file is gone.
@@ -80,6 +88,7 @@ class CensusTaker:
                     )
                 },
                 quarantined=_quarantined(connection),
+                quarantine_share=self._quarantine.share(*acknowledged(connection)),
                 waiting_for_purged=connection.execute(
                     select(func.count())
                     .select_from(studies)

@@ -22,6 +22,16 @@ class CommitUnknown(StoreUnavailable):
     """
 
 
+class QuarantineFull(StoreError):
+    """No room for more of what was acknowledged as other content or identity: that is never dropped."""
+
+    def __init__(self, files: int, size_bytes: int) -> None:
+        super().__init__(
+            f"quarantine is full ({files} files, {size_bytes >> 20} MiB): decide about what lies there "
+            "(`osteonode studies quarantine`), or raise storage.quarantine_acknowledged"
+        )
+
+
 class WrongInstallation(StoreUnavailable):
     """Storage root and database do not belong together, or the root is not there."""
 

@@ -12,12 +12,18 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from node.store.content import BytesAlone, ContentReader
 from node.store.database import Database, first, insert_unless_there, now_s
-from node.store.errors import CommitUnknown
+from node.store.errors import CommitUnknown, QuarantineFull
 from node.store.files import FileStore
 from node.store.generations import note_growth
 from node.store.installation import Pseudonyms
 from node.store.prepared import Prepared
-from node.store.quarantine import OTHER_CONTENT, enter
+from node.store.quarantine import (
+    OTHER_CONTENT,
+    QuarantineBounds,
+    acknowledged,
+    enter_acknowledged,
+    has_room,
+)
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, objects, studies
 from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
@@ -74,10 +80,18 @@ class _Judgement:
 
 
 class Instances:
-    """Everything that was received."""
+    """Everything that was received.
 
-    def __init__(self, database: Database, files: FileStore, pseudonyms: Pseudonyms) -> None:
+    Parameters
+    ----------
+    quarantine : how much of other content and other identities is kept beside it.
+    """
+
+    def __init__(
+        self, database: Database, files: FileStore, pseudonyms: Pseudonyms, quarantine: QuarantineBounds
+    ) -> None:
         self._database = database
+        self._quarantine = quarantine
         self._pseudonyms = pseudonyms
         self._together = CommitTogether(database)
         self._files = files
@@ -110,6 +124,8 @@ class Instances:
         ------
         StorageFull
             If the disk would fall below its watermark; not a byte was written.
+        QuarantineFull
+            If it belongs into quarantine, and that is full; likewise.
         StoreUnavailable
             If it could not be kept; nothing is left behind.
         """
@@ -149,6 +165,8 @@ class Instances:
         if judgement.verdict is _Verdict.SAME:
             return Receipt.ALREADY_HELD
         self._files.require_space(instance.size_bytes)
+        if judgement.verdict in (_Verdict.OTHER_IDENTITY, _Verdict.OTHER_CONTENT):
+            self._require_quarantine(instance)
         path = self._files.write(
             "instances",
             instance.sha256,
@@ -157,7 +175,9 @@ class Instances:
             together=instance.study_instance_uid,
         )
         try:
-            receipt = self._together.run(lambda connection: _enter(connection, instance, path, judgement))
+            receipt = self._together.run(
+                lambda connection: _enter(connection, instance, path, judgement, self._quarantine)
+            )
         except CommitUnknown:
             raise  # a row may name the file; `Orphans` removes it if none does
         except BaseException:
@@ -166,6 +186,11 @@ class Instances:
         if receipt in (None, Receipt.ALREADY_HELD):
             self._files.remove(path)
         return receipt
+
+    def _require_quarantine(self, instance: ReceivedInstance) -> None:
+        with self._database.reading() as connection:
+            if not has_room(connection, instance, self._quarantine):
+                raise QuarantineFull(*acknowledged(connection))
 
     def _judge(self, instance: ReceivedInstance, known: _Held | None, reader: ContentReader) -> _Judgement:
         """Bytes are compared first, and read only where they differ."""
@@ -195,7 +220,11 @@ class Instances:
 
 
 def _enter(
-    connection: Connection, instance: ReceivedInstance, path: str, judgement: _Judgement
+    connection: Connection,
+    instance: ReceivedInstance,
+    path: str,
+    judgement: _Judgement,
+    bounds: QuarantineBounds,
 ) -> Receipt | None:
     """The row of a file that has been written; None where what was held changed in the meantime."""
     if judgement.held is None:
@@ -215,10 +244,12 @@ def _enter(
             return Receipt.RESTORED
         case _Verdict.OTHER_IDENTITY:
             told = ", ".join(sorted(judgement.differing))
-            entered = enter(connection, instance, path, QuarantineKind.IDENTITY, told)
+            kind = QuarantineKind.IDENTITY
+            entered = enter_acknowledged(connection, instance, path, kind, told, bounds=bounds)
             return Receipt.HELD if entered else Receipt.ALREADY_HELD
         case _:
-            entered = enter(connection, instance, path, QuarantineKind.CONTENT, OTHER_CONTENT)
+            kind = QuarantineKind.CONTENT
+            entered = enter_acknowledged(connection, instance, path, kind, OTHER_CONTENT, bounds=bounds)
             return Receipt.QUARANTINED if entered else Receipt.ALREADY_HELD
 
 

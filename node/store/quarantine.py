@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
-from node.store.errors import CommitUnknown
+from node.store.errors import CommitUnknown, QuarantineFull
 from node.store.files import FileStore
 from node.store.received import ReceivedInstance
 from node.store.schema import quarantine, studies
@@ -48,15 +48,25 @@ class QuarantineLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UndecodableBounds:
-    """How much of what could not be decoded is kept: the oldest makes room for the latest."""
+class QuarantineBounds:
+    """How much is kept of one sort of files."""
 
     instances: int
     size_bytes: int
 
+    def share(self, instances: int, size_bytes: int) -> float:
+        """How full it is with so many: above 1 where it is too full."""
+        return max(instances / max(1, self.instances), size_bytes / max(1, self.size_bytes))
+
 
 class Quarantine:
-    def __init__(self, database: Database, files: FileStore, bounds: UndecodableBounds) -> None:
+    """
+    Parameters
+    ----------
+    bounds : of what could not be decoded, of which the oldest makes room for the latest.
+    """
+
+    def __init__(self, database: Database, files: FileStore, bounds: QuarantineBounds) -> None:
         self._database = database
         self._files = files
         self._bounds = bounds
@@ -87,6 +97,28 @@ class Quarantine:
         """All that lies there, in few lines; the latest first."""
         with self._database.reading() as connection:
             return quarantine_lines(connection, limit=limit)
+
+    def discard(self, study_instance_uid: str) -> int:
+        """Remove the files of a study by a person's decision, but those that wait for one. Returns how many.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        decided = quarantine.c.kind.in_(
+            (QuarantineKind.CONTENT, QuarantineKind.REJECTED, QuarantineKind.REPLACED)
+        )
+        with self._database.writing() as connection:
+            paths = tuple(
+                connection.execute(
+                    delete(quarantine)
+                    .where(quarantine.c.study_instance_uid == study_instance_uid, decided)
+                    .returning(quarantine.c.path)
+                ).scalars()
+            )
+        for path in paths:
+            self._files.remove(path)
+        return len(paths)
 
     def keep_undecodable(self, instance: ReceivedInstance, reason: str) -> None:
         """Keep bytes that are no data set, within the bounds. The same bytes are kept once.
@@ -154,6 +186,50 @@ def quarantine_lines(
     )
 
 
+def acknowledged(connection: Connection) -> tuple[int, int]:
+    """Files, and bytes, that a sender was told are safe: of every kind but what could not be decoded."""
+    counted = select(func.count(), func.coalesce(func.sum(quarantine.c.size_bytes), 0)).where(
+        quarantine.c.kind != QuarantineKind.UNDECODABLE
+    )
+    files, size_bytes = connection.execute(counted).one()
+    return int(files), int(size_bytes)
+
+
+def enter_acknowledged(
+    connection: Connection,
+    instance: ReceivedInstance,
+    path: str,
+    kind: QuarantineKind,
+    reason: str,
+    *,
+    bounds: QuarantineBounds,
+) -> bool:
+    """As `enter`, of what the sender will be told is safe.
+
+    Raises
+    ------
+    QuarantineFull
+        If it were one too many. What lies there already stays acknowledged.
+    """
+    entered = enter(connection, instance, path, kind, reason)
+    if entered:
+        files, size_bytes = acknowledged(connection)
+        if files > bounds.instances or size_bytes > bounds.size_bytes:
+            raise QuarantineFull(files - 1, size_bytes - instance.size_bytes)
+    return entered
+
+
+def has_room(connection: Connection, instance: ReceivedInstance, bounds: QuarantineBounds) -> bool:
+    """Whether `enter_acknowledged` would take it: asked before anything is written."""
+    mine = (quarantine.c.sop_instance_uid == instance.sop_instance_uid) & (
+        quarantine.c.sha256 == instance.sha256
+    )
+    if connection.execute(select(quarantine.c.quarantine_id).where(mine)).first() is not None:
+        return True
+    files, size_bytes = acknowledged(connection)
+    return files < bounds.instances and size_bytes + instance.size_bytes <= bounds.size_bytes
+
+
 def enter(
     connection: Connection, instance: ReceivedInstance, path: str, kind: QuarantineKind, reason: str
 ) -> bool:
@@ -192,7 +268,7 @@ def enter(
     return entered
 
 
-def _beyond(connection: Connection, bounds: UndecodableBounds) -> tuple[str, ...]:
+def _beyond(connection: Connection, bounds: QuarantineBounds) -> tuple[str, ...]:
     """Remove the rows of the oldest undecodable files beyond the bounds; gives the paths."""
     newer = func.row_number().over(order_by=quarantine.c.quarantine_id.desc())
     size = func.sum(quarantine.c.size_bytes).over(order_by=quarantine.c.quarantine_id.desc())

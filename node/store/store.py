@@ -27,7 +27,7 @@ from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.overview import Overview
 from node.store.promises import Promises
-from node.store.quarantine import Quarantine, UndecodableBounds
+from node.store.quarantine import Quarantine, QuarantineBounds
 from node.store.reports import Reports
 from node.store.retention import Retention
 from node.store.scanners import Scanners
@@ -87,14 +87,17 @@ def open_store(settings: StorageSettings) -> Store:
     except BaseException:
         database.close()
         raise
+    acknowledged = QuarantineBounds(
+        instances=settings.quarantine_acknowledged, size_bytes=settings.quarantine_acknowledged_bytes
+    )
     return Store(
         database=database,
         files=files,
-        instances=Instances(database, files, pseudonyms),
+        instances=Instances(database, files, pseudonyms, acknowledged),
         quarantine=Quarantine(
             database,
             files,
-            UndecodableBounds(
+            QuarantineBounds(
                 instances=settings.quarantine_undecodable, size_bytes=settings.quarantine_undecodable_bytes
             ),
         ),
@@ -113,7 +116,7 @@ def open_store(settings: StorageSettings) -> Store:
         associations=Associations(database),
         workers=Workers(database),
         overview=Overview(database),
-        census=CensusTaker(database),
+        census=CensusTaker(database, acknowledged),
     )
 
 

@@ -87,6 +87,11 @@ def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
         quarantined.add_metric([kind], number)
     yield quarantined
     yield GaugeMetricFamily(
+        "osteonode_quarantine_used_ratio",
+        "How full quarantine is of other content and identities; at 1 more of them is refused by 0xA700.",
+        value=census.quarantine_share,
+    )
+    yield GaugeMetricFamily(
         "osteonode_oldest_due_job_age_seconds",
         "How long the job that waits longest for a worker has been due; 0 where none waits.",
         value=census.oldest_due_s,

@@ -20,6 +20,7 @@ from node.web.sources import Disk
 
 _LONG_UID_CHARACTERS = 26
 _LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
+_NEARLY_FULL = 0.8
 _LONG_WAIT_S = 300.0  # a free worker takes up due work within seconds
 
 
@@ -118,6 +119,11 @@ def what_needs_a_person(census: Census, disk: Disk | None, checks: Sequence[Chec
         told.append(
             f"{count(number, 'study', 'studies')} got images after the others had been removed by retention: "
             "send all of it again."
+        )
+    if census.quarantine_share >= _NEARLY_FULL:
+        told.append(
+            f"Quarantine is {100 * census.quarantine_share:.0f} % full: beyond its bounds images of other "
+            "content or identity under a known UID are refused. `osteonode studies quarantine` lists it."
         )
     if number := census.quarantined[QuarantineKind.CONTENT]:
         told.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,73 @@ def test_undecodable_bytes_are_refused_and_kept_and_no_study_is_made(
     assert kept.calling_ae == "PEER"
     assert "Doe" not in kept.reason
     assert store.overview.list() == ()
+
+
+@pytest.fixture
+def make_listener(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Store, Path]]]:
+    """Starts a listener on a store with other bounds; gives port, store and configuration."""
+    made: list[tuple[Listener, Store]] = []
+
+    def make(**bounds: int) -> tuple[int, Store, Path]:
+        config = tmp_path / "node.toml"
+        lines = [f"{name} = {value}" for name, value in bounds.items()]
+        config.write_text(
+            "\n".join(["[node]", "port = 0", "[storage]", f'root = "{tmp_path / "var"}"', *lines])
+        )
+        settings = load_settings(config)
+        store = open_store(settings.storage)
+        listener = Listener(settings.node, store, lambda _: False)
+        made.append((listener, store))
+        return listener.start(), store, config
+
+    yield make
+    for listener, store in made:
+        listener.stop()
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "bound", [{"quarantine_acknowledged": 2}, {"quarantine_acknowledged_bytes": 2 * 9000}], ids=list
+)
+def test_what_was_acknowledged_is_never_dropped_from_quarantine_and_more_is_refused(
+    make_listener: Callable[..., tuple[int, Store, Path]],
+    make_image: Callable[..., Dataset],
+    bound: dict[str, int],
+    logged: Callable[[], str],
+) -> None:
+    port, store, _ = make_listener(**bound, quarantine_undecodable=1)
+    other = make_image(1, PixelData=bytes(2 * 64 * 64))
+    another = make_image(1, PixelData=b"\1" * (2 * 64 * 64))
+    renamed = make_image(1, PatientName="Roe^Jane")
+    assert _send(port, make_image(1), other, renamed) == [0x0000] * 3
+    kept = {one.path for one in store.quarantine.list()}
+    assert store.census.take().quarantine_share > 0.9
+    assert _send(port, another) == [0xA700]
+    assert _send(port, make_image(1, PatientName="Poe^Jane")) == [0xA700]
+    assert "QuarantineFull" in logged()
+    assert "Poe" not in logged()
+    assert {one.path for one in store.quarantine.list()} == kept
+    assert all(path.is_file() for path in kept)
+    assert len(_files(store, "instances")) == 3  # of what was refused nothing is left
+    assert _send(port, other, renamed, make_image(1), make_image(2)) == [0x0000] * 4  # as ever
+
+
+def test_a_person_makes_room_in_quarantine_but_not_of_what_waits(
+    make_listener: Callable[..., tuple[int, Store, Path]],
+    make_image: Callable[..., Dataset],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port, store, config = make_listener(quarantine_acknowledged=2)
+    other = make_image(1, PixelData=bytes(2 * 64 * 64))
+    assert _send(port, make_image(1), other, make_image(1, PatientName="Roe^Jane")) == [0x0000] * 3
+    another = make_image(1, PixelData=b"\1" * (2 * 64 * 64))
+    assert _send(port, another) == [0xA700]
+    command.list_quarantine(config=config, discard=STUDY)
+    assert "1 files were removed" in capsys.readouterr().out
+    (left,) = store.quarantine.list()
+    assert left.kind is QuarantineKind.IDENTITY
+    assert len(_files(store, "instances")) == 2
+    assert _send(port, another) == [0x0000]
 
 
 @pytest.mark.parametrize(

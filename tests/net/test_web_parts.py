@@ -82,6 +82,7 @@ def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_anothe
         quarantined=dict.fromkeys(QuarantineKind, 3),
         waiting_for_purged=1,
         oldest_due_s=7200.0,
+        quarantine_share=0.94,
     )
     told = what_needs_a_person(
         busy,
@@ -96,6 +97,7 @@ def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_anothe
         "for 2 h",
         "3 images came again under another identity",
         "1 study got images",
+        "94 % full",
         "3 instances are",
         "3 received files could not be decoded",
     )

@@ -19,12 +19,14 @@ from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
 from node.store.installation import Pseudonyms
 from node.store.instances import Instances, Receipt
+from node.store.quarantine import QuarantineBounds
 from node.store.received import ReceivedInstance
 from node.store.schema import metadata
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 
 Make = Callable[..., ReceivedInstance]
+_ROOM = QuarantineBounds(instances=1, size_bytes=1000)
 
 
 def _files(store: Store) -> list[Path]:
@@ -157,7 +159,7 @@ def test_a_locked_database_is_told_and_leaves_no_file(
         monkeypatch.setattr("node.store.database._BUSY_TIMEOUT_S", 0.05)
         database = Database(f"sqlite:///{sqlite_store.files.root / 'osteonode.sqlite3'}")
         with pytest.raises(StoreUnavailable):
-            Instances(database, sqlite_store.files, Pseudonyms(b"key")).receive(make_instance())
+            Instances(database, sqlite_store.files, Pseudonyms(b"key"), _ROOM).receive(make_instance())
         database.close()
         connection.rollback()
     assert _files(sqlite_store) == []
