@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import structlog
+
+from node.csv_table import TableRow, TableUnreadable, read_table
 from node.report import Laboratory
 from scoring.decimals import decimal
 
+log = structlog.get_logger(__name__)
+
 COLUMNS = ("patient_id", "issuer", "date", "alp_u_l", "homocysteine_umol_l")
+_LOGGED = 10  # of the lines that do not fit the head
 _VALUES = ("alp_u_l", "homocysteine_umol_l")
 
 
@@ -26,7 +31,8 @@ class CsvLaboratory:
 
     A value counts if its patient ID matches, its issuer matches where both sides name one, and its date
     lies within `max_age_days` of the study date. The nearest to the study is taken, each analyte by itself.
-    What cannot be read is told in `Laboratory.problems`, by line number, and never guessed.
+    What cannot be read is told in `Laboratory.problems`, by line number, and never guessed. A row that does
+    not fit the head is nobody's: the patient whose ID stands anywhere in it is told that there is one.
     """
 
     def __init__(self, path: Path, *, max_age_days: int) -> None:
@@ -42,38 +48,39 @@ class CsvLaboratory:
                 source="CSV", problems=("the study has no date to match laboratory values with",)
             )
         try:
-            with self._path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, skipinitialspace=True)
-                absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-                if absent:
-                    return Laboratory(
-                        source="CSV", problems=(f"the file lacks the columns {', '.join(absent)}",)
-                    )
-                rows = [(reader.line_num, row) for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            return Laboratory(source="CSV", problems=(f"the file cannot be read ({type(error).__name__})",))
-        mine = [(line, row) for line, row in rows if _is_of(row, patient_id, issuer)]
-        return self._nearest(mine, date.fromisoformat(study_date))
+            table = read_table(self._path)
+        except TableUnreadable as error:
+            return Laboratory(source="CSV", problems=(str(error),))
+        if absent := [name for name in COLUMNS if name not in table.columns]:
+            return Laboratory(source="CSV", problems=(f"the file lacks the columns {', '.join(absent)}",))
+        if table.odd:
+            log.warning(
+                "laboratory_rows_not_used",
+                rows=len(table.odd),
+                lines=[one.line for one in table.odd][:_LOGGED],
+            )
+        unusable = [f"{one.reason}; the row is not used" for one in table.odd if patient_id in one.words]
+        mine = [row for row in table.rows if _is_of(row.cells, patient_id, issuer)]
+        return self._nearest(mine, date.fromisoformat(study_date), unusable)
 
-    def _nearest(self, rows: Iterable[tuple[int, Mapping[str, str | None]]], study: date) -> Laboratory:
+    def _nearest(self, rows: Iterable[TableRow], study: date, problems: list[str]) -> Laboratory:
         best: dict[str, _Value] = {}
-        problems: list[str] = []
-        for line, row in rows:
+        for row in rows:
             try:
-                taken_on = date.fromisoformat((row["date"] or "").strip())
+                taken_on = date.fromisoformat(row.cells["date"])
             except ValueError:
-                problems.append(f"line {line}: date is not YYYY-MM-DD")
+                problems.append(f"line {row.line}: date is not YYYY-MM-DD")
                 continue
             distance = abs((taken_on - study).days)
             if distance > self._max_age_days:
                 continue
             for name in _VALUES:
-                cell = (row[name] or "").strip()
+                cell = row.cells[name]
                 if not cell:
                     continue
                 value = decimal(cell)
                 if value is None:
-                    problems.append(f"line {line}: {name} is not a number")
+                    problems.append(f"line {row.line}: {name} is not a number")
                     continue
                 known = best.get(name)
                 # Of two values of one day the later row counts: laboratories append corrections.
@@ -97,6 +104,6 @@ class NoLaboratory:
         return Laboratory()
 
 
-def _is_of(row: Mapping[str, str | None], patient_id: str, issuer: str) -> bool:
-    named = (row["issuer"] or "").strip()
-    return (row["patient_id"] or "").strip() == patient_id and (not named or not issuer or named == issuer)
+def _is_of(cells: Mapping[str, str], patient_id: str, issuer: str) -> bool:
+    named = cells["issuer"]
+    return cells["patient_id"] == patient_id and (not named or not issuer or named == issuer)

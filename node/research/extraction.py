@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from config.catalog import load_radiomics_settings_text
 from config.settings import ConfigurationError, Settings, load_settings
 from node.clinical.csv import NoLaboratory
+from node.csv_table import TableUnreadable, parse_table
 from node.dicom.errors import MaskUnreadable
 from node.pipeline.artefacts import MemoryArtefacts
 from node.pipeline.context import StepContext
@@ -135,17 +135,23 @@ def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
 
 
 def _kept(path: Path, names: Sequence[str], sha256: str) -> Iterator[Row]:
-    """Rows that equal settings made; what a killed run left without the end of its line is none."""
+    """Rows that equal settings made; what a killed run left without the end of its line is none.
+
+    Nor is a row that does not fit the head: its study is measured anew.
+    """
     if not path.is_file():
         return
     with path.open(encoding="utf-8", newline="") as file:
         text = file.read()
-    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    if reader.fieldnames != [*ABOUT, *names]:
+    try:
+        table = parse_table(text[: text.rfind("\n") + 1])
+    except TableUnreadable:
         return
-    for row in reader:
-        if row["settings_sha256"] == sha256 and None not in row.values():
-            yield row
+    if table.columns != (*ABOUT, *names):
+        return
+    for row in table.rows:
+        if row.cells["settings_sha256"] == sha256:
+            yield dict(row.cells)
 
 
 def _require_there(studies: Sequence[str], table: Path) -> None:

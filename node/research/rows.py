@@ -1,12 +1,12 @@
-"""CSV files of text cells, read strictly; and how many like problems are told of."""
+"""CSV files of text cells, of which every row must be usable; and how many like problems are told of."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.csv_table import TableUnreadable, read_table
 from scoring.training.errors import CohortUnusable
 
 _SHOWN = 5  # of many like problems
@@ -18,24 +18,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     CohortUnusable
-        If it cannot be read, is separated by other signs than commas, names a column twice, or has a row of
-        another length than its head.
+        If it cannot be read, is separated by other signs than commas, names a column twice, or has a row that
+        does not fit its head.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            head = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortUnusable(f"{path} cannot be read: {error}") from error
-    if len(head) == 1 and (other := "".join(sign for sign in ";\t|" if sign in head[0])):
-        raise CohortUnusable(f"{path} has its columns separated by {other!r}: commas are needed")
-    if len(set(head)) < len(head):
-        raise CohortUnusable(f"{path} names a column twice")
-    odd = [str(number) for number, cells in lines if len(cells) != len(head)]
-    if odd:
-        raise CohortUnusable(f"{path} has {len(head)} columns, but not in line {', '.join(odd)}")
-    return [dict(zip(head, (cell.strip() for cell in cells), strict=True)) for _, cells in lines]
+        table = read_table(path)
+    except TableUnreadable as error:
+        raise CohortUnusable(f"{path}: {error}") from error
+    if table.odd:
+        raise CohortUnusable(f"{path}: {first_of([one.reason for one in table.odd])}")
+    return [dict(row.cells) for row in table.rows]
 
 
 def repeated(keys: Sequence[str]) -> list[str]:

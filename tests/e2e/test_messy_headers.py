@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from node.clinical.csv import CsvLaboratory
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.report import Outcome
@@ -95,6 +96,18 @@ def test_two_stated_issuers_are_two_patients(study, edited):
     assert "2 different patients" in _texts(found)
     assert found.report.outcome is Outcome.REFUSED
     assert found.objects == ()
+
+
+def test_a_laboratory_row_with_a_decimal_comma_gives_no_nomogram_and_is_told(study, tmp_path):
+    """92,5 U/L and 16.5 umol/L would read as 92 and 5, and the nomogram as another probability."""
+    table = tmp_path / "laboratory.csv"
+    head = "patient_id,issuer,date,alp_u_l,homocysteine_umol_l"
+    table.write_text(f"{head}\nREFERENCE-1,,2026-01-10,92,5,16.5\n", "utf-8")
+    laboratory = CsvLaboratory(table, max_age_days=180)
+    found = Run(study, study / "truth_mask.nii.gz", clinical=laboratory)
+    assert found.result["nomogram"] is None
+    (told,) = [one for one in found.report.findings if one.code == "laboratory_unreadable"]
+    assert "line 2 has 6 cells for 5 columns; the row is not used" in told.text
 
 
 def test_images_that_an_archive_compressed_with_loss_and_marked_derived_are_measured(study, edited):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from structlog.testing import capture_logs
 
 from node.clinical.csv import CsvLaboratory
 
@@ -45,6 +46,72 @@ def test_what_is_no_number_is_told_and_not_used(lookup, cell):
     assert found.alp_u_l is None
     assert found.homocysteine_umol_l == 12
     assert found.problems == ("line 2: alp_u_l is not a number",)
+
+
+NOT_USED = "the row is not used"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("P1,,2026-03-01,92,5,16.5", "line 2 has 6 cells for 5 columns"),
+        ("P1,,2026-03-01,92,16,9", "line 2 has 6 cells for 5 columns"),
+        ("P1,,2026-03-01,92,5,16,9", "line 2 has 7 cells for 5 columns"),
+        ("P1,,2026-03-01,1,050,16.5", "line 2 has 6 cells for 5 columns"),
+        ("P1,,2026-03-01,92", "line 2 has 4 cells for 5 columns"),
+        ('P1,,2026-03-01,"92,16.5', "the quotation marks of line 2 do not match"),
+        ('P1,,2026-03-01,"9"2,16.5', "the quotation marks of line 2 do not match"),
+    ],
+)
+def test_a_row_that_does_not_fit_the_head_is_told_and_not_used(lookup, row, told):
+    """A decimal comma, a sign for thousands, a cell left out: what follows stands under other columns."""
+    found = lookup(f"{row}\n").laboratory("P1", "", "2026-03-01")
+    assert (found.alp_u_l, found.homocysteine_umol_l) == (None, None)
+    assert found.problems == (f"{told}; {NOT_USED}",)
+
+
+def test_a_shifted_row_ends_in_no_column_without_a_name(lookup):
+    """Spreadsheets leave commas behind their last column: there a decimal comma's row would fit."""
+    head = HEADER.replace("\n", ",\n")
+    source = lookup("P1,,2026-03-01,92,5,16.5\nP2,,2026-03-01,92.5,16.5,\nP3,,2026-03-01,93.5,17.5\n", head)
+    found = source.laboratory("P1", "", "2026-03-01")
+    assert found.alp_u_l is None
+    assert found.problems == (f"line 2 goes on beyond the last named column; {NOT_USED}",)
+    assert source.laboratory("P2", "", "2026-03-01").homocysteine_umol_l == 16.5
+    assert source.laboratory("P3", "", "2026-03-01").homocysteine_umol_l == 17.5
+
+
+def test_a_row_that_a_quotation_mark_swallowed_is_told_to_whomever_it_belongs(lookup):
+    source = lookup(
+        'P1,,2026-03-01,"92,16.5\nP2,,2026-03-01,81,12\nP3,,2026-03-01,70,"11"\nP4,,2026-03-01,60,10\n'
+    )
+    for patient in ("P1", "P2", "P3"):
+        found = source.laboratory(patient, "", "2026-03-01")
+        assert found.alp_u_l is None, patient
+        assert found.problems == (f"the quotation marks of line 2 do not match; {NOT_USED}",)
+    assert source.laboratory("P4", "", "2026-03-01").alp_u_l == 60
+
+
+def test_a_row_of_another_patient_that_does_not_fit_is_logged_by_line_without_whose_it_is(lookup):
+    source = lookup("P1,,2026-03-01,80,12\nP2-SECRET,,2026-03-01,92,5,16.5\n")
+    with capture_logs() as logged:
+        found = source.laboratory("P1", "", "2026-03-01")
+    assert (found.alp_u_l, found.problems) == (80, ())
+    assert logged == [
+        {"event": "laboratory_rows_not_used", "log_level": "warning", "rows": 1, "lines": [3]},
+    ]
+
+
+@pytest.mark.parametrize("head", ["patient_id,issuer,date,alp_u_l,homocysteine_umol_l,alp_u_l\n"])
+def test_a_file_that_names_a_column_twice_gives_no_value(lookup, head):
+    found = lookup("P1,,2026-03-01,150,16.5,41\n", head).laboratory("P1", "", "2026-03-01")
+    assert (found.alp_u_l, found.homocysteine_umol_l) == (None, None)
+    assert found.problems == ("it names a column twice",)
+
+
+def test_a_file_separated_by_semicolons_is_told(lookup):
+    found = lookup("P1;;2026-03-01;80;12\n", HEADER.replace(",", ";")).laboratory("P1", "", "2026-03-01")
+    assert found.problems == ("its columns are separated by ';': commas are needed",)
 
 
 def test_a_bad_date_is_told(lookup):

@@ -92,6 +92,17 @@ def test_a_study_on_equal_files_is_kept_by_whatever_path_it_is_named(features, t
     assert again[0]["study"] == str(study)
 
 
+def test_a_row_with_a_cell_more_than_the_head_is_computed_again(features, tmp_path):
+    study = write_study(tmp_path / "study")
+    features(study)
+    table = tmp_path / "features.csv"
+    head, row = table.read_text("utf-8").splitlines()
+    table.write_text(f"{head}\n{row},1\n", "utf-8")
+    asked, _ = features(study)
+    assert asked == [str(study)]
+    assert len(in_table(table)) == 1
+
+
 def test_another_study_of_the_same_name_elsewhere_gets_its_own_row(features, tmp_path, monkeypatch):
     for place in ("here", "there"):
         write_study(tmp_path / place / "study")

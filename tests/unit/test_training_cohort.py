@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node.research.rows import read_rows
 from scoring.bmd import StudyClass
 from scoring.training.cohort import LabelKind, Split, read_cohort
 from scoring.training.errors import CohortUnusable
@@ -97,3 +98,18 @@ def test_every_problem_is_told_at_once():
 def test_a_missing_column_is_named():
     with pytest.raises(CohortUnusable, match="missing columns: sex, homocysteine_umol_l"):
         read_cohort([{"patient": "a", "label": "normal", "age": "60", "alp_u_l": "70"}])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("patient,age\np1,61,5\np2,62\n", "line 2 has 3 cells for 2 columns"),
+        ("patient,age\np1,61\np2\n", "line 3 has 1 cells for 2 columns"),
+        ("patient,age,age\np1,61,62\n", "it names a column twice"),
+        ('patient,age\np1,"61\np2,62\n', "the quotation marks of line 2 do not match"),
+    ],
+)
+def test_a_table_with_a_row_that_does_not_fit_its_head_is_refused(tmp_path, text, told):
+    (tmp_path / "cohort.csv").write_text(text, "utf-8")
+    with pytest.raises(CohortUnusable, match=told):
+        read_rows(tmp_path / "cohort.csv")

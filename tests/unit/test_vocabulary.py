@@ -23,6 +23,8 @@ WORDS = tomllib.loads((ROOT / "config/inserted_zh.toml").read_text("utf-8"))
 SAY = Vocabulary(WORDS)
 # Where reasons are composed: every text with a blank in it, in these functions.
 COMPOSED = {
+    "node/clinical/csv.py": ("laboratory", "_nearest"),
+    "node/csv_table.py": ("_head", "_misfit"),
     "node/dicom/select.py": ("select_series", "_unsuitable_image"),
     "node/dicom/geometry.py": (
         "_require_cosines",
@@ -57,7 +59,7 @@ COMPOSED = {
     "segmentation/engines/recognised.py": ("_leave_out_oversized", "_too_high", "judge_names"),
     "segmentation/quality.py": ("ellipse_objection",),
 }
-STAYS = {"DICOM", "keV", "ImageType", "CUSUM", "PixelSpacing"}  # standard terms
+STAYS = {"DICOM", "keV", "ImageType", "CUSUM", "PixelSpacing", "YYYY"}  # standard terms
 
 
 def _texts(tree: ast.AST) -> Iterator[str]:
