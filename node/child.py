@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -17,10 +18,11 @@ from config.settings import Settings
 from node import logs
 from node.leash import tie_to_parent
 from node.pipeline.describe import describe
+from node.supervision import status_at_end
 
 log = structlog.get_logger(__name__)
 
-OnReady = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def main() -> int:
@@ -32,19 +34,24 @@ def main() -> int:
     logs.configure(settings.log)
     logs.name_process(role)
 
-    def ready(what: str) -> None:
-        os.write(ready_fd, f"{what}\n".encode())
-        os.close(ready_fd)
+    def say(line: str) -> None:
+        with suppress(BrokenPipeError):  # the parent listens until the first "ready"
+            os.write(ready_fd, f"{line}\n".encode())
 
     try:
-        return run(role, settings, ready)
+        return status_at_end(run(role, settings, lambda what: say(f"ready {what}"), say))
     except Exception as error:  # noqa: BLE001 - the process's boundary: the parent sees the status and restarts
         log.error("process_failed", error=describe(error))
         return 1
 
 
-def run(role: str, settings: Settings, ready: OnReady) -> int:
+def run(role: str, settings: Settings, ready: Say, say: Say) -> int:
     """Run a role to its end. Imports are its own: no process loads what it does not need.
+
+    Parameters
+    ----------
+    ready : told, once, what the parent waits for: a port, or the engine.
+    say : told "waiting" now and then by who waits for something outside the node, and "failed PART".
 
     Roles: "listener"; "workers:QUEUE,QUEUE;QUEUE...", a worker for each group; "page:ENGINE".
     """
@@ -53,11 +60,11 @@ def run(role: str, settings: Settings, ready: OnReady) -> int:
         case "listener":
             from node.wiring.listening import run_listeners  # noqa: PLC0415
 
-            return run_listeners(settings, ready)
+            return run_listeners(settings, ready, say)
         case "workers":
             from node.wiring.forking import Workers  # noqa: PLC0415
 
-            return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready)
+            return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready, say)
         case "page":
             from node.wiring.page import run_page  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -19,6 +20,7 @@ from node import logs
 from node.pipeline.describe import describe
 from node.store.errors import StoreError
 from node.store.serving import ServingLock
+from node.supervision import RestartPause
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 
 log = structlog.get_logger(__name__)
@@ -27,9 +29,6 @@ START_TIMEOUT_S = 120.0  # a cold disk reads the image libraries slowly
 _TICK_S = 0.2
 _GRACE_S = 10.0  # for a running step to end by itself
 _FORCE_S = 5.0
-_FIRST_RESTART_S = 0.5
-_LAST_RESTART_S = 30.0
-_STEADY_AFTER_S = 60.0  # a child that ran so long is restarted at once again
 
 # A delivery must not wait behind a segmentation, so the long step has a worker of its own.
 WORKER_QUEUES = "segment;select,score,report,deliver"
@@ -49,10 +48,13 @@ class Child:
     def __init__(self, role: str) -> None:
         self.role = role
         self.ready: str | None = None  # what the child said when it was ready; a port, for those that listen
+        self.was_ready = False  # in any of its lives
+        self.heard_at = 0.0  # of its start, or of a word that it still waits; by the monotonic clock
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
+        self._said = b""
         self._started_at = 0.0
-        self._delay_s = _FIRST_RESTART_S
+        self._pause = RestartPause()
         self._restart_at: float | None = None
 
     @property
@@ -60,22 +62,28 @@ class Child:
         return self._process.pid if self._process else None
 
     def start(self, settings: Settings) -> None:
-        reading, writing = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "node.child", self.role, str(os.getpid()), str(writing)],
-            stdin=subprocess.PIPE,
-            pass_fds=(writing,),
-            process_group=0,  # Ctrl-C is for the supervisor, which stops its children in order
-        )
-        os.close(writing)
-        assert self._process.stdin is not None
-        with self._process.stdin as stdin:
-            stdin.write(settings.model_dump_json().encode())
+        """Raises OSError if the system has no process or no descriptor to give."""
         self._drop_pipe()
-        self._pipe = reading
-        self._started_at = time.monotonic()
+        reading, writing = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "node.child", self.role, str(os.getpid()), str(writing)],
+                stdin=subprocess.PIPE,
+                pass_fds=(writing,),
+                process_group=0,  # Ctrl-C is for the supervisor, which stops its children in order
+            )
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self._pipe, self._said = reading, b""
+        self._started_at = self.heard_at = time.monotonic()
         self._restart_at = None
         self.ready = None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as stdin:  # it has ended: the next look meets it
+            stdin.write(settings.model_dump_json().encode())
 
     def listen(self, wait_s: float = 0.0) -> bool:
         """Whether the child is ready; waits for the news up to `wait_s`.
@@ -83,16 +91,29 @@ class Child:
         Raises
         ------
         ChildNotStarted
-            If it ended before.
+            If it ended before, or says that a part of it did.
         """
         if self._pipe is not None and select.select([self._pipe], [], [], wait_s)[0]:
-            said = os.read(self._pipe, 256)
-            self._drop_pipe()
+            said = os.read(self._pipe, 4096)
             if not said:
+                self._drop_pipe()
                 raise ChildNotStarted(f"{self.role} ended before it was ready")
-            self.ready = said.decode().strip()
-            log.info("child_ready", role=self.role, pid=self.pid)
+            *lines, self._said = (self._said + said).split(b"\n")
+            for line in lines:
+                self._take_in(line.decode())
+        if self.ready is None and self._process is not None and self._process.poll() is not None:
+            raise ChildNotStarted(f"{self.role} ended before it was ready")
         return self.ready is not None
+
+    def _take_in(self, line: str) -> None:
+        word, _, what = line.partition(" ")
+        self.heard_at = time.monotonic()
+        if word == "ready":
+            self.ready, self.was_ready = what, True
+            self._drop_pipe()
+            log.info("child_ready", role=self.role, pid=self.pid)
+        elif word == "failed":
+            raise ChildNotStarted(f"{self.role}: {what} ended before it was ready")
 
     def look_after(self, settings: Settings) -> None:
         """Note readiness; start the child again if it died, later each time it dies young."""
@@ -102,17 +123,19 @@ class Child:
         if status is None:
             try:
                 self.listen()
-            except ChildNotStarted:
-                log.debug("child_not_ready", role=self.role)  # its end is met at the next look
+            except ChildNotStarted as error:  # its end is met at the next look
+                log.debug("child_not_ready", role=self.role, error=describe(error))
             return
         if self._restart_at is None:
-            if now - self._started_at >= _STEADY_AFTER_S:
-                self._delay_s = _FIRST_RESTART_S
-            self._restart_at = now + self._delay_s
-            log.error("child_died", role=self.role, status=status, restart_in_s=self._delay_s)
-            self._delay_s = min(2 * self._delay_s, _LAST_RESTART_S)
+            pause_s = self._pause.after(now - self._started_at)
+            self._restart_at = now + pause_s
+            log.error("child_died", role=self.role, status=status, restart_in_s=pause_s)
         elif now >= self._restart_at:
-            self.start(settings)
+            try:
+                self.start(settings)
+            except OSError as error:  # no memory, or too many processes: the others are well
+                self._restart_at = now + self._pause.after(0.0)
+                log.error("child_not_restarted", role=self.role, error=describe(error))
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -143,6 +166,8 @@ class Supervisor:
         if self._broker is not None:
             settings = settings.model_copy(update={"broker": BrokerSettings(url=self._broker.url)})
         self._settings = settings
+        self._broker_pause = RestartPause()
+        self._broker_restart_at: float | None = None  # None unless a restart of it failed
         self._listener = Child("listener")
         self._workers = Child(f"workers:{WORKER_QUEUES}")
         self._page: Child | None = None
@@ -165,7 +190,7 @@ class Supervisor:
 
         Raises
         ------
-        ChildNotStarted, BrokerNotStarted
+        ChildNotStarted, BrokerNotStarted, OSError
             What has started by then is left for `stop` to end.
         """
         stop = stop or threading.Event()
@@ -173,13 +198,16 @@ class Supervisor:
             self._broker.start()
         self._listener.start(self._settings)
         self._workers.start(self._settings)
-        if not _wait_for([self._listener, self._workers], stop):
+        # A listener that waits for the database listens later; the page says meanwhile what it waits for.
+        first = [self._workers] if self._settings.node.port else [self._workers, self._listener]
+        if not self._wait_for(first, stop):
             return
-        # A port that the system chose stays the same when the listener is started again.
-        self._settings = self._with_port("node", self._listener)
+        if not self._settings.node.port:
+            # A port that the system chose stays the same when the listener is started again.
+            self._settings = self._with_port("node", self._listener)
         self._page = Child(f"page:{self._workers.ready}")
         self._page.start(self._settings)
-        if not _wait_for([self._page], stop):
+        if not self._wait_for([self._listener, self._page], stop):
             return
         self._settings = self._with_port("web", self._page)
         log.info(
@@ -190,6 +218,25 @@ class Supervisor:
             engine=self._workers.ready,
         )
 
+    def _wait_for(self, children: Sequence[Child], stop: threading.Event) -> bool:
+        """Whether all are ready, before `stop` is set. Those that were ready are looked after meanwhile.
+
+        Raises
+        ------
+        ChildNotStarted
+            If one ended, or said nothing for too long. One that says it waits, as for a database, may.
+        """
+        while not stop.is_set():
+            waiting = [child for child in children if not child.was_ready]
+            if not waiting:
+                return True
+            self.look_after()
+            for child in (one for one in self._children() if not one.was_ready):
+                child.listen(_TICK_S / len(waiting))
+                if time.monotonic() - child.heard_at > START_TIMEOUT_S:
+                    raise ChildNotStarted(f"{child.role} is not ready after {START_TIMEOUT_S:g} s")
+        return False
+
     def _with_port(self, section: Literal["node", "web"], child: Child) -> Settings:
         changed = getattr(self._settings, section).model_copy(update={"port": int(child.ready or 0)})
         return self._settings.model_copy(update={section: changed})
@@ -198,15 +245,26 @@ class Supervisor:
         return [self._listener, self._workers, *([self._page] if self._page else [])]
 
     def look_after(self) -> None:
-        """Restart what died. To be called a few times a second."""
+        """Restart what died after it had been ready. To be called a few times a second."""
         if self._broker is not None and self._broker.has_ended():
-            log.error("child_died", role="broker")
-            try:
-                self._broker.start()
-            except BrokerNotStarted as error:
-                log.error("broker_not_started", error=describe(error))
+            self._restart_broker(self._broker)
         for child in self._children():
-            child.look_after(self._settings)
+            if child.was_ready:
+                child.look_after(self._settings)
+
+    def _restart_broker(self, broker: EmbeddedRedis) -> None:
+        now = time.monotonic()
+        if self._broker_restart_at is None:
+            log.error("child_died", role="broker")
+        elif now < self._broker_restart_at:
+            return
+        self._broker_restart_at = None
+        try:
+            broker.start()
+        except (BrokerNotStarted, OSError) as error:
+            pause_s = self._broker_pause.after(0.0)
+            self._broker_restart_at = now + pause_s
+            log.error("broker_not_started", error=describe(error), restart_in_s=pause_s)
 
     def stop(self) -> None:
         """Stop listener and workers, which may finish a short step, and then the broker."""
@@ -224,17 +282,6 @@ class Supervisor:
         if self._broker is not None:
             self._broker.close()
         log.info("node_stopped")
-
-
-def _wait_for(children: Sequence[Child], stop: threading.Event) -> bool:
-    """Whether all are ready, before `stop` is set. Raises ChildNotStarted."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    waiting = list(children)
-    while waiting and not stop.is_set():
-        if time.monotonic() > deadline:
-            raise ChildNotStarted(f"{waiting[0].role} is not ready after {START_TIMEOUT_S:g} s")
-        waiting = [child for child in waiting if not child.listen(_TICK_S / len(waiting))]
-    return not waiting
 
 
 def serve(settings: Settings) -> int:
@@ -269,7 +316,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
         supervisor.start(stop)
         while not stop.wait(_TICK_S):
             supervisor.look_after()
-    except (ChildNotStarted, BrokerNotStarted) as error:
+    except (ChildNotStarted, BrokerNotStarted, OSError) as error:
         log.error("node_not_started", error=describe(error))
         return 1
     finally:

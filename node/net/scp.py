@@ -36,6 +36,7 @@ from node.store.instances import Receipt
 from node.store.received import ReceivedInstance
 from node.store.states import CT_SOP_CLASSES
 from node.store.store import Store
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log of its own
@@ -94,7 +95,7 @@ class Listener:
         self._lock = threading.Lock()
         self._open: dict[Any, _OpenAssociation] = {}
         self._stop = threading.Event()
-        self._heart = threading.Thread(target=self._beat_forever, name="association-heartbeat", daemon=True)
+        self._heart = SupervisedThread(self._beat_forever, name="association-heartbeat")
         self._doorkeeper = doorkeeper or Doorkeeper(
             access_of(load_settings()), Slots(store.files.root / "associations")
         )

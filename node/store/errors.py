@@ -36,6 +36,10 @@ class WrongInstallation(StoreUnavailable):
     """Storage root and database do not belong together, or the root is not there."""
 
 
+class DatabaseRefuses(StoreUnavailable):
+    """The database is there and will not have this node: a password, a name or a right is wrong."""
+
+
 class LeaseLost(StoreError):
     """The caller no longer holds the job: its lease ran out and another took over, or the study was reopened.
 

@@ -30,7 +30,7 @@ class Workers:
             [Member(name=f"worker:{','.join(queues)}", work=partial(self._work, queues)) for queues in groups]
         )
 
-    def run(self, on_ready: Callable[[str], None]) -> int:
+    def run(self, on_ready: Callable[[str], None], on_trouble: Callable[[str], None] = lambda _: None) -> int:
         """Work until SIGTERM or SIGQUIT, which the workers get too. Returns the exit status.
 
         SIGTERM lets workers finish what is running; SIGQUIT ends them at once, and they give leases back.
@@ -38,9 +38,10 @@ class Workers:
         Parameters
         ----------
         on_ready : told the engine, in words, once every worker is ready.
+        on_trouble : told "failed NAME" of a worker that ended before.
         """
         info = self._engine.info
-        return self._family.run(lambda: on_ready(f"{info.name} {info.version}"))
+        return self._family.run(lambda: on_ready(f"{info.name} {info.version}"), on_trouble)
 
     def _work(self, queues: Sequence[str], ready: Callable[[], None]) -> int:
         def settled() -> Settled:

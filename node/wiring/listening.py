@@ -24,32 +24,42 @@ from node.net.tls import listener_context
 from node.pipeline.housekeeping import keep_house_forever
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
+from node.store.awaiting import await_store
 from node.store.store import open_store
+from node.supervision import SupervisedThread
 from node.wiring.completing import make_archives, make_watch
 from node.wiring.confirming import make_reporter, report_recorder
-from node.wiring.family import Family, Member
+from node.wiring.family import Family, Member, run_before
 from node.worker.app import CeleryBroker, create_app
 
 _MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and database
 
 
-def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
+def run_listeners(
+    settings: Settings, on_ready: Callable[[str], None], on_trouble: Callable[[str], None] = lambda _: None
+) -> int:
     """Until SIGTERM: listen, close studies that are whole, tell the broker what is due, keep house, and tell
     peers what is committed.
 
     Python runs one thread at a time, so several processes accept from one listening socket: what one peer
     sends is not held up by what another sends. All but listening has a process of its own beside them, which
-    is there as long as the node is, whatever its workers do.
+    is there as long as the node is, whatever its workers do. While the database is away nothing listens: a
+    PACS that cannot connect tries again later.
 
     Parameters
     ----------
     on_ready : told the port, once instances can be received.
+    on_trouble : told "waiting" now and then while the database is awaited, and "failed NAME" of a process
+        that ended before it was ready.
 
     Raises
     ------
     OSError
         If the port cannot be bound.
     """
+    awaited = run_before(Member(name="database", work=partial(_await_store, settings)), on_trouble)
+    if awaited is None or awaited != 0:  # told to stop, or it said why the store cannot be used
+        return awaited or 0
     listening = listening_socket(settings.node.host, settings.node.port)
     port = int(listening.getsockname()[1])
     count = settings.node.listeners or min(_MOST_BY_ITSELF, os.cpu_count() or 1)
@@ -62,7 +72,12 @@ def run_listeners(settings: Settings, on_ready: Callable[[str], None]) -> int:
             ),
         ]
     )
-    return family.run(lambda: on_ready(str(port)))
+    return family.run(lambda: on_ready(str(port)), on_trouble)
+
+
+def _await_store(settings: Settings, _ready: Callable[[], None]) -> int:
+    await_store(settings.storage)
+    return 0
 
 
 def _listen(settings: Settings, listening: socket.socket, seat: Seat, ready: Callable[[], None]) -> int:
@@ -89,18 +104,14 @@ def _listen(settings: Settings, listening: socket.socket, seat: Seat, ready: Cal
 def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
-        keeping_house = threading.Thread(
-            target=keep_house_forever,
-            args=(store, settings.storage, make_archives(settings), stop),
+        keeping_house = SupervisedThread(
+            partial(keep_house_forever, store, settings.storage, make_archives(settings), stop),
             name="housekeeping",
-            daemon=True,
         )
         keeping_house.start()
-        reporting = threading.Thread(
-            target=make_reporter(store, settings).report_forever,
-            args=(stop, settings.worker.reconcile_s),
+        reporting = SupervisedThread(
+            partial(make_reporter(store, settings).report_forever, stop, settings.worker.reconcile_s),
             name="commitment-reports",
-            daemon=True,
         )
         reporting.start()
         watch = make_watch(store, settings)

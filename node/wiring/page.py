@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.settings import Destination, Settings
@@ -13,17 +12,21 @@ from node.net.scu import DicomSender
 from node.net.tls import speaks_tls
 from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
-from node.store.errors import StorageFull, StoreError
+from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.feature_standing import FeatureStandings
 from node.store.store import Store, open_store
+from node.supervision import SupervisedThread
 from node.web.app import create_app
 from node.web.readiness import NotReady, Probe
 from node.web.server import serve
 from node.web.sources import Sources
+from node.web.waiting import Waiting
 from node.worker.app import CeleryBroker
 from node.worker.app import create_app as create_celery
 
 _ANSWER_TIMEOUT_S = 3.0
+_PATIENCE_S = 2.0  # of the start
+_LOOK_S = 1.0
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a listener bound to all addresses is reached
 
 
@@ -35,15 +38,38 @@ def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], s
     engine : the segmentation engine as the workers settled it, in words.
     on_ready : told the port.
     """
-    with closing(open_store(settings.storage)) as store:
-        sources = Sources(settings=settings, store=store, engine=engine, probes=make_probes(settings, store))
-        serve(
-            create_app(sources),
-            host=settings.web.host,
-            port=settings.web.port,
-            on_ready=lambda port: on_ready(str(port)),
-            stop=stop,
-        )
+    waiting = Waiting(settings.web.host)
+
+    def look() -> None:
+        """Until the store can be opened; the listener's process says in the log what it waits for."""
+        while not stop.is_set():
+            try:
+                store = open_store(settings.storage)
+            except StoreUnavailable as error:
+                waiting.note(str(error))
+                stop.wait(_LOOK_S)
+                continue
+            opened.append(store)
+            sources = Sources(
+                settings=settings, store=store, engine=engine, probes=make_probes(settings, store)
+            )
+            waiting.begin(create_app(sources))
+            return
+
+    opened: list[Store] = []
+    looking = SupervisedThread(look, name="page-store")
+    looking.start()
+    looking.join(_PATIENCE_S)  # ready means with the store, unless the database is away
+    serve(
+        waiting,
+        host=settings.web.host,
+        port=settings.web.port,
+        on_ready=lambda port: on_ready(str(port)),
+        stop=stop,
+    )
+    looking.join()
+    for store in opened:
+        store.close()
     return 0
 
 

@@ -27,8 +27,7 @@ from node.store.store import open_store
 
 CODE = (
     "import sys; from config.settings import Settings; from node import logs;"
-    "from node.wiring import family; from node.wiring.listening import run_listeners;"
-    "family._YOUNG_S = 0.0;"  # else who dies young ends them all, and the supervisor begins anew
+    "from node.wiring.listening import run_listeners;"
     "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
     "sys.exit(run_listeners(settings, lambda port: print(port, flush=True)))"
 )

@@ -7,29 +7,43 @@ import os
 import queue
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
+from sqlalchemy import make_url
 
 from config.settings import ConfigurationError, Settings
 from node.supervisor import Supervisor, worker
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
-    "import sys; from config.settings import Settings; from node import supervisor; "
-    "{change}; sys.exit(supervisor.serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
+    "import sys; from config.settings import Settings; from node import supervisor\n"
+    "{change}\n"
+    "sys.exit(supervisor.serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
 )
+NO_PROCESS_FOR_THE_FIRST_RESTARTS = """
+popen, calls = supervisor.subprocess.Popen, []
+def limited(*given, **options):
+    calls.append(given)
+    if len(calls) in (5, 6):  # the broker, three children, and then the restarts
+        raise BlockingIOError(11, 'Resource temporarily unavailable')
+    return popen(*given, **options)
+supervisor.subprocess.Popen = limited
+"""
 ONE_WORKER = "supervisor.WORKER_QUEUES = 'select,segment,score,report,deliver'"
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -112,7 +126,7 @@ def _wait_until_gone(processes: list[psutil.Process]) -> None:
 def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     make_settings: Callable[..., Settings], start_node: Callable[..., Node]
 ) -> None:
-    node = start_node(make_settings(log={"format": "json"}))
+    node = start_node(make_settings(log={"format": "json"}), NO_PROCESS_FOR_THE_FIRST_RESTARTS)
     ready = node.wait_for("node_ready")
     port = ready["port"]
     assert _echo(port)
@@ -122,6 +136,10 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     listener = next(e["pid"] for e in node.events if e["event"] == "child_ready" and e["role"] == "listener")
     os.kill(listener, signal.SIGKILL)
     node.wait_for("child_died", role="listener")
+    assert (
+        "Resource temporarily unavailable" in node.wait_for("child_not_restarted", role="listener")["error"]
+    )
+    node.wait_for("child_not_restarted", role="listener")  # twice, and the node lives
     assert node.wait_for("child_ready", role="listener")["pid"] != listener
     assert _echo(port)  # on the port it had
 
@@ -137,6 +155,87 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(30) == 0
     _wait_until_gone(family)
+
+
+def test_a_node_waits_for_a_database_that_is_away_and_says_so(
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node], postgresql_server: str
+) -> None:
+    database, port, page = _free_port(), _free_port(), _free_port()
+    url = make_url(postgresql_server)
+    settings = make_settings(
+        log={"format": "json"},
+        node={"port": port},
+        web={"port": page},
+        storage={"database_url": url.set(port=database).render_as_string(hide_password=False)},
+    )
+    node = start_node(settings, ONE_WORKER)
+    assert "Connection refused" in node.wait_for("database_awaited")["reason"]
+    assert node.wait_for("child_ready")["role"].startswith("workers:")
+    assert node.wait_for("child_ready")["role"].startswith("page:")
+    status, checks = _readiness(page)
+    assert (status, checks["database"]["ok"]) == (503, False)
+    with pytest.raises(ConnectionRefusedError):  # a PACS tries again later
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    with _forwarding(database, int(url.port or 0)):
+        node.wait_for("node_ready")
+        assert _echo(port)
+        assert _readiness(page)[0] == 200
+        family = node.family()
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(30) == 0
+    _wait_until_gone(family)
+
+
+def test_a_node_that_waits_for_its_database_ends_when_it_is_told_to(
+    make_settings: Callable[..., Settings], start_node: Callable[..., Node]
+) -> None:
+    url = f"postgresql+psycopg://osteonode@127.0.0.1:{_free_port()}/postgres"
+    node = start_node(make_settings(log={"format": "json"}, storage={"database_url": url}), ONE_WORKER)
+    node.wait_for("database_awaited")
+    family = node.family()
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(30) == 0
+    _wait_until_gone(family)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _readiness(port: int) -> tuple[int, dict[str, Any]]:
+    answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
+    return answer.status_code, answer.json()["checks"]
+
+
+@contextmanager
+def _forwarding(port: int, to: int) -> Iterator[None]:
+    """Whatever comes to one port goes to another, as if its server had just been started."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", to)) as other:
+                back = threading.Thread(target=_pass_on, args=(other, self.request))
+                back.start()
+                _pass_on(self.request, other)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Forward) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
 
 
 def test_no_process_outlives_a_node_that_was_killed(

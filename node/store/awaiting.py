@@ -1,0 +1,92 @@
+"""Waiting for a database that is away: at start, before anything is received."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import psycopg
+import structlog
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from config.settings import StorageSettings
+from node.store.errors import DatabaseRefuses, StorageFull, StoreUnavailable, WrongInstallation
+from node.store.store import open_store
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_S = 1.0
+_SAY_AGAIN_S = 30.0
+_REFUSED_TIMES = (
+    3  # in a row, so that a server that is just being restarted does not count as one that refuses
+)
+_PING_TIMEOUT_S = 5
+
+
+def await_store(settings: StorageSettings) -> None:
+    """Wait until the store can be opened, with its tables made or migrated. The log says what for.
+
+    Raises
+    ------
+    DatabaseRefuses
+        If the database is there and will not have this node, as with a wrong password.
+    StoreUnavailable
+        If folder or database cannot be used for another reason that waiting does not change.
+    """
+    began, said_at, refused = time.monotonic(), None, 0
+    while True:
+        try:
+            open_store(settings).close()
+        except StoreUnavailable as error:
+            refused = refused + 1 if _is_refusal(settings, error) else 0
+            if refused >= _REFUSED_TIMES:
+                raise DatabaseRefuses(f"the database refuses: {_reason(error)}") from error
+            if not _may_pass(error):
+                raise
+            now = time.monotonic()
+            if said_at is None or now - said_at >= _SAY_AGAIN_S:
+                said_at = now
+                log.warning("database_awaited", reason=_reason(error), waited_s=round(now - began))
+            time.sleep(_PAUSE_S)
+            continue
+        if said_at is not None:
+            log.info("database_answers", waited_s=round(time.monotonic() - began))
+        return
+
+
+def _may_pass(error: StoreUnavailable) -> bool:
+    """Whether trying again may help: not with a folder that cannot be made, or a file that is no database."""
+    if isinstance(error, (StorageFull, WrongInstallation)):
+        return isinstance(error, StorageFull)
+    driver = _of_driver(error)
+    if isinstance(driver, sqlite3.Error):
+        code = getattr(driver, "sqlite_errorcode", 0) & 0xFF  # extended codes keep the kind in the low byte
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return not isinstance(error.__cause__, OSError)
+
+
+def _is_refusal(settings: StorageSettings, error: StoreUnavailable) -> bool:
+    """Whether a PostgreSQL that accepts connections did not take ours."""
+    url = make_url(settings.resolved_database_url)
+    return isinstance(_of_driver(error), psycopg.OperationalError) and _accepts_connections(url)
+
+
+def _reason(error: StoreUnavailable) -> str:
+    """In the driver's words: they name host, user and database, and libpq quotes no password."""
+    driver = _of_driver(error)
+    return " ".join(str(driver).split()) if isinstance(driver, psycopg.OperationalError) else str(error)
+
+
+def _accepts_connections(url: URL) -> bool:
+    """libpq's PQping, which needs no valid user: a server that starts up or recovers does not accept yet."""
+    where = {"host": url.host or url.query.get("host"), "port": url.port, "connect_timeout": _PING_TIMEOUT_S}
+    conninfo = make_conninfo("", **{name: str(value) for name, value in where.items() if value})
+    return PGconn.ping(conninfo.encode()) == Ping.OK
+
+
+def _of_driver(error: StoreUnavailable) -> BaseException | None:
+    cause = error.__cause__
+    return cause.orig if isinstance(cause, DBAPIError) else cause
