@@ -231,6 +231,7 @@ class WorkerSettings(_Section):
     commitment_patience_s: float = Positive
     reconcile_s: float = Positive
     begin_again_s: float = Positive
+    urgent_ae_titles: tuple[str, ...]
     time_limit_s: float = Positive
 
 

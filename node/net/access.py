@@ -74,7 +74,12 @@ def access_of(settings: Settings) -> Access:
     """The rules that the configuration states: peers and destinations are known."""
     peers: dict[str, Sequence[Network]] = {one.ae_title.strip(): () for one in settings.destinations}
     peers |= {one.ae_title.strip(): one.networks for one in settings.peers}
-    called = {settings.node.ae_title, *settings.selection.qct_ae_titles, *settings.access.called_ae_titles}
+    called = {
+        settings.node.ae_title,
+        *settings.selection.qct_ae_titles,
+        *settings.worker.urgent_ae_titles,
+        *settings.access.called_ae_titles,
+    }
     return Access(
         rules=settings.access,
         peers=peers,

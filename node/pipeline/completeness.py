@@ -45,7 +45,7 @@ class Archived(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of a study that nobody is sending just now."""
+    """All that is known of a study that is being received."""
 
     images: Mapping[str, int]  # here, by series: instances of any class but the node's own
     ct_series: frozenset[str]  # series here that hold CT images
@@ -54,6 +54,7 @@ class Evidence:
     reading: ArchiveReading | None = None  # None where no archive has told
     answer_due: bool = False  # an archive's answer may decide, and is worth waiting for
     without_gaps: bool | None = None  # None where nobody has looked
+    sender_connected: bool = False  # an association that brought CT images of it is open still
 
 
 def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
@@ -84,7 +85,7 @@ def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | Non
         return ClosedBy.COUNTS
     if archived is Archived.MORE:
         return ClosedBy.INCOMPLETE if evidence.silent_s >= rules.wait_max_s else None
-    if evidence.answer_due:
+    if _is_held(evidence, rules):
         return None
     if evidence.without_gaps and evidence.silent_s >= quiet_whole_s(evidence, rules):
         return ClosedBy.GEOMETRY
@@ -97,7 +98,7 @@ def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
     """Whether the study hangs on its slices' places alone, which nobody has looked at yet."""
     return (
         evidence.without_gaps is None
-        and not evidence.answer_due
+        and not _is_held(evidence, rules)
         and compare(evidence, all_series=rules.all_series) is not Archived.MORE
         and evidence.silent_s >= quiet_whole_s(evidence, rules)
     )
@@ -120,6 +121,16 @@ def quiet_s(evidence: Evidence, rules: CompletenessSettings) -> float:
 def quiet_whole_s(evidence: Evidence, rules: CompletenessSettings) -> float:
     """The silence after which it is closed where no slice is missing."""
     return max(rules.quiet_whole_s, _of_pauses_s(evidence, rules))
+
+
+def quiet_connected_s(evidence: Evidence, rules: CompletenessSettings) -> float:
+    """The silence after which a sender that stays connected counts as done with the study.
+
+    It is given the time of one that hesitates, by its own longest pause, or by the quiet time where it made
+    none so long. A router that keeps its association open for days holds up no study for longer.
+    """
+    pause_s = max(rules.quiet_s, evidence.longest_pause_s)
+    return max(quiet_s(evidence, rules), min(rules.wait_max_s, rules.quiet_pauses * pause_s))
 
 
 def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
@@ -217,6 +228,13 @@ def _archived(evidence: Evidence, *, all_series: bool) -> Mapping[str, int]:
 def _is_confirmed(evidence: Evidence, rules: CompletenessSettings) -> bool:
     reading = evidence.reading
     return reading is not None and reading.after_last_image and reading.steady_s >= confirm_s(evidence, rules)
+
+
+def _is_held(evidence: Evidence, rules: CompletenessSettings) -> bool:
+    """Whether silence does not count yet: an answer may decide, or the sender is still connected."""
+    if evidence.answer_due and evidence.silent_s < rules.wait_max_s:
+        return True
+    return evidence.sender_connected and evidence.silent_s < quiet_connected_s(evidence, rules)
 
 
 def _of_pauses_s(evidence: Evidence, rules: CompletenessSettings) -> float:

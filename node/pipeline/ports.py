@@ -41,6 +41,7 @@ class StepMessage:
     job_id: int
     step: Step
     generation: int
+    urgent: bool = False  # goes before others; where it waits, not what it says
 
 
 FEATURES_QUEUE = "features"
@@ -257,6 +258,10 @@ class Publisher(Protocol):
     """The broker. Losing a message is harmless: `reconcile` publishes again from the database."""
 
     def publish(self, message: StepMessage) -> None: ...
+
+    def waiting(self, step: Step) -> int | None:
+        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
+        ...
 
 
 class Studies(Protocol):

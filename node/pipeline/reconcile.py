@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import Protocol
+from collections.abc import Mapping
 
 import structlog
 
@@ -19,38 +19,86 @@ from node.store.store import Store
 log = structlog.get_logger(__name__)
 
 
+# Messages that wait for each worker: some minutes of work. More would only stand before what is urgent, or
+# of another sender, and comes later.
+_MOST_FOR_EACH_WORKER = 4
+_MOST_DUE = 1000  # steps of one kind that are read from the database
+
+
 def message_for(job: DueJob) -> StepMessage:
-    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation)
+    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation, urgent=job.urgent)
 
 
-class Broker(Publisher, Protocol):
-    """A broker that can tell how much it still holds."""
-
-    def waiting(self, step: Step) -> int | None:
-        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
-        ...
+def most_waiting(workers: int) -> int:
+    """How many messages may wait for so many workers. With none known there may be one all the same."""
+    return _MOST_FOR_EACH_WORKER * max(1, workers)
 
 
-def republish(store: Store, broker: Broker) -> int:
-    """Publish every due step of which the broker has too few messages. Returns how many messages went out.
+def has_room(store: Store, broker: Publisher, step: Step) -> bool:
+    """Whether one more message for `step` may wait; if not, the database will have it published in its turn.
 
-    A message too many is harmless (its claim fails) and a message too few costs time, so no attempt is made
-    to tell which one is missing; comparing counts keeps a queue from growing while its workers are busy.
+    Raises
+    ------
+    StoreUnavailable
     """
-    due: defaultdict[Step, list[StepMessage]] = defaultdict(list)
-    for job in store.jobs.due():
-        message = message_for(job)
-        due[message.step].append(message)
-    published = 0
-    for step, messages in due.items():
-        waiting = broker.waiting(step)
-        if waiting is None:  # each message would cost its patience, while studies wait to be closed
-            break
-        if waiting < len(messages):
-            for message in messages:
-                broker.publish(message)
-            published += len(messages)
-    return published
+    waiting = broker.waiting(step)
+    return waiting is not None and waiting < most_waiting(store.workers.by_queue().get(step, 0))
+
+
+class Publishing:
+    """Keeps the broker informed of what is due, a few minutes' work at a time."""
+
+    def __init__(self, store: Store, broker: Publisher) -> None:
+        self._store = store
+        self._broker = broker
+        self._sent: set[StepMessage] = set()  # of what was due at the last look
+
+    def publish_due(self) -> int:
+        """Publish due steps of which the broker has too few messages. Returns how many messages went out.
+
+        A message too many is harmless (its claim fails) and a message too few costs time, so no attempt is
+        made to tell which one is missing; comparing counts keeps a queue from growing while its workers are
+        busy. What was not published before goes first. An urgent one goes in any case, once: it does not
+        wait behind the others.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        workers = self._store.workers.by_queue()
+        sent: set[StepMessage] = set()
+        published = 0
+        for step, due in self._due().items():
+            messages = due[: most_waiting(workers.get(step, 0))]
+            waiting = self._broker.waiting(step)
+            if waiting is None:  # each message would cost its patience, while studies wait to be closed
+                break
+            fresh = [message for message in messages if message not in self._sent]
+            ordered = fresh + [message for message in messages if message in self._sent]
+            lacking = max(0, len(messages) - waiting)
+            going = ordered[:lacking] + [one for one in fresh[lacking:] if one.urgent]
+            for message in going:
+                self._broker.publish(message)
+            published += len(going)
+            sent |= self._sent.intersection(messages).union(going)
+        self._sent = sent
+        return published
+
+    def _due(self) -> Mapping[Step, list[StepMessage]]:
+        due: defaultdict[Step, list[StepMessage]] = defaultdict(list)
+        for job in self._store.jobs.due(_MOST_DUE):
+            try:
+                message = message_for(job)
+            except ValueError:  # of a later version; the others go on
+                log.error("step_not_known", job_id=job.job_id, step=job.step)
+                continue
+            due[message.step].append(message)
+        return due
+
+
+def republish(store: Store, broker: Publisher) -> int:
+    """As `Publishing.publish_due`, by one who has published nothing before."""
+    return Publishing(store, broker).publish_due()
 
 
 def begin_again(store: Store, after_s: float) -> None:
@@ -76,14 +124,15 @@ def retry_study(store: Store, study_instance_uid: str) -> None:
 
 
 def reconcile_forever(
-    store: Store, broker: Broker, watch: CompletenessWatch, settings: Settings, stop: threading.Event
+    store: Store, broker: Publisher, watch: CompletenessWatch, settings: Settings, stop: threading.Event
 ) -> None:
     """Close studies that are whole and republish, until `stop` is set."""
+    publishing = Publishing(store, broker)
     pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
     while not watch.wait(stop, pause_s):
         try:
             watch.close_studies()
             begin_again(store, settings.worker.begin_again_s)
-            republish(store, broker)
+            publishing.publish_due()
         except StoreError as error:
             log.error("reconcile_failed", error=describe(error))

@@ -23,7 +23,7 @@ from node.pipeline.made_with import BasisChanged, made_with
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import ClinicalValues, Issue, Prover, Publisher, Sender, Step, StepMessage
-from node.pipeline.reconcile import message_for
+from node.pipeline.reconcile import has_room, message_for
 from node.pipeline.stored import StoredArtefacts
 from node.report import Completeness, ObjectKind
 from node.store.errors import LeaseLost, StoreError
@@ -88,7 +88,17 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
             _fail(lease, error, dependencies)
             return
         if following is not None:
-            dependencies.publisher.publish(message_for(following))
+            _publish(following, dependencies)
+
+
+def _publish(following: DueJob, dependencies: Dependencies) -> None:
+    """Have the next step begin at once, unless many wait for theirs: it then comes in its turn."""
+    message = message_for(following)
+    try:
+        if following.urgent or has_room(dependencies.store, dependencies.publisher, message.step):
+            dependencies.publisher.publish(message)
+    except StoreError as error:
+        log.warning("not_published", error=describe(error))  # reconcile comes again
 
 
 def _attempt(lease: Lease, basis: MadeWith, dependencies: Dependencies) -> DueJob | None:

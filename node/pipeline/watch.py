@@ -31,10 +31,10 @@ from node.pipeline.completeness import (
 from node.pipeline.describe import describe
 from node.pipeline.ports import Step
 from node.report import ClosedBy, Completeness
-from node.store.errors import StoreError
+from node.store.errors import StoreError, StoreUnavailable
 from node.store.jobs import DueJob
 from node.store.store import Store
-from node.store.studies import Closing, ReceivingStudy
+from node.store.studies import BegunJob, Closing, ReceivingStudy
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,26 @@ _AT_ONCE = 4  # studies that archives are asked about, or whose headers are read
 _FETCHES_AT_ONCE = 2
 _FORGOTTEN_AFTER_S = 600.0  # of a study that is sent, or closed, meanwhile
 
+_PAGE = 500  # studies of one look
+_CLOSED_AT_ONCE = 100  # in one transaction, which keeps those who receive waiting
+
 Key = tuple[str, int]  # study and generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A study that is to be closed."""
+
+    study: ReceivingStudy
+    found: Completeness
+
+    @property
+    def closing(self) -> Closing:
+        return Closing(
+            closed_by=self.found.closed_by,
+            reason=in_words(self.found),
+            content=to_json(self.found).decode(),
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,35 +93,61 @@ class CompletenessWatch:
         rules: CompletenessSettings,
         archives: ArchivesInTurn,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        urgent_titles: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._rules = rules
+        self._urgent_titles = urgent_titles
         self._archives = archives
         self._clock = clock
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="completeness")
         self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="fetching")
         self._watched: dict[Key, _Watched] = {}
         self._seen_at_s = 0.0  # the last look
+        self._last: ReceivingStudy | None = None  # where the next look goes on; None: at the beginning
+        self._more = False  # whether a look at once is worth it
+        self._broken: set[Key] = set()  # studies that could not be looked at: each is told once
 
     def close_studies(self) -> Sequence[DueJob]:
-        """Close every study that is whole; of the others, see to it that more is known the next time.
+        """Close studies that are whole; of others, see to it that more is known the next time.
+
+        One look is at a page of them, the next goes on after it, so that ten thousand hold nothing else up;
+        urgent ones are looked at each time.
 
         Raises
         ------
-        StoreError
+        StoreUnavailable
         """
         self._seen_at_s = self._clock()
-        receiving = self._store.studies.receiving(stale_s=ASSOCIATION_STALE_S)
-        closed = [job for job in map(self._look_at, receiving) if job is not None]
+        seen: dict[Key, ReceivingStudy] = {}
+        if self._urgent_titles:
+            urgent = self._store.studies.receiving(
+                stale_s=ASSOCIATION_STALE_S, most=_PAGE, sent_to=self._urgent_titles
+            )
+            seen = {_key(study): study for study in urgent}
+        page = self._store.studies.receiving(stale_s=ASSOCIATION_STALE_S, most=_PAGE, after=self._last)
+        is_full = len(page) == _PAGE
+        self._last = page[-1] if is_full else None
+        for study in page:
+            seen.setdefault(_key(study), study)
+        whole = [found for study in seen.values() if (found := self._look_safely_at(study)) is not None]
+        closed: list[DueJob] = []
+        for begin in range(0, len(whole), _CLOSED_AT_ONCE):
+            closed += self._close(whole[begin : begin + _CLOSED_AT_ONCE])
+        self._more = is_full and bool(closed)
         self._watched = {
             key: one
             for key, one in self._watched.items()
             if self._seen_at_s - one.seen_at_s < _FORGOTTEN_AFTER_S
         }
+        self._broken &= self._watched.keys()
         return closed
 
     def wait(self, stop: threading.Event, pause_s: float) -> bool:
         """Wait for the next look: at most so long, less where something is found out. Whether to stop."""
+        if self._more:
+            return stop.is_set()
         seen = [one for one in self._watched.values() if one.seen_at_s == self._seen_at_s]
         pending: list[Future[Any]] = [one.answer for one in seen if one.answer is not None]
         pending += [one.look for one in seen if one.look is not None and not one.look.done()]
@@ -116,13 +161,39 @@ class CompletenessWatch:
         for threads in (self._threads, self._fetchers):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look_at(self, study: ReceivingStudy) -> DueJob | None:
-        watched = self._watched.setdefault((study.study_instance_uid, study.generation), _Watched())
+    def _look_safely_at(self, study: ReceivingStudy) -> _Whole | None:
+        """As `_look_at`; a study that raises is told and passed over, and the others go on.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        try:
+            return self._look_at(study)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one study's boundary: whatever is wrong is its own
+            self._tell_broken(study, error)
+            return None
+
+    def _tell_broken(self, study: ReceivingStudy, error: Exception) -> None:
+        """Once for each study: in the log, and as the reason why it stands where it stands."""
+        if _key(study) in self._broken:
+            return
+        self._broken.add(_key(study))
+        log.error("study_not_looked_at", study_instance_uid=study.study_instance_uid, error=describe(error))
+        try:
+            self._store.studies.note(study, f"it cannot be told whether it is whole: {describe(error)}")
+        except StoreError as store_error:
+            log.warning("reason_not_noted", error=describe(store_error))
+
+    def _look_at(self, study: ReceivingStudy) -> _Whole | None:
+        watched = self._watched.setdefault(_key(study), _Watched())
         watched.seen_at_s = self._seen_at_s
         evidence = self._evidence(study, watched)
         by = closed_by(evidence, self._rules)
         if by is not None:
-            return self._close(study, evidence, by)
+            return _Whole(study=study, found=completeness_of(evidence, self._rules, by))
         if slices_would_tell(evidence, self._rules) and watched.look_of != study.last_received_at:
             watched.look_of = study.last_received_at
             watched.look = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
@@ -162,6 +233,7 @@ class CompletenessWatch:
             ct_series=study.ct_series,
             silent_s=study.silent_s,
             longest_pause_s=study.longest_pause_s,
+            sender_connected=study.sender_connected,
             reading=watched.asking.reading(study.last_received_at),
         )
         due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
@@ -175,26 +247,43 @@ class CompletenessWatch:
             without_gaps=look.result() if look is not None and look.done() else None,
         )
 
-    def _close(self, study: ReceivingStudy, evidence: Evidence, by: ClosedBy) -> DueJob | None:
-        found = completeness_of(evidence, self._rules, by)
-        job = self._store.studies.close(
-            study,
-            Closing(closed_by=by, reason=in_words(found), content=to_json(found).decode()),
+    def _close(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
+        """Close them together; one by one where that is refused, so that one of them spoils no other.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        try:
+            return self._close_together(whole)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(whole) == 1:
+                self._tell_broken(whole[0].study, error)
+                return ()
+        return [job for one in whole for job in self._close([one])]
+
+    def _close_together(self, whole: Sequence[_Whole]) -> Sequence[BegunJob]:
+        begun = self._store.studies.close_all(
+            [(one.study, one.closing) for one in whole],
             first_step=Step.SELECT,
-            stale_s=ASSOCIATION_STALE_S,
+            urgent_titles=self._urgent_titles,
         )
-        if job is None:
-            return None
-        del self._watched[study.study_instance_uid, study.generation]
-        log.info(
-            "study_closed",
-            job_id=job.job_id,
-            generation=job.generation,
-            closed_by=by.value,
-            archive=found.archive,
-            silent_s=found.silent_s,
-        )
-        return job
+        by_uid = {one.study.study_instance_uid: one for one in whole}
+        for job in begun:
+            one = by_uid[job.study_instance_uid]
+            self._watched.pop(_key(one.study), None)
+            log.info(
+                "study_closed",
+                job_id=job.job_id,
+                generation=job.generation,
+                closed_by=one.found.closed_by.value,
+                archive=one.found.archive,
+                silent_s=one.found.silent_s,
+                urgent=job.urgent,
+            )
+        return begun
 
     def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
         assert found.archive is not None, "only an archive can tell that something is missing"
@@ -211,7 +300,11 @@ class CompletenessWatch:
     def _is_without_gaps(self, study_instance_uid: str) -> bool:
         try:
             paths = self._store.instances.paths(study_instance_uid, ct_alone=True)
-        except StoreError as error:
-            log.warning("slices_not_looked_at", error=describe(error))
+            return without_gaps(slice_places(paths))
+        except Exception as error:  # noqa: BLE001 - a broken header tells nothing: silence closes the study
+            log.warning("slices_not_looked_at", study_instance_uid=study_instance_uid, error=describe(error))
             return False
-        return without_gaps(slice_places(paths))
+
+
+def _key(study: ReceivingStudy) -> Key:
+    return study.study_instance_uid, study.generation

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
-from node.store.binding import LEFT_TO_OTHERS_S, is_bound_to, is_free, may_lack, why_unfit
+from node.store.binding import (
+    LEFT_TO_OTHERS_S,
+    has_its_worker,
+    is_bound_to,
+    is_free,
+    may_lack,
+    why_unfit,
+)
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies
@@ -33,6 +40,7 @@ class Lease:
     owner: str
     attempt: int  # 1 for the first try of this step
     begun_again: str | None = None  # why, where the first steps were done before
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,7 @@ class DueJob:
     job_id: int
     step: str
     generation: int
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +123,13 @@ class Jobs:
                 updated_at=now_s(),
                 **bound,
             )
-            .returning(jobs.c.study_instance_uid, jobs.c.token, jobs.c.attempts, jobs.c.begun_again)
+            .returning(
+                jobs.c.study_instance_uid,
+                jobs.c.token,
+                jobs.c.attempts,
+                jobs.c.begun_again,
+                jobs.c.urgent,
+            )
         )
         with self._database.writing() as connection:
             row = connection.execute(taken).first()
@@ -129,6 +144,7 @@ class Jobs:
             owner=owner,
             attempt=row.attempts,
             begun_again=row.begun_again,
+            urgent=row.urgent,
         )
 
     def renew(self, lease: Lease, lease_s: float) -> None:
@@ -161,7 +177,7 @@ class Jobs:
             )
             if made:
                 _replace_objects(connection, lease, made)
-        return DueJob(job_id=lease.job_id, step=following, generation=lease.generation)
+        return DueJob(job_id=lease.job_id, step=following, generation=lease.generation, urgent=lease.urgent)
 
     def finish(self, lease: Lease, state: StudyState, reason: str) -> None:
         """The study has reached its end. A study that was reopened meanwhile keeps its newer state."""
@@ -255,14 +271,42 @@ class Jobs:
                 )
             ).rowcount
 
-    def due(self) -> Sequence[DueJob]:
-        """Every step that waits for a worker now, the oldest first."""
-        wanted = (
-            select(jobs.c.job_id, jobs.c.step, jobs.c.generation).where(_is_due()).order_by(jobs.c.job_id)
+    def due(self, most: int | None = None) -> Sequence[DueJob]:
+        """Steps that wait for a worker now, of each step those first that should be taken first.
+
+        Urgent ones, and then the senders in turn, each with its oldest: a sender with thousands of studies
+        holds up its own alone. A step is left out while workers are there and none may take it.
+
+        Parameters
+        ----------
+        most : at most so many of each step.
+        """
+        ranked = (
+            select(
+                jobs.c.job_id,
+                jobs.c.step,
+                jobs.c.generation,
+                jobs.c.urgent,
+                func.row_number()
+                .over(
+                    partition_by=(jobs.c.step, jobs.c.urgent, jobs.c.calling_ae),
+                    order_by=jobs.c.job_id,
+                )
+                .label("turn"),
+            )
+            .where(_is_due(), has_its_worker())
+            .subquery()
         )
+        order = (ranked.c.urgent.desc(), ranked.c.turn, ranked.c.job_id)
+        placed = select(
+            ranked, func.row_number().over(partition_by=ranked.c.step, order_by=order).label("place")
+        ).subquery()
+        wanted = select(placed).order_by(placed.c.step, placed.c.place)
+        if most is not None:
+            wanted = wanted.where(placed.c.place <= most)
         with self._database.reading() as connection:
             return tuple(
-                DueJob(job_id=row.job_id, step=row.step, generation=row.generation)
+                DueJob(job_id=row.job_id, step=row.step, generation=row.generation, urgent=row.urgent)
                 for row in connection.execute(wanted)
             )
 

@@ -60,7 +60,7 @@ studies = Table(
     Column("declared_qct", Boolean, nullable=False),  # a person asked for this study by name
     Column("created_at", Float, nullable=False),
     Column("last_received_at", Float),  # of a CT instance; NULL before the first
-    Index("ix_studies_state", "state"),
+    Index("ix_studies_state", "state", "created_at", "study_instance_uid"),
     Index("ix_studies_created_at", "created_at"),
 )
 
@@ -74,6 +74,7 @@ associations = Table(
     Column("opened_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
     Column("closed_at", Float),
+    _partial("ix_associations_open", "association_id", where="closed_at IS NULL"),
 )
 
 instances = Table(
@@ -161,6 +162,12 @@ jobs = Table(
     Column("urgent", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("study_instance_uid", "generation"),
     Index("ix_jobs_state", "state", "not_before"),
+)
+
+storage_token = Table(
+    "storage_token",  # one row: what a file in the storage root must hold, or it is another folder
+    metadata,
+    Column("token", String(64), primary_key=True),
 )
 
 workers = Table(

@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from node.store.database import Database, now_s
 from node.store.errors import ImagesPurged, NoSuchStudy, NothingToRetry
 from node.store.jobs import DueJob, reset_failed_deliveries
 from node.store.schema import associations, deliveries, instances, jobs, objects, studies
 from node.store.states import CT_SOP_CLASSES, UNFINISHED, DeliveryState, JobState, StudyState
+
+_AT_ONCE = 500  # studies that one statement names: every database takes so many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +43,15 @@ class ReceivingStudy:
     images: Mapping[str, int]  # by series: instances of any class but the node's own
     ct_series: frozenset[str]  # series that hold CT images
     longest_pause_s: float  # between two CT instances of this generation
+    sender_connected: bool = False  # whether an association that brought CT instances of it is open still
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunJob(DueJob):
+    """The job of a study that was closed."""
+
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,64 +67,93 @@ class Studies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def receiving(self, *, stale_s: float) -> Sequence[ReceivingStudy]:
-        """Studies that may be closed as soon as they are known to be whole.
+    def receiving(
+        self,
+        *,
+        stale_s: float,
+        most: int | None = None,
+        after: ReceivingStudy | None = None,
+        sent_to: Sequence[str] = (),
+    ) -> Sequence[ReceivingStudy]:
+        """Studies that may be closed as soon as they are known to be whole, the oldest first.
 
-        No association that brought CT instances of them is open (one without a heartbeat for `stale_s` counts
-        as closed), no earlier generation is still on its way out, and none of their CT instances was removed
-        by retention and has not come again. A generation that every destination has taken, and that waits for
-        proof alone, is out: an amended report is not held up by a destination that is slow to prove what it
-        holds.
+        No earlier generation is still on its way out, and none of their CT instances was removed by retention
+        and has not come again. A generation that every destination has taken, and that waits for proof alone,
+        is out: an amended report is not held up by a destination that is slow to prove what it holds.
+
+        Parameters
+        ----------
+        stale_s : an association without a heartbeat for so long counts as closed.
+        most : at most so many.
+        after : only those that come after this one.
+        sent_to : only those that came under one of these AE titles, by one of their images; () for all.
         """
         wanted = select(
             studies.c.study_instance_uid,
             studies.c.generation,
             studies.c.reason,
             studies.c.last_received_at,
+            studies.c.created_at,
             (now_s() - studies.c.last_received_at).label("silent_s"),
-        ).where(_may_be_closed(stale_s))
+        ).where(_may_be_closed())
+        if after is not None:
+            place = tuple_(studies.c.created_at, studies.c.study_instance_uid)
+            wanted = wanted.where(place > (after.created_at, after.study_instance_uid))
+        if sent_to:
+            any_image = (
+                select(instances.c.called_ae)
+                .where(instances.c.study_instance_uid == studies.c.study_instance_uid)
+                .limit(1)
+                .scalar_subquery()
+            )
+            wanted = wanted.where(any_image.in_(sent_to))
+        wanted = wanted.order_by(studies.c.created_at, studies.c.study_instance_uid).limit(most)
+        looked_at: list[ReceivingStudy] = []
         with self._database.reading() as connection:
             found = connection.execute(wanted).all()
-            if not found:
-                return ()
-            uids = [study.study_instance_uid for study in found]
-            images, ct_series = _images_by_series(connection, uids)
-            pauses_s = _longest_pauses_s(connection, uids)
-        return tuple(
-            ReceivingStudy(
-                **study._mapping,
-                images=images[study.study_instance_uid],
-                ct_series=frozenset(ct_series[study.study_instance_uid]),
-                longest_pause_s=pauses_s.get(study.study_instance_uid) or 0.0,
-            )
-            for study in found
-        )
+            for begin in range(0, len(found), _AT_ONCE):
+                looked_at += _looked_at(connection, found[begin : begin + _AT_ONCE], stale_s)
+        return tuple(looked_at)
 
-    def close(
-        self, study: ReceivingStudy, closing: Closing, *, first_step: str, stale_s: float
-    ) -> DueJob | None:
-        """Begin a study's journey: create its job at `first_step`, with what showed that it is whole.
+    def close(self, study: ReceivingStudy, closing: Closing, *, first_step: str) -> BegunJob | None:
+        """Begin one study's journey; as `close_all`."""
+        return next(iter(self.close_all([(study, closing)], first_step=first_step)), None)
 
-        None where it was closed by another, grew, or may not be closed any more, since it was looked at.
+    def close_all(
+        self,
+        whole: Sequence[tuple[ReceivingStudy, Closing]],
+        *,
+        first_step: str,
+        urgent_titles: Sequence[str] = (),
+    ) -> Sequence[BegunJob]:
+        """Begin the journeys of studies: create jobs at `first_step`, with what showed that each is whole.
+
+        All in one transaction, which waits for nobody: at most some hundred studies. Those are left out that
+        were closed by another, grew, or may not be closed any more, since they were looked at.
+
+        Parameters
+        ----------
+        urgent_titles : a study of which an image came under one of these AE titles is urgent.
         """
+        by_uid = {study.study_instance_uid: (study, closing) for study, closing in whole}
         with self._database.writing() as connection:
-            closed = connection.execute(
+            closable = [
+                row
+                for row in connection.execute(_closable(list(by_uid), urgent_titles))
+                if (row.generation, row.last_received_at)
+                == (by_uid[row.uid][0].generation, by_uid[row.uid][0].last_received_at)
+            ]
+            if not closable:
+                return ()
+            connection.execute(
                 update(studies)
-                .where(
-                    studies.c.study_instance_uid == study.study_instance_uid,
-                    studies.c.generation == study.generation,
-                    studies.c.last_received_at == study.last_received_at,
-                    _may_be_closed(stale_s),
-                )
-                .values(state=StudyState.PROCESSING, reason=closing.reason)
-            ).rowcount
-            if not closed:
-                return None
-            job_id = connection.execute(
+                .where(studies.c.study_instance_uid == bindparam("uid"))
+                .values(state=StudyState.PROCESSING, reason=bindparam("why")),
+                [{"uid": row.uid, "why": by_uid[row.uid][1].reason} for row in closable],
+            )
+            begun = connection.execute(
                 jobs.insert()
                 .values(
-                    study_instance_uid=study.study_instance_uid,
-                    generation=study.generation,
                     step=first_step,
                     state=JobState.WAITING,
                     attempts=0,
@@ -108,12 +162,30 @@ class Studies:
                     last_error="",
                     created_at=now_s(),
                     updated_at=now_s(),
-                    closed_by=closing.closed_by,
-                    completeness=closing.content,
                 )
-                .returning(jobs.c.job_id)
-            ).scalar_one()
-        return DueJob(job_id=job_id, step=first_step, generation=study.generation)
+                .returning(jobs.c.job_id, jobs.c.study_instance_uid, jobs.c.generation, jobs.c.urgent),
+                [
+                    {
+                        "study_instance_uid": row.uid,
+                        "generation": row.generation,
+                        "closed_by": by_uid[row.uid][1].closed_by,
+                        "completeness": by_uid[row.uid][1].content,
+                        "calling_ae": row.calling_ae or "",
+                        "urgent": bool(row.urgent),
+                    }
+                    for row in closable
+                ],
+            )
+            return tuple(
+                BegunJob(
+                    job_id=row.job_id,
+                    step=first_step,
+                    generation=row.generation,
+                    urgent=row.urgent,
+                    study_instance_uid=row.study_instance_uid,
+                )
+                for row in begun
+            )
 
     def note(self, study: ReceivingStudy, reason: str) -> None:
         """Say why a study is still being received."""
@@ -222,27 +294,79 @@ def lacks_purged_images() -> ColumnElement[bool]:
     )
 
 
+def _looked_at(connection: Connection, found: Sequence[Row[Any]], stale_s: float) -> Sequence[ReceivingStudy]:
+    uids = [study.study_instance_uid for study in found]
+    images, ct_series, connected = _images_by_series(connection, uids, stale_s)
+    pauses_s = _longest_pauses_s(connection, uids)
+    return [
+        ReceivingStudy(
+            **study._mapping,
+            images=images[study.study_instance_uid],
+            ct_series=frozenset(ct_series[study.study_instance_uid]),
+            longest_pause_s=pauses_s.get(study.study_instance_uid) or 0.0,
+            sender_connected=study.study_instance_uid in connected,
+        )
+        for study in found
+    ]
+
+
 def _images_by_series(
-    connection: Connection, uids: Sequence[str]
-) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, set[str]]]:
-    """Of each study: instances of any class by series, and the series that hold CT images."""
+    connection: Connection, uids: Sequence[str], stale_s: float
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, set[str]], frozenset[str]]:
+    """Of each study: instances of any class by series, and the series that hold CT images.
+
+    Last, the studies of which CT images came over an association that is open still.
+    """
+    still_open = select(associations.c.association_id).where(
+        associations.c.closed_at.is_(None), associations.c.heartbeat_at > now_s() - stale_s
+    )
+    over_open = case((instances.c.association_id.in_(still_open), 1), else_=0)
     wanted = (
         select(
             instances.c.study_instance_uid,
             instances.c.series_instance_uid,
             instances.c.sop_class_uid.in_(CT_SOP_CLASSES).label("is_ct"),
             func.count().label("number"),
+            func.max(over_open).label("over_open"),
         )
         .where(instances.c.study_instance_uid.in_(uids), instances.c.own.is_(False))
         .group_by(instances.c.study_instance_uid, instances.c.series_instance_uid, "is_ct")
     )
     images: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     ct_series: defaultdict[str, set[str]] = defaultdict(set)
+    connected = set()
     for row in connection.execute(wanted):
         images[row.study_instance_uid][row.series_instance_uid] += row.number
         if row.is_ct:
             ct_series[row.study_instance_uid].add(row.series_instance_uid)
-    return images, ct_series
+            if row.over_open:
+                connected.add(row.study_instance_uid)
+    return images, ct_series, frozenset(connected)
+
+
+def _closable(uids: Sequence[str], urgent_titles: Sequence[str]) -> Select[Any]:
+    """Those of these studies that may be closed, locked; none that somebody writes to just now.
+
+    Whoever receives locks several studies, in the order in which images came. Here none is waited for, so
+    that neither can be waiting for the other.
+    """
+    its_images = select(instances.c.calling_ae).where(
+        instances.c.study_instance_uid == studies.c.study_instance_uid, instances.c.own.is_(False)
+    )
+    first_sender = its_images.order_by(instances.c.received_at).limit(1).scalar_subquery()
+    urgent = its_images.where(instances.c.called_ae.in_(urgent_titles)).exists() if urgent_titles else false()
+    return (
+        select(
+            studies.c.study_instance_uid.label("uid"),
+            studies.c.generation,
+            studies.c.last_received_at,
+            first_sender.label("calling_ae"),
+            urgent.label("urgent"),
+        )
+        .where(studies.c.study_instance_uid.in_(uids), _may_be_closed())
+        .order_by(studies.c.created_at, studies.c.study_instance_uid)
+        .with_for_update(skip_locked=True, of=studies)
+    )
 
 
 def _longest_pauses_s(connection: Connection, uids: Sequence[str]) -> Mapping[str, float | None]:
@@ -271,18 +395,7 @@ def _longest_pauses_s(connection: Connection, uids: Sequence[str]) -> Mapping[st
     return {row.study_instance_uid: row.pause_s for row in connection.execute(longest)}
 
 
-def _may_be_closed(stale_s: float) -> ColumnElement[bool]:
-    sending = (
-        select(associations.c.association_id)
-        .join(instances, instances.c.association_id == associations.c.association_id)
-        .where(
-            instances.c.study_instance_uid == studies.c.study_instance_uid,
-            instances.c.sop_class_uid.in_(CT_SOP_CLASSES),
-            associations.c.closed_at.is_(None),
-            associations.c.heartbeat_at > now_s() - stale_s,
-        )
-        .exists()
-    )
+def _may_be_closed() -> ColumnElement[bool]:
     of_the_job = (
         select(deliveries.c.state)
         .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
@@ -306,7 +419,6 @@ def _may_be_closed(stale_s: float) -> ColumnElement[bool]:
     return and_(
         studies.c.state == StudyState.RECEIVING,
         studies.c.last_received_at.is_not(None),
-        ~sending,
         ~lacks_purged_images(),
         ~going_out,
     )

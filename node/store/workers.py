@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -92,6 +92,12 @@ class Workers:
                 .where(workers.c.worker_id == worker_id)
                 .values(ended_at=now_s(), heartbeat_at=now_s())
             )
+
+    def by_queue(self) -> Mapping[str, int]:
+        """How many workers are there for each queue, and take work. Raises StoreUnavailable."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(workers.c.queues).where(is_there())).scalars()
+            return Counter(queue for queues in rows for queue in queues.split(","))
 
     def list(self) -> Sequence[WorkerLine]:
         """Every worker of the last day, by host and process; with a word where one differs from most.

@@ -33,4 +33,9 @@ def make_archives(settings: Settings) -> ArchivesInTurn:
 
 def make_watch(store: Store, settings: Settings) -> CompletenessWatch:
     """Watches the studies of a store."""
-    return CompletenessWatch(store, settings.completeness, make_archives(settings))
+    return CompletenessWatch(
+        store,
+        settings.completeness,
+        make_archives(settings),
+        urgent_titles=settings.worker.urgent_ae_titles,
+    )

@@ -26,6 +26,9 @@ _SOFT_PART = 0.9
 # The broker must not hand a message to a second worker while the first may still work (celery#5935).
 _VISIBILITY_PART = 1.1
 _CONNECT_TIMEOUT_S = 5.0
+# Redis has no priorities: kombu keeps a list for each, and a worker empties that of the lowest number first.
+_URGENT, _ORDINARY = 0, 9
+_SEPARATOR = ":"
 _PROCESS_START_TIMEOUT_S = 60.0
 
 
@@ -62,6 +65,8 @@ def create_app(
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_PART * settings.worker.time_limit_s,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+            "priority_steps": [_URGENT, _ORDINARY],
+            "sep": _SEPARATOR,
             # Of one publication to a broker that is away; kombu would try for six seconds.
             "max_retries": 1,
             "interval_start": 0,
@@ -122,6 +127,7 @@ class CeleryBroker:
                 task_name(message.step.value),
                 args=(message.job_id, message.generation),
                 queue=message.step.value,
+                priority=_URGENT if message.urgent else _ORDINARY,
                 retry=False,
             )
         except (OperationalError, OSError) as error:
@@ -145,7 +151,8 @@ class CeleryBroker:
 
     def waiting(self, step: Step) -> int | None:
         """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
-        return self._ask(lambda client: int(client.llen(step.value)), otherwise=None)
+        lists = (step.value, f"{step.value}{_SEPARATOR}{_ORDINARY}")
+        return self._ask(lambda client: sum(int(client.llen(one)) for one in lists), otherwise=None)
 
     def answers(self) -> bool:
         """Whether the broker is there."""

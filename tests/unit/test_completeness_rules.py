@@ -21,6 +21,8 @@ from node.pipeline.completeness import (
     completeness_of,
     fetches_due,
     in_words,
+    quiet_connected_s,
+    quiet_s,
     slices_would_tell,
     without_gaps,
 )
@@ -93,6 +95,39 @@ AS_MANY, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a
             None,
             id="even slices, hesitating",
         ),
+        pytest.param(
+            {"sender_connected": True, "reading": AS_MANY}, ClosedBy.COUNTS, id="connected, but all is here"
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 49.9, "without_gaps": True}, None, id="connected"
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 50.0}, ClosedBy.QUIET, id="connected, and brings nothing"
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 50.0, "without_gaps": True},
+            ClosedBy.GEOMETRY,
+            id="connected, even slices, and brings nothing",
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 299.9, "longest_pause_s": 60.0},
+            None,
+            id="connected, an image a minute",
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 300.0, "longest_pause_s": 60.0},
+            ClosedBy.QUIET,
+            id="connected, an image a minute, and then none",
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 900.0, "longest_pause_s": 7200.0},
+            ClosedBy.QUIET,
+            id="connected for days",
+        ),
+        pytest.param(
+            {"sender_connected": True, "silent_s": 899.0, "reading": MORE}, None, id="connected, one missing"
+        ),
+        pytest.param({"answer_due": True, "silent_s": 900.0}, ClosedBy.QUIET, id="an answer never comes"),
         pytest.param({"silent_s": 119.9, "longest_pause_s": 7200.0}, None, id="a pause of hours"),
         pytest.param({"silent_s": 120.0, "longest_pause_s": 7200.0}, ClosedBy.QUIET, id="but not for hours"),
     ],
@@ -136,6 +171,14 @@ def test_a_page_of_text_in_a_ct_series_counts_as_arrived() -> None:
 def test_a_ct_series_that_the_archive_does_not_know_makes_its_counts_no_measure() -> None:
     known = evidence(images={"a": 20, "b": 5}, ct_series=frozenset("ab"), reading=AS_MANY)
     assert compare(known, all_series=True) is Archived.NO_MEASURE
+
+
+def test_a_connected_sender_is_never_cut_off_sooner_than_one_that_left() -> None:
+    for pause_s in (0.0, 0.5, 5.0, 40.0, 500.0):
+        for pauses in (0.0, 1.0, 5.0):
+            known = evidence(longest_pause_s=pause_s)
+            wanted = rules(quiet_pauses=pauses)
+            assert quiet_connected_s(known, wanted) >= quiet_s(known, wanted)
 
 
 def test_headers_are_read_only_where_they_would_decide() -> None:

@@ -241,7 +241,7 @@ def test_a_message_carries_a_job_and_a_generation_and_nothing_else(
     celery.publish(StepMessage(job_id=7, step=Step.SCORE, generation=2))
     assert celery.waiting(Step.SCORE) == 1
     with redis.Redis(unix_socket_path=str(broker.socket), decode_responses=True) as client:
-        (message,) = client.lrange("score", 0, -1)
+        (message,) = client.lrange("score:9", 0, -1)  # of the ordinary ones: urgent ones stand in "score"
     assert '"eta": null' in message
     assert '"argsrepr": "(7, 2)"' in message
 

@@ -21,6 +21,7 @@ from node.pipeline.ports import Answer, Archive
 from node.pipeline.watch import CompletenessWatch
 from node.report import ClosedBy, Completeness
 from node.store.received import ReceivedInstance
+from node.store.schema import jobs
 from node.store.states import StudyState
 from node.store.store import Store
 from tests.worker.conftest import STUDY
@@ -237,20 +238,122 @@ def test_nobody_says_that_a_study_is_unknown_while_one_archive_is_silent() -> No
     assert ArchivesInTurn(archive, peers("first", "second")).count(STUDY) is None
 
 
-def test_no_archive_is_asked_while_an_association_is_open(
+def test_a_sender_that_stays_connected_holds_no_study_up_that_an_archive_counts(
     sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
 ) -> None:
     association = sqlite_store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
     sqlite_store.instances.receive(make_instance(1, association_id=association))
-    archive = ScriptedArchive([counts(1)])
-    watch = watching(archive)
-    assert not close(watch, within_s=0.3)
-    assert archive.asked == []
+    assert close(watching(ScriptedArchive([counts(1)])))
+    assert recorded(sqlite_store).closed_by is ClosedBy.COUNTS
+
+
+def test_a_sender_that_stays_connected_and_brings_no_more_of_a_study_does_not_hold_it_up(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    association = sqlite_store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
+    sqlite_store.instances.receive(make_instance(1, association_id=association))
+    quick = {"quiet_s": 0.2, "quiet_pauses": 3.0}
+    watch = watching(**quick)
+    others = (
+        make_instance(
+            number, association_id=association, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1"
+        )
+        for number in range(2, 1000)
+    )
+    deadline = time.monotonic() + 10
+    while not watch.close_studies():  # all the while it brings another study's
+        sqlite_store.instances.receive(next(others))
+        assert time.monotonic() < deadline
+        watch.wait(threading.Event(), 0.02)
+    states = {one.study_instance_uid: one.state for one in sqlite_store.overview.list()}
+    assert states == {STUDY: StudyState.PROCESSING, "1.2.3": StudyState.RECEIVING}
+    assert recorded(sqlite_store).silent_s >= 0.6  # longer than of one that has left
+
+
+def test_a_slow_sender_on_one_association_is_not_cut_off(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    """Each pause is longer than the quiet time of a sender that has left."""
+    association = sqlite_store.associations.open(peer="127.0.0.1", calling_ae="PACS", called_ae="OSTEONODE")
+    watch = watching(quiet_s=0.1, quiet_whole_s=0.1, quiet_pauses=5.0)
+    for number in range(4):
+        sqlite_store.instances.receive(slice_at(make_instance, number, float(number), association))
+        assert not close(watch, within_s=0.3)
     sqlite_store.associations.close(association)
-    assert close(watch)
+    assert close(watch, within_s=10.0)
+    assert sqlite_store.overview.list()[0].images == 4
 
 
-def slice_at(make_instance: Make, number: int, z_mm: float) -> ReceivedInstance:
+def test_a_study_that_cannot_be_looked_at_holds_no_other_up_and_is_told_once(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    class Absurd(ScriptedArchive):
+        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+            if study_instance_uid == STUDY:
+                return Answer(stated={SERIES: None})  # type: ignore[dict-item]
+            return counts(1, "1.2.3.1")
+
+    sqlite_store.instances.receive(make_instance(1))
+    sqlite_store.instances.receive(
+        make_instance(2, study_instance_uid="1.2.3", series_instance_uid="1.2.3.1")
+    )
+    watch = watching(Absurd([]))
+    with capture_logs() as told:
+        assert close(watch)
+        assert not close(watch, within_s=0.3)
+    states = {one.study_instance_uid: one.state for one in sqlite_store.overview.list()}
+    assert states == {STUDY: StudyState.RECEIVING, "1.2.3": StudyState.PROCESSING}
+    reason = sqlite_store.overview.show(STUDY).summary.reason
+    assert reason.startswith("it cannot be told whether it is whole: TypeError")
+    assert [one["event"] for one in told].count("study_not_looked_at") == 1
+
+
+def test_a_file_that_cannot_be_read_leaves_its_study_to_the_quiet_time(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    for number in range(4):
+        sqlite_store.instances.receive(slice_at(make_instance, number, float(number)))
+    for path in sqlite_store.instances.paths(STUDY):
+        path.unlink()
+    assert close(watching(quiet_whole_s=0.1, quiet_s=0.4))
+    assert recorded(sqlite_store).closed_by is ClosedBy.QUIET
+
+
+def test_a_study_that_the_database_will_not_close_spoils_no_other(
+    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
+) -> None:
+    for number in range(3):
+        sqlite_store.instances.receive(make_instance(number, study_instance_uid=f"1.2.{number}"))
+    with sqlite_store.database.writing() as connection:  # a job that should not be there
+        connection.execute(
+            jobs.insert().values(
+                study_instance_uid="1.2.1",
+                generation=1,
+                step="deliver",
+                state="finished",
+                attempts=0,
+                not_before=0.0,
+                token=0,
+                last_error="",
+                created_at=0.0,
+                updated_at=0.0,
+            )
+        )
+    watch = watching(quiet_s=0.01)
+    time.sleep(0.05)
+    watch.close_studies()
+    states = {one.study_instance_uid: one.state for one in sqlite_store.overview.list()}
+    assert states == {
+        "1.2.0": StudyState.PROCESSING,
+        "1.2.1": StudyState.RECEIVING,
+        "1.2.2": StudyState.PROCESSING,
+    }
+    assert "cannot be told" in sqlite_store.overview.show("1.2.1").summary.reason
+
+
+def slice_at(
+    make_instance: Make, number: int, z_mm: float, association_id: int | None = None
+) -> ReceivedInstance:
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, f"{STUDY}.1.{number}"
     header.SeriesInstanceUID, header.ImageType = SERIES, ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -259,7 +362,7 @@ def slice_at(make_instance: Make, number: int, z_mm: float) -> ReceivedInstance:
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = BytesIO()
     header.save_as(buffer, enforce_file_format=True)
-    return make_instance(number, content=(buffer.getvalue(),))
+    return make_instance(number, content=(buffer.getvalue(),), association_id=association_id)
 
 
 def test_slices_without_gaps_close_a_study_after_a_shorter_silence(
@@ -311,7 +414,7 @@ def test_a_study_that_grew_since_it_was_looked_at_is_not_closed(
     watch = watching(quiet_s=0.001)
     seen = sqlite_store.studies.receiving
 
-    def grows(**how: float) -> Any:
+    def grows(**how: Any) -> Any:
         found = seen(**how)
         sqlite_store.instances.receive(make_instance(2))
         return found
