@@ -33,6 +33,10 @@ class MaskNotUsable(SegmentationError):
     """A mask drawn elsewhere cannot be read as vertebral levels."""
 
 
+class LevelUnknown(MaskNotUsable):
+    """A mask of one vertebra does not say which one it is."""
+
+
 class LevelNotFound(SegmentationError):
     """A vertebral level that is asked for was not found in the image."""
 

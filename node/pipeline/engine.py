@@ -72,6 +72,7 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
     return MaskEngine(
         drawn,
         Convention(settings.mask_labels),
+        file_name=mask.name,
         source=source,
         identity=identity_settings(settings),
         canal=geometric_settings(settings).canal,

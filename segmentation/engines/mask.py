@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.recognised import judge_names, nothing_found
-from segmentation.errors import GridMismatch, MaskNotUsable
+from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
 from segmentation.levels import IdentitySettings
 from segmentation.observation import Observation
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Vertebrae
@@ -37,8 +38,18 @@ TOTALSEGMENTATOR_LAST_VERTEBRA = 50  # C1; organs have the numbers around
 VERSE: Mapping[int, str] = {18: "T11", 19: "T12", 20: "L1", 21: "L2", 22: "L3", 23: "L4", 24: "L5"}
 VERSE_SACRUM: Mapping[int, str] = {26: "sacrum"}
 VERSE_L6 = 25
-BINARY = frozenset({1, 255})  # what binary masks carry; a vertebra drawn alone is L3
-AMBIGUOUS_ALONE = frozenset({25, 26, 27, 28})  # sacrum or L6, S1 or sacrum, L5 or coccyx, L4 or T13
+# Class map of TotalSegmentator's first version (R); its thoracic numbers go on upwards to 41.
+TOTALSEGMENTATOR_1: Mapping[int, str] = {
+    18: "L5", 19: "L4", 20: "L3", 21: "L2", 22: "L1", 23: "T12", 24: "T11"
+}  # fmt: skip
+BINARY = frozenset({1, 255})  # what binary masks carry, of whatever they show
+# Sacrum or L6, S1 or sacrum, L5 or coccyx, L4 or T13; and what VerSe and TotalSegmentator 1 name differently.
+AMBIGUOUS_ALONE = frozenset({25, 26, 27, 28}) | {
+    value for value, name in VERSE.items() if TOTALSEGMENTATOR_1.get(value) != name
+}
+_CONVENTIONS = (TOTALSEGMENTATOR, VERSE, TOTALSEGMENTATOR_1)
+_LEVEL_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(T1[0-2]|L[1-5])(?![A-Za-z0-9])", re.IGNORECASE)
+_VERSE_NAME = re.compile(r"_seg-vert(?![A-Za-z0-9])")  # as the VerSe data set and TPTBox name their files
 
 MIN_VOXELS = 20
 MIN_OVERLAP = 0.5  # share of the mask that must lie inside the volume
@@ -56,12 +67,29 @@ class LabelImage:
             raise GridMismatch("shape", self.labels.shape, self.grid.shape)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileNameSays:
+    """What a mask's file name tells of its values."""
+
+    level: str | None  # of the only vertebra that it shows
+    is_verse: bool
+
+
+def read_file_name(name: str) -> FileNameSays:
+    """`vertebrae_L1.nii.gz` shows L1, `sub-1_seg-vert_msk.nii.gz` has VerSe's numbers; two levels: none."""
+    levels = {found.upper() for found in _LEVEL_IN_NAME.findall(name)}
+    return FileNameSays(
+        level=levels.pop() if len(levels) == 1 else None, is_verse=bool(_VERSE_NAME.search(name))
+    )
+
+
 class MaskEngine:
     """A `Segmenter` that answers with a mask drawn elsewhere.
 
     Parameters
     ----------
     convention : whose numbers the mask carries, or a mapping from its values to level names.
+    file_name : of the mask; "" where it has none. It may say what a single value leaves open.
     vouched : whether a person named this very mask for this study, and so answers for its names. Else they
         need an anchor, as a network's do.
     """
@@ -71,6 +99,7 @@ class MaskEngine:
         mask: LabelImage,
         convention: Convention | Mapping[int, str] = Convention.AUTO,
         *,
+        file_name: str = "",
         source: Mapping[str, str] | None = None,
         identity: IdentitySettings | None = None,
         canal: CanalSettings | None = None,
@@ -78,6 +107,7 @@ class MaskEngine:
     ) -> None:
         self._mask = mask
         self._convention = convention
+        self._named = read_file_name(file_name)
         self._source = dict(source or {})
         self._identity = identity
         self._canal = canal
@@ -92,7 +122,8 @@ class MaskEngine:
         """The mask's vertebral bodies on the volume's grid; see `segmentation.engines.Segmenter`.
 
         Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted,
-        and so are names without a sacrum drawn as one that nobody vouched for.
+        and so are names without a sacrum drawn as one that nobody vouched for. One vertebra that nothing
+        names is not measured; the observation says so.
 
         Raises
         ------
@@ -102,7 +133,11 @@ class MaskEngine:
             If its values can't be read as vertebral levels, or no vertebra can be cut to its body.
         """
         labels = on_grid(self._mask, volume.grid)
-        naming = resolve_naming(labels, volume.grid, self._convention)
+        try:
+            naming = resolve_naming(labels, volume.grid, self._convention, self._named)
+        except LevelUnknown as error:
+            unknown = Observation(code="mask_level_unknown", values={"reason": str(error)})
+            return nothing_found(volume, self.info, unknown)
         turned, turn = canonical(volume)
         judged = judge_names(
             turn.forward(_renumbered(labels, _with_sacrum(naming))),
@@ -198,18 +233,26 @@ def _require_overlap(mask: LabelImage, grid: Grid) -> None:
 
 
 def resolve_naming(
-    labels: npt.NDArray[np.int16], grid: Grid, convention: Convention | Mapping[int, str]
+    labels: npt.NDArray[np.int16],
+    grid: Grid,
+    convention: Convention | Mapping[int, str],
+    named: FileNameSays | None = None,
 ) -> Mapping[int, str]:
     """Which value stands for which level.
 
-    A mask with one value is L3, unless the value itself names another level. Otherwise the two conventions
-    differ in the sense in which their numbers run along the spine, and that is looked at.
+    A mask with one value is what its file name says, else what the value means in every convention that has
+    it. Of several values the conventions differ in the sense in which their numbers run along the spine, and
+    that is looked at.
 
     Raises
     ------
+    LevelUnknown
+        If the mask has one value and neither it nor the file name says which vertebra that is, or the two
+        disagree.
     MaskNotUsable
         If the mask is empty, fits both conventions or neither, or a mapping names an unknown level.
     """
+    named = named or FileNameSays(level=None, is_verse=False)
     present = [int(value) for value in np.unique(labels) if value != 0]
     if not present:
         raise MaskNotUsable("the mask is empty")
@@ -217,13 +260,21 @@ def resolve_naming(
         if unknown := sorted(set(convention.values()) - set(LABELS)):
             raise MaskNotUsable(f"unknown levels: {', '.join(unknown)}")
         return _used(convention, present)
+    if len(present) == 1 and present[0] in BINARY:
+        return {present[0]: _level_of_binary(present[0], named)}
     if convention is Convention.TOTALSEGMENTATOR:
         return _used(TOTALSEGMENTATOR, present)
-    if convention is Convention.VERSE:
+    if convention is Convention.VERSE or named.is_verse:
         return _used(VERSE, present)
     if len(present) == 1:
-        return _naming_of_single(present[0])
+        return _naming_of_single(present[0], named.level)
     return _naming_by_order(labels, grid, present)
+
+
+def _level_of_binary(value: int, named: FileNameSays) -> str:
+    if named.level is None:
+        raise LevelUnknown(f"its only value is {value}")
+    return named.level
 
 
 def _used(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
@@ -233,19 +284,27 @@ def _used(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
     return used
 
 
-def _naming_of_single(value: int) -> Mapping[int, str]:
+def _naming_of_single(value: int, named: str | None) -> Mapping[int, str]:
+    meant = [convention[value] for convention in _CONVENTIONS if value in convention]
+    if named is not None:
+        if meant and named not in meant:
+            raise LevelUnknown(f"its file name says {named}, its value {value} stands for {meant[0]}")
+        return {value: named}
     if value in AMBIGUOUS_ALONE:
-        raise MaskNotUsable(f"the single value {value} means different vertebrae in different conventions")
-    name = "L3" if value in BINARY else VERSE.get(value) or TOTALSEGMENTATOR.get(value)
-    if name is None:  # another organ, or another region of the spine
-        raise MaskNotUsable(f"the single value {value} stands for no lumbar vertebra; 1 and 255 stand for L3")
-    return {value: name}
+        raise LevelUnknown(f"its only value {value} means different vertebrae in different conventions")
+    if not meant:  # another organ, or another region of the spine
+        raise MaskNotUsable(f"the single value {value} stands for no lumbar vertebra")
+    return {value: meant[0]}
 
 
 def _naming_by_order(labels: npt.NDArray[np.int16], grid: Grid, present: list[int]) -> Mapping[int, str]:
     upward = _runs(labels, grid, [value for value in present if value in TOTALSEGMENTATOR])
     downward = _runs(labels, grid, [value for value in present if value in VERSE])
     organs = max(present) > TOTALSEGMENTATOR_LAST_VERTEBRA
+    # In version 2 the lower of these are organs, which do not lie one above the other below the sacrum.
+    spine = [value for value in present if min(TOTALSEGMENTATOR_1) <= value <= max(TOTALSEGMENTATOR)]
+    if downward == 1 and _runs(labels, grid, spine) == 1:
+        raise MaskNotUsable(f"the values {present} are numbered as by TotalSegmentator's first version")
     if upward == 1 and (organs or downward != -1):
         return _used(TOTALSEGMENTATOR, present)
     if downward == -1 and upward != 1:

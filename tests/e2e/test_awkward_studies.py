@@ -127,3 +127,38 @@ def test_a_mask_of_something_else_is_refused(study, tmp_path, measure):
     SimpleITK.WriteImage(SimpleITK.Cast(image == 29, SimpleITK.sitkUInt8) * 5, str(tmp_path / "five.nii.gz"))
     with pytest.raises(MaskNotUsable, match="stands for no lumbar vertebra"):
         measure(lambda number, dataset: None, tmp_path / "five.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def drawn_alone(study, tmp_path_factory) -> Callable[[int, int, str], Path]:
+    """A mask of the vertebra that the truth numbers so, with another value and under a file name."""
+
+    def write(truth: int, value: int, name: str) -> Path:
+        image = SimpleITK.ReadImage(str(study / "truth_mask.nii.gz"))
+        path = tmp_path_factory.mktemp("alone") / name
+        SimpleITK.WriteImage(SimpleITK.Cast(image == truth, SimpleITK.sitkUInt8) * value, str(path))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("truth", "value"), [(31, 1), (29, 20)], ids=["L1 as 1", "L3 of version 1"])
+def test_a_mask_of_one_vertebra_that_nothing_names_gives_a_refusal_that_says_how_to_name_it(
+    study, drawn_alone, truth, value
+):
+    found = Run(study, drawn_alone(truth, value, "mask.nii.gz"))
+    assert found.report.outcome is Outcome.REFUSED
+    assert "mask_level_unknown" in found.codes
+    (told,) = [one.text for one in found.report.findings if one.code == "mask_level_unknown"]
+    assert f"its only value {value}" in told or f"its only value is {value}" in told
+    assert "vertebrae_L3.nii.gz" in told
+    assert "segmentation.mask_labels" in told
+    assert found.report.levels == ()
+
+
+def test_a_mask_of_one_vertebra_is_the_level_that_its_file_is_called(study, drawn_alone):
+    found = Run(study, drawn_alone(31, 1, "vertebrae_L1.nii.gz"))
+    (first,) = found.report.levels
+    assert first.name == "L1"
+    assert first.measured.bmd_mg_cm3 == pytest.approx(101.9, abs=2.0)
+    assert found.report.rad_score is None

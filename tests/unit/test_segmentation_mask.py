@@ -62,14 +62,55 @@ def test_organs_with_verse_numbers_do_not_hide_totalsegmentator() -> None:
     assert names(read(mask)) == ["L2", "L3", "L4", "L5"]
 
 
-@pytest.mark.parametrize(
-    ("value", "level"), [(1, "L3"), (255, "L3"), (29, "L3"), (22, "L3"), (31, "L1"), (20, "L1")]
-)
-def test_a_single_value_is_l3_unless_it_names_another_level(value: int, level: str) -> None:
+@pytest.mark.parametrize(("value", "level"), [(29, "L3"), (31, "L1"), (30, "L2"), (21, "L2")])
+def test_a_single_value_is_what_every_convention_that_has_it_means_by_it(value: int, level: str) -> None:
     assert names(read(blocks([value]))) == [level]
 
 
-@pytest.mark.parametrize("values", [[25], [26], [27], [28], [5], [1, 2], [22, 23], [21, 22], [30, 29]])
+@pytest.mark.parametrize("value", [1, 255, 18, 19, 20, 22, 23, 24, 25, 26, 27, 28])
+def test_one_vertebra_that_nothing_names_is_not_measured(value: int) -> None:
+    """1 is what programs write into a file for each vertebra; 20 is L1 to VerSe, L3 to TotalSegmentator 1."""
+    found = read(blocks([value]))
+    assert names(found) == []
+    assert [one.code for one in found.observations] == ["mask_level_unknown"]
+    assert str(value) in str(found.observations[0].values["reason"])
+
+
+@pytest.mark.parametrize(
+    ("value", "file_name", "level"),
+    [
+        (1, "vertebrae_L1.nii.gz", "L1"),
+        (255, "vertebrae_L5.nii.gz", "L5"),
+        (1, "patient7-l2-mask.nii", "L2"),
+        (20, "vertebrae_L3.nii.gz", "L3"),
+        (20, "sub-7_seg-vert_msk.nii.gz", "L1"),
+        (28, "L4.nrrd", "L4"),
+        (5, "vertebrae_L4.nii.gz", "L4"),
+    ],
+)
+def test_a_file_name_says_what_a_single_value_leaves_open(value: int, file_name: str, level: str) -> None:
+    found = MaskEngine(blocks([value]), file_name=file_name, vouched=True).segment(empty_ct())
+    assert names(found) == [level]
+    assert (found.numbering_confirmed, found.observations) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("value", "file_name"),
+    [(1, "vertebrae_L1_L5.nii.gz"), (1, "XL3.nii.gz"), (1, "L31.nii.gz"), (29, "vertebrae_L1.nii.gz")],
+)
+def test_a_file_name_of_several_levels_or_against_the_value_names_none(value: int, file_name: str) -> None:
+    found = MaskEngine(blocks([value]), file_name=file_name, vouched=True).segment(empty_ct())
+    assert [one.code for one in found.observations] == ["mask_level_unknown"]
+
+
+def test_numbers_of_totalsegmentator_s_first_version_are_not_taken_for_those_of_its_second() -> None:
+    """Where its upper vertebrae are in view, 27 is T8 there and L5 here."""
+    for values in ([22, 23, 24, 25, 26, 27], [23, 24, 27, 28]):
+        with pytest.raises(MaskNotUsable, match="first version"):
+            read(blocks(values[:6]))
+
+
+@pytest.mark.parametrize("values", [[5], [1, 2], [22, 23], [21, 22], [30, 29]])
 def test_values_that_could_be_misread_are_refused(values: list[int]) -> None:
     with pytest.raises(MaskNotUsable):
         read(blocks(values))
@@ -95,7 +136,7 @@ def test_an_l6_makes_the_numbering_doubtful() -> None:
     assert names(found) == ["L3", "L4", "L5"]
 
 
-@pytest.mark.parametrize("values", [[1], [28, 29, 30, 31], [27, 28, 29], [29, 30, 31, 32]])
+@pytest.mark.parametrize("values", [[29], [28, 29, 30, 31], [27, 28, 29], [29, 30, 31, 32]])
 def test_names_that_nobody_vouched_for_need_an_anchor(values: list[int]) -> None:
     found = read(blocks(values), vouched=False)
     assert [one.code for one in found.observations] == ["level_unconfirmed"]
@@ -139,7 +180,7 @@ def test_a_finer_mask_is_brought_onto_the_volume() -> None:
         direction=((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     )
     labels = np.zeros(fine.shape, np.int16)
-    labels[28:68, 22:52, 60:78] = 1
+    labels[28:68, 22:52, 60:78] = 29
     found = read(LabelImage(labels=labels, grid=fine)).level("L3")
     assert found is not None
     centre = fine.to_patient([47.5, 36.5, 68.5])
@@ -191,7 +232,8 @@ def test_a_whole_l3_cropped_close_is_cut_to_its_body(test_data: Path) -> None:
     vertebrae, _ = load(folder / "sub-ct_seg-vert_label-22_msk.nii.gz")
     parts, _ = load(folder / "sub-ct_seg-subreg_label-22_msk.nii.gz")
     volume = CtVolume(hu=hu.astype(np.float32), grid=grid)
-    found = MaskEngine(LabelImage(labels=vertebrae.astype(np.int16), grid=grid)).segment(volume)
+    mask = LabelImage(labels=vertebrae.astype(np.int16), grid=grid)
+    found = MaskEngine(mask, Convention.VERSE).segment(volume)
     third = found.level("L3")
     assert third is not None
     assert third.complete

@@ -55,7 +55,7 @@ COMPOSED = {
     "segmentation/levels.py": ("_gaps", "_misplaced", "_too_far_apart", "_odd_spacing", "_odd_volumes"),
     "segmentation/engines/crosscheck.py": ("cross_checked",),
     "segmentation/engines/geometric/numbering.py": ("_counted", "_ribs_against"),
-    "segmentation/engines/mask.py": ("segment",),
+    "segmentation/engines/mask.py": ("segment", "_level_of_binary"),
     "segmentation/engines/recognised.py": ("_leave_out_oversized", "_too_high", "judge_names"),
     "segmentation/quality.py": ("ellipse_objection",),
 }
