@@ -202,6 +202,7 @@ class ImageRules(_Rules):
     contrast_edge_hu: Positive
     motion_mm: Positive
     motion_thickest_mm: Positive
+    alternate_mm: Positive
     noise_hu: Positive
     streaks_hu: Positive
     streaks_ratio: Ratio

@@ -76,7 +76,11 @@ def image_settings(settings: SegmentationSettings) -> ImageQualitySettings:
             length_mm=limits.contrast_length_mm,
             edge_hu=limits.contrast_edge_hu,
         ),
-        motion=MotionSettings(limit_mm=limits.motion_mm, thickest_mm=limits.motion_thickest_mm),
+        motion=MotionSettings(
+            limit_mm=limits.motion_mm,
+            thickest_mm=limits.motion_thickest_mm,
+            alternate_mm=limits.alternate_mm,
+        ),
         noise=NoiseSettings(
             noise_hu=limits.noise_hu,
             streaks_hu=limits.streaks_hu,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 
@@ -114,3 +115,20 @@ def test_passes_of_which_none_is_complete_are_refused_for_that(study: Path, tmp_
         result, "no_usable_series"
     )
     assert result["levels"] == {}
+
+
+def test_passes_that_no_header_tells_of_are_refused_by_what_images_show(study: Path, tmp_path: Path) -> None:
+    folder = write_passes(study, tmp_path, lambda second, number: None, up_mm=1.5)
+    mask = SimpleITK.ReadImage(str(study / "truth_mask.nii.gz"))
+    doubled = SimpleITK.GetImageFromArray(np.repeat(SimpleITK.GetArrayFromImage(mask), 2, axis=0))
+    x, y, z = mask.GetSpacing()
+    doubled.SetSpacing((x, y, z / 2))
+    doubled.SetOrigin(mask.GetOrigin())
+    doubled.SetDirection(mask.GetDirection())
+    SimpleITK.WriteImage(doubled, str(tmp_path / "mask.nii.gz"))
+    result = Run(folder, tmp_path / "mask.nii.gz").result
+    assert result["outcome"] == "refused"
+    told = text_of(result, "alternate_images_displaced")
+    assert "Every second image of the spine is displaced by 3.4 mm" in told
+    assert [level["bmd_mg_cm3"] for level in result["levels"].values()] == [None] * 3
+    assert (result["t_score"], result["rad_score"]) == (None, None)

@@ -111,6 +111,38 @@ def test_a_jerk_between_two_bodies_names_the_nearer_ones() -> None:
     assert found[0].values["jump_mm"] == pytest.approx(6.8, abs=1.0)
 
 
+@TECHNIQUES
+def test_passes_woven_into_one_stack_are_seen(changes: dict[str, object]) -> None:
+    """As where no header tells of the second pass, in which the patient lies to one side."""
+    volume, vertebrae = study(**changes)
+    for aside_mm in (-1.0, 3.4):
+        hu = volume.hu.copy()
+        hu[1::2] = ndimage.shift(hu[1::2], (0, 0, aside_mm / 1.7), order=1, mode="nearest")
+        (found,) = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
+        assert (found.code, found.level) == ("alternate_images_displaced", None)
+        assert found.values["difference"] == f"displaced by {abs(aside_mm):.1f} mm"
+
+
+def test_passes_between_which_the_patient_slid_along_the_table_are_seen() -> None:
+    volume, vertebrae = study()
+    for slices in (1, 2):
+        hu = volume.hu.copy()
+        hu[1::2] = np.roll(hu, slices, axis=0)[1::2]
+        (found,) = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
+        assert found.code == "alternate_images_displaced"
+        assert str(found.values["difference"]).startswith("nearer to one neighbour than to the other by")
+
+
+def test_how_far_every_second_slice_may_be_displaced_is_the_sites() -> None:
+    volume, vertebrae = study(view=("L3", "L4"))
+    hu = volume.hu.copy()
+    hu[1::2] = ndimage.shift(hu[1::2], (0, 0, 0.6), order=1, mode="nearest")  # by 1.02 mm
+    woven = CtVolume(hu=hu, grid=volume.grid)
+    lenient = motion_observations(woven, vertebrae, MotionSettings(alternate_mm=1.5))
+    assert "alternate_images_displaced" not in {one.code for one in lenient}
+    assert told(motion_observations(woven, vertebrae)) == [("alternate_images_displaced", None)]
+
+
 def test_slices_too_far_apart_say_nothing_of_motion() -> None:
     far = {"slice_spacing_mm": 10.0, "slice_thickness_mm": 10.0}
     assert motion_observations(*study(Faults(jerk=Jerk(level="L3")), **far)) == ()

@@ -57,6 +57,7 @@ COMPOSED = {
     "segmentation/engines/geometric/numbering.py": ("_counted", "_ribs_against"),
     "segmentation/engines/mask.py": ("segment", "_level_of_binary"),
     "segmentation/engines/recognised.py": ("_leave_out_oversized", "_too_high", "judge_names"),
+    "segmentation/motion.py": ("_woven_observation",),
     "segmentation/quality.py": ("ellipse_objection",),
 }
 STAYS = {"DICOM", "keV", "ImageType", "CUSUM", "PixelSpacing", "YYYY"}  # standard terms
