@@ -34,7 +34,7 @@ from node.report import ClosedBy, Completeness
 from node.store.errors import StoreError, StoreUnavailable
 from node.store.jobs import DueJob
 from node.store.store import Store
-from node.store.studies import BegunJob, Closing, ReceivingStudy
+from node.store.studies import Closing, ReceivingStudy
 
 log = structlog.get_logger(__name__)
 
@@ -264,15 +264,15 @@ class CompletenessWatch:
                 return ()
         return [job for one in whole for job in self._close([one])]
 
-    def _close_together(self, whole: Sequence[_Whole]) -> Sequence[BegunJob]:
+    def _close_together(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
         begun = self._store.studies.close_all(
             [(one.study, one.closing) for one in whole],
             first_step=Step.SELECT,
             urgent_titles=self._urgent_titles,
         )
         by_uid = {one.study.study_instance_uid: one for one in whole}
-        for job in begun:
-            one = by_uid[job.study_instance_uid]
+        for uid, job in begun.items():
+            one = by_uid[uid]
             self._watched.pop(_key(one.study), None)
             log.info(
                 "study_closed",
@@ -283,7 +283,7 @@ class CompletenessWatch:
                 silent_s=one.found.silent_s,
                 urgent=job.urgent,
             )
-        return begun
+        return tuple(begun.values())
 
     def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
         assert found.archive is not None, "only an archive can tell that something is missing"

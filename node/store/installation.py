@@ -87,6 +87,27 @@ def require_key(database: Database, pseudonyms: Pseudonyms, path: Path) -> None:
         )
 
 
+def require_root(root: Path, database: Database) -> None:
+    """See that the folder is there now, and is the one that the database was made with. Makes nothing.
+
+    Raises
+    ------
+    WrongInstallation
+        If it is not, or nobody has opened this store yet.
+    StoreUnavailable
+    """
+    path = root / KEY_FILE
+    if _known_check(database) is None:
+        raise WrongInstallation("the node has not been started with this database yet")
+    try:
+        key = _read(path)
+    except OSError as error:
+        raise storage_error(error) from error
+    if key is None:
+        raise WrongInstallation(f"{path} is missing: is the folder mounted?")
+    require_key(database, Pseudonyms(key), path)
+
+
 def modes_are_tight(database: Database) -> bool:
     """Whether `note_tight_modes` was called."""
     return _value(database, _MODES) is not None

@@ -164,12 +164,6 @@ jobs = Table(
     Index("ix_jobs_state", "state", "not_before"),
 )
 
-storage_token = Table(
-    "storage_token",  # one row: what a file in the storage root must hold, or it is another folder
-    metadata,
-    Column("token", String(64), primary_key=True),
-)
-
 workers = Table(
     "workers",
     metadata,

@@ -48,13 +48,6 @@ class ReceivingStudy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BegunJob(DueJob):
-    """The job of a study that was closed."""
-
-    study_instance_uid: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
     """What showed that a study is whole."""
 
@@ -115,9 +108,10 @@ class Studies:
                 looked_at += _looked_at(connection, found[begin : begin + _AT_ONCE], stale_s)
         return tuple(looked_at)
 
-    def close(self, study: ReceivingStudy, closing: Closing, *, first_step: str) -> BegunJob | None:
+    def close(self, study: ReceivingStudy, closing: Closing, *, first_step: str) -> DueJob | None:
         """Begin one study's journey; as `close_all`."""
-        return next(iter(self.close_all([(study, closing)], first_step=first_step)), None)
+        begun = self.close_all([(study, closing)], first_step=first_step)
+        return begun.get(study.study_instance_uid)
 
     def close_all(
         self,
@@ -125,7 +119,7 @@ class Studies:
         *,
         first_step: str,
         urgent_titles: Sequence[str] = (),
-    ) -> Sequence[BegunJob]:
+    ) -> Mapping[str, DueJob]:
         """Begin the journeys of studies: create jobs at `first_step`, with what showed that each is whole.
 
         All in one transaction, which waits for nobody: at most some hundred studies. Those are left out that
@@ -134,6 +128,10 @@ class Studies:
         Parameters
         ----------
         urgent_titles : a study of which an image came under one of these AE titles is urgent.
+
+        Returns
+        -------
+        The jobs, by the studies that were closed.
         """
         by_uid = {study.study_instance_uid: (study, closing) for study, closing in whole}
         with self._database.writing() as connection:
@@ -144,7 +142,7 @@ class Studies:
                 == (by_uid[row.uid][0].generation, by_uid[row.uid][0].last_received_at)
             ]
             if not closable:
-                return ()
+                return {}
             connection.execute(
                 update(studies)
                 .where(studies.c.study_instance_uid == bindparam("uid"))
@@ -176,16 +174,12 @@ class Studies:
                     for row in closable
                 ],
             )
-            return tuple(
-                BegunJob(
-                    job_id=row.job_id,
-                    step=first_step,
-                    generation=row.generation,
-                    urgent=row.urgent,
-                    study_instance_uid=row.study_instance_uid,
+            return {
+                row.study_instance_uid: DueJob(
+                    job_id=row.job_id, step=first_step, generation=row.generation, urgent=row.urgent
                 )
                 for row in begun
-            )
+            }
 
     def note(self, study: ReceivingStudy, reason: str) -> None:
         """Say why a study is still being received."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 
 import structlog
 
 from config.catalog import CatalogEntryMissing
-from config.settings import Settings
+from config.settings import Settings, StorageSettings
 from node.pipeline.describe import describe
 from node.pipeline.made_with import made_with
+from node.store.database import Database
 from node.store.errors import StoreError
-from node.store.store import Store
-from node.store.workers import HEARTBEAT_S, MadeWith, Worker
+from node.store.installation import require_root
+from node.store.workers import HEARTBEAT_S, MadeWith, Worker, Workers
 
 log = structlog.get_logger(__name__)
 
+_FIRST_TRIES_S = 1.0  # until it is listed: the node may still be making its tables
 _UNKNOWN = MadeWith(software="", configuration_sha256="")
 
 
@@ -25,32 +26,32 @@ class Heartbeat:
     """Beats from a thread of the process that works, so that it falls silent with it.
 
     The parent of that process opens no database: SQLite's connections do not survive the forks it makes.
-
-    Parameters
-    ----------
-    store : opens the store on first use.
+    Neither is the store opened here: a worker whose storage root is not mounted can still say so.
     """
 
-    def __init__(self, settings: Settings, worker: Worker, store: Callable[[], Store]) -> None:
+    def __init__(self, settings: Settings, worker: Worker) -> None:
         self._settings = settings
         self._worker = worker
-        self._store = store
+        self._database: Database | None = None
         self._entered = False
 
     def begin(self) -> None:
         """Enter the list, and stay in it for as long as this process lives."""
-        self._beat()
-        threading.Thread(target=self._beat_forever, name="heartbeat", daemon=True).start()
+        self._database = Database(self._settings.storage.resolved_database_url)
+        self._beat(self._database)
+        threading.Thread(
+            target=self._beat_forever, args=(self._database,), name="heartbeat", daemon=True
+        ).start()
 
-    def _beat_forever(self) -> None:
+    def _beat_forever(self, database: Database) -> None:
         never = threading.Event()
-        while not never.wait(HEARTBEAT_S):
-            self._beat()
+        while not never.wait(HEARTBEAT_S if self._entered else _FIRST_TRIES_S):
+            self._beat(database)
 
-    def _beat(self) -> None:
+    def _beat(self, database: Database) -> None:
         try:
-            known, problem = self._made_with()
-            workers = self._store().workers
+            known, problem = self._standing(database)
+            workers = Workers(database)
             if self._entered:
                 workers.beat(self._worker, known, problem)
             else:
@@ -61,11 +62,21 @@ class Heartbeat:
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
             log.error("heartbeat_failed", error=describe(error))
 
-    def _made_with(self) -> tuple[MadeWith, str]:
+    def _standing(self, database: Database) -> tuple[MadeWith, str]:
         try:
-            return made_with(self._settings), ""
+            known = made_with(self._settings)
         except CatalogEntryMissing as error:
             return _UNKNOWN, str(error)
+        return known, root_problem(self._settings.storage, database)
+
+
+def root_problem(settings: StorageSettings, database: Database) -> str:
+    """Why no work can be taken: the storage root is not there, or is another's. "" where it is right."""
+    try:
+        require_root(settings.root.resolve(), database)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _lives(pid: int) -> bool:

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import socket
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
@@ -32,14 +32,18 @@ from node.pipeline.ports import (
     StepMessage,
 )
 from node.pipeline.runner import Dependencies, run_step
+from node.store.database import Database
 from node.store.errors import StoreError
-from node.store.store import Store, open_store
-from node.store.workers import Worker
+from node.store.jobs import Jobs
+from node.store.store import open_store
+from node.store.workers import Worker, Workers
 from node.wiring.confirming import report_recorder
-from node.wiring.heartbeat import Heartbeat
+from node.wiring.heartbeat import Heartbeat, root_problem
 from node.worker.app import CeleryBroker, create_app, run_worker
 
 log = structlog.get_logger(__name__)
+
+_LOOKS_BEFORE_LETTING_GO = 5  # at a store that is not there
 
 
 def make_clinical(settings: Settings) -> ClinicalValues:
@@ -87,7 +91,7 @@ def run_celery_worker(
             log.info("engine_settled", engine=engine().info.name)
     worker = _this_worker(queues, engine if Step.SEGMENT in queues else None)
     runner = _StepRunner(settings, functions=functions, engine=engine, owner=worker.worker_id)
-    heartbeat = Heartbeat(settings, worker, runner.store)
+    heartbeat = Heartbeat(settings, worker)
     extract = _extractor(settings) if FEATURES_QUEUE in queues else None
     app = create_app(settings, runner, extract)
     runner.publisher = CeleryBroker(app)
@@ -155,28 +159,40 @@ class _StepRunner:
         self._functions = functions
         self._engine = engine
         self._owner = owner
-        self._opening = threading.Lock()
-        self._store: Store | None = None
+        self._database: Database | None = None
         self._dependencies: Dependencies | None = None
 
     def __call__(self, message: StepMessage) -> None:
+        """Work, if the store is all there. Otherwise hold the message for a while, and then let it go.
+
+        The job stays due, and reconcile publishes it again, for whichever worker can take it. One that cannot
+        holds what it was given meanwhile, or it would consume all messages faster than others take them.
+        """
+        pause_s = self._settings.worker.reconcile_s
+        for _ in range(_LOOKS_BEFORE_LETTING_GO):
+            problem = self._problem()
+            if not problem:
+                break
+            log.error("takes_no_work", job_id=message.job_id, step=message.step.value, reason=problem)
+            time.sleep(pause_s)
+        else:
+            return
         if self._dependencies is None:
             try:
                 self._dependencies = self._bind()
-            except StoreError as error:  # the job stays due; reconcile comes again
+            except StoreError as error:
                 log.error("store_not_opened", error=describe(error))
                 return
         run_step(message, self._dependencies)
 
-    def store(self) -> Store:
-        """The store of this process. Raises StoreUnavailable."""
-        with self._opening:
-            if self._store is None:
-                self._store = open_store(self._settings.storage)
-            return self._store
+    def _problem(self) -> str:
+        """Why nothing can be done now: a worker makes no store, it finds one."""
+        if self._database is None:
+            self._database = Database(self._settings.storage.resolved_database_url)
+        return root_problem(self._settings.storage, self._database)
 
     def _bind(self) -> Dependencies:
-        store = self.store()
+        store = open_store(self._settings.storage)
         requestor = Requestor(self._settings.node.ae_title, tls=self._settings.tls)
         return Dependencies(
             settings=self._settings,
@@ -196,9 +212,9 @@ def _give_back(settings: Settings, owner: str) -> None:
     """What the pool process held when it was stopped on purpose goes back at once, uncounted; it is listed as
     ended."""
     try:
-        with closing(open_store(settings.storage)) as store:
-            held = store.jobs.release_all(owner)
-            store.workers.end(owner)
+        with closing(Database(settings.storage.resolved_database_url)) as database:
+            held = Jobs(database).release_all(owner)
+            Workers(database).end(owner)
     except StoreError as error:  # the leases run out by themselves
         log.warning("leases_not_released", error=describe(error))
         return

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from node.pipeline.reconcile import reconcile_forever, republish
 from node.store.received import ReceivedInstance
 from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
-from node.store.store import Store
+from node.store.store import Store, open_store
 from node.wiring.completing import make_watch
 from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
@@ -231,6 +232,41 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
     declined = [json.loads(line) for line in _log_lines(tmp_path) if '"step_declined"' in line]
     assert {one["step"] for one in declined} <= {"segment"}
     assert len(declined) <= 3  # it is not asked over and over
+
+
+def test_a_worker_whose_share_is_not_mounted_takes_no_work_until_it_is(
+    tmp_path: Path,
+    broker: EmbeddedRedis,
+    make_settings: Callable[..., Settings],
+    make_instance: Callable[..., ReceivedInstance],
+    start_worker: Callable[[Settings], subprocess.Popen[bytes]],
+) -> None:
+    settings = make_settings(
+        broker={"url": broker.url},
+        storage={"database_url": f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"},
+        log={"format": "json"},
+    )
+    root, away = settings.storage.root, tmp_path / "not-mounted"
+    with closing(open_store(settings.storage)) as store:
+        store.instances.receive(make_instance())
+        (job,) = close_due(store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
+        root.rename(away)
+        root.mkdir()  # the mount point
+        start_worker(settings)
+        (line,) = wait_until(store.workers.list, "the worker is listed")
+        assert line.state is WorkerState.REFUSING
+        assert "is the folder mounted?" in line.problem
+        celery = CeleryBroker(create_app(settings, lambda message: None))
+        celery.publish(StepMessage(job_id=job.job_id, step=Step.SELECT, generation=1))
+        wait_until(lambda: '"takes_no_work"' in (tmp_path / "worker.log").read_text(), "it says so")
+        assert store.jobs.due() == (job,)
+        assert list(root.iterdir()) == []  # it makes no store of its own there
+        assert store.overview.list()[0].state == StudyState.PROCESSING
+        root.rmdir()
+        away.rename(root)
+        wait_until(lambda: republish(store, celery) or list(tmp_path.glob("select-*")), "the study goes on")
+        wait_until(lambda: list(tmp_path.glob("segment-*")), "and on")
+    assert "set_aside" not in (tmp_path / "worker.log").read_text()
 
 
 def test_a_message_carries_a_job_and_a_generation_and_nothing_else(

@@ -1,4 +1,4 @@
-"""Studies are looked at in pages, open associations found at once, the storage root known by a token."""
+"""Studies are looked at in pages, and open associations are found at once."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,9 +17,4 @@ def upgrade() -> None:
         ["association_id"],
         sqlite_where=still_open,
         postgresql_where=still_open,
-    )
-    op.create_table(
-        "storage_token",
-        sa.Column("token", sa.String(64), nullable=False),
-        sa.PrimaryKeyConstraint("token", name="pk_storage_token"),
     )
