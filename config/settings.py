@@ -66,6 +66,8 @@ class StorageSettings(_Section):
     database_url: str
     min_free_bytes: int = Field(ge=0)
     retention_days: float = Field(ge=0)
+    retention_results_days: float = Field(ge=0)
+    retention_identity_days: float = Field(ge=0)
     purge_above_percent: float = Field(ge=0, le=100)
     quarantine_undecodable: int = Field(ge=0)
     quarantine_undecodable_bytes: int = Field(ge=0)

@@ -71,8 +71,18 @@ def show(uid: Uid, config: Config = None, as_json: AsJson = False) -> None:
 def retry(uid: Uid, config: Config = None) -> None:
     """Give a study that was set aside, or not delivered, another chance: a running node takes it up."""
     with _store(config) as store:
+        store.retention.require_results(uid)
         due = store.studies.retry(uid, first_step=Step.SELECT)
     terminal().print(f"will be tried again from step {due.step}")
+
+
+@app.command("resend")
+def resend(uid: Uid, config: Config = None) -> None:
+    """Send the results of a study to every destination once more, as they are: nothing is computed anew."""
+    with _store(config) as store:
+        store.retention.require_results(uid)
+        store.deliveries.resend(uid, last_step=Step.DELIVER)
+    terminal().print("the same objects will be sent again by a running node")
 
 
 @app.command("quarantine")
@@ -199,6 +209,8 @@ def _print_detail(console: Console, detail: StudyDetail) -> None:
         )
     if detail.purged:
         console.print(f"retention removed {detail.purged} received file(s)", style="yellow")
+    if detail.results_removed_at:
+        console.print(f"retention removed results on {detail.results_removed_at:%Y-%m-%d}", style="yellow")
     for title, rows in (
         ("jobs", detail.jobs),
         ("reports", detail.reports),

@@ -7,6 +7,7 @@ pictures and the segmentation of an amended report cannot name what they replace
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 
@@ -28,8 +29,21 @@ _OF_THE_REPORT = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedObject:
+    """What is to be rejected and is no longer here."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
 def encode_rejection_note(
-    report: EncodedObject, rejected: Sequence[EncodedObject], *, issued_at: datetime, file_name: str
+    report: EncodedObject,
+    rejected: Sequence[EncodedObject | RemovedObject],
+    *,
+    issued_at: datetime,
+    file_name: str,
 ) -> EncodedObject:
     """The note that goes with a report which takes the place of earlier objects of its study.
 
@@ -40,7 +54,7 @@ def encode_rejection_note(
     issued_at : of the report, aware.
     """
     source = dcmread(BytesIO(report.content))
-    evidence = [without_identity(_header(one)) for one in rejected]
+    evidence = [without_identity(_header(one, source)) for one in rejected]
     dataset = KeyObjectSelectionDocument(
         evidence=evidence,
         content=KeyObjectSelection(
@@ -68,5 +82,11 @@ def encode_rejection_note(
     )
 
 
-def _header(one: EncodedObject) -> Dataset:
-    return dcmread(BytesIO(one.content), stop_before_pixels=True)
+def _header(one: EncodedObject | RemovedObject, report: Dataset) -> Dataset:
+    if isinstance(one, EncodedObject):
+        return dcmread(BytesIO(one.content), stop_before_pixels=True)
+    header = Dataset()  # a note names study, series, class and instance, and nothing else
+    header.StudyInstanceUID = report.StudyInstanceUID
+    header.SeriesInstanceUID = one.series_instance_uid
+    header.SOPClassUID, header.SOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
+    return header

@@ -1,4 +1,4 @@
-"""Once a minute: images that are to go are removed, identities that the archive confirms are put in force."""
+"""Once a minute: what is to go is removed, and identities that the archive confirms are put in force."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import structlog
 
-from config.settings import StorageSettings
+from config.settings import Settings, StorageSettings
 from node.dicom import likeness
 from node.pipeline.describe import describe
 from node.pipeline.identities import confirm_identities
+from node.pipeline.objects import MANIFEST
 from node.pipeline.ports import IdentitySource
 from node.store.errors import StoreError
 from node.store.store import Store
@@ -41,6 +42,39 @@ def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | N
     return removed
 
 
+def remove_results_due(store: Store, settings: Settings, stop: threading.Event | None = None) -> int:
+    """Remove results, and what names patients, of studies that were delivered long enough ago.
+
+    Never before the laboratory window is closed: a value that comes late must find what it belongs to.
+    A study comes after its date, so the window is counted from its coming.
+    Returns how many files went. Ends between two studies once `stop` is set.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    storage, kept, removed = settings.storage, (MANIFEST,), 0
+
+    def old_for_s(days: float) -> float:
+        return max(days, settings.clinical.max_age_days) * _DAY_S
+
+    if storage.retention_identity_days:
+        for uid in store.retention.with_identity(for_s=old_for_s(storage.retention_identity_days), kept=kept):
+            if stop is not None and stop.is_set():
+                return removed
+            files = store.retention.remove_identity(uid, likeness, kept=kept)
+            log.info("identity_removed", study_instance_uid=uid, files=files)
+            removed += files
+    if storage.retention_results_days:
+        for uid in store.retention.with_results(for_s=old_for_s(storage.retention_results_days), kept=kept):
+            if stop is not None and stop.is_set():
+                return removed
+            files = store.retention.remove_results(uid, kept=kept)
+            log.info("results_removed", study_instance_uid=uid, files=files)
+            removed += files
+    return removed
+
+
 def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]:
     """Studies, one after another, as long as there is a reason: what went before may have been enough."""
     if settings.retention_days:
@@ -54,12 +88,13 @@ def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]
 
 
 def keep_house_forever(
-    store: Store, settings: StorageSettings, identities: IdentitySource, stop: threading.Event
+    store: Store, settings: Settings, identities: IdentitySource, stop: threading.Event
 ) -> None:
     """Once a minute until `stop` is set."""
     while not stop.wait(_PAUSE_S):
         try:
             confirm_identities(store, identities, stop)
-            purge_due(store, settings, stop)
+            purge_due(store, settings.storage, stop)
+            remove_results_due(store, settings, stop)
         except StoreError as error:
             log.error("housekeeping_failed", error=describe(error))

@@ -41,6 +41,11 @@ def store_objects(artefacts: Artefacts, objects: Sequence[EncodedObject]) -> Non
     artefacts.put(MANIFEST, to_json(_Manifest(objects=entries)))
 
 
+def listed_objects(manifest: bytes) -> tuple[tuple[ObjectKind, str], ...]:
+    """Kind and SOP Instance UID of each object, in the order in which they were made, by their list alone."""
+    return tuple((entry.kind, entry.sop_instance_uid) for entry in from_json(_Manifest, manifest).objects)
+
+
 def stored_objects(artefacts: Artefacts) -> tuple[EncodedObject, ...]:
     """The objects in the order they are sent: what a report refers to goes before the report.
 

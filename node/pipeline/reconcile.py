@@ -117,8 +117,9 @@ def retry_study(store: Store, study_instance_uid: str) -> None:
 
     Raises
     ------
-    NoSuchStudy, NothingToRetry
+    NoSuchStudy, NothingToRetry, ResultsRemoved
     """
+    store.retention.require_results(study_instance_uid)
     job = store.studies.retry(study_instance_uid, first_step=Step.SELECT)
     log.info("retry_requested", job_id=job.job_id, step=job.step)
 

@@ -10,9 +10,13 @@ from pydicom import dcmread
 
 from config.settings import Destination
 from node.dicom.check import check_object
-from node.dicom.rejection_note import encode_rejection_note
+from node.dicom.rejection_note import RemovedObject, encode_rejection_note
+from node.dicom.uids import series_uid_of
+from node.pipeline.objects import MANIFEST, listed_objects
 from node.pipeline.ports import Artefacts
 from node.report import EncodedObject, ObjectKind
+from node.store.deliveries import SupersededObject
+from node.store.errors import ArtefactRemoved
 from node.store.jobs import Lease, MadeObject
 from node.store.store import Store
 
@@ -59,18 +63,32 @@ class RejectionNotes:
         )
         return (made,)
 
-    def _superseded_at(self, destination: Destination) -> list[EncodedObject]:
-        study = self._lease.study_instance_uid
+    def _superseded_at(self, destination: Destination) -> list[EncodedObject | RemovedObject]:
         return [
-            EncodedObject(
+            self._named(one) for one in self._store.deliveries.superseded_at(self._lease, destination.name)
+        ]
+
+    def _named(self, one: SupersededObject) -> EncodedObject | RemovedObject:
+        """The object; of one that retention removed what a note says of it."""
+        study = self._lease.study_instance_uid
+        try:
+            return EncodedObject(
                 kind=ObjectKind(one.kind),
                 file_name=one.artefact,
                 sop_class_uid=one.sop_class_uid,
                 sop_instance_uid=one.sop_instance_uid,
                 content=self._store.artefacts.get(study, one.generation, one.artefact),
             )
-            for one in self._store.deliveries.superseded_at(self._lease, destination.name)
-        ]
+        except ArtefactRemoved:
+            mates = [one.sop_instance_uid]
+            if one.kind == ObjectKind.PICTURE:  # they share a series, in the order in which they were made
+                manifest = self._store.artefacts.get(study, one.generation, MANIFEST)
+                mates = [uid for kind, uid in listed_objects(manifest) if kind is ObjectKind.PICTURE]
+            return RemovedObject(
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                series_instance_uid=series_uid_of(mates),
+            )
 
 
 def _read(name: str, content: bytes) -> EncodedObject:

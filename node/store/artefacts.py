@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.store.database import Database, now_s
-from node.store.errors import CommitUnknown, NoSuchArtefact
+from node.store.errors import ArtefactRemoved, CommitUnknown, NoSuchArtefact
 from node.store.files import FileStore, sha256_of
 from node.store.jobs import Lease, write_as_holder
 from node.store.schema import artefacts
@@ -42,6 +43,7 @@ class Artefacts:
             "size_bytes": len(content),
             "parameters": json.dumps(parameters, sort_keys=True),
             "written_at": now_s(),
+            "removed_at": None,
         }
         key = ("study_instance_uid", "generation", "name")
         try:
@@ -64,8 +66,8 @@ class Artefacts:
             self._files.remove(replaced)
 
     def get(self, study_instance_uid: str, generation: int, name: str) -> bytes:
-        """Raises NoSuchArtefact if there is none, or its file is gone or altered."""
-        wanted = select(artefacts.c.path, artefacts.c.sha256).where(
+        """Raises NoSuchArtefact if there is none, or its file is gone (`ArtefactRemoved`) or altered."""
+        wanted = select(artefacts.c.path, artefacts.c.sha256, artefacts.c.removed_at).where(
             artefacts.c.study_instance_uid == study_instance_uid,
             artefacts.c.generation == generation,
             artefacts.c.name == name,
@@ -74,6 +76,8 @@ class Artefacts:
             row = connection.execute(wanted).first()
         if row is None:
             raise NoSuchArtefact(name)
+        if row.removed_at is not None:
+            raise ArtefactRemoved(name, datetime.fromtimestamp(row.removed_at, UTC))
         try:
             content = self._files.read(row.path)
         except FileNotFoundError:
@@ -83,9 +87,14 @@ class Artefacts:
         return content
 
     def names(self, study_instance_uid: str, generation: int) -> Sequence[str]:
+        """Of those that are kept."""
         wanted = (
             select(artefacts.c.name)
-            .where(artefacts.c.study_instance_uid == study_instance_uid, artefacts.c.generation == generation)
+            .where(
+                artefacts.c.study_instance_uid == study_instance_uid,
+                artefacts.c.generation == generation,
+                artefacts.c.removed_at.is_(None),
+            )
             .order_by(artefacts.c.name)
         )
         with self._database.reading() as connection:

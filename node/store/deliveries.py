@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
-from node.store.jobs import Lease, MadeObject, enter_object, is_unproven, write_as_holder
-from node.store.schema import deliveries, objects, reports, transaction_items, transactions
-from node.store.states import ARRIVED, NOTE_KIND, PROVEN, REPORT_KIND, DeliveryState, Proof, TransactionState
+from node.store.errors import NoSuchStudy, NothingToResend
+from node.store.jobs import DueJob, Lease, MadeObject, enter_object, is_unproven, write_as_holder
+from node.store.schema import deliveries, jobs, objects, reports, studies, transaction_items, transactions
+from node.store.states import (
+    ARRIVED,
+    NOTE_KIND,
+    PROVEN,
+    REPORT_KIND,
+    DeliveryState,
+    JobState,
+    Proof,
+    StudyState,
+    TransactionState,
+)
 
+_SENT_BEFORE = (StudyState.DELIVERED, StudyState.SENT, StudyState.UNDELIVERED, StudyState.REPORTED)
 _MAX_DETAIL_CHARACTERS = 500
 
 
@@ -116,6 +128,59 @@ class Deliveries:
             write_as_holder(connection, lease)
             if connection.execute(delete(deliveries).where(not_taken)).rowcount:
                 _schedule(connection, destination, new_uid)
+
+    def resend(self, study_instance_uid: str, *, last_step: str) -> DueJob:
+        """Have every destination get the results of the latest generation once more: the same bytes.
+
+        Raises
+        ------
+        NoSuchStudy, NothingToResend
+        """
+        of_study = studies.c.study_instance_uid == study_instance_uid
+        with self._database.writing() as connection:
+            study = connection.execute(select(studies.c.state, studies.c.generation).where(of_study)).first()
+            if study is None:
+                raise NoSuchStudy(study_instance_uid)
+            mine = and_(
+                jobs.c.study_instance_uid == study_instance_uid,
+                jobs.c.generation == study.generation,
+                jobs.c.step == last_step,
+                jobs.c.state == JobState.FINISHED,
+            )
+            again = update(jobs).where(mine).values(
+                state=JobState.WAITING,
+                attempts=0,
+                not_before=now_s(),
+                token=jobs.c.token + 1,
+                updated_at=now_s(),
+            )  # fmt: skip
+            job_id = connection.execute(again.returning(jobs.c.job_id)).scalar()
+            if job_id is None or study.state not in _SENT_BEFORE:
+                raise NothingToResend(study.state)
+            uids = select(objects.c.sop_instance_uid).where(
+                objects.c.study_instance_uid == study_instance_uid, objects.c.generation == study.generation
+            )
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.sop_instance_uid.in_(uids))
+                .values(
+                    state=DeliveryState.PENDING,
+                    attempts=0,
+                    pending_since=now_s(),
+                    not_before=now_s(),
+                    updated_at=now_s(),
+                    proof="",
+                    proven_at=None,
+                    asked=0,
+                    resent=0,
+                )
+            )
+            connection.execute(
+                update(studies)
+                .where(of_study)
+                .values(state=StudyState.PROCESSING, reason="a resend was asked for")
+            )
+        return DueJob(job_id=job_id, step=last_step, generation=study.generation)
 
     def report_at(self, lease: Lease, destination: str) -> ScheduledReport | None:
         """The generation's structured report as this destination gets it; None before it is scheduled."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class StoreError(Exception):
     """Base of every error that this room raises."""
@@ -54,6 +56,32 @@ class LeaseLost(StoreError):
 
 class NoSuchArtefact(StoreError):
     """An artefact that was never made, or is gone from the disk."""
+
+
+class ArtefactRemoved(NoSuchArtefact):
+    """Retention removed the artefact. It is not made anew: what was made of other bytes would be another."""
+
+    def __init__(self, name: str, removed_at: datetime) -> None:
+        super().__init__(f"{name}: retention removed it on {removed_at:%Y-%m-%d}")
+        self.removed_at = removed_at
+
+
+class ResultsRemoved(StoreError):
+    """Retention removed the results of a study that are to be sent again."""
+
+    def __init__(self, study_instance_uid: str, removed_at: datetime) -> None:
+        super().__init__(
+            f"the results of {study_instance_uid} were removed by retention on {removed_at:%Y-%m-%d}: they "
+            "cannot be sent again, and are not computed anew. When they were issued and sent is on record"
+        )
+        self.removed_at = removed_at
+
+
+class NothingToResend(StoreError):
+    """A study without results that could be sent again now."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the study is {state}: it has no results that could be sent again")
 
 
 class NoSuchStudy(StoreError):

@@ -114,7 +114,9 @@ class FileStore:
         return (self.root / path).read_bytes()
 
     def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        """Nothing is there to remove of a row without a file ("")."""
+        if path:
+            (self.root / path).unlink(missing_ok=True)
 
     def holds(self, path: str) -> bool:
         return (self.root / path).is_file()

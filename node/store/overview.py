@@ -51,6 +51,7 @@ class ArtefactRow:
     step: str
     sha256: str
     size_bytes: int
+    removed_at: datetime | None = None  # by retention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ class StudyDetail:
     quarantine: tuple[QuarantineLine, ...]
     purged: int  # received instances whose files retention removed
     purged_at: datetime | None  # the latest of them
+    results_removed_at: datetime | None  # when retention removed artefacts, the latest of them
     own_returned: int  # objects made here that came back
     jobs: tuple[JobRow, ...]
     artefacts: tuple[ArtefactRow, ...]
@@ -121,6 +123,7 @@ class Overview:
                     func.max(instances.c.purged_at).label("latest_at"),
                 ).where(instances.c.study_instance_uid == study_instance_uid)
             ).one()
+            made = _artefacts(connection, study_instance_uid)
             return StudyDetail(
                 summary=_summary(row),
                 quarantined=sum(line.files for line in lines),
@@ -133,7 +136,8 @@ class Overview:
                     .where(instances.c.study_instance_uid == study_instance_uid, instances.c.own)
                 ).scalar_one(),
                 jobs=_jobs(connection, study_instance_uid),
-                artefacts=_artefacts(connection, study_instance_uid),
+                results_removed_at=max((one.removed_at for one in made if one.removed_at), default=None),
+                artefacts=made,
                 reports=_reports(connection, study_instance_uid),
                 deliveries=_deliveries(connection, study_instance_uid),
             )
@@ -201,10 +205,18 @@ def _jobs(connection: Connection, study_instance_uid: str) -> tuple[JobRow, ...]
 
 def _artefacts(connection: Connection, study_instance_uid: str) -> tuple[ArtefactRow, ...]:
     wanted = select(
-        artefacts.c.generation, artefacts.c.name, artefacts.c.step, artefacts.c.sha256, artefacts.c.size_bytes
+        artefacts.c.generation,
+        artefacts.c.name,
+        artefacts.c.step,
+        artefacts.c.sha256,
+        artefacts.c.size_bytes,
+        artefacts.c.removed_at,
     ).where(artefacts.c.study_instance_uid == study_instance_uid)
     order = (artefacts.c.generation, artefacts.c.written_at, artefacts.c.name)
-    return tuple(ArtefactRow(**row) for row in connection.execute(wanted.order_by(*order)).mappings())
+    return tuple(
+        ArtefactRow(**{**row, "removed_at": None if row["removed_at"] is None else _utc(row["removed_at"])})
+        for row in connection.execute(wanted.order_by(*order)).mappings()
+    )
 
 
 def _reports(connection: Connection, study_instance_uid: str) -> tuple[ReportRow, ...]:

@@ -153,13 +153,14 @@ class Promises:
         """Before it is judged: what is removed in between would be promised and gone."""
         with self._database.writing() as connection:
             for start in range(0, len(uids), _AT_ONCE):
+                part = uids[start : start + _AT_ONCE]
                 connection.execute(
                     update(instances)
-                    .where(
-                        instances.c.sop_instance_uid.in_(uids[start : start + _AT_ONCE]),
-                        instances.c.purged_at.is_(None),
-                    )
+                    .where(instances.c.sop_instance_uid.in_(part), instances.c.purged_at.is_(None))
                     .values(promised_at=now_s())
+                )
+                connection.execute(
+                    update(objects).where(objects.c.sop_instance_uid.in_(part)).values(promised_at=now_s())
                 )
 
     def _judge(self, asked: Sequence[Reference]) -> Mapping[str, list[Reference]]:

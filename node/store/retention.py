@@ -1,20 +1,30 @@
-"""Removing the images of studies that are finished. Rows and artefacts stay, and all that waits or failed.
+"""Removing what studies that are finished no longer need: images, and later results and identity.
 
-What this node has committed to by storage commitment stays, too: its sender may have nothing else.
+Rows stay, and all that waits or failed. What this node has committed to by storage commitment stays, too: its
+sender may have nothing else. Results go only where every destination has proved that it holds them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, literal_column, select, update
 
 from node.store.content import ContentReader
 from node.store.database import Database, now_s
+from node.store.errors import ResultsRemoved
 from node.store.files import FileStore
 from node.store.installation import Pseudonyms
-from node.store.schema import instances, jobs, quarantine, studies
-from node.store.states import CT_SOP_CLASSES, FINISHED, UNFINISHED, QuarantineKind
+from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, scans, studies
+from node.store.states import (
+    CT_SOP_CLASSES,
+    FINISHED,
+    UNFINISHED,
+    DeliveryState,
+    QuarantineKind,
+    StudyState,
+)
 
 
 class Retention:
@@ -58,7 +68,111 @@ class Retention:
 
         What they said is kept as fingerprints, by which they are known when they come again.
         """
-        going = self._going(study_instance_uid)
+        return self._purge(study_instance_uid, reader, _is_removable(), _is_finished())
+
+    def with_results(self, *, for_s: float, kept: Sequence[str]) -> Sequence[str]:
+        """Studies whose artefacts may go, the longest finished first.
+
+        Parameters
+        ----------
+        for_s : as `finished`.
+        kept : names of artefacts that stay.
+        """
+        mine = select(artefacts.c.name).where(
+            artefacts.c.study_instance_uid == studies.c.study_instance_uid,
+            artefacts.c.removed_at.is_(None),
+            artefacts.c.name.not_in(kept),
+        )
+        return self._due(_is_proven() & mine.exists(), for_s)
+
+    def remove_results(self, study_instance_uid: str, *, kept: Sequence[str]) -> int:
+        """Remove the artefacts of a study, if it is proven to be delivered still. Returns how many.
+
+        Rows of reports, objects and deliveries stay; those of the artefacts say when they went.
+        """
+        with self._database.writing() as connection:
+            if not _stands(connection, study_instance_uid, _is_proven()):
+                return 0
+            removed = _remove_artefacts(connection, study_instance_uid, kept)
+        self.sweep()
+        return removed
+
+    def with_identity(self, *, for_s: float, kept: Sequence[str]) -> Sequence[str]:
+        """Studies of which something is kept that names the patient, or finds the patient again.
+
+        Among them those without a CT image, of which nothing will ever be measured. Parameters as
+        `with_results`.
+        """
+        of_study = studies.c.study_instance_uid
+        held = select(instances.c.sop_instance_uid).where(
+            instances.c.study_instance_uid == of_study, _is_kept()
+        )
+        measured = select(scans.c.study_instance_uid).where(scans.c.study_instance_uid == of_study)
+        made = select(artefacts.c.name).where(
+            artefacts.c.study_instance_uid == of_study,
+            artefacts.c.removed_at.is_(None),
+            artefacts.c.name.not_in(kept),
+        )
+        named = held.exists() | measured.exists() | made.exists()
+        return self._due(_may_be_nameless() & named, for_s)
+
+    def remove_identity(self, study_instance_uid: str, reader: ContentReader, *, kept: Sequence[str]) -> int:
+        """Remove every received file, the artefacts, and the densities for follow-up. Returns how many files.
+
+        What lies in quarantine stays: it is a person's to discard.
+        """
+        removed = self._purge(study_instance_uid, reader, _is_kept(), _may_be_nameless())
+        with self._database.writing() as connection:
+            if not _stands(connection, study_instance_uid, _may_be_nameless()):
+                return removed
+            removed += _remove_artefacts(connection, study_instance_uid, kept)
+            connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
+        self.sweep()
+        return removed
+
+    def require_results(self, study_instance_uid: str) -> None:
+        """See that the results of a study's latest generation have not been removed.
+
+        Raises
+        ------
+        ResultsRemoved
+        """
+        wanted = (
+            select(func.max(artefacts.c.removed_at))
+            .join(studies, studies.c.study_instance_uid == artefacts.c.study_instance_uid)
+            .where(
+                artefacts.c.study_instance_uid == study_instance_uid,
+                artefacts.c.generation == studies.c.generation,
+                studies.c.state != StudyState.NOT_APPLICABLE,  # nothing of it was ever sent
+            )
+        )
+        with self._database.reading() as connection:
+            removed_at = connection.execute(wanted).scalar()
+        if removed_at is not None:
+            raise ResultsRemoved(study_instance_uid, datetime.fromtimestamp(removed_at, UTC))
+
+    def _due(self, which: ColumnElement[bool], for_s: float) -> Sequence[str]:
+        before = now_s() - for_s
+        of_study = studies.c.study_instance_uid
+        ended = (
+            select(func.max(jobs.c.updated_at)).where(jobs.c.study_instance_uid == of_study).scalar_subquery()
+        )
+        since = func.coalesce(ended, studies.c.last_received_at, studies.c.created_at)
+        late = select(instances.c.sop_instance_uid).where(
+            instances.c.study_instance_uid == of_study, _is_kept(), instances.c.received_at > before
+        )
+        wanted = select(of_study).where(which, since <= before, ~late.exists()).order_by(since, of_study)
+        with self._database.reading() as connection:
+            return tuple(connection.execute(wanted).scalars())
+
+    def _purge(
+        self,
+        study_instance_uid: str,
+        reader: ContentReader,
+        which: ColumnElement[bool],
+        condition: ColumnElement[bool],
+    ) -> int:
+        going = self._going(study_instance_uid, which)
         marked = []
         for one in going:
             image, identity = reader.fingerprint(self._files.root / one.path) or (None, None)
@@ -66,10 +180,7 @@ class Retention:
             marked.append((one, {"image_sha256": image, "identity_hmac": pseudonym}))
         removed = 0
         with self._database.writing() as connection:
-            finished = select(studies.c.study_instance_uid).where(
-                studies.c.study_instance_uid == study_instance_uid, _is_finished()
-            )
-            if connection.execute(finished).first() is None:
+            if not _stands(connection, study_instance_uid, condition):
                 return 0  # reopened meanwhile
             for one, fingerprints in marked:
                 removed += connection.execute(
@@ -82,25 +193,26 @@ class Retention:
 
     def sweep(self) -> None:
         """Remove the files of rows that say so: also those that a stop left behind."""
-        is_left = instances.c.path != literal_column("''")  # no parameter, or the index is not used
-        left = select(instances.c.path).where(instances.c.purged_at.is_not(None), is_left)
-        with self._database.reading() as connection:
-            paths = tuple(connection.execute(left).scalars())
-        if not paths:
-            return
-        for path in paths:
-            self._files.remove(path)
-        with self._database.writing() as connection:
+        for table, removed_at in ((instances, instances.c.purged_at), (artefacts, artefacts.c.removed_at)):
+            is_left = table.c.path != literal_column("''")  # no parameter, or the index is not used
+            left = select(table.c.path).where(removed_at.is_not(None), is_left)
+            with self._database.reading() as connection:
+                paths = tuple(connection.execute(left).scalars())
+            if not paths:
+                continue
             for path in paths:
-                connection.execute(
-                    update(instances)
-                    .where(instances.c.path == path, instances.c.purged_at.is_not(None))
-                    .values(path="")
-                )
+                self._files.remove(path)
+            with self._database.writing() as connection:
+                for path in paths:
+                    connection.execute(
+                        update(table)
+                        .where(table.c.path == path, removed_at.is_not(None), is_left)
+                        .values(path="")
+                    )
 
-    def _going(self, study_instance_uid: str) -> Sequence[Row[str, str]]:
+    def _going(self, study_instance_uid: str, which: ColumnElement[bool]) -> Sequence[Row[str, str]]:
         wanted = select(instances.c.sop_instance_uid, instances.c.path).where(
-            instances.c.study_instance_uid == study_instance_uid, _is_removable()
+            instances.c.study_instance_uid == study_instance_uid, which
         )
         with self._database.reading() as connection:
             return connection.execute(wanted).all()
@@ -108,14 +220,62 @@ class Retention:
 
 def _is_removable() -> ColumnElement[bool]:
     """CT images alone: they fill the disk, and a study that lacks them is known to lack something."""
-    return (
-        instances.c.sop_class_uid.in_(CT_SOP_CLASSES)
-        & instances.c.own.is_(False)
-        & instances.c.purged_at.is_(None)
+    return instances.c.sop_class_uid.in_(CT_SOP_CLASSES) & _is_kept()
+
+
+def _is_kept() -> ColumnElement[bool]:
+    """Of a received instance: its bytes are here."""
+    return instances.c.own.is_(False) & instances.c.purged_at.is_(None)
+
+
+def _stands(connection: Connection, study_instance_uid: str, condition: ColumnElement[bool]) -> bool:
+    wanted = select(studies.c.study_instance_uid).where(
+        studies.c.study_instance_uid == study_instance_uid, condition
     )
+    return connection.execute(wanted).first() is not None
+
+
+def _remove_artefacts(connection: Connection, study_instance_uid: str, kept: Sequence[str]) -> int:
+    return connection.execute(
+        update(artefacts)
+        .where(
+            artefacts.c.study_instance_uid == study_instance_uid,
+            artefacts.c.removed_at.is_(None),
+            artefacts.c.name.not_in(kept),
+        )
+        .values(removed_at=now_s())
+    ).rowcount
+
+
+def _is_proven() -> ColumnElement[bool]:
+    """Every destination has proved that it holds every object, or there was nothing to send.
+
+    A destination that gave no better proof than its status may hold nothing: then this node is all there is.
+    """
+    of_study = objects.c.study_instance_uid == studies.c.study_instance_uid
+    open_ones = (
+        select(deliveries.c.sop_instance_uid)
+        .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .where(of_study, deliveries.c.state.in_((DeliveryState.PENDING, DeliveryState.SENT)))
+        .exists()
+    )
+    promised = select(objects.c.sop_instance_uid).where(of_study, objects.c.promised_at.is_not(None)).exists()
+    proven = studies.c.state.in_((StudyState.DELIVERED, StudyState.NOT_APPLICABLE))
+    return proven & _is_finished() & ~open_ones & ~promised
+
+
+def _may_be_nameless() -> ColumnElement[bool]:
+    """What names the patient may go: proven as above, or no CT image ever came and nobody waits for one."""
+    no_image = (studies.c.state == StudyState.RECEIVING) & studies.c.last_received_at.is_(None)
+    return _is_proven() | (no_image & _is_at_rest())
 
 
 def _is_finished() -> ColumnElement[bool]:
+    return studies.c.state.in_(FINISHED) & _is_at_rest()
+
+
+def _is_at_rest() -> ColumnElement[bool]:
+    """No job is at work, no identity waits for a decision, and nothing was promised to who sent it."""
     at_work = (
         select(jobs.c.job_id)
         .where(jobs.c.study_instance_uid == studies.c.study_instance_uid, jobs.c.state.in_(UNFINISHED))
@@ -138,4 +298,4 @@ def _is_finished() -> ColumnElement[bool]:
         )
         .exists()
     )
-    return studies.c.state.in_(FINISHED) & ~at_work & ~undecided & ~promised
+    return ~at_work & ~undecided & ~promised

@@ -192,8 +192,11 @@ artefacts = Table(
     Column("size_bytes", Integer, nullable=False),
     Column("parameters", Text, nullable=False),  # JSON: software version, hash of the configuration
     Column("written_at", Float, nullable=False),
+    Column("removed_at", Float),  # when retention removed the file; NULL while it is kept
     PrimaryKeyConstraint("study_instance_uid", "generation", "name"),
     ForeignKeyConstraint(["study_instance_uid"], ["studies.study_instance_uid"]),
+    Index("ix_artefacts_path", "path"),
+    _partial("ix_artefacts_unswept", "path", where="removed_at IS NOT NULL AND path <> ''"),
 )
 
 reports = Table(
@@ -219,6 +222,7 @@ objects = Table(
     Column("study_instance_uid", String(64), ForeignKey("studies.study_instance_uid"), nullable=False),
     Column("generation", Integer, nullable=False),
     Column("artefact", String(64), nullable=False),  # its name among the artefacts
+    Column("promised_at", Float),  # when storage commitment was asked for it; retention leaves it
     Index("ix_objects_study_instance_uid", "study_instance_uid", "generation"),
 )
 

@@ -127,11 +127,12 @@ class LatestResult:
 
 def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
     """None before the first report. Raises StoreUnavailable."""
-    generations = [row.generation for row in detail.artefacts if row.name == RESULT]
+    kept = [row for row in detail.artefacts if row.removed_at is None]
+    generations = [row.generation for row in kept if row.name == RESULT]
     if not generations:
         return None
     generation = max(generations)
-    names = {row.name for row in detail.artefacts if row.generation == generation}
+    names = {row.name for row in kept if row.generation == generation}
     return LatestResult(
         generation=generation,
         result=_read(store, detail.summary.study_instance_uid, generation),
@@ -156,7 +157,8 @@ def latest_picture(store: Store, study_instance_uid: str, name: str) -> bytes:
     if name not in PICTURES:
         raise NoSuchArtefact("no such picture")
     detail = store.overview.show(study_instance_uid)
-    generations = [row.generation for row in detail.artefacts if row.name == RESULT]
+    kept = [row for row in detail.artefacts if row.removed_at is None]
+    generations = [row.generation for row in kept if row.name == RESULT]
     if not generations:
         raise NoSuchArtefact("no result yet")
     return store.artefacts.get(study_instance_uid, max(generations), name)

@@ -105,7 +105,7 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store:
         keeping_house = SupervisedThread(
-            partial(keep_house_forever, store, settings.storage, make_archives(settings), stop),
+            partial(keep_house_forever, store, settings, make_archives(settings), stop),
             name="housekeeping",
         )
         keeping_house.start()

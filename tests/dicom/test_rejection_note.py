@@ -33,12 +33,14 @@ from node.net.proving import DicomProver
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.pipeline.deliver import Delivered, deliver
+from node.pipeline.objects import MANIFEST, store_objects
 from node.pipeline.stored import StoredArtefacts
 from node.report import EncodedObject, ObjectKind, Report
 from node.store.files import sha256_of
 from node.store.jobs import MadeObject
 from node.store.received import ReceivedInstance
-from node.store.states import StudyState
+from node.store.schema import deliveries, studies
+from node.store.states import DeliveryState, StudyState
 from node.store.store import Store, open_store
 from tests.claiming import claim
 from tests.closing import close_due
@@ -223,8 +225,7 @@ def deliver_next(
         (job,) = close_due(store, first_step="report", quiet_s=0, stale_s=20)
         held = claim(store, job)
         store.reports.issue(held)
-        for one in objects:
-            StoredArtefacts(store, held, {}).put(one.file_name, one.content)
+        store_objects(StoredArtefacts(store, held, {}), objects)
         made = [
             MadeObject(
                 sop_instance_uid=one.sop_instance_uid,
@@ -285,6 +286,30 @@ def test_each_note_names_what_the_one_before_did_not(
         assert [sorted(rejected_by(to_bytes(one))) for one in notes] == [
             sorted(one.sop_instance_uid for one in earlier) for earlier in generations[:2]
         ]
+
+
+def test_a_note_names_what_retention_has_removed_meanwhile(
+    deliver_next: Callable[..., None], generations: Sequence[tuple[EncodedObject, ...]], store: Store
+) -> None:
+    with pacs() as found:
+        destination = found.destination(rejection_note=True)
+        deliver_next(destination)
+        with store.database.writing() as connection:  # this archive proves nothing
+            connection.execute(deliveries.update().values(state=DeliveryState.COMMITTED))
+            connection.execute(studies.update().values(state=StudyState.DELIVERED))
+        assert store.retention.remove_results(STUDY, kept=[MANIFEST]) == len(generations[0])
+        with store.database.writing() as connection:
+            connection.execute(deliveries.update().values(state=DeliveryState.SENT))
+        assert found.take()
+        deliver_next(destination)
+        (sent,) = [one for one in found.take() if one.Modality == "KO"]
+    assert sorted(rejected_by(to_bytes(sent))) == sorted(one.sop_instance_uid for one in generations[0])
+    series = {
+        str(dcmread(BytesIO(one.content), stop_before_pixels=True).SeriesInstanceUID)
+        for one in generations[0]
+    }
+    named = sent.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert {str(one.SeriesInstanceUID) for one in named} == series
 
 
 def test_a_destination_that_has_nothing_of_before_gets_no_note(deliver_next: Callable[..., None]) -> None:
