@@ -17,6 +17,8 @@ from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 from pydicom.tag import Tag
 
+from node.dicom.sequences import drop_non_sequences, items_of
+
 _SHARED = "SharedFunctionalGroupsSequence"
 _PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
@@ -71,10 +73,10 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
     them than of frames, or bytes that cannot be parsed.
     """
     try:
-        own = list(header.get(_PER_FRAME) or ())
+        own = items_of(header, _PER_FRAME)
         if not own or len(own) != int(header.get("NumberOfFrames") or 0):
             return ()
-        shared = _groups(header.get(_SHARED) or ())
+        shared = _groups(items_of(header, _SHARED))
         base = _outside_groups(header)
         return tuple(_header(base, {**shared, **_groups([one])}) for one in own)
     except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
@@ -85,6 +87,7 @@ def _groups(items: Iterable[Dataset]) -> dict[str, Sequence[Dataset]]:
     """The functional groups of a frame, or of all; parsed to the last element, so that damage shows here."""
     items = list(items)
     for item in items:
+        drop_non_sequences(item)
         deque(item.iterall(), maxlen=0)
     return {
         element.keyword: list(element.value or ())

@@ -15,7 +15,6 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
@@ -25,6 +24,7 @@ from pydicom.uid import (
 
 from node.dicom.characters import settle_identity_text
 from node.dicom.functional_groups import frame_headers
+from node.dicom.sequences import drop_non_sequences
 from node.report import StudyIdentity
 from segmentation.bone import known_kvp
 
@@ -67,6 +67,9 @@ class Instance:
     damaged: bool = False  # its header breaks off: only what identifies it is there
     frame: int | None = None  # from 1; None where the file is taken whole
     unreadable: tuple[str, ...] = ()  # attributes of identity that are no text in the declared character set
+    malformed: frozenset[str] = (
+        frozenset()
+    )  # attributes left out: text for a sequence, or a sequence for text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +93,6 @@ def text_of(header: Dataset, keyword: str) -> str:
     if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
         return " ".join(str(part) for part in value).strip()
     return str(value).strip()
-
-
-def items_of(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
-    """The items of a sequence, () where it is absent or empty, or where what stands there is no sequence.
-
-    Anonymisers and routers write text there; what cannot be parsed as items is no sequence either.
-    """
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
-        return ()
-    return tuple(value) if isinstance(value, Items) else ()
 
 
 def number_of(header: Dataset, keyword: str) -> float | None:
@@ -144,6 +135,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
             continue
         header, damaged = readable
         meta = header.file_meta
+        malformed = drop_non_sequences(header)
         unreadable = settle_identity_text(header)
         _drop_malformed(header)
         found.append(
@@ -153,6 +145,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
                 sop_class_uid=text_of(header, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID"),
                 transfer_syntax_uid=text_of(meta, "TransferSyntaxUID"),
                 unreadable=unreadable,
+                malformed=malformed,
                 damaged=damaged,
             )
         )

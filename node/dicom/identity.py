@@ -9,6 +9,7 @@ from pydicom import Dataset
 
 from node.dicom.errors import IdentityMissing
 from node.dicom.headers import text_of
+from node.dicom.sequences import drop_non_sequences, is_well_formed, items_of
 
 # Type 2 in every object that is made here: present even if empty.
 _REQUIRED = (
@@ -63,6 +64,8 @@ def identity_source(headers: Sequence[Dataset]) -> Dataset:
 def copy_identity(source: Dataset, target: Dataset) -> None:
     """Replace the identity of `target` by that of `source`, character set and bytes of names included.
 
+    What is no sequence where one belongs is left out: it could not be written as one.
+
     Raises
     ------
     IdentityMissing
@@ -72,8 +75,10 @@ def copy_identity(source: Dataset, target: Dataset) -> None:
     for keyword in (*_REQUIRED, *_OPTIONAL):
         if keyword in target:
             del target[keyword]
-        if keyword in source:
+        if keyword in source and is_well_formed(source, keyword):
             target.add(deepcopy(source[keyword]))
+            for item in items_of(target, keyword):
+                drop_non_sequences(item)
         elif keyword in _REQUIRED:
             setattr(target, keyword, "")
 

@@ -23,6 +23,7 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from node.dicom.compression import decoded
+from node.dicom.sequences import holds_items
 
 Source = Path | BinaryIO
 Place = tuple[int, ...]  # tag, then for each sequence on the way the item's number and the tag in it
@@ -183,7 +184,9 @@ def _whole(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
     """The element as it was read; parsed only where it is a sequence."""
     element = dataset.get_item(tag)
     assert element is not None, "tags come from the data set itself"
-    return dataset[tag] if _vr(element) == "SQ" else element
+    if _vr(element) != "SQ" or not holds_items(dataset, tag):
+        return element  # of text under a sequence's tag, what its bytes say
+    return dataset[tag]
 
 
 def _vr(element: DataElement | RawDataElement) -> str:

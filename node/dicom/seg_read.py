@@ -26,6 +26,7 @@ from node.dicom.geometry import normal_of
 from node.dicom.headers import number_of, text_of
 from node.dicom.read import LoadedSeries
 from node.dicom.select import made_here
+from node.dicom.sequences import items_of
 from segmentation.vertebrae import LABELS
 from segmentation.volume import Grid, LabelMap, Mask
 
@@ -157,22 +158,22 @@ def _require_source(dataset: Dataset, series: LoadedSeries) -> None:
 
 def _was_drawn_on(dataset: Dataset, series: LoadedSeries) -> bool:
     """By the series it refers to; where it names none, by the images its frames were derived from."""
-    named = {text_of(item, "SeriesInstanceUID") for item in dataset.get("ReferencedSeriesSequence") or ()}
+    named = {text_of(item, "SeriesInstanceUID") for item in items_of(dataset, "ReferencedSeriesSequence")}
     if named:
         return series.facts.series_instance_uid in named
     images = {text_of(header, "SOPInstanceUID") for header in series.headers}
     return any(
         text_of(source, "ReferencedSOPInstanceUID") in images
-        for group in dataset.get("PerFrameFunctionalGroupsSequence") or ()
-        for derivation in group.get("DerivationImageSequence") or ()
-        for source in derivation.get("SourceImageSequence") or ()
+        for group in items_of(dataset, "PerFrameFunctionalGroupsSequence")
+        for derivation in items_of(group, "DerivationImageSequence")
+        for source in items_of(derivation, "SourceImageSequence")
     )
 
 
 def _levels_by_number(dataset: Dataset, labels: Mapping[str, str]) -> dict[int, str]:
     named = {label.casefold(): level for label, level in labels.items()}
     levels = {}
-    for item in dataset.SegmentSequence:
+    for item in items_of(dataset, "SegmentSequence"):
         level = _coded_level(item) or named.get(text_of(item, "SegmentLabel").casefold())
         if level is not None:
             levels[int(item.SegmentNumber)] = level
@@ -193,7 +194,7 @@ def _codes_of(item: Dataset, keyword: str) -> tuple[Code, ...]:
         Code(
             text_of(code, "CodeValue"), text_of(code, "CodingSchemeDesignator"), text_of(code, "CodeMeaning")
         )
-        for code in item.get(keyword) or ()
+        for code in items_of(item, keyword)
     )
 
 
@@ -203,20 +204,21 @@ def _level_of(code: Code | None) -> str | None:
 
 
 def _frames(dataset: Dataset) -> tuple[_Frame, ...]:
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    return tuple(_frame(own, shared) for own in dataset.PerFrameFunctionalGroupsSequence)
+    shared = (items_of(dataset, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    return tuple(_frame(own, shared) for own in items_of(dataset, "PerFrameFunctionalGroupsSequence"))
 
 
 def _frame(own: Dataset, shared: Dataset) -> _Frame:
     """A frame's place. What all frames have in common stands among the shared groups."""
 
     def group(keyword: str) -> Dataset:
-        item: Dataset = (own.get(keyword) or shared.get(keyword))[0]
-        return item
+        return (items_of(own, keyword) or items_of(shared, keyword))[0]
 
     measures = group("PixelMeasuresSequence")
     rows_mm, columns_mm = (float(step) for step in measures.PixelSpacing)
-    identified = own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+    identified = items_of(own, "SegmentIdentificationSequence") or items_of(
+        shared, "SegmentIdentificationSequence"
+    )
     return _Frame(
         segment=int(identified[0].ReferencedSegmentNumber) if identified else None,
         corner_mm=np.asarray(group("PlanePositionSequence").ImagePositionPatient, dtype=float),

@@ -12,7 +12,8 @@ from pydicom import Dataset
 
 from node.dicom.equipment import MANUFACTURER
 from node.dicom.geometry import normal_of
-from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, items_of, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, number_of, text_of
+from node.dicom.sequences import items_of
 from node.report import RejectedSeries
 
 # Limits for a series that can show a whole lumbar body; project choices (R in the fact sheet), not published.

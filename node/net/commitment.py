@@ -8,8 +8,10 @@ from enum import IntEnum
 
 import structlog
 from pydicom import Dataset
+from pydicom.tag import Tag
 from pynetdicom import evt
 
+from node.dicom.sequences import holds_items, items_of
 from node.net.status import Status, verdict_of
 from node.pipeline.describe import describe
 from node.pipeline.dimse import in_words
@@ -57,9 +59,11 @@ def uid_in(dataset: Dataset, keyword: str) -> str:
 
 def references_in(dataset: Dataset, keyword: str) -> list[tuple[str, str, Dataset]]:
     """(SOP Class UID, SOP Instance UID, item) of each item of a sequence. Raises MessageInvalid."""
+    if keyword in dataset and not holds_items(dataset, Tag(keyword)):
+        raise MessageInvalid(f"{keyword} is no sequence")
     return [
         (uid_in(item, "ReferencedSOPClassUID"), uid_in(item, "ReferencedSOPInstanceUID"), item)
-        for item in dataset.get(keyword) or []
+        for item in items_of(dataset, keyword)
     ]
 
 

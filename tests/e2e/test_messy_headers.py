@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import DataElement
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from node.clinical.csv import CsvLaboratory
@@ -96,6 +98,42 @@ def test_two_stated_issuers_are_two_patients(study, edited):
     assert "2 different patients" in _texts(found)
     assert found.report.outcome is Outcome.REFUSED
     assert found.objects == ()
+
+
+TEXT_IN = {
+    "ProcedureCodeSequence": "CT LSPINE",
+    "ContrastBolusAgentSequence": "CT LSPINE",
+    "ContributingEquipmentSequence": "CT LSPINE",
+    "RequestAttributesSequence": "CT LSPINE",
+    "DeidentificationMethodCodeSequence": "Vendor header anonymizer",
+    "OtherPatientIDsSequence": "CT LSPINE",
+}
+
+
+@pytest.mark.parametrize("syntax", ["+te", "+ti"], ids=["explicit VR", "implicit VR"])
+def test_text_in_place_of_sequences_is_absent_and_told_where_identity_is_lost(study, edited, syntax):
+    """In implicit VR the library takes the letters for tags and lengths of items."""
+
+    def text(number: int, dataset: Dataset) -> None:
+        for keyword, value in TEXT_IN.items():
+            dataset.add(DataElement(Tag(keyword), "LO", value))
+
+    folder = edited(text)
+    files = sorted(folder.glob("*.dcm"))
+    for path in files:
+        subprocess.run(["/usr/bin/dcmconv", syntax, path, path], check=True, capture_output=True)
+    found = _run(folder, study)
+    assert found.report.outcome is Outcome.REPORTED
+    (l3,) = [level for level in found.report.levels if level.name == "L3"]
+    assert l3.measured is not None
+    assert l3.measured.bmd_mg_cm3 == pytest.approx(96.1, abs=2.0)
+    assert not {"contrast_given", "contrast_doubtful"} & found.codes
+    (told,) = [one.text for one in found.report.findings if one.code == "identity_malformed"]
+    assert "DeidentificationMethodCodeSequence, OtherPatientIDsSequence." in told
+    assert "ProcedureCodeSequence" not in told
+    for one in _objects(found):
+        assert one.PatientID == "REFERENCE-1"
+        assert not {"DeidentificationMethodCodeSequence", "OtherPatientIDsSequence"} & set(one.dir())
 
 
 def test_a_laboratory_row_with_a_decimal_comma_gives_no_nomogram_and_is_told(study, tmp_path):

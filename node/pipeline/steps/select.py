@@ -17,6 +17,7 @@ from node.dicom.headers import (
     read_headers,
     text_of,
 )
+from node.dicom.identity import IDENTITY_KEYWORDS
 from node.dicom.lone_slices import is_lone_series, read_lone_slices, select_lone_slices
 from node.dicom.read import LoadedSeries
 from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank, select_series
@@ -231,11 +232,15 @@ def _identity_observations(study: StudyIdentity, patients: int) -> list[Observat
 
 
 def _text_observations(instances: Sequence[Instance]) -> list[Observation]:
-    """Identity that cannot be read in the character set that its image declares."""
+    """Identity that is no text in its image's character set, or no sequence where it should be one."""
+    noticed = []
     unreadable = sorted({keyword for instance in instances for keyword in instance.unreadable})
-    if not unreadable:
-        return []
-    return [Observation(code="identity_unreadable", values={"attributes": ", ".join(unreadable)})]
+    if unreadable:
+        noticed.append(Observation(code="identity_unreadable", values={"attributes": ", ".join(unreadable)}))
+    malformed = sorted({one for instance in instances for one in instance.malformed} & IDENTITY_KEYWORDS)
+    if malformed:
+        noticed.append(Observation(code="identity_malformed", values={"attributes": ", ".join(malformed)}))
+    return noticed
 
 
 def _series_observations(readable: _Readable, image: ImageRules) -> list[Observation]:
