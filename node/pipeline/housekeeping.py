@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -20,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 _PAUSE_S = 60.0
 _DAY_S = 86400.0
+_SAFE_AGE_S = _DAY_S  # a row follows its file within seconds, or after a reconnection
+_LOOK_FOR_S = 1.0  # for files without a row, each time
 
 
 def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | None = None) -> int:
@@ -87,14 +90,38 @@ def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]
             yield uid, "space"
 
 
+class OrphanSearch:
+    """Has files without a row removed, once after each start and then once a day, a little at a time."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._next_at = clock()
+
+    def go_on(self) -> None:
+        """Raises StoreUnavailable."""
+        if self._clock() < self._next_at:
+            return
+        found = self._store.orphans.look(older_than_s=_SAFE_AGE_S, for_s=_LOOK_FOR_S)
+        if found is None:
+            return
+        self._next_at = self._clock() + _DAY_S
+        if found.removed:
+            log.info("files_without_rows_removed", files=found.removed)
+        if found.left:  # of a restored database, whose files are newer
+            log.error("files_without_rows", files=found.left)
+
+
 def keep_house_forever(
     store: Store, settings: Settings, identities: IdentitySource, stop: threading.Event
 ) -> None:
     """Once a minute until `stop` is set."""
+    orphans = OrphanSearch(store)
     while not stop.wait(_PAUSE_S):
         try:
             confirm_identities(store, identities, stop)
             purge_due(store, settings.storage, stop)
             remove_results_due(store, settings, stop)
+            orphans.go_on()
         except StoreError as error:
             log.error("housekeeping_failed", error=describe(error))

@@ -114,9 +114,13 @@ class FileStore:
         return (self.root / path).read_bytes()
 
     def remove(self, path: str) -> None:
-        """Nothing is there to remove of a row without a file ("")."""
-        if path:
+        """Nothing is there to remove of a row without a file (""). Raises StoreUnavailable."""
+        if not path:
+            return
+        try:
             (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error) from error
 
     def holds(self, path: str) -> bool:
         return (self.root / path).is_file()

@@ -25,6 +25,7 @@ from node.store.installation import (
 )
 from node.store.instances import Instances
 from node.store.jobs import Jobs
+from node.store.orphans import Orphans
 from node.store.overview import Overview
 from node.store.promises import Promises
 from node.store.quarantine import Quarantine, QuarantineBounds
@@ -49,6 +50,7 @@ class Store:
     quarantine: Quarantine
     identities: Identities
     retention: Retention
+    orphans: Orphans
     studies: Studies
     jobs: Jobs
     bindings: Bindings
@@ -103,6 +105,7 @@ def open_store(settings: StorageSettings) -> Store:
         ),
         identities=Identities(database, files),
         retention=Retention(database, files, pseudonyms),
+        orphans=Orphans(database, files),
         studies=Studies(database),
         jobs=Jobs(database),
         bindings=Bindings(database, files),

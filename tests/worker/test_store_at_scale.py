@@ -5,7 +5,7 @@ Effort is counted in steps of SQLite's virtual machine, which do not depend on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +131,46 @@ def test_what_may_go_is_found_and_what_has_gone_is_not(tmp_path: Path) -> None:
     assert store.retention.finished(for_s=30 * DAY_S) == ("2.25.0", "2.25.2")
     assert store.retention.finished(for_s=90 * DAY_S) == ()
     store.close()
+
+
+WHATEVER_NUMBERS: dict[str, Ask] = {
+    **WHATEVER_IMAGES,
+    "each minute, results": lambda store: store.retention.with_results(for_s=0.0, kept=("x",)),
+    "each minute, identity": lambda store: store.retention.with_identity(for_s=0.0, kept=("x",)),
+    "each day, files without a row": lambda store: store.orphans.look(older_than_s=-DAY_S, for_s=60.0),
+    "for each look at the page": lambda store: store.overview.list(),
+    "for each look at quarantine": lambda store: store.quarantine.lines(),
+}
+
+
+def _most_parameters(store: Store, ask: Ask) -> int:
+    """Of any statement: databases take 32,766 (SQLite) or 65,535 (PostgreSQL) at most."""
+    most = 0
+
+    def watch(_connection: Any, _cursor: Any, _statement: Any, parameters: Any, *_: Any) -> None:
+        nonlocal most
+        most = max(most, len(parameters))
+
+    event.listen(Engine, "before_cursor_execute", watch)
+    try:
+        ask(store)
+    finally:
+        event.remove(Engine, "before_cursor_execute", watch)
+    return most
+
+
+@pytest.fixture(scope="module")
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """1200 studies, each in a folder of its own, and as many files that no row names."""
+    store = _filled(tmp_path_factory.mktemp("large"), studies_there=1200, images=1)
+    folder = store.files.root / "instances" / "ab"
+    folder.mkdir(parents=True)
+    for number in range(1200):
+        (folder / f"{number}.dcm").touch()
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("when", WHATEVER_NUMBERS)
+def test_no_statement_takes_a_parameter_for_each_study(large_store: Store, when: str) -> None:
+    assert _most_parameters(large_store, WHATEVER_NUMBERS[when]) <= 500
