@@ -95,6 +95,15 @@ class AccessSettings(_Section):
     association_s: float = Positive
 
 
+class LimitSettings(_Section):
+    """The largest that is taken in and decoded."""
+
+    instance_bytes: int = Field(ge=1 << 20)
+    matrix: int = Field(ge=16, le=65535)
+    frames: int = Field(ge=1)
+    slices: int = Field(ge=1)
+
+
 class TlsSettings(_Section):
     certificate: str
     key: str
@@ -279,6 +288,7 @@ class Settings(BaseSettings):
 
     node: NodeSettings
     access: AccessSettings
+    limits: LimitSettings
     tls: TlsSettings
     storage: StorageSettings
     broker: BrokerSettings

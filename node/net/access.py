@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from config.settings import AccessSettings, Settings
+from config.settings import AccessSettings, LimitSettings, Settings
 from node.pipeline.describe import describe
 
 log = structlog.get_logger(__name__)
@@ -41,12 +41,14 @@ class Access:
 
     Parameters
     ----------
+    limits : of what is received.
     peers : networks by calling AE title; none means any address.
     called : AE titles that are answered.
     own : the node's AE title.
     """
 
     rules: AccessSettings
+    limits: LimitSettings
     peers: Mapping[str, Sequence[Network]]
     called: frozenset[str]
     own: str
@@ -82,6 +84,7 @@ def access_of(settings: Settings) -> Access:
     }
     return Access(
         rules=settings.access,
+        limits=settings.limits,
         peers=peers,
         called=frozenset(title.strip() for title in called),
         own=settings.node.ae_title.strip(),
@@ -148,6 +151,10 @@ class Doorkeeper:
     @property
     def rules(self) -> AccessSettings:
         return self._access.rules
+
+    @property
+    def limits(self) -> LimitSettings:
+        return self._access.limits
 
     def admits(self, address: str, *, here: str) -> bool:
         """Whether a connection from this address to that of ours is accepted at all."""

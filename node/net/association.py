@@ -12,13 +12,12 @@ from typing import Any
 import structlog
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from node.checkpoint import Checkpoint
 from node.net.access import Refusal
 from node.net.encoding import store_response
-from node.net.messages import PromptMessages, received_data_set
+from node.net.messages import PromptMessages, ReceivedDataSet, StoreMessage
 from node.net.upper_layer import LOOK_S, PromptProvider
 
 log = structlog.get_logger(__name__)
@@ -29,11 +28,12 @@ class StoreRequest:
     """A C-STORE-RQ with its data set."""
 
     association: PromptAssociation
-    sop_class_uid: str  # both as the command says
+    sop_class_uid: str  # both as the command says, and no UIDs where that has none
     sop_instance_uid: str
     transfer_syntax_uid: str
     dataset: Sequence[bytes | memoryview]  # as encoded by the peer, in pieces
     sha256: str  # of the data set
+    refused: str = ""  # why the data set is not here, where it was too long to be held
 
 
 class PromptAssociation(Association):
@@ -68,9 +68,11 @@ class PromptAssociation(Association):
             request = self._request()
             if request is not None:
                 self.requestor.primitive = request
+                self.dul.name_peer()
                 self._serve_admitted()
         finally:
             self.kill()
+            self.dimse.drop()
             connection = self.dul.socket.socket if self.dul.socket is not None else None
             if connection is not None:
                 self._server.shutdown_request(connection)
@@ -140,27 +142,32 @@ class PromptAssociation(Association):
     def serve(self, message: Any, context_id: int) -> None:
         """Do what a message asks for and answer it. In whichever thread of the two."""
         context = self._accepted_cx.get(context_id)
-        if isinstance(message, C_STORE) and message.is_valid_request and context and not self._sent_release:
+        if isinstance(message, StoreMessage) and context and not self._sent_release:
             self._store(message, context_id, str(context.transfer_syntax[0]))
         else:
             self._serve_request(message, context_id)
 
-    def _store(self, message: C_STORE, context_id: int, transfer_syntax_uid: str) -> None:
-        dataset = received_data_set(message.DataSet)
+    def new_data_set(self) -> ReceivedDataSet:
+        """An empty one for what is to be stored."""
+        return ReceivedDataSet(self._server.doorkeeper.limits.instance_bytes, self._server.room)
+
+    def _store(self, message: StoreMessage, context_id: int, transfer_syntax_uid: str) -> None:
+        command, dataset = message.command, message.received
         request = StoreRequest(
             association=self,
-            sop_class_uid=str(message.AffectedSOPClassUID),
-            sop_instance_uid=str(message.AffectedSOPInstanceUID),
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
             dataset=dataset.pieces,
             sha256=dataset.sha256,
+            refused=dataset.refused,
         )
         status = self._server.on_store(request)
         if self.is_established:
             answer = store_response(
                 sop_class_uid=request.sop_class_uid,
                 sop_instance_uid=request.sop_instance_uid,
-                message_id=message.MessageID,
+                message_id=command.message_id,
                 status=status,
             )
             self.dul.send_command(context_id, answer)

@@ -16,64 +16,69 @@ _PREAMBLE = b"\0" * 128 + b"DICM"
 _VERSION = struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
 _C_STORE_RQ, _C_STORE_RSP = 0x0001, 0x8001
 _NO_DATA_SET = 0x0101
-_UID = re.compile(rb"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")  # PS3.5 Section 9.1
+_UID = re.compile(r"[0-9.]{1,64}")
 _ELEMENT = struct.Struct("<HHI")  # of a command set: group, element, length of the value
-_NUMBER = struct.Struct("<H")
+_NUMBER_BYTES = 2
 # Of a C-STORE-RQ (PS3.7 Table 9.3-1), by their element numbers in group 0000.
-_SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _PRIORITY, _DATA_SET_TYPE, _SOP_INSTANCE = _NEEDED = (
-    0x0002,
-    0x0100,
-    0x0110,
-    0x0700,
-    0x0800,
-    0x1000,
-)
-_KNOWN = frozenset({0x0000, *_NEEDED, 0x1030, 0x1031})  # the length, and who asked for it by C-MOVE
+_SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _PRIORITY = 0x0002, 0x0100, 0x0110, 0x0700
+_DATA_SET_TYPE, _SOP_INSTANCE = 0x0800, 0x1000
+_PRIORITIES = range(3)
+_MEDIUM = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreCommand:
-    """What a C-STORE-RQ says of the data set that follows it."""
+    """What a C-STORE-RQ says of the data set that follows it. UIDs are as they came: they may be none.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid : one character for each byte.
+    """
 
     message_id: int
     priority: int
     sop_class_uid: str
     sop_instance_uid: str
+    has_data_set: bool = True
 
 
 def store_command(encoded: bytes) -> StoreCommand | None:
-    """A command set in Implicit VR Little Endian, if it is a C-STORE-RQ in which nothing is unusual.
+    """A command set in Implicit VR Little Endian, if it is a C-STORE-RQ that can be answered.
 
-    None for any other: the library says what it is, or what is wrong with it.
+    None for any other: the library says what it is, or what is wrong with it. A priority that there is not
+    counts as medium, and elements that do not belong to the message as absent.
     """
     values: dict[int, bytes] = {}
-    at, before = 0, -1
+    at = 0
     while at < len(encoded):
         if len(encoded) - at < _ELEMENT.size:
             return None
         group, element, length = _ELEMENT.unpack_from(encoded, at)
         begin = at + _ELEMENT.size
         at = begin + length
-        if group != 0 or element not in _KNOWN or element <= before or at > len(encoded):
+        if group != 0 or at > len(encoded):
             return None
         values[element] = encoded[begin:at]
-        before = element
-    if not values.keys() >= set(_NEEDED):
+    field, message_id, data_set_type = (
+        _number(values.get(one)) for one in (_COMMAND_FIELD, _MESSAGE_ID, _DATA_SET_TYPE)
+    )
+    if field != _C_STORE_RQ or message_id is None or data_set_type is None:
         return None
-    numbers = [values[one] for one in (_COMMAND_FIELD, _MESSAGE_ID, _PRIORITY, _DATA_SET_TYPE)]
-    uids = [values[one].removesuffix(b"\0") for one in (_SOP_CLASS, _SOP_INSTANCE)]
-    if any(len(one) != _NUMBER.size for one in numbers) or not all(_UID.fullmatch(one) for one in uids):
-        return None
-    field, message_id, priority, data_set_type = (_NUMBER.unpack(one)[0] for one in numbers)
-    if field != _C_STORE_RQ or data_set_type == _NO_DATA_SET or priority > 2:
-        return None
-    sop_class_uid, sop_instance_uid = (one.decode("ascii") for one in uids)
+    priority = _number(values.get(_PRIORITY))
+    sop_class_uid, sop_instance_uid = (
+        values.get(one, b"").rstrip(b"\0 ").decode("latin-1") for one in (_SOP_CLASS, _SOP_INSTANCE)
+    )
     return StoreCommand(
         message_id=message_id,
-        priority=priority,
+        priority=priority if priority is not None and priority in _PRIORITIES else _MEDIUM,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
+        has_data_set=data_set_type != _NO_DATA_SET,
     )
+
+
+def _number(value: bytes | None) -> int | None:
+    return int.from_bytes(value, "little") if value is not None and len(value) == _NUMBER_BYTES else None
 
 
 def file_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -98,15 +103,18 @@ def file_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_ui
 
 
 def store_response(*, sop_class_uid: str, sop_instance_uid: str, message_id: int, status: int) -> bytes:
-    """Command set of a C-STORE-RSP, in Implicit VR Little Endian (PS3.7 Sections 6.3.1 and 9.3.1.2)."""
+    """Command set of a C-STORE-RSP, in Implicit VR Little Endian (PS3.7 Sections 6.3.1 and 9.3.1.2).
+
+    What was asked for by something that is no UID is not named: both are optional.
+    """
     elements = b"".join(
         (
-            _implicit(0x0002, _padded(sop_class_uid, b"\0")),
+            _uid(0x0002, sop_class_uid),
             _implicit(0x0100, struct.pack("<H", _C_STORE_RSP)),
             _implicit(0x0120, struct.pack("<H", message_id)),
             _implicit(0x0800, struct.pack("<H", _NO_DATA_SET)),
             _implicit(0x0900, struct.pack("<H", status)),
-            _implicit(0x1000, _padded(sop_instance_uid, b"\0")),
+            _uid(0x1000, sop_instance_uid),
         )
     )
     return _implicit(0x0000, struct.pack("<I", len(elements))) + elements
@@ -119,6 +127,10 @@ def _padded(text: str, pad: bytes) -> bytes:
 
 def _explicit(element: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH2sH", 0x0002, element, vr, len(value)) + value
+
+
+def _uid(element: int, uid: str) -> bytes:
+    return _implicit(element, _padded(uid, b"\0")) if _UID.fullmatch(uid) else b""
 
 
 def _implicit(element: int, value: bytes) -> bytes:

@@ -58,12 +58,15 @@ class AssociationRequest:
     Parameters
     ----------
     content : a PDU that the library can decode.
+    called, calling : AE titles as they are compared and told.
     refusal : why the association cannot be served; None where it can.
     sent_back : what an A-ASSOCIATE-AC repeats unseen: AE titles and the reserved bytes after them.
     unserved : presentation contexts that the library does not see: their results by context id.
     """
 
     content: bytes
+    called: str
+    calling: str
     refusal: Refusal | None = None
     sent_back: bytes = b""
     unserved: Mapping[int, int] = field(default_factory=dict)
@@ -106,11 +109,16 @@ def _request(pdu: bytes, titles: tuple[str, ...]) -> AssociationRequest:
         return _refused(titles, TOO_SHORT_PDUS)
     served = [_item(_CONTEXT_ASKED, one) for number, one in asked.items() if number not in unserved]
     content = _associate(REQUEST, titles, [*served, _item(_USER, known)])
-    return AssociationRequest(content=content, sent_back=pdu[_TITLES], unserved=unserved)
+    called, calling = titles
+    return AssociationRequest(
+        content=content, called=called, calling=calling, sent_back=pdu[_TITLES], unserved=unserved
+    )
 
 
 def _refused(titles: tuple[str, ...], refusal: Refusal) -> AssociationRequest:
-    return AssociationRequest(content=_associate(REQUEST, titles, [_item(_USER, b"")]), refusal=refusal)
+    called, calling = titles
+    content = _associate(REQUEST, titles, [_item(_USER, b"")])
+    return AssociationRequest(content=content, called=called, calling=calling, refusal=refusal)
 
 
 def _context_asked(value: bytes) -> tuple[int, bytes, int]:

@@ -6,30 +6,40 @@ import re
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from pydicom import Dataset, dcmread
-from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
-from config.settings import AccessSettings, NodeSettings, load_settings
+from config.settings import AccessSettings, LimitSettings, NodeSettings, load_settings
 from node.dicom import likeness
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.access import Doorkeeper, Slots, access_of
 from node.net.association import StoreRequest
 from node.net.commitment_scp import CommitmentService
+from node.net.elements import (
+    BreaksOff,
+    Encoding,
+    NotInflated,
+    NotRead,
+    TooLong,
+    before_pixels,
+    find_values,
+    inflated,
+)
 from node.net.encoding import file_header
 from node.net.load import Seat, seats
 from node.net.server import Server
 from node.net.sockets import listening_socket, send_at_once
-from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
+from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for
 from node.pipeline.describe import describe
 from node.store.errors import StoreError
 from node.store.instances import Receipt
@@ -43,7 +53,7 @@ _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log
 
 HEARTBEAT_S = 5.0
 _ACSE_TIMEOUT_S = 30.0
-_HEAD_BYTES = 1 << 13  # in which the identifiers stand, unless sequences of great length come before them
+_DEFLATED_HEADER_BYTES = 1 << 26  # that a deflated data set may hold before its pixel data
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 # In the order in which one is taken out of several: explicit first, which keeps the VR of private attributes.
 _TRANSFER_SYNTAXES = [
@@ -53,8 +63,9 @@ _TRANSFER_SYNTAXES = [
 
 # All that is read of a CT instance on arrival; the rest stays as it came.
 _IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
-_IDENTIFIER_TAGS = [Tag(keyword) for keyword in _IDENTIFIERS]
-_LAST_IDENTIFIER = max(_IDENTIFIER_TAGS)
+_SIZES = ["NumberOfFrames", "Rows", "Columns"]
+_IDENTIFIER_TAGS = frozenset(int(Tag(keyword)) for keyword in _IDENTIFIERS)
+_READ = {int(Tag(keyword)): keyword for keyword in (*_IDENTIFIERS, *_SIZES)}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -194,23 +205,32 @@ class Listener:
     def _received(self, request: StoreRequest) -> tuple[ReceivedInstance, bool]:
         """What came, and whether this node made it."""
         association = request.association
+        if request.refused:
+            raise LimitExceeded(request.refused)
+        for of, uid in (("Class", request.sop_class_uid), ("Instance", request.sop_instance_uid)):
+            if not _UID.fullmatch(uid):
+                raise IdentifierMismatch(f"the SOP {of} UID of the command is missing or is no UID")
         file_head = _file_header(request)
         is_ct = request.sop_class_uid in CT_SOP_CLASSES
         header = Dataset()  # of a CT image nobody asks for more than its identifiers
-        identifiers = _identifiers(request.dataset, UID(request.transfer_syntax_uid)) if is_ct else None
-        if identifiers is None:
-            header = _parse(file_head, request.dataset, brief=is_ct)
-            identifiers = {keyword: str(header.get(keyword) or "") for keyword in _IDENTIFIERS}
-        sop_class_uid = _uid(identifiers, "SOPClassUID")
-        sop_instance_uid = _uid(identifiers, "SOPInstanceUID")
+        limits = self._doorkeeper.limits
+        values = _values(request, limits)
+        if values is None or not is_ct:
+            header = _parse(request, limits, brief=is_ct)
+        if values is None:
+            values = {keyword: str(header.get(keyword) or "") for keyword in _READ.values()}
+        sop_class_uid = _uid(values, "SOPClassUID")
+        sop_instance_uid = _uid(values, "SOPInstanceUID")
         if sop_class_uid != request.sop_class_uid:
             raise IdentifierMismatch("the SOP Class UID differs from that of the command")
         if sop_instance_uid != request.sop_instance_uid:
             raise IdentifierMismatch("the SOP Instance UID differs from that of the command")
+        if is_ct:
+            _require_within(values, limits)
         instance = ReceivedInstance(
             sop_instance_uid=sop_instance_uid,
-            series_instance_uid=_uid(identifiers, "SeriesInstanceUID"),
-            study_instance_uid=_uid(identifiers, "StudyInstanceUID"),
+            series_instance_uid=_uid(values, "SeriesInstanceUID"),
+            study_instance_uid=_uid(values, "StudyInstanceUID"),
             sop_class_uid=sop_class_uid,
             transfer_syntax_uid=request.transfer_syntax_uid,
             sha256=request.sha256,
@@ -294,59 +314,100 @@ def _file_header(request: StoreRequest) -> bytes:
     )
 
 
-def _parse(header: bytes, dataset: Sequence[bytes | memoryview], *, brief: bool) -> Dataset:
-    """The header of a received file: of a CT image its identifiers alone, of others all but the pixels.
+def _parse(request: StoreRequest, limits: LimitSettings, *, brief: bool) -> Dataset:
+    """The header of a received file: of a CT image what is read on arrival, of others all but the pixels.
 
     Raises
     ------
     NotUnderstood
+    LimitExceeded
+        If it is deflated, and inflates to too much.
     """
+    wanted = list(_READ.values()) if brief else None
+    header, dataset = _file_header(request), request.dataset
     try:
-        parsed = dcmread(
-            BytesIO(b"".join((header, *dataset))),
-            stop_before_pixels=True,
-            specific_tags=_IDENTIFIERS if brief else None,
-        )
-        for keyword in _IDENTIFIERS:
+        if UID(request.transfer_syntax_uid).is_deflated:
+            header = _file_header(replace(request, transfer_syntax_uid=ExplicitVRLittleEndian))
+            dataset = [_inflated_header(dataset, limits)]
+        content = BytesIO(b"".join((header, *dataset)))
+        parsed = dcmread(content, stop_before_pixels=True, specific_tags=wanted)
+        for keyword in _READ.values():
             parsed.get(keyword)  # pydicom decodes values when they are asked for
+    except LimitExceeded:
+        raise
     except Exception as error:  # pydicom raises whatever broken bytes lead to
         raise NotUnderstood(f"the data set cannot be parsed ({type(error).__name__})") from error
     return parsed
 
 
-def _identifiers(dataset: Sequence[bytes | memoryview], syntax: UID) -> Mapping[str, str] | None:
-    """The identifiers, if they stand in the data set's first part, as they do: a tenth of the time.
-
-    Their values are taken as they are encoded: what pydicom makes of them takes longer than finding them.
-    """
-    if syntax.is_deflated:
-        return None
+def _inflated_header(dataset: Sequence[bytes | memoryview], limits: LimitSettings) -> bytes:
+    """A deflated data set up to its pixels. All of it is inflated once, and none of the rest is held."""
+    pieces = inflated(dataset, limits.instance_bytes)
     try:
-        found = read_dataset(
-            BytesIO(_head(dataset)),
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
-            stop_when=lambda tag, _vr, _length: tag > _LAST_IDENTIFIER,
-            specific_tags=_IDENTIFIER_TAGS,
-        )
-        values = (found.get_item(tag).value for tag in _IDENTIFIER_TAGS)
-        texts = [value.rstrip(b"\0 ").decode("ascii") for value in values]
-    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to; the whole tells
+        header = before_pixels(pieces, _encoding(ExplicitVRLittleEndian), _DEFLATED_HEADER_BYTES)
+        deque(pieces, maxlen=0)
+    except TooLong as error:
+        raise LimitExceeded(_INFLATES_TO_TOO_MUCH) from error
+    return header
+
+
+def _values(request: StoreRequest, limits: LimitSettings) -> Mapping[str, str] | None:
+    """Identifiers and sizes, as they are encoded; None where they are better left to the library.
+
+    What pydicom makes of them takes longer than finding them, and it takes a value that breaks off for whole.
+
+    Raises
+    ------
+    NotUnderstood
+        If the data set breaks off before its identifiers are there.
+    LimitExceeded
+        If the data set is deflated, and inflates to too much.
+    """
+    syntax = UID(request.transfer_syntax_uid)
+    deflated = syntax.is_deflated
+    pieces = inflated(request.dataset, limits.instance_bytes) if deflated else iter(request.dataset)
+    try:
+        found = find_values(pieces, _encoding(syntax), _IDENTIFIER_TAGS, further=_READ)
+        if deflated:
+            deque(pieces, maxlen=0)  # to its end, for what it holds in all
+        values = {keyword: found.get(tag, b"") for tag, keyword in _READ.items()}
+        order: Literal["little", "big"] = "little" if syntax.is_little_endian else "big"
+        texts = {
+            keyword: str(int.from_bytes(value, order))
+            if keyword in ("Rows", "Columns")
+            else value.rstrip(b"\0 ").decode("ascii")
+            for keyword, value in values.items()
+        }
+    except TooLong as error:
+        raise LimitExceeded(_INFLATES_TO_TOO_MUCH) from error
+    except BreaksOff as error:
+        raise NotUnderstood("the data set breaks off before its identifiers are there") from error
+    except (NotRead, NotInflated, UnicodeDecodeError):  # the library tells what is wrong with it
         return None
-    return dict(zip(_IDENTIFIERS, texts, strict=True)) if all(texts) else None
+    return texts if all(texts[keyword] for keyword in _IDENTIFIERS) else None
 
 
-def _head(dataset: Sequence[bytes | memoryview]) -> bytes:
-    head = bytearray()
-    for piece in dataset:
-        head += piece[: _HEAD_BYTES - len(head)]
-        if len(head) == _HEAD_BYTES:
-            break
-    return bytes(head)
+_INFLATES_TO_TOO_MUCH = "the data set inflates to more than limits.instance_bytes, or its header to 64 MiB"
 
 
-def _uid(identifiers: Mapping[str, str], keyword: str) -> str:
-    value = identifiers[keyword]
+def _encoding(syntax: UID) -> Encoding:
+    return Encoding(explicit=not syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+
+
+def _require_within(values: Mapping[str, str], limits: LimitSettings) -> None:
+    """Raise `LimitExceeded` for an image that is larger than is decoded here."""
+    for keywords, most, setting in (
+        (("Rows", "Columns"), limits.matrix, "limits.matrix"),
+        (("NumberOfFrames",), limits.frames, "limits.frames"),
+    ):
+        for keyword in keywords:
+            stated = values[keyword].strip()
+            if stated.isdecimal() and int(stated[:12]) > most:
+                raise LimitExceeded(f"{keyword} is more than {most} ({setting})")
+
+
+def _uid(values: Mapping[str, str], keyword: str) -> str:
+    value = values[keyword]
     if not _UID.fullmatch(value):
         raise IdentifierMismatch(f"{keyword} is missing or is no UID")
     return value

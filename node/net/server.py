@@ -18,6 +18,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from node.net.access import Doorkeeper
 from node.net.association import PromptAssociation, StoreRequest
 from node.net.load import Seat
+from node.net.messages import Room
 from node.net.upper_layer import PromptSocket
 
 log = structlog.get_logger(__name__)
@@ -86,6 +87,7 @@ class Server(ThreadedAssociationServer):
         self._listening = listening
         self.doorkeeper = doorkeeper
         self.on_store = on_store
+        self.room = Room(2 * doorkeeper.limits.instance_bytes)
         self._seat = seat
         self._connections = 0  # that are served, or about to be
         self._lock = threading.Lock()

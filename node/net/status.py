@@ -36,10 +36,14 @@ class IdentifierMismatch(ReceiveError):
     """A UID is missing, is no UID, or differs from the one in the command."""
 
 
+class LimitExceeded(ReceiveError):
+    """The instance is larger than this site takes in."""
+
+
 def status_for(error: BaseException) -> Status:
     """The answer to a C-STORE that failed with `error`."""
     match error:
-        case StorageFull() | QuarantineFull():
+        case StorageFull() | QuarantineFull() | LimitExceeded():
             return Status.OUT_OF_RESOURCES
         case NotUnderstood():
             return Status.CANNOT_UNDERSTAND

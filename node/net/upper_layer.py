@@ -26,6 +26,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
+from structlog.contextvars import bind_contextvars
 
 from node.net.negotiation import REQUEST, AssociationRequest, answered, plain_answer, read_request
 from node.pipeline.describe import describe
@@ -220,6 +221,12 @@ class PromptProvider(DULServiceProvider):
             else:
                 self.send_pdu(primitive)
 
+    def name_peer(self) -> None:
+        """Have every event that the thread logs from now on say who the peer is."""
+        bind_contextvars(peer=self.assoc.requestor.address)
+        if self.request is not None:
+            bind_contextvars(calling_ae=self.request.calling, called_ae=self.request.called)
+
     def kill_dul(self) -> None:
         super().kill_dul()
         self.wake()
@@ -238,6 +245,7 @@ class PromptProvider(DULServiceProvider):
 
     def run_reactor(self) -> None:
         """The thread: handle what was sent and what is to be sent, wait, and look at the timers meanwhile."""
+        self.name_peer()
         self._idle_timer.start()
         self.assoc._dul_ready.set()
         try:
@@ -354,6 +362,7 @@ class PromptProvider(DULServiceProvider):
         """Any other PDU, looked at for its meaning before the state machine, which cannot refuse it."""
         if content[0] == REQUEST and self.request is None:
             self.request = read_request(bytes(content))
+            self.name_peer()
             content = bytearray(self.request.content)
         try:
             pdu, event = self._decode_pdu(content)

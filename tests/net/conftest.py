@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +138,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class _StandardError(io.TextIOBase):
+    """Whatever standard error is when something is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+
 @pytest.fixture
 def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Everything the node logs in this test, at the most talkative level, as text."""
     logs.configure(settings.log.model_copy(update={"level": "DEBUG", "format": "json"}))
+    (handler,) = (one for one in logging.getLogger().handlers if type(one) is logging.StreamHandler)
+    handler.setStream(_StandardError())  # pytest puts another in its place between set-up and test
     return lambda: capfd.readouterr().err

@@ -14,7 +14,15 @@ from pynetdicom.dsutils import decode, encode
 
 from node.net.encoding import StoreCommand, store_command
 from node.store.store import Store
-from tests.net.raw_peer import ABORT, ASSOCIATE_AC, CT_CONTEXT, RawPeer, store_request_of
+from tests.net.raw_peer import (
+    ABORT,
+    ASSOCIATE_AC,
+    CT_CONTEXT,
+    ECHO_CONTEXT,
+    RawPeer,
+    echo_request,
+    store_request_of,
+)
 
 IMAGE = "2.25.100.1.1"
 
@@ -82,15 +90,9 @@ def test_a_store_request_says_what_the_library_reads_in_it(changed: dict[str, An
     [
         encoded(CommandField=0x0030),  # C-ECHO-RQ
         encoded(CommandField=0x8001, Status=0),  # an answer
-        encoded(CommandDataSetType=0x0101),  # no data set follows
-        encoded(Priority=3),
         encoded(MessageID=None),
-        encoded(AffectedSOPInstanceUID=None),
-        encoded(ErrorComment="what is this"),
         encoded()[:-1],
         encoded() + b"\0",
-        encoded().replace(b"2.25.100.1.1", b"2.25.100.x.1"),
-        encoded().replace(b"2.25.100.1.1", b"2.25.100.01."),
         encoded(AffectedSOPInstanceUID="").replace(b"\x00\x10\x00\x00\x00\x00", b"\x00\x10\xff\xff\xff\xff"),
         b"",
     ],
@@ -99,8 +101,75 @@ def test_anything_else_is_left_to_the_library(odd: bytes) -> None:
     assert store_command(odd) is None
 
 
+def _with_uid(uid: bytes) -> bytes:
+    """A request for an instance whose UID the library would not encode."""
+    begun = encoded(AffectedSOPInstanceUID=None)
+    return begun + struct.pack("<HHI", 0, 0x1000, len(uid)) + uid
+
+
+ODD = {
+    "a UID over 64 characters": (_with_uid(b"2.25." + b"1" * 61), 0xA900, ""),
+    "a UID of a thousand characters": (_with_uid(b"2." * 500), 0xA900, ""),
+    "a UID with a letter": (_with_uid(b"2.25.100.x.1"), 0xA900, ""),
+    "a UID that is no text": (_with_uid(b"\xff\xfe\0\1"), 0xA900, ""),
+    "a UID of blanks": (_with_uid(b"    "), 0xA900, ""),
+    "no UID": (encoded(AffectedSOPInstanceUID=None), 0xA900, ""),
+    "no class": (encoded(AffectedSOPClassUID=None), 0xA900, IMAGE),
+    "another instance": (_with_uid(b"2.25.3"), 0xA900, "2.25.3"),
+    "a UID padded with blanks": (_with_uid(IMAGE.encode() + b"  "), 0x0000, IMAGE),
+    "a priority that there is not": (encoded(Priority=3), 0x0000, IMAGE),
+    "no priority": (encoded(Priority=None), 0x0000, IMAGE),
+    "an element of an answer": (encoded(ErrorComment="what is this"), 0x0000, IMAGE),
+    "an originator that is no AE title": (
+        encoded() + struct.pack("<HHI", 0, 0x1030, 20) + b"\xff" * 20,
+        0x0000,
+        IMAGE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("command", "status", "asked"), ODD.values(), ids=ODD)
+def test_an_odd_store_request_costs_its_own_instance_at_most(
+    listener: Any, store: Store, make_dataset: Any, command: bytes, status: int, asked: str
+) -> None:
+    sent = content(make_dataset)[1]
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        peer.send(pdu(fragment(0x03, command), fragment(0x02, sent)))
+        _, answer = peer.pdu()
+        said = decode(BytesIO(answer[6:]), True, True)
+        assert (said.Status, said.MessageIDBeingRespondedTo) == (status, 7)
+        assert said.get("AffectedSOPInstanceUID") == (asked or None)
+        uid, following = content(make_dataset, 2)
+        peer.send(store_request_of(8, uid, following))
+        assert peer.command().Status == 0x0000
+    assert len(store.instances.paths("2.25.100")) == (2 if status == 0 else 1)
+
+
+def test_a_store_request_without_data_set_is_answered(listener: Any, make_dataset: Any) -> None:
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        peer.send(pdu(fragment(0x03, encoded(CommandDataSetType=0x0101))))
+        assert peer.command().Status in (0xA900, 0xC000)
+        peer.send(store_request_of(8, *content(make_dataset)))
+        assert peer.command().Status == 0x0000
+
+
+def test_two_messages_in_one_pdu_are_answered_whoever_reads_them(listener: Any, make_dataset: Any) -> None:
+    echo = echo_request(3)[6 + 6 :]  # the command set alone
+    uid, sent = content(make_dataset)
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        piece = struct.pack(">LBB", 2 + len(echo), ECHO_CONTEXT, 3) + echo
+        peer.send(
+            pdu(piece, fragment(0x03, encoded(AffectedSOPInstanceUID=uid)), fragment(0x02, sent), piece)
+        )
+        answers = [peer.command().MessageIDBeingRespondedTo for _ in range(3)]
+    assert answers == [3, 7, 3]
+
+
 @pytest.mark.parametrize("in_one_pdu", [True, False])
-@pytest.mark.parametrize("command_pieces", [1, 2])  # two are put together by the library
+@pytest.mark.parametrize("command_pieces", [1, 2])  # two are put together
 @pytest.mark.parametrize("piece_bytes", [7, 1000, 1 << 20])
 def test_an_image_is_kept_as_sent_however_it_is_cut(
     listener: Any, store: Store, make_dataset: Any, in_one_pdu: bool, command_pieces: int, piece_bytes: int
