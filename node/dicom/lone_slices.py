@@ -12,9 +12,10 @@ from pydicom import Dataset
 
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import lone_slice_grid
-from node.dicom.headers import Instance, SeriesHeaders, comparable, number_of, text_of
+from node.dicom.headers import Instance, SeriesHeaders, comparable, number_of
+from node.dicom.ranking import Glance, Verdict, prefer
 from node.dicom.read import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
-from node.dicom.select import kernel_rank, unsuitable
+from node.dicom.select import merits_of, unsuitable
 from segmentation.volume import CtVolume, Grid
 
 # What makes slices single ones; project choices (R), not published. A protocol's slices are 8 to 10 mm thick
@@ -22,6 +23,7 @@ from segmentation.volume import CtVolume, Grid
 MIN_THICKNESS_MM = 5.0
 MIN_APART_MM = 20.0
 MOST_SLICES = 6
+_VERTEBRA_MM = 33.0  # with its disc: about as long as L1 to L5 are six slices then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class LoneSlices:
     """Slices that are measured each by itself."""
 
     instances: tuple[Instance, ...]  # from superior to inferior
+    series: tuple[SeriesHeaders, ...]
     series_instance_uids: frozenset[str]  # that they come from
 
 
@@ -41,8 +44,8 @@ def is_lone_series(series: SeriesHeaders) -> bool:
     return whole and len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
 
 
-def select_lone_slices(series: Sequence[SeriesHeaders]) -> LoneSlices | None:
-    """The slices to measure among series of single slices: a soft kernel first, then the most slices.
+def lone_choices(series: Sequence[SeriesHeaders]) -> tuple[LoneSlices, ...]:
+    """The sets of slices that can be measured, among series of single slices.
 
     Series of one technique are taken together where their slices lie apart: each vertebra may have been
     scanned as a series of its own. Slices that were scanned or reconstructed twice are not doubled.
@@ -52,20 +55,40 @@ def select_lone_slices(series: Sequence[SeriesHeaders]) -> LoneSlices | None:
     for one in lone:
         key = _technique(one)
         groups[key] = (*groups.get(key, ()), one)
-    choices: list[tuple[SeriesHeaders, ...]] = [(one,) for one in lone]
-    choices += [
+    choices: list[tuple[SeriesHeaders, ...]] = [
         group
         for group in groups.values()
         if len(group) > 1 and _stand_alone([i for one in group for i in one.instances])
     ]
-    choices = [choice for choice in choices if sum(len(one.instances) for one in choice) <= MOST_SLICES]
-    if not choices:
-        return None
-    best = min(choices, key=_preference)
-    instances = [instance for one in best for instance in one.instances]
+    together = {one.series_instance_uid for group in choices for one in group}
+    choices += [(one,) for one in lone if one.series_instance_uid not in together]
+    return tuple(
+        _lone_slices(choice) for choice in choices if sum(len(one.instances) for one in choice) <= MOST_SLICES
+    )
+
+
+def prefer_lone(choices: Sequence[LoneSlices], glances: Sequence[Glance]) -> Verdict:
+    """The best of at least one set of slices, as `node.dicom.ranking` says; each slice counts as a vertebra.
+
+    Parameters
+    ----------
+    glances : what each shows.
+    """
+    return prefer(
+        [
+            merits_of(choice.series, glance, _VERTEBRA_MM * len(choice.instances))
+            for choice, glance in zip(choices, glances, strict=True)
+        ]
+    )
+
+
+def _lone_slices(choice: Sequence[SeriesHeaders]) -> LoneSlices:
+    instances = [instance for one in choice for instance in one.instances]
     instances.sort(key=lambda instance: -_centre(instance.header)[2])
     return LoneSlices(
-        instances=tuple(instances), series_instance_uids=frozenset(one.series_instance_uid for one in best)
+        instances=tuple(instances),
+        series=tuple(choice),
+        series_instance_uids=frozenset(one.series_instance_uid for one in choice),
     )
 
 
@@ -133,11 +156,3 @@ def _centre(header: Dataset) -> npt.NDArray[np.float64]:
 
 def _technique(series: SeriesHeaders) -> tuple[str, ...]:
     return tuple(comparable(series.first, keyword) for keyword in TECHNIQUE)
-
-
-def _preference(choice: Sequence[SeriesHeaders]) -> tuple[int, int, str]:
-    return (
-        kernel_rank(text_of(choice[0].first, "ConvolutionKernel")),
-        -sum(len(one.instances) for one in choice),
-        choice[0].series_instance_uid,
-    )

@@ -74,7 +74,7 @@ def read_series(
     for places in _by_file(ordered):
         of_file = [ordered[k] for k in places]
         shape = stack.grid.shape[1], stack.grid.shape[2]
-        for k, image_hu in zip(places, _in_hounsfield(of_file, shape, len(ordered)), strict=True):
+        for k, image_hu in zip(places, hounsfield_in_file(of_file, shape, len(ordered)), strict=True):
             hu[k] = image_hu
     facts = replace(facts_of(ordered, stack.grid), measured_pass=taken.measured)
     if taken.contrast is not None:
@@ -145,12 +145,20 @@ def require_one_technique(series: SeriesHeaders) -> None:
 
 def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
     """One slice in Hounsfield units; `slices` is how many its series has. Raises `SeriesUnusable`."""
-    (hu,) = _in_hounsfield([instance], shape, slices)
+    (hu,) = hounsfield_in_file([instance], shape, slices)
     return hu
 
 
-def _in_hounsfield(images: Sequence[Instance], shape: tuple[int, int], slices: int) -> Iterator[FloatArray]:
-    """Images of one file in Hounsfield units, one at a time."""
+def hounsfield_in_file(
+    images: Sequence[Instance], shape: tuple[int, int], slices: int
+) -> Iterator[FloatArray]:
+    """Images of one file in Hounsfield units, one at a time; `slices` is how many their series has.
+
+    Raises
+    ------
+    SeriesUnusable
+        If a scale is missing, the pixels are no grey values or cannot be decoded.
+    """
     scales = [_scale(image, slices) for image in images]
     for image, (slope, intercept), stored in zip(images, scales, _stored(images, slices), strict=True):
         if stored.shape != shape:

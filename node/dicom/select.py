@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -13,14 +13,26 @@ from pydicom import Dataset
 from node.dicom.equipment import MANUFACTURER
 from node.dicom.geometry import normal_of
 from node.dicom.headers import Instance, SeriesHeaders, is_multi_frame_ct, number_of, text_of
+from node.dicom.ranking import LUMBAR_MM, Contrast, Glance, Merits, PhantomSeen, prefer
 from node.dicom.sequences import items_of
+from node.dicom.technique import acquisition_time
 from node.report import RejectedSeries
 
 # Limits for a series that can show a whole lumbar body; project choices (R in the fact sheet), not published.
-_MIN_SLICES = 4
+MIN_SLICES = 4
 _MIN_COVERAGE_MM = 30.0
-_AXIAL_COSINE = 0.85  # normal within about 30 degrees of the body axis
-_COVERAGE_STEP_MM = 50.0  # coverage counts in steps: a few millimetres more do not outweigh thinner slices
+AXIAL_COSINE = 0.85  # normal within about 30 degrees of the body axis
+
+# What the slices of one stack share, though each may have come as a series of its own.
+_OF_ONE_STACK = (
+    "FrameOfReferenceUID",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "KVP",
+    "ConvolutionKernel",
+)
 
 # Kernel names are the vendors' own (R); a sharp one withholds texture, and none refuses a series.
 _SHARP_KERNEL = re.compile(r"BONE|LUNG|EDGE|SHARP|DETAIL|^YA|^YB|^L$|^FC[35]\d|^FC8\d", re.IGNORECASE)
@@ -48,6 +60,7 @@ class Selection:
     chosen: SeriesHeaders | None
     rejected: tuple[RejectedSeries, ...]
     too_few: int | None  # slices of the longest series that lacks nothing but slices, where none is chosen
+    passed_over: tuple[str, ...] = ()  # what others have that the chosen one has not
 
 
 def made_here(dataset: Dataset) -> bool:
@@ -87,35 +100,116 @@ def _procedure_codes(header: Dataset) -> Iterable[str]:
                 yield f"{text_of(code, 'CodeValue')}^{text_of(code, 'CodingSchemeDesignator')}"
 
 
-def select_series(series: Sequence[SeriesHeaders]) -> Selection:
-    """Choose among the CT series of one study.
+def select_series(series: Sequence[SeriesHeaders], glances: Mapping[str, Glance] | None = None) -> Selection:
+    """Choose among the CT series of one study, as `node.dicom.ranking` says.
 
-    Soft kernels come first, then more coverage of the body, then thinner slices, then more of them.
+    Parameters
+    ----------
+    glances : what each suitable series shows, by its UID. Without them headers alone decide, and the
+        distance from the first slice to the last counts as coverage.
     """
-    rejected = []
-    suitable = []
-    short = []
+    fit, rejected, short = _sorted_out(series)
+    if not fit:
+        return Selection(chosen=None, rejected=rejected, too_few=max(short, default=None))
+    verdict = prefer([merits_of([one], (glances or {}).get(one.series_instance_uid)) for one in fit])
+    lost = tuple(_rejection(fit[place], reason) for place, reason in verdict.reasons.items())
+    return Selection(
+        chosen=fit[verdict.best],
+        rejected=(*rejected, *lost),
+        too_few=None,
+        passed_over=verdict.passed_over,
+    )
+
+
+def suitable_series(series: Sequence[SeriesHeaders]) -> tuple[SeriesHeaders, ...]:
+    """Those that may be measured, as far as their headers tell."""
+    return tuple(_sorted_out(series)[0])
+
+
+def _sorted_out(
+    series: Sequence[SeriesHeaders],
+) -> tuple[list[SeriesHeaders], tuple[RejectedSeries, ...], list[int]]:
+    """The suitable ones, the others with their reasons, and how long those are that only lack slices."""
+    fit, rejected, short = [], [], []
+    scattered = _scattered(series)
     for candidate in series:
         count = len(candidate.instances)
         if reason := unsuitable(candidate):
             rejected.append(_rejection(candidate, reason))
-        elif count < _MIN_SLICES:
+        elif together := scattered.get(candidate.series_instance_uid):
+            rejected.append(_rejection(candidate, f"slices of one stack that came as {together} series"))
+        elif count < MIN_SLICES:
             rejected.append(_rejection(candidate, f"only {count} slice(s)"))
             short.append(count)
         elif (covered := coverage_mm(candidate)) < _MIN_COVERAGE_MM:
             rejected.append(_rejection(candidate, f"covers only {covered:.0f} mm"))
         else:
-            suitable.append(candidate)
-    suitable.sort(key=_preference)
-    if suitable:
-        best = suitable[0]
-        rejected += [_rejection(other, _why_less(best, other)) for other in suitable[1:]]
-        return Selection(chosen=best, rejected=tuple(rejected), too_few=None)
-    return Selection(chosen=None, rejected=tuple(rejected), too_few=max(short, default=None))
+            fit.append(candidate)
+    return fit, tuple(rejected), short
+
+
+def _scattered(series: Sequence[SeriesHeaders]) -> dict[str, int]:
+    """Of short series that one stack of slices was cut into: how many there are, by their UIDs."""
+    stacks: dict[tuple[str, ...], list[SeriesHeaders]] = {}
+    for one in series:
+        if len(one.instances) < MIN_SLICES and unsuitable(one) is None:
+            key = tuple(text_of(one.first, keyword) for keyword in _OF_ONE_STACK)
+            stacks.setdefault(key, []).append(one)
+    found = {}
+    for parts in stacks.values():
+        images = tuple(image for part in parts for image in part.instances)
+        whole = replace(parts[0], instances=images)
+        if len(parts) > 1 and len(images) >= MIN_SLICES and coverage_mm(whole) >= _MIN_COVERAGE_MM:
+            found.update({part.series_instance_uid: len(parts) for part in parts})
+    return found
+
+
+def merits_of(
+    series: Sequence[SeriesHeaders], glance: Glance | None, covered_mm: float | None = None
+) -> Merits:
+    """What series are compared by; several are measured together.
+
+    Parameters
+    ----------
+    covered_mm : what counts as coverage; None: what the glance tells, else the extent of the first series.
+    """
+    header = series[0].first
+    extent_mm = coverage_mm(series[0])
+    seen = glance or Glance(
+        phantom=PhantomSeen.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=extent_mm
+    )
+    return Merits(
+        glance=seen,
+        covered_mm=min(seen.extent_mm if covered_mm is None else covered_mm, LUMBAR_MM),
+        sharpness=kernel_rank(text_of(header, "ConvolutionKernel")),
+        thickness_mm=number_of(header, "SliceThickness"),
+        acquired=min(filter(None, (_moment(image.header) for image in series[0].instances)), default=""),
+        number=number_of(header, "SeriesNumber"),
+        uid=min(one.series_instance_uid for one in series),
+    )
+
+
+def _moment(header: Dataset) -> str:
+    """Day and second at which an image was acquired, as digits; "" where the time is not known."""
+    time = acquisition_time(header)
+    return f"{text_of(header, 'AcquisitionDate')}{time[:6]}" if time else ""
 
 
 def _rejection(series: SeriesHeaders, reason: str) -> RejectedSeries:
     return RejectedSeries(series_instance_uid=series.series_instance_uid, reason=reason)
+
+
+def without_localizers(series: SeriesHeaders) -> tuple[SeriesHeaders, int]:
+    """The series without the localizers among its slices, and how many they are; as it is, if all are."""
+    kept = tuple(one for one in series.instances if not is_localizer(one.header))
+    if not kept:
+        return series, 0
+    return replace(series, instances=kept), len(series.instances) - len(kept)
+
+
+def is_localizer(header: Dataset) -> bool:
+    """Whether an image is stated to be a scout."""
+    return "LOCALIZER" in text_of(header, "ImageType").upper().split()
 
 
 def unsuitable(series: SeriesHeaders) -> str | None:
@@ -136,13 +230,13 @@ def _unsuitable_image(instance: Instance) -> str | None:
         and instance.frame is None,
         "made by this node": made_here(header),
         "not an original acquisition (ImageType)": not _is_original(header, kinds),
-        "localizer": "LOCALIZER" in kinds,
+        "localizer": is_localizer(header),
         "not a slice as acquired (volumetric properties)": _is_reformatted(header),
         "no orientation": orientation is None or len(orientation) != 6,
     }
     reason = next((text for text, applies in problems.items() if applies), None)
     # A normal that is no number (cosines that are zero) is for the geometry to refuse.
-    if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < _AXIAL_COSINE:
+    if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < AXIAL_COSINE:
         reason = "not axial"
     return reason
 
@@ -209,21 +303,3 @@ def kernel_rank(kernel: str) -> Sharpness:
     if siemens is None:
         return Sharpness.UNKNOWN
     return Sharpness.SHARP if int(siemens[1]) >= _SIEMENS_SHARP_FROM else Sharpness.SOFT
-
-
-def _preference(series: SeriesHeaders) -> tuple[int, int, float, int, str]:
-    thickness = number_of(series.first, "SliceThickness")
-    return (
-        kernel_rank(text_of(series.first, "ConvolutionKernel")),
-        -int(coverage_mm(series) // _COVERAGE_STEP_MM),
-        float("inf") if thickness is None else thickness,
-        -len(series.instances),
-        series.series_instance_uid,
-    )
-
-
-def _why_less(best: SeriesHeaders, other: SeriesHeaders) -> str:
-    chosen, rest = _preference(best), _preference(other)
-    reasons = ("sharper kernel", "covers less", "thicker slices", "fewer slices", "same technique")
-    place = next(i for i in range(len(reasons)) if chosen[i] != rest[i])
-    return f"{reasons[place]} than the chosen series" if place < 4 else "same technique as the chosen series"

@@ -9,6 +9,7 @@ from pathlib import Path
 from node.dicom.headers import SeriesHeaders, group_series, read_headers, text_of
 from node.dicom.lone_slices import read_lone_slices
 from node.dicom.read import LoadedSeries, read_series
+from node.dicom.select import without_localizers
 from node.pipeline.artefacts import SELECTION, from_json
 from node.pipeline.context import StepContext
 from node.report import RejectedSeries, SeriesFacts, StudyIdentity
@@ -71,7 +72,7 @@ def _read_slices(paths: tuple[Path, ...], sop_instance_uids: tuple[str, ...]) ->
 
 
 def load_series(context: StepContext, series_instance_uid: str) -> LoadedSeries:
-    """Decode one series out of a study's files.
+    """Decode one series out of a study's files, without the localizers among its slices.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def _read_series(
     paths: tuple[Path, ...], series_instance_uid: str, tilt_tolerance_degrees: float
 ) -> LoadedSeries:
     series = _series_named(group_series(read_headers(paths)), series_instance_uid)
-    return read_series(series, tilt_tolerance_degrees=tilt_tolerance_degrees)
+    return read_series(without_localizers(series)[0], tilt_tolerance_degrees=tilt_tolerance_degrees)
 
 
 def _series_named(series: tuple[SeriesHeaders, ...], uid: str) -> SeriesHeaders:

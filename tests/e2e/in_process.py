@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from config.settings import Settings, load_settings
 from node.clinical.csv import NoLaboratory
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json
-from node.pipeline.context import StepContext
+from node.pipeline.context import PROCEED, StepContext
 from node.pipeline.engine import settle_engine
 from node.pipeline.local import LocalRun, run_locally
 from node.pipeline.objects import stored_objects
 from node.pipeline.ports import ClinicalValues, Issue
+from node.pipeline.selection import SelectionArtefact, selection_of
+from node.pipeline.steps.select import select
 from node.report import EncodedObject, Report
 from scoring.scanner_reading import ScannerReading
 from segmentation.engines import Segmenter
@@ -80,7 +83,7 @@ class Run:
         *,
         settings: Settings | None = None,
         engine: Segmenter | None = None,
-        declared_qct: bool = True,
+        declared_qct: bool = False,
         issue: Issue | None = None,
         clinical: ClinicalValues | None = None,
         **histories: Any,
@@ -117,3 +120,24 @@ class Run:
     @property
     def objects(self) -> tuple[EncodedObject, ...]:
         return stored_objects(self.artefacts)
+
+
+def context_of(folder: Path, **changes: Any) -> StepContext:
+    """Of a study that nobody declared."""
+    segmentation = unchecked().segmentation
+    context = StepContext(
+        settings=unchecked(),
+        instances=tuple(sorted(folder.glob("*.dcm"))),
+        artefacts=MemoryArtefacts(),
+        engine=lambda: settle_engine(segmentation, None),
+        clinical=NoLaboratory(),
+        issue=lambda: Issue(issued_at=ISSUED_AT),
+    )
+    return replace(context, **changes)
+
+
+def selected(folder: Path, **changes: Any) -> SelectionArtefact:
+    """What the select step alone decides."""
+    context = context_of(folder, **changes)
+    assert select(context) == PROCEED
+    return selection_of(context)

@@ -25,7 +25,8 @@ SAY = Vocabulary(WORDS)
 COMPOSED = {
     "node/clinical/csv.py": ("laboratory", "_nearest"),
     "node/csv_table.py": ("_head", "_misfit"),
-    "node/dicom/select.py": ("select_series", "_unsuitable_image"),
+    "node/dicom/select.py": ("_sorted_out", "_unsuitable_image"),
+    "node/dicom/ranking.py": ("_criteria", "lacking_phantom"),
     "node/dicom/geometry.py": (
         "_require_cosines",
         "_require_stated_tilt",
