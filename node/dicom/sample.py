@@ -30,6 +30,8 @@ MOST_SLICES_OF_STUDY = 960
 _PLACES = (12, 24)  # along the series, at least and at most
 _APART_MM = 30.0  # from place to place, where that needs no more
 _TOGETHER_MM = 5.0  # neighbours this close show nearly the same, and are averaged
+_SAME_PLACE_MM = 0.01
+_DOUBLED_SHARE = 0.1  # of the images
 _MOST_STACKS = 6  # of one series: slices of different size or orientation
 # The search needs two places, far enough apart; closer ones are averaged to a single one.
 _SHORTEST_MM = 20.0
@@ -143,9 +145,10 @@ def _sampled(images: Sequence[Instance], most_slices: int) -> SampledStack | Non
     extent_mm = float(np.ptp(depths))
     least, most = _PLACES
     places = min(len(images), most_slices, max(least, min(most, round(extent_mm / _APART_MM))))
+    together = 1 if _is_doubled(depths[order]) else max(1, most_slices // places)
     chosen = [
-        _neighbours(part, depths, images, max(1, most_slices // places))
-        for part in np.array_split(order, places)
+        _neighbours(part, depths, images, most=together, turn=turn)
+        for turn, part in enumerate(np.array_split(order, places))
     ]
     decoded = _decoded(images, [k for place in chosen for k in place])
     shown = [place for part in chosen if (place := [k for k in part if k in decoded])]
@@ -157,11 +160,26 @@ def _sampled(images: Sequence[Instance], most_slices: int) -> SampledStack | Non
     return _stack(seen, np.stack(means), middles_mm, extent_mm)
 
 
+def _is_doubled(depths_mm: npt.NDArray[np.float64]) -> bool:
+    """Whether many images share their place with another: which of them belong together is not known."""
+    return (
+        bool(np.mean(np.diff(depths_mm) < _SAME_PLACE_MM) > _DOUBLED_SHARE) if len(depths_mm) > 1 else False
+    )
+
+
 def _neighbours(
-    part: npt.NDArray[np.intp], depths_mm: FloatArray, images: Sequence[Instance], most: int
+    part: npt.NDArray[np.intp],
+    depths_mm: npt.NDArray[np.float64],
+    images: Sequence[Instance],
+    *,
+    most: int,
+    turn: int,
 ) -> list[int]:
-    """The middle image of a part, and those nearest to it that belong to the same pass."""
-    middle = part[len(part) // 2]
+    """The middle image of a part, and those nearest to it that belong to the same pass.
+
+    From part to part the middle alternates, so that of two images in each place both are met.
+    """
+    middle = part[min(len(part) // 2 + turn % 2, len(part) - 1)]
     wanted = _pass_of(images[middle])
     chosen: list[int] = []
     for k in sorted(part, key=lambda k: abs(float(depths_mm[k] - depths_mm[middle]))):

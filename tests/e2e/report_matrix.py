@@ -214,4 +214,5 @@ class Studies:
             Run(earlier, earlier / "truth_mask.nii.gz", settings=settings, **histories)
         if case.laboratory:
             histories["clinical"] = CsvLaboratory(self._laboratory, max_age_days=90)
-        return Run(folder, mask, settings=settings, issue=case.issue, **histories)
+        declared = case.spec.phantom == "none"  # then nothing in view says what the study is for
+        return Run(folder, mask, settings=settings, issue=case.issue, declared_qct=declared, **histories)

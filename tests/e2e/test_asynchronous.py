@@ -71,7 +71,13 @@ def own_history(history) -> Remembered:
 @pytest.fixture(scope="module")
 def borrowed(bare, own, history) -> Run:
     assert own.result["calibration"]["grade"] == "phantom"
-    return Run(bare, bare / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=history)
+    return Run(
+        bare,
+        bare / "truth_mask.nii.gz",
+        declared_qct=True,
+        settings=unchecked(calibration=ALLOWED),
+        scanners=history,
+    )
 
 
 def test_the_borrowed_line_gives_the_true_density_with_a_wider_interval(borrowed, bare, own):
@@ -108,14 +114,14 @@ def test_no_score_and_no_category_rests_on_it_unless_the_reference_takes_it(
     settings = unchecked(
         calibration=ALLOWED, node={"site": str(tmp_path)}, scoring={"reference": "own", "model": ""}
     )
-    accepted = Run(bare, bare / "truth_mask.nii.gz", settings=settings, scanners=history)
+    accepted = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=settings, scanners=history)
     assert accepted.result["t_score"] is not None
     assert accepted.result["categories"]["density"] is None
 
 
 def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare):
     settings = unchecked(calibration=ALLOWED)
-    run = Run(bare, bare / "truth_mask.nii.gz", settings=settings, scanners=Remembered())
+    run = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=settings, scanners=Remembered())
     assert {"phantom_not_found", "asynchronous_missing"} <= run.codes
     assert any(
         "no phantom has been read on scanner Analytic scanner REF-1" in finding["text"]
@@ -131,7 +137,11 @@ def test_a_phantom_of_another_model_than_the_configured_one_is_not_replaced_by_a
 ):
     study = written(tmp_path, phantom="qrm-bdc-3", patient_id="OTHER", seed=7)
     run = Run(
-        study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=own_history
+        study,
+        study / "truth_mask.nii.gz",
+        settings=unchecked(calibration=ALLOWED),
+        scanners=own_history,
+        declared_qct=True,
     )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert "asynchronous_calibration" not in run.codes
@@ -146,7 +156,11 @@ def test_a_phantom_45_hu_too_low_is_not_replaced_by_an_earlier_scan(tmp_path, ow
         dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
         dcmwrite(path, dataset)
     run = Run(
-        study, study / "truth_mask.nii.gz", settings=unchecked(calibration=ALLOWED), scanners=own_history
+        study,
+        study / "truth_mask.nii.gz",
+        settings=unchecked(calibration=ALLOWED),
+        scanners=own_history,
+        declared_qct=True,
     )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert run.result["calibration"] is None
@@ -161,11 +175,13 @@ def test_a_phantom_too_far_off_to_be_found_ends_the_lending_to_the_next_study(
         dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
         dcmwrite(path, dataset)
     mask, allowed = off / "truth_mask.nii.gz", unchecked(calibration=ALLOWED)
-    assert "phantom_suspected" in Run(off, mask, scanners=own_history).codes  # lending is off
+    assert (
+        "phantom_suspected" in Run(off, mask, scanners=own_history, declared_qct=True).codes
+    )  # lending is off
     (kept,) = (one for one in own_history.kept.values() if one.taken_on == date(2026, 1, 12))
     assert (kept.findings, kept.failed) == (("phantom_not_found", "phantom_suspected"), True)
 
-    after = Run(bare, bare / "truth_mask.nii.gz", settings=allowed, scanners=own_history)
+    after = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=allowed, scanners=own_history)
     assert after.result["calibration"] is None
     (told,) = (one["text"] for one in after.result["findings"] if one["code"] == "asynchronous_missing")
     assert "2026-01-12" in told

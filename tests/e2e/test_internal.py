@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
 def run(folder) -> Run:
     write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), phantom="none"))
     settings = unchecked(calibration=CHOSEN, scoring=CONVERSION)
-    return Run(folder, folder / "truth_mask.nii.gz", settings=settings)
+    return Run(folder, folder / "truth_mask.nii.gz", settings=settings, declared_qct=True)
 
 
 def test_density_is_given_for_screening_within_its_stated_uncertainty(run, folder):
@@ -65,6 +65,6 @@ def test_tissues_energy_and_grade_stand_in_the_result_and_in_the_report(run):
 
 def test_nothing_falls_back_on_it(folder, run):
     assert run.result["calibration"] is not None
-    other = Run(folder, folder / "truth_mask.nii.gz")
+    other = Run(folder, folder / "truth_mask.nii.gz", declared_qct=True)
     assert "phantom_not_found" in other.codes
     assert other.result["calibration"] is None

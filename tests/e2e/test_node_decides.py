@@ -17,6 +17,7 @@ from tests.e2e.conftest import Node, running_node, wait_until
 PLAIN = StudySpec.reduced(phantom="none", seed=21)
 NAMELESS = StudySpec.reduced(patient_id="", seed=22)
 ONE_SLICE = StudySpec.reduced(seed=23)
+CODED = StudySpec.reduced(phantom="none", seed=26)
 ENDS = ("delivered", "sent", "reported", "not applicable", "set aside", "undelivered")
 
 
@@ -95,16 +96,9 @@ def test_a_qct_without_patient_is_set_aside_and_nothing_goes_back(node, pacs, tm
 
 
 @pytest.mark.usefixtures("peers")
-def test_one_slice_declared_as_qct_gets_a_refusal_report(node, pacs, tmp_path):
-    """A procedure code says what the study is for: the radiologist is told why there is no number."""
-    folder = write(tmp_path / "study", ONE_SLICE, slices=slice(40, 41))
-    for path in folder.glob("*.dcm"):
-        dataset = dcmread(path)
-        code = Dataset()
-        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "QCTL", "99LOCAL", "QCT lumbar spine"
-        dataset.ProcedureCodeSequence = [code]
-        dcmwrite(path, dataset)
-    send(node, folder)
+def test_one_slice_that_shows_a_phantom_gets_a_refusal_report(node, pacs, tmp_path):
+    """Rods in view say what the study is for: the radiologist is told why there is no number."""
+    send(node, write(tmp_path / "study", ONE_SLICE, slices=slice(40, 41)))
     assert outcome(node, ONE_SLICE)["state"] == "sent"
     back = [one for one in pacs.received() if one.study_instance_uid == uid_of(ONE_SLICE, "study")]
     assert sorted(one.kind for one in back) == ["SC", "SR"]
@@ -112,6 +106,21 @@ def test_one_slice_declared_as_qct_gets_a_refusal_report(node, pacs, tmp_path):
     said = str(report)
     assert "slices_too_few" in said
     assert "mg/cm3" not in said
+
+
+@pytest.mark.usefixtures("peers")
+def test_a_procedure_code_gets_a_study_without_a_phantom_its_refusal_report(node, pacs, tmp_path):
+    folder = write(tmp_path / "study", CODED, slices=slice(40, 41))
+    for path in folder.glob("*.dcm"):
+        dataset = dcmread(path)
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "QCTL", "99LOCAL", "QCT lumbar spine"
+        dataset.ProcedureCodeSequence = [code]
+        dcmwrite(path, dataset)
+    send(node, folder)
+    assert outcome(node, CODED)["state"] == "sent"
+    back = [one for one in pacs.received() if one.study_instance_uid == uid_of(CODED, "study")]
+    assert sorted(one.kind for one in back) == ["SC", "SR"]
 
 
 @pytest.mark.usefixtures("peers")

@@ -50,7 +50,7 @@ def settings_with(**quality) -> Settings:
 
 def test_a_phantom_alone_is_kept_for_its_scanner_and_gives_no_report(phantom):
     history = Remembered()
-    run = Run(phantom, settings=settings_with(), scanners=history, declared_qct=False)
+    run = Run(phantom, settings=settings_with(), scanners=history)
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert "without a patient" in run.local.reason
     assert REPORT not in run.artefacts.names()
@@ -73,7 +73,7 @@ def shifted(folder: Path, source: Path, hu: float) -> Path:
 def test_a_phantom_alone_that_fails_a_check_is_kept_with_its_finding_and_gives_no_report(phantom, tmp_path):
     history = Remembered()
     off = shifted(tmp_path / "off", phantom, 20.0)
-    run = Run(off, settings=settings_with(), scanners=history, declared_qct=False)
+    run = Run(off, settings=settings_with(), scanners=history)
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert REPORT not in run.artefacts.names()
     (reading,) = history.kept.values()
@@ -90,7 +90,6 @@ def test_a_declared_phantom_that_is_not_even_found_is_kept_as_failed(phantom, tm
         far_off,
         settings=settings_with(phantom_patient_ids=[patient_id]),
         scanners=history,
-        declared_qct=False,
     )
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert "without a patient" in run.local.reason
@@ -101,7 +100,7 @@ def test_a_declared_phantom_that_is_not_even_found_is_kept_as_failed(phantom, tm
 def test_an_undeclared_phantom_too_far_off_to_be_found_is_kept_as_failed(phantom, tmp_path):
     history = Remembered()
     far_off = shifted(tmp_path / "far_off", phantom, -40.0)
-    run = Run(far_off, settings=settings_with(), scanners=history, declared_qct=False)
+    run = Run(far_off, settings=settings_with(), scanners=history)
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert "without a patient" in run.local.reason
     assert REPORT not in run.artefacts.names()
@@ -113,18 +112,18 @@ def test_an_undeclared_phantom_too_far_off_to_be_found_is_kept_as_failed(phantom
 def test_the_drift_that_a_phantom_alone_shows_is_told_to_the_operator(phantom):
     history = Remembered()
     settings = settings_with()
-    Run(phantom, settings=settings, scanners=history, declared_qct=False)
+    Run(phantom, settings=settings, scanners=history)
     (reading,) = history.kept.values()
     for number in range(settings.quality.baseline_readings):
         earlier = reading.taken_on - timedelta(days=number + 1)
         history.kept[str(number)] = replace(reading, taken_on=earlier, water_hu=reading.water_hu + 9.0)
-    run = Run(phantom, settings=settings, scanners=history, declared_qct=False)
+    run = Run(phantom, settings=settings, scanners=history)
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert run.local.reason.endswith("scanner drift: water is below its limit")
 
 
 def test_without_a_history_the_same_scan_is_refused_aloud(phantom):
-    run = Run(phantom, settings=settings_with(), scanners=None, declared_qct=False)
+    run = Run(phantom, settings=settings_with(), scanners=None)
     assert run.local.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)
 
@@ -138,7 +137,7 @@ def test_whoever_asks_for_a_study_by_name_gets_an_answer(phantom):
 @pytest.fixture(scope="module")
 def reported(patient) -> tuple[Run, Remembered]:
     history = Remembered()
-    return Run(patient, patient / "truth_mask.nii.gz", scanners=history, declared_qct=False), history
+    return Run(patient, patient / "truth_mask.nii.gz", scanners=history), history
 
 
 def test_a_patients_study_feeds_the_charts_and_is_reported(reported):
@@ -155,7 +154,6 @@ def test_a_patient_id_that_a_site_scans_phantoms_under_never_gives_a_report(pati
         patient / "truth_mask.nii.gz",
         settings=unchecked(quality={"phantom_patient_ids": [patient_id[:3] + "*"]}),
         scanners=Remembered(),
-        declared_qct=False,
     )
     assert run.local.verdict is Verdict.NOT_APPLICABLE
     assert REPORT not in run.artefacts.names()
@@ -178,7 +176,6 @@ def test_how_far_noise_is_correlated_is_the_sites_to_set_and_changes_the_uncerta
         patient,
         patient / "truth_mask.nii.gz",
         settings=unchecked(scoring={"noise_window_mm": 0.1}),
-        declared_qct=False,
     )
     shipped = reported[0].result["levels"]["L3"]
     single = narrow.result["levels"]["L3"]
@@ -194,7 +191,6 @@ def test_what_counts_as_a_patient_is_the_sites_to_set(phantom):
         phantom,
         settings=settings_with(patient={"least_cm2": 20.0}),
         scanners=Remembered(),
-        declared_qct=False,
     )
     assert run.local.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)

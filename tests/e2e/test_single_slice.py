@@ -216,7 +216,7 @@ def test_a_second_reconstruction_is_not_a_second_vertebra(study, measured, tmp_p
     found = Run(folder).report
     assert len(found.unnamed) == 3
     assert found.series.kernel == "STANDARD"
-    assert [one.reason for one in found.rejected] == ["a repetition of the chosen slices"]
+    assert [one.reason for one in found.rejected] == ["sharper kernel than the chosen series"]
 
 
 def test_slices_through_discs_are_refused(tmp_path):
@@ -287,7 +287,7 @@ def test_a_slice_through_a_disc_withholds_itself_alone(study, tmp_path):
 
 def test_without_a_phantom_no_slice_has_a_density(tmp_path):
     write_reference_study(tmp_path, StudySpec.one_slice_each(*LEVELS, phantom="none"))
-    found = Run(tmp_path)
+    found = Run(tmp_path, declared_qct=True)
     assert found.report.outcome is Outcome.REFUSED
     barred = [finding for finding in found.report.findings if finding.code == "phantom_not_found"]
     assert [finding.level for finding in barred] == ["slice 1", "slice 2", "slice 3"]
@@ -297,7 +297,7 @@ def test_without_a_phantom_no_slice_has_a_density(tmp_path):
 
 def test_single_slices_without_phantom_are_nobodys_business_unless_declared(tmp_path):
     write_reference_study(tmp_path, StudySpec.one_slice_each(*LEVELS, phantom="none"))
-    assert Run(tmp_path, declared_qct=False).local.verdict is Verdict.NOT_APPLICABLE
+    assert Run(tmp_path).local.verdict is Verdict.NOT_APPLICABLE
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_slices_closer_than_vertebrae_are_no_single_slice_qct(study, tmp_path):
 
 def test_what_the_rods_of_each_slice_read_is_kept_for_the_scanner_and_never_lent(study):
     history = Remembered()
-    run = Run(study, scanners=history, declared_qct=False)
+    run = Run(study, scanners=history)
     assert run.local.verdict is Verdict.PROCEED
     images = {str(dcmread(path).SOPInstanceUID) for path in study.glob("*.dcm")}
     assert set(history.kept) == images

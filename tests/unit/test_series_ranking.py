@@ -55,7 +55,7 @@ def test_whoever_loses_is_told_by_which_criterion(other: Merits, reason: str) ->
 _LADDER = [
     worse(phantom=PhantomSeen.ABSENT, covered_mm=300.0, thickness_mm=0.4, acquired="1", number=1, uid="1.1"),
     worse(contrast=Contrast.GIVEN, covered_mm=290.0, thickness_mm=0.5, acquired="2", number=1.1, uid="1.2"),
-    worse(contrast=Contrast.DOUBTFUL, covered_mm=285.0, thickness_mm=0.5, acquired="20", number=1.1, uid="1.2"),
+    worse(contrast=Contrast.DOUBTFUL, covered_mm=285.0, thickness_mm=0.5, acquired="2", number=1, uid="1.2"),
     worse(spectral=True, covered_mm=280.0, thickness_mm=0.6, acquired="202601", number=1.2, uid="1.3"),
     worse(covered_mm=100.0, thickness_mm=0.7, acquired="2026011", number=1.3, uid="1.4"),
     worse(sharpness=2, thickness_mm=0.8, acquired="20260115", number=1.4, uid="1.5"),
