@@ -90,6 +90,7 @@ class AccessSettings(_Section):
     called_ae_titles: tuple[str, ...]
     max_associations: int = Field(ge=1, le=1000)
     max_associations_per_peer: int = Field(ge=1)
+    max_connections_per_peer: int = Field(ge=1)
     max_pdu_bytes: int = Field(ge=4096, le=1 << 20)
     idle_s: float = Positive
     association_s: float = Positive

@@ -168,18 +168,25 @@ class Doorkeeper:
         taken: list[int] = []
         for whose, limit in (
             ("all", self.rules.max_associations),
-            (f"{calling.strip()}\0{address}", self.rules.max_associations_per_peer),
+            (f"associations\0{_plain(address)}", self.rules.max_associations_per_peer),
         ):
-            try:
-                slot = self._slots.take(whose, limit)
-            except OSError as error:  # no more files may be opened, or the disk is gone: it may pass
-                log.error("associations_not_counted", error=describe(error))
-                slot = None
+            slot = self._slot(whose, limit)
             if slot is None:
                 self.leave(tuple(taken))
                 return TOO_MANY
             taken.append(slot)
         return tuple(taken)
+
+    def connect(self, address: str) -> int | None:
+        """Count a connection, whatever comes on it. What is to be given to `leave`; None for one too many."""
+        return self._slot(f"connections\0{_plain(address)}", self.rules.max_connections_per_peer)
+
+    def _slot(self, whose: str, limit: int) -> int | None:
+        try:
+            return self._slots.take(whose, limit)
+        except OSError as error:  # no more files may be opened, or the disk is gone: it may pass
+            log.error("associations_not_counted", error=describe(error))
+            return None
 
     def leave(self, taken: tuple[int, ...]) -> None:
         for slot in taken:

@@ -48,6 +48,7 @@ class PromptAssociation(Association):
         self._reactor_checkpoint = Checkpoint(self)
         self._news = threading.Event()
         self._began = time.monotonic()
+        self.client_address: Any = None  # set by whoever accepted the connection
         self.dul: PromptProvider = PromptProvider(
             self, longest_pdu=ae.maximum_pdu_size, tell_user=self._news.set
         )
@@ -76,7 +77,7 @@ class PromptAssociation(Association):
             connection = self.dul.socket.socket if self.dul.socket is not None else None
             if connection is not None:
                 self._server.shutdown_request(connection)
-            self._server.note_over()
+            self._server.note_over(self.client_address)
 
     def _serve_admitted(self) -> None:
         """Serve the association, if its peer may have one."""
@@ -93,7 +94,13 @@ class PromptAssociation(Association):
                 here=self.acceptor.address,
             )
         if isinstance(entered, Refusal):
-            log.warning("association_refused", reason=entered.words)
+            self._server.refusals.tell(
+                "association_refused",
+                reason=entered.words,
+                peer=requestor.address,
+                calling_ae=requestor.primitive.calling_ae_title,
+                called_ae=requestor.primitive.called_ae_title,
+            )
             self.acse.send_reject(entered.result, entered.source, entered.reason)
             evt.trigger(self, evt.EVT_REJECTED, {})
             return
@@ -119,7 +126,12 @@ class PromptAssociation(Association):
             if self.dul.over:
                 return None
             self._news.wait(LOOK_S)
+        self.tell_refused("no association was asked for in time")
         return None
+
+    def tell_refused(self, reason: str) -> None:
+        """That a connection ends which never became an association."""
+        self._server.refusals.tell("connection_refused", reason=reason, peer=self.requestor.address)
 
     def _run_reactor(self) -> None:
         """Serve until released, aborted or idle for too long.

@@ -19,6 +19,7 @@ from node.net.access import Doorkeeper
 from node.net.association import PromptAssociation, StoreRequest
 from node.net.load import Seat
 from node.net.messages import Room
+from node.net.refusals import RefusalLog
 from node.net.upper_layer import PromptSocket
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ class _Handler(RequestHandler):
         association = PromptAssociation(self.ae, "acceptor")
         # By these two the library finds a server's associations.
         association._server = self.server
+        association.client_address = self.client_address
         association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
         association.set_socket(PromptSocket(association, self.request, patience_s=_PDU_PATIENCE_S))
         acceptor = association.acceptor
@@ -89,7 +91,11 @@ class Server(ThreadedAssociationServer):
         self.on_store = on_store
         self.room = Room(2 * doorkeeper.limits.instance_bytes)
         self._seat = seat
+        self.refusals = RefusalLog()
         self._connections = 0  # that are served, or about to be
+        self._counted: dict[
+            str, list[int]
+        ] = {}  # for each connection of an address, what is to be given back
         self._lock = threading.Lock()
         super().__init__(
             ae,
@@ -154,10 +160,17 @@ class Server(ThreadedAssociationServer):
         except Exception:  # noqa: BLE001 - of TLS, or whatever a connection that breaks off leads to
             self.handle_error(request, client_address)
             self.shutdown_request(request)
-            self.note_over()
+            self.note_over(client_address)
 
-    def note_over(self) -> None:
+    def note_over(self, client_address: Any) -> None:
         """That a connection is served no more."""
+        address = client_address[0]
+        with self._lock:
+            slots = self._counted[address]
+            slot = slots.pop()  # whichever: they are alike
+            if not slots:
+                del self._counted[address]
+        self.doorkeeper.leave((slot,))
         self._note(-1)
 
     def _note(self, change: int) -> None:
@@ -166,11 +179,28 @@ class Server(ThreadedAssociationServer):
             self._seat.note(self._connections)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        if not self.doorkeeper.admits(client_address[0], here=request.getsockname()[0]):
-            log.warning("connection_refused", error="address outside access.networks")
-            return False
+        """Whether a connection is served: not one more than its address may have, nor one too many in all."""
+        address = client_address[0]
+        if not self.doorkeeper.admits(address, here=request.getsockname()[0]):
+            return self._turn_away(address, "address outside access.networks")
         # Those that have not asked for an association yet are counted too.
-        return len(self.active_associations) < 2 * self.doorkeeper.rules.max_associations
+        if self._connections >= 2 * self.doorkeeper.rules.max_associations:
+            return self._turn_away(address, "more than twice access.max_associations connections")
+        slot = self.doorkeeper.connect(address)
+        if slot is None:
+            return self._turn_away(address, "more than access.max_connections_per_peer connections")
+        with self._lock:
+            self._counted.setdefault(address, []).append(slot)
+        return True
+
+    def _turn_away(self, address: str, reason: str) -> bool:
+        self.refusals.tell("connection_refused", reason=reason, peer=address)
+        return False
+
+    def service_actions(self) -> None:
+        """Several times a second, in the thread that accepts."""
+        super().service_actions()
+        self.refusals.tell_repeated()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.ssl_context is not None:
@@ -179,7 +209,9 @@ class Server(ThreadedAssociationServer):
         super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
-        log.warning("connection_refused", error=type(sys.exception()).__name__)
+        error = sys.exception()
+        reason = getattr(error, "reason", None) or type(error).__name__  # of TLS: what was wrong with it
+        self.refusals.tell("connection_refused", reason=str(reason), peer=client_address[0])
 
     def server_close(self) -> None:
         """Close this process's hold on the socket; others go on accepting from it."""

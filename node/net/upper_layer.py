@@ -330,7 +330,7 @@ class PromptProvider(DULServiceProvider):
             return
         kind, _, length = _HEADER.unpack(header)
         if kind not in _PDU_KINDS or length > self._limit(kind):
-            self.event_queue.put("Evt19")  # unrecognised or invalid PDU
+            self._not_understood("no PDU, or one that is too long")
             return
         try:
             body = self.socket.recv(length)
@@ -350,7 +350,7 @@ class PromptProvider(DULServiceProvider):
         try:
             fragments = tuple(_fragments(body))
         except ValueError as error:
-            self._not_understood(error)
+            self._not_understood(type(error).__name__)
             return
         if self.state_machine.current_state == _TRANSFER and self.event_queue.empty():
             self.assoc.dimse.receive_fragments(fragments)
@@ -368,14 +368,17 @@ class PromptProvider(DULServiceProvider):
             pdu, event = self._decode_pdu(content)
             pdu.to_primitive()
         except Exception as error:  # noqa: BLE001 - whatever the bytes lead to
-            self._not_understood(error)
+            self._not_understood(type(error).__name__)
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
 
-    def _not_understood(self, error: Exception) -> None:
-        log.warning("pdu_not_understood", error=type(error).__name__)
-        self.event_queue.put("Evt19")
+    def _not_understood(self, error: str) -> None:
+        if self.request is None:
+            self.assoc.tell_refused("what came is no association request")
+        else:
+            log.warning("pdu_not_understood", error=error)
+        self.event_queue.put("Evt19")  # unrecognised or invalid PDU
 
     def _lost(self, error: OSError) -> None:
         log.warning("association_lost", error=type(error).__name__)

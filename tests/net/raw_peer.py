@@ -29,8 +29,13 @@ ECHO_CONTEXT, CT_CONTEXT = 1, 3
 class RawPeer:
     """One connection to a listener."""
 
-    def __init__(self, port: int, connection: socket.socket | None = None) -> None:
-        self.socket = connection or socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(
+        self, port: int, connection: socket.socket | None = None, *, address: str = "127.0.0.1"
+    ) -> None:
+        """From an address of this machine: all that begin with 127 are."""
+        self.socket = connection or socket.create_connection(
+            ("127.0.0.1", port), timeout=10, source_address=(address, 0)
+        )
 
     def __enter__(self) -> RawPeer:
         return self

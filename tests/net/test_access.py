@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -10,21 +12,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import ConfigurationError, Destination, Settings, TlsSettings, load_settings
 from node.dicom.select import made_here
 from node.net.access import CALLED_UNKNOWN, CALLING_UNKNOWN, TOO_MANY, Doorkeeper, Refusal, Slots, access_of
+from node.net.refusals import RefusalLog
 from node.net.requesting import Requestor
 from node.net.scp import Listener
 from node.net.scu import DicomSender
 from node.net.tls import listener_context, speaks_tls
 from node.store.store import Store
-from tests.net.raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, association_request
+from tests.net.raw_peer import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    RawPeer,
+    association_pdu,
+    association_request,
+)
 
 Dcmtk = Callable[..., Any]
 ELSEWHERE, HERE = "192.0.2.7", "192.0.2.1"
@@ -134,15 +145,148 @@ def test_one_peer_more_than_its_share_is_told_to_come_later_and_others_are_serve
                 ASSOCIATE_RJ,
                 bytes((0, TOO_MANY.result, TOO_MANY.source, TOO_MANY.reason)),
             )
-            with RawPeer(port) as other:
-                other.send(association_request(calling="OTHER"))
-                assert other.pdu()[0] == ASSOCIATE_AC
+            with RawPeer(port) as renamed:
+                renamed.send(association_request(calling="OTHER"))
+                assert renamed.pdu()[0] == ASSOCIATE_RJ
+            with RawPeer(port, address="127.0.0.2") as other:
+                assert other.associate() == ASSOCIATE_AC
         deadline = time.monotonic() + 5
         kinds = [0]
         while kinds[-1] != ASSOCIATE_AC and time.monotonic() < deadline:
             with RawPeer(port) as again:
                 kinds.append(again.associate())
         assert kinds[-1] == ASSOCIATE_AC
+
+
+def test_a_stranger_keeps_nobody_out_whatever_it_opens(
+    tmp_path: Path, store: Store, logged: Callable[[], str]
+) -> None:
+    """As shipped: connections that ask for nothing, and associations under ever other titles."""
+    stranger = "127.0.0.66"
+    with _listening(_settings(tmp_path), store) as port:
+        with ExitStack() as opened:
+            peers = [opened.enter_context(RawPeer(port, address=stranger)) for _ in range(60)]
+            assert _closed(peers, 10) == 10
+            with RawPeer(port) as pacs:
+                assert pacs.associate() == ASSOCIATE_AC
+        with ExitStack() as opened:
+            answers = []
+            while len(answers) < 30:
+                peer = opened.enter_context(RawPeer(port, address=stranger))
+                with suppress(OSError):  # where the last of those before are being closed yet
+                    peer.send(association_request(calling=f"STRANGER{len(answers)}"))
+                    answers.append(peer.pdu()[0])
+            assert answers.count(ASSOCIATE_AC) <= 25
+            assert answers.count(ASSOCIATE_RJ) >= 5
+            with RawPeer(port) as pacs:
+                assert pacs.associate() == ASSOCIATE_AC
+    lines = _refusals(logged())
+    first = next(one for one in lines if one["event"] == "connection_refused")
+    assert (first["peer"], "access.max_connections_per_peer" in first["reason"]) == (stranger, True)
+    rejected = [one for one in lines if one["event"] == "association_refused"]
+    assert {(one["peer"], one["reason"]) for one in rejected} == {(stranger, TOO_MANY.words)}
+    assert all(one["calling_ae"].startswith("STRANGER") for one in rejected)
+
+
+def _closed(peers: list[RawPeer], expected: int) -> int:
+    """How many connections the other end has closed, once it is so many or ten seconds have passed."""
+    deadline = time.monotonic() + 10
+    while True:
+        poll = select.poll()
+        for peer in peers:
+            poll.register(peer.socket, select.POLLIN)
+        closed = len(poll.poll(100))
+        if closed >= expected or time.monotonic() > deadline:
+            return closed
+
+
+def _refusals(text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [one for one in lines if one["event"].endswith("_refused")]
+
+
+def _ask(**fields: Any) -> bytes:
+    return association_pdu(**{"calling": b"STRANGER".ljust(16), "called": b"SOMEBODY".ljust(16), **fields})
+
+
+REFUSED = {
+    "an unknown calling title": ({"known_peers_only": True}, _ask(), "calling AE title not recognised"),
+    "an unknown called title": ({"called_ae_titles_only": True}, _ask(), "called AE title not recognised"),
+    "a version": ({}, _ask(version=4), "protocol version not supported"),
+    "a request that cannot be read": ({}, _ask(user=b"\1"), "association request not understood"),
+}
+
+
+@pytest.mark.parametrize(("access", "request_", "reason"), REFUSED.values(), ids=REFUSED)
+def test_who_is_refused_stands_in_the_log_with_address_and_titles(
+    tmp_path: Path,
+    store: Store,
+    logged: Callable[[], str],
+    access: dict[str, bool],
+    request_: bytes,
+    reason: str,
+) -> None:
+    with _listening(_settings(tmp_path, access=access), store) as port:
+        for _ in range(5):
+            with RawPeer(port, address="127.0.0.9") as peer:
+                peer.send(request_)
+                assert peer.pdu()[0] == ASSOCIATE_RJ
+    (line,) = _refusals(logged())  # five times within a minute, and told once
+    assert line["event"] == "association_refused"
+    told = (line["peer"], line["calling_ae"], line["called_ae"], line["reason"])
+    assert told == ("127.0.0.9", "STRANGER", "SOMEBODY", reason)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "what came is no association request"),
+        (b"\1\0\xff\xff\xff\xff", "what came is no association request"),
+        (b"", "no association was asked for in time"),
+    ],
+    ids=["another protocol", "a request without end", "nothing"],
+)
+def test_who_asks_for_no_association_stands_in_the_log_with_its_address(
+    tmp_path: Path,
+    store: Store,
+    logged: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
+    reason: str,
+) -> None:
+    monkeypatch.setattr("node.net.scp._ACSE_TIMEOUT_S", 0.5 if not sent else 30.0)
+    with _listening(_settings(tmp_path), store) as port, RawPeer(port, address="127.0.0.9") as peer:
+        peer.send(sent)
+        assert peer.pdu()[0] in (0, ABORT)
+    assert [(one["event"], one["peer"], one["reason"]) for one in _refusals(logged())] == [
+        ("connection_refused", "127.0.0.9", reason)
+    ]
+
+
+def test_refusals_are_told_at_once_and_then_once_a_minute() -> None:
+    now = 0.0
+    told = RefusalLog(clock=lambda: now)
+
+    def refuse(calling: str) -> None:
+        told.tell(
+            "association_refused", reason="unknown", peer="192.0.2.7", calling_ae=calling, called_ae="X"
+        )
+
+    with capture_logs() as lines:
+        for _ in range(100):
+            refuse("A")
+        refuse("B")
+        assert [one["calling_ae"] for one in lines] == ["A", "B"]
+        now = 61.0
+        told.tell_repeated()
+        assert [(one["calling_ae"], one.get("repeated")) for one in lines[2:]] == [("A", 99)]
+        now = 130.0
+        told.tell_repeated()
+        refuse("A")
+        assert [(one["calling_ae"], one.get("repeated")) for one in lines[3:]] == [("A", None)]
+        for number in range(5000):  # a stranger that calls itself something else each time
+            refuse(str(number))
+        assert len(told._told) <= 1000
 
 
 HOLDER = """
@@ -252,7 +396,13 @@ def _tls(pki: Path, **changed: Any) -> TlsSettings:
 
 
 def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
-    tmp_path: Path, store: Store, dcmtk: Dcmtk, pki: Path, make_dataset: Any, as_file: Any
+    tmp_path: Path,
+    store: Store,
+    dcmtk: Dcmtk,
+    pki: Path,
+    make_dataset: Any,
+    as_file: Any,
+    logged: Callable[[], str],
 ) -> None:
     def send(port: int, who: str | None, *, ca: str = "ca") -> int:
         tls = ["+tls", pki / f"{who}.key", pki / f"{who}.pem"] if who else ["+tla"]
@@ -272,6 +422,8 @@ def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
         assert speaks_tls("127.0.0.1", port, timeout_s=5.0)
         assert send(port, "peer") == 0
     assert len(store.instances.paths("2.25.100")) == 1
+    reasons = {one["reason"] for one in _refusals(logged()) if one["peer"] == "127.0.0.1"}
+    assert reasons >= {"CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"}
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -119,7 +119,7 @@ def test_an_answer_that_waits_to_be_sent_is_not_overtaken(
 def test_a_hundred_associations_are_served_at_once_and_one_more_is_told_to_come_later(
     listener: Any, store: Store, make_dataset: Any
 ) -> None:
-    peers = [RawPeer(listener.port) for _ in range(100)]
+    peers = [RawPeer(listener.port, address=f"127.0.0.{2 + number // 25}") for number in range(100)]
     try:
         for peer in peers:
             peer.send(association_request())
