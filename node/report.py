@@ -208,6 +208,7 @@ class Report:
     unnamed: tuple[SliceResult, ...] = ()  # of single slices, superior to inferior; then there are no levels
     predecessor_uid: str | None = None  # SOP Instance UID of the last confirmed report that this one amends
     predecessor_issued_at: datetime | None = None  # aware
+    predecessor_class_uid: str | None = None  # SOP class of it; None: Comprehensive 3D SR
     amendment_reason: str | None = None
     follow_up: FollowUp | None = None  # None where no earlier study of the patient is known
     completeness: Completeness | None = None  # None where a folder was processed: nothing was waited for

@@ -263,7 +263,7 @@ def _fill_evidence(dataset: Dataset, evidence: Sequence[Dataset]) -> None:
 
 def _predecessor(report: Report, uid: str) -> Dataset:
     instance = Dataset()
-    instance.ReferencedSOPClassUID = Comprehensive3DSRStorage
+    instance.ReferencedSOPClassUID = report.predecessor_class_uid or Comprehensive3DSRStorage
     instance.ReferencedSOPInstanceUID = uid
     series = Dataset()
     series.SeriesInstanceUID = series_uid_of([uid])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,9 @@ from pynetdicom.sop_class import (
 )
 
 from config.settings import Destination, Peer
+from node.dicom.uids import series_uid_of
 from node.net.requesting import Requestor, why_not_established
-from node.pipeline.ports import Answer
+from node.pipeline.ports import Answer, ArchivedReport
 
 _PENDING = {0xFF00, 0xFF01}  # PS3.4 Table C.4-1
 _SUCCESS = 0x0000
@@ -45,6 +46,8 @@ _OPTIONAL_IDENTITY = (
     "AdditionalPatientHistory",
     "ReferringPhysicianName",
 )
+_OWN_ROOT = "2.25."  # of every UID that is made here
+_REPORT_TIMES = ("ContentDate", "ContentTime", "TimezoneOffsetFromUTC")
 _IDENTITY = (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY)
 
 
@@ -112,6 +115,44 @@ class DicomArchive:
             return Answer(stated=_identity(matches[0]) if matches else {})
         except QueryFailed as failure:
             return Answer(stated=None, problem=str(failure))
+
+    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
+        """C-FIND at SERIES level for SR, then at IMAGE level for those that may be this software's.
+
+        They are known by their UIDs, which no archive leaves out: that of a report's series follows from that
+        of the report (`node.dicom.uids`).
+        """
+        query = Dataset()
+        query.QueryRetrieveLevel = "SERIES"
+        query.StudyInstanceUID = study_instance_uid
+        query.SeriesInstanceUID = ""
+        query.Modality = "SR"
+        found: dict[str, ArchivedReport] = {}
+        try:
+            with self._associated(self._requestor, peer, _FIND) as association:
+                for match in self._matches(association, query, most=_MOST_SERIES):
+                    uid = str(match.get("SeriesInstanceUID") or "")
+                    if uid.startswith(_OWN_ROOT):
+                        found |= self._own_reports(association, study_instance_uid, uid)
+        except QueryFailed as failure:
+            return Answer(stated=None, problem=str(failure))
+        return Answer(stated=found)
+
+    def _own_reports(self, association: Any, study: str, series: str) -> Mapping[str, ArchivedReport]:
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
+        for keyword in ("SOPClassUID", *_REPORT_TIMES):
+            setattr(query, keyword, "")
+        return {
+            uid: ArchivedReport(
+                sop_class_uid=_plain(match, "SOPClassUID"),
+                stated_at=(_plain(match, "ContentDate") + _plain(match, "ContentTime"))[:14],
+                offset=_plain(match, "TimezoneOffsetFromUTC"),
+            )
+            for match in self._matches(association, query, most=_MOST_IMAGES)
+            if series_uid_of([uid := _plain(match, "SOPInstanceUID")]) == series
+        }
 
     def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
         """C-MOVE of each series to this node, one after another; what went wrong, "" where nothing did."""
@@ -187,6 +228,14 @@ class DicomArchive:
         except (RuntimeError, ValueError) as error:  # pynetdicom: the association has ended
             raise QueryFailed("the association ended") from error
         raise QueryFailed("no answer to the query")
+
+
+def _plain(match: Dataset, keyword: str) -> str:
+    """A value without its padding; "" where the match leaves it out, or it cannot be read."""
+    try:
+        return str(match.get(keyword) or "").strip()
+    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
+        return ""
 
 
 def _move(association: Any, query: Dataset, to_ae_title: str) -> None:

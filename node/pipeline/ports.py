@@ -64,6 +64,7 @@ class Issue:
     issued_at: datetime  # aware
     predecessor_uid: str | None = None
     predecessor_issued_at: datetime | None = None
+    predecessor_class_uid: str | None = None  # None: the first SR class
     amendment_reason: str | None = None
 
 
@@ -164,6 +165,23 @@ class Archive(Protocol):
         -------
         What went wrong, in words; "" where all was sent.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedReport:
+    """A structured report that an archive holds, and whose UIDs were made as this software makes them."""
+
+    sop_class_uid: str
+    stated_at: str  # date and time as the archive states them, YYYYMMDDHHMMSS; "" where it does not
+    offset: str  # from UTC, as +0100; "" where it is not stated
+
+
+class ReportFinder(Protocol):
+    """Archives that can be asked what they hold of this node. Never raises for a peer."""
+
+    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
+        """C-FIND at SERIES and IMAGE level: this software's reports on a study, by SOP Instance UID."""
         ...
 
 

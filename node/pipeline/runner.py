@@ -22,9 +22,19 @@ from node.pipeline.engine import Settled
 from node.pipeline.made_with import BasisChanged, made_with
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
-from node.pipeline.ports import ClinicalValues, Issue, Prover, Publisher, Sender, Step, StepMessage
+from node.pipeline.ports import (
+    ClinicalValues,
+    Issue,
+    Prover,
+    Publisher,
+    ReportFinder,
+    Sender,
+    Step,
+    StepMessage,
+)
 from node.pipeline.reconcile import has_room, message_for
 from node.pipeline.stored import StoredArtefacts
+from node.pipeline.unrecorded import latest_unrecorded
 from node.report import Completeness, ObjectKind
 from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject, Unfit
@@ -48,6 +58,7 @@ class Dependencies:
     engine: Callable[[], Settled]
     clinical: ClinicalValues
     owner: str  # of leases
+    finder: ReportFinder | None = None  # None: no archive is asked what it holds of this node
     host: str = ""  # the machine
 
 
@@ -182,12 +193,18 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
     completeness = store.studies.completeness(uid, lease.generation)
 
     def issue() -> Issue:
-        issued = store.reports.issue(lease)
+        issued = store.reports.issued(lease)
+        if issued is None:
+            unrecorded = latest_unrecorded(
+                uid, store.reports, dependencies.finder, dependencies.settings.destinations
+            )
+            issued = store.reports.issue(lease, unrecorded)
         return Issue(
             issued_at=issued.issued_at,
             predecessor_uid=issued.predecessor_uid,
             predecessor_issued_at=issued.predecessor_issued_at,
             amendment_reason=issued.amendment_reason,
+            predecessor_class_uid=issued.predecessor_class_uid,
         )
 
     return StepContext(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,10 @@ from sqlalchemy import Connection, Row, and_, case, select
 from node.store.database import Database, now_s
 from node.store.generations import reasons_since
 from node.store.jobs import Lease, write_as_holder
-from node.store.schema import deliveries, objects, reports
+from node.store.schema import deliveries, instances, objects, reports
 from node.store.states import ARRIVED, PROVEN, REPORT_KIND, Reopening
+
+_AT_ONCE = 500  # UIDs in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,19 +24,58 @@ class IssuedReport:
     predecessor_uid: str | None
     predecessor_issued_at: datetime | None
     amendment_reason: str | None
+    predecessor_class_uid: str | None  # SOP class of one that only an archive knew; None: as it was made here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnrecordedReport:
+    """A report of this node that an archive holds, and of which the database has no record."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    issued_at: datetime | None  # aware; None where the archive does not say
 
 
 class Reports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def issue(self, lease: Lease) -> IssuedReport:
-        """The issue of this generation: minted by the first call, given back unchanged by every later one."""
+    def issued(self, lease: Lease) -> IssuedReport | None:
+        """The issue of this generation; None before it is minted."""
+        with self._database.reading() as connection:
+            return _find_issue(connection, lease)
+
+    def unknown_among(self, sop_instance_uids: Sequence[str]) -> frozenset[str]:
+        """Those that the database has no record of having made."""
+        found = set(sop_instance_uids)
+        for start in range(0, len(sop_instance_uids), _AT_ONCE):
+            known = select(objects.c.sop_instance_uid).where(
+                objects.c.sop_instance_uid.in_(sop_instance_uids[start : start + _AT_ONCE])
+            )
+            with self._database.reading() as connection:
+                found.difference_update(connection.execute(known).scalars())
+        return frozenset(found)
+
+    def returned(self, study_instance_uid: str) -> Sequence[tuple[str, str, str]]:
+        """Own objects that came back: SOP Class UID, Series Instance UID, SOP Instance UID."""
+        wanted = select(
+            instances.c.sop_class_uid, instances.c.series_instance_uid, instances.c.sop_instance_uid
+        ).where(instances.c.study_instance_uid == study_instance_uid, instances.c.own)
+        with self._database.reading() as connection:
+            return tuple((row[0], row[1], row[2]) for row in connection.execute(wanted))
+
+    def issue(self, lease: Lease, unrecorded: UnrecordedReport | None = None) -> IssuedReport:
+        """The issue of this generation: minted by the first call, given back unchanged by every later one.
+
+        Parameters
+        ----------
+        unrecorded : is what the report amends, in place of what the database knows: it is later than that.
+        """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
             known = _find_issue(connection, lease)
             if known is None:
-                _mint(connection, lease)
+                _mint(connection, lease, unrecorded)
                 known = _find_issue(connection, lease)
         assert known is not None, "a row that was just inserted"
         return known
@@ -55,10 +97,11 @@ def _find_issue(connection: Connection, lease: Lease) -> IssuedReport | None:
             datetime.fromisoformat(row.predecessor_issued_at) if row.predecessor_issued_at else None
         ),
         amendment_reason=row.amendment_reason,
+        predecessor_class_uid=row.predecessor_class_uid,
     )
 
 
-def _mint(connection: Connection, lease: Lease) -> None:
+def _mint(connection: Connection, lease: Lease, unrecorded: UnrecordedReport | None) -> None:
     seconds = connection.execute(select(now_s())).scalar_one()
     predecessor = _predecessor(connection, lease)
     reasons = (
@@ -66,14 +109,25 @@ def _mint(connection: Connection, lease: Lease) -> None:
         if predecessor
         else ()
     )
+    values = {
+        "predecessor_uid": predecessor.sop_instance_uid if predecessor else None,
+        "predecessor_issued_at": predecessor.issued_at if predecessor else None,
+        "amendment_reason": "; ".join(reasons or (Reopening.IMAGES,)) if predecessor else None,
+        "predecessor_class_uid": None,
+    }
+    if unrecorded is not None:
+        values = {
+            "predecessor_uid": unrecorded.sop_instance_uid,
+            "predecessor_issued_at": unrecorded.issued_at.isoformat() if unrecorded.issued_at else None,
+            "amendment_reason": "; ".join((*reasons, Reopening.UNRECORDED)),
+            "predecessor_class_uid": unrecorded.sop_class_uid,
+        }
     connection.execute(
         reports.insert().values(
             study_instance_uid=lease.study_instance_uid,
             generation=lease.generation,
             issued_at=datetime.fromtimestamp(int(seconds), UTC).isoformat(),
-            predecessor_uid=predecessor.sop_instance_uid if predecessor else None,
-            predecessor_issued_at=predecessor.issued_at if predecessor else None,
-            amendment_reason="; ".join(reasons or (Reopening.IMAGES,)) if predecessor else None,
+            **values,
         )
     )
 

@@ -208,6 +208,9 @@ reports = Table(
     Column("predecessor_uid", String(64)),
     Column("amendment_reason", Text),
     Column("predecessor_issued_at", String(40)),  # NULL, too, in rows from before it was asked for
+    Column(
+        "predecessor_class_uid", String(64)
+    ),  # of one that only an archive knew; NULL: as it was made here
     Column("sop_instance_uid", String(64)),  # of the structured report, once made
     PrimaryKeyConstraint("study_instance_uid", "generation"),
     ForeignKeyConstraint(["study_instance_uid"], ["studies.study_instance_uid"]),

@@ -48,6 +48,7 @@ class Reopening(StrEnum):
     IMAGES = "images arrived later"
     SEGMENTATION = "a segmentation arrived later"
     IDENTITY = "the identification of the patient or the order was corrected"
+    UNRECORDED = "an archive holds an earlier report of which this node has no record"
 
 
 class Proof(StrEnum):

@@ -37,6 +37,7 @@ from node.store.errors import StoreError
 from node.store.jobs import Jobs
 from node.store.store import open_store
 from node.store.workers import Worker, Workers
+from node.wiring.completing import make_archive
 from node.wiring.confirming import report_recorder
 from node.wiring.heartbeat import Heartbeat, root_problem
 from node.worker.app import CeleryBroker, create_app, run_worker
@@ -203,6 +204,7 @@ class _StepRunner:
             functions=self._functions,
             engine=self._engine,
             clinical=make_clinical(self._settings),
+            finder=make_archive(self._settings),
             owner=self._owner,
             host=socket.gethostname(),
         )

@@ -10,6 +10,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ComprehensiveSRStorage
 
 from node.dicom.check import check_object, dciodvfy_errors
 from node.dicom.encode import encode_report
@@ -201,6 +202,19 @@ def test_an_amendment_names_what_it_replaces(encoded):
     (series_item,) = study_item.ReferencedSeriesSequence
     assert series_item.SeriesInstanceUID == series_uid_of(["2.25.1234567890"])
     assert series_item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.1234567890"
+
+
+def test_a_predecessor_that_only_an_archive_knew_is_named_in_the_class_that_it_has_there(study, variants):
+    amended = replace(
+        variants["refused"], predecessor_uid="2.25.7", predecessor_class_uid=ComprehensiveSRStorage
+    )
+    (report,) = [
+        _dataset(one)
+        for one in encode_report(amended, study.series.headers).objects
+        if one.kind is ObjectKind.STRUCTURED_REPORT
+    ]
+    (named,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert (named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID) == (ComprehensiveSRStorage, "2.25.7")
 
 
 def test_a_predecessors_series_follows_from_its_own_uid(encoded):

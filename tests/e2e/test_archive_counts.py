@@ -5,18 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread, dcmwrite
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from config.settings import Settings, load_settings
 from node.dicom.select import made_here
+from node.dicom.uids import mint, to_bytes
+from node.net.requesting import Requestor
 from node.net.scp import Listener
-from node.pipeline.ports import Answer
+from node.net.scu import DicomSender
+from node.pipeline.ports import Answer, SendOutcome
 from node.pipeline.watch import CompletenessWatch
 from node.reference.spec import StudySpec
 from node.reference.study import uid_of, write_reference_study
+from node.report import EncodedObject, ObjectKind
 from node.store.states import StudyState
 from node.store.store import Store, open_store
 from node.wiring.completing import make_archive, make_watch
@@ -52,6 +58,57 @@ def name_in_chinese(images: list[Path]) -> None:
         dataset = dcmread(path)
         dataset.SpecificCharacterSet, dataset.PatientName = "GB18030", NAME
         dcmwrite(path, dataset)
+
+
+def sr_of(number: int, issued_at: datetime, offset: str, sop_class: str) -> Dataset:
+    """As little of a report as an archive needs, with UIDs and times as the node makes them."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.StudyInstanceUID, dataset.Modality = sop_class, STUDY_UID, "SR"
+    dataset.PatientID, dataset.PatientName, dataset.SeriesNumber = "4711", "Doe", number
+    if offset:
+        dataset.TimezoneOffsetFromUTC = offset
+    mint([dataset], issued_at)
+    return dataset
+
+
+@pytest.mark.usefixtures("peers")
+def test_orthanc_tells_which_reports_it_has_of_this_node(tmp_path: Path) -> None:
+    port = free_port()
+    settings = load_settings(
+        node={"port": 0},
+        destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
+    )
+    issued_at = datetime(2026, 3, 1, 11, tzinfo=UTC)
+    first = sr_of(1, issued_at, "+0100", Comprehensive3DSRStorage)
+    second = sr_of(2, issued_at + timedelta(days=1), "", ComprehensiveSRStorage)
+    strange = sr_of(3, issued_at, "", Comprehensive3DSRStorage)
+    strange.SeriesInstanceUID = "2.25.4711"  # another maker's
+    reports = [
+        EncodedObject(
+            kind=ObjectKind.STRUCTURED_REPORT,
+            file_name="report.dcm",
+            sop_class_uid=str(one.SOPClassUID),
+            sop_instance_uid=str(one.SOPInstanceUID),
+            content=to_bytes(one),
+        )
+        for one in (first, second, strange)
+    ]
+    with running_orthanc(tmp_path / "pacs", dicom_port=port, node_port=free_port(), forwards=False):
+        archive, pacs = make_archive(settings), settings.destinations[0]
+        sent = DicomSender(Requestor(settings.node.ae_title)).send(pacs, reports)
+        assert {one.outcome for one in sent} == {SendOutcome.SENT}
+        found = archive.find_reports(pacs, STUDY_UID).stated
+        assert archive.find_reports(pacs, "2.25.1") == Answer(stated={})
+    assert found is not None
+    assert set(found) == {first.SOPInstanceUID, second.SOPInstanceUID}
+    told = found[first.SOPInstanceUID]
+    assert (told.sop_class_uid, told.stated_at, told.offset) == (
+        Comprehensive3DSRStorage,
+        "20260301120000",
+        "+0100",
+    )
+    assert found[second.SOPInstanceUID].sop_class_uid == ComprehensiveSRStorage
+    assert found[second.SOPInstanceUID].stated_at == "20260302110000"
 
 
 @pytest.mark.usefixtures("peers")

@@ -117,6 +117,7 @@ def compose(context: StepContext, selection: SelectionArtefact, engine: EngineIn
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         predecessor_issued_at=issue.predecessor_issued_at,
+        predecessor_class_uid=issue.predecessor_class_uid,
         amendment_reason=issue.amendment_reason,
         follow_up=since,
         completeness=context.completeness,
