@@ -26,6 +26,7 @@ from scoring.calibration import Grade, Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.modelcard import ModelCard, parse_model_card
 from scoring.phantom_model import PhantomModel
+from scoring.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
 from segmentation.vertebrae import LUMBAR
 
 AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
@@ -250,7 +251,7 @@ _YOUNG = (18, 45)  # R: years
 
 _REFERENCE_KEYS = frozenset(
     {"name", "population", "authority", "source", "sex", "equivalent", "levels", "young", "ages", "kvp"}
-    | {"demonstration", "roi", "grades", "levels_stated"}
+    | {"demonstration", "roi", "grades", "levels_stated", "energy", "beam_filter"}
 )
 
 
@@ -282,6 +283,9 @@ def _reference(raw: Mapping[str, Any]) -> Reference:
         demonstration=raw["demonstration"],
         roi=RegionKind(raw["roi"]) if "roi" in raw else None,
         levels_stated=raw.get("levels_stated", True),
+        spectrum=Spectrum(
+            energy=str(raw.get("energy", CONVENTIONAL)), beam_filter=str(raw.get("beam_filter", NO_FILTER))
+        ),
         grades=_grades(raw.get("grades", (Grade.PHANTOM,))),
     )
 

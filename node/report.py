@@ -13,6 +13,7 @@ from scoring.calibration import Calibration
 from scoring.followup import FollowUp
 from scoring.nomogram import NomogramResult
 from scoring.radscore import RadScore
+from scoring.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
 from segmentation.vertebrae import EngineInfo
 
 
@@ -67,13 +68,25 @@ class SeriesFacts:
     lossy_ratio: float | None = None  # of the strongest loss; None without loss, or where it is not known
     # What decides, beside the above, whether an earlier phantom scan may calibrate this series:
     spectral_filter: str = ""  # "" where the header states none
-    energy: str = ""  # "single", "virtual 70 keV", ...
+    energy: str = ""  # "single", "virtual 70 keV", ...; "" in what was kept before it was asked for
+    beam_filter: str = ""  # metal before the tube that changes the spectrum; "none", and "" as above
+    filter_unknown: str = ""  # words for a filter of which that is not known
     reconstruction: str = ""  # kind and strength, as far as stated; "" where nothing is
     table_height_mm: float | None = None
     field_of_view_mm: float | None = None  # diameter
     acquisition_time: str = ""  # HHMMSS[.ffffff], by the scanner's clock
     acquisition_date: date | None = None  # its day: StudyDate is the day on which the study began
     measured_pass: MeasuredPass | None = None  # None where the series holds one pass, and all is measured
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """What decides HU beside the tube voltage."""
+        return Spectrum(energy=self.energy or CONVENTIONAL, beam_filter=self.beam_filter or NO_FILTER)
+
+    @property
+    def beam_kvp(self) -> float | None:
+        """The tube voltage where it stands for the spectrum; None where it does not, or is not stated."""
+        return self.kvp if self.spectrum.is_conventional else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from scoring.assessment import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.calibration import Mineral
 from scoring.modelcard import Applicability, CardTerm, ModelCard, Range
 from scoring.nomogram import NomogramResult
+from scoring.spectrum import Spectrum, spectrum_differences
 from segmentation.observation import Observation
 
 # Remarks on a model's numbers, which withhold nothing, and say nothing where the numbers are withheld.
@@ -20,6 +21,7 @@ def model_observations(
     card: ModelCard | None,
     *,
     kvp: float | None,
+    spectrum: Spectrum,
     slice_spacing_mm: float | None,
     pixel_spacing_mm: tuple[float, float],
     equivalent: Mineral | None,
@@ -44,6 +46,7 @@ def model_observations(
     reasons = technique_reasons(
         card.applicability,
         kvp=kvp,
+        spectrum=spectrum,
         slice_spacing_mm=slice_spacing_mm,
         pixel_spacing_mm=pixel_spacing_mm,
         equivalent=equivalent,
@@ -59,6 +62,7 @@ def technique_reasons(
     trained: Applicability,
     *,
     kvp: float | None,
+    spectrum: Spectrum,
     slice_spacing_mm: float | None,
     pixel_spacing_mm: Sequence[float],
     equivalent: Mineral | None,
@@ -76,6 +80,7 @@ def technique_reasons(
         reasons.append("the tube voltage is not stated")
     elif not _within(kvp, trained.kvp):
         reasons.append(f"{kvp:g} kV is outside {_words(trained.kvp)} kV")
+    reasons += spectrum_differences(spectrum, trained.spectrum)
     if slice_spacing_mm is None:
         reasons.append("its slices stand alone")
     elif not _within(slice_spacing_mm, trained.slice_spacing_mm):

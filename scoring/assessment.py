@@ -23,6 +23,7 @@ from scoring.bmd import (
     mean_density_uncertainty,
 )
 from scoring.calibration import Calibration, Grade, Mineral
+from scoring.spectrum import CONVENTIONAL_SPECTRUM, Spectrum, spectrum_differences
 from segmentation.observation import Observation
 
 ADULT_FROM_YEARS = 20  # below: no score
@@ -67,6 +68,7 @@ def assess(
     sex: str,
     kvp: float | None,
     roi: RegionKind,
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM,
     conversion: Conversion | None = None,
     accept_unstated: Collection[str] = (),
 ) -> Assessment:
@@ -79,6 +81,7 @@ def assess(
     sex : DICOM's "M" or "F"; anything else counts as not stated.
     kvp : tube voltage of the series.
     roi : the region that densities were read in.
+    spectrum : of the series; the tube voltage alone stands for it in a conventional image.
     conversion : judges HA by the density rule; None: HA is not judged.
     accept_unstated : of `Reference.unstated`, what the site accepts; the rest withholds T and Z.
     """
@@ -100,6 +103,7 @@ def assess(
         grade=calibration.grade,
         sex=sex,
         kvp=kvp,
+        spectrum=spectrum,
         roi=roi,
         measured=frozenset(measured),
         accept_unstated=accept_unstated,
@@ -144,6 +148,7 @@ def reference_observations(
     grade: Grade,
     sex: str,
     kvp: float | None,
+    spectrum: Spectrum,
     roi: RegionKind,
     measured: frozenset[str],
     accept_unstated: Collection[str] = (),
@@ -181,6 +186,7 @@ def reference_observations(
             reasons.append("the tube voltage is not stated")
         elif not lower <= kvp <= upper:
             reasons.append(f"{kvp:g} kV is outside {lower:g} to {upper:g} kV")
+        reasons += spectrum_differences(spectrum, reference.spectrum)
     if reference.roi not in (None, roi):
         reasons.append(f"its region is the {reference.roi}, this study's the {roi}")
     unmeasured = [level for level in reference.levels if level not in measured]

@@ -11,6 +11,7 @@ import numpy as np
 
 from scoring.calibration import Calibration, Grade, Mineral, density_uncertainty
 from scoring.errors import RegionEmpty
+from scoring.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.uncertainty import WINDOW_MM, interval95, standard_error_of_mean
 from segmentation.errors import GridMismatch
 from segmentation.vertebrae import RegionKind
@@ -95,6 +96,7 @@ class Reference:
     demonstration: bool  # True: marked in every output that uses it
     roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
     levels_stated: bool = True  # False: the source names no levels, and `levels` are an assumption
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM  # asked for where the source states a tube voltage
     grades: tuple[Grade, ...] = (Grade.PHANTOM,)  # of calibrations that it may judge; never internal
 
     @property

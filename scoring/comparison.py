@@ -15,6 +15,7 @@ from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
 from scoring.nomogram import apply_nomogram
 from scoring.radscore import rad_score
+from scoring.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from segmentation.observation import Observation
 
 
@@ -31,6 +32,7 @@ class ReferencePatient:
     age: float  # years
     alp: float  # U/L
     homocysteine: float  # umol/L
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
     images = model_observations(
         card,
         kvp=patient.kvp,
+        spectrum=patient.spectrum,
         slice_spacing_mm=patient.slice_spacing_mm,
         pixel_spacing_mm=patient.pixel_spacing_mm,
         equivalent=patient.equivalent,

@@ -1,6 +1,6 @@
 """The model card: everything that turns features and laboratory values into a score, as one JSON document.
 
-Schema version 1. All keys are required, no other keys are allowed, all numbers are finite::
+Schema version 1. All keys but two are required, no other keys are allowed, all numbers are finite::
 
     {
       "schema": "osteonode-model-card", "schema_version": 1,
@@ -22,11 +22,16 @@ Schema version 1. All keys are required, no other keys are allowed, all numbers 
                    "coefficient": number, "axis": [from, to], "plausible": [from, to]}]   # each name once
       },
       "applicability": {"kvp": [from, to], "slice_spacing_mm": [from, to], "pixel_spacing_mm": [from, to],
-                        "equivalent": "HA" | "K2HPO4"},
+                        "equivalent": "HA" | "K2HPO4",
+                        "energy": str, "beam_filter": str},   # these two may be missing: see below
       "software": {str: str},           # what computed features and fit
       "radiomics_settings_sha256": str, # of the settings file's bytes
       "training": {str: str | number | bool}
     }
+
+"energy" is "single" for conventional images, else as tables of features name it ("virtual 70 keV");
+"beam_filter" is "none" or what it is made of ("tin"). A card that is silent on them is one of conventional
+images behind ordinary filters.
 
 "axis" is the range of the patients that the model was made from, drawn on the nomogram; a value beyond it
 gives no probability. "plausible" is the range that is no mistake. Of "training" some keys are read, where
@@ -48,6 +53,7 @@ from typing import Any
 
 from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
+from scoring.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
 
 SCHEMA = "osteonode-model-card"
 SCHEMA_VERSION = 1
@@ -95,6 +101,13 @@ class Applicability:
     slice_spacing_mm: Range
     pixel_spacing_mm: Range
     equivalent: Mineral  # of the densities behind the labels
+    energy: str | None = None  # None: the card is silent, and one of conventional images
+    beam_filter: str | None = None  # None: likewise, and ordinary filters
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the images that it was trained on."""
+        return Spectrum(energy=self.energy or CONVENTIONAL, beam_filter=self.beam_filter or NO_FILTER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +183,11 @@ def card_document(card: ModelCard) -> dict[str, Any]:
             "slice_spacing_mm": list(card.applicability.slice_spacing_mm),
             "pixel_spacing_mm": list(card.applicability.pixel_spacing_mm),
             "equivalent": card.applicability.equivalent.value,
+            **{
+                name: told
+                for name in _SPECTRUM_KEYS
+                if (told := getattr(card.applicability, name)) is not None
+            },
         },
         "software": dict(card.software),
         "radiomics_settings_sha256": card.radiomics_settings_sha256,
@@ -235,6 +253,9 @@ _CARD_KEYS = {
 }  # fmt: skip
 
 
+_SPECTRUM_KEYS = ("energy", "beam_filter")  # of a card that says which images it was trained on
+
+
 def _features(raw: object) -> tuple[CardFeature, ...]:
     features = []
     for index, entry in enumerate(_list(raw, "rad_score.features")):
@@ -285,7 +306,9 @@ def _terms(raw: object) -> tuple[CardTerm, ...]:
 
 
 def _applicability(raw: object) -> Applicability:
-    fields = _fields(raw, "applicability", {"kvp", "slice_spacing_mm", "pixel_spacing_mm", "equivalent"})
+    required = {"kvp", "slice_spacing_mm", "pixel_spacing_mm", "equivalent"}
+    stated = {name for name in _SPECTRUM_KEYS if isinstance(raw, dict) and name in raw}
+    fields = _fields(raw, "applicability", required | stated)
     if fields["equivalent"] not in list(Mineral):
         raise ModelCardInvalid(f"applicability.equivalent must be one of {', '.join(Mineral)}")
     return Applicability(
@@ -293,6 +316,7 @@ def _applicability(raw: object) -> Applicability:
         slice_spacing_mm=_range(fields["slice_spacing_mm"], "applicability.slice_spacing_mm"),
         pixel_spacing_mm=_range(fields["pixel_spacing_mm"], "applicability.pixel_spacing_mm"),
         equivalent=Mineral(fields["equivalent"]),
+        **{name: _text(fields[name], f"applicability.{name}") for name in stated},
     )
 
 

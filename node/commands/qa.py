@@ -17,7 +17,6 @@ from config.findings import load_findings
 from config.settings import ConfigurationError, Settings, load_settings
 from node.commands.control_chart import draw_charts
 from node.commands.terminal import terminal
-from node.dicom.technique import SINGLE_ENERGY
 from node.pipeline.calibration_rules import lending_rules
 from node.pipeline.scanner import chart_rules, since_baseline
 from node.store.errors import StoreError
@@ -25,6 +24,7 @@ from node.store.store import open_store
 from scoring.asynchronous import Lending, lending_of
 from scoring.quality_control import ControlChart, drift_observations, scanner_charts, slope_unit
 from scoring.scanner_reading import ReadingGroup, ScannerReading, comparable_groups
+from scoring.spectrum import CONVENTIONAL
 
 OUT_OF_CONTROL = 1  # exit status, as of `osteonode check` on a failure
 
@@ -182,7 +182,7 @@ def protocol_text(group: ReadingGroup) -> str:
 
 def _spectral(energy: str) -> str:
     """What is told of the energy: nothing where it is the usual one."""
-    return "" if energy == SINGLE_ENERGY else energy
+    return "" if energy == CONVENTIONAL else energy
 
 
 def file_name(group: ReadingGroup) -> str:

@@ -21,7 +21,7 @@ from node.research.agreement import read_repeats
 from node.research.card import CIRCULARITY, LABELS, card_of, tells_its_studies
 from node.research.evaluation import evaluate_card
 from node.research.extraction import Extraction, extract_features
-from node.research.feature_table import read_features
+from node.research.feature_table import FeatureTable, read_features
 from node.research.outputs import (
     left_out_table,
     require_fresh,
@@ -121,7 +121,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out / "model.json", card)
     about = tripod_items(trained, card, plan)
-    left_out = _all_left_out(trained.left_out, trained.without_probability)
+    left_out = [*_silent(table), *_all_left_out(trained.left_out, trained.without_probability)]
     (out / "model_card.md").write_text(tripod_text(about), "utf-8")
     write_outputs(
         out,
@@ -180,6 +180,7 @@ def evaluate(
         raise _refusal(error, console) from error
     left_out = [
         *([] if tells_its_studies(card) else [_STUDIES_UNKNOWN]),
+        *_silent(table),
         *_all_left_out(found.left_out, found.without_probability),
     ]
     write_outputs(
@@ -237,6 +238,16 @@ def _about_labels(cohort: Cohort) -> list[str]:
         _POSITIVE,
         f"This cohort's labels: {LABELS[cohort.label_kind]}.",
         CIRCULARITY[0].upper() + CIRCULARITY[1:] + ".",
+    ]
+
+
+def _silent(table: FeatureTable) -> list[str]:
+    """What a table of an earlier version cannot tell."""
+    if not table.silent:
+        return []
+    return [
+        f"{table.silent} studies of the table state no energy type: they count as conventional images. Have "
+        "osteonode features make the table again where spectral images may be among them."
     ]
 
 

@@ -29,6 +29,7 @@ from functools import lru_cache
 from pydicom import Dataset
 
 from node.dicom.headers import text_of
+from node.dicom.spectrum import items_of
 
 _WORDS_SHOWN = 100  # characters of a header's words that a finding shows
 
@@ -185,12 +186,14 @@ def _plain_agent(header: Dataset) -> Iterator[tuple[_Says, str]]:
 
 def _coded_agents(header: Dataset) -> Iterator[tuple[_Says, str]]:
     """Agents by code, each by its own route, and of a frame those that were in the patient by then."""
-    for item in _items(header, "ContrastBolusAgentSequence"):
+    for item in items_of(header, "ContrastBolusAgentSequence"):
         text = text_of(item, "CodeMeaning") or "coded agent"
         says = _Says.GIVEN if text == "coded agent" else read_words(text)
         if says is _Says.UNCLEAR and text_of(item, "CodeValue"):
             says = _Says.GIVEN  # a code, whatever it is called, names an agent
-        route = _together(_route_of(one) for one in _items(item, "ContrastBolusAdministrationRouteSequence"))
+        route = _together(
+            _route_of(one) for one in items_of(item, "ContrastBolusAdministrationRouteSequence")
+        )
         if says is _Says.GIVEN and route is _Says.ORAL:
             says = _Says.ORAL
         if says is _Says.GIVEN and _is_unused(header, text_of(item, "ContrastBolusAgentNumber")):
@@ -202,7 +205,7 @@ def _is_unused(frame: Dataset, agent_number: str) -> bool:
     """Whether a frame says that this agent had not been given by then, nor is seen."""
     used = [
         one
-        for one in _items(frame, "ContrastBolusUsageSequence")
+        for one in items_of(frame, "ContrastBolusUsageSequence")
         if text_of(one, "ContrastBolusAgentNumber") in ("", agent_number)
     ]
     return bool(used) and all(
@@ -213,7 +216,7 @@ def _is_unused(frame: Dataset, agent_number: str) -> bool:
 
 
 def _route(header: Dataset) -> _Says:
-    found = [_route_of(one) for one in _items(header, "ContrastBolusAdministrationRouteSequence")]
+    found = [_route_of(one) for one in items_of(header, "ContrastBolusAdministrationRouteSequence")]
     text = text_of(header, "ContrastBolusRoute")
     if text:
         found.append(_route_in_words(text))
@@ -294,14 +297,6 @@ def _largest(header: Dataset, keyword: str) -> list[float]:
     """The largest of an attribute's numbers, if it has any."""
     found = [float(part) for part in text_of(header, keyword).split() if _NUMBER.fullmatch(part)]
     return [max(found)] if found else []
-
-
-def _items(header: Dataset, keyword: str) -> list[Dataset]:
-    """Items of a sequence; none where something else stands in its place."""
-    value = header.get(keyword)
-    if value is None or isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        return []
-    return [one for one in value if isinstance(one, Dataset)]
 
 
 def _shown(words: str) -> str:

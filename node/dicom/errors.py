@@ -25,6 +25,8 @@ class Unusable(StrEnum):
     GEOMETRY_MISSING = "geometry missing"
     RESCALE_MISSING = "rescale to Hounsfield units missing"
     TECHNIQUE_VARIES = "technique varies between slices"
+    ENERGY_UNSUITED = "at the image's energy the limits for rods, slope and vertebrae do not hold"
+    MATERIAL_IMAGE = "material was taken out of the image, or is shown by itself"
     NOT_GREYSCALE = "not a single-frame greyscale image"
     UNDECODABLE = "pixels cannot be decoded"
     DAMAGED = "the header of an image is damaged"

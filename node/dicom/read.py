@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from node.dicom.headers import (
     tube_voltage_kv,
 )
 from node.dicom.passes import take_one_pass
-from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
+from node.dicom.spectrum import beam_filter_of, energy_of, require_one_spectrum, unknown_filter_of
+from node.dicom.technique import acquisition_time, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
 
@@ -133,7 +135,7 @@ TECHNIQUE = (
 
 
 def require_one_technique(series: SeriesHeaders) -> None:
-    """Raise `SeriesUnusable` unless all slices were made alike and share a frame of reference."""
+    """Raise `SeriesUnusable` unless all slices were made alike, show one spectrum and share a frame."""
     slices = len(series.instances)
     for keyword in TECHNIQUE:
         values = {comparable(instance.header, keyword) for instance in series.instances}
@@ -141,6 +143,7 @@ def require_one_technique(series: SeriesHeaders) -> None:
             raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, keyword, slices=slices)
     if not text_of(series.first, "FrameOfReferenceUID"):
         raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "FrameOfReferenceUID", slices=slices)
+    _require_one_spectrum(series)
 
 
 def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
@@ -233,7 +236,9 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         lossy=loss.lossy,
         lossy_ratio=loss.ratio,
         spectral_filter=spectral_filter(first),
-        energy=_energy_of(first, len(instances)),
+        energy=energy_of(first),
+        beam_filter=beam_filter_of(first),
+        filter_unknown=unknown_filter_of(first),
         reconstruction=reconstruction(first),
         table_height_mm=number_of(first, "TableHeight"),
         field_of_view_mm=number_of(first, "ReconstructionDiameter"),
@@ -242,11 +247,15 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
     )
 
 
-def _energy_of(header: Dataset, slices: int) -> str:
-    """`energy`, which looks into every item; raises `SeriesUnusable` where one of them is damaged."""
+def _require_one_spectrum(series: SeriesHeaders) -> None:
+    """`require_one_spectrum`, which looks into items; `SeriesUnusable` too where one of them is damaged."""
     try:
-        return energy(header)
+        deque(series.first.iterall(), maxlen=0)  # to the last item of the last sequence, so that damage shows
+        require_one_spectrum(series)
+    except SeriesUnusable:
+        raise
     except Exception as error:  # pydicom raises whatever broken bytes lead to
+        slices = len(series.instances)
         raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=slices) from error
 
 

@@ -14,33 +14,19 @@ from pydicom import Dataset
 from node.dicom.headers import text_of
 
 _TIME = re.compile(r"\d{6}(\.\d{1,6})?")
-# Words of ImageType, from its third value on, by which spectral CT marks its images (R: makers' own).
-_SPECTRAL_WORDS = re.compile(r"VMI|MONO|DUAL|GSI|SPECTRAL|MULTI|ENERGY|\bDE_|\bDET", re.IGNORECASE)
 _RECONSTRUCTION_PRIVATE = (
     (0x0053, "GEHC_CT_ADVAPP_001", (0x40, 0x41, 0x42, 0x43)),  # iterative: annotation, mode, set, level
     (0x01F7, "ELSCINT1", (0x9B,)),  # iDose level
 )
 
-SINGLE_ENERGY = "single"
-
 
 def spectral_filter(header: Dataset) -> str:
-    """FilterType and FilterMaterial: tin before the tube is another spectrum at the same tube voltage.
+    """FilterType and FilterMaterial as stated: of two scans to be alike even ordinary ones must be the same.
 
     Enhanced CT says NONE where other images say nothing (PS3.3 C.8.15.3.9).
     """
     kind = text_of(header, "FilterType")
     return f"{'' if kind.upper() == 'NONE' else kind} {text_of(header, 'FilterMaterial')}".strip()
-
-
-def energy(header: Dataset) -> str:
-    """`SINGLE_ENERGY`, or what the header says of a spectral acquisition: "virtual 70 keV", image words."""
-    for element in header.iterall():
-        if element.keyword == "MonoenergeticEnergyEquivalent" and element.value is not None:
-            return f"virtual {float(element.value):g} keV"
-    words = " ".join(text_of(header, "ImageType").split()[2:])
-    declared = text_of(header, "MultienergyCTAcquisition").upper() == "YES"
-    return f"multi-energy {words}".strip() if declared or _SPECTRAL_WORDS.search(words) else SINGLE_ENERGY
 
 
 def reconstruction(header: Dataset) -> str:

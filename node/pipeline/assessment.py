@@ -186,6 +186,7 @@ def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, le
         age_years=case.study.age_years,
         sex=case.study.sex,
         kvp=series.kvp,
+        spectrum=series.spectrum,
         roi=next((one.region for one in measured.values()), RegionKind.CORE),  # one setting, one region
         conversion=ledger.basis.conversion,
         accept_unstated=ledger.basis.accept_unstated,
@@ -219,6 +220,7 @@ def _rad_score(
         model_observations(
             card,
             kvp=series.kvp,
+            spectrum=series.spectrum,
             slice_spacing_mm=series.slice_spacing_mm,
             pixel_spacing_mm=series.pixel_spacing_mm,
             equivalent=_equivalent(case),

@@ -25,6 +25,7 @@ from scoring.errors import CalibrationImpossible
 from scoring.internal import INTERNAL, internal_calibration
 from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
+from scoring.spectrum import CONVENTIONAL_SPECTRUM, spectrum_differences
 from scoring.tissues import read_tissues
 from segmentation.observation import Observation
 from segmentation.vertebrae import Vertebrae
@@ -66,7 +67,7 @@ def calibrate_study(
     series, reading = selection.series, selection.phantom
     assert series is not None, "a volume is measured"
     assert reading is not None, "a phantom was looked for in it"
-    found, noticed = calibration_of(reading, phantoms.get(reading.model), series.kvp)
+    found, noticed = calibration_of(reading, phantoms.get(reading.model), series.beam_kvp)
     suspected = None if history is None else suspected_phantom(volume, reading)
     used, observations = found, noticed
     if settings.calibration.method == INTERNAL:
@@ -87,6 +88,8 @@ def _by_tissues(
     """`internal_calibration` is said where scores are judged, which must not rest on the caller's memory."""
     rules = internal_rules(settings.calibration.internal)
     try:
+        if differences := spectrum_differences(series.spectrum, CONVENTIONAL_SPECTRUM):
+            raise CalibrationImpossible("internal_impossible", "; ".join(differences))
         if series.contrast_agent and not series.contrast_doubtful:  # else the blood tells, which is needed
             raise CalibrationImpossible("internal_impossible", "contrast medium is documented")
         contrast = image_settings(settings.segmentation).contrast

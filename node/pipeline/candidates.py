@@ -19,7 +19,6 @@ from node.dicom.ranking import Contrast, Glance, PhantomSeen, lacking_phantom
 from node.dicom.read import LoadedSeries
 from node.dicom.sample import SampledStack, may_be_axial, sample_series, slices_to_look_at
 from node.dicom.select import MIN_SLICES, select_series, suitable_series, without_localizers
-from node.dicom.technique import SINGLE_ENERGY
 from node.pipeline.context import StepContext
 from node.pipeline.scanner import shows_phantom
 from node.pipeline.selection import load_series
@@ -93,7 +92,7 @@ class _Search:
         self.read_whole: set[str] = set()  # series
 
     def read(self, shown: Sequence[LoadedSeries]) -> tuple[PhantomReading, ...]:
-        return self._read([Image(volume=one.volume, kvp=one.facts.kvp) for one in shown])
+        return self._read([Image(volume=one.volume, kvp=one.facts.beam_kvp) for one in shown])
 
     def _read(self, images: Sequence[Image]) -> tuple[PhantomReading, ...]:
         window_mm = self.context.settings.scoring.noise_window_mm
@@ -115,7 +114,7 @@ class _Search:
         volume = stack.volume
         if not any(_are_rods(read_rods(volume, model)) for model in self.models.values()):
             return PhantomSeen.ABSENT
-        (reading,) = self._read([Image(volume=volume, kvp=volume.kvp)])
+        (reading,) = self._read([Image(volume=volume, kvp=stack.facts.beam_kvp)])
         return _grade([replace(reading, observations=_told_by_a_few(reading))])
 
     def cut_in(self, images: Sequence[Instance], most_slices: int) -> bool:
@@ -133,7 +132,7 @@ def glance_of(facts: SeriesFacts, *, phantom: PhantomSeen, extent_mm: float) -> 
     return Glance(
         phantom=phantom,
         contrast=_contrast_in(facts),
-        spectral=facts.energy != SINGLE_ENERGY,
+        spectral=not facts.spectrum.is_conventional,
         extent_mm=extent_mm,
     )
 

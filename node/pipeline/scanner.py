@@ -99,7 +99,7 @@ def reading_of(
         return None
     if not (declared or suspected or shows_phantom(phantom)):
         return None
-    calibration, noticed = calibration_of(phantom, model, series.kvp)
+    calibration, noticed = calibration_of(phantom, model, series.beam_kvp)
     line = calibration or line_as_read(phantom, model)
     against = (*noticed, suspected) if suspected else noticed
     return ScannerReading(

@@ -47,7 +47,7 @@ def measure_slices(
     observations: list[Observation] = []
     for series, found, chosen in zip(loaded, shown, selected, strict=True):
         phantom = phantoms.get(chosen.phantom.model)
-        calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.kvp)
+        calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.beam_kvp)
         results.append(_result(series.volume, found, chosen, calibration, noise_window_mm))
         observations += found.shown.observations
         observations += [replace(one, level=chosen.name) for one in barred]

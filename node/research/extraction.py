@@ -33,9 +33,9 @@ from scoring.radiomics import feature_names, parse_settings
 from segmentation.errors import SegmentationError
 
 ABOUT = (
-    "study", "study_instance_uid", "series_instance_uid", "level", "engine", "kvp", "slice_spacing_mm",
-    "pixel_spacing_mm", "kernel", "equivalent", "bmd_mg_cm3", "findings", "reason", "settings_sha256",
-    "content_sha256",
+    "study", "study_instance_uid", "series_instance_uid", "level", "engine", "kvp", "energy", "beam_filter",
+    "slice_spacing_mm", "pixel_spacing_mm", "kernel", "equivalent", "bmd_mg_cm3", "findings", "reason",
+    "settings_sha256", "content_sha256",
 )  # fmt: skip
 Row = dict[str, str]
 RowsOf = Callable[[Sequence[str], "Extraction", str], Iterator[Row]]
@@ -251,6 +251,8 @@ def _about(found: StudyFeatures) -> Row:
             "reason": found.reason,
             "series_instance_uid": series.series_instance_uid if series else "",
             "kvp": series.kvp if series else None,
+            "energy": series.spectrum.energy if series else "",
+            "beam_filter": series.spectrum.beam_filter if series else "",
             "slice_spacing_mm": series.slice_spacing_mm if series else None,
             "pixel_spacing_mm": max(series.pixel_spacing_mm) if series and series.pixel_spacing_mm else None,
             "kernel": series.kernel if series else "",

@@ -18,6 +18,7 @@ from scoring.errors import RadiomicsSettingsInvalid
 from scoring.radiomics import feature_names, parse_settings
 from scoring.training.errors import CohortUnusable
 
+SPECTRUM = ("energy", "beam_filter")  # which a table of an earlier version, or made by hand, may lack
 MEASURES = ("kvp", "slice_spacing_mm", "pixel_spacing_mm")  # of a study's technique; may be empty
 
 
@@ -38,6 +39,11 @@ class FeatureTable:
     rows: Mapping[str, Mapping[str, str]]  # by the study's resolved path
     made_with: MadeWith
 
+    @property
+    def silent(self) -> int:
+        """How many studies with features state no energy type: they count as conventional images."""
+        return sum(not row["energy"] for row in self.rows.values() if not row["reason"])
+
 
 def study_key(study: str, folder: Path) -> str:
     """A study's resolved path, as a table in `folder` names it."""
@@ -55,7 +61,7 @@ def read_features(path: Path) -> FeatureTable:
         those beside it.
     """
     rows = read_rows(path)
-    lacking = [name for name in ABOUT if not rows or name not in rows[0]]
+    lacking = [name for name in ABOUT if not rows or name not in {*rows[0], *SPECTRUM}]
     if lacking:
         raise CohortUnusable(f"{path} is no table of osteonode features: it lacks {', '.join(lacking)}")
     if len({row["settings_sha256"] for row in rows}) > 1:
@@ -66,6 +72,7 @@ def read_features(path: Path) -> FeatureTable:
         raise CohortUnusable(
             f"{path} holds columns that are no features of these settings: {first_of(unknown)}"
         )
+    rows = [dict.fromkeys(SPECTRUM, "") | row for row in rows]
     keys = [study_key(row["study"], path.parent) for row in rows]
     if twice := repeated(keys):
         raise CohortUnusable(f"{path} holds these studies twice: {', '.join(twice)}")

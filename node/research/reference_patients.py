@@ -107,6 +107,7 @@ def _measure(case: ReferenceCase, folder: Path, settings: Settings) -> Reference
         name=case.name,
         features=found.values,
         kvp=found.series.kvp,
+        spectrum=found.series.spectrum,
         slice_spacing_mm=found.series.slice_spacing_mm,
         pixel_spacing_mm=found.series.pixel_spacing_mm,
         equivalent=Mineral(found.equivalent) if found.equivalent else None,

@@ -9,6 +9,7 @@ from node.research.rows import first_of
 from scoring.applicability import technique_reasons
 from scoring.calibration import Mineral
 from scoring.modelcard import Applicability, Range
+from scoring.spectrum import CONVENTIONAL, NO_FILTER, Spectrum, energy_in_words
 from scoring.training.errors import CohortUnusable
 from segmentation.bone import known_kvp
 
@@ -27,13 +28,22 @@ def technique_of(rows: Sequence[Row]) -> Applicability:
     Raises
     ------
     CohortUnusable
-        If densities of both minerals are among them, a study tells no kVp or spacing, or tube voltages
-        lie so far apart that the range would hold one that no study was made with.
+        If densities of both minerals or images of several spectra are among them, a study tells no kVp or
+        spacing, or tube voltages lie so far apart that the range would hold one that no study was made with.
     """
     minerals = sorted({row["equivalent"] for row in rows if row["equivalent"]})
     if len(minerals) != 1:
         raise CohortUnusable(f"one mineral equivalent is needed; the studies have {minerals or 'none'}")
+    spectra = sorted({_spectrum(row) for row in rows}, key=lambda one: (one.energy, one.beam_filter))
+    if len(spectra) != 1:
+        told = ", ".join(f"{energy_in_words(one.energy)} with filter {one.beam_filter}" for one in spectra)
+        raise CohortUnusable(
+            f"studies to train on are of different spectra (energy type {told}): a card states one; train on "
+            "those of one"
+        )
     return Applicability(
+        energy=spectra[0].energy,
+        beam_filter=spectra[0].beam_filter,
         kvp=_tube_voltages(_values(rows, "kvp")),
         slice_spacing_mm=_around(_values(rows, "slice_spacing_mm")),
         pixel_spacing_mm=_around(_values(rows, "pixel_spacing_mm")),
@@ -50,11 +60,17 @@ def outside(row: Row, technique: Applicability) -> str:
     reasons = technique_reasons(
         technique,
         kvp=_measure(row, "kvp"),
+        spectrum=_spectrum(row),
         slice_spacing_mm=_measure(row, "slice_spacing_mm"),
         pixel_spacing_mm=() if pixel_mm is None else (pixel_mm,),
         equivalent=Mineral(row["equivalent"]) if row["equivalent"] else None,
     )
     return "; ".join(reasons)
+
+
+def _spectrum(row: Row) -> Spectrum:
+    """Silence means a conventional image, as in headers and cards."""
+    return Spectrum(energy=row["energy"] or CONVENTIONAL, beam_filter=row["beam_filter"] or NO_FILTER)
 
 
 def _values(rows: Sequence[Row], column: str) -> list[float]:

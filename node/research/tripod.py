@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from node.research.card import CIRCULARITY
 from node.research.training import AGREEMENT, COMBINED, Plan, Trained
 from scoring.modelcard import ModelCard
+from scoring.spectrum import energy_in_words
 from scoring.training.agreement import FORM
 from scoring.training.cohort import MOST_MISSING, PLAUSIBLE, Split
 from scoring.training.fitting import RELEVANT
@@ -66,6 +67,8 @@ def _use(card: ModelCard) -> str:
     limits = card.applicability
     return (
         f"{card.notice}. For patients with a T-score below -1; refused outside {_range(limits.kvp)} kV, "
+        f"energy type {energy_in_words(limits.spectrum.energy)}, "
+        f"spectral filter {limits.spectrum.beam_filter}, "
         f"slices {_range(limits.slice_spacing_mm)} mm apart, pixels of {_range(limits.pixel_spacing_mm)} mm, "
         f"{limits.equivalent}."
     )

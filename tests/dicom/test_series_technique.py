@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom import Dataset
 
-from node.dicom.technique import acquisition_time, energy, reconstruction, spectral_filter
+from node.dicom.technique import acquisition_time, reconstruction, spectral_filter
 
 
 def header(**values) -> Dataset:
@@ -15,35 +15,9 @@ def header(**values) -> Dataset:
     return made
 
 
-def virtual_image(kev: float) -> Dataset:
-    """As PS3.3 nests it: the energy of a virtual monoenergetic image within the multi-energy module."""
-    outer = header(ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "VMI"], MultienergyCTAcquisition="YES")
-    outer.MultienergyCTCharacteristicsSequence = [header(MonoenergeticEnergyEquivalent=kev)]
-    return outer
-
-
-def test_tin_before_the_tube_is_named_with_its_material():
+def test_a_filter_is_kept_as_stated_for_scans_that_must_be_alike():
     assert spectral_filter(header(FilterType="FLAT", FilterMaterial=["TIN"])) == "FLAT TIN"
-    assert spectral_filter(header()) == ""
-
-
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [
-        (header(ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"]), "single"),
-        (header(), "single"),
-        (virtual_image(70.0), "virtual 70 keV"),
-        (virtual_image(40.0), "virtual 40 keV"),
-        (
-            header(ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 DUAL"]),
-            "multi-energy AXIAL CT_SOM5 DUAL",
-        ),
-        (header(ImageType=["ORIGINAL", "PRIMARY"], MultienergyCTAcquisition="YES"), "multi-energy"),
-        (header(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], MultienergyCTAcquisition="NO"), "single"),
-    ],
-)
-def test_a_spectral_image_is_told_from_one_of_a_single_energy(made, expected):
-    assert energy(made) == expected
+    assert spectral_filter(header(FilterType="NONE")) == ""
 
 
 def test_the_strength_of_an_iterative_reconstruction_is_read_where_makers_put_it():

@@ -45,6 +45,7 @@ def write_features(
     path: Path, values: np.ndarray, *, kvp: str = "120.0", radiomics_settings: str = SETTINGS_TEXT
 ) -> Path:
     about = dict.fromkeys(ABOUT, "") | {"level": "L3", "engine": "mask 2", "kvp": kvp}
+    about |= {"energy": "single", "beam_filter": "none"}
     made = {
         "packages": {"pyradiomics": "3.0.1"},
         "radiomics_settings": radiomics_settings,

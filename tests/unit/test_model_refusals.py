@@ -15,6 +15,7 @@ from node.report import Laboratory
 from scoring.bmd import AgeBin, Reference, RegionKind
 from scoring.calibration import Mineral
 from scoring.modelcard import ModelCard
+from scoring.spectrum import Spectrum
 from segmentation.observation import Observation
 from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 
@@ -91,6 +92,11 @@ class Refusal:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+def _spectral(**spectrum: str) -> dict[str, Any]:
+    """A study of another spectrum, and a reference of the same: T is given."""
+    return {"series": spectrum, "reference": replace(REFERENCE, spectrum=Spectrum(**spectrum))}
+
+
 NO_REFERENCE = {"reference": None}
 NOT_PINNED = Observation(code="model_not_pinned", values={"reason": "another card"})
 REFUSALS = (
@@ -100,6 +106,13 @@ REFUSALS = (
             changes={"series": {"kvp": 100.0}}),
     Refusal(says="tube voltage not stated", code="model_range", words="voltage is not stated",
             changes={"series": {"kvp": None}}),
+    Refusal(says="a virtual energy", code="model_range",
+            words="the energy type is virtual 70 keV, conventional is asked for",
+            changes=_spectral(energy="virtual 70 keV")),
+    Refusal(says="photons counted", code="model_range", words="the energy type is photon counting",
+            changes=_spectral(energy="photon counting")),
+    Refusal(says="tin before the tube", code="model_range", words="the spectral filter is tin, none",
+            changes=_spectral(beam_filter="tin")),
     Refusal(says="slices too far apart", code="model_range", words="slices 4 mm apart",
             changes={"series": {"slice_spacing_mm": 4.0}}),
     Refusal(says="slices too near", code="model_range", words="slices 1 mm apart",

@@ -75,6 +75,8 @@ def evaluate(model: Path, cohort: Path, features: Path, out: Path) -> tuple[dict
     [
         ({"kvp": "140.0"}, "140 kV is outside 119 to 121 kV"),
         ({"kvp": ""}, "the tube voltage is not stated"),
+        ({"energy": "virtual 70 keV"}, "the energy type is virtual 70 keV, conventional is asked for"),
+        ({"beam_filter": "tin"}, "the spectral filter is tin, none is asked for"),
         ({"slice_spacing_mm": "5.0"}, "slices 5 mm apart are outside 0.95 to 1.05 mm"),
         ({"pixel_spacing_mm": "0.3"}, "pixels of 0.3 mm are outside 0.665 to 0.735 mm"),
         ({"equivalent": "K2HPO4"}, "densities are in K2HPO4, the model's labels rest on HA"),
@@ -256,6 +258,36 @@ def test_tube_voltages_with_none_between_make_no_range(files, tmp_path):
     found = run("train", files.cohort, "--out", tmp_path, "--features", features)
     assert found.exit_code == 2
     assert "at 80 and at 120 kV, none between" in flat(found.output)
+
+
+@pytest.mark.parametrize("cells", [{"energy": "virtual 70 keV"}, {"beam_filter": "tin"}])
+def test_images_of_two_spectra_train_no_model(files, tmp_path, cells):
+    features = changed(files, "two-spectra", lambda number, _: cells if number % 2 else {})
+    found = run("train", files.cohort, "--out", tmp_path, "--features", features)
+    assert found.exit_code == 2
+    assert "are of different spectra" in flat(found.output)
+    assert next(iter(cells.values())) in flat(found.output)
+
+
+def test_a_model_of_one_virtual_energy_states_it_and_covers_no_other(files, tmp_path):
+    features = changed(files, "virtual", lambda *_: {"energy": "virtual 60 keV"})
+    found = run("train", files.cohort, "--out", tmp_path, "--features", features, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    card = parse_model_card((tmp_path / "model.json").read_text("utf-8"))
+    assert card.applicability.energy == "virtual 60 keV"
+    found = run("evaluate", tmp_path / "model.json", files.cohort, "--out", tmp_path / "e",
+                "--features", files.features)  # fmt: skip
+    assert found.exit_code == 2
+    assert "the energy type is conventional, virtual 60 keV is asked for" in flat(found.output)
+
+
+def test_a_table_that_is_silent_on_energy_counts_as_conventional_and_that_is_told(files, tmp_path):
+    path = changed(files, "silent", lambda *_: {})
+    write(path, [{k: v for k, v in row.items() if k not in ("energy", "beam_filter")} for row in table(path)])
+    found = run("train", files.cohort, "--out", tmp_path, "--features", path, "--bootstrap", 0)
+    assert found.exit_code == 0, found.output
+    assert f"{PATIENTS} studies of the table state no energy type" in flat(found.output)
+    assert parse_model_card((tmp_path / "model.json").read_text("utf-8")).applicability.energy == "single"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_the_card_finds_what_tells_the_classes_apart(trained):
     assert {NAMES[1], NAMES[4]} <= {one.name for one in card.features}
     assert card.term("age").coefficient > 0
     assert card.applicability.kvp == (119.0, 121.0)
+    assert (card.applicability.energy, card.applicability.beam_filter) == ("single", "none")
     assert card.label == "class as the cohort's table states it"
     assert card.training["penalty"] == "lambda.1se"
     assert "(0 of 2 resamples gave no model)" in card.training["train_auc_radiomics_less_optimism"]

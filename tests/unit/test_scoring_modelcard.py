@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from scoring.errors import LaboratoryMissing, ModelCardInvalid, UnknownFeature
 from scoring.modelcard import ModelCard, canonical_json, card_document, parse_model_card
 from scoring.nomogram import apply_nomogram, logistic, nomogram_scale
 from scoring.radscore import rad_score
+from scoring.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 
 DOCUMENT = {
     "schema": "osteonode-model-card",
@@ -232,9 +234,19 @@ def test_a_rad_score_that_no_bone_gives_is_out_of_the_model_s_range(card):
     assert score_observations(card.term("rad_score"), 0.0, model=card.name) == []
 
 
+def test_a_card_that_is_silent_on_energy_is_one_of_conventional_images_and_keeps_its_identity(card):
+    assert card.applicability.spectrum == CONVENTIONAL_SPECTRUM
+    assert "energy" not in card_document(card)["applicability"]
+    stated = replace(card, applicability=replace(card.applicability, energy="virtual 60 keV"))
+    assert parse_model_card(canonical_json(stated)) == stated
+    assert covered(stated, spectrum=Spectrum(energy="virtual 60 keV")) == []
+    assert [one.code for one in covered(stated)] == ["model_range"]
+
+
 def covered(card, **changes):
     given = {
         "kvp": 120.0,
+        "spectrum": CONVENTIONAL_SPECTRUM,
         "slice_spacing_mm": 2.0,
         "pixel_spacing_mm": (0.7, 0.7),
         "equivalent": Mineral.HA,
@@ -253,6 +265,9 @@ def test_a_study_within_the_models_range_raises_nothing(card):
     [
         {"kvp": 140.0},
         {"kvp": None},
+        {"spectrum": Spectrum(energy="virtual 70 keV")},
+        {"spectrum": Spectrum(energy="photon counting")},
+        {"spectrum": Spectrum(beam_filter="tin")},
         {"slice_spacing_mm": 10.0},
         {"pixel_spacing_mm": (0.7, 1.5)},
         {"equivalent": Mineral.K2HPO4},

@@ -20,6 +20,7 @@ from node.report import Laboratory, LevelResult
 from scoring.assessment import Conversion, assess, density_category, study_class
 from scoring.bmd import AgeBin, DensityCategory, Reference, RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
+from scoring.spectrum import Spectrum
 from segmentation.observation import Observation
 from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 
@@ -48,6 +49,7 @@ def judged(
     age_years: int | None = 67,
     sex: str = "F",
     kvp: float | None = SERIES.kvp,
+    spectrum: Mapping[str, str] | None = None,
     noticed: tuple[Observation, ...] = (),
     accept_unstated: tuple[str, ...] = (),
 ) -> Judgement:
@@ -61,7 +63,7 @@ def judged(
             features={one.name: one.mean for one in CARD.features},
         ),
         study=replace(STUDY, age_years=age_years, sex=sex),
-        series=replace(SERIES, kvp=kvp),
+        series=replace(SERIES, kvp=kvp, **(spectrum or {})),
         observations=noticed,
         laboratory=Laboratory(alp_u_l=80.0, homocysteine_umol_l=12.0),
     )
@@ -115,6 +117,7 @@ NOTHING: frozenset[str] = frozenset()
 BY_REFERENCE = EVERYTHING - {"density"}
 SECOND = AgeBin(age_from=70, age_to=79, mean_mg_cm3=95.0, sd_mg_cm3=26.0)
 ELLIPSE, ASYNCHRONOUS = RegionKind.ELLIPSE, calibration(grade=Grade.ASYNCHRONOUS)
+VIRTUAL = Spectrum(energy="virtual 70 keV")
 AS_MEASURED = {"using": calibration(Mineral.HA)}
 UNSURE = {"using": calibration(uncertainty_mg_cm3=6.0)}
 CLAUSES = (
@@ -161,6 +164,15 @@ CLAUSES = (
            code="reference_mismatch", words="70 kV"),
     Clause(says="the tube voltage is stated", changes={"kvp": None}, given=frozenset({"density"}),
            code="reference_mismatch", words="not stated"),
+    Clause(says="the reference's tube voltage stands for conventional images", given=frozenset({"density"}),
+           changes={"spectrum": {"energy": "virtual 70 keV"}}, code="reference_mismatch",
+           words="the energy type is virtual 70 keV, conventional is asked for"),
+    Clause(says="and for a beam without a metal filter", given=frozenset({"density"}),
+           changes={"spectrum": {"beam_filter": "tin"}}, code="reference_mismatch",
+           words="the spectral filter is tin, none is asked for"),
+    Clause(says="a reference may state another spectrum", given=EVERYTHING - {"rad-score"},
+           changes={"spectrum": {"energy": "virtual 70 keV"}} | _compared(spectrum=VIRTUAL),
+           code="model_range", words="the energy type is virtual 70 keV"),
     Clause(says="without a reference the rule stands alone", changes={"reference": None},
            given=frozenset({"density"}), code="no_reference"),
     Clause(says="under 50: Z only", changes={"age_years": 49}, given=frozenset({"Z"}), code="age_under_50"),

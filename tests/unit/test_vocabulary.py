@@ -52,6 +52,7 @@ COMPOSED = {
     "scoring/followup.py": ("obstacles",),
     "scoring/internal.py": ("_require_all", "_require_plausible"),
     "scoring/radiomics.py": ("_cropped_images",),
+    "scoring/spectrum.py": ("spectrum_differences",),
     "scoring/remarks.py": ("_straddled_by_density",),
     "segmentation/levels.py": ("_gaps", "_misplaced", "_too_far_apart", "_odd_spacing", "_odd_volumes"),
     "segmentation/engines/crosscheck.py": ("cross_checked",),

@@ -23,6 +23,7 @@ from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.contrast import contrast_in_headers
 from node.pipeline.scanner import is_declared_phantom, suspected_phantom
 from node.pipeline.selection import SelectedSlice, SelectionArtefact, slice_step_mm
+from node.pipeline.spectrum import spectrum_observations
 from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom_scan import holds_no_patient
 from segmentation.observation import Observation
@@ -169,6 +170,7 @@ def _series_observations(choice: Choice, image: ImageRules) -> list[Observation]
         noticed.append(Observation(code="single_slice", values={"slices": len(choice.slices)}))
     noticed += _pass_observations(facts)
     noticed += contrast_in_headers(facts)
+    noticed += spectrum_observations(facts)
     if facts.lossy:
         noticed.append(_loss_observation(facts.lossy_ratio, image.lossy_ratio))
     if choice.loaded is not None and choice.loaded.copies:
