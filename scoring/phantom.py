@@ -23,18 +23,18 @@ from scoring.phantom_model import (
     RodModel,
     SliceReading,
 )
+from scoring.phantoms_together import read_together
 from scoring.rod_scene import RodTarget, Scene, block_edges, padding_value, scene_of
 from scoring.rods import (
     Lines,
     Pose,
-    Search,
     bridges,
     fit_lines,
     in_row,
     parallel,
-    poses_of,
     rows_in_one_slice,
-    straight_lines,
+    share_a_rod,
+    straight_rows,
 )
 from scoring.rods_cut import cut_off
 from scoring.uncertainty import WINDOW_MM, with_standard_errors
@@ -84,11 +84,11 @@ def read_rods(
 ) -> PhantomReading | None:
     """The rods as `find_rods` reads them; None where not all of them lie in the image."""
     sought = _sought(volume, model)
-    found = _found(sought, model)
-    if found is None:
-        return None
-    rods = with_standard_errors(sought.volume, found.rods, window_mm=noise_window_mm)
-    return replace(found, rods=rods)
+    found = [
+        replace(one, rods=with_standard_errors(sought.volume, one.rods, window_mm=noise_window_mm))
+        for one in _found(sought, model)
+    ]
+    return read_together(found, model)
 
 
 def absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
@@ -123,14 +123,13 @@ def _sought(volume: CtVolume, model: PhantomModel) -> _Sought:
     )
 
 
-def _found(sought: _Sought, model: PhantomModel) -> PhantomReading | None:
-    """The rods, their standard errors not yet measured."""
+def _found(sought: _Sought, model: PhantomModel) -> list[PhantomReading]:
+    """Each row of rods, the clearest first, their standard errors not yet measured."""
     if sought.volume.grid.shape[0] == 1:
         return _read_lone_slice(sought, model)
-    found = straight_lines(
-        sought.scene, poses_of(sought.scene, Search.whole(sought.scene)), sought.minimum_blocks
-    )
-    return None if found is None else _read(sought, model, *found)
+    rows = straight_rows(sought.scene, sought.minimum_blocks)
+    readings = (_read(sought, model, row.lines, row.seen_mm) for row in rows)
+    return [one for one in readings if one is not None]
 
 
 def _target(rod: RodModel, body_hu: tuple[float, float]) -> RodTarget:
@@ -192,18 +191,26 @@ def _read(
     return replace(reading, observations=judge(reading, model, sections, truncated=truncated))
 
 
-def _read_lone_slice(sought: _Sought, model: PhantomModel) -> PhantomReading | None:
-    """The rods in a volume of one slice; None where nothing there has the size of the densest rod.
+def _read_lone_slice(sought: _Sought, model: PhantomModel) -> list[PhantomReading]:
+    """Rows of rods in a volume of one slice of which the densest rod has its size; no rod in two of them.
 
     A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
     """
     if sought.volume.grid.spacing_mm[0] < model.limits.lone_slice_mm:
-        return None
+        return []
+    found: list[PhantomReading] = []
+    taken: list[Lines] = []
     for lines in rows_in_one_slice(sought.scene):
+        if any(share_a_rod(sought.scene, lines.at(0.0), other.at(0.0)) for other in taken):
+            continue
         reading = _read(sought, model, lines, (0.0, 0.0))
-        if reading is not None and not area_off(model, len(model.rods) - 1, reading.areas_mm2[-1]):
-            return reading
-    return None
+        if reading is None or area_off(model, len(model.rods) - 1, reading.areas_mm2[-1]):
+            continue
+        if found and not reading.usable:  # chance discs make rows here: a second one must pass every check
+            continue
+        found.append(reading)
+        taken.append(lines)
+    return found
 
 
 def _slab(volume: CtVolume, first: int, last: int, lines: Lines, targets: Sequence[RodTarget]) -> _Slab:

@@ -88,6 +88,7 @@ class PhantomReading:
     tilt_degrees: float | None = None  # of the rods against the slice normal; None in a single slice
     slope_drift_percent: float | None = None  # end to end, towards cranial; None below 3 slices
     observations: tuple[Observation, ...] = ()
+    remarks: tuple[Observation, ...] = ()  # said with a calibration that stands: of another phantom in view
 
     @property
     def usable(self) -> bool:

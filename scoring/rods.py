@@ -33,6 +33,7 @@ POSES_PER_BLOCK = 3
 DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
 SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
 LINE_TOLERANCE_MM = 4.0
+MOST_ROWS = 4  # of phantoms that are looked for in one image
 FAINT_HU = 80.0  # from the body: of such a rod half is its own centroid, half its row
 
 
@@ -73,7 +74,41 @@ class Search:
 
 def poses_of(scene: Scene, search: Search) -> list[Pose]:
     """Places in each block where the row of rods fits, the clearest of each."""
-    poses = []
+    return clearest(rows_by_block(scene, search))
+
+
+def clearest(rows: Sequence[Sequence[Pose]]) -> list[Pose]:
+    """Of the rows of each block, the clearest first, those that lines are laid through."""
+    return [pose for block in rows for pose in block[:POSES_PER_BLOCK]]
+
+
+def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: Scene) -> list[list[Pose]]:
+    """The rows of each block without those that share a rod with a row that was found.
+
+    Beyond the stretch in which it was seen, what lies off its line is kept: a table that moved parts one
+    phantom in two.
+    """
+    low, high = found.seen_mm
+
+    def belongs(pose: Pose) -> bool:
+        there = found.lines.at(pose.z_mm)
+        if low <= pose.z_mm <= high:
+            return share_a_rod(scene, pose.centres_mm, there)
+        return bool(np.hypot(*(pose.centres_mm - there).T).max() <= LINE_TOLERANCE_MM)
+
+    return [[pose for pose in block if not belongs(pose)] for block in rows]
+
+
+def share_a_rod(scene: Scene, one_mm: Floats, other_mm: Floats) -> bool:
+    """Whether a rod of one row (rods, 2) lies in one of another, so that they are no two phantoms."""
+    radii = np.array([target.diameter_mm / 2 for target in scene.targets])
+    between = one_mm[:, None, :] - other_mm[None, :, :]
+    return bool(np.any(np.hypot(between[..., 0], between[..., 1]) < radii[:, None] + radii[None, :]))
+
+
+def rows_by_block(scene: Scene, search: Search) -> list[list[Pose]]:
+    """All places in each block where the row of rods fits, the clearest first."""
+    rows = []
     stands_out_hu = scene.stands_out_hu(search.anchor)
     for block in range(len(scene.z_mm)):
         merit = stands_out_hu[block]
@@ -84,8 +119,8 @@ def poses_of(scene: Scene, search: Search) -> list[Pose]:
         anchors = disc_candidates(scene, block, search.anchor, merit, search.stands_out_hu)
         turned = [found for one in anchors if (found := _turned_row(scene, block, one, search)) is not None]
         turned.sort(key=lambda found: -found[0])
-        poses += [pose for _, pose in turned[:POSES_PER_BLOCK]]
-    return poses
+        rows.append([pose for _, pose in turned])
+    return rows
 
 
 def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
@@ -182,6 +217,36 @@ def bridges(centres_mm: Floats, targets: Sequence[RodTarget]) -> Floats:
         v = np.linspace(-aside, aside, BRIDGE_LANES)[:, None, None] * aslant[..., None, None, :]
         parts.append(centres_mm[..., left, None, None, :] + u + v)
     return np.concatenate(parts, axis=-2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRow:
+    """A straight row of rods and the z range in which it was seen."""
+
+    lines: Lines
+    seen_mm: tuple[float, float]
+
+
+def straight_rows(scene: Scene, minimum_blocks: int) -> list[FoundRow]:
+    """Rows of rods that share no rod with each other, the clearest first; at most `MOST_ROWS`."""
+    rows: Sequence[Sequence[Pose]] = rows_by_block(scene, Search.whole(scene))
+    found: list[FoundRow] = []
+    for _ in range(MOST_ROWS):
+        seen = straight_lines(scene, clearest(rows), minimum_blocks)
+        if seen is None:
+            break
+        row = FoundRow(lines=seen[0], seen_mm=seen[1])
+        if not any(_are_one(scene, row, other) for other in found):
+            found.append(row)
+        rows = apart_from(rows, row, scene)
+    return found
+
+
+def _are_one(scene: Scene, one: FoundRow, other: FoundRow) -> bool:
+    """Whether two rows share a rod where both were seen: then a phantom's blurred ends made the second."""
+    low, high = max(one.seen_mm[0], other.seen_mm[0]), min(one.seen_mm[1], other.seen_mm[1])
+    both = scene.z_mm[(scene.z_mm >= low) & (scene.z_mm <= high)]
+    return any(share_a_rod(scene, one.lines.at(float(z)), other.lines.at(float(z))) for z in both)
 
 
 def straight_lines(

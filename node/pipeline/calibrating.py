@@ -68,6 +68,7 @@ def calibrate_study(
     assert series is not None, "a volume is measured"
     assert reading is not None, "a phantom was looked for in it"
     found, noticed = calibration_of(reading, phantoms.get(reading.model), series.beam_kvp)
+    noticed = (*noticed, *reading.remarks) if found is not None else noticed
     suspected = None if history is None else suspected_phantom(volume, reading)
     used, observations = found, noticed
     if settings.calibration.method == INTERNAL:

@@ -50,7 +50,8 @@ def measure_slices(
         calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.beam_kvp)
         results.append(_result(series.volume, found, chosen, calibration, noise_window_mm))
         observations += found.shown.observations
-        observations += [replace(one, level=chosen.name) for one in barred]
+        said = (*barred, *chosen.phantom.remarks) if calibration is not None else barred
+        observations += [replace(one, level=chosen.name) for one in said]
     observations += _denser_than_others(results, limits)
     if all(one.shown.region is None for one in shown):
         observations.append(Observation(code="no_lumbar_level"))
