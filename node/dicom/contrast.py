@@ -29,7 +29,7 @@ from functools import lru_cache
 from pydicom import Dataset
 
 from node.dicom.headers import text_of
-from node.dicom.spectrum import items_of
+from node.dicom.sequences import items_of
 
 _WORDS_SHOWN = 100  # characters of a header's words that a finding shows
 

@@ -7,12 +7,13 @@ makers write into ImageType is R.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pydicom import Dataset
 
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.headers import SeriesHeaders, text_of
+from node.dicom.sequences import items_of
 from scoring.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV
 
 PHOTON_COUNTING = "photon counting"
@@ -155,11 +156,3 @@ def _spectral_items(header: Dataset) -> Iterator[Dataset]:
         if keyword in header:
             for item in items_of(header, keyword):
                 yield from _spectral_items(item)
-
-
-def items_of(header: Dataset, keyword: str) -> Sequence[Dataset]:
-    """Items of a sequence; none where something else stands in its place."""
-    value = header.get(keyword)
-    if value is None or isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        return []
-    return [one for one in value if isinstance(one, Dataset)]
