@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ from node.dicom.spectrum import beam_filter_of, energy_of, require_one_spectrum,
 from node.dicom.technique import acquisition_time, reconstruction, spectral_filter
 from node.report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
+
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,9 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
     first = instances[0].header
     loss = loss_of(instances)
     contrast = _contrast_of(instances)
+    energy, beam_filter, unknown_filter = _into_items(
+        lambda: (energy_of(first), beam_filter_of(first), unknown_filter_of(first)), slices=len(instances)
+    )
     thicknesses = [number_of(instance.header, "SliceThickness") for instance in instances]
     return SeriesFacts(
         series_instance_uid=text_of(first, "SeriesInstanceUID"),
@@ -236,9 +241,9 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
         lossy=loss.lossy,
         lossy_ratio=loss.ratio,
         spectral_filter=spectral_filter(first),
-        energy=energy_of(first),
-        beam_filter=beam_filter_of(first),
-        filter_unknown=unknown_filter_of(first),
+        energy=energy,
+        beam_filter=beam_filter,
+        filter_unknown=unknown_filter,
         reconstruction=reconstruction(first),
         table_height_mm=number_of(first, "TableHeight"),
         field_of_view_mm=number_of(first, "ReconstructionDiameter"),
@@ -248,20 +253,24 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
 
 
 def _require_one_spectrum(series: SeriesHeaders) -> None:
-    """`require_one_spectrum`, which looks into items; `SeriesUnusable` too where one of them is damaged."""
-    try:
-        deque(series.first.iterall(), maxlen=0)  # to the last item of the last sequence, so that damage shows
+    """`require_one_spectrum`, and no item of a sequence damaged, to the last of the last."""
+
+    def look() -> None:
+        deque(series.first.iterall(), maxlen=0)
         require_one_spectrum(series)
-    except SeriesUnusable:
-        raise
-    except Exception as error:  # pydicom raises whatever broken bytes lead to
-        slices = len(series.instances)
-        raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=slices) from error
+
+    _into_items(look, slices=len(series.instances))
 
 
 def _contrast_of(instances: tuple[Instance, ...]) -> ContrastStatement:
-    """`contrast_of` all headers; raises `SeriesUnusable` where one of their items is damaged."""
+    return _into_items(lambda: contrast_of(one.header for one in instances), slices=len(instances))
+
+
+def _into_items(read: Callable[[], _Told], *, slices: int) -> _Told:
+    """What a reader of sequences' items tells; raises `SeriesUnusable` where one of them is damaged."""
     try:
-        return contrast_of(one.header for one in instances)
+        return read()
+    except SeriesUnusable:
+        raise
     except Exception as error:  # pydicom raises whatever broken bytes lead to
-        raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=len(instances)) from error
+        raise SeriesUnusable(Unusable.DAMAGED, type(error).__name__, slices=slices) from error

@@ -89,7 +89,8 @@ def test_another_spectrum_gives_density_and_no_score(
 
 
 def test_forty_kev_is_refused_by_its_name_and_for_nothing_else(measure: Callable[..., Run]) -> None:
-    found = measure(virtual(40.0), 1.9)
+    """Nobody declared the study: what looks like rods at that energy calls for the refusal."""
+    found = measure(virtual(40.0), 1.9, declared_qct=False)
     assert found.report.outcome is Outcome.REFUSED
     assert "virtual 40 keV, they hold from 50 to 75 keV" in text_of(found, "no_usable_series")
     assert found.codes == {"no_usable_series"}
