@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -237,21 +236,14 @@ class _Series:
 
     def _overlap(self, runs: Sequence[_Run], most: int) -> bool:
         """Whether more than `most` images of one run lie between the first and the last of another."""
-        ends = [self._ends(run.places) for run in runs]
-        # Neighbours along the patient first: a series may have a group for each image.
-        order = sorted(range(len(runs)), key=lambda number: ends[number])
-        reach = -np.inf
-        suspects: set[int] = set()
-        for number in order:
-            if ends[number][0] <= reach + _SAME_PLACE_MM:
-                suspects.add(number)
-            reach = max(reach, ends[number][1])
-        if not suspects:
-            return False
-        for a, b in combinations(range(len(runs)), 2):
-            if a in suspects or b in suspects:
-                within = max(self._within(runs[a], ends[b]), self._within(runs[b], ends[a]))
-                if within > most:
+        large = [run for run in runs if len(run.places) > most]  # there may be a run for each image
+        ends = [self._ends(run.places) for run in large]
+        in_order = sorted(range(len(large)), key=lambda number: ends[number])
+        for at, a in enumerate(in_order):
+            for b in in_order[at + 1 :]:
+                if ends[b][0] > ends[a][1] + _SAME_PLACE_MM:
+                    break
+                if max(self._within(large[a], ends[b]), self._within(large[b], ends[a])) > most:
                     return True
         return False
 
