@@ -65,7 +65,7 @@ class Reporter:
                 self._log(promise, "same association")
             else:
                 self._promises.put_off(promise, failure, 0.0)
-        except StoreError as error:  # the promise stays due, and is told again
+        except Exception as error:  # noqa: BLE001 - one promise's boundary: it stays due, and is told again
             log.warning("commitment_report_not_noted", error=describe(error))
 
     def report_due(self) -> int:
@@ -77,21 +77,36 @@ class Reporter:
         """
         due = self._promises.claim_due(_HOLD_S)
         for promise in due:
-            address = self._address_of(promise.calling_ae)
-            if address is None:
-                self._promises.give_up(promise, "the peer left, and [[peers]] names no address of it")
-                log.warning("commitment_report_given_up", calling_ae=promise.calling_ae, reason="no address")
-                continue
-            failure = self._tell_there(address, promise)
-            if failure is None:
-                self._promises.told(promise)
-                self._log(promise, "own association")
-            elif promise.age_s >= self._give_up_after_s:
-                self._promises.give_up(promise, failure)
-                log.warning("commitment_report_given_up", calling_ae=promise.calling_ae, reason=failure)
-            else:
-                self._promises.put_off(promise, failure, delay_s(self._backoff_s, promise.attempts + 1))
+            try:
+                self._report(promise)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one promise's boundary: the others go on
+                log.error("commitment_report_failed", calling_ae=promise.calling_ae, error=describe(error))
+                self._put_off_or_give_up(promise, describe(error))
         return len(due)
+
+    def _report(self, promise: Promise) -> None:
+        address = self._address_of(promise.calling_ae)
+        if address is None:
+            self._give_up(promise, "the peer left, and [[peers]] names no address of it", reason="no address")
+            return
+        failure = self._tell_there(address, promise)
+        if failure is None:
+            self._promises.told(promise)
+            self._log(promise, "own association")
+        else:
+            self._put_off_or_give_up(promise, failure)
+
+    def _put_off_or_give_up(self, promise: Promise, failure: str) -> None:
+        if promise.age_s >= self._give_up_after_s:
+            self._give_up(promise, failure, reason=failure)
+        else:
+            self._promises.put_off(promise, failure, delay_s(self._backoff_s, promise.attempts + 1))
+
+    def _give_up(self, promise: Promise, detail: str, *, reason: str) -> None:
+        self._promises.give_up(promise, detail)
+        log.warning("commitment_report_given_up", calling_ae=promise.calling_ae, reason=reason)
 
     def report_forever(self, stop: threading.Event, pause_s: float) -> None:
         """Tell what is due until `stop` is set."""

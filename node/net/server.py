@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from node.net.load import Seat
 from node.net.messages import Room
 from node.net.refusals import RefusalLog
 from node.net.upper_layer import PromptSocket
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 
@@ -110,9 +112,7 @@ class Server(ThreadedAssociationServer):
     def start(self) -> None:
         """Accept in a thread of its own."""
         self.ae._servers.append(self)  # by which the library counts associations
-        threading.Thread(
-            target=self.serve_forever, args=(_ACCEPT_LOOK_S,), name="accept", daemon=True
-        ).start()
+        SupervisedThread(partial(self.serve_forever, _ACCEPT_LOOK_S), name="accept").start()
 
     def stop(self) -> None:
         """Accept no more, and abort what is open. Once is enough."""

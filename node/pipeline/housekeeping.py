@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -14,7 +16,7 @@ from node.pipeline.describe import describe
 from node.pipeline.identities import confirm_identities
 from node.pipeline.objects import MANIFEST
 from node.pipeline.ports import IdentitySource
-from node.store.errors import StoreError
+from node.store.errors import StoreError, StoreUnavailable
 from node.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -28,7 +30,8 @@ _LOOK_FOR_S = 1.0  # for files without a row, each time
 def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | None = None) -> int:
     """Remove the images of finished studies that are too old, or that the disk has no room for.
 
-    Returns how many images went. Ends between two studies once `stop` is set.
+    Returns how many images went. Ends between two studies once `stop` is set. A study whose images cannot be
+    removed is told in the log, and the others go on.
 
     Raises
     ------
@@ -39,10 +42,22 @@ def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | N
     for uid, why in _going(store, settings):
         if stop is not None and stop.is_set():
             break
-        images = store.retention.purge(uid, likeness)
-        log.info("images_purged", study_instance_uid=uid, images=images, why=why)
-        removed += images
+        with _own_trouble("images_not_purged", uid):
+            images = store.retention.purge(uid, likeness)
+            log.info("images_purged", study_instance_uid=uid, images=images, why=why)
+            removed += images
     return removed
+
+
+@contextmanager
+def _own_trouble(event: str, study_instance_uid: str) -> Iterator[None]:
+    """What fails for one study is told in the log, and the others go on. Raises StoreUnavailable."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - one study's boundary: whatever is wrong is its own
+        log.error(event, study_instance_uid=study_instance_uid, error=describe(error))
 
 
 def remove_results_due(store: Store, settings: Settings, stop: threading.Event | None = None) -> int:
@@ -65,16 +80,18 @@ def remove_results_due(store: Store, settings: Settings, stop: threading.Event |
         for uid in store.retention.with_identity(for_s=old_for_s(storage.retention_identity_days), kept=kept):
             if stop is not None and stop.is_set():
                 return removed
-            files = store.retention.remove_identity(uid, likeness, kept=kept)
-            log.info("identity_removed", study_instance_uid=uid, files=files)
-            removed += files
+            with _own_trouble("identity_not_removed", uid):
+                files = store.retention.remove_identity(uid, likeness, kept=kept)
+                log.info("identity_removed", study_instance_uid=uid, files=files)
+                removed += files
     if storage.retention_results_days:
         for uid in store.retention.with_results(for_s=old_for_s(storage.retention_results_days), kept=kept):
             if stop is not None and stop.is_set():
                 return removed
-            files = store.retention.remove_results(uid, kept=kept)
-            log.info("results_removed", study_instance_uid=uid, files=files)
-            removed += files
+            with _own_trouble("results_not_removed", uid):
+                files = store.retention.remove_results(uid, kept=kept)
+                log.info("results_removed", study_instance_uid=uid, files=files)
+                removed += files
     return removed
 
 
@@ -115,13 +132,17 @@ class OrphanSearch:
 def keep_house_forever(
     store: Store, settings: Settings, identities: IdentitySource, stop: threading.Event
 ) -> None:
-    """Once a minute until `stop` is set."""
+    """Once a minute until `stop` is set. What one of the tasks meets keeps no other from its work."""
     orphans = OrphanSearch(store)
+    tasks: tuple[Callable[[], object], ...] = (
+        partial(confirm_identities, store, identities, stop),
+        partial(purge_due, store, settings.storage, stop),
+        partial(remove_results_due, store, settings, stop),
+        orphans.go_on,
+    )
     while not stop.wait(_PAUSE_S):
-        try:
-            confirm_identities(store, identities, stop)
-            purge_due(store, settings.storage, stop)
-            remove_results_due(store, settings, stop)
-            orphans.go_on()
-        except StoreError as error:
-            log.error("housekeeping_failed", error=describe(error))
+        for task in tasks:
+            try:
+                task()
+            except StoreError as error:
+                log.error("housekeeping_failed", error=describe(error))

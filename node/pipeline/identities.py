@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import structlog
 
 from node.dicom.likeness import as_compared, identity_values
+from node.pipeline.describe import describe
 from node.pipeline.ports import IdentitySource
-from node.store.errors import ReconciliationIncomplete
+from node.store.errors import ReconciliationIncomplete, StoreUnavailable
 from node.store.identities import HeldIdentity
 from node.store.store import Store
 
@@ -26,7 +27,7 @@ def confirm_identities(store: Store, source: IdentitySource, stop: threading.Eve
     Ends between two studies once `stop` is set.
 
     A study stays with a person where the source does not answer, leaves out an attribute that differs, or
-    says something else; and where the decision would leave images of the study behind.
+    says something else; and where the decision would leave images of the study behind, or anything fails.
 
     Raises
     ------
@@ -36,16 +37,25 @@ def confirm_identities(store: Store, source: IdentitySource, stop: threading.Eve
     for uid in store.identities.studies_waiting():
         if stop is not None and stop.is_set():
             break
-        said = source.identity_of(uid)
-        if said is None or not all(_says(said, one) for one in store.identities.waiting(uid)):
-            continue
         try:
-            images = store.identities.accept(uid)
-        except ReconciliationIncomplete:
-            continue  # the others may be on their way
-        log.info("identity_confirmed", study_instance_uid=uid, images=images)
-        confirmed += 1
+            confirmed += _confirm(store, source, uid)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one study's boundary: it stays with a person
+            log.error("identity_not_compared", study_instance_uid=uid, error=describe(error))
     return confirmed
+
+
+def _confirm(store: Store, source: IdentitySource, uid: str) -> bool:
+    said = source.identity_of(uid)
+    if said is None or not all(_says(said, one) for one in store.identities.waiting(uid)):
+        return False
+    try:
+        images = store.identities.accept(uid)
+    except ReconciliationIncomplete:
+        return False  # the others may be on their way
+    log.info("identity_confirmed", study_instance_uid=uid, images=images)
+    return True
 
 
 def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:

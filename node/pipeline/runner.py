@@ -41,6 +41,7 @@ from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import MadeWith
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 
@@ -267,7 +268,11 @@ def _fail(lease: Lease, error: Exception, dependencies: Dependencies) -> None:
 
 @contextmanager
 def _kept(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
-    """Renew the lease from a thread while the block runs."""
+    """Renew the lease from a thread while the block runs.
+
+    Where renewing fails unexpectedly the attempt fails with that error, whatever the block came to: its lease
+    may have run out unnoticed.
+    """
     done = threading.Event()
 
     def keep() -> None:
@@ -279,10 +284,13 @@ def _kept(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
             except StoreError as error:
                 log.warning("lease_not_renewed", error=describe(error))
 
-    keeper = threading.Thread(target=keep, name=f"lease-{lease.job_id}", daemon=True)
+    # The step says how its attempt ended; the process goes on with others.
+    keeper = SupervisedThread(keep, name=f"lease-{lease.job_id}", on_failure=lambda: None)
     keeper.start()
     try:
         yield
     finally:
         done.set()
         keeper.join()
+    if keeper.failure is not None:
+        raise keeper.failure

@@ -11,6 +11,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from node.supervision import SupervisedThread
+
 log = structlog.get_logger(__name__)
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -72,7 +74,7 @@ def serve(
         stop.wait()
         server.should_exit = True
 
-    threading.Thread(target=end_when_told, name="page-stop", daemon=True).start()
+    SupervisedThread(end_when_told, name="page-stop").start()
     with listening:
         server.run(sockets=[listening])
 

@@ -13,13 +13,16 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from structlog.testing import capture_logs
 
 from config.settings import Peer, Settings
 from node.dicom.select import made_here
+from node.net import reporting
 from node.net.commitment_scp import CommitmentService
 from node.net.reporting import Reporter
 from node.net.requesting import Requestor
 from node.net.scp import Listener
+from node.store.promises import Promise
 from node.store.store import Store, open_store
 
 COMMITMENT = StorageCommitmentPushModel
@@ -266,6 +269,46 @@ def test_a_peer_that_wants_tls_of_a_node_without_is_put_off_and_stops_no_other(
         )
     assert node.reporter.report_due() == 2
     assert len(asker.reports) == 1
+
+
+def test_a_promise_that_cannot_be_told_for_a_reason_nobody_foresaw_stops_no_other(
+    holding: Callable[..., NodeSide], asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = holding(peers=[peer_of(asker)])
+    for number in (700, 701):
+        node.store.promises.make(
+            transaction_uid=f"2.25.{number}", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
+        )
+    real = reporting.report_of
+
+    def fail_once(promise: Promise) -> Any:
+        monkeypatch.setattr(reporting, "report_of", real)
+        raise KeyError("what nobody foresaw")
+
+    monkeypatch.setattr(reporting, "report_of", fail_once)
+    assert node.reporter.report_due() == 2
+    assert len(asker.reports) == 1
+    asker.arrived.clear()
+    told(node, asker)
+    assert len(asker.reports) == 2
+
+
+def test_a_report_that_fails_on_the_peer_s_own_association_is_told_elsewhere(
+    holding: Callable[..., NodeSide], asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = holding(peers=[peer_of(asker)])
+    promise = node.store.promises.make(
+        transaction_uid="2.25.700", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
+    )
+
+    def fail(*_: object) -> None:
+        raise KeyError("what nobody foresaw")
+
+    with monkeypatch.context() as broken, capture_logs() as noted:
+        broken.setattr(reporting, "_hold_still", fail)
+        node.reporter.report_here(None, promise, 0.0)  # in a thread of its own, whose death nobody would see
+    assert [one["event"] for one in noted] == ["commitment_report_not_noted"]
+    told(node, asker)
 
 
 def test_a_peer_without_an_address_is_told_on_its_association_or_not_at_all(
