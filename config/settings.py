@@ -247,6 +247,16 @@ class WorkerSettings(_Section):
     time_limit_s: float = Positive
 
 
+class AlertSettings(_Section):
+    destination_away_s: float = Positive
+    due_s: float = Positive
+    due_jobs: int = Field(ge=1)
+    publish_silence_s: float = Positive
+    thread_silence_s: float = Positive
+    died_s: float = Positive
+    certificate_days: float = Field(ge=0)
+
+
 class WebSettings(_Section):
     host: str
     port: int = Port
@@ -303,6 +313,7 @@ class Settings(BaseSettings):
     clinical: ClinicalSettings
     worker: WorkerSettings
     web: WebSettings
+    alerts: AlertSettings
     log: LogSettings
     destinations: tuple[Destination, ...] = ()
     peers: tuple[Peer, ...] = ()

@@ -108,11 +108,19 @@ class Reporter:
         self._promises.give_up(promise, detail)
         log.warning("commitment_report_given_up", calling_ae=promise.calling_ae, reason=reason)
 
-    def report_forever(self, stop: threading.Event, pause_s: float) -> None:
-        """Tell what is due until `stop` is set."""
+    def report_forever(
+        self, stop: threading.Event, pause_s: float, on_round: Callable[[], None] = lambda: None
+    ) -> None:
+        """Tell what is due until `stop` is set.
+
+        Parameters
+        ----------
+        on_round : called after each round; may raise StoreError.
+        """
         while not stop.wait(pause_s):
             try:
                 self.report_due()
+                on_round()
             except StoreError as error:
                 log.error("commitment_reports_failed", error=describe(error))
 

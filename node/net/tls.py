@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from datetime import UTC, datetime
 
 from config.settings import ConfigurationError, TlsSettings
 
@@ -42,6 +43,24 @@ def sender_context(settings: TlsSettings) -> ssl.SSLContext:
         If a certificate or key cannot be read.
     """
     return _with(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings)
+
+
+def certificate_ends(settings: TlsSettings) -> datetime | None:
+    """When the node's own certificate expires (UTC), the first of its file; None without one.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read.
+    """
+    if not settings.certificate:
+        return None
+    try:
+        # All that the standard library has to read a certificate that nobody presented.
+        decoded = ssl._ssl._test_decode_cert(settings.certificate)  # type: ignore[attr-defined]
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(f"tls: {error.strerror or error}") from error
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(decoded["notAfter"]), UTC)
 
 
 def speaks_tls(host: str, port: int, *, timeout_s: float) -> bool:

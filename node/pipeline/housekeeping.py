@@ -130,15 +130,25 @@ class OrphanSearch:
 
 
 def keep_house_forever(
-    store: Store, settings: Settings, identities: IdentitySource, stop: threading.Event
+    store: Store,
+    settings: Settings,
+    identities: IdentitySource,
+    stop: threading.Event,
+    on_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Once a minute until `stop` is set. What one of the tasks meets keeps no other from its work."""
+    """Once a minute until `stop` is set. What one of the tasks meets keeps no other from its work.
+
+    Parameters
+    ----------
+    on_round : called after each round; may raise StoreError.
+    """
     orphans = OrphanSearch(store)
     tasks: tuple[Callable[[], object], ...] = (
         partial(confirm_identities, store, identities, stop),
         partial(purge_due, store, settings.storage, stop),
         partial(remove_results_due, store, settings, stop),
         orphans.go_on,
+        on_round,
     )
     while not stop.wait(_PAUSE_S):
         for task in tasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -125,9 +125,20 @@ def retry_study(store: Store, study_instance_uid: str) -> None:
 
 
 def reconcile_forever(
-    store: Store, broker: Publisher, watch: CompletenessWatch, settings: Settings, stop: threading.Event
+    store: Store,
+    broker: Publisher,
+    watch: CompletenessWatch,
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    on_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Close studies that are whole and republish, until `stop` is set."""
+    """Close studies that are whole and republish, until `stop` is set.
+
+    Parameters
+    ----------
+    on_round : called after each round; may raise StoreError.
+    """
     publishing = Publishing(store, broker)
     pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
     while not watch.wait(stop, pause_s):
@@ -135,5 +146,6 @@ def reconcile_forever(
             watch.close_studies()
             begin_again(store, settings.worker.begin_again_s)
             publishing.publish_due()
+            on_round()
         except StoreError as error:
             log.error("reconcile_failed", error=describe(error))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Function, case, func, select
+from sqlalchemy import Connection, Function, and_, case, func, select
 
 from node.store.database import Database, now_s
 from node.store.errors import StoreUnavailable
+from node.store.jobs import is_due
 from node.store.quarantine import QuarantineBounds, acknowledged
 from node.store.schema import deliveries, jobs, quarantine, studies
 from node.store.states import ARRIVED, DeliveryState, JobState, QuarantineKind, StudyState
@@ -27,6 +28,7 @@ class Census:
     quarantined: Mapping[QuarantineKind, int]  # files
     waiting_for_purged: int  # studies that images came for after retention had removed the others
     oldest_due_s: float  # how long the job that waits longest has been due; 0 where none is
+    due: int = 0  # jobs that a worker could take up now
     quarantine_share: float = 0.0  # of the room for what was acknowledged; at 1 other content is refused
 
 
@@ -42,6 +44,8 @@ class DestinationStanding:
     last_status: int | None  # DIMSE status; None where no answer came
     last_detail: str
     last_at: datetime | None  # UTC
+    waiting_s: float | None = None  # how long the oldest object waits that it did not take when it was tried
+    taken_s: float | None = None  # since it took an object last
 
 
 class CensusTaker:
@@ -71,6 +75,7 @@ class CensusTaker:
         """Raises StoreUnavailable."""
         with self._database.reading() as connection:
             by_state = _by_state(connection)
+            due, oldest_due_s = _due(connection)
             return Census(
                 studies={state: by_state.get(state, 0) for state in StudyState},
                 jobs={
@@ -94,7 +99,8 @@ class CensusTaker:
                     .select_from(studies)
                     .where(studies.c.state == StudyState.RECEIVING, lacks_purged_images())
                 ).scalar_one(),
-                oldest_due_s=_oldest_due_s(connection),
+                oldest_due_s=oldest_due_s,
+                due=due,
             )
 
     def destinations(self) -> Sequence[DestinationStanding]:
@@ -116,12 +122,15 @@ class CensusTaker:
             .where(deliveries.c.attempts > 0)
             .subquery()
         )
+        tried = and_(deliveries.c.state == DeliveryState.PENDING, deliveries.c.attempts > 0)
         totals = (
             select(
                 deliveries.c.destination.label("name"),
                 _number_in(ARRIVED).label("arrived"),
                 _number_in((DeliveryState.PENDING,)).label("pending"),
                 _number_in((DeliveryState.FAILED,)).label("failed"),
+                (now_s() - func.min(case((tried, deliveries.c.pending_since)))).label("waiting_s"),
+                (now_s() - func.max(deliveries.c.sent_at)).label("taken_s"),
             )
             .group_by(deliveries.c.destination)
             .subquery()
@@ -142,6 +151,8 @@ class CensusTaker:
                     last_status=row.status,
                     last_detail=row.detail or "",
                     last_at=None if row.updated_at is None else datetime.fromtimestamp(row.updated_at, UTC),
+                    waiting_s=row.waiting_s,
+                    taken_s=row.taken_s,
                 )
                 for row in connection.execute(wanted)
             )
@@ -158,13 +169,11 @@ def _quarantined(connection: Connection) -> Mapping[QuarantineKind, int]:
     return {kind: files.get(kind, 0) for kind in QuarantineKind}
 
 
-def _oldest_due_s(connection: Connection) -> float:
-    oldest = connection.execute(
-        select(now_s() - func.min(jobs.c.not_before)).where(
-            jobs.c.state == JobState.WAITING, jobs.c.not_before <= now_s()
-        )
-    ).scalar()
-    return max(0.0, float(oldest or 0.0))
+def _due(connection: Connection) -> tuple[int, float]:
+    """How many jobs are due, and for how long the oldest; one that was left by its worker since it was."""
+    left = case((jobs.c.state == JobState.RUNNING, jobs.c.lease_until), else_=jobs.c.not_before)
+    number, since_s = connection.execute(select(func.count(), now_s() - func.min(left)).where(is_due())).one()
+    return number, max(0.0, float(since_s or 0.0))
 
 
 def _number_in(states: Sequence[DeliveryState]) -> Function[int]:

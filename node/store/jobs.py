@@ -100,7 +100,7 @@ class Jobs:
         host : the worker's machine.
         """
         at_this_step = and_(
-            jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, _is_due()
+            jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, is_due()
         )
         may_take = may_lack(step, host)
         bound: dict[str, object] = {}
@@ -294,7 +294,7 @@ class Jobs:
                 )
                 .label("turn"),
             )
-            .where(_is_due(), has_its_worker())
+            .where(is_due(), has_its_worker())
             .subquery()
         )
         order = (ranked.c.urgent.desc(), ranked.c.turn, ranked.c.job_id)
@@ -341,7 +341,8 @@ def wake_deliveries(connection: Connection, sop_instance_uids: Sequence[str]) ->
     )
 
 
-def _is_due() -> ColumnElement[bool]:
+def is_due() -> ColumnElement[bool]:
+    """Of a job: a worker may take it up now. One whose worker fell silent is due, too."""
     return and_(is_free(), jobs.c.not_before <= now_s())
 
 

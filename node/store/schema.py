@@ -180,6 +180,18 @@ workers = Table(
     Column("ended_at", Float),  # NULL unless it was stopped in good order
 )
 
+parts = Table(
+    "parts",  # of `serve`: its processes, and the threads that do one thing again and again
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("beats", Boolean, nullable=False),  # says when it has finished a round
+    Column("started_at", Float, nullable=False),
+    Column("heard_at", Float, nullable=False),
+    Column("ended", Boolean, nullable=False),  # in good order
+    Column("deaths", Integer, nullable=False),  # of those that came shortly after one another
+    Column("died_at", Float),  # when the last of them was noticed
+)
+
 artefacts = Table(
     "artefacts",
     metadata,

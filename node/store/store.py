@@ -27,6 +27,7 @@ from node.store.instances import Instances
 from node.store.jobs import Jobs
 from node.store.orphans import Orphans
 from node.store.overview import Overview
+from node.store.parts import Parts
 from node.store.promises import Promises
 from node.store.quarantine import Quarantine, QuarantineBounds
 from node.store.reports import Reports
@@ -63,6 +64,7 @@ class Store:
     scans: Scans
     associations: Associations
     workers: Workers
+    parts: Parts
     overview: Overview
     census: CensusTaker
 
@@ -118,6 +120,7 @@ def open_store(settings: StorageSettings) -> Store:
         scans=Scans(database, pseudonyms),
         associations=Associations(database),
         workers=Workers(database),
+        parts=Parts(database),
         overview=Overview(database),
         census=CensusTaker(database, acknowledged),
     )

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from node.store.errors import StoreError
 from node.store.overview import StudyDetail, StudySummary
+from node.web.alerts import Alert
 from node.web.metrics import exposition
 from node.web.sources import Sources
 
@@ -29,6 +31,7 @@ class Machine:
         self.router.add_api_route("/healthz", self.alive)
         self.router.add_api_route("/readyz", self.ready, response_model=None)
         self.router.add_api_route("/metrics", self.metrics, response_model=None)
+        self.router.add_api_route("/api/alerts", self.alerts)
         self.router.add_api_route("/api/studies", self.studies)
         self.router.add_api_route("/api/studies/{uid}", self.study)
 
@@ -37,9 +40,9 @@ class Machine:
         return {"status": "alive"}
 
     def ready(self) -> Response:
-        """Whether a study that came now would be measured, part by part. 503 where one part fails."""
+        """Whether a study that came now would be received, and how each part stands. 503 if not."""
         checks = self._sources.checks()
-        is_ready = all(check.ok for check in checks)
+        is_ready = not any(check.stops_reception for check in checks)
         body = {
             "ready": is_ready,
             "checks": {check.name: {"ok": check.ok, "detail": check.detail} for check in checks},
@@ -49,6 +52,15 @@ class Machine:
     def metrics(self) -> Response:
         """Raises StoreUnavailable."""
         return Response(exposition(self._sources), media_type=CONTENT_TYPE_LATEST)
+
+    def alerts(self) -> Sequence[Alert]:
+        """What needs a person, the urgent first; where the database does not answer, that is among it."""
+        checks = self._sources.checks()
+        try:
+            standing = self._sources.standing()
+        except StoreError:  # its check says so
+            standing = None
+        return self._sources.alerts(checks, standing)
 
     def studies(self, limit: Limit = _DEFAULT_STUDIES) -> Sequence[StudySummary]:
         """The latest first. Raises StoreUnavailable."""

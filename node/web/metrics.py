@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -13,11 +15,13 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from node import __version__
 from node.pipeline.model import active_model
 from node.pipeline.ports import Step
-from node.store.census import Census
+from node.store.census import Census, DestinationStanding
 from node.store.errors import StoreError
 from node.store.feature_standing import FeatureStandings
+from node.store.parts import PartLine
 from node.store.states import DeliveryState, JobState, WorkerState
 from node.store.workers import WorkerLine
+from node.web.alerts import SEVERITIES, Alert
 from node.web.sources import Disk, Sources
 
 
@@ -25,12 +29,17 @@ def exposition(sources: Sources) -> bytes:
     """Every metric in Prometheus' text format. Raises StoreUnavailable."""
     registry = CollectorRegistry(auto_describe=False)
     names = [destination.name for destination in sources.settings.destinations]
+    standing = sources.standing()
     registry.register(
         _Taken(
             (
                 _about(sources.engine),
-                *_counts(sources.store.census.take(), names),
-                *_workers(sources.store.workers.list()),
+                *_alerts(sources.alerts(sources.checks(), standing)),
+                *_counts(standing.census, names),
+                *_destinations(standing.destinations),
+                *_workers(standing.workers),
+                *_parts(standing.parts),
+                *_certificate(sources.certificate_ends()),
                 *_disk(sources.disk()),
                 *_scores(sources),
             )
@@ -56,6 +65,59 @@ def _about(engine: str) -> Metric:
     about = InfoMetricFamily("osteonode", "The node and its segmentation engine.")
     about.add_metric([], {"version": __version__, "engine": engine})
     return about
+
+
+def _alerts(found: Sequence[Alert]) -> Iterator[Metric]:
+    """Every code is there from the start, at 0."""
+    number = Counter(one.code for one in found)
+    alerts = GaugeMetricFamily(
+        "osteonode_alerts",
+        "What needs a person, as the page says it, by code.",
+        labels=["code", "severity"],
+    )
+    for code, severity in SEVERITIES.items():
+        alerts.add_metric([code, severity], number[code])
+    yield alerts
+
+
+def _destinations(standings: Iterable[DestinationStanding]) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "osteonode_destination_oldest_pending_seconds",
+        "How long the oldest object waits that a destination did not take when it was tried.",
+        labels=["destination"],
+    )
+    for one in standings:
+        waiting.add_metric([one.name], one.waiting_s or 0.0)
+    yield waiting
+
+
+def _parts(lines: Iterable[PartLine]) -> Iterator[Metric]:
+    known = [one for one in lines if not one.has_ended]
+    heard = GaugeMetricFamily(
+        "osteonode_part_heard_seconds",
+        "How long ago a part of the node finished a round of its work.",
+        labels=["part"],
+    )
+    died = GaugeMetricFamily(
+        "osteonode_part_deaths",
+        "How often a process ended unexpectedly, counted anew after a quiet hour.",
+        labels=["part"],
+    )
+    for one in known:
+        if one.beats:
+            heard.add_metric([one.name], one.heard_s)
+        died.add_metric([one.name], one.deaths)
+    yield heard
+    yield died
+
+
+def _certificate(ends: datetime | None) -> Iterator[Metric]:
+    if ends is not None:
+        yield GaugeMetricFamily(
+            "osteonode_certificate_expires_timestamp_seconds",
+            "When the node's own TLS certificate expires, in seconds since 1970-01-01 UTC.",
+            value=ends.timestamp(),
+        )
 
 
 def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
@@ -91,6 +153,7 @@ def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
         "How full quarantine is of other content and identities; at 1 more of them is refused by 0xA700.",
         value=census.quarantine_share,
     )
+    yield GaugeMetricFamily("osteonode_due_jobs", "Steps that a worker could take up now.", value=census.due)
     yield GaugeMetricFamily(
         "osteonode_oldest_due_job_age_seconds",
         "How long the job that waits longest for a worker has been due; 0 where none waits.",

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 from node import __version__
 from node.store.errors import StoreError
 from node.store.states import StudyState, WorkerState
-from node.web.presentation import destination_lines, make_environment, what_needs_a_person
+from node.web.presentation import destination_lines, make_environment
 from node.web.result import PICTURES, latest_picture, latest_result
 from node.web.sources import Sources
 
@@ -46,20 +46,24 @@ class Pages:
         disk = sources.disk()
         common: dict[str, Any] = {"checks": checks, "disk": disk, "refresh_s": _REFRESH_S}
         try:
-            census = sources.store.census.take()
+            standing = sources.standing()
             listed = sources.store.overview.list(limit=_MOST_STUDIES)
-            standings = sources.store.census.destinations()
-            workers = sources.store.workers.list()
         except StoreError as error:
-            return self._page("unavailable.html", HTTPStatus.SERVICE_UNAVAILABLE, error=str(error), **common)
+            return self._page(
+                "unavailable.html",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                error=str(error),
+                alerts=sources.alerts(checks, None),
+                **common,
+            )
         return self._page(
             "index.html",
-            census=census,
+            census=standing.census,
             studies=listed,
-            workers=[one for one in workers if one.state != WorkerState.ENDED],
-            destinations=destination_lines(sources.settings.destinations, standings),
+            workers=[one for one in standing.workers if one.state != WorkerState.ENDED],
+            destinations=destination_lines(sources.settings.destinations, standing.destinations),
             quarantine=sources.store.quarantine.lines(limit=_MOST_QUARANTINE_LINES),
-            attention=what_needs_a_person(census, disk, checks),
+            alerts=sources.alerts(checks, standing),
             **common,
         )
 

@@ -12,16 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from config.settings import Destination
 from node.pipeline.dimse import in_words
 from node.report import ClosedBy
-from node.store.census import Census, DestinationStanding
+from node.store.census import DestinationStanding
 from node.store.overview import DeliveryRow, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState
-from node.web.readiness import Check
-from node.web.sources import Disk
 
 _LONG_UID_CHARACTERS = 26
-_LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
-_NEARLY_FULL = 0.8
-_LONG_WAIT_S = 300.0  # a free worker takes up due work within seconds
 
 
 class Tone(StrEnum):
@@ -93,46 +88,6 @@ def destination_lines(
         for name, standing in past.items()
     ]
     return tuple(lines)
-
-
-def what_needs_a_person(census: Census, disk: Disk | None, checks: Sequence[Check]) -> tuple[str, ...]:
-    """Sentences, the most urgent first; none where all is well."""
-    told = [f"The {check.name} is not ready: {check.detail}." for check in checks if not check.ok]
-    if disk is None:
-        told.append("The storage folder cannot be looked at.")
-    elif disk.free_bytes < _LOW_DISK_BYTES:
-        told.append(f"Only {size(disk.free_bytes)} are free under the storage folder.")
-    if number := census.studies[StudyState.SET_ASIDE]:
-        told.append(f"{count(number, 'study is', 'studies are')} set aside and will not go on without you.")
-    if number := census.studies[StudyState.UNDELIVERED]:
-        told.append(
-            f"{count(number, 'study has', 'studies have')} results that a destination did not take or prove."
-        )
-    if census.oldest_due_s > _LONG_WAIT_S:
-        told.append(f"Work has been waiting for a worker for {duration(census.oldest_due_s)}.")
-    if number := census.quarantined[QuarantineKind.IDENTITY]:
-        told.append(
-            f"{count(number, 'image', 'images')} came again under another identity: "
-            "`osteonode studies reconcile` shows it and waits for your decision."
-        )
-    if number := census.waiting_for_purged:
-        told.append(
-            f"{count(number, 'study', 'studies')} got images after the others had been removed by retention: "
-            "send all of it again."
-        )
-    if census.quarantine_share >= _NEARLY_FULL:
-        told.append(
-            f"Quarantine is {100 * census.quarantine_share:.0f} % full: beyond its bounds images of other "
-            "content or identity under a known UID are refused. `osteonode studies quarantine` lists it."
-        )
-    if number := census.quarantined[QuarantineKind.CONTENT]:
-        told.append(
-            f"{count(number, 'instance is', 'instances are')} in quarantine: "
-            "other content came under a UID that is known already."
-        )
-    if number := census.quarantined[QuarantineKind.UNDECODABLE]:
-        told.append(f"{count(number, 'received file', 'received files')} could not be decoded.")
-    return tuple(told)
 
 
 def why(study: StudySummary) -> str:

@@ -1,9 +1,12 @@
-"""Whether the node can do its work, by trying each part it needs."""
+"""Whether the node can receive and do its work, by trying each part it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+# Without these nothing can be received. Without the others studies wait, or are reported with less.
+NEEDED_TO_RECEIVE = frozenset({"database", "disk", "listener"})
 
 Probe = Callable[[], str]
 """Tries one part of the node: gives what it found in a few words, or raises `NotReady`."""
@@ -20,6 +23,10 @@ class Check:
     name: str
     ok: bool
     detail: str
+
+    @property
+    def stops_reception(self) -> bool:
+        return not self.ok and self.name in NEEDED_TO_RECEIVE
 
 
 def try_all(probes: Mapping[str, Probe]) -> Sequence[Check]:

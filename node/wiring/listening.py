@@ -25,11 +25,13 @@ from node.pipeline.housekeeping import keep_house_forever
 from node.pipeline.ports import StepMessage
 from node.pipeline.reconcile import reconcile_forever
 from node.store.awaiting import await_store
+from node.store.parts import PUBLISHING
 from node.store.store import open_store
 from node.supervision import SupervisedThread
 from node.wiring.completing import make_archives, make_watch
 from node.wiring.confirming import make_reporter, report_recorder
 from node.wiring.family import Family, Member, run_before
+from node.wiring.listed import listed
 from node.worker.app import CeleryBroker, create_app
 
 _MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and database
@@ -67,7 +69,7 @@ def run_listeners(
         [
             Member(name="reconcile", work=partial(_reconcile, settings)),
             *(
-                Member(name=f"listener {number}", work=partial(_listen, settings, listening, seat))
+                Member(name=f"listener {number}", work=partial(_listen, settings, listening, seat, number))
                 for number, seat in enumerate(seats(count), start=1)
             ),
         ]
@@ -80,9 +82,11 @@ def _await_store(settings: Settings, _ready: Callable[[], None]) -> int:
     return 0
 
 
-def _listen(settings: Settings, listening: socket.socket, seat: Seat, ready: Callable[[], None]) -> int:
+def _listen(
+    settings: Settings, listening: socket.socket, seat: Seat, number: int, ready: Callable[[], None]
+) -> int:
     stop = _stop_on_signal()
-    with closing(open_store(settings.storage)) as store:
+    with closing(open_store(settings.storage)) as store, listed(store, f"listener {number}"):
         reporter = make_reporter(store, settings)
         listener = Listener(
             settings.node,
@@ -103,20 +107,28 @@ def _listen(settings: Settings, listening: socket.socket, seat: Seat, ready: Cal
 
 def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
-    with closing(open_store(settings.storage)) as store:
+    with (
+        closing(open_store(settings.storage)) as store,
+        listed(store, PUBLISHING, beats=True) as published,
+        listed(store, "housekeeping", beats=True, is_thread=True) as kept,
+        listed(store, "commitment reports", beats=True, is_thread=True) as reported,
+    ):
         keeping_house = SupervisedThread(
-            partial(keep_house_forever, store, settings, make_archives(settings), stop),
+            partial(keep_house_forever, store, settings, make_archives(settings), stop, kept),
             name="housekeeping",
         )
         keeping_house.start()
         reporting = SupervisedThread(
-            partial(make_reporter(store, settings).report_forever, stop, settings.worker.reconcile_s),
+            partial(
+                make_reporter(store, settings).report_forever, stop, settings.worker.reconcile_s, reported
+            ),
             name="commitment-reports",
         )
         reporting.start()
         watch = make_watch(store, settings)
         ready()
-        reconcile_forever(store, CeleryBroker(create_app(settings, _refuse)), watch, settings, stop)
+        broker = CeleryBroker(create_app(settings, _refuse))
+        reconcile_forever(store, broker, watch, settings, stop, on_round=published)
         watch.shut()
         keeping_house.join()
         reporting.join()

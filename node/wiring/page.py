@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.settings import Destination, Settings
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
-from node.net.tls import speaks_tls
+from node.net.tls import certificate_ends, speaks_tls
 from node.pipeline.model import active_model
 from node.pipeline.ports import StepMessage
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
@@ -51,7 +52,11 @@ def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], s
                 continue
             opened.append(store)
             sources = Sources(
-                settings=settings, store=store, engine=engine, probes=make_probes(settings, store)
+                settings=settings,
+                store=store,
+                engine=engine,
+                probes=make_probes(settings, store),
+                certificate_ends=partial(certificate_ends, settings.tls),
             )
             waiting.begin(create_app(sources))
             return

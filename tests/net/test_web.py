@@ -384,7 +384,7 @@ def test_workers_are_listed_and_one_that_differs_or_takes_no_work_is_told(
             lambda _: True,
         )
     page = own_page.get("/").text
-    assert page.count("scanner-room") == 3
+    assert page.count('<th scope="row">scanner-room') == 3
     assert "takes no work</span> no &lt;share&gt; here" in page
     assert page.count("other configuration than most") == 1
     metrics = own_page.get("/metrics").text
@@ -414,13 +414,15 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
                 "engine",
             }
 
+            broker.stop()  # what is received waits in the database
+            answer = page.get("/readyz")
+            assert (answer.status_code, answer.json()["ready"]) == (200, True)
+            assert _failing(answer) == {"broker"}
+
             listener.stop()
             answer = page.get("/readyz")
             assert answer.status_code == 503
-            assert _failing(answer) == {"listener"}
-
-            broker.stop()
-            assert _failing(page.get("/readyz")) == {"listener", "broker"}
+            assert _failing(answer) == {"listener", "broker"}
             told = _text(page.get("/"))
             assert "The listener is not ready" in told
             assert "The broker is not ready" in told
@@ -429,7 +431,7 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
         listener.stop()
 
 
-def test_drifted_features_and_a_model_that_is_not_the_pinned_one_leave_the_node_not_ready(
+def test_drifted_features_and_a_model_that_is_not_the_pinned_one_are_told_at_readiness(
     own_page: httpx.Client, settings: Settings
 ) -> None:
     said = own_page.get("/readyz").json()["checks"]
@@ -456,6 +458,27 @@ def _failing(answer: httpx.Response) -> set[str]:
     return {name for name, check in answer.json()["checks"].items() if not check["ok"]}
 
 
+def test_page_metrics_and_api_tell_the_same_alerts(own_page: httpx.Client, filled: Store) -> None:
+    filled.parts.begin("reconcile", beats=True)
+    filled.parts.begin("reconcile", beats=True)  # the first did not say that it ended
+    told = own_page.get("/api/alerts").json()
+    assert {"listener_not_ready", "no_worker", "process_died", "study_set_aside"} <= {
+        one["code"] for one in told
+    }
+    assert {one["severity"] for one in told[:2]} == {"urgent"}
+    (died,) = (one for one in told if one["code"] == "process_died")
+    assert died["since"].startswith("20")
+    shown = _text(own_page.get("/"))
+    assert all(one["text"] in shown for one in told if one["code"] != "process_died")  # it says how long ago
+    assert "The process reconcile ended unexpectedly" in shown
+    metrics = own_page.get("/metrics").text
+    for one in told:
+        line = f'osteonode_alerts{{code="{one["code"]}",severity="{one["severity"]}"}}'
+        assert f"{line} 1.0" in metrics
+    assert 'osteonode_alerts{code="destination_away",severity="urgent"} 0.0' in metrics
+    assert 'osteonode_part_deaths{part="reconcile"} 1.0' in metrics
+
+
 def test_a_deleted_database_is_noticed(own_page: httpx.Client, filled: Store) -> None:
     assert "database" not in _failing(own_page.get("/readyz"))
     (filled.files.root / "osteonode.sqlite3").unlink()
@@ -471,6 +494,9 @@ def test_a_database_that_refuses_leaves_a_page_that_says_so(own_page: httpx.Clie
     answer = own_page.get("/")
     assert answer.status_code == 503
     assert "Studies cannot be listed" in _text(answer)
+    alerts = own_page.get("/api/alerts")
+    assert alerts.status_code == 200
+    assert "database_not_ready" in {one["code"] for one in alerts.json()}
     assert "database" in _failing(own_page.get("/readyz"))
     for path in ("/metrics", "/api/studies"):
         assert own_page.get(path).status_code == 503

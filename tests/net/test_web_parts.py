@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from config.settings import Destination
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
-from node.store.census import Census, DestinationStanding
+from node.store.census import DestinationStanding
 from node.store.overview import DeliveryRow
-from node.store.states import DeliveryState, Proof, QuarantineKind, StudyState
+from node.store.states import DeliveryState, Proof
 from node.web.guard import Guard
 from node.web.presentation import (
     destination_lines,
@@ -22,12 +22,9 @@ from node.web.presentation import (
     short_uid,
     size,
     unproven,
-    what_needs_a_person,
 )
-from node.web.readiness import Check
 from node.web.result import PICTURES
 from node.web.server import serve
-from node.web.sources import Disk
 
 SECRET = "MRN-4711-SECRET"
 
@@ -66,43 +63,6 @@ def test_a_page_open_to_other_machines_is_warned_of() -> None:
     with capture_logs() as told:
         serve(never, host="0.0.0.0", port=0, on_ready=lambda _: None, stop=stop)
     assert [entry["event"] for entry in told] == ["page_without_authentication"]
-
-
-def test_nothing_needs_a_person_on_a_quiet_node_and_everything_is_said_on_another() -> None:
-    none, empty = dict.fromkeys(StudyState, 0), dict.fromkeys(QuarantineKind, 0)
-    quiet = Census(
-        studies=none, jobs={}, deliveries={}, quarantined=empty, waiting_for_purged=0, oldest_due_s=4.0
-    )
-    roomy = Disk(free_bytes=10**12, total_bytes=10**13)
-    assert what_needs_a_person(quiet, roomy, [Check(name="engine", ok=True, detail="")]) == ()
-    busy = Census(
-        studies={**none, StudyState.SET_ASIDE: 2, StudyState.UNDELIVERED: 1},
-        jobs={},
-        deliveries={},
-        quarantined=dict.fromkeys(QuarantineKind, 3),
-        waiting_for_purged=1,
-        oldest_due_s=7200.0,
-        quarantine_share=0.94,
-    )
-    told = what_needs_a_person(
-        busy,
-        Disk(free_bytes=1024**3, total_bytes=10**13),
-        [Check(name="broker", ok=False, detail="no answer")],
-    )
-    expected = (
-        "broker is not ready",
-        "1.0 GiB",
-        "2 studies are",
-        "1 study has",
-        "for 2 h",
-        "3 images came again under another identity",
-        "1 study got images",
-        "94 % full",
-        "3 instances are",
-        "3 received files could not be decoded",
-    )
-    assert len(told) == len(expected)
-    assert all(part in sentence for part, sentence in zip(expected, told, strict=True))
 
 
 def test_a_destination_that_left_the_configuration_keeps_its_past() -> None:

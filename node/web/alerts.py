@@ -1,0 +1,289 @@
+"""What needs a person, as one list for page, metrics and API. Thresholds stand in the settings, [alerts]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from config.settings import AlertSettings
+from node.pipeline.dimse import in_words
+from node.pipeline.ports import Step
+from node.store.census import Census, DestinationStanding
+from node.store.parts import PUBLISHING, PartLine
+from node.store.states import QuarantineKind, StudyState, WorkerState
+from node.store.workers import WorkerLine
+from node.web.presentation import count, duration, size
+from node.web.readiness import Check
+
+_LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
+_NEARLY_FULL = 0.9  # of the room in quarantine for what was acknowledged
+
+
+class Severity(StrEnum):
+    """What happens if nobody comes."""
+
+    URGENT = "urgent"  # studies are not received, not measured, or their results do not arrive
+    ATTENTION = "attention"  # some study waits for a person, or something will fail soon
+
+
+class AlertCode(StrEnum):
+    """Every alert there is. docs/operation.md says of each what to do."""
+
+    DATABASE_NOT_READY = "database_not_ready"
+    DISK_NOT_READY = "disk_not_ready"
+    LISTENER_NOT_READY = "listener_not_ready"
+    BROKER_NOT_READY = "broker_not_ready"
+    ENGINE_NOT_READY = "engine_not_ready"
+    STORAGE_UNREADABLE = "storage_unreadable"
+    NOTHING_PUBLISHED = "nothing_published"
+    NO_WORKER = "no_worker"
+    WORK_LATE = "work_late"
+    WORK_PILES_UP = "work_piles_up"
+    DESTINATION_AWAY = "destination_away"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    MODEL_NOT_READY = "model_not_ready"
+    FEATURES_NOT_READY = "features_not_ready"
+    DISK_LOW = "disk_low"
+    CERTIFICATE_EXPIRES = "certificate_expires"
+    DELIVERY_STUCK = "delivery_stuck"
+    THREAD_SILENT = "thread_silent"
+    PROCESS_DIED = "process_died"
+    WORKER_SILENT = "worker_silent"
+    WORKER_REFUSES = "worker_refuses"
+    WORKER_DIFFERS = "worker_differs"
+    STUDY_SET_ASIDE = "study_set_aside"
+    STUDY_UNDELIVERED = "study_undelivered"
+    IDENTITY_WAITS = "identity_waits"
+    IMAGES_REMOVED = "images_removed"
+    QUARANTINE_FULL = "quarantine_full"
+    OTHER_CONTENT = "other_content"
+    UNDECODABLE = "undecodable"
+
+
+SEVERITIES: Mapping[AlertCode, Severity] = {
+    code: Severity.URGENT
+    if code
+    in {
+        AlertCode.DATABASE_NOT_READY,
+        AlertCode.DISK_NOT_READY,
+        AlertCode.LISTENER_NOT_READY,
+        AlertCode.BROKER_NOT_READY,
+        AlertCode.ENGINE_NOT_READY,
+        AlertCode.STORAGE_UNREADABLE,
+        AlertCode.NOTHING_PUBLISHED,
+        AlertCode.NO_WORKER,
+        AlertCode.WORK_LATE,
+        AlertCode.WORK_PILES_UP,
+        AlertCode.DESTINATION_AWAY,
+        AlertCode.CERTIFICATE_EXPIRED,
+    }
+    else Severity.ATTENTION
+    for code in AlertCode
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something that needs a person."""
+
+    code: AlertCode
+    severity: Severity
+    text: str
+    since: datetime | None  # UTC; None where that is not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the store says at one moment."""
+
+    census: Census
+    destinations: Sequence[DestinationStanding]
+    workers: Sequence[WorkerLine]
+    parts: Sequence[PartLine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is known without the database."""
+
+    checks: Sequence[Check]
+    free_bytes: int | None  # under the storage root; None where that cannot be looked at
+    certificate_ends: datetime | None  # of the node's own; None without TLS
+
+
+def alerts(
+    surroundings: Surroundings, standing: Standing | None, rules: AlertSettings, now: datetime
+) -> tuple[Alert, ...]:
+    """Everything that needs a person, the urgent first; empty where all is well.
+
+    Parameters
+    ----------
+    standing : None where the database does not answer; its check then says so.
+    now : UTC.
+    """
+    found = [*_of_surroundings(surroundings, rules, now)]
+    if standing is not None:
+        found += _of_work(standing, rules, now)
+        found += _of_destinations(standing.destinations, rules, now)
+        found += _of_parts(standing.parts, rules, now)
+        found += _of_workers(standing.workers, now)
+        found += _of_studies(standing.census)
+    order = list(AlertCode)
+    return tuple(sorted(found, key=lambda one: order.index(one.code)))
+
+
+def _alert(code: AlertCode, text: str, since: datetime | None = None) -> Alert:
+    return Alert(code=code, severity=SEVERITIES[code], text=text, since=since)
+
+
+def _of_surroundings(seen: Surroundings, rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+    for check in seen.checks:
+        if not check.ok:
+            text = f"The {check.name} is not ready: {check.detail}."
+            yield _alert(AlertCode(f"{check.name}_not_ready"), text)
+    if seen.free_bytes is None:
+        yield _alert(AlertCode.STORAGE_UNREADABLE, "The storage folder cannot be looked at.")
+    elif seen.free_bytes < _LOW_DISK_BYTES:
+        text = f"Only {size(seen.free_bytes)} are free under the storage folder."
+        yield _alert(AlertCode.DISK_LOW, text)
+    if seen.certificate_ends is not None:
+        left = seen.certificate_ends - now
+        day = f"{seen.certificate_ends:%Y-%m-%d %H:%M} UTC"
+        if left <= timedelta(0):
+            text = f"The node's TLS certificate expired on {day}: peers refuse it. Install a new one."
+            yield _alert(AlertCode.CERTIFICATE_EXPIRED, text, seen.certificate_ends)
+        elif left <= timedelta(days=rules.certificate_days):
+            text = f"The node's TLS certificate expires on {day}, in {duration(left.total_seconds())}."
+            yield _alert(AlertCode.CERTIFICATE_EXPIRES, text)
+
+
+def _of_work(standing: Standing, rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+    census = standing.census
+    for part in standing.parts:
+        if part.name == PUBLISHING and not part.has_ended and part.heard_s > rules.publish_silence_s:
+            yield _alert(
+                AlertCode.NOTHING_PUBLISHED,
+                f"No study was closed and no work published for {duration(part.heard_s)}: "
+                f"the process {PUBLISHING} does not come round.",
+                _ago(now, part.heard_s),
+            )
+    served = {
+        queue for one in standing.workers if one.state is WorkerState.WORKING for queue in one.worker.queues
+    }
+    if lacking := [step for step in Step if step not in served]:
+        steps = (
+            "any step"
+            if len(lacking) == len(Step)
+            else f"the step{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
+        )
+        yield _alert(AlertCode.NO_WORKER, f"No worker takes up {steps}.")
+    if census.oldest_due_s > rules.due_s:
+        yield _alert(
+            AlertCode.WORK_LATE,
+            f"Work has been waiting for a worker for {duration(census.oldest_due_s)}.",
+            _ago(now, census.oldest_due_s),
+        )
+    if census.due > rules.due_jobs:
+        text = f"{count(census.due, 'step waits', 'steps wait')} for a worker: more come than are worked off."
+        yield _alert(AlertCode.WORK_PILES_UP, text)
+
+
+def _of_destinations(
+    destinations: Sequence[DestinationStanding], rules: AlertSettings, now: datetime
+) -> Iterator[Alert]:
+    for one in destinations:
+        if one.waiting_s is None or one.waiting_s < rules.destination_away_s:
+            continue
+        last = in_words(one.last_status) if one.last_status is not None else one.last_detail or "no answer"
+        pending = count(one.pending, "object is", "objects are")
+        silent_s = one.waiting_s if one.taken_s is None else min(one.waiting_s, one.taken_s)
+        if silent_s >= rules.destination_away_s:
+            yield _alert(
+                AlertCode.DESTINATION_AWAY,
+                f"{one.name} has taken nothing for {duration(silent_s)}: {pending} pending, the last attempt "
+                f"ended with: {last}.",
+                _ago(now, silent_s),
+            )
+        else:
+            yield _alert(
+                AlertCode.DELIVERY_STUCK,
+                f"{one.name} takes results, but not all: {pending} pending, one of them "
+                f"for {duration(one.waiting_s)}.",
+                _ago(now, one.waiting_s),
+            )
+
+
+def _of_parts(parts: Sequence[PartLine], rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+    for part in parts:
+        if (
+            part.beats
+            and part.name != PUBLISHING
+            and not part.has_ended
+            and part.heard_s > rules.thread_silence_s
+        ):
+            text = f"{part.name} has not come round for {duration(part.heard_s)}."
+            yield _alert(AlertCode.THREAD_SILENT, text, _ago(now, part.heard_s))
+        if part.died_s is not None and part.died_s < rules.died_s:
+            times = "" if part.deaths == 1 else f" {part.deaths} times, last"
+            yield _alert(
+                AlertCode.PROCESS_DIED,
+                f"The process {part.name} ended unexpectedly{times} {duration(part.died_s)} ago, "
+                "and was started again.",
+                _ago(now, part.died_s),
+            )
+
+
+def _of_workers(workers: Sequence[WorkerLine], now: datetime) -> Iterator[Alert]:
+    for one in workers:
+        name = f"The worker on {one.worker.host} (process {one.worker.pid}, {', '.join(one.worker.queues)})"
+        if one.state is WorkerState.SILENT:
+            text = f"{name} fell silent {duration(one.heard_s)} ago without being stopped."
+            yield _alert(AlertCode.WORKER_SILENT, text, _ago(now, one.heard_s))
+        elif one.state is WorkerState.REFUSING:
+            yield _alert(AlertCode.WORKER_REFUSES, f"{name} takes no work: {one.problem}.")
+        elif one.differs and one.state is WorkerState.WORKING:
+            yield _alert(AlertCode.WORKER_DIFFERS, f"{name} has {one.differs} than most.")
+
+
+def _of_studies(census: Census) -> Iterator[Alert]:
+    if number := census.studies[StudyState.SET_ASIDE]:
+        text = f"{count(number, 'study is', 'studies are')} set aside and will not go on without you."
+        yield _alert(AlertCode.STUDY_SET_ASIDE, text)
+    if number := census.studies[StudyState.UNDELIVERED]:
+        text = (
+            f"{count(number, 'study has', 'studies have')} results that a destination did not take or prove."
+        )
+        yield _alert(AlertCode.STUDY_UNDELIVERED, text)
+    if number := census.quarantined[QuarantineKind.IDENTITY]:
+        yield _alert(
+            AlertCode.IDENTITY_WAITS,
+            f"{count(number, 'image', 'images')} came again under another identity: "
+            "`osteonode studies reconcile` shows it and waits for your decision.",
+        )
+    if number := census.waiting_for_purged:
+        yield _alert(
+            AlertCode.IMAGES_REMOVED,
+            f"{count(number, 'study', 'studies')} got images after the others had been removed by retention: "
+            "send all of it again.",
+        )
+    if census.quarantine_share >= _NEARLY_FULL:
+        yield _alert(
+            AlertCode.QUARANTINE_FULL,
+            f"Quarantine is {100 * census.quarantine_share:.0f} % full: beyond its bounds images of other "
+            "content or identity under a known UID are refused. `osteonode studies quarantine` lists it.",
+        )
+    if number := census.quarantined[QuarantineKind.CONTENT]:
+        yield _alert(
+            AlertCode.OTHER_CONTENT,
+            f"{count(number, 'instance is', 'instances are')} in quarantine: "
+            "other content came under a UID that is known already.",
+        )
+    if number := census.quarantined[QuarantineKind.UNDECODABLE]:
+        text = f"{count(number, 'received file', 'received files')} could not be decoded."
+        yield _alert(AlertCode.UNDECODABLE, text)
+
+
+def _ago(now: datetime, seconds: float) -> datetime:
+    return (now - timedelta(seconds=seconds)).astimezone(UTC)
