@@ -100,7 +100,7 @@ class LimitSettings(_Section):
     """The largest that is taken in and decoded."""
 
     instance_bytes: int = Field(ge=1 << 20)
-    matrix: int = Field(ge=16, le=65535)
+    matrix: int = Field(ge=16, le=8192)
     frames: int = Field(ge=1)
     slices: int = Field(ge=1)
 

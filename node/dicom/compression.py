@@ -30,6 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from node.dicom.codestream import require_stated_size, require_stated_size_in
 from node.dicom.headers import Instance, number_of, text_of
 
 # The decoder of each encapsulated transfer syntax. What is missing here cannot be read.
@@ -69,10 +70,14 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
     ------
     NotImplementedError
         If the transfer syntax has no decoder.
+    SizeContradicted
+        If the codestream states another size than the data set.
     Exception
         Of any type: what a codec raises for a stream that is broken.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    if syntax in DECODERS or not syntax.is_encapsulated:
+        require_stated_size(dataset)
     return _cleared(pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, "")), int(dataset.BitsStored))
 
 
@@ -91,6 +96,10 @@ def decoded_frames(frames: Sequence[Instance]) -> Iterator[npt.NDArray[Any]]:
     if len(indices) != len(frames):
         raise ValueError("not all are frames of one file")
     syntax = UID(first.transfer_syntax_uid)
+    if syntax in DECODERS:
+        require_stated_size_in(first.path, first.header, frozenset(indices))
+    elif not syntax.is_encapsulated:
+        require_stated_size(first.header, (), syntax)
     # What was deflated has no place to start reading from.
     source = dcmread(first.path) if syntax.is_deflated else first.path
     for stored in iter_pixels(source, indices=indices, decoding_plugin=DECODERS.get(syntax, "")):

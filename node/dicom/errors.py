@@ -30,6 +30,7 @@ class Unusable(StrEnum):
     NOT_GREYSCALE = "not a single-frame greyscale image"
     UNDECODABLE = "pixels cannot be decoded"
     DAMAGED = "the header of an image is damaged"
+    TOO_LARGE = "larger than the limits of this node"
 
 
 class SeriesUnusable(DicomError):

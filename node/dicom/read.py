@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
+from config.settings import LimitSettings
 from node.dicom.compression import decoded, decoded_frames, loss_of
 from node.dicom.contrast import ContrastStatement, contrast_of
 from node.dicom.errors import SeriesUnusable, Unusable
@@ -134,6 +135,19 @@ TECHNIQUE = (
     "ManufacturerModelName",
     "FrameOfReferenceUID",
 )
+
+
+def require_within(series: SeriesHeaders, limits: LimitSettings) -> None:
+    """Raise `SeriesUnusable` for a series of more or larger images than this node decodes."""
+    slices = len(series.instances)
+    if slices > limits.slices:
+        detail = f"{slices} images, and limits.slices is {limits.slices}"
+        raise SeriesUnusable(Unusable.TOO_LARGE, detail, slices=slices)
+    for instance in series.instances:
+        rows, columns = (int(number_of(instance.header, one) or 0) for one in ("Rows", "Columns"))
+        if max(rows, columns) > limits.matrix:
+            detail = f"{rows} x {columns} pixels, and limits.matrix is {limits.matrix}"
+            raise SeriesUnusable(Unusable.TOO_LARGE, detail, slices=slices)
 
 
 def require_one_technique(series: SeriesHeaders) -> None:

@@ -21,6 +21,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import SegmentationStorage
 
 from node.dicom import codes
+from node.dicom.codestream import require_stated_size
 from node.dicom.errors import SegProblem, SegUnusable
 from node.dicom.geometry import normal_of
 from node.dicom.headers import number_of, text_of
@@ -136,6 +137,7 @@ def read_segmentation(path: Path, series: LoadedSeries, labels: Mapping[str, str
         if not numbers:
             raise SegUnusable(SegProblem.NO_LEVEL)
         frames = _frames(dataset)
+        require_stated_size(dataset)
         drawn, grid = _drawn(dataset, frames, numbers, series.volume.grid)
     # What a damaged object lacks shows as whatever error its absence causes, or as the codec's own.
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

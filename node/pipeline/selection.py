@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from config.settings import LimitSettings
 from node.dicom.headers import SeriesHeaders, group_series, read_headers, text_of
 from node.dicom.lone_slices import read_lone_slices
-from node.dicom.read import LoadedSeries, read_series
+from node.dicom.read import LoadedSeries, read_series, require_within
 from node.dicom.select import without_localizers
 from node.pipeline.artefacts import SELECTION, from_json
 from node.pipeline.context import StepContext
@@ -77,21 +78,26 @@ def load_series(context: StepContext, series_instance_uid: str) -> LoadedSeries:
     Raises
     ------
     SeriesUnusable
-        If its slices are no regular grid or cannot be decoded.
+        If it is larger than the limits, or its slices are no regular grid or cannot be decoded.
     LookupError
         If no such series is among the files.
     """
     return _read_series(
-        tuple(context.instances), series_instance_uid, context.settings.selection.gantry_tilt_degrees
+        tuple(context.instances),
+        series_instance_uid,
+        context.settings.selection.gantry_tilt_degrees,
+        context.settings.limits,
     )
 
 
 @lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once
 def _read_series(
-    paths: tuple[Path, ...], series_instance_uid: str, tilt_tolerance_degrees: float
+    paths: tuple[Path, ...], series_instance_uid: str, tilt_tolerance_degrees: float, limits: LimitSettings
 ) -> LoadedSeries:
     series = _series_named(group_series(read_headers(paths)), series_instance_uid)
-    return read_series(without_localizers(series)[0], tilt_tolerance_degrees=tilt_tolerance_degrees)
+    chosen = without_localizers(series)[0]
+    require_within(chosen, limits)
+    return read_series(chosen, tilt_tolerance_degrees=tilt_tolerance_degrees)
 
 
 def _series_named(series: tuple[SeriesHeaders, ...], uid: str) -> SeriesHeaders:

@@ -7,6 +7,7 @@ codestreams stand below.
 from __future__ import annotations
 
 import base64
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -353,6 +354,58 @@ def test_a_run_length_stream_that_is_too_long_is_refused(cases: dict[str, Case],
     with pytest.raises(SeriesUnusable) as caught:
         _hu(tmp_path / "a.dcm")
     assert caught.value.reason is Unusable.UNDECODABLE
+
+
+FORGED = [
+    name for name in LOSSLESS_NAMES if any(word in name for word in ("JPEG", "RLE")) and "12 of" not in name
+]
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_stream_that_states_another_size_than_its_header_is_not_decoded(
+    name: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    """20,000 rows and columns in the stream alone, for which no room is made; and a header of fewer."""
+    dataset = dcmread(cases[name].path)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    encoded = dataset.PixelData
+    large = encoded.replace(struct.pack(">HH", rows, columns), struct.pack(">HH", 20000, 20000), 1)
+    if cases[name].syntax in (JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL):
+        large = encoded.replace(struct.pack(">II", columns, rows), struct.pack(">II", 20000, 20000), 1)
+    if "RLE" in name:  # states no size: what would fill it is repeated
+        frame = next(generate_frames(encoded, number_of_frames=1))
+        large = encapsulate([frame + b"\x81\0" * (2 * len(frame) + rows * columns * 4)])
+    assert large != encoded
+    dataset.PixelData = large
+    dataset.save_as(tmp_path / "large.dcm")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory is forgotten
+    before = _peak_mib()
+    with pytest.raises(SeriesUnusable, match="SizeContradicted") as caught:
+        _hu(tmp_path / "large.dcm")
+    assert caught.value.reason is Unusable.UNDECODABLE
+    assert _peak_mib() - before < 100
+    if "RLE" not in name:
+        dataset.PixelData, dataset.Rows = encoded, rows - 1
+        dataset.save_as(tmp_path / "few.dcm")
+        with pytest.raises(SeriesUnusable, match="SizeContradicted"):
+            _hu(tmp_path / "few.dcm")
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded_whatever_its_stream(
+    cases: dict[str, Case], tmp_path: Path
+) -> None:
+    dataset = dcmread(cases[f"signed, 16 bits, {JPEG2000Lossless.name}"].path)
+    size = struct.pack(">II", int(dataset.Columns), int(dataset.Rows))
+    dataset.PixelData = dataset.PixelData.replace(size, struct.pack(">II", 30000, 30000), 1)
+    dataset.Rows = dataset.Columns = 30000
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(SeriesUnusable, match="SizeContradicted"):
+        _hu(tmp_path / "a.dcm")
 
 
 def test_a_padding_value_within_the_scale_is_left_alone(cases: dict[str, Case], tmp_path: Path) -> None:
