@@ -141,8 +141,8 @@ _CONTRAST_DETAILS = (
 
 def _attributes(headers: Sequence[Dataset], contrast: Sequence[ContrastStatement]) -> tuple[_Attribute, ...]:
     """Strongest first: by meaning, then by number, then by time."""
-    details = [" ".join(comparable(header, keyword) for keyword in _CONTRAST_DETAILS) for header in headers]
-    agents = [f"{said.words} {detail}".strip() for said, detail in zip(contrast, details, strict=True)]
+    details = [[comparable(one, name) for name in _CONTRAST_DETAILS if name in one] for one in headers]
+    agents = [" ".join([said.words, *detail]).strip() for said, detail in zip(contrast, details, strict=True)]
     return (
         *(_Attribute(name=name, values=_values(headers, keyword)) for keyword, name in _PHASES.items()),
         _Attribute(name="contrast medium", values=agents, is_weak=True),
@@ -156,11 +156,12 @@ def _attributes(headers: Sequence[Dataset], contrast: Sequence[ContrastStatement
 
 
 def _values(headers: Sequence[Dataset], keyword: str) -> list[_Value | None]:
-    numbers = [number_of(header, keyword) for header in headers]
-    return [
-        number if number is not None else comparable(header, keyword) or None
-        for header, number in zip(headers, numbers, strict=True)
-    ]
+    return [_value(header, keyword) if keyword in header else None for header in headers]
+
+
+def _value(header: Dataset, keyword: str) -> _Value | None:
+    number = number_of(header, keyword)
+    return number if number is not None else comparable(header, keyword) or None
 
 
 def _moment(header: Dataset) -> str | None:

@@ -111,7 +111,15 @@ def test_a_jerk_between_two_bodies_names_the_nearer_ones() -> None:
     assert found[0].values["jump_mm"] == pytest.approx(6.8, abs=1.0)
 
 
-@TECHNIQUES
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kvp": 80, "noise_hu": 40.0, "view": ("L2", "L3")},
+        {"slice_spacing_mm": 5.0, "slice_thickness_mm": 5.0, "scoliosis_degrees": 20.0},
+        {"slice_spacing_mm": 1.0, "slice_thickness_mm": 1.0, "view": ("L3", "L3")},
+    ],
+    ids=["noisy", "5 mm and scoliosis", "1 mm"],
+)
 def test_passes_woven_into_one_stack_are_seen(changes: dict[str, object]) -> None:
     """As where no header tells of the second pass, in which the patient lies to one side."""
     volume, vertebrae = study(**changes)
@@ -124,7 +132,7 @@ def test_passes_woven_into_one_stack_are_seen(changes: dict[str, object]) -> Non
 
 
 def test_passes_between_which_the_patient_slid_along_the_table_are_seen() -> None:
-    volume, vertebrae = study()
+    volume, vertebrae = study(view=("L2", "L3"))
     for slices in (1, 2):
         hu = volume.hu.copy()
         hu[1::2] = np.roll(hu, slices, axis=0)[1::2]
