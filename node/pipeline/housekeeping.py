@@ -37,7 +37,8 @@ def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | N
     ------
     StoreUnavailable
     """
-    store.retention.sweep()
+    if stuck := store.retention.sweep():
+        log.error("files_not_removed", files=stuck)
     removed = 0
     for uid, why in _going(store, settings):
         if stop is not None and stop.is_set():

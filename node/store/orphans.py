@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from node.store.database import Database, storage_error
+from node.store.errors import StoreUnavailable
 from node.store.files import FileStore
 from node.store.schema import artefacts, instances, quarantine, studies
 
@@ -75,7 +76,10 @@ class Orphans:
             return OrphanRound(removed=0, left=len(found))
         removed = 0
         for path in self._without(found, by_folder=None):  # asked again: a row may have moved meanwhile
-            self._files.remove(path)
+            try:
+                self._files.remove(path)
+            except StoreUnavailable:
+                continue  # the next round tries again
             removed += 1
         return OrphanRound(removed=removed, left=0)
 

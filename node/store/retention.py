@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, literal_col
 
 from node.store.content import ContentReader
 from node.store.database import Database, now_s
-from node.store.errors import ResultsRemoved
+from node.store.errors import ResultsRemoved, StoreUnavailable
 from node.store.files import FileStore
 from node.store.installation import Pseudonyms
 from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, scans, studies
@@ -191,8 +191,12 @@ class Retention:
         self.sweep()
         return removed
 
-    def sweep(self) -> None:
-        """Remove the files of rows that say so: also those that a stop left behind."""
+    def sweep(self) -> int:
+        """Remove the files of rows that say so: also those that a stop left behind.
+
+        Returns how many cannot be removed; they are tried again by the next call.
+        """
+        stuck = 0
         for table, removed_at in ((instances, instances.c.purged_at), (artefacts, artefacts.c.removed_at)):
             is_left = table.c.path != literal_column("''")  # no parameter, or the index is not used
             left = select(table.c.path).where(removed_at.is_not(None), is_left)
@@ -200,15 +204,22 @@ class Retention:
                 paths = tuple(connection.execute(left).scalars())
             if not paths:
                 continue
+            gone = []
             for path in paths:
-                self._files.remove(path)
+                try:
+                    self._files.remove(path)
+                except StoreUnavailable:  # a damaged folder, say: no reason to keep the others
+                    stuck += 1
+                else:
+                    gone.append(path)
             with self._database.writing() as connection:
-                for path in paths:
+                for path in gone:
                     connection.execute(
                         update(table)
                         .where(table.c.path == path, removed_at.is_not(None), is_left)
                         .values(path="")
                     )
+        return stuck
 
     def _going(self, study_instance_uid: str, which: ColumnElement[bool]) -> Sequence[Row[str, str]]:
         wanted = select(instances.c.sop_instance_uid, instances.c.path).where(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import load_settings
 from node.pipeline.housekeeping import purge_due
@@ -159,6 +160,26 @@ def test_files_that_a_stop_left_behind_are_removed_later(
     assert path.exists()
     store.retention.sweep()
     assert not path.exists()
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(
+    store: Store, come: Come, close_study: Close, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come(1), come(2)
+    _finish(store, close_study(store))
+    stuck, other = store.instances.paths(study)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(store.retention, "sweep", lambda: 0)
+        assert store.retention.purge(study, _Said()) == 2
+    stuck.unlink()
+    stuck.mkdir()  # as a damaged file system answers: it is there, and cannot be removed
+    assert store.retention.sweep() == 1
+    assert not other.exists()
+    with capture_logs() as told:
+        assert purge_due(store, load_settings().storage) == 0
+    assert [(one["event"], one["files"]) for one in told] == [("files_not_removed", 1)]
+    stuck.rmdir()
+    assert store.retention.sweep() == 0
 
 
 @pytest.mark.parametrize("encoding", ["raw", "compressed"])

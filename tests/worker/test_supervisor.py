@@ -118,6 +118,17 @@ def _echo(port: int) -> bool:
     return answered
 
 
+def _open_to_others(root: Path) -> list[str]:
+    """Files and folders that anybody but their owner may read or enter, while the node is at work."""
+    found = [root.stat()]
+    names = [str(root)]
+    for path in root.rglob("*"):
+        with suppress(FileNotFoundError):  # finished in the meantime, and named otherwise
+            found.append(path.lstat())
+            names.append(str(path))
+    return [name for name, one in zip(names, found, strict=True) if one.st_mode & 0o077]
+
+
 def _wait_until_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=15)
     assert alive == [], alive
@@ -126,12 +137,16 @@ def _wait_until_gone(processes: list[psutil.Process]) -> None:
 def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     make_settings: Callable[..., Settings], start_node: Callable[..., Node]
 ) -> None:
-    node = start_node(make_settings(log={"format": "json"}), NO_PROCESS_FOR_THE_FIRST_RESTARTS)
+    settings = make_settings(log={"format": "json"})
+    settings.storage.root.mkdir(mode=0o755)  # as an administrator makes it
+    node = start_node(settings, NO_PROCESS_FOR_THE_FIRST_RESTARTS)
     ready = node.wait_for("node_ready")
     port = ready["port"]
     assert _echo(port)
     with urllib.request.urlopen(f"{ready['page']}readyz", timeout=10) as answer:
         assert answer.status == 200
+
+    assert _open_to_others(settings.storage.root) == []
 
     listener = next(e["pid"] for e in node.events if e["event"] == "child_ready" and e["role"] == "listener")
     os.kill(listener, signal.SIGKILL)
