@@ -12,7 +12,7 @@ from segmentation.volume import FloatArray, Mask
 _PIXEL_MM = 3.0  # about what is looked at
 _TISSUE_HU = -300.0
 _TABLE_MM = 6.0  # sheets and straps thinner than twice this belong to no patient
-_TRUNK_CM2 = 180.0  # at least: a neck has less, a reconstruction of the spine alone about so much
+_TRUNK_CM2 = 100.0  # at least; a narrow reconstruction of the spine alone shows about so much
 _LUNG_HU = (-950.0, -400.0)
 _LUNG_SHARE = 0.08  # of the trunk: more is a chest
 _BONE_HU = 150.0

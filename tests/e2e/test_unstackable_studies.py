@@ -10,7 +10,6 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from config.findings import Output, load_findings
-from node.pipeline.artefacts import REPORT
 from node.pipeline.context import Verdict
 from node.pipeline.steps.select import select
 from node.reference.spec import StudySpec
@@ -35,13 +34,13 @@ def without_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def edited(study: Path, out: Path, edit: Edit) -> Run:
+def edited(study: Path, out: Path, edit: Edit) -> Path:
     out.mkdir()
     for number, path in enumerate(sorted(study.glob("*.dcm"))):
         dataset = dcmread(path)
         if edit(number, dataset) is not False:
             dcmwrite(out / path.name, dataset)
-    return Run(out)
+    return out
 
 
 def localizer_among_them(number: int, dataset: Dataset) -> None:
@@ -116,35 +115,51 @@ CASES: dict[str, tuple[Edit, str]] = {
     "two voltages": (two_voltages, "technique varies between slices: KVP"),
     "some images broken": (some_broken, "pixels cannot be decoded"),
 }
-EACH = pytest.mark.parametrize(("edit", "told"), CASES.values(), ids=CASES.keys())
+# Ways by which what is looked at differs.
+LOOKED_AT = (
+    "a series for each slice",
+    "two in each place",
+    "no rescale",
+    "no orientation",
+    "some images broken",
+)
 
 
-@EACH
-def test_a_phantom_in_view_gets_a_refusal_report_with_the_true_reason(
+@pytest.mark.parametrize(("edit", "told"), CASES.values(), ids=CASES.keys())
+def test_a_phantom_in_view_makes_a_candidate_that_is_refused_with_the_true_reason(
     with_phantom: Path, tmp_path: Path, edit: Edit, told: str
 ) -> None:
-    run = edited(with_phantom, tmp_path / "study", edit)
+    chosen = selected(edited(with_phantom, tmp_path / "study", edit))
+    assert chosen.series is None
+    (why,) = [one.values["reasons"] for one in chosen.observations if one.code == "no_usable_series"]
+    assert str(why).startswith(told)
+    assert {one.reason for one in chosen.rejected} == {why}
+
+
+@pytest.mark.parametrize("case", ["localizer among them", "a series for each slice"])
+def test_the_refusal_is_a_report_that_names_the_reason(with_phantom: Path, tmp_path: Path, case: str) -> None:
+    edit, told = CASES[case]
+    run = Run(edited(with_phantom, tmp_path / "study", edit))
     assert run.local.verdict is Verdict.PROCEED
-    (text,) = [one.text for one in run.report.findings if one.code == "no_usable_series"]
-    assert told in text
     assert run.result["outcome"] == "refused"
-    assert all(one["reason"] in text for one in run.result["series"]["rejected"])
+    (text,) = [one["text"] for one in run.result["findings"] if one["code"] == "no_usable_series"]
+    assert told in text
+    assert all(one["reason"].startswith(told) for one in run.result["series"]["rejected"])
     assert ObjectKind.STRUCTURED_REPORT in {one.kind for one in run.objects}
 
 
-@EACH
+@pytest.mark.parametrize("case", LOOKED_AT)
 def test_the_same_without_a_phantom_is_nobodys_business(
-    without_phantom: Path, tmp_path: Path, edit: Edit, told: str
+    without_phantom: Path, tmp_path: Path, case: str
 ) -> None:
-    run = edited(without_phantom, tmp_path / "study", edit)
-    assert run.local.verdict is Verdict.NOT_APPLICABLE, told
-    assert REPORT not in run.artefacts.names()
+    context = context_of(edited(without_phantom, tmp_path / "study", CASES[case][0]))
+    assert select(context).verdict is Verdict.NOT_APPLICABLE
+    assert not context.artefacts.names()
 
 
-def test_one_slice_that_shows_rods_gets_a_refusal_report(with_phantom: Path, tmp_path: Path) -> None:
-    run = edited(with_phantom, tmp_path / "study", lambda number, dataset: number == 20)
-    assert run.local.verdict is Verdict.PROCEED
-    assert "slices_too_few" in run.codes
+def test_one_slice_that_shows_rods_makes_a_candidate(with_phantom: Path, tmp_path: Path) -> None:
+    chosen = selected(edited(with_phantom, tmp_path / "study", lambda number, dataset: number == 20))
+    assert [one.code for one in chosen.observations] == ["slices_too_few"]
 
 
 def test_a_localizer_beside_the_slices_is_left_out_and_they_are_measured(
