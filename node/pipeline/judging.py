@@ -10,7 +10,7 @@ from config.settings import Settings
 from node import __version__
 from node.pipeline.assessment import Basis, Case, Judgement, judge
 from node.pipeline.context import StepContext
-from node.pipeline.made_with import computing_packages
+from node.pipeline.measured_with import computing_packages
 from node.pipeline.measurement import Measurements
 from node.pipeline.model import active_model
 from node.pipeline.selection import SelectionArtefact

@@ -12,7 +12,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.findings import UnknownFinding
 from config.settings import ConfigurationError
 from node.dicom.errors import DicomError
-from node.pipeline.made_with import BasisChanged
+from node.pipeline.measured_with import BasisChanged
 from node.pipeline.ports import ArtefactMissing
 from node.store.errors import LeaseLost, StoreUnavailable
 from node.store.states import Proof

@@ -19,7 +19,7 @@ from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.deliver import Waiting, deliver
 from node.pipeline.describe import describe
 from node.pipeline.engine import Settled
-from node.pipeline.made_with import BasisChanged, made_with
+from node.pipeline.measured_with import BasisChanged, measured_with
 from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import (
@@ -40,7 +40,7 @@ from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.states import StudyState
 from node.store.store import Store
-from node.store.workers import MadeWith
+from node.store.workers import MeasuredWith
 from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
@@ -71,14 +71,14 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
     """
     store, settings = dependencies.store, dependencies.settings.worker
     try:
-        basis = made_with(dependencies.settings)
+        basis = measured_with(dependencies.settings)
         lease = store.jobs.claim(
             job_id=message.job_id,
             step=message.step,
             generation=message.generation,
             owner=dependencies.owner,
             lease_s=settings.lease_s,
-            made_with=basis,
+            measured_with=basis,
             begins=message.step is Step.SELECT,
             host=dependencies.host,
         )
@@ -113,7 +113,7 @@ def _publish(following: DueJob, dependencies: Dependencies) -> None:
         log.warning("not_published", error=describe(error))  # reconcile comes again
 
 
-def _attempt(lease: Lease, basis: MadeWith, dependencies: Dependencies) -> DueJob | None:
+def _attempt(lease: Lease, basis: MeasuredWith, dependencies: Dependencies) -> DueJob | None:
     """One attempt at a step, recorded. Returns the next step, if there is one.
 
     Parameters
@@ -141,7 +141,7 @@ def _attempt(lease: Lease, basis: MadeWith, dependencies: Dependencies) -> DueJo
         return None
     with _kept(dependencies.store, lease, settings.worker.lease_s):
         result = dependencies.functions[step](_context(lease, artefacts, dependencies))
-        if made_with(settings) != basis:
+        if measured_with(settings) != basis:
             raise BasisChanged("software or configuration changed while the step ran")
         seconds = time.perf_counter() - started
         _note_timing(artefacts, step, seconds)

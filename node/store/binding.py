@@ -14,7 +14,7 @@ from node.store.database import Database, now_s
 from node.store.files import FileStore
 from node.store.schema import artefacts, jobs, workers
 from node.store.states import JobState
-from node.store.workers import MadeWith, is_there
+from node.store.workers import MeasuredWith, is_there
 
 LEFT_TO_OTHERS_S = 5.0  # by a worker that may not take a step: longer than its message takes to come again
 _AT_ONCE = 200  # jobs that begin again in one transaction
@@ -116,13 +116,13 @@ def is_free() -> ColumnElement[bool]:
     )
 
 
-def is_bound_to(made_with: MadeWith) -> ColumnElement[bool]:
+def is_bound_to(measured_with: MeasuredWith) -> ColumnElement[bool]:
     """Of a job: a worker whose results rest on this may go on with it."""
     return or_(
         jobs.c.software == "",
         and_(
-            jobs.c.software == made_with.software,
-            jobs.c.configuration_sha256 == made_with.configuration_sha256,
+            jobs.c.software == measured_with.software,
+            jobs.c.configuration_sha256 == measured_with.configuration_sha256,
         ),
     )
 
@@ -154,15 +154,15 @@ def has_its_worker() -> ColumnElement[bool]:
     )
 
 
-def why_unfit(bound_to: MadeWith, made_with: MadeWith, host: str) -> str:
+def why_unfit(bound_to: MeasuredWith, measured_with: MeasuredWith, host: str) -> str:
     """Why a worker does not take a step, for the operator."""
-    if bound_to.software in ("", made_with.software) and bound_to.configuration_sha256 in (
+    if bound_to.software in ("", measured_with.software) and bound_to.configuration_sha256 in (
         "",
-        made_with.configuration_sha256,
+        measured_with.configuration_sha256,
     ):
         return f"waits for a worker on another machine than {host}, which lacked what the step needs"
     wanted = _in_words(bound_to.software, bound_to.configuration_sha256)
-    has = _in_words(made_with.software, made_with.configuration_sha256)
+    has = _in_words(measured_with.software, measured_with.configuration_sha256)
     return f"waits for a worker with {wanted}, as its first step had; a worker on {host} has {has}"
 
 

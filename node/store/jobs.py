@@ -23,7 +23,7 @@ from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies
 from node.store.states import ARRIVED, DeliveryState, JobState, Proof, StudyState
-from node.store.workers import MadeWith
+from node.store.workers import MeasuredWith
 
 _MAX_ERROR_CHARACTERS = 2000
 
@@ -83,7 +83,7 @@ class Jobs:
         generation: int,
         owner: str,
         lease_s: float,
-        made_with: MadeWith,
+        measured_with: MeasuredWith,
         begins: bool = False,
         host: str = "",
     ) -> Lease | Unfit | None:
@@ -94,7 +94,7 @@ class Jobs:
 
         Parameters
         ----------
-        made_with : what this worker's results rest on.
+        measured_with : what this worker's results rest on.
         begins : whether this is the first step, which binds the job to whoever takes it. Every later one is
             for workers that are equal in what moves a result.
         host : the worker's machine.
@@ -106,11 +106,11 @@ class Jobs:
         bound: dict[str, object] = {}
         if begins:
             bound = {
-                "software": made_with.software,
-                "configuration_sha256": made_with.configuration_sha256,
+                "software": measured_with.software,
+                "configuration_sha256": measured_with.configuration_sha256,
             }
         else:
-            may_take = and_(is_bound_to(made_with), may_take)
+            may_take = and_(is_bound_to(measured_with), may_take)
         taken = (
             update(jobs)
             .where(at_this_step, may_take)
@@ -134,7 +134,7 @@ class Jobs:
         with self._database.writing() as connection:
             row = connection.execute(taken).first()
             if row is None:
-                return _leave_to_others(connection, at_this_step, made_with, host)
+                return _leave_to_others(connection, at_this_step, measured_with, host)
         return Lease(
             job_id=job_id,
             study_instance_uid=row.study_instance_uid,
@@ -347,7 +347,7 @@ def is_due() -> ColumnElement[bool]:
 
 
 def _leave_to_others(
-    connection: Connection, at_this_step: ColumnElement[bool], made_with: MadeWith, host: str
+    connection: Connection, at_this_step: ColumnElement[bool], measured_with: MeasuredWith, host: str
 ) -> Unfit | None:
     """Say in the job's row why the worker that asked does not take it; None where nobody can any more."""
     job = connection.execute(
@@ -356,7 +356,9 @@ def _leave_to_others(
     if job is None:
         return None
     reason = why_unfit(
-        MadeWith(software=job.software, configuration_sha256=job.configuration_sha256), made_with, host
+        MeasuredWith(software=job.software, configuration_sha256=job.configuration_sha256),
+        measured_with,
+        host,
     )
     connection.execute(
         update(jobs)

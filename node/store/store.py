@@ -36,7 +36,7 @@ from node.store.scanners import Scanners
 from node.store.scans import Scans
 from node.store.studies import Studies
 from node.store.transactions import Transactions
-from node.store.workers import Workers
+from node.store.workers import WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Store:
     scanners: Scanners
     scans: Scans
     associations: Associations
-    workers: Workers
+    workers: WorkerRows
     parts: Parts
     overview: Overview
     census: CensusTaker
@@ -119,7 +119,7 @@ def open_store(settings: StorageSettings) -> Store:
         scanners=Scanners(database),
         scans=Scans(database, pseudonyms),
         associations=Associations(database),
-        workers=Workers(database),
+        workers=WorkerRows(database),
         parts=Parts(database),
         overview=Overview(database),
         census=CensusTaker(database, acknowledged),

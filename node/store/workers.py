@@ -22,7 +22,7 @@ _LONGEST_PROBLEM = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeWith:
+class MeasuredWith:
     """What moves a result besides the study itself: two workers that are equal in it may share a study."""
 
     software: str  # version of the node and of the packages that compute
@@ -45,7 +45,7 @@ class WorkerLine:
     """One worker, as others see it."""
 
     worker: Worker
-    made_with: MadeWith
+    measured_with: MeasuredWith
     state: WorkerState
     problem: str  # why it takes no work; "" where it does
     differs: str  # from most of those that are there, in words; "" where it does not
@@ -53,13 +53,15 @@ class WorkerLine:
     heard_s: float  # since it was heard of last
 
 
-class Workers:
+class WorkerRows:
     """Each worker writes its own row; everybody reads. Times are by the database's clock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def enter(self, worker: Worker, made_with: MadeWith, problem: str, lives: Callable[[int], bool]) -> None:
+    def enter(
+        self, worker: Worker, measured_with: MeasuredWith, problem: str, lives: Callable[[int], bool]
+    ) -> None:
         """A worker begins. It takes the place of workers of its host and queues whose process is gone.
 
         Parameters
@@ -77,12 +79,12 @@ class Workers:
             ).all()
             gone = [one.worker_id for one in predecessors if one.pid == worker.pid or not lives(one.pid)]
             connection.execute(delete(workers).where(workers.c.worker_id.in_(gone)))
-            _write(connection, worker, made_with, problem)
+            _write(connection, worker, measured_with, problem)
 
-    def beat(self, worker: Worker, made_with: MadeWith, problem: str) -> None:
+    def beat(self, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
         """A worker is still there. One that has ended stays ended."""
         with self._database.writing() as connection:
-            _write(connection, worker, made_with, problem)
+            _write(connection, worker, measured_with, problem)
 
     def end(self, worker_id: str) -> None:
         """A worker was stopped in good order."""
@@ -125,7 +127,9 @@ class Workers:
                     queues=tuple(row.queues.split(",")),
                     engine=row.engine,
                 ),
-                made_with=MadeWith(software=row.software, configuration_sha256=row.configuration_sha256),
+                measured_with=MeasuredWith(
+                    software=row.software, configuration_sha256=row.configuration_sha256
+                ),
                 state=_state(row),
                 problem=row.problem,
                 differs=_differs(
@@ -157,11 +161,11 @@ def _heard_at() -> ColumnElement[float]:
     return func.coalesce(workers.c.ended_at, workers.c.heartbeat_at)
 
 
-def _write(connection: Connection, worker: Worker, made_with: MadeWith, problem: str) -> None:
+def _write(connection: Connection, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
     make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     changing = {
-        "software": made_with.software[:_LONGEST_SOFTWARE],
-        "configuration_sha256": made_with.configuration_sha256,
+        "software": measured_with.software[:_LONGEST_SOFTWARE],
+        "configuration_sha256": measured_with.configuration_sha256,
         "problem": problem[:_LONGEST_PROBLEM],
         "heartbeat_at": now_s(),
     }

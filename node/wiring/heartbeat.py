@@ -10,16 +10,16 @@ import structlog
 from config.catalog import CatalogEntryMissing
 from config.settings import Settings, StorageSettings
 from node.pipeline.describe import describe
-from node.pipeline.made_with import made_with
+from node.pipeline.measured_with import measured_with
 from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.installation import require_root
-from node.store.workers import HEARTBEAT_S, MadeWith, Worker, Workers
+from node.store.workers import HEARTBEAT_S, MeasuredWith, Worker, WorkerRows
 
 log = structlog.get_logger(__name__)
 
 _FIRST_TRIES_S = 1.0  # until it is listed: the node may still be making its tables
-_UNKNOWN = MadeWith(software="", configuration_sha256="")
+_UNKNOWN = MeasuredWith(software="", configuration_sha256="")
 
 
 class Heartbeat:
@@ -51,7 +51,7 @@ class Heartbeat:
     def _beat(self, database: Database) -> None:
         try:
             known, problem = self._standing(database)
-            workers = Workers(database)
+            workers = WorkerRows(database)
             if self._entered:
                 workers.beat(self._worker, known, problem)
             else:
@@ -62,9 +62,9 @@ class Heartbeat:
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
             log.error("heartbeat_failed", error=describe(error))
 
-    def _standing(self, database: Database) -> tuple[MadeWith, str]:
+    def _standing(self, database: Database) -> tuple[MeasuredWith, str]:
         try:
-            known = made_with(self._settings)
+            known = measured_with(self._settings)
         except CatalogEntryMissing as error:
             return _UNKNOWN, str(error)
         return known, root_problem(self._settings.storage, database)

@@ -36,7 +36,7 @@ from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.jobs import Jobs
 from node.store.store import open_store
-from node.store.workers import Worker, Workers
+from node.store.workers import Worker, WorkerRows
 from node.wiring.completing import make_archive
 from node.wiring.confirming import report_recorder
 from node.wiring.heartbeat import Heartbeat, root_problem
@@ -216,7 +216,7 @@ def _give_back(settings: Settings, owner: str) -> None:
     try:
         with closing(Database(settings.storage.resolved_database_url)) as database:
             held = Jobs(database).release_all(owner)
-            Workers(database).end(owner)
+            WorkerRows(database).end(owner)
     except StoreError as error:  # the leases run out by themselves
         log.warning("leases_not_released", error=describe(error))
         return

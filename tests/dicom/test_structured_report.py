@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.sr import encode_sr
+from node.pipeline.result import result_document
 from scoring.bmd import RegionKind
 from scoring.calibration import Grade, Mineral
 
@@ -380,6 +381,15 @@ def test_algorithms_are_named_with_version_and_hash(contents, items):
     assert {"geometric", "Osteonode", "demonstration-2024"} <= text
     assert f"model_sha256={'ab' * 32}" in text
     assert f"configuration_sha256={'ef' * 32}" in text
+
+
+def test_a_study_that_was_begun_again_says_so_with_the_software(study, encode):
+    told = "begun again at select: what came before score had been done with software 0.0.9"
+    again = replace(study.report, provenance=replace(study.report.provenance, begun_again=told))
+    items = read_items(dcmread(BytesIO(encode(again, with_seg=False))))
+    assert f"begun_again={told}" in {str(item.value) for item in items}
+    assert result_document(again, {})["provenance"]["begun_again"] == told
+    assert result_document(study.report, {})["provenance"]["begun_again"] is None
 
 
 def test_the_private_scheme_is_declared(contents):

@@ -13,7 +13,7 @@ from node.pipeline.ports import Step
 from node.store.census import Census, DestinationStanding
 from node.store.parts import PartLine
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import MadeWith, Worker, WorkerLine
+from node.store.workers import MeasuredWith, Worker, WorkerLine
 from node.web.alerts import SEVERITIES, AlertCode, Severity, Standing, Surroundings, alerts
 from node.web.readiness import Check
 
@@ -44,7 +44,7 @@ PACS = DestinationStanding(
 PART = PartLine(name="reconcile", beats=True, has_ended=False, heard_s=3.0, deaths=0, died_s=None)
 WORKER = WorkerLine(
     worker=Worker(worker_id="1", host="ct-node", pid=77, queues=tuple(Step), engine="geometric 1"),
-    made_with=MadeWith(software="1", configuration_sha256="00"),
+    measured_with=MeasuredWith(software="1", configuration_sha256="00"),
     state=WorkerState.WORKING,
     problem="",
     differs="",

@@ -24,7 +24,7 @@ from node import logs
 from node.net.scp import Listener
 from node.store.feature_standing import FeatureStanding, FeatureStandings
 from node.store.store import Store, open_store
-from node.store.workers import MadeWith, Worker
+from node.store.workers import MeasuredWith, Worker
 from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
@@ -379,7 +379,7 @@ def test_workers_are_listed_and_one_that_differs_or_takes_no_work_is_told(
         )
         filled.workers.enter(
             worker,
-            MadeWith(software="0.1.0 (numpy 2)", configuration_sha256=32 * configuration),
+            MeasuredWith(software="0.1.0 (numpy 2)", configuration_sha256=32 * configuration),
             problem,
             lambda _: True,
         )

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.made_with import made_with
+from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import ArtefactMissing, Step
 from node.pipeline.reconcile import begin_again, republish
 from node.pipeline.runner import run_step
@@ -21,14 +21,14 @@ from node.store.jobs import DueJob, Lease, Unfit
 from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
-from node.store.workers import MadeWith, Worker
-from tests.claiming import MADE_WITH, claim
+from node.store.workers import MeasuredWith, Worker
+from tests.claiming import MEASURED_WITH, claim
 from tests.worker.bench import Bench
 from tests.worker.conftest import STUDY
 
 OTHERS = (
-    replace(MADE_WITH, configuration_sha256="cd" * 32),
-    replace(MADE_WITH, software="1.0 (numpy 3)"),
+    replace(MEASURED_WITH, configuration_sha256="cd" * 32),
+    replace(MEASURED_WITH, software="1.0 (numpy 3)"),
 )
 STEPS = ("select", "segment", "score", "report", "deliver")
 PATIENCE_S = 300.0
@@ -42,14 +42,14 @@ def job(
     return close_study(store)
 
 
-def ask(store: Store, job: DueJob, made_with: MadeWith, host: str = "two") -> Lease | Unfit | None:
+def ask(store: Store, job: DueJob, measured_with: MeasuredWith, host: str = "two") -> Lease | Unfit | None:
     return store.jobs.claim(
         job_id=job.job_id,
         step=job.step,
         generation=job.generation,
         owner="other",
         lease_s=60.0,
-        made_with=made_with,
+        measured_with=measured_with,
         begins=job.step == "select",
         host=host,
     )
@@ -62,11 +62,11 @@ def make_due(store: Store) -> None:
 
 
 def enter(
-    store: Store, made_with: MadeWith, *, host: str, since_s: float = 0.0, heard_s: float = 0.0
+    store: Store, measured_with: MeasuredWith, *, host: str, since_s: float = 0.0, heard_s: float = 0.0
 ) -> None:
     """A worker that began so long ago, and was heard of last so long ago."""
     worker = Worker(worker_id=host, host=host, pid=1, queues=STEPS, engine="")
-    store.workers.enter(worker, made_with, "", lambda _: True)
+    store.workers.enter(worker, measured_with, "", lambda _: True)
     with store.database.writing() as connection:
         connection.execute(
             update(schema.workers)
@@ -77,7 +77,7 @@ def enter(
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_worker_that_would_measure_otherwise_takes_no_later_step(
-    store: Store, job: DueJob, other: MadeWith
+    store: Store, job: DueJob, other: MeasuredWith
 ) -> None:
     following = store.jobs.advance(claim(store, job), "segment")
     answer = ask(store, following, other)
@@ -96,7 +96,7 @@ def test_the_first_step_is_anybody_s_and_binds_anew(store: Store, job: DueJob) -
     taken = ask(store, job, OTHERS[0])
     assert isinstance(taken, Lease)
     following = store.jobs.advance(taken, "segment")
-    assert isinstance(ask(store, following, MADE_WITH), Unfit)
+    assert isinstance(ask(store, following, MEASURED_WITH), Unfit)
     make_due(store)
     assert isinstance(ask(store, following, OTHERS[0]), Lease)
 
@@ -123,7 +123,7 @@ def test_a_study_whose_workers_are_gone_for_good_begins_again_and_says_so(store:
     with pytest.raises(NoSuchArtefact):  # nothing of the former configuration is mixed in
         store.artefacts.get(STUDY, 1, "selection.json")
     assert not kept.exists()
-    assert ask(store, following, MADE_WITH) is None
+    assert ask(store, following, MEASURED_WITH) is None
     again = ask(store, job, OTHERS[0])
     assert isinstance(again, Lease)
     assert again.attempt == 1
@@ -146,7 +146,7 @@ def test_a_study_waits_for_its_worker_before_it_begins_again(
     store: Store, job: DueJob, fit_heard_s: float, other_since_s: float
 ) -> None:
     store.jobs.advance(claim(store, job), "segment")
-    enter(store, MADE_WITH, host="fit", since_s=1000.0, heard_s=fit_heard_s)
+    enter(store, MEASURED_WITH, host="fit", since_s=1000.0, heard_s=fit_heard_s)
     enter(store, OTHERS[0], host="other", since_s=other_since_s)
     assert store.bindings.begin_again(first_step="select", after_s=PATIENCE_S) == ()
 
@@ -165,16 +165,16 @@ def test_a_step_that_lacked_a_file_is_left_to_another_machine_where_there_is_one
 ) -> None:
     following = store.jobs.advance(claim(store, job), "segment")
     store.jobs.retry_in(claim(store, following), "its file is gone", 0.0, avoids="one")
-    enter(store, MADE_WITH, host="one")
+    enter(store, MEASURED_WITH, host="one")
     enter(store, OTHERS[0], host="two")  # of no use to this study
-    assert isinstance(ask(store, following, MADE_WITH, host="one"), Lease)
+    assert isinstance(ask(store, following, MEASURED_WITH, host="one"), Lease)
     store.jobs.release_all("other")
-    enter(store, MADE_WITH, host="three")
-    answer = ask(store, following, MADE_WITH, host="one")
+    enter(store, MEASURED_WITH, host="three")
+    answer = ask(store, following, MEASURED_WITH, host="one")
     assert isinstance(answer, Unfit)
     assert "another machine than one" in answer.reason
     make_due(store)
-    assert isinstance(ask(store, following, MADE_WITH, host="three"), Lease)
+    assert isinstance(ask(store, following, MEASURED_WITH, host="three"), Lease)
 
 
 def test_a_missing_artefact_is_looked_for_elsewhere_before_a_person_is_called(bench: Bench) -> None:
@@ -189,7 +189,7 @@ def test_a_missing_artefact_is_looked_for_elsewhere_before_a_person_is_called(be
 
         return segment
 
-    ours = made_with(bench.dependencies.settings)
+    ours = measured_with(bench.dependencies.settings)
     bench.close()
     enter(bench.store, ours, host="one")
     enter(bench.store, ours, host="two")
@@ -274,7 +274,7 @@ def test_a_study_that_began_again_tells_its_steps_so(bench: Bench) -> None:
     bench.queue.messages.clear()
     with bench.store.database.writing() as connection:  # an earlier version did the first step
         connection.execute(update(schema.jobs).values(software="0.0.9"))
-    enter(bench.store, made_with(bench.dependencies.settings), host="one", since_s=2 * PATIENCE_S)
+    enter(bench.store, measured_with(bench.dependencies.settings), host="one", since_s=2 * PATIENCE_S)
     begin_again(bench.store, PATIENCE_S)
     assert bench.summary.step == "select"
     bench.work(bench.with_step(Step.REPORT, report))

@@ -27,7 +27,7 @@ from sqlalchemy import select
 
 from config.settings import Settings
 from node.leash import leashed
-from node.pipeline.made_with import made_with
+from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.reconcile import reconcile_forever, republish
 from node.store.received import ReceivedInstance
@@ -178,7 +178,7 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
     (listed,) = sqlite_store.workers.list()
     assert (listed.state, listed.worker.pid) == (WorkerState.WORKING, worker.pid)
     assert listed.worker.queues == tuple(Step)
-    assert listed.made_with == made_with(settings)
+    assert listed.measured_with == measured_with(settings)
     worker.send_signal(signal.SIGTERM)  # finish what is running: it hangs
     worker.send_signal(signal.SIGQUIT)  # at once, then
     worker.wait(20)
@@ -226,9 +226,9 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
         told = connection.execute(select(jobs.c.begun_again).where(jobs.c.job_id == job.job_id)).scalar_one()
         parameters = set(connection.execute(select(artefacts.c.parameters)).scalars())
     assert "begun again at select" in told
-    assert made_with(settings).configuration_sha256[:8] in told
+    assert measured_with(settings).configuration_sha256[:8] in told
     (rests_on,) = parameters
-    assert json.loads(rests_on)["configuration_sha256"] == made_with(upgraded).configuration_sha256
+    assert json.loads(rests_on)["configuration_sha256"] == measured_with(upgraded).configuration_sha256
     declined = [json.loads(line) for line in _log_lines(tmp_path) if '"step_declined"' in line]
     assert {one["step"] for one in declined} <= {"segment"}
     assert len(declined) <= 3  # it is not asked over and over

@@ -13,7 +13,7 @@ from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
-from tests.claiming import MADE_WITH
+from tests.claiming import MEASURED_WITH
 from tests.closing import close_due
 
 Make = Callable[..., ReceivedInstance]
@@ -29,7 +29,7 @@ def _claim(store: Store, job: DueJob, owner: str = "worker", lease_s: float = 60
         generation=job.generation,
         owner=owner,
         lease_s=lease_s,
-        made_with=MADE_WITH,
+        measured_with=MEASURED_WITH,
         begins=job.step == "select",
     )
     assert not isinstance(lease, Unfit)

@@ -9,9 +9,9 @@ from node.store import schema
 from node.store.database import now_s
 from node.store.states import WorkerState
 from node.store.store import Store
-from node.store.workers import SILENT_AFTER_S, MadeWith, Worker
+from node.store.workers import SILENT_AFTER_S, MeasuredWith, Worker
 
-HERE = MadeWith(software="1.0 (numpy 2.2)", configuration_sha256="aa" * 32)
+HERE = MeasuredWith(software="1.0 (numpy 2.2)", configuration_sha256="aa" * 32)
 MANY = ("segment", "score")
 
 
@@ -22,9 +22,9 @@ def worker(
 
 
 def enter(
-    store: Store, one: Worker, made_with: MadeWith = HERE, problem: str = "", *, lives: bool = True
+    store: Store, one: Worker, measured_with: MeasuredWith = HERE, problem: str = "", *, lives: bool = True
 ) -> None:
-    store.workers.enter(one, made_with, problem, lambda _: lives)
+    store.workers.enter(one, measured_with, problem, lambda _: lives)
 
 
 def let_pass(store: Store, one: Worker, seconds: float) -> None:
@@ -41,7 +41,7 @@ def test_a_worker_is_listed_from_its_first_beat(store: Store) -> None:
     enter(store, worker(7))
     store.workers.beat(worker(7), HERE, "")
     (line,) = store.workers.list()
-    assert (line.worker, line.made_with) == (worker(7), HERE)
+    assert (line.worker, line.measured_with) == (worker(7), HERE)
     assert (line.state, line.problem, line.differs) == (WorkerState.WORKING, "", "")
     assert line.heard_s < SILENT_AFTER_S
 
@@ -81,12 +81,12 @@ def test_a_worker_takes_the_place_of_one_of_its_host_whose_process_is_gone(store
     ("other", "engine", "word"),
     [
         (
-            MadeWith(software="1.0 (numpy 2.2)", configuration_sha256="bb" * 32),
+            MeasuredWith(software="1.0 (numpy 2.2)", configuration_sha256="bb" * 32),
             "geometric 3",
             "other configuration",
         ),
         (
-            MadeWith(software="1.1 (numpy 2.2)", configuration_sha256="aa" * 32),
+            MeasuredWith(software="1.1 (numpy 2.2)", configuration_sha256="aa" * 32),
             "geometric 3",
             "other software",
         ),
@@ -95,7 +95,7 @@ def test_a_worker_takes_the_place_of_one_of_its_host_whose_process_is_gone(store
     ],
 )
 def test_a_worker_that_differs_from_most_is_told_by_what(
-    store: Store, other: MadeWith, engine: str, word: str
+    store: Store, other: MeasuredWith, engine: str, word: str
 ) -> None:
     enter(store, worker(3, engine=engine), other)
     enter(store, worker(7))
@@ -105,5 +105,5 @@ def test_a_worker_that_differs_from_most_is_told_by_what(
 
 def test_of_two_workers_that_differ_the_later_is_told(store: Store) -> None:
     enter(store, worker(7))
-    enter(store, worker(3, host="two"), MadeWith(software="2", configuration_sha256="bb" * 32))
+    enter(store, worker(3, host="two"), MeasuredWith(software="2", configuration_sha256="bb" * 32))
     assert [one.differs for one in store.workers.list()] == ["", "other software and configuration"]

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from config.catalog import configuration_sha256
 from config.settings import Settings
 from node import __version__
-from node.store.workers import MadeWith
+from node.store.workers import MeasuredWith
 from scoring.internal import INTERNAL
 
 _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
@@ -17,7 +17,7 @@ class BasisChanged(Exception):
     """Software, settings or a file that they name changed while a step ran: what it made rests on both."""
 
 
-def made_with(settings: Settings) -> MadeWith:
+def measured_with(settings: Settings) -> MeasuredWith:
     """What the result of any study would rest on here, as packages and files are at this moment.
 
     Raises
@@ -26,7 +26,7 @@ def made_with(settings: Settings) -> MadeWith:
         If a file that the settings name is gone.
     """
     packages = ", ".join(f"{name} {version(name)}" for name in computing_packages(settings))
-    return MadeWith(
+    return MeasuredWith(
         software=f"{__version__} ({packages})", configuration_sha256=configuration_sha256(settings)
     )
 
