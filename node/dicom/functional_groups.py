@@ -39,7 +39,7 @@ _CLASSIC_NAMES = (
 )
 # What is told of a frame where it differs from what is told of all: to tell passes of a scan apart.
 _OF_A_PASS = (
-    ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
+    ("FrameContentSequence", "FrameAcquisitionNumber", "FrameAcquisitionNumber"),
     ("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIndex"),
     ("TemporalPositionSequence", "TemporalPositionTimeOffset", "TemporalPositionTimeOffset"),
     ("ContrastBolusUsageSequence", "ContrastBolusAgentAdministered", "ContrastBolusAgentAdministered"),

@@ -130,6 +130,13 @@ _PHASES = {
     "NominalCardiacTriggerDelayTime": "cardiac phase",
     "ActualCardiacTriggerDelayTime": "cardiac phase",
 }
+# What counts passes in the order in which they were acquired, the first that is stated.
+_IN_ORDER = (
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "AcquisitionNumber",
+    "FrameAcquisitionNumber",
+)
 _CONTRAST_DETAILS = (
     "ContrastBolusAgentAdministered",  # of a frame
     "ContrastBolusVolume",
@@ -147,6 +154,7 @@ def _attributes(headers: Sequence[Dataset], contrast: Sequence[ContrastStatement
         *(_Attribute(name=name, values=_values(headers, keyword)) for keyword, name in _PHASES.items()),
         _Attribute(name="contrast medium", values=agents, is_weak=True),
         _Attribute(name="acquisition number", values=_values(headers, "AcquisitionNumber")),
+        _Attribute(name="acquisition number", values=_values(headers, "FrameAcquisitionNumber")),
         _Attribute(name="acquisition time", values=[_moment(one) for one in headers], is_loose=True),
         _Attribute(name="irradiation event", values=_values(headers, "IrradiationEventUID")),
         _Attribute(
@@ -306,7 +314,7 @@ class _Order:
     """When a part was acquired, as far as is told."""
 
     moment: str | None
-    number: float | None  # of the acquisition, else of the temporal position
+    number: float | None  # of the temporal position, else of the acquisition
     image: float | None
 
     @property
@@ -319,10 +327,10 @@ def _order(headers: Sequence[Dataset]) -> _Order:
     def least(keyword: str) -> float | None:
         return min((one for h in headers if (one := number_of(h, keyword)) is not None), default=None)
 
-    temporal = least("TemporalPositionIdentifier")
+    numbers = map(least, _IN_ORDER)
     return _Order(
         moment=min(filter(None, map(_moment, headers)), default=None),
-        number=least("AcquisitionNumber") if temporal is None else temporal,
+        number=next((one for one in numbers if one is not None), None),
         image=least("InstanceNumber"),
     )
 

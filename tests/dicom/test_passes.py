@@ -336,7 +336,7 @@ def _frame(which: int, k: int, z: float, told: str) -> Dataset:
     ["acquisition number", "acquisition time", "temporal position", "cardiac phase", "irradiation event"],
 )
 def test_passes_among_frames_are_taken_apart_alike(tmp_path, make_slice, told):
-    ct = _two_passes_of_frames(tmp_path, make_slice, told)
+    ct = _passes_of_frames(tmp_path, make_slice, told, (WHOLE, BETWEEN))
     write_multi_frame(tmp_path / "frames" / "ct.dcm", ct)
     (series,) = group_series(read_headers((tmp_path / "frames").glob("*.dcm")))
     loaded = read_series(series)
@@ -344,11 +344,25 @@ def test_passes_among_frames_are_taken_apart_alike(tmp_path, make_slice, told):
     assert loaded.frames == tuple(range(1, COUNT + 1))
 
 
-def _two_passes_of_frames(folder: Path, make_slice, told: str) -> Dataset:
+def test_two_multi_frame_instances_are_taken_apart_by_what_is_told_of_each(tmp_path, make_slice):
+    """Their frames say nothing of passes: each counts its acquisitions from 1."""
+    for which, places in enumerate((WHOLE, BETWEEN)):
+        ct = _passes_of_frames(tmp_path, make_slice, "acquisition number", (places,), grey=100 * (1 + which))
+        ct.SOPInstanceUID, ct.AcquisitionNumber = f"2.25.{which + 7}", 4 + which
+        write_multi_frame(tmp_path / "frames" / f"{which}.dcm", ct)
+    (series,) = group_series(read_headers((tmp_path / "frames").glob("*.dcm")))
+    loaded = read_series(series)
+    assert measured(loaded) == (1, 2, "acquisition number")
+    assert {str(header.SOPInstanceUID) for header in loaded.headers} == {"2.25.7"}
+
+
+def _passes_of_frames(
+    folder: Path, make_slice, told: str, passes: Sequence[Places], grey: int = 100
+) -> Dataset:
     make_slice(folder / "0000.dcm", np.zeros((4, 5)), (-10.0, 20.0, 0.0))
     ct = dcmread(folder / "0000.dcm")
     ct.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-    ct.NumberOfFrames = 2 * COUNT
+    ct.NumberOfFrames = len(passes) * COUNT
     ct.AcquisitionDate, ct.AcquisitionTime = "20260115", "101500"  # of the instance
     ct.SharedFunctionalGroupsSequence = [
         item(
@@ -359,10 +373,12 @@ def _two_passes_of_frames(folder: Path, make_slice, told: str) -> Dataset:
         )
     ]
     ct.PerFrameFunctionalGroupsSequence = [
-        _frame(which, k, z, told)
-        for which, places in enumerate((WHOLE, BETWEEN))
-        for k, z in enumerate(places)
+        _frame(which, k, z, told) for which, places in enumerate(passes) for k, z in enumerate(places)
     ]
-    greys = [np.full((4, 5), 100 * (1 + which) + k % 2, "<i2") for which in (0, 1) for k in range(COUNT)]
+    greys = [
+        np.full((4, 5), grey + 100 * which + k % 2, "<i2")
+        for which in range(len(passes))
+        for k in range(COUNT)
+    ]
     ct.PixelData = np.concatenate(greys).tobytes()
     return ct
