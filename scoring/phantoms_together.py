@@ -22,6 +22,8 @@ from segmentation.observation import Observation
 COMPARED_AT_MG_CM3 = (50.0, 100.0, 150.0)
 AGREE_MG_CM3 = 2.0
 AGREE_SHARE = 0.03
+# Bowel, vessels and bone make rows of discs too, but neither as even nor as wide as rods, nor in their order.
+_NO_RODS = frozenset({"rod_uneven", "rod_area_off", "rod_order"})
 
 
 def read_together(readings: Sequence[PhantomReading], model: PhantomModel) -> PhantomReading | None:
@@ -49,13 +51,17 @@ def read_together(readings: Sequence[PhantomReading], model: PhantomModel) -> Ph
     remarks = []
     if len(sound) > 1:
         remarks.append(_remark("phantoms_agree", chosen, model, phantoms=len(sound)))
-    refused = [one for one in readings if not one.usable]
+    refused = [one for one in readings if not one.usable and not _NO_RODS & _codes(one)]
     if refused:
-        codes = ", ".join(sorted({note.code for one in refused for note in one.observations}))
+        codes = ", ".join(sorted(frozenset().union(*map(_codes, refused))))
         remarks.append(
             _remark("phantom_beside_refused", chosen, model, other=_place(refused[0]), checks=codes)
         )
     return replace(chosen, remarks=tuple(remarks))
+
+
+def _codes(reading: PhantomReading) -> frozenset[str]:
+    return frozenset(note.code for note in reading.observations)
 
 
 def _disagreement(one: PhantomReading, other: PhantomReading, model: PhantomModel) -> Observation | None:

@@ -98,6 +98,15 @@ def test_beside_one_that_passes_every_check_one_that_fails_is_named(
     assert reading.remarks[0].values["checks"] == "water_rod_off"
 
 
+def test_what_only_looks_like_a_row_of_rods_is_not_named(volume: CtVolume) -> None:
+    """Streaks as of metal across a copy: discs as uneven as bowel."""
+
+    def streaked(hu: np.ndarray) -> np.ndarray:
+        return hu + 30.0 * np.sin(np.arange(hu.shape[2]) / 3.0)
+
+    assert codes(find_rods(changed(volume, before=streaked), OSTEO)) == ([], [])
+
+
 def test_one_phantom_alone_is_read_as_ever(volume: CtVolume) -> None:
     assert codes(find_rods(volume, OSTEO)) == ([], [])
 
