@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from config.findings import level_in_words
 from node.dicom.pictures.language import Phrasebook, words_of
-from node.report import Report
+from node.report import Report, SeriesFacts
 from scoring.asynchronous import LENT
 from scoring.bmd import RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
@@ -149,9 +149,18 @@ def technique_line(report: Report) -> str | None:
         say("every {mm} mm", mm=f"{spacing:.4g}") if spacing is not None else say("each alone"),
         say("kernel {name}", name=facts.kernel) if facts.kernel else "",
         f"{facts.manufacturer} {facts.model}".strip(),
-        say("contrast: {agent}", agent=facts.contrast_agent) if facts.contrast_agent else "",
+        _contrast(say, facts),
     ]
     return say("Technique: {facts}", facts=", ".join(part for part in parts if part))
+
+
+def _contrast(say: Phrasebook, facts: SeriesFacts) -> str:
+    """The words of a header that leaves it open stand in the finding."""
+    if not facts.contrast_agent:
+        return ""
+    if facts.contrast_doubtful:
+        return say("contrast left open")
+    return say("contrast: {agent}", agent=facts.contrast_agent)
 
 
 def provenance_line(report: Report) -> str:
