@@ -54,7 +54,7 @@ def settle_identity_text(header: Dataset) -> tuple[str, ...]:
     -------
     Their keywords, sorted.
     """
-    declared = _declared(header)
+    declared = declared_sets(header)
     found = []
     for keyword in IDENTITY_TEXT:
         element = header.get_item(keyword) if keyword in header else None
@@ -124,7 +124,7 @@ def _encodings(declared: tuple[str, ...]) -> list[str]:
     return convert_encodings(list(declared)) if declared else [_DEFAULT]
 
 
-def _declared(header: Dataset) -> tuple[str, ...]:
+def declared_sets(header: Dataset) -> tuple[str, ...]:
     """The values of Specific Character Set as they are written, read without a look at their sense."""
     element = header.get_item("SpecificCharacterSet") if "SpecificCharacterSet" in header else None
     if element is None or not element.value:

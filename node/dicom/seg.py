@@ -17,7 +17,6 @@ from highdicom.seg import (
     SegmentDescription,
 )
 from pydicom import Dataset, dcmread
-from pydicom.pixels import iter_pixels
 
 from node.dicom import codes
 from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algorithm_type
@@ -29,6 +28,7 @@ from node.dicom.equipment import (
     apply_equipment,
 )
 from node.dicom.errors import SegmentationMismatch
+from node.dicom.frames import iterate_frames
 from node.dicom.identity import copy_identity, identity_source
 from node.dicom.read import LoadedSeries
 from node.dicom.rods import rod_masks
@@ -237,7 +237,7 @@ def read_segments(content: bytes) -> Mapping[int, npt.NDArray[np.float64]]:
     spacing = [float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing]
     orientation = np.asarray(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float)
     found: dict[int, list[npt.NDArray[np.float64]]] = {}
-    frames = iter_pixels(dataset, raw=True)  # one at a time: unpacked, all of them take a gigabyte
+    frames = iterate_frames(dataset)
     for frame, own in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         corner = _group(own, shared, "PlanePositionSequence").ImagePositionPatient

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.pixels import iter_pixels
 from pydicom.sr.coding import Code
 from pydicom.uid import SegmentationStorage
 
 from node.dicom import codes
 from node.dicom.codestream import require_stated_size
 from node.dicom.errors import SegProblem, SegUnusable
+from node.dicom.frames import iterate_frames
 from node.dicom.geometry import normal_of
 from node.dicom.headers import number_of, text_of
 from node.dicom.read import LoadedSeries
@@ -255,7 +255,7 @@ def _masks(
     threshold = 1.0
     if text_of(dataset, "SegmentationType") == "FRACTIONAL":
         threshold = FRACTION * int(dataset.MaximumFractionalValue)
-    for frame, plane, pixels in zip(frames, planes, iter_pixels(dataset, raw=True), strict=True):
+    for frame, plane, pixels in zip(frames, planes, iterate_frames(dataset), strict=True):
         if frame.segment is None:
             for number, level in numbers.items():
                 yield plane, level, pixels == number

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from node.dicom.check import check_object
 from node.dicom.errors import SegmentationMismatch
 from node.dicom.seg import encode_segmentation, plan_segments, require_same_voxels, with_rods
 from scoring.calibration import Grade
@@ -139,3 +140,21 @@ def test_any_orientation_keeps_its_voxels(tmp_path, make_slice, load_series, stu
     segment = replace(segments[0], mask=mask)
     encoded = encode_segmentation(study.report, series, [segment])
     assert np.array_equal(_voxels(dcmread(BytesIO(encoded.content)), series)[1], mask)
+
+
+@pytest.mark.parametrize("size", [(206, 205), (5, 7)], ids=["206 x 205", "5 x 7"])
+def test_frames_that_do_not_fill_bytes_keep_their_voxels(
+    tmp_path, make_slice, load_series, study, segments, size
+):
+    """A frame of one bit ends in the middle of a byte, and the next begins there."""
+    shape = (6, *size)
+    for k in range(shape[0]):
+        make_slice(tmp_path / f"{k:03d}.dcm", np.zeros(size, dtype=np.int16), (0.0, 0.0, 3.0 * k))
+    series = load_series(tmp_path)
+    rng = np.random.default_rng(1)
+    wanted = [replace(one, mask=rng.random(shape) > 0.5) for one in segments[:3]]
+    encoded = encode_segmentation(study.report, series, wanted)
+    masks = _voxels(dcmread(BytesIO(encoded.content)), series)
+    for segment in wanted:
+        assert np.array_equal(masks[segment.number], segment.mask), segment.label
+    check_object(encoded.content)

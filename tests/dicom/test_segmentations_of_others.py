@@ -53,6 +53,22 @@ def test_every_voxel_comes_back_whatever_the_order_of_the_frames(study, masks, r
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [SegmentationTypeValues.BINARY, SegmentationTypeValues.FRACTIONAL])
+def test_frames_that_do_not_fill_bytes_are_read_voxel_for_voxel(tmp_path, make_slice, load_series, kind):
+    """206 x 205: a frame of one bit ends in the middle of a byte, and the next begins there."""
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    shape = (5, 206, 205)
+    for k in range(shape[0]):
+        make_slice(folder / f"{k:03d}.dcm", np.zeros(shape[1:], dtype=np.int16), (0.0, 0.0, 3.0 * k))
+    series = load_series(folder)
+    drawn = np.random.default_rng(1).integers(0, 3, shape)  # of each voxel: neither, or one of two
+    seg = make_seg(series.headers, {"L3": drawn == 1, "L4": drawn == 2}, kind=kind)
+    found = read_segmentation(save(shuffled(seg), tmp_path / "seg.dcm"), series, {})
+    expected = np.choose(drawn, [0, LABELS["L3"], LABELS["L4"]])
+    assert np.array_equal(in_the_ct(found, series), expected)
+
+
 def test_a_label_map_is_read_by_its_pixels(study, masks, read):
     """The newer storage class, whose pixels are segment numbers."""
     found = read(make_seg(study.series.headers, masks, kind=SegmentationTypeValues.LABELMAP))

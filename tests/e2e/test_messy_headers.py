@@ -136,6 +136,20 @@ def test_text_in_place_of_sequences_is_absent_and_told_where_identity_is_lost(st
         assert not {"DeidentificationMethodCodeSequence", "OtherPatientIDsSequence"} & set(one.dir())
 
 
+def test_a_matrix_whose_frames_do_not_fill_bytes_is_measured(study, edited):
+    """206 x 205 pixels: the segmentation was refused as not holding what it was made from."""
+
+    def crop(number: int, dataset: Dataset) -> None:
+        pixels = dataset.pixel_array[:206, :205]
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.PixelData = pixels.astype("<u2").tobytes()
+
+    found = _run(edited(crop), study)
+    assert found.report.outcome is Outcome.REPORTED
+    (seg,) = [one for one in _objects(found) if one.Modality == "SEG"]
+    assert (seg.Rows, seg.Columns) == (206, 205)
+
+
 def test_a_laboratory_row_with_a_decimal_comma_gives_no_nomogram_and_is_told(study, tmp_path):
     """92,5 U/L and 16.5 umol/L would read as 92 and 5, and the nomogram as another probability."""
     table = tmp_path / "laboratory.csv"
