@@ -232,6 +232,10 @@ class ClinicalSettings(_Section):
     csv: str
     max_age_days: int = Field(ge=0)
 
+    @property
+    def csv_path(self) -> Path | None:
+        return Path(self.csv) if self.csv else None
+
 
 class WorkerSettings(_Section):
     lease_s: float = Positive
@@ -423,6 +427,10 @@ def default_toml() -> str:
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Defaults, overlaid by the file at `path`, then by the environment, then by `overrides`.
 
+    A relative path in the file, or among the defaults beneath it, counts from the file's folder, wherever a
+    command is run: two commands with one file use one database. In the environment, in `overrides` and where
+    no file is named it counts from the working directory.
+
     Parameters
     ----------
     overrides : sections or parts of them, as a command line's options give them.
@@ -434,7 +442,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """
     try:
         given = tomllib.loads(path.read_text("utf-8")) if path is not None else {}
-        return _layered(given)(**overrides)
+        return _layered(given, path.resolve().parent if path is not None else None)(**overrides)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -446,8 +454,36 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         raise ConfigurationError(f"{path or 'settings'}: {error}") from error
 
 
-def _layered(given: dict[str, Any]) -> type[Settings]:
-    """`Settings` that reads a file's content between the environment and the defaults."""
+# Settings that name a file or a folder.
+PATHS: Mapping[str, tuple[str, ...]] = {
+    "node": ("site", "wide_font"),
+    "storage": ("root",),
+    "segmentation": ("weights", "nnunet_model"),
+    "clinical": ("csv",),
+    "tls": ("certificate", "key", "ca"),
+}
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:].*)")
+
+
+def _anchored(given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Settings whose relative paths are taken from a folder, if there is one; "" stays none."""
+    if folder is None:
+        return given
+    anchored = dict(given)
+    for section, names in PATHS.items():
+        values = given.get(section)
+        if isinstance(values, dict):
+            named = {name: values[name] for name in names if isinstance(values.get(name), str)}
+            anchored[section] = values | {name: str(folder / value) for name, value in named.items() if value}
+    storage = anchored.get("storage")
+    url = storage.get("database_url") if isinstance(storage, dict) else None
+    if isinstance(url, str) and (found := _SQLITE_FILE.fullmatch(url)):
+        anchored["storage"] = {**anchored["storage"], "database_url": f"{found[1]}{folder / found[2]}"}
+    return anchored
+
+
+def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
+    """`Settings` that reads the content of a file in `folder` between the environment and the defaults."""
 
     class Layered(Settings):
         @classmethod
@@ -459,9 +495,9 @@ def _layered(given: dict[str, Any]) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = InitSettingsSource(settings_cls, given)
+            file = InitSettingsSource(settings_cls, _anchored(given, folder))
             peers = InitSettingsSource(settings_cls, _named_by_peers())
-            defaults = InitSettingsSource(settings_cls, tomllib.loads(default_toml()))
+            defaults = InitSettingsSource(settings_cls, _anchored(tomllib.loads(default_toml()), folder))
             return init_settings, env_settings, file, peers, defaults
 
     return Layered

@@ -10,6 +10,7 @@ import typer
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings
+from node.commands.outputs import require_outside, require_table_of_features
 from node.commands.terminal import terminal
 from node.logs import configure
 from node.pipeline.ports import StepMessage
@@ -50,6 +51,8 @@ def features(
     configure(settings.log)
     require_configured(settings)
     console = terminal(stderr=True)
+    require_outside(out.parent, study_dirs)
+    require_table_of_features(out)
     how = Extraction(settings=settings, mask=mask, jobs=jobs)
     rows_of = _by_workers(settings, out) if workers else None
     try:

@@ -71,6 +71,9 @@ def phantom(
         raise typer.BadParameter(f"{directory} is a file", param_hint="DIR")
     if directory.is_dir() and any(directory.glob("*.dcm")):
         raise typer.BadParameter(f"{directory} already holds DICOM files", param_hint="DIR")
+    for name in ("truth.json", "truth_mask.nii.gz"):
+        if (directory / name).exists():
+            raise typer.BadParameter(f"{directory} already holds a {name}", param_hint="DIR")
     _print_truth(terminal(), write_reference_study(directory, spec), directory)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.csv import CsvLaboratory, NoLaboratory
+from node.commands.outputs import require_kept, require_outside
 from node.commands.summary import print_report
 from node.commands.terminal import terminal
 from node.dicom.errors import MaskUnreadable
@@ -68,7 +69,10 @@ def process(
     configure(settings.log)
     require_configured(settings)
     issued = _issued_at(issued_at)
+    require_outside(out, [study_dir])
     instances = _one_study(study_dir, console)
+    laboratory = clinical or settings.clinical.csv_path
+    require_kept(out, _OURS, [*instances, config, laboratory, mask])
     started = time.perf_counter()
     try:
         segmenter = settle_engine(settings.segmentation, mask)
@@ -80,7 +84,7 @@ def process(
         instances=instances,
         artefacts=MemoryArtefacts(),
         engine=lambda: segmenter,
-        clinical=_laboratory(settings, clinical),
+        clinical=_laboratory(settings, laboratory),
         issue=lambda: Issue(issued_at=issued),
         declared_qct=True,
     )
@@ -119,8 +123,7 @@ def _one_study(folder: Path, console: Console) -> tuple[Path, ...]:
     return found.instances
 
 
-def _laboratory(settings: Settings, named: Path | None) -> CsvLaboratory | NoLaboratory:
-    path = named or (Path(settings.clinical.csv) if settings.clinical.csv else None)
+def _laboratory(settings: Settings, path: Path | None) -> CsvLaboratory | NoLaboratory:
     if path is None:
         return NoLaboratory()
     return CsvLaboratory(path, max_age_days=settings.clinical.max_age_days)

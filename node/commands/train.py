@@ -15,6 +15,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_
 from config.findings import load_findings
 from config.settings import Settings, load_settings
 from node.commands.features import DEFAULT_JOBS
+from node.commands.outputs import require_outside, require_table_of_features
 from node.commands.terminal import terminal
 from node.logs import configure
 from node.research.agreement import read_repeats
@@ -215,7 +216,10 @@ def _features(cohort: Cohort, folder: Path, out: Path, how: Extraction, console:
     if missing:
         raise CohortUnusable(f"no study and no --features for: {', '.join(missing)}")
     made = out / "features.csv"
-    extract_features([folder / one.study for one in cohort.patients], made, how, console)
+    studies = [folder / one.study for one in cohort.patients]
+    require_outside(out, studies)
+    require_table_of_features(made)
+    extract_features(studies, made, how, console)
     return made
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from config.settings import ConfigurationError, Settings, default_toml, load_settings, source_date_epoch
+from config.settings import (
+    PATHS,
+    ConfigurationError,
+    Settings,
+    default_toml,
+    load_settings,
+    source_date_epoch,
+)
 
 
 def test_every_setting_has_its_default_in_the_shipped_file():
@@ -98,3 +106,52 @@ def test_the_environment_can_name_who_is_asked(monkeypatch):
     assert load_settings(destinations=[PACS]).archives == {}
     monkeypatch.setenv("OSTEONODE_COMPLETENESS__ASK", "destinations")
     assert list(load_settings(destinations=[PACS]).archives) == ["pacs"]
+
+
+def test_a_relative_path_in_a_file_counts_from_the_file_s_folder(tmp_path, monkeypatch):
+    """Two commands with one file use one database, wherever they are started."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    file = folder / "node.toml"
+    lines = []
+    for section, names in PATHS.items():
+        lines += [f"[{section}]", *(f'{name} = "kept/{name}"' for name in names)]
+    file.write_text("\n".join(lines), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    for named in (file, Path("etc/node.toml"), Path("etc/../etc/node.toml")):
+        settings = load_settings(named)
+        for section, names in PATHS.items():
+            for name in names:
+                assert str(getattr(getattr(settings, section), name)) == str(folder / "kept" / name), name
+        assert settings.storage.resolved_database_url == f"sqlite:///{folder}/kept/root/osteonode.sqlite3"
+
+
+def test_every_setting_that_is_a_path_by_type_or_by_name_is_taken_from_the_file_s_folder():
+    paths = {
+        (section, name)
+        for section, field in Settings.model_fields.items()
+        if section in PATHS
+        for name, one in field.annotation.model_fields.items()
+        if one.annotation is Path
+    }
+    assert paths <= {(section, name) for section, names in PATHS.items() for name in names}
+    for section, names in PATHS.items():
+        assert set(names) <= set(Settings.model_fields[section].annotation.model_fields)
+
+
+def test_a_relative_path_outside_a_file_counts_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "etc" / "node.toml"
+    file.parent.mkdir()
+    file.write_text(
+        '[storage]\nroot = "/absolute"\ndatabase_url = "sqlite:///kept.db"\n[clinical]\ncsv = ""\n', "utf-8"
+    )
+    settings = load_settings(file)
+    assert settings.storage.root == Path("/absolute")
+    assert settings.storage.database_url == f"sqlite:///{file.parent}/kept.db"
+    assert settings.clinical.csv_path is None
+    file.write_text("", "utf-8")
+    assert load_settings(file).storage.root == file.parent / "var"
+    assert load_settings().storage.root == Path("var")
+    monkeypatch.setenv("OSTEONODE_STORAGE__ROOT", "elsewhere")
+    assert load_settings(file).storage.root == Path("elsewhere")
