@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import structlog
 
-from node.leash import tie_to_parent
+from node.leash import show_as, tie_to_parent
 from node.logs import name_process
 from node.pipeline.describe import describe
 from node.supervision import RestartPause, status_at_end
@@ -194,6 +194,7 @@ def _live(member: Member, parent_pid: int, say_ready: Callable[[], None], signal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         tie_to_parent(parent_pid, signal.SIGKILL)
         name_process(member.name)
+        show_as(member.name)
         status = status_at_end(member.work(say_ready))
     except Exception as error:  # noqa: BLE001 - the process's boundary
         log.error("process_failed", error=describe(error))

@@ -84,8 +84,10 @@ def run(
             pacs_port=pacs.port,
             min_free_bytes=_MIN_FREE_BYTES if disk else 0,
         )
+        fire = Fire(node, pacs, disk, chance)
         try:
             node.start()
+            fire.begin()
             under_fire = time.monotonic()
             senders = [
                 Sender(
@@ -98,19 +100,20 @@ def run(
             ]
             for sender in senders:
                 sender.start()
-            _light(Fire(node, pacs, disk, chance), faults, chance, under_fire + seconds)
+            _light(fire, faults, chance, under_fire + seconds)
             for sender in senders:
                 sender.join()
             with closing(open_store(load_settings(node.config).storage)) as store:
                 details = _come_to_rest(store, sent, time.monotonic() + patience_s)
         finally:
-            left_over = node.stop()
+            left_over = [*fire.end(), *node.stop()]
         received = pacs.received()
     unsent = sum(len(sender.left) for sender in senders)
     problems = [
         *([f"{unsent} instances were never answered with Success"] if unsent else []),
         *(f"{uid}: {what}" for uid in sent for what in _wrong(details.get(uid), sent[uid], received, uid)),
         *left_over,
+        *fire.problems,
     ]
     return Outcome(
         seed=seed,

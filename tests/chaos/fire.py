@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from node.reference.pacs import StandInPacs
 from tests.chaos.node_under_fire import NodeUnderFire, Part
+from tests.chaos.second_worker import SecondWorker
 
 _BLOCK = bytes(1 << 20)
 _MEGABYTES_PER_STUDY = 16
+_YOUNG_DEATHS = 3
+_FORKED_AGAIN_WITHIN_S = 20.0
 
 
 @contextmanager
@@ -45,6 +49,8 @@ class Fire:
         self._pacs = pacs
         self._disk = disk
         self._chance = chance
+        self._second_worker = SecondWorker(node)
+        self.problems: list[str] = []  # of faults that spread to what they should leave alone
 
     @property
     def faults(self) -> Mapping[str, Callable[[], bool]]:
@@ -56,7 +62,10 @@ class Fire:
         found |= {
             "kill -9 the node": self._kill_node,
             "FLUSHALL": self._node.flush_broker,
+            "kill -9 the reconcile process, young": self._kill_reconcile_young,
+            "kill -9 a second worker": self._second_worker.kill_once_it_works,
             "PACS away": self._take_pacs_away,
+            "PACS dead": self._have_pacs_die,
             "database locked": self._lock_database,
         }
         if self._disk is not None:
@@ -73,6 +82,29 @@ class Fire:
             return False
         return True
 
+    def _kill_reconcile_young(self) -> bool:
+        """Again and again as soon as it is there; the listeners must not notice."""
+        listeners = self._node.find(Part.LISTENER)
+        killed: set[psutil.Process] = set()
+        deadline = time.monotonic() + _FORKED_AGAIN_WITHIN_S
+        while len(killed) < _YOUNG_DEATHS and time.monotonic() < deadline:
+            for process in set(self._node.find(Part.RECONCILE)) - killed:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+                killed.add(process)
+            time.sleep(0.05)
+        if gone := [one for one in listeners if not one.is_running()]:
+            self.problems.append(f"{len(gone)} listeners ended with the reconcile process")
+        return len(killed) == _YOUNG_DEATHS and bool(listeners)
+
+    def begin(self) -> None:
+        """Start what faults befall besides the node."""
+        self._second_worker.start()
+
+    def end(self) -> list[str]:
+        """End what faults have started. Returns what is wrong with that."""
+        return self._second_worker.kill()
+
     def _kill_node(self) -> bool:
         self._node.kill()
         time.sleep(self._chance.uniform(0.0, 1.0))
@@ -83,6 +115,14 @@ class Fire:
         self._pacs.__exit__(None, None, None)
         time.sleep(self._chance.uniform(1.0, 4.0))
         self._pacs.__enter__()  # on the port it had, with what it holds
+        return True
+
+    def _have_pacs_die(self) -> bool:
+        """Its machine takes connections, and nobody answers."""
+        self._pacs.__exit__(None, None, None)
+        with socket.create_server(("127.0.0.1", self._pacs.port)):
+            time.sleep(self._chance.uniform(1.0, 4.0))
+        self._pacs.__enter__()
         return True
 
     def _lock_database(self) -> bool:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,7 +27,8 @@ GONE_WITHIN_S = 15.0
 class Part(StrEnum):
     """A process of the node, by what it does."""
 
-    LISTENER = "one listener process"  # or the one that reconciles: any member of the family
+    LISTENER = "one listener process"
+    RECONCILE = "the reconcile process"
     LISTENERS = "the listener family"
     POOL = "a worker's pool process"
     WORKERS = "the workers' parent"
@@ -101,14 +104,27 @@ port = {pacs_port}
             case Part.LISTENERS:
                 return family["listener"]
             case Part.LISTENER:
-                return [child for parent in family["listener"] for child in _children(parent)]
+                return [child for child in self._members(family) if _name(child).startswith("listener")]
+            case Part.RECONCILE:
+                return [child for child in self._members(family) if _name(child) == "reconcile"]
             case Part.WORKERS:
                 return family["workers"]
             case Part.POOL:
                 workers = [child for parent in family["workers"] for child in _children(parent)]
                 return [child for worker in workers for child in _children(worker)]
             case Part.BROKER:
-                return [child for child in self._family() if _is_redis(child)]
+                return [child for child in self._family() if _name(child) == "redis-server"]
+
+    @staticmethod
+    def _members(family: Mapping[str, Sequence[psutil.Process]]) -> list[psutil.Process]:
+        return [child for parent in family["listener"] for child in _children(parent)]
+
+    def broker_url(self) -> str | None:
+        """For Celery; None while the broker is being started again."""
+        for server in self.find(Part.BROKER):
+            with suppress(psutil.Error):
+                return f"redis+socket://{server.cwd()}/redis.sock"
+        return None
 
     def kill(self) -> None:
         """kill -9 of the node itself; its children are on its leash."""
@@ -189,11 +205,12 @@ def _parent_pid(process: psutil.Process) -> int | None:
         return None
 
 
-def _is_redis(process: psutil.Process) -> bool:
+def _name(process: psutil.Process) -> str:
+    """What the kernel calls it."""
     try:
-        return process.name() == "redis-server"
+        return str(process.name())
     except psutil.NoSuchProcess:
-        return False
+        return ""
 
 
 def _free_port() -> int:
