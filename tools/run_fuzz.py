@@ -1,4 +1,4 @@
-"""Sends damaged PDUs and data sets to a listener for a while, and counts what became of them.
+"""Sends damaged, odd and oversized PDUs and data sets to a listener, and counts what became of them.
 
 tools/run_fuzz.py [--minutes 10] [--seed N]
 
@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.fuzz.cases import Damaged, conversations, damaged_data_sets
+from tests.fuzz.cases import Damaged, association_requests, bombs, conversations, damaged_data_sets
 from tests.fuzz.checks import check_data_set, write_neighbours
 from tests.fuzz.target import Target, running_target
 
-_CASES_A_ROUND = 500
+_CASES_A_ROUND, _BOMBS_A_ROUND = 500, 50
 
 
 def main() -> int:
@@ -40,10 +40,14 @@ def main() -> int:
     ):
         neighbours = write_neighbours(Path(folder))
         while time.monotonic() < end:
-            for case in (_conversation, _data_set):
+            for case in (_conversation, _request, _data_set, _bomb):
                 case(target, neighbours, given_options.seed + rounds)
             rounds += 1
-    print(f"{rounds * _CASES_A_ROUND} conversations, as many data sets; the listener was never down")
+    cases = rounds * _CASES_A_ROUND
+    print(
+        f"{cases} conversations, as many association requests and data sets, {rounds * _BOMBS_A_ROUND} bombs"
+    )
+    print("the listener was never down")
     for what, times in sorted(target.seen.items()):
         print(f"  {times:>8}  {what}")
     return 0
@@ -67,11 +71,29 @@ def _data_set(target: Target, neighbours: tuple[Path, ...], number: int) -> None
     store()
 
 
-def _round(number: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def _request(target: Target, neighbours: tuple[Path, ...], number: int) -> None:  # noqa: ARG001
+    @_round(number)
+    @given(request=association_requests())
+    def ask(request: bytes) -> None:
+        target.ask(request)
+
+    ask()
+
+
+def _bomb(target: Target, neighbours: tuple[Path, ...], number: int) -> None:
+    @_round(number, _BOMBS_A_ROUND)
+    @given(bomb=bombs())
+    def store(bomb: Damaged) -> None:
+        check_data_set(target, bomb, neighbours)
+
+    store()
+
+
+def _round(number: int, cases: int = _CASES_A_ROUND) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def of(test: Callable[[], None]) -> Callable[[], None]:
         run: Callable[[], None] = seed(number)(
             settings(
-                max_examples=_CASES_A_ROUND,
+                max_examples=cases,
                 database=None,
                 deadline=None,
                 phases=[Phase.generate, Phase.shrink],

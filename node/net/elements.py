@@ -26,6 +26,7 @@ _SHORT = frozenset(
 _DEEPEST = 32  # sequences within one another
 _LONGEST_WANTED = 1024  # bytes of a value
 _INFLATED_PIECE = 1 << 20
+_MOST_ELEMENTS = 1 << 20  # an Enhanced CT of 5,000 frames has half as many; a little deflated says millions
 
 
 class NotRead(Exception):
@@ -68,6 +69,7 @@ class _Reader:
     at: int = 0
     passed: int = 0  # bytes of the pieces before this one
     kept: list[Piece] | None = None  # where what was read is collected
+    elements: int = 0  # that were met, items' own among them
     _length: int = field(default=0)
 
     @property
@@ -110,7 +112,12 @@ class _Reader:
 
 
 def find_values(
-    pieces: Iterable[Piece], encoding: Encoding, needed: Collection[int], further: Collection[int] = ()
+    pieces: Iterable[Piece],
+    encoding: Encoding,
+    needed: Collection[int],
+    further: Collection[int] = (),
+    *,
+    to_the_end: bool = False,
 ) -> Mapping[int, bytes]:
     """Values of elements of the data set itself, not of items in it, as they are encoded.
 
@@ -118,6 +125,7 @@ def find_values(
     ----------
     needed, further : tags, as numbers of 32 bits. Reading ends behind the last of them, or at damage
         that lies behind all that are needed.
+    to_the_end : all of it is passed over, and damage anywhere counts.
 
     Raises
     ------
@@ -130,22 +138,34 @@ def find_values(
     """
     found: dict[int, bytes] = {}
     try:
-        _find(_Reader(iter(pieces)), encoding, frozenset((*needed, *further)), found)
+        _find(_Reader(iter(pieces)), encoding, frozenset((*needed, *further)), found, to_the_end=to_the_end)
     except NotRead:
-        if not found.keys() >= set(needed):
+        if to_the_end or not found.keys() >= set(needed):
             raise
     return found
 
 
-def _find(reader: _Reader, encoding: Encoding, wanted: frozenset[int], found: dict[int, bytes]) -> None:
+def _find(
+    reader: _Reader,
+    encoding: Encoding,
+    wanted: frozenset[int],
+    found: dict[int, bytes],
+    *,
+    to_the_end: bool,
+) -> None:
     last = max(wanted)
     before = -1
     while not reader.ended():
-        tag, vr, length = _head(reader, encoding)
+        try:
+            tag, vr, length = _head(reader, encoding)
+        except BreaksOff:
+            if to_the_end:  # some bytes of padding
+                break
+            raise
         if tag <= before or tag >> 16 == 0xFFFE:
             raise NotRead("its elements do not ascend")
         before = tag
-        if tag > last:
+        if tag > last and not to_the_end:
             break
         if tag in wanted:
             if length > _LONGEST_WANTED:
@@ -156,10 +176,12 @@ def _find(reader: _Reader, encoding: Encoding, wanted: frozenset[int], found: di
 
 
 def before_pixels(pieces: Iterable[Piece], encoding: Encoding, most_bytes: int) -> bytes:
-    """The data set up to its pixel data; all of it where it has none, or an element is not to be made out.
+    """The data set up to its pixel data, or all of it where it has none.
 
     Raises
     ------
+    NotRead
+        If it breaks off, or an element is not to be made out.
     TooLong
         If it is more than so many bytes.
     NotInflated
@@ -168,16 +190,13 @@ def before_pixels(pieces: Iterable[Piece], encoding: Encoding, most_bytes: int) 
     kept: list[Piece] = []
     reader = _Reader(_counted(pieces, most_bytes + _INFLATED_PIECE), kept=kept)
     end = None
-    try:
-        while not reader.ended():
-            begin = reader.place
-            tag, vr, length = _head(reader, encoding)
-            if tag >= PIXELS:
-                end = begin
-                break
-            _pass(reader, encoding, vr, length)
-    except NotRead:
-        kept.extend(reader.pieces)
+    while not reader.ended():
+        begin = reader.place
+        tag, vr, length = _head(reader, encoding)
+        if tag >= PIXELS:
+            end = begin
+            break
+        _pass(reader, encoding, vr, length)
     return b"".join(kept)[:end]
 
 
@@ -226,6 +245,9 @@ def inflated(pieces: Iterable[Piece], most_bytes: int) -> Iterator[bytes]:
 
 def _head(reader: _Reader, encoding: Encoding) -> tuple[int, bytes, int]:
     """Tag, value representation and length of the next element; "UN" where none is stated."""
+    reader.elements += 1
+    if reader.elements > _MOST_ELEMENTS:
+        raise NotRead("it has too many elements")
     head = reader.take(8)
     group, element = struct.unpack_from(encoding.order + "HH", head)
     tag = group << 16 | element

@@ -53,7 +53,7 @@ _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log
 
 HEARTBEAT_S = 5.0
 _ACSE_TIMEOUT_S = 30.0
-_DEFLATED_HEADER_BYTES = 1 << 26  # that a deflated data set may hold before its pixel data
+_DEFLATED_HEADER_BYTES = 1 << 24  # that a deflated data set may hold before its pixel data
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, but that leading zeros occur in the wild
 # In the order in which one is taken out of several: explicit first, which keeps the VR of private attributes.
 _TRANSFER_SYNTAXES = [
@@ -341,7 +341,10 @@ def _parse(request: StoreRequest, limits: LimitSettings, *, brief: bool) -> Data
 
 
 def _inflated_header(dataset: Sequence[bytes | memoryview], limits: LimitSettings) -> bytes:
-    """A deflated data set up to its pixels. All of it is inflated once, and none of the rest is held."""
+    """A deflated data set up to its pixels. All of it is inflated once, and none of the rest is held.
+
+    What is not made out here is not left to the library: it takes minutes over what some bytes inflate to.
+    """
     pieces = inflated(dataset, limits.instance_bytes)
     try:
         header = before_pixels(pieces, _encoding(ExplicitVRLittleEndian), _DEFLATED_HEADER_BYTES)
@@ -367,9 +370,8 @@ def _values(request: StoreRequest, limits: LimitSettings) -> Mapping[str, str] |
     deflated = syntax.is_deflated
     pieces = inflated(request.dataset, limits.instance_bytes) if deflated else iter(request.dataset)
     try:
-        found = find_values(pieces, _encoding(syntax), _IDENTIFIER_TAGS, further=_READ)
-        if deflated:
-            deque(pieces, maxlen=0)  # to its end, for what it holds in all
+        # A deflated one to its end: for what it holds in all, and for whoever reads it later.
+        found = find_values(pieces, _encoding(syntax), _IDENTIFIER_TAGS, further=_READ, to_the_end=deflated)
         values = {keyword: found.get(tag, b"") for tag, keyword in _READ.items()}
         order: Literal["little", "big"] = "little" if syntax.is_little_endian else "big"
         texts = {
@@ -387,7 +389,7 @@ def _values(request: StoreRequest, limits: LimitSettings) -> Mapping[str, str] |
     return texts if all(texts[keyword] for keyword in _IDENTIFIERS) else None
 
 
-_INFLATES_TO_TOO_MUCH = "the data set inflates to more than limits.instance_bytes, or its header to 64 MiB"
+_INFLATES_TO_TOO_MUCH = "the data set inflates to more than limits.instance_bytes, or its header to 16 MiB"
 
 
 def _encoding(syntax: UID) -> Encoding:

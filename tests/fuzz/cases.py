@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import struct
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -20,10 +22,21 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from pynetdicom.sop_class import Verification
 
-from tests.net.raw_peer import association_request, echo_request, store_request_of
+from tests.net.raw_peer import (
+    APPLICATION,
+    ECHO_ITEM,
+    MAXIMUM_LENGTH,
+    association_pdu,
+    association_request,
+    echo_request,
+    item,
+    store_request_of,
+)
 
 STUDY_UID = "2.25.300"
+MOST_BYTES = 1 << 24  # of an instance, sent and inflated, at the listener under fuzz
 SLICES = 3
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -97,6 +110,57 @@ def _message(kind: str, uid: str, draw: st.DrawFn) -> bytes:
             return draw(st.binary(max_size=64))
 
 
+_UIDS = st.sampled_from(
+    [
+        Verification,
+        CTImageStorage,
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        "1.2.840.10008.3.1.1.1",
+        "",
+        "1.2.",
+        "x",
+        "1." * 40,
+    ]
+)
+_VALUES = st.one_of(
+    st.binary(max_size=24), _UIDS.map(str.encode), st.integers(0, 40).map(lambda n: n.to_bytes(4))
+)
+_KINDS = st.sampled_from([0x10, 0x20, 0x21, 0x30, 0x40, 0x50, *range(0x51, 0x5B), 0x00, 0xFF])
+_ITEMS = st.lists(st.builds(item, _KINDS, _VALUES), max_size=4).map(b"".join)
+_TITLES = st.one_of(
+    st.just(b"OSTEONODE".ljust(16)),
+    st.binary(min_size=16, max_size=16),
+    st.sampled_from([b" " * 16, bytes(16), b"CT\0".ljust(16, b"\xff"), b"  RAW".ljust(16)]),
+)
+_SYNTAXES = st.lists(_UIDS.map(lambda uid: item(0x40, uid.encode())), max_size=3).map(b"".join)
+
+
+@st.composite
+def association_requests(draw: st.DrawFn) -> bytes:
+    """Requests as long as they say they are, in which any field may hold anything."""
+    contexts = b"".join(
+        item(
+            0x20, bytes((number, 0, 0, 0)) + item(0x30, draw(_UIDS).encode()) + draw(_SYNTAXES) + draw(_ITEMS)
+        )
+        for number in draw(st.lists(st.integers(0, 255), max_size=4))
+    )
+    whole = association_pdu(
+        draw(_ITEMS),
+        version=draw(st.sampled_from([1, 1, 1, 3, 0xFFFF, 0, 2])),
+        called=draw(_TITLES),
+        calling=draw(_TITLES),
+        reserved=draw(st.binary(min_size=32, max_size=32)),
+        application=draw(st.sampled_from([APPLICATION, APPLICATION, b"", item(0x10, b"1.2")])),
+        contexts=draw(st.sampled_from([ECHO_ITEM, b""])) + contexts,
+        user=draw(_ITEMS) + draw(st.sampled_from([MAXIMUM_LENGTH, b""])) + draw(_ITEMS),
+    )
+    body = whole[6:]
+    for edit in draw(_EDITS) if draw(st.integers(0, 2)) == 0 else ():
+        body = edit.apply(body)
+    return struct.pack(">BBL", 0x01, 0, len(body)) + body
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damaged:
     """A data set of the third of three slices, with something done to it."""
@@ -114,6 +178,33 @@ def damaged_data_sets(draw: st.DrawFn) -> Damaged:
     for edit in draw(_EDITS):
         content = edit.apply(content)
     content = content[: max(1, draw(_CUTS) * len(content) // 1000)]
+    return Damaged(content=content, sop_instance_uid=uid, syntax=syntax)
+
+
+@st.composite
+def bombs(draw: st.DrawFn) -> Damaged:
+    """Small data sets that state, or inflate to, much more than they are."""
+    uid = f"{STUDY_UID}.1.{next(_numbers)}"
+    syntax = draw(st.sampled_from([DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless]))
+    if syntax == DeflatedExplicitVRLittleEndian:
+        plain = encoded(_header(uid, SLICES - 1), ExplicitVRLittleEndian)
+        follows = draw(st.sampled_from([0x0010_0010, 0x0020_000D, 0x0028_0100, 0x7FE0_0010, 0x0008_0005]))
+        size = draw(st.sampled_from([1 << 16, MOST_BYTES - (1 << 16), MOST_BYTES, 1 << 26]))
+        # Before, amid and behind what is read, each in its place; and once where it does not belong.
+        at = plain.index(struct.pack("<HH", follows >> 16, follows & 0xFFFF))
+        group = (follows >> 16) - 1 if follows != 0x0008_0005 else 0x0013
+        element = draw(st.sampled_from([(b"OB", 0), (b"\0\0", 0)]))  # or with no representation at all
+        filler = struct.pack("<HH2sHI", group, 0x1001, *element, size) + bytes(size)
+        stream = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+        content = stream.compress(plain[:at] + filler + plain[at:]) + stream.flush()
+    else:
+        header = _header(uid, SLICES - 1)
+        rows, columns = int(header.Rows), int(header.Columns)
+        content = encoded(header, syntax)
+        order = ">II" if syntax == JPEG2000Lossless else ">HH"
+        stated = draw(st.integers(0, 60000)), draw(st.integers(0, 60000))
+        first = (columns, rows) if syntax == JPEG2000Lossless else (rows, columns)
+        content = content.replace(struct.pack(order, *first), struct.pack(order, *stated), 1)
     return Damaged(content=content, sop_instance_uid=uid, syntax=syntax)
 
 

@@ -12,7 +12,7 @@ from node.dicom.select import select_series
 from tests.fuzz.cases import SLICES, Damaged, whole_slice
 from tests.fuzz.target import Target
 
-_REFUSALS = (0xA900, 0xC000)
+_REFUSALS = (0xA700, 0xA900, 0xC000)
 
 
 def check_data_set(target: Target, damaged: Damaged, neighbours: tuple[Path, ...]) -> None:

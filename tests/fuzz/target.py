@@ -26,9 +26,19 @@ from structlog.testing import LogCapture
 from config.settings import load_settings
 from node import logs
 from node.dicom.select import made_here
+from node.net.access import Doorkeeper, Slots, access_of
 from node.net.scp import Listener
 from node.store.store import open_store
-from tests.net.raw_peer import ABORT, ASSOCIATE_AC, P_DATA, RawPeer, echo_request, store_request_of
+from tests.fuzz.cases import MOST_BYTES
+from tests.net.raw_peer import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    P_DATA,
+    RawPeer,
+    echo_request,
+    store_request_of,
+)
 
 _SETTLES_WITHIN_S = 10.0
 _HEARS_FOR_S = 5.0
@@ -48,11 +58,14 @@ class Target:
     """
 
     def __init__(self, root: Path) -> None:
-        settings = load_settings(node={"port": 0}, storage={"root": str(root)})
+        settings = load_settings(
+            node={"port": 0}, storage={"root": str(root)}, limits={"instance_bytes": MOST_BYTES}
+        )
         self.seen: Counter[str] = Counter()
         self._root = root
         self._store = open_store(settings.storage)
-        self._listener = Listener(settings.node, self._store, made_here)
+        doorkeeper = Doorkeeper(access_of(settings), Slots(root / "associations"))
+        self._listener = Listener(settings.node, self._store, made_here, doorkeeper=doorkeeper)
         self._port = self._listener.start()
         self._log = LogCapture()
         self._broken: list[str] = []
@@ -83,6 +96,20 @@ class Target:
                 peer.socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self.seen["hung up on us"] += 1
+            self._hear(peer)
+        self.look()
+
+    def ask(self, request: bytes) -> None:
+        """Ask for an association: it is accepted or rejected, and never ended without a word."""
+        with RawPeer(self._port) as peer:
+            peer.socket.settimeout(_HEARS_FOR_S)
+            peer.send(request)
+            kind, body = peer.pdu()
+            assert kind in (ASSOCIATE_AC, ASSOCIATE_RJ), f"answered by a PDU of type {kind}"
+            self.seen[f"association: {'accepted' if kind == ASSOCIATE_AC else body[1:].hex()}"] += 1
+            if kind == ASSOCIATE_AC:
+                assert body[4:68] == request[10:74]
+                peer.send(_RELEASE_REQUEST)
             self._hear(peer)
         self.look()
 

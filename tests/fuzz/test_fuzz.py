@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fuzz.cases import Damaged, conversations, damaged_data_sets
+from tests.fuzz.cases import Damaged, association_requests, bombs, conversations, damaged_data_sets
 from tests.fuzz.checks import check_data_set, write_neighbours
 from tests.fuzz.target import Target, running_target
 
@@ -44,3 +44,19 @@ def test_a_damaged_data_set_is_refused_or_kept_and_never_misread(
     target: Target, neighbours: tuple[Path, ...], damaged: Damaged
 ) -> None:
     check_data_set(target, damaged, neighbours)
+
+
+@settings(SHORT, max_examples=100)
+@given(request=association_requests())
+def test_an_association_is_accepted_or_rejected_whatever_its_request_holds(
+    target: Target, request: bytes
+) -> None:
+    target.ask(request)
+
+
+@settings(SHORT, max_examples=15)
+@given(bomb=bombs())
+def test_what_is_small_and_states_much_is_refused_or_read_within_bounds(
+    target: Target, neighbours: tuple[Path, ...], bomb: Damaged
+) -> None:
+    check_data_set(target, bomb, neighbours)

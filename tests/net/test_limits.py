@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -285,6 +286,23 @@ def test_a_deflated_data_set_that_breaks_off_is_not_understood(served: tuple[int
     content = _encoded(dataset, DeflatedExplicitVRLittleEndian)
     for broken in (content[:-5], b"\xff" + content):
         assert _send(port, broken, dataset.SOPInstanceUID, DeflatedExplicitVRLittleEndian) == [NOT_UNDERSTOOD]
+
+
+@pytest.mark.parametrize("behind", [0x0010_0020, 0x0028_0010, None], ids=["before", "amid", "behind"])
+def test_a_deflated_data_set_of_millions_of_elements_is_refused_soon(
+    tmp_path: Path, behind: int | None
+) -> None:
+    """128 MiB of nothing, which a reader takes for elements of eight bytes each; some minutes' work."""
+    dataset = _image()
+    plain = _encoded(dataset, ExplicitVRLittleEndian)
+    at = len(plain) if behind is None else plain.index(struct.pack("<HH", behind >> 16, behind & 0xFFFF))
+    content = _deflated(plain[:at] + bytes(128 * MIB) + plain[at:])
+    with _listening(tmp_path / "var") as (port, store):
+        began = time.monotonic()
+        answered = _send(port, content, dataset.SOPInstanceUID, DeflatedExplicitVRLittleEndian)
+        assert time.monotonic() - began < 8
+        assert store.instances.paths(STUDY) == ()
+    assert answered == [NOT_UNDERSTOOD]
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
