@@ -22,7 +22,6 @@ log = structlog.get_logger(__name__)
 # Messages that wait for each worker: some minutes of work. More would only stand before what is urgent, or
 # of another sender, and comes later.
 _MOST_FOR_EACH_WORKER = 4
-_MOST_DUE = 1000  # steps of one kind that are read from the database
 
 
 def message_for(job: DueJob) -> StepMessage:
@@ -68,7 +67,7 @@ class Publishing:
         workers = self._store.workers.by_queue()
         sent: set[StepMessage] = set()
         published = 0
-        for step, due in self._due().items():
+        for step, due in self._due(most_waiting(max(workers.values(), default=0))).items():
             messages = due[: most_waiting(workers.get(step, 0))]
             waiting = self._broker.waiting(step)
             if waiting is None:  # each message would cost its patience, while studies wait to be closed
@@ -84,9 +83,9 @@ class Publishing:
         self._sent = sent
         return published
 
-    def _due(self) -> Mapping[Step, list[StepMessage]]:
+    def _due(self, most: int) -> Mapping[Step, list[StepMessage]]:
         due: defaultdict[Step, list[StepMessage]] = defaultdict(list)
-        for job in self._store.jobs.due(_MOST_DUE):
+        for job in self._store.jobs.due(most):
             try:
                 message = message_for(job)
             except ValueError:  # of a later version; the others go on

@@ -26,7 +26,7 @@ from node.store.store import Store
 from node.store.workers import Worker
 from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
-from tests.claiming import MADE_WITH, claim
+from tests.claiming import MEASURED_WITH, claim
 from tests.worker.bench import Bench, Queue
 from tests.worker.conftest import CT
 from tests.worker.test_completeness_watch import ScriptedArchive
@@ -200,7 +200,7 @@ def test_no_more_is_published_than_workers_take_in_some_minutes(store: Store) ->
     assert publishing.publish_due() == 0
     for pid in (1, 2, 3):
         worker = Worker(worker_id=str(pid), host="one", pid=pid, queues=("select", "score"), engine="")
-        store.workers.enter(worker, MADE_WITH, "", lambda _: True)
+        store.workers.enter(worker, MEASURED_WITH, "", lambda _: True)
     assert publishing.publish_due() == 8
     assert Counter(queue.messages).most_common(1)[0][1] == 1  # none of them twice
     assert not has_room(store, queue, Step.SELECT)
