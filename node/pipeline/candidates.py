@@ -49,6 +49,7 @@ class Choice:
     few_slices: int | None = None  # slices of a series that only lacks slices
     passed_over: tuple[str, ...] = ()  # what a series has that is better, and was not measured all the same
     phantom_in: tuple[str, ...] = ()  # UIDs of series that are not measured and show a phantom
+    disagreement: bool = False  # whether another series shows phantoms that disagree, and the chosen does not
     localizers: int = 0  # images that were left out of the volume
     unseen: bool = False  # whether there are images that may be axial, and none could be looked at
 
@@ -90,6 +91,7 @@ class _Search:
         self.models: Mapping[str, PhantomModel] = configured_phantoms(context.settings)
         self.glances: dict[str, Glance] = {}  # by series
         self.read_whole: set[str] = set()  # series
+        self.disagreement = False  # whether any of them shows phantoms that disagree
 
     def read(self, shown: Sequence[LoadedSeries]) -> tuple[PhantomReading, ...]:
         return self._read([Image(volume=one.volume, kvp=one.facts.beam_kvp) for one in shown])
@@ -115,6 +117,7 @@ class _Search:
         if not any(_are_rods(read_rods(volume, model)) for model in self.models.values()):
             return PhantomSeen.ABSENT
         (reading,) = self._read([Image(volume=volume, kvp=stack.facts.beam_kvp)])
+        self.disagreement |= _disagree([reading])
         return _grade([replace(reading, observations=_told_by_a_few(reading))])
 
     def cut_in(self, images: Sequence[Instance], most_slices: int) -> bool:
@@ -126,6 +129,10 @@ class _Search:
             for model in self.models.values()
             for one in absence(stack.volume, model).observations
         )
+
+
+def _disagree(readings: Sequence[PhantomReading]) -> bool:
+    return any(one.code == "phantoms_disagree" for reading in readings for one in reading.observations)
 
 
 def glance_of(facts: SeriesFacts, *, phantom: PhantomSeen, extent_mm: float) -> Glance:
@@ -199,6 +206,7 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
             continue
         if uid not in readings:
             readings[uid] = search.read([loaded])
+            search.disagreement |= _disagree(readings[uid])
             search.read_whole.add(uid)
             grade, promised = _grade(readings[uid]), search.glances.get(uid)
             if promised and grade > promised.phantom and len(readings) < _MOST_READ_WHOLE:
@@ -209,6 +217,7 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
             readings=readings[uid],
             rejected=(*selection.rejected, *unreadable),
             passed_over=selection.passed_over,
+            disagreement=search.disagreement and not _disagree(readings[uid]),
             localizers=localizers[uid],
         )
 

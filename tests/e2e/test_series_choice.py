@@ -182,6 +182,27 @@ def test_a_check_that_the_whole_series_alone_can_fail_counts_as_well(slices, stu
     assert reasons == {uid_of(off): "a phantom that cannot be used, unlike that of the chosen series"}
 
 
+def test_two_phantoms_that_disagree_are_told_where_another_series_shows_one_of_them_alone(
+    slices, study
+) -> None:
+    both, one_alone = series(slices, "1"), series(slices, "2")
+    hu = hu_of(both)
+    first_mm, step_mm = slices[0].ImagePositionPatient[1], slices[0].PixelSpacing[0]
+    rows = slice(*(round((end - first_mm) / step_mm) for end in (93.0, 131.0)))
+    columns = slice(hu.shape[2] // 5, hu.shape[2] * 4 // 5)
+    block = np.where(hu[:, rows] > -200, 1.08 * hu[:, rows], hu[:, rows])
+    hu[:, 4 : 4 + block.shape[1], columns] = block[:, :, columns]
+    filled(both, hu)
+    top = 4 + block.shape[1]
+    filled(one_alone, hu[:, top:])
+    for one in one_alone:
+        one.ImagePositionPatient[1] += top * step_mm
+    chosen, reasons, told = choice(study(both, one_alone))
+    assert chosen == uid_of(one_alone)
+    assert reasons == {uid_of(both): "a phantom that cannot be used, unlike that of the chosen series"}
+    assert "phantoms_disagree_elsewhere" in told
+
+
 @pytest.fixture(scope="module")
 def lone(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     """Single-slice QCT."""

@@ -180,6 +180,8 @@ def _series_observations(choice: Choice, image: ImageRules) -> list[Observation]
     if choice.passed_over:
         values = {"advantages": ", ".join(choice.passed_over)}
         noticed.append(Observation(code="series_passed_over", values=values))
+    if choice.disagreement:
+        noticed.append(Observation(code="phantoms_disagree_elsewhere"))
     if choice.phantom_in:
         reasons = _reasons([one for one in choice.rejected if one.series_instance_uid in choice.phantom_in])
         noticed.append(Observation(code="phantom_in_other_series", values={"reasons": reasons}))
