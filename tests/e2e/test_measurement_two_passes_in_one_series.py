@@ -130,5 +130,6 @@ def test_passes_that_no_header_tells_of_are_refused_by_what_images_show(study: P
     assert result["outcome"] == "refused"
     told = text_of(result, "alternate_images_displaced")
     assert "Every second image of the spine is displaced by 3.4 mm" in told
-    assert [level["bmd_mg_cm3"] for level in result["levels"].values()] == [None] * 3
+    assert {"L1", "L2", "L3"} <= result["levels"].keys()
+    assert {level["bmd_mg_cm3"] for level in result["levels"].values()} == {None}
     assert (result["t_score"], result["rad_score"]) == (None, None)

@@ -39,6 +39,7 @@ def test_bone_is_then_taken_to_be_as_bright_as_at_80_kv(stated: float | None) ->
 def test_a_table_of_an_earlier_version_that_says_0_kv_says_no_voltage() -> None:
     row = {
         "study": "A", "kvp": "0.0", "slice_spacing_mm": "2", "pixel_spacing_mm": "0.7", "equivalent": "HA",
+        "energy": "", "beam_filter": "",
     }  # fmt: skip
     with pytest.raises(CohortUnusable, match="no kvp in A"):
         technique_of([row])
