@@ -18,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from config.findings import load_findings
 from config.fonts import wide_font
 from config.phantom_files import certified, phantom_of
 from config.settings import ConfigurationError, Settings
@@ -198,6 +199,9 @@ def require_configured(settings: Settings) -> None:
         In one line.
     """
     site, names = settings.node.site_folder, settings.scoring
+    if site is not None and not site.is_dir():
+        raise ConfigurationError(f"node.site: {site} is no folder")
+    load_findings(site)
     try:
         configured_phantoms(settings)
         for reference in {names.reference, *names.accept_unstated} - {""}:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
 
+from config.settings import ConfigurationError
 from config.vocabulary import Vocabulary
 from segmentation.observation import Observation
 
@@ -186,13 +187,66 @@ def parse_findings(text: str) -> FindingTable:
 
 
 def load_findings(site: Path | None = None) -> FindingTable:
-    """The shipped table, overlaid row by row with ``findings.toml`` of a site's folder."""
+    """The shipped table, overlaid row by row with ``findings.toml`` of a site's folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If the site's file cannot be read, or a row of it names no finding, fills in what the finding does not
+        have, or withholds too little; with every such row.
+    """
     table = dict(parse_findings(files("config").joinpath("findings.toml").read_text("utf-8")).rows)
-    if site is not None and (overlay := site / "findings.toml").is_file():
-        table |= parse_findings(overlay.read_text("utf-8")).rows
+    if site is not None and (overlay := site / "findings.toml").exists():
+        table |= _overlaid(table, overlay)
     return FindingTable(
         table, {language: _inserted_words(language) for language in _THE_STUDY if language != ENGLISH}
     )
+
+
+def _overlaid(shipped: Mapping[str, FindingRow], overlay: Path) -> Mapping[str, FindingRow]:
+    try:
+        rows = parse_findings(overlay.read_text("utf-8")).rows
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # tomllib's is a ValueError
+        raise ConfigurationError(f"{overlay}: {error}") from error
+    wrong = [
+        f"{code}: {reason}" for code, row in rows.items() for reason in _objections(row, shipped.get(code))
+    ]
+    if wrong:
+        raise ConfigurationError(f"{overlay}: {'; '.join(wrong)}")
+    return rows
+
+
+def _objections(row: FindingRow, shipped: FindingRow | None) -> Iterator[str]:
+    """What would make a row fail when its finding is told, or let an output through that cannot stand."""
+    if shipped is None:
+        yield "no finding has this code"
+        return
+    known = {"level", *_placeholders(shipped.text[ENGLISH])}
+    for language, text in row.text.items():
+        try:
+            unknown = _placeholders(text) - known
+        except ValueError as error:
+            yield f"its text ({language}) has braces that do not match ({error})"
+            continue
+        if unknown:
+            yield f"its text ({language}) fills in {', '.join(sorted(unknown))}: the finding has none such"
+    for output in sorted(row.withholds):
+        if lacking := FOLLOWS.get(output, frozenset()) - row.withholds:
+            yield f"it withholds {output} and not {', '.join(sorted(lacking))}, which cannot stand without it"
+    if row.severity is Severity.REFUSAL and (lacking := _least_of_refusal(shipped) - row.withholds):
+        yield f"it refuses and does not withhold {', '.join(sorted(lacking))}"
+
+
+def _least_of_refusal(shipped: FindingRow) -> frozenset[Output]:
+    """What a row must withhold as a refusal: what the shipped row does, density in any case."""
+    least = (
+        frozenset({Output.BMD, Output.STUDY_CLASS, Output.RAD_SCORE, Output.NOMOGRAM}) | FOLLOWS[Output.BMD]
+    )
+    return least | shipped.withholds if shipped.severity is Severity.REFUSAL else least
+
+
+def _placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
 
 
 def _inserted_words(language: str) -> Vocabulary:

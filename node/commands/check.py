@@ -207,7 +207,10 @@ def _own_packages() -> tuple[Standing, str]:
 
 
 def _findings(settings: Settings) -> tuple[Standing, str]:
-    return Standing.OK, f"{len(load_findings(settings.node.site_folder).rows)} rows"
+    site = settings.node.site_folder
+    if site is not None and not site.is_dir():
+        return Standing.FAILED, f"node.site: {site} is no folder"
+    return Standing.OK, f"{len(load_findings(site).rows)} rows"
 
 
 def _pictures(settings: Settings) -> tuple[Standing, str]:

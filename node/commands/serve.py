@@ -38,8 +38,10 @@ def worker(
     unknown = sorted(set(wanted) - {*Step, FEATURES_QUEUE})
     if unknown:
         raise typer.BadParameter(f"no such step: {', '.join(unknown)}", param_hint="--queues")
+    settings = load_settings(config)
+    require_configured(settings)
     try:
-        status = supervisor.worker(load_settings(config), wanted)
+        status = supervisor.worker(settings, wanted)
     except EngineUnavailable as error:
         raise ConfigurationError(str(error)) from error
     raise typer.Exit(status)

@@ -39,6 +39,17 @@ class Address(Protocol):
     def tls(self) -> bool: ...
 
 
+class NoAssociation:
+    """In place of an association that was not asked for: what callers look at of one, and why not."""
+
+    is_established = False
+    is_rejected = False
+    accepted_contexts: tuple[Any, ...] = ()
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 class Requestor:
     """Asks for associations as `ae_title`. Holds no connection between calls.
 
@@ -77,14 +88,21 @@ class Requestor:
         handlers: Sequence[tuple[Any, ...]] = (),
         negotiation: Sequence[Any] = (),
     ) -> Any:
-        """An association, established or not. Never raises for a peer."""
+        """An association, established or not. Never raises for a peer.
+
+        Nor for a TLS file that cannot be read: other peers may need none, and it may be mended meanwhile.
+        """
+        try:
+            tls = self._tls_to(peer)
+        except ConfigurationError as error:
+            return NoAssociation(str(error))
         association = ae.associate(
             peer.host,
             peer.port,
             ae_title=peer.ae_title,
             max_pdu=_MAX_PDU_BYTES,
             ext_neg=list(negotiation),
-            tls_args=self._tls_to(peer),
+            tls_args=tls,
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_CONN_OPEN, _read_plainly), *handlers],
         )
         if association.is_established:
@@ -109,6 +127,8 @@ def why_not_established(association: Any) -> tuple[SendOutcome, str]:
     A peer that accepts none of the contexts may be starting up, and is asked again; one that refuses the
     association for good, as PS3.8 has it, is not.
     """
+    if isinstance(association, NoAssociation):
+        return SendOutcome.TRANSIENT, association.reason
     answer = association.acceptor.primitive
     if answer is None:
         return SendOutcome.TRANSIENT, "no connection"

@@ -23,7 +23,7 @@ def note_growth(connection: Connection, study_instance_uid: str, reason: Reopeni
     """Restart the quiet time; reopen a closed study as its next generation.
 
     A job that has no answer yet is superseded. One whose objects are made keeps going until its delivery has
-    settled, for the PACS may hold half of them; the next generation waits for it (see `Studies.close_due`).
+    settled, for the PACS may hold half of them; the next generation waits for it (see `Studies.close`).
     """
     study = first(connection, _GREW, {"uid": study_instance_uid})
     assert study is not None, "rows of studies are never deleted"

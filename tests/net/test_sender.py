@@ -16,7 +16,7 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
-from config.settings import Destination
+from config.settings import Destination, TlsSettings
 from node.net.requesting import Requestor
 from node.net.scu import DicomSender
 from node.net.status import outcome_of
@@ -241,3 +241,21 @@ def test_echo_tells_an_answer_from_silence(make_peer: Callable[..., int], free_p
 )
 def test_statuses_are_read_as_the_standard_defines_them(status: int, outcome: SendOutcome) -> None:
     assert outcome_of(status) is outcome
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["files that are not there", "no [tls] at all"])
+def test_tls_files_that_cannot_be_read_cost_their_destination_alone(make_object, make_peer, tmp_path, tls):
+    """The reason stands with that destination, to be tried again; those after it get what is theirs."""
+    files = TlsSettings(certificate=str(tmp_path / "none.pem"), key="", ca="", require_peer_certificate=False)
+    sender = DicomSender(Requestor("OSTEONODE", connect_timeout_s=10.0, tls=files if tls else None))
+    port = make_peer(0x0000)
+    encrypted = _pacs(port).model_copy(update={"name": "safe", "tls": True})
+    told = "No such file" if tls else "wants TLS"
+    (failed,) = sender.send(encrypted, [make_object()])
+    assert (failed.outcome, failed.status) == (SendOutcome.TRANSIENT, None)
+    assert told in failed.detail
+    answer = sender.echo(encrypted)
+    assert not answer.answered
+    assert told in answer.detail
+    (sent,) = sender.send(_pacs(port), [make_object()])
+    assert sent.outcome is SendOutcome.SENT

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.main import get_command
 
 from config.settings import Destination, Peer, Settings
@@ -23,6 +26,65 @@ def test_every_setting_is_documented_and_every_documented_setting_exists():
         if section not in ("destinations", "peers"):
             existing |= {f"{section}.{name}" for name in field.annotation.model_fields}
     assert documented == existing
+
+
+def _named_in(text: str) -> list[str]:
+    """What stands in backticks as `section.key`, with or without a value behind it."""
+    return re.findall(r"`([a-z]\w*(?:\.[A-Za-z_]\w*)+)(?: = [^`]*)?`", text)
+
+
+def _is_setting(parts: Sequence[str]) -> bool:
+    """Whether names lead from `Settings` to a setting, or to a table of settings."""
+    model: Any = Settings
+    for place, part in enumerate(parts):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return False
+        model = {"destinations": Destination, "peers": Peer}.get(part) if place == 0 else None
+        model = model or fields[part].annotation
+    return True
+
+
+def _is_in_the_code(parts: Sequence[str]) -> bool:
+    """Whether names are a room or module of the code, or what a module defines."""
+    for length in range(len(parts), 0, -1):
+        place = ROOT.joinpath(*parts[:length])
+        if place.is_dir() and (place / "__init__.py").is_file():
+            return length == len(parts)
+        if (source := place.with_suffix(".py")).is_file():
+            names = parts[length:]
+            return not names or bool(
+                re.search(rf"^(def|class) {names[0]}\b", source.read_text("utf-8"), re.M)
+            )
+    return False
+
+
+# Of a section's own name, but something else: what a result holds, and other programs' words.
+_NO_SETTINGS = {"selection.json", "segmentation.npz", "segmentation.dcm", "calibration.png"}
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_every_setting_that_a_page_names_exists(page):
+    sections = set(Settings.model_fields)
+    named = [one.split(".") for one in _named_in(page.read_text("utf-8")) if one not in _NO_SETTINGS]
+    unknown = [
+        ".".join(parts)
+        for parts in named
+        if parts[0] in sections and not _is_setting(parts) and not _is_in_the_code(parts)
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize(
+    "wrong", ["worker.give_up_after_s", "node.nonesuch", "calibration.asynchronous.nonesuch"]
+)
+def test_a_setting_that_does_not_exist_is_noticed(wrong):
+    (found,) = _named_in(f"until `{wrong}`; and")
+    parts = found.split(".")
+    assert not _is_setting(parts)
+    assert not _is_in_the_code(parts)
 
 
 def test_every_command_is_documented_and_every_documented_command_exists():
