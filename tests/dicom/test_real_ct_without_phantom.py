@@ -50,7 +50,7 @@ def test_a_real_ct_without_a_phantom_is_not_applicable(written, name):
     assert select(context_of(written(name))).verdict is Verdict.NOT_APPLICABLE
 
 
-@pytest.mark.parametrize("name", NEGATIVES)
+@pytest.mark.parametrize("name", ["chest with contrast", "abdomen"])
 def test_nor_is_one_that_cannot_be_stacked(written, tmp_path, name):
     for number, path in enumerate(sorted(written(name).glob("*.dcm"))):
         dataset = dcmread(path)
