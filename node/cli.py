@@ -11,6 +11,7 @@ import typer
 
 from config.settings import ConfigurationError
 from node import __version__
+from node.commands.configuration import Config, hand_down
 from node.commands.terminal import terminal
 
 # Where each command lives. A module is imported when its command is used: `serve` runs for as long as the
@@ -57,16 +58,26 @@ def _print_version(wanted: bool) -> None:
 
 
 def _root(
-    version: bool = typer.Option(
+    context: typer.Context,
+    version: bool = typer.Option(  # noqa: ARG001 - its callback answers
         False, "--version", callback=_print_version, is_eager=True, help="Say which version this is."
     ),
+    config: Config = None,
 ) -> None:
-    pass
+    hand_down(context, config)
+
+
+def command_in(words: Sequence[str]) -> str:
+    """The command that follows `--config FILE`, "" where there is none: its module alone is imported."""
+    rest = list(words)
+    while rest and rest[0].startswith("--config"):
+        del rest[: 1 if "=" in rest[0] else 2]
+    return rest[0] if rest else ""
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    first = command_in(sys.argv[1:])
     if first in COMMANDS:
         wanted: Sequence[str] = (first,)
     else:

@@ -16,6 +16,7 @@ from rich.table import Table
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, list_models, load_model_card
 from config.settings import Settings, load_settings
 from node import logs
+from node.commands.configuration import Config, hand_down
 from node.commands.terminal import terminal
 from node.pipeline.model import active_model
 from node.research.activation import (
@@ -37,7 +38,6 @@ from scoring.modelcard import ModelCard
 
 app = typer.Typer(help="Which model scores patients, and changing it.", no_args_is_help=True)
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", dir_okay=False)]
 Card = Annotated[
     str,
     typer.Argument(
@@ -48,6 +48,11 @@ Card = Annotated[
 ]
 By = Annotated[str, typer.Option("--by", help="Who decides; else the operating system's user.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the record.")]
+
+
+@app.callback()
+def _before(context: typer.Context, config: Config = None) -> None:
+    hand_down(context, config)
 
 
 @app.command("list")

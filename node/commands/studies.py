@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import ConfigurationError, load_settings
+from node.commands.configuration import Config, hand_down
 from node.commands.terminal import terminal
 from node.dicom.likeness import identity_values
 from node.pipeline.dimse import in_words
@@ -29,15 +30,15 @@ from node.store.store import Store, open_store
 
 app = typer.Typer(help="What the node holds, and why it stands where it stands.", no_args_is_help=False)
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", dir_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Uid = Annotated[str, typer.Argument(help="Study Instance UID.")]
 
 
 @app.callback(invoke_without_command=True)
-def _default(context: typer.Context) -> None:
+def _default(context: typer.Context, config: Config = None) -> None:
+    hand_down(context, config)
     if context.invoked_subcommand is None:
-        list_studies()
+        list_studies(config)
 
 
 @app.command("list")
