@@ -152,7 +152,7 @@ def test_without_a_phantom_what_shows_the_lumbar_spine_goes_before_a_longer_thin
 ) -> None:
     spine, chest = thick(target(slices, "1"), "1"), target(slices, "2")
     hu = hu_of(chest)
-    hu[:, 10:-10, 10:30] = hu[:, 10:-10, -30:-10] = -800.0  # lungs
+    hu[:, 30:70, 10:35] = hu[:, 30:70, -35:-10] = -800.0  # lungs, closed in by the chest's wall
     filled(chest, hu)
     chosen, reasons, told = choice(study(spine, chest), declared_qct=True)
     assert chosen == uid_of(spine)
