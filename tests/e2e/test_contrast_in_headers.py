@@ -71,9 +71,3 @@ def test_words_that_leave_it_open_count_where_the_vessels_are_bright(measure: Ca
     assert found.report.t_score is None
     assert found.report.rad_score is None
     assert any(level.measured is not None for level in found.report.levels)
-
-
-def test_a_volume_without_an_agent_is_contrast(measure: Callable[..., Run]) -> None:
-    found = measure(ContrastBolusVolume="90", ContrastFlowRate="3")
-    assert found.codes & CODES == {"contrast_given"}
-    assert found.report.t_score is None
