@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -38,6 +39,7 @@ from config.image_rules import (
     RegionRules,
     SingleSliceRules,
 )
+from config.paths import anchored
 
 Port = Field(ge=0, le=65535)  # 0: any free port
 Positive = Field(gt=0)
@@ -454,34 +456,6 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         raise ConfigurationError(f"{path or 'settings'}: {error}") from error
 
 
-# Settings that name a file or a folder.
-PATHS: Mapping[str, tuple[str, ...]] = {
-    "node": ("site", "wide_font"),
-    "storage": ("root",),
-    "segmentation": ("weights", "nnunet_model"),
-    "clinical": ("csv",),
-    "tls": ("certificate", "key", "ca"),
-}
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:].*)")
-
-
-def _anchored(given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Settings whose relative paths are taken from a folder, if there is one; "" stays none."""
-    if folder is None:
-        return given
-    anchored = dict(given)
-    for section, names in PATHS.items():
-        values = given.get(section)
-        if isinstance(values, dict):
-            named = {name: values[name] for name in names if isinstance(values.get(name), str)}
-            anchored[section] = values | {name: str(folder / value) for name, value in named.items() if value}
-    storage = anchored.get("storage")
-    url = storage.get("database_url") if isinstance(storage, dict) else None
-    if isinstance(url, str) and (found := _SQLITE_FILE.fullmatch(url)):
-        anchored["storage"] = {**anchored["storage"], "database_url": f"{found[1]}{folder / found[2]}"}
-    return anchored
-
-
 def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
     """`Settings` that reads the content of a file in `folder` between the environment and the defaults."""
 
@@ -495,9 +469,9 @@ def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = InitSettingsSource(settings_cls, _anchored(given, folder))
+            file = InitSettingsSource(settings_cls, anchored(given, folder))
             peers = InitSettingsSource(settings_cls, _named_by_peers())
-            defaults = InitSettingsSource(settings_cls, _anchored(tomllib.loads(default_toml()), folder))
+            defaults = InitSettingsSource(settings_cls, anchored(tomllib.loads(default_toml()), folder))
             return init_settings, env_settings, file, peers, defaults
 
     return Layered
@@ -507,6 +481,23 @@ def _named_by_peers() -> dict[str, Any]:
     """What other programs' variables say: where TotalSegmentator has its weights on this machine."""
     weights = os.environ.get("TOTALSEG_WEIGHTS_PATH")
     return {"segmentation": {"weights": weights}} if weights else {}
+
+
+_CONFIGURATION_FILE = "OSTEONODE_CONFIGURATION_FILE"
+
+
+def remember_file(path: Path | None) -> None:
+    """Keep for this process and its children which file configures them, to name it in hints."""
+    if path is None:
+        os.environ.pop(_CONFIGURATION_FILE, None)
+    else:
+        os.environ[_CONFIGURATION_FILE] = str(path.resolve())
+
+
+def command_line(*words: str) -> str:
+    """An `osteonode` command with the file that configures this process, to be pasted into a shell."""
+    file = os.environ.get(_CONFIGURATION_FILE)
+    return shlex.join(["osteonode", *words, *(["--config", file] if file else [])])
 
 
 def source_date_epoch() -> int | None:

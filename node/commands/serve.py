@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from config.catalog import require_configured
-from config.settings import ConfigurationError, load_settings
+from config.settings import ConfigurationError, load_settings, remember_file
 from node import supervisor
 from node.pipeline.ports import FEATURES_QUEUE, Step
 from segmentation.errors import EngineUnavailable
@@ -20,6 +20,7 @@ def serve(config: Config = None) -> None:
     """Run the node: listener, workers, page and, unless one is configured, its own broker."""
     settings = load_settings(config)
     require_configured(settings)
+    remember_file(config)
     raise typer.Exit(supervisor.serve(settings))
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from config.settings import Destination
+from config.settings import Destination, command_line
 from node.pipeline.dimse import in_words
 from node.report import ClosedBy
 from node.store.census import DestinationStanding
@@ -173,4 +173,5 @@ def make_environment() -> Environment:
             "duration": duration,
         }
     )
+    environment.globals["command_line"] = command_line
     return environment

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import io
 import json
 import logging
 import queue
 import re
+import shlex
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.settings import BrokerSettings, Settings, load_settings
+from config.settings import BrokerSettings, Settings, load_settings, remember_file
 from node import logs
 from node.net.scp import Listener
 from node.store.feature_standing import FeatureStanding, FeatureStandings
@@ -176,6 +178,23 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
     for expected in ("two-point", "report.dcm", "0x0000", "deliver", "2.25.77", "selection.json"):
         assert expected in told
     assert "silence alone" in told[told.index("Taken for whole by") :][:60]
+
+
+def test_a_hint_can_be_pasted_into_a_shell_with_the_file_that_configures_the_node(
+    page: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a site's folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OSTEONODE_CONFIGURATION_FILE", "")
+    remember_file(Path("node.toml"))
+    told = page.get(f"/studies/{SET_ASIDE}").text
+    hints = [html.unescape(one) for one in re.findall(r'<code class="whole">(.*?)</code>', told)]
+    words = ["osteonode", "studies", "retry", SET_ASIDE, "--config", str(folder / "node.toml")]
+    assert words in [shlex.split(one) for one in hints]
+    remember_file(None)
+    plain = html.unescape(page.get(f"/studies/{SET_ASIDE}").text)
+    assert f'<code class="whole">osteonode studies retry {SET_ASIDE}</code>' in plain
 
 
 def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled: Store) -> None:
