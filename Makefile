@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo test matrix coverage cohort phantoms chaos fuzz sbom lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo quick test matrix coverage cohort phantoms chaos fuzz sbom lint lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
 	@echo "make test    set up, install or name the system tools, lint, run all tests"
+	@echo "make quick   lint, types and the tests that need nothing else (a minute): the loop while you write"
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
 	@echo "make matrix  the model-free engine on 300 digital reference studies, each printed (twenty minutes)"
@@ -47,8 +48,14 @@ demo: setup
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-test: setup system-tools trained-engines lint
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope  # two workers: threads of theirs would only wait for each other
+# Two workers: threads of theirs would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+quick: lint
+	@$(PYTEST) -q -m quick tests/unit tests/dicom tests/worker
+
+test: quick system-tools trained-engines
+	@$(PYTEST) -m "not quick" --durations=25
 
 matrix: setup
 	@$(BIN)/python tools/run_matrix.py

@@ -13,6 +13,42 @@ import structlog
 
 from config.settings import load_settings
 
+# What a test needs beyond Python and `make setup`, by the fixtures that it asks for and by its folder.
+# pyproject.toml says what each marker means. A test without any of them is quick.
+_MARKERS_OF_FIXTURES = {
+    "peer": {
+        "chinese_font",
+        "dciodvfy",
+        "dcmqrscp",
+        "dcmtk",
+        "dsr2html",
+        "dsrdump",
+        "postgresql_server",
+        "small_disk",
+        "storescp",
+    },
+    "real_ct": {"test_data"},
+    "trained": {"trained_packages"},
+}
+_MARKERS_OF_FOLDERS = {"e2e": "node", "net": "network", "fuzz": "network", "chaos": "node"}
+_NEEDS = frozenset({"peer", "real_ct", "trained", "node", "network", "slow"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs; mark those that need nothing `quick`."""
+    for item in items:
+        fixtures = frozenset(getattr(item, "fixturenames", ()))
+        for marker, needed in _MARKERS_OF_FIXTURES.items():
+            if fixtures & needed:
+                item.add_marker(marker)
+        if getattr(item, "callspec", None) and item.callspec.params.get("store") == "postgresql":
+            item.add_marker("peer")
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _MARKERS_OF_FOLDERS:
+            item.add_marker(_MARKERS_OF_FOLDERS[folder])
+        if not _NEEDS & {marker.name for marker in item.iter_markers()}:
+            item.add_marker("quick")
+
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
