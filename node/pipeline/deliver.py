@@ -159,7 +159,7 @@ def _standing(store: Store, lease: Lease, destinations: set[str]) -> Delivered |
     if failed := [one for one in standing if one.state is DeliveryState.FAILED]:
         return Delivered(
             state=StudyState.UNDELIVERED,
-            reason=f"not delivered: {_told(failed, why=True)}; `osteonode studies retry` tries again",
+            reason=f"not delivered: {_told(failed, why=True)}",
         )
     arrived = [one for one in standing if one.state is not DeliveryState.PENDING]
     proven = all(one.state is not DeliveryState.SENT for one in arrived)

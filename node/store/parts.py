@@ -1,6 +1,7 @@
-"""The parts of `serve`: when each finished a round of its work last, and which ended unexpectedly.
+"""The parts of a node: when each finished a round of its work last, and which ended unexpectedly.
 
-A part is a process, or a thread that does one thing again and again.
+A part is a process, or a thread that does one thing again and again. Of workers, which are listed in
+`node.store.workers`, only unexpected ends stand here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.schema import parts
@@ -18,6 +19,7 @@ PUBLISHING = "reconcile"  # the part that closes studies and tells workers what 
 BEAT_S = 10.0
 _NEW_COUNT_AFTER_S = 3600.0  # unexpected ends that lie further apart are counted anew
 _KEPT_S = 86400.0  # of a part that is not heard of any more
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +61,32 @@ class Parts:
             connection.execute(delete(parts).where(parts.c.heard_at < now_s() - _KEPT_S))
             if insert_unless_there(connection, parts, fresh):
                 return
-            mine = parts.c.name == name
-            before = connection.execute(
-                select(parts.c.ended, parts.c.deaths, (now_s() - parts.c.died_at).label("died_s")).where(mine)
-            ).one()
-            died: dict[str, object] = {}
-            if not before.ended and not is_thread:
-                again = before.died_s is not None and before.died_s < _NEW_COUNT_AFTER_S
-                died = {"deaths": before.deaths + 1 if again else 1, "died_at": now_s()}
+            died = {} if is_thread else _death(connection, name)
             connection.execute(
                 update(parts)
-                .where(mine)
+                .where(parts.c.name == name)
                 .values(beats=beats, started_at=now_s(), heard_at=now_s(), ended=False, **died)
             )
+
+    def note_death(self, name: str) -> None:
+        """A process that has no row while it lives ended unexpectedly."""
+        name = name[:_LONGEST_NAME]
+        fresh = {
+            "name": name,
+            "beats": False,
+            "started_at": now_s(),
+            "heard_at": now_s(),
+            "ended": False,
+            "deaths": 1,
+            "died_at": now_s(),
+        }
+        with self._database.writing() as connection:
+            if not insert_unless_there(connection, parts, fresh):
+                connection.execute(
+                    update(parts)
+                    .where(parts.c.name == name)
+                    .values(heard_at=now_s(), **_death(connection, name))
+                )
 
     def beat(self, name: str) -> None:
         """A part has finished a round of its work."""
@@ -105,6 +120,19 @@ class Parts:
                 )
                 for row in connection.execute(wanted)
             )
+
+
+def _death(connection: Connection, name: str) -> dict[str, object]:
+    """What changes in the row of a part whose predecessor did not say that it ended; nothing if it did."""
+    before = connection.execute(
+        select(parts.c.ended, parts.c.deaths, (now_s() - parts.c.died_at).label("died_s")).where(
+            parts.c.name == name
+        )
+    ).one()
+    if before.ended:
+        return {}
+    again = before.died_s is not None and before.died_s < _NEW_COUNT_AFTER_S
+    return {"deaths": before.deaths + 1 if again else 1, "died_at": now_s()}
 
 
 class Beat:

@@ -181,7 +181,7 @@ workers = Table(
 )
 
 parts = Table(
-    "parts",  # of `serve`: its processes, and the threads that do one thing again and again
+    "parts",  # of a node: its processes, and the threads that do one thing again and again
     metadata,
     Column("name", String(64), primary_key=True),
     Column("beats", Boolean, nullable=False),  # says when it has finished a round

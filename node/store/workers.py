@@ -61,8 +61,10 @@ class WorkerRows:
 
     def enter(
         self, worker: Worker, measured_with: MeasuredWith, problem: str, lives: Callable[[int], bool]
-    ) -> None:
+    ) -> int:
         """A worker begins. It takes the place of workers of its host and queues whose process is gone.
+
+        Returns how many of these, its own earlier pool process included, did not say that they ended.
 
         Parameters
         ----------
@@ -71,15 +73,16 @@ class WorkerRows:
         with self._database.writing() as connection:
             connection.execute(delete(workers).where(_heard_at() < now_s() - _KEPT_S))
             predecessors = connection.execute(
-                select(workers.c.worker_id, workers.c.pid).where(
-                    workers.c.host == worker.host,
-                    workers.c.queues == ",".join(worker.queues),
-                    workers.c.worker_id != worker.worker_id,
+                select(workers.c.worker_id, workers.c.pid, workers.c.ended_at).where(
+                    workers.c.host == worker.host, workers.c.queues == ",".join(worker.queues)
                 )
             ).all()
-            gone = [one.worker_id for one in predecessors if one.pid == worker.pid or not lives(one.pid)]
-            connection.execute(delete(workers).where(workers.c.worker_id.in_(gone)))
+            # Of one pid: this worker, whose pool process was replaced, or one before the host was restarted.
+            gone = [one for one in predecessors if one.pid == worker.pid or not lives(one.pid)]
+            others = [one.worker_id for one in gone if one.worker_id != worker.worker_id]
+            connection.execute(delete(workers).where(workers.c.worker_id.in_(others)))
             _write(connection, worker, measured_with, problem)
+            return sum(one.ended_at is None for one in gone)
 
     def beat(self, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
         """A worker is still there. One that has ended stays ended."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from config.settings import AlertSettings
+from config.settings import AlertSettings, command_line
 from node.pipeline.dimse import in_words
 from node.pipeline.ports import Step
 from node.store.census import Census, DestinationStanding
@@ -260,7 +260,7 @@ def _of_studies(census: Census) -> Iterator[Alert]:
         yield _alert(
             AlertCode.IDENTITY_WAITS,
             f"{count(number, 'image', 'images')} came again under another identity: "
-            "`osteonode studies reconcile` shows it and waits for your decision.",
+            "the page of each study gives the command that shows the difference and decides.",
         )
     if number := census.waiting_for_purged:
         yield _alert(
@@ -272,7 +272,8 @@ def _of_studies(census: Census) -> Iterator[Alert]:
         yield _alert(
             AlertCode.QUARANTINE_FULL,
             f"Quarantine is {100 * census.quarantine_share:.0f} % full: beyond its bounds images of other "
-            "content or identity under a known UID are refused. `osteonode studies quarantine` lists it.",
+            "content or identity under a known UID are refused. "
+            f"`{command_line('studies', 'quarantine')}` lists it.",
         )
     if number := census.quarantined[QuarantineKind.CONTENT]:
         yield _alert(

@@ -14,6 +14,7 @@ from node.pipeline.measured_with import measured_with
 from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.installation import require_root
+from node.store.parts import Parts
 from node.store.workers import HEARTBEAT_S, MeasuredWith, Worker, WorkerRows
 
 log = structlog.get_logger(__name__)
@@ -55,8 +56,10 @@ class Heartbeat:
             if self._entered:
                 workers.beat(self._worker, known, problem)
             else:
-                workers.enter(self._worker, known, problem, _lives)
-            self._entered = True
+                deaths = workers.enter(self._worker, known, problem, _lives)
+                self._entered = True
+                for _ in range(deaths):
+                    Parts(database).note_death(part_of(self._worker))
         except StoreError as error:
             log.warning("worker_not_listed", error=describe(error))
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
@@ -68,6 +71,11 @@ class Heartbeat:
         except CatalogEntryMissing as error:
             return _UNKNOWN, str(error)
         return known, root_problem(self._settings.storage, database)
+
+
+def part_of(worker: Worker) -> str:
+    """What a worker is called among the parts of the node."""
+    return f"worker on {worker.host} for {', '.join(worker.queues)}"
 
 
 def root_problem(settings: StorageSettings, database: Database) -> str:

@@ -137,6 +137,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
         (begun,) = wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
         pool_process = psutil.Process(int(begun.name.partition("-")[2]))
         first.send_signal(signal.SIGKILL)
+        first.wait(10)
         wait_until(lambda: not pool_process.is_running(), "the pool process dies with its parent", 10)
         with redis.Redis(unix_socket_path=str(broker.socket)) as client:
             client.flushall()
@@ -159,6 +160,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
         step: len(list(tmp_path.glob(f"{step}-*"))) for step in ("select", "segment", "score", "report")
     }
     assert begun_counts == {"select": 1, "segment": 2, "score": 1, "report": 1}
+    assert [(one.name.split()[0], one.deaths) for one in sqlite_store.parts.list()] == [("worker", 1)]
 
 
 def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(

@@ -35,6 +35,14 @@ def test_a_part_that_did_not_say_that_it_ended_died(store: Store) -> None:
     assert store.parts.list()[0].has_ended
 
 
+def test_deaths_of_a_process_without_a_row_are_counted(store: Store) -> None:
+    for deaths in (1, 2):
+        store.parts.note_death("worker on a host " + "for a very long list of queues " * 3)
+        (part,) = store.parts.list()
+        assert (part.deaths, part.beats, part.has_ended) == (deaths, False, False)
+        assert part.died_s is not None
+
+
 def test_deaths_are_counted_anew_after_a_quiet_hour(store: Store) -> None:
     store.parts.begin(PUBLISHING)
     store.parts.begin(PUBLISHING)

@@ -77,6 +77,18 @@ def test_a_worker_takes_the_place_of_one_of_its_host_whose_process_is_gone(store
     }
 
 
+def test_a_worker_that_did_not_say_that_it_ended_is_counted_by_its_successor(store: Store) -> None:
+    def gone(one: Worker) -> int:
+        return store.workers.enter(one, HERE, "", lambda _: False)
+
+    assert gone(worker(7)) == 0
+    assert gone(worker(7)) == 1  # its pool process was killed, and another has taken its place
+    assert gone(worker(8)) == 1
+    store.workers.end(worker(8).worker_id)
+    assert gone(worker(9)) == 0
+    assert gone(worker(9, host="two")) == 0
+
+
 @pytest.mark.parametrize(
     ("other", "engine", "word"),
     [
