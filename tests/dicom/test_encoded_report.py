@@ -21,6 +21,8 @@ from node.dicom.sr import encode_sr
 from node.dicom.uids import derived_uid, series_uid_of
 from node.report import ObjectKind
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ["complete", "laboratory missing", "density category", "refused", "amended"]
 
 

@@ -19,6 +19,8 @@ from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
 
+pytestmark = pytest.mark.slow
+
 GB = "王^小东".encode("gb18030")
 LATIN = "Müller^Jürgen".encode("latin-1")
 IR_58 = b"Zhang=\x1b\x24\x29\x41\xd5\xc5"

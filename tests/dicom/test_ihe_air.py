@@ -26,6 +26,8 @@ from node.pipeline.result import result_document
 from node.report import ObjectKind, Report
 from tests.dicom.drawn import pages_of, six_rods, words_of_page
 
+pytestmark = pytest.mark.slow
+
 Encode = Callable[..., EncodedReport]
 
 

@@ -21,6 +21,8 @@ from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import edited, enhanced_ct, item, legacy_ct, shuffled, write
 
+pytestmark = pytest.mark.slow
+
 SLICES = 12
 DAMAGES = 100
 

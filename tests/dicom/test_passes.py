@@ -15,6 +15,8 @@ from node.dicom.read import LoadedSeries, read_series
 from tests.dicom.multi_frame import item
 from tests.dicom.multi_frame import write as write_multi_frame
 
+pytestmark = pytest.mark.slow
+
 STEP_MM = 3.0
 COUNT = 20
 Places = Sequence[float]

@@ -37,6 +37,8 @@ from scoring.mindways import MINDWAYS
 from scoring.modelcard import NEGATIVE_CLASS, POSITIVE_CLASS
 from scoring.two_point import TWO_POINT
 
+pytestmark = pytest.mark.slow
+
 _ROOM = Path(pictures_room.__file__).parent
 _AXES = {"Rad-score", "Age", "ALP", "Alkaline phosphatase", "Homocysteine"}  # as cards label them
 _CLOSING = "，。、；：？！）》”,.;:?!)]}%"

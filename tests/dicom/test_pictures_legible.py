@@ -21,6 +21,8 @@ from scoring.calibration import Grade, Mineral
 from scoring.nomogram import NomogramAxis
 from tests.dicom.drawn import boxes_of, pages_of, six_rods, words_of_page
 
+pytestmark = pytest.mark.slow
+
 _INK_SLACK = 1.0  # pixels: antialiasing
 _TITLES = (
     ("Lumbar QCT: bone density", "Nomogram", "Measured regions", "Calibration"),

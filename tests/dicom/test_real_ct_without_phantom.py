@@ -16,6 +16,8 @@ from node.pipeline.steps.select import select
 from segmentation.lumbar_view import shows_lumbar_spine
 from tests.e2e.in_process import context_of, unchecked
 
+pytestmark = pytest.mark.slow
+
 NEGATIVES = {
     "chest with contrast": "negatives/ts_aorta_cta_chest_1.5mm.nii.gz",
     "neck": "negatives/ts_s0521_neck_1.5mm.nrrd",

@@ -45,6 +45,8 @@ from node.store.store import Store, open_store
 from tests.claiming import claim
 from tests.closing import close_due
 
+pytestmark = pytest.mark.slow
+
 ISSUED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STUDY = "2.25.4"
 

@@ -15,6 +15,8 @@ from node.commands.summary import print_report
 from node.dicom.encode import encode_report
 from node.dicom.sr_summary import summary_lines
 
+pytestmark = pytest.mark.slow
+
 
 def _starts(lines: tuple[str, ...]) -> list[str]:
     return [line.split(":")[0].split(" =")[0] for line in lines]

@@ -23,6 +23,8 @@ from segmentation.vertebrae import LABELS
 from tests.dicom import foreign_seg
 from tests.dicom.foreign_seg import coded, describe, make_seg, save, shuffled
 
+pytestmark = pytest.mark.slow
+
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 
 

@@ -16,6 +16,8 @@ from node.pipeline.result import result_document
 from scoring.bmd import RegionKind
 from scoring.calibration import Grade, Mineral
 
+pytestmark = pytest.mark.slow
+
 LEVEL_CODES = {"L1": "66794005", "L2": "14293000", "L3": "36470004", "L4": "11994002", "L5": "49668003"}
 
 

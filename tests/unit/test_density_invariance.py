@@ -29,6 +29,8 @@ from segmentation.vertebra import DensityRegions, RegionSettings, regions_of
 from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix_run import volume_of
 
+pytestmark = pytest.mark.slow
+
 MODEL = load_phantom("siemens-osteo")[0]
 REGIONS = RegionSettings(bmd=DensityRegions.BOTH)
 VIEW = ("L3", "L3")

@@ -20,6 +20,8 @@ from segmentation.volume import CtVolume, LabelMap
 from tests.unit.segmentation_matrix_run import volume_of
 from tests.unit.test_segmentation_geometric import load
 
+pytestmark = pytest.mark.slow
+
 DOWNWARD = ("T11", "T12", *LUMBAR, "S1")
 ITSELF = {value: name for name, value in LABELS.items()}
 

@@ -17,6 +17,8 @@ from segmentation.engines.recognised import Recognised, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
+pytestmark = pytest.mark.slow
+
 OF_A_NAMED_LEVEL = (
     Output.T_SCORE,
     Output.Z_SCORE,

@@ -12,6 +12,8 @@ from segmentation.fracture import fracture_observations
 from segmentation.levels import IdentitySettings
 from tests.unit.segmentation_matrix_run import volume_of
 
+pytestmark = pytest.mark.slow
+
 
 def segments(*, ribs: str, sacrum: bool = True) -> list[Segment]:
     """From inferior to superior, a letter each: Present, Absent or Unclear; the sacrum below them."""

@@ -11,6 +11,8 @@ from segmentation.engines.geometric.column import BODY_OFFSET_MM, body_curve
 from segmentation.volume import CtVolume
 from tests.unit.reference_images import study
 
+pytestmark = pytest.mark.slow
+
 STRIDE_MM = 15.0  # less than half a vertebra's pitch: windows end in bodies, discs and endplates
 
 

@@ -27,7 +27,7 @@ from segmentation.volume import CtVolume, Grid
 COMPUTE = Compute(device="cpu")
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.usefixtures("trained_packages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_packages")]
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -22,6 +22,8 @@ from scoring.golden import feature_drift, golden_features, golden_image
 from scoring.radiomics import feature_names, parse_settings
 from tests.e2e.in_process import Run
 
+pytestmark = pytest.mark.slow
+
 TEXT, SHA256 = load_radiomics_settings_text()
 SETTINGS = parse_settings(TEXT)
 GOLDEN = load_golden_features()

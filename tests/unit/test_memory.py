@@ -15,6 +15,8 @@ from segmentation.vertebrae import LABELS, LUMBAR
 from segmentation.volume import CtVolume, Grid
 from tests.unit import reference_images
 
+pytestmark = pytest.mark.slow
+
 # Beyond the volume itself: a label map, its copy in the canonical frame, what is left of it when bodies have
 # been cut, and two masks for each level: 12.5 for five levels. A single array of float64 takes eight more.
 LIMIT_BYTES_PER_VOXEL = 16.0

@@ -38,6 +38,8 @@ from scoring.comparison import ReferencePatient, compare_models
 from scoring.modelcard import ModelCard, card_document
 from tests.e2e.in_process import Run, unchecked
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = load_model_card("demonstration")[0]
 # Two units of log-odds more: whoever had a probability between 12 and 50 % passes the half.
 STRICTER = replace(SHIPPED, name="stricter", clinical_intercept=SHIPPED.clinical_intercept + 2.0)

@@ -22,6 +22,8 @@ from tests.unit.phantom_matrix import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = range(0, STUDIES, 25)
 
 

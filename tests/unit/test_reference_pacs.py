@@ -14,6 +14,8 @@ from node.reference.pacs import PacsError, StandInPacs, send_study
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):

@@ -23,6 +23,8 @@ from scoring.phantom import find_rods
 from scoring.phantom_choice import calibration_of
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 DEPTH_MM = 4.0  # of the core beneath a body's surface
 
 

@@ -20,6 +20,8 @@ from node.reference.study import write_reference_study
 from node.reference.surroundings import PHANTOM_MIDDLE_MM
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("kev", "expected_hu"), [(50, 454), (60, 332), (70, 266)])
 def test_a_rod_of_200_mg_ha_reads_as_computed_elsewhere(kev, expected_hu):

@@ -24,6 +24,8 @@ from tests.unit.research_cohort import (
     write_features,
 )
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, str]
 
 

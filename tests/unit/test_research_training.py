@@ -27,6 +27,8 @@ from tests.unit.research_cohort import (
     write_features,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Files:

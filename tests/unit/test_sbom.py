@@ -15,6 +15,8 @@ from cyclonedx.validation import make_schemabased_validator
 
 from tools.write_sbom import LOCK, components, document
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

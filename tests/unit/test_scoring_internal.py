@@ -23,6 +23,8 @@ from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn, study
 
+pytestmark = pytest.mark.slow
+
 RULES = InternalRules()
 SAMPLING = TissueRules()
 CONTRAST = ContrastSettings()

@@ -16,6 +16,8 @@ from scoring.phantom_checks import CrossSection, area_off, judge, slope_drift
 from scoring.phantom_model import SliceReading
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 WATER_HU, HA_HU, BODY_HU = 2.0, 330.0, 35.0
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 

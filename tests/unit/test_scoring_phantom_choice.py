@@ -17,6 +17,8 @@ from scoring.phantom_choice import UNDECIDED, Image, calibration_of, read_phanto
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
 
+pytestmark = pytest.mark.slow
+
 MODELS = {name: load_phantom(name)[0] for name in list_phantoms()}
 SOME = ("mindways-3", "siemens-osteo")  # where all would take long: dark rods, and few
 ALIKE = ("image-analysis-g2730", "intable")  # their drawings here differ by density alone

@@ -24,6 +24,8 @@ from scoring.phantom_choice import Image, read_phantom
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = [  # every phantom under two of many conditions; each condition is met by several phantoms
     Scan(phantom="qrm-bdc-3", kvp=80, spacing_mm=(0.6, 1.4, 1.4), tilt_degrees=4.0),
     Scan(phantom="qrm-bdc-3", kvp=140, spacing_mm=(5.0, 1.0, 1.6), turn_degrees=180.0, noise_hu=30.0),

@@ -13,6 +13,8 @@ from scoring.phantom import find_rods
 from scoring.phantom_choice import calibration_of
 from tests.unit.phantom_scans import Scan, drawn
 
+pytestmark = pytest.mark.slow
+
 PER_MG = hu_per_mg(HA, EFFECTIVE_KEV[120])
 
 

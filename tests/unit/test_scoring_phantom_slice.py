@@ -13,6 +13,8 @@ from node.reference.surroundings import rods
 from scoring.phantom import find_rods
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 
 def one_slice(level: str, *, thickness_mm: float = 10.0, **changes: object) -> CtVolume:
     """A tilted slice of the digital reference study, as a volume of its own."""

@@ -28,6 +28,8 @@ from scoring.radscore import rad_score
 from segmentation.errors import GridMismatch
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parents[2] / "tools" / "make_demonstration_model.py"
 
 

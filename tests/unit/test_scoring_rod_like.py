@@ -17,6 +17,8 @@ from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 from tests.unit.reference_images import study
 
+pytestmark = pytest.mark.slow
+
 PHANTOMS = ("siemens-osteo", "qrm-bdc-3", "qrm-bdc-6", "b-mas-200", "image-analysis-g2730", "mindways-3")
 COARSE_MM = (4.0, 1.4, 1.4)
 

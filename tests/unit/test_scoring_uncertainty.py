@@ -21,6 +21,8 @@ from scoring.uncertainty import WINDOW_MM, interval95, standard_error_of_mean, w
 from segmentation.volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
 
+pytestmark = pytest.mark.slow
+
 SPACING_MM = (2.0, 0.7, 0.7)
 SHAPE = (12, 50, 60)
 

@@ -15,6 +15,8 @@ from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import crop_around_l3, drawn, study
 
+pytestmark = pytest.mark.slow
+
 AORTA_HU, CAVA_HU = 42.0, 39.0  # of the reference study; 165 and 135 in its portal venous phase
 
 

@@ -20,6 +20,8 @@ from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import drawn, study
 
+pytestmark = pytest.mark.slow
+
 UPRIGHT = np.array([0.0, 0.0, 1.0])
 PITCH_MM = 36.0
 NAMES = ("L1", "L2", "L3", "L4")

@@ -14,6 +14,8 @@ from segmentation.vertebrae import LABELS, Vertebrae
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import as_volume
 
+pytestmark = pytest.mark.slow
+
 TABLE = load_findings()
 
 

@@ -18,6 +18,8 @@ from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume
 from tests.unit.reference_images import crop_around_l3, drawn, study
 
+pytestmark = pytest.mark.slow
+
 
 def told(found: Sequence[Observation]) -> list[tuple[str, str | None]]:
     return [(one.code, one.level) for one in found]

@@ -20,6 +20,8 @@ from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn
 
+pytestmark = pytest.mark.slow
+
 TABLE = load_findings()
 OLD = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 55.0)
 YOUNG = dict.fromkeys(("T12", "L1", "L2", "L3", "L4", "L5"), 200.0)

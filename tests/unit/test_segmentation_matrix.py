@@ -12,6 +12,8 @@ import pytest
 from tests.unit.segmentation_matrix import Entry, matrix
 from tests.unit.segmentation_matrix_run import Outcome, run
 
+pytestmark = pytest.mark.slow
+
 ENTRIES: Mapping[int, Entry] = {entry.number: entry for entry in matrix()}
 # Every thickness and view, and each kind of fault; `make matrix` runs all sixty.
 RUN = (*range(0, 60, 7), 34, 43, 47, 51, 58)

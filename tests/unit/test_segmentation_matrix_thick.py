@@ -12,6 +12,8 @@ from segmentation.volume import Grid
 from tests.unit.segmentation_matrix import mixed_otherwise
 from tests.unit.segmentation_matrix_run import run
 
+pytestmark = pytest.mark.slow
+
 CORTEX_HU, BLUR_MM, SLICE_MM = 550.0, 0.7, 5.0
 PLATE = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 150.0, 80.0, 1.2])  # square to the slices, 1 mm up
 

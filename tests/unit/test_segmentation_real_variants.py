@@ -12,6 +12,8 @@ from segmentation.engines.geometric import GeometricEngine
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import as_volume
 
+pytestmark = pytest.mark.slow
+
 LUMBAR = ["L1", "L2", "L3", "L4", "L5"]
 
 

@@ -18,6 +18,8 @@ from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 LUMBAR = ["L1", "L2", "L3", "L4", "L5"]
 
 

@@ -21,6 +21,8 @@ from segmentation.single_slice import SliceBody, SliceFinder
 from segmentation.vertebra import RegionSettings
 from segmentation.volume import CtVolume, Grid
 
+pytestmark = pytest.mark.slow
+
 TABLE = load_findings()
 
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

@@ -13,6 +13,8 @@ from segmentation.vertebrae import LABELS, EngineInfo, Level, Occupancy, Vertebr
 from segmentation.volume import Grid, reorientation_of
 from tests.unit.segmentation_matrix_run import volume_of
 
+pytestmark = pytest.mark.slow
+
 HALF_MM = np.array([14.0, 16.0, 22.0])
 
 

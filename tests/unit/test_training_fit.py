@@ -11,6 +11,8 @@ from scoring.training.fitting import PenaltyChoice, fit_models, fit_rad_score
 from scoring.training.optimism import Optimism, optimism_of_auc
 from scoring.training.splitting import stratified_folds, stratified_split
 
+pytestmark = pytest.mark.slow
+
 PATIENTS, FEATURES = 160, 40
 NAMES = tuple(f"f{number:02d}" for number in range(FEATURES))
 

@@ -26,6 +26,8 @@ from tests.claiming import MEASURED_WITH, claim
 from tests.worker.bench import Bench
 from tests.worker.conftest import STUDY
 
+pytestmark = pytest.mark.slow
+
 OTHERS = (
     replace(MEASURED_WITH, configuration_sha256="cd" * 32),
     replace(MEASURED_WITH, software="1.0 (numpy 3)"),

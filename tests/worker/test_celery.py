@@ -39,6 +39,8 @@ from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "small_worker.py"
 ROOT = Path(__file__).parents[2]
 

@@ -26,6 +26,8 @@ from node.store.states import StudyState
 from node.store.store import Store
 from tests.worker.conftest import STUDY
 
+pytestmark = pytest.mark.slow
+
 SERIES = f"{STUDY}.1"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 Make = Callable[..., ReceivedInstance]

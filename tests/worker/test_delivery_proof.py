@@ -16,6 +16,8 @@ from node.store.states import CommitmentVerdict, Proof, StudyState
 from node.store.transactions import ReportedInstance
 from tests.worker.bench import PACS, SEG_UID, SR_UID, Bench
 
+pytestmark = pytest.mark.slow
+
 BOTH = frozenset({Proof.COMMITMENT, Proof.FIND})
 PATIENT = {"commitment_wait_s": 0.0, "commitment_patience_s": 600.0}
 

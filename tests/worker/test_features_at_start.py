@@ -16,6 +16,8 @@ from config.settings import Settings
 from node.store.feature_standing import FeatureStanding, FeatureStandings
 from node.worker.broker import EmbeddedRedis
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys

@@ -25,6 +25,8 @@ from node.worker.app import BrokerAway, CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
 from tests.e2e.conftest import OSTEONODE
 
+pytestmark = pytest.mark.slow
+
 MASK = "truth_mask.nii.gz"
 
 

@@ -25,6 +25,8 @@ from pynetdicom import AE
 from config.settings import Settings, load_settings
 from node.store.store import open_store
 
+pytestmark = pytest.mark.slow
+
 CODE = (
     "import sys; from config.settings import Settings; from node import logs;"
     "from node.wiring.listening import run_listeners;"

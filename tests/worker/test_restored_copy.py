@@ -18,6 +18,8 @@ from node.store.states import Reopening, StudyState
 from node.store.store import Store
 from tests.worker.bench import SR_UID, Bench, make_report
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 SR_3D, SR_2D = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"
 LOST, LATER = derived_uid("instance", "lost"), derived_uid("instance", "later")

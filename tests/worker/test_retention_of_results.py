@@ -24,6 +24,8 @@ from node.store.store import Store
 from tests.claiming import claim
 from tests.worker.bench import SR_UID, Bench
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
 DAY_S = 86400.0

@@ -24,6 +24,8 @@ from node.store.states import StudyState
 from tests.claiming import claim
 from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_study_goes_through_all_steps_and_is_sent_once(bench: Bench) -> None:
     bench.close()

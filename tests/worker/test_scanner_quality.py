@@ -42,6 +42,8 @@ from tests.worker.scanner_cases import (
     selection,
 )
 
+pytestmark = pytest.mark.slow
+
 MIGRATIONS = Path(__file__).parents[2] / "node/store/migrations"
 
 

@@ -20,6 +20,8 @@ from node.store import serving
 from node.store.serving import LOCK_FILE, AlreadyServed, ServingLock
 from node.store.store import open_store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # A `serve` whose children are none of this test's concern, which takes seconds of each.
 SERVE = """

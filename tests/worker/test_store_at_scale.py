@@ -18,6 +18,8 @@ from node.store.schema import instances, jobs, studies
 from node.store.states import JobState, StudyState
 from node.store.store import Store, open_store
 
+pytestmark = pytest.mark.slow
+
 CT = "1.2.840.10008.5.1.4.1.1.2"
 DAY_S = 86400.0
 STEPS = 20  # between two counts

@@ -20,6 +20,8 @@ from node.store.awaiting import await_store
 from node.store.errors import DatabaseRefuses, StoreUnavailable
 from node.store.store import open_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:

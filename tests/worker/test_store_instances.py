@@ -25,6 +25,8 @@ from node.store.schema import metadata
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 _ROOM = QuarantineBounds(instances=1, size_bytes=1000)
 

@@ -31,6 +31,8 @@ from tests.worker.bench import Bench, Queue
 from tests.worker.conftest import CT
 from tests.worker.test_completeness_watch import ScriptedArchive
 
+pytestmark = pytest.mark.slow
+
 MANY = 66_000  # PostgreSQL takes 65,535 parameters
 FEW_PARAMETERS, MORE_THAN_FEW = 3_000, 3_100  # SQLite takes 250,000 as it is shipped: lowered, for speed
 

@@ -17,6 +17,8 @@ from node.store.schema import instances
 from node.store.states import StudyState
 from node.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 
 KINDS = Table(

@@ -18,6 +18,8 @@ from node.store.store import Store
 from tests.claiming import claim
 from tests.closing import close_due
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
 

@@ -24,6 +24,8 @@ from node.store.store import Store, open_store
 from tests.claiming import claim
 from tests.closing import close_due
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 Close = Callable[[Store], DueJob]
 DAY_S = 86400.0

@@ -14,6 +14,8 @@ from node.store.store import Store
 from node.store.transactions import Receipt, ReportedInstance
 from tests.claiming import claim
 
+pytestmark = pytest.mark.slow
+
 SC = "1.2.840.10008.5.1.4.1.1.7"
 UIDS = ("2.25.1", "2.25.2")
 

@@ -35,7 +35,7 @@ from node.store.store import Store
 from node.wiring import page
 from tests.worker.bench import Bench
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 
 FAILING_ONCE = """
 import sys

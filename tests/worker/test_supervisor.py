@@ -45,7 +45,7 @@ def limited(*given, **options):
 supervisor.subprocess.Popen = limited
 """
 ONE_WORKER = "supervisor.WORKER_QUEUES = 'select,segment,score,report,deliver'"
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 
 
 @dataclass
