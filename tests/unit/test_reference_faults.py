@@ -56,7 +56,7 @@ def test_a_study_without_faults_is_the_one_it_was_before_faults_existed() -> Non
     stored = np.rint(body.hu + 1024)
     signs = np.random.default_rng(3).integers(0, 2, (6, stored.size), dtype=np.int8) * 2.0 - 1
     # Sums with random signs, for processors differ in the last bit of single precision: some of the voxels
-    # (800,000) then round to the next HU, which moves such a sum by 40. Another texture moves it by thousands.
+    # (800,000) then round to the next HU, which moves a sum by 40. Another texture moves it by thousands.
     known = [165501, -50865, -293531, 725199, 437165, -1156017]
     assert np.abs(signs @ stored.ravel() - known).max() < 200
     other = np.rint(rendered(noise_hu=18.0, view=("L3", "L3"), seed=2).hu + 1024)
