@@ -48,8 +48,9 @@ demo: setup
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# Two workers: threads of theirs would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+# Two workers: threads of theirs would only wait for each other. Compiled code is kept, whatever the environment says:
+# test files alone take ten seconds to compile, and every process that a test starts would compile the node anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadscope
 
 quick: lint
 	@$(PYTEST) -q -m quick tests/unit tests/dicom tests/worker

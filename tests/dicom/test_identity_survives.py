@@ -13,6 +13,8 @@ from node.dicom.characters import settle_identity_text
 from node.dicom.encode import encode_report
 from node.dicom.seg import encode_segmentation, plan_segments
 
+pytestmark = pytest.mark.slow
+
 # Names from PS3.5 Annexes H to K and of common use, with the bytes that a modality writes.
 NAMES = {
     "default": ("", b"Muster^Erika"),

@@ -11,6 +11,8 @@ from pydicom import Dataset
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.geometry import stack_slices
 
+pytestmark = pytest.mark.slow
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 OBLIQUE = (1.0, 0.0, 0.0, 0.0, 0.984808, 0.173648)  # 10 degrees
 

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from node.dicom.headers import Instance, group_series, read_headers
 from node.dicom.sample import LEAST_SLICES, MOST_SLICES, sample_series, slices_to_look_at
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from node.commands.check import Standing, examine
 from node.pipeline.engine import settle_engine
 from segmentation.errors import EngineUnavailable
 
+pytestmark = pytest.mark.slow
+
 
 def settled(**segmentation: object) -> str:
     return settle_engine(load_settings(segmentation=segmentation).segmentation).info.name

@@ -18,6 +18,8 @@ from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import crop_around_l3
 
+pytestmark = pytest.mark.slow
+
 WIDTH_MM, DEPTH_MM, HEIGHT_MM = 46.0, 34.0, 28.0
 BONE_HU, VEIN_HU = 150.0, 20.0
 BOTH = RegionSettings(bmd=DensityRegions.BOTH)

@@ -21,6 +21,8 @@ from segmentation.vertebra import RegionSettings, regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 
+pytestmark = pytest.mark.slow
+
 TABLE = load_findings()
 
 ENGINE = EngineInfo(name="test", version="1", model_free=True)

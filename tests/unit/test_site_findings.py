@@ -13,6 +13,8 @@ from config.settings import ConfigurationError, load_settings
 from node.cli import build
 from segmentation.observation import Observation
 
+pytestmark = pytest.mark.slow
+
 ROW = """
 [{code}]
 severity = "{severity}"

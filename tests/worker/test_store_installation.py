@@ -26,6 +26,8 @@ from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from tests.claiming import claim
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., ReceivedInstance]
 PATIENT = {"patient_id": "4711", "issuer": "CLINIC"}
 PLAIN = hashlib.sha256(b"CLINIC\x004711").hexdigest()  # what a thief would compute of every number

@@ -11,6 +11,8 @@ from node.store.states import WorkerState
 from node.store.store import Store
 from node.store.workers import SILENT_AFTER_S, MeasuredWith, Worker
 
+pytestmark = pytest.mark.slow
+
 HERE = MeasuredWith(software="1.0 (numpy 2.2)", configuration_sha256="aa" * 32)
 MANY = ("segment", "score")
 
