@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import ConfigurationError, TlsSettings
 from node.checkpoint import make_pauses_sure
@@ -107,6 +108,8 @@ class Requestor:
         )
         if association.is_established:
             make_pauses_sure(association)
+        else:
+            _read_quick_rejection(association)
         return association
 
     def _tls_to(self, peer: Address) -> tuple[ssl.SSLContext, str] | None:
@@ -119,6 +122,20 @@ class Requestor:
 
 def _read_plainly(event: evt.Event) -> None:
     read_answers_plainly(event.assoc)
+
+
+def _read_quick_rejection(association: Any) -> None:
+    """Note a rejection that came before the library looked whether the connection stands.
+
+    Its provider has closed the connection by then, which the library takes for none at all, and the answer
+    stays unread. A peer that refuses for good would be asked again.
+    """
+    if association.acceptor.primitive is not None:
+        return
+    for answer in tuple(association.dul.to_user_queue.queue):
+        if isinstance(answer, A_ASSOCIATE) and answer.result:
+            association.acceptor.primitive = answer
+            association.is_rejected = True
 
 
 def why_not_established(association: Any) -> tuple[SendOutcome, str]:

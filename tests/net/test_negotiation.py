@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import BytesIO
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pynetdicom import evt
 from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
@@ -402,6 +404,23 @@ def test_a_rejection_is_understood_whatever_its_numbers(
         told, detail = why_not_established(requestor.associate(ae, destination))
     assert told is outcome
     assert words.lower() in detail.lower()
+
+
+def test_a_rejection_that_came_before_anybody_looked_is_read() -> None:
+    def look_late(event: evt.Event) -> None:
+        """The association's thread goes on when its provider has read the answer and closed."""
+        connection, deadline = event.assoc.dul.socket, time.monotonic() + 60
+        while event.assoc.dul.to_user_queue.empty() or connection._is_connected:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    with _peer_that_answers(struct.pack(">BBL", 3, 0, 4) + b"\0\1\1\7") as destination:
+        requestor = Requestor("OSTEONODE", answer_timeout_s=5.0)
+        ae = requestor.entity()
+        ae.add_requested_context(Verification)
+        association = requestor.associate(ae, destination, handlers=[(evt.EVT_REQUESTED, look_late)])
+        told, detail = why_not_established(association)
+    assert (told, "Called AE title not recognised" in detail) == (SendOutcome.PERMANENT, True)
 
 
 @pytest.mark.parametrize(
