@@ -9,7 +9,15 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, sele
 
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import NoSuchStudy, NothingToResend
-from node.store.jobs import DueJob, Lease, MadeObject, enter_object, is_unproven, write_as_holder
+from node.store.jobs import (
+    DueJob,
+    Lease,
+    MadeObject,
+    as_never_sent,
+    enter_object,
+    is_unproven,
+    write_as_holder,
+)
 from node.store.schema import deliveries, jobs, objects, reports, studies, transaction_items, transactions
 from node.store.states import (
     ARRIVED,
@@ -161,19 +169,7 @@ class Deliveries:
                 objects.c.study_instance_uid == study_instance_uid, objects.c.generation == study.generation
             )
             connection.execute(
-                update(deliveries)
-                .where(deliveries.c.sop_instance_uid.in_(uids))
-                .values(
-                    state=DeliveryState.PENDING,
-                    attempts=0,
-                    pending_since=now_s(),
-                    not_before=now_s(),
-                    updated_at=now_s(),
-                    proof="",
-                    proven_at=None,
-                    asked=0,
-                    resent=0,
-                )
+                update(deliveries).where(deliveries.c.sop_instance_uid.in_(uids)).values(**as_never_sent())
             )
             connection.execute(
                 update(studies)

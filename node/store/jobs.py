@@ -440,14 +440,20 @@ def reset_failed_deliveries(connection: Connection, study_instance_uid: str, gen
     connection.execute(
         update(deliveries)
         .where(deliveries.c.sop_instance_uid.in_(mine), deliveries.c.state == DeliveryState.FAILED)
-        .values(
-            state=DeliveryState.PENDING,
-            attempts=0,
-            pending_since=now_s(),
-            not_before=now_s(),
-            updated_at=now_s(),
-            proof="",
-            asked=0,
-            resent=0,
-        )
+        .values(**as_never_sent())
     )
+
+
+def as_never_sent() -> dict[str, object]:
+    """What a row of `deliveries` holds once more where its object is to be sent anew."""
+    return {
+        "state": DeliveryState.PENDING,
+        "attempts": 0,
+        "pending_since": now_s(),
+        "not_before": now_s(),
+        "updated_at": now_s(),
+        "proof": "",
+        "proven_at": None,
+        "asked": 0,
+        "resent": 0,
+    }
