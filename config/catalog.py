@@ -58,11 +58,6 @@ def list_phantoms(site: Path | None = None) -> tuple[str, ...]:
     return tuple(name for name in _names("phantoms", ".toml", site) if "." not in name)
 
 
-def list_references(site: Path | None = None) -> tuple[str, ...]:
-    """Names of all reference populations, sorted."""
-    return _names("references", ".toml", site)
-
-
 def list_models(site: Path | None = None) -> tuple[str, ...]:
     """Names of all model cards, sorted."""
     return _names("models", ".json", site)

@@ -65,8 +65,7 @@ def calibrate(
 
 
 def fit_observations(calibration: Calibration, rules: FitRules = SHIPPED_RULES) -> tuple[Observation, ...]:
-    """What to say of a calibration that stands: `calibration_fit_poor`, `internal_calibration`."""
-    found = []
+    """What to say of a calibration that stands: `calibration_fit_poor`."""
     r2, residual_hu = calibration.r2, calibration.max_residual_hu
     if (r2 is not None and r2 < rules.r2_doubted_below) or (
         residual_hu is not None and residual_hu > rules.residual_doubted_hu
@@ -77,10 +76,8 @@ def fit_observations(calibration: Calibration, rules: FitRules = SHIPPED_RULES) 
             "residual_hu": "-" if residual_hu is None else round(residual_hu, 1),
             "limit": rules.residual_doubted_hu,
         }
-        found.append(Observation(code="calibration_fit_poor", values=values))
-    if calibration.grade is Grade.INTERNAL:
-        found.append(Observation(code="internal_calibration"))
-    return tuple(found)
+        return (Observation(code="calibration_fit_poor", values=values),)
+    return ()
 
 
 def density_uncertainty(calibration: Calibration, hu_mean: float, hu_standard_error: float) -> float | None:

@@ -122,15 +122,6 @@ UNITY = Code("1", "UCUM", "no units")
 UNIT_PER_L = Code("U/L", "UCUM", "U/L")
 UMOL_PER_L = Code("umol/L", "UCUM", "umol/L")
 MG_PER_CM3_PER_HU = Code("mg/cm3/[hnsf'U]", "UCUM", "mg/cm3 per HU")
-UNITS: Mapping[str, Code] = {
-    unit.value: unit for unit in (MG_PER_CM3, HOUNSFIELD, KILOVOLT, YEAR, UNITY, UNIT_PER_L, UMOL_PER_L)
-}
-
-
-def unit_code(unit: str) -> Code:
-    """A UCUM unit as a code; an empty string is unity."""
-    return UNITS.get(unit) or (Code(unit, "UCUM", unit) if unit else UNITY)
-
 
 # ---- measurements -----------------------------------------------------------------------------------
 VOLUME = Code("118565006", "SCT", "Volume")
@@ -161,7 +152,6 @@ POPULATION_MEAN = Code("373098007", "SCT", "Mean Value of population")
 POPULATION_SD = Code("121414", "DCM", "Standard deviation of population")
 POPULATION = Code("121405", "DCM", "Population Description")
 AUTHORITY = Code("121406", "DCM", "Reference Authority")
-REFERENCE_NAME = private("REFERENCE", "Reference population used")
 
 DENSITY_CATEGORY = private("DENSITY-CATEGORY", "QCT density category")
 DENSITY_CATEGORIES: Mapping[DensityCategory, Code] = {

@@ -50,8 +50,6 @@ _DERIVATION_WORDS = re.compile(
 )
 _LOSSY_COMPRESSION = ("113040", "DCM")
 
-_QCT_WORDS = re.compile(r"\bQCT\b|\bBMD\b|bone (mineral )?densit|osteoporos", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -69,27 +67,15 @@ def made_here(dataset: Dataset) -> bool:
     return any(text_of(item, "Manufacturer") == MANUFACTURER for item in items)
 
 
-def is_qct_candidate(
-    instances: Iterable[Instance], procedure_codes: Collection[str], *, trust_descriptions: bool = False
-) -> bool:
+def is_qct_candidate(instances: Iterable[Instance], procedure_codes: Collection[str]) -> bool:
     """Whether the study is declared as QCT by its procedure codes.
 
     Parameters
     ----------
     procedure_codes : "CODE^SCHEME", as in the settings.
-    trust_descriptions : also take words such as "QCT" in descriptions. They are typed by hand and often
-        wrong, so a site must ask for it.
     """
     wanted = frozenset(procedure_codes)
-    for instance in instances:
-        if wanted & frozenset(_procedure_codes(instance.header)):
-            return True
-        if trust_descriptions and any(
-            _QCT_WORDS.search(text_of(instance.header, keyword))
-            for keyword in ("StudyDescription", "RequestedProcedureDescription", "ProtocolName")
-        ):
-            return True
-    return False
+    return any(wanted & frozenset(_procedure_codes(instance.header)) for instance in instances)
 
 
 def _procedure_codes(header: Dataset) -> Iterable[str]:

@@ -37,7 +37,6 @@ class StudyCalibration:
     """What densities are computed with, and what of it concerns the scanner."""
 
     used: Calibration | None
-    of_phantom: Calibration | None  # by the rods in this very image
     observations: tuple[Observation, ...]
     suspected: Observation | None = None  # a phantom that was not found, where scanners are remembered
 
@@ -78,9 +77,7 @@ def calibrate_study(
     elif settings.calibration.asynchronous.enabled and not shows_phantom(reading):
         used, said = _borrow(selection, series, phantoms, settings, history)
         observations = (said,) if used is not None else (*noticed, said)
-    return StudyCalibration(
-        used=used, of_phantom=found, observations=tuple(observations), suspected=suspected
-    )
+    return StudyCalibration(used=used, observations=tuple(observations), suspected=suspected)
 
 
 def _by_tissues(

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from config.settings import Destination, Peer
@@ -279,12 +278,4 @@ class Publisher(Protocol):
 
     def waiting(self, step: Step) -> int | None:
         """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
-        ...
-
-
-class Studies(Protocol):
-    """Received instances."""
-
-    def instances(self, study_instance_uid: str) -> Sequence[Path]:
-        """Part 10 files of a study, as received."""
         ...

@@ -111,18 +111,6 @@ def begin_again(store: Store, after_s: float) -> None:
         log.warning("study_begun_again", job_id=job.job_id, step=job.step, reason=job.reason)
 
 
-def retry_study(store: Store, study_instance_uid: str) -> None:
-    """A person asks for another try; `reconcile` of the running node takes it from there.
-
-    Raises
-    ------
-    NoSuchStudy, NothingToRetry, ResultsRemoved
-    """
-    store.retention.require_results(study_instance_uid)
-    job = store.studies.retry(study_instance_uid, first_step=Step.SELECT)
-    log.info("retry_requested", job_id=job.job_id, step=job.step)
-
-
 def reconcile_forever(
     store: Store,
     broker: Publisher,

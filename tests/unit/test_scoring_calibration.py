@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -138,8 +137,3 @@ def test_a_phantoms_method_is_found_by_its_name():
 def test_an_unknown_method_is_an_error_not_a_guess():
     with pytest.raises(ValueError, match="by eye"):
         calibrate(method="by eye", phantom="siemens-osteo", equivalent=Mineral.HA, rods=(WATER, HA_200))
-
-
-def test_a_calibration_by_the_patients_own_tissues_is_named_so():
-    internal = replace(fitted(WATER, HA_200), grade=Grade.INTERNAL)
-    assert [note.code for note in fit_observations(internal)] == ["internal_calibration"]

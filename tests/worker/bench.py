@@ -156,6 +156,10 @@ class Bench:
         """Close the one study; no archive is asked."""
         (_job,) = close_due(self.store, first_step=Step.SELECT, quiet_s=0, stale_s=20)
 
+    def retry(self) -> None:
+        """A person asks for another try of the one study."""
+        self.store.studies.retry(self.summary.study_instance_uid, first_step=Step.SELECT)
+
     def work(self, dependencies: Dependencies | None = None, rounds: int = 40) -> None:
         """Reconcile and work until nothing is due any more."""
         for _ in range(rounds):

@@ -9,7 +9,7 @@ import pytest
 
 from node.pipeline.policy import way_to_prove
 from node.pipeline.ports import SendOutcome, Sought
-from node.pipeline.reconcile import republish, retry_study
+from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
 from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, Proof, StudyState
@@ -201,7 +201,7 @@ def test_what_the_destination_will_not_commit_is_a_dead_letter_that_a_person_can
     run_out_of_work(bench)
     assert bench.summary.state == StudyState.UNDELIVERED
     assert bench.summary.reason.startswith("not delivered: 1 object to pacs (told)")
-    retry_study(bench.store, bench.summary.study_instance_uid)
+    bench.retry()
     run_out_of_work(bench)
     assert bench.sender.sent == [SEG_UID, SR_UID, SR_UID]
     report(bench)

@@ -15,7 +15,7 @@ from config.settings import Destination
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.objects import store_objects
 from node.pipeline.ports import SendOutcome, Step
-from node.pipeline.reconcile import republish, retry_study
+from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
 from node.report import ObjectKind
 from node.store.errors import StorageFull
@@ -116,7 +116,7 @@ def test_a_failing_step_is_tried_three_times_and_then_set_aside(bench: Bench) ->
     assert "ValueError at node.pipeline.runner:" in bench.summary.last_error
     assert "Doe" not in bench.summary.last_error  # a library's message may quote a header
 
-    retry_study(bench.store, bench.summary.study_instance_uid)
+    bench.retry()
     bench.work()
     assert bench.summary.state == StudyState.SENT
 
@@ -273,7 +273,7 @@ def test_a_refusal_for_good_is_a_dead_letter_that_a_person_can_retry(bench: Benc
         "report.dcm": "failed",
         "segmentation.dcm": "sent",
     }
-    retry_study(bench.store, bench.summary.study_instance_uid)
+    bench.retry()
     bench.work()
     assert bench.summary.state == StudyState.SENT
     assert bench.sender.sent == [SEG_UID, SR_UID]

@@ -41,7 +41,6 @@ class Discs:
     """Middles of the discs along the curve, from inferior to superior."""
 
     at_mm: tuple[int, ...]
-    rim_hu: Profile  # (n,) brightness of the column's rim along the curve; `OUTSIDE_HU` outside the volume
 
 
 def rim_profile(volume: CtVolume, curve: Curve) -> Profile:
@@ -68,7 +67,7 @@ def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> Discs:
     candidates = _local_maxima(contrast, rules.min_contrast_hu)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
     valleys = dict(zip(candidates, worth.tolist(), strict=True))
-    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim, rules), rim_hu=rim)
+    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim, rules))
 
 
 def _valley_contrast(rim: Profile) -> Profile:
