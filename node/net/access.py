@@ -1,4 +1,4 @@
-"""Who may have an association: addresses, AE titles, and how many at once."""
+"""Which peers may have an association: by address, by AE title, and how many at once."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """An A-ASSOCIATE-RJ, as PS3.8 Table 9-21 numbers it."""
+class Rejection:
+    """The fields of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), and the reason for the log."""
 
     result: int
     source: int
     reason: int
-    words: str
+    text: str
 
 
-CALLED_UNKNOWN = Refusal(result=1, source=1, reason=7, words="called AE title not recognised")
-CALLING_UNKNOWN = Refusal(result=1, source=1, reason=3, words="calling AE title not recognised")
-TOO_MANY = Refusal(result=2, source=3, reason=2, words="local limit exceeded")
+CALLED_UNKNOWN = Rejection(result=1, source=1, reason=7, text="called AE title not recognised")
+CALLING_UNKNOWN = Rejection(result=1, source=1, reason=3, text="calling AE title not recognised")
+TOO_MANY = Rejection(result=2, source=3, reason=2, text="local limit exceeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """The rules of a site.
+class AccessRules:
+    """The site's rules.
 
     Parameters
     ----------
     limits : of what is received.
-    peers : networks by calling AE title; none means any address.
-    called : AE titles that are answered.
+    peers : networks by calling AE title; an empty sequence admits any address.
+    called : AE titles that the listener answers to.
     own : the node's AE title.
     """
 
@@ -53,15 +53,15 @@ class Access:
     called: frozenset[str]
     own: str
 
-    def admits(self, address: str, *, here: str) -> bool:
-        """Whether a connection from this address to that of ours is accepted at all.
+    def accepts_address(self, address: str, *, here: str) -> bool:
+        """Whether a connection from `address` to our address `here` is accepted at all.
 
-        This machine's own is: the operator's page looks whether the listener answers.
+        This machine's own addresses always are: the operator's page checks that the listener answers.
         """
         return _is_own(address, here) or _within(address, self.rules.networks)
 
-    def refusal(self, *, calling: str, called: str, address: str, here: str) -> Refusal | None:
-        """Why an association is refused; None where it is not."""
+    def rejection(self, *, calling: str, called: str, address: str, here: str) -> Rejection | None:
+        """Why an association is rejected; None where it is accepted."""
         if calling.strip() == self.own and _is_own(address, here):
             return None
         if self.rules.called_ae_titles_only and called.strip() not in self.called:
@@ -72,8 +72,8 @@ class Access:
         return None if _within(address, networks) else CALLING_UNKNOWN
 
 
-def access_of(settings: Settings) -> Access:
-    """The rules that the configuration states: peers and destinations are known."""
+def access_rules(settings: Settings) -> AccessRules:
+    """The rules that the configuration states. Peers and destinations are known."""
     peers: dict[str, Sequence[Network]] = {one.ae_title.strip(): () for one in settings.destinations}
     peers |= {one.ae_title.strip(): one.networks for one in settings.peers}
     called = {
@@ -82,7 +82,7 @@ def access_of(settings: Settings) -> Access:
         *settings.worker.urgent_ae_titles,
         *settings.access.called_ae_titles,
     }
-    return Access(
+    return AccessRules(
         rules=settings.access,
         limits=settings.limits,
         peers=peers,
@@ -100,32 +100,32 @@ def _within(address: str, networks: Sequence[Network]) -> bool:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Without zone; an IPv4 peer of a socket that speaks both is one of IPv4."""
+    """Without zone. An IPv4 address that a dual-stack socket reports as IPv6 becomes IPv4."""
     found = ip_address(address.partition("%")[0])
     return getattr(found, "ipv4_mapped", None) or found
 
 
-class Slots:
-    """Counts associations over all processes of the node, by locks that the kernel frees when a process dies.
+class AssociationSlots:
+    """Counts associations over all processes of the node by file locks, which the kernel frees when one dies.
 
     Parameters
     ----------
-    folder : where the lock files lie; made if it is not there.
+    folder : of the lock files; made if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def take(self, whose: str, limit: int) -> int | None:
-        """One of so many slots, as a descriptor for `free`; None where all are taken.
+    def take(self, counted: str, limit: int) -> int | None:
+        """One of `limit` slots, as a file descriptor for `free`; None where all are taken.
 
         Raises
         ------
         OSError
             If the folder cannot be used.
         """
-        name = hashlib.sha256(whose.encode()).hexdigest()[:16]
+        name = hashlib.sha256(counted.encode()).hexdigest()[:16]
         for number in range(limit):
             slot = os.open(self._folder / f"{name}-{number}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
@@ -138,13 +138,14 @@ class Slots:
 
     @staticmethod
     def free(slot: int) -> None:
+        """Give one back. Raises OSError for what `take` did not give."""
         os.close(slot)
 
 
-class Doorkeeper:
-    """Admits associations one by one, and counts them until they end."""
+class AssociationPolicy:
+    """Admits connections and associations one by one, and counts them until they end."""
 
-    def __init__(self, access: Access, slots: Slots) -> None:
+    def __init__(self, access: AccessRules, slots: AssociationSlots) -> None:
         self._access = access
         self._slots = slots
 
@@ -156,38 +157,44 @@ class Doorkeeper:
     def limits(self) -> LimitSettings:
         return self._access.limits
 
-    def admits(self, address: str, *, here: str) -> bool:
-        """Whether a connection from this address to that of ours is accepted at all."""
-        return self._access.admits(address, here=here)
+    def accepts_address(self, address: str, *, here: str) -> bool:
+        """Whether a connection from `address` to our address `here` is accepted at all."""
+        return self._access.accepts_address(address, here=here)
 
-    def enter(self, *, calling: str, called: str, address: str, here: str) -> Refusal | tuple[int, ...]:
-        """A refusal, or what is to be given to `leave` when the association has ended."""
-        refusal = self._access.refusal(calling=calling, called=called, address=address, here=here)
-        if refusal is not None:
-            return refusal
+    def admit(self, *, calling: str, called: str, address: str, here: str) -> Rejection | tuple[int, ...]:
+        """A rejection, or the slots to give to `release` when the association has ended."""
+        rejection = self._access.rejection(calling=calling, called=called, address=address, here=here)
+        if rejection is not None:
+            return rejection
         taken: list[int] = []
-        for whose, limit in (
+        for counted, limit in (
             ("all", self.rules.max_associations),
             (f"associations\0{_plain(address)}", self.rules.max_associations_per_peer),
         ):
-            slot = self._slot(whose, limit)
+            slot = self._take(counted, limit)
             if slot is None:
-                self.leave(tuple(taken))
+                self.release(tuple(taken))
                 return TOO_MANY
             taken.append(slot)
         return tuple(taken)
 
-    def connect(self, address: str) -> int | None:
-        """Count a connection, whatever comes on it. What is to be given to `leave`; None for one too many."""
-        return self._slot(f"connections\0{_plain(address)}", self.rules.max_connections_per_peer)
+    def count_connection(self, address: str) -> int | None:
+        """Count a connection, whatever it carries. The slot for `release`; None for one too many."""
+        return self._take(f"connections\0{_plain(address)}", self.rules.max_connections_per_peer)
 
-    def _slot(self, whose: str, limit: int) -> int | None:
+    def _take(self, counted: str, limit: int) -> int | None:
         try:
-            return self._slots.take(whose, limit)
+            return self._slots.take(counted, limit)
         except OSError as error:  # no more files may be opened, or the disk is gone: it may pass
             log.error("associations_not_counted", error=describe(error))
             return None
 
-    def leave(self, taken: tuple[int, ...]) -> None:
+    def release(self, taken: tuple[int, ...]) -> None:
+        """Give slots back. Raises OSError for what was not taken."""
         for slot in taken:
             self._slots.free(slot)
+
+
+def association_policy(settings: Settings) -> AssociationPolicy:
+    """The policy that the configuration states; its locks lie in the storage root. Raises OSError."""
+    return AssociationPolicy(access_rules(settings), AssociationSlots(settings.storage.root / "associations"))

@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from node.checkpoint import Checkpoint
-from node.net.access import Refusal
+from node.net.access import Rejection
 from node.net.encoding import store_response
 from node.net.messages import PromptMessages, ReceivedDataSet, StoreMessage
 from node.net.upper_layer import LOOK_S, PromptProvider
@@ -83,20 +83,20 @@ class PromptAssociation(Association):
         """Serve the association, if its peer may have one."""
         requestor = self.requestor
         asked = self.dul.request
-        entered: Refusal | tuple[int, ...]
-        if asked is not None and asked.refusal is not None:
-            entered = asked.refusal
+        entered: Rejection | tuple[int, ...]
+        if asked is not None and asked.rejection is not None:
+            entered = asked.rejection
         else:
-            entered = self._server.doorkeeper.enter(
+            entered = self._server.policy.admit(
                 calling=requestor.primitive.calling_ae_title,
                 called=requestor.primitive.called_ae_title,
                 address=requestor.address,
                 here=self.acceptor.address,
             )
-        if isinstance(entered, Refusal):
+        if isinstance(entered, Rejection):
             self._server.refusals.tell(
                 "association_refused",
-                reason=entered.words,
+                reason=entered.text,
                 peer=requestor.address,
                 calling_ae=requestor.primitive.calling_ae_title,
                 called_ae=requestor.primitive.called_ae_title,
@@ -109,7 +109,7 @@ class PromptAssociation(Association):
             if self.is_established:
                 self._run_reactor()
         finally:
-            self._server.doorkeeper.leave(entered)
+            self._server.policy.release(entered)
 
     def _request(self) -> A_ASSOCIATE | None:
         """What the peer asks for; None where it goes away or keeps silent.
@@ -161,7 +161,7 @@ class PromptAssociation(Association):
 
     def new_data_set(self) -> ReceivedDataSet:
         """An empty one for what is to be stored."""
-        return ReceivedDataSet(self._server.doorkeeper.limits.instance_bytes, self._server.room)
+        return ReceivedDataSet(self._server.policy.limits.instance_bytes, self._server.room)
 
     def _store(self, message: StoreMessage, context_id: int, transfer_syntax_uid: str) -> None:
         command, dataset = message.command, message.received
@@ -199,7 +199,7 @@ class PromptAssociation(Association):
         elif self.dul.idle_timer_expired():
             log.info("association_idle")
             self.abort()
-        elif time.monotonic() - self._began > self._server.doorkeeper.rules.association_s:
+        elif time.monotonic() - self._began > self._server.policy.rules.association_s:
             log.warning("association_too_long")
             self.abort()
         elif self.dul.is_alive():

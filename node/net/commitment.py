@@ -16,7 +16,7 @@ from node.net.status import Status, verdict_of
 from node.pipeline.describe import describe
 from node.pipeline.dimse import in_words
 from node.store.states import CommitmentVerdict
-from node.store.transactions import Receipt, ReportedInstance
+from node.store.transactions import ReportedInstance, ReportOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ REQUEST_ACTION = 1  # PS3.4 Table J.3-1, Action Type ID
 _UID = re.compile(r"[0-9.]{1,64}")
 
 # Takes a report in durably, or raises StoreError.
-RecordReport = Callable[[str, Sequence[ReportedInstance]], Receipt]
+RecordReport = Callable[[str, Sequence[ReportedInstance]], ReportOutcome]
 
 
 class EventType(IntEnum):
@@ -125,6 +125,6 @@ def answer_report(event: evt.Event, record: RecordReport) -> tuple[int, None]:
         committed=committed,
         failed=len(reported) - committed,
     )
-    if receipt is Receipt.UNKNOWN:
+    if receipt is ReportOutcome.UNKNOWN:
         return int(Status.INVALID_ARGUMENT_VALUE), None
     return int(Status.SUCCESS), None

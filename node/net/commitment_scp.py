@@ -21,13 +21,13 @@ from node.net.reporting import Reporter
 from node.net.status import Status
 from node.pipeline.describe import describe
 from node.store.errors import TransactionInUse
-from node.store.promises import Promise, Promises
+from node.store.promises import CommitmentRequest, CommitmentRequests
 
 log = structlog.get_logger(__name__)
 
 # A peer that releases at once wants the report on an association of its own; one that stays gets it here.
 _STAYS_AFTER_S = 0.25
-_PAUSE_S = 30.0  # before the promise is told elsewhere, should this process end meanwhile
+_PAUSE_S = 30.0  # before the request is told elsewhere, should this process end meanwhile
 
 
 class CommitmentService:
@@ -36,13 +36,13 @@ class CommitmentService:
     Parameters
     ----------
     record : takes in a report about what this node asked a destination to commit.
-    promises : what this node is asked to commit.
+    requests : what this node is asked to commit.
     reporter : tells it.
     """
 
-    def __init__(self, record: RecordReport, promises: Promises, reporter: Reporter) -> None:
+    def __init__(self, record: RecordReport, requests: CommitmentRequests, reporter: Reporter) -> None:
         self._record = record
-        self._promises = promises
+        self._requests = requests
         self._reporter = reporter
 
     def support(self, ae: Any) -> None:
@@ -65,7 +65,7 @@ class CommitmentService:
         if event.request.RequestedSOPInstanceUID != StorageCommitmentPushModelInstance:
             return int(Status.NO_SUCH_INSTANCE), None
         try:
-            promise = self._promise(event)
+            request = self._entered(event)
         except (MessageInvalid, TransactionInUse) as error:
             log.warning("commitment_refused", error=describe(error))
             return int(Status.INVALID_ARGUMENT_VALUE), None
@@ -74,22 +74,22 @@ class CommitmentService:
             return int(Status.PROCESSING_FAILURE), None
         log.info(
             "commitment_judged",
-            transaction_uid=promise.transaction_uid,
-            calling_ae=promise.calling_ae,
-            held=len(promise.held),
-            missing=len(promise.missing),
-            conflicting=len(promise.conflicting),
+            transaction_uid=request.transaction_uid,
+            calling_ae=request.calling_ae,
+            held=len(request.held),
+            missing=len(request.missing),
+            conflicting=len(request.conflicting),
         )
         # In a thread of its own: the answer must leave before the report.
         threading.Thread(
             target=self._reporter.report_here,
-            args=(event.assoc, promise, _STAYS_AFTER_S),
+            args=(event.assoc, request, _STAYS_AFTER_S),
             name="commitment-report",
             daemon=True,
         ).start()
         return int(Status.SUCCESS), None
 
-    def _promise(self, event: evt.Event) -> Promise:
+    def _entered(self, event: evt.Event) -> CommitmentRequest:
         try:
             question = event.action_information
         except Exception as error:  # pydicom raises whatever broken bytes lead to
@@ -98,7 +98,7 @@ class CommitmentService:
         asked = [(one, other) for one, other, _ in references_in(question, "ReferencedSOPSequence")]
         if not asked:
             raise MessageInvalid("no instance is referenced")
-        return self._promises.make(
+        return self._requests.enter(
             transaction_uid=transaction_uid,
             calling_ae=event.assoc.requestor.ae_title,
             asked=asked,

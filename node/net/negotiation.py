@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 from pydicom.uid import ImplicitVRLittleEndian
 
-from node.net.access import Refusal
+from node.net.access import Rejection
 
 REQUEST, ACCEPTANCE, REJECTION, ABORT = 0x01, 0x02, 0x03, 0x07  # PDU types (PS3.8 Section 9.3.1)
 
 # PS3.8 Table 9-21: for good; by the service user 1, by the provider of ACSE 2.
-NOT_UNDERSTOOD = Refusal(result=1, source=2, reason=1, words="association request not understood")
-TOO_SHORT_PDUS = Refusal(result=1, source=2, reason=1, words="maximum length below that of any message")
-VERSION_UNKNOWN = Refusal(result=1, source=2, reason=2, words="protocol version not supported")
-CONTEXT_UNKNOWN = Refusal(result=1, source=1, reason=2, words="application context name not supported")
+NOT_UNDERSTOOD = Rejection(result=1, source=2, reason=1, text="association request not understood")
+TOO_SHORT_PDUS = Rejection(result=1, source=2, reason=1, text="maximum length below that of any message")
+VERSION_UNKNOWN = Rejection(result=1, source=2, reason=2, text="protocol version not supported")
+CONTEXT_UNKNOWN = Rejection(result=1, source=1, reason=2, text="application context name not supported")
 
 # Results of a presentation context (PS3.8 Table 9-18).
 _ACCEPTED, _NO_REASON, _NO_ABSTRACT_SYNTAX, _NO_TRANSFER_SYNTAX = 0, 2, 3, 4
@@ -59,7 +59,7 @@ class AssociationRequest:
     ----------
     content : a PDU that the library can decode.
     called, calling : AE titles as they are compared and told.
-    refusal : why the association cannot be served; None where it can.
+    rejection : why the association cannot be served; None where it can.
     sent_back : what an A-ASSOCIATE-AC repeats unseen: AE titles and the reserved bytes after them.
     unserved : presentation contexts that the library does not see: their results by context id.
     """
@@ -67,13 +67,13 @@ class AssociationRequest:
     content: bytes
     called: str
     calling: str
-    refusal: Refusal | None = None
+    rejection: Rejection | None = None
     sent_back: bytes = b""
     unserved: Mapping[int, int] = field(default_factory=dict)
 
 
 def read_request(pdu: bytes) -> AssociationRequest:
-    """An A-ASSOCIATE-RQ with its header, whatever it holds. What cannot be served carries a refusal."""
+    """An A-ASSOCIATE-RQ with its header, whatever it holds. What cannot be served carries a rejection."""
     titles = _titles(pdu)
     try:
         if len(pdu) < _FIXED:
@@ -115,10 +115,10 @@ def _request(pdu: bytes, titles: tuple[str, ...]) -> AssociationRequest:
     )
 
 
-def _refused(titles: tuple[str, ...], refusal: Refusal) -> AssociationRequest:
+def _refused(titles: tuple[str, ...], rejection: Rejection) -> AssociationRequest:
     called, calling = titles
     content = _associate(REQUEST, titles, [_item(_USER, b"")])
-    return AssociationRequest(content=content, called=called, calling=calling, refusal=refusal)
+    return AssociationRequest(content=content, called=called, calling=calling, rejection=rejection)
 
 
 def _context_asked(value: bytes) -> tuple[int, bytes, int]:

@@ -25,7 +25,7 @@ from node.net.commitment import REQUEST_ACTION, RecordReport, answer_report, ref
 from node.net.requesting import Requestor, why_not_established
 from node.net.status import outcome_of_action
 from node.pipeline.dimse import in_words
-from node.pipeline.ports import Asked, SendOutcome, Sought
+from node.pipeline.ports import FindResult, QueryResult, SendOutcome
 from node.report import EncodedObject
 from node.store.states import Proof
 
@@ -85,7 +85,7 @@ class _Session:
     def problem(self) -> str:
         return "" if self._association.is_established else why_not_established(self._association)[1]
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> Asked:
+    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
         question = Dataset()
         question.TransactionUID = transaction_uid
         question.ReferencedSOPSequence = Items(
@@ -98,11 +98,11 @@ class _Session:
         except RuntimeError:  # pynetdicom: the association has ended
             answer = Dataset()
         if "Status" not in answer:
-            return Asked(
+            return QueryResult(
                 outcome=SendOutcome.TRANSIENT, status=None, detail="no answer to the question for commitment"
             )
         status = int(answer.Status)
-        return Asked(
+        return QueryResult(
             outcome=outcome_of_action(status),
             status=status,
             detail=f"storage commitment refused: {in_words(status)}",
@@ -113,7 +113,7 @@ class _Session:
         while not over() and self._association.is_established and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
 
-    def find(self, one: EncodedObject) -> Sought:
+    def find(self, one: EncodedObject) -> FindResult:
         model = next(model for model in _FIND_MODELS if model in self._accepted)
         sought = dcmread(BytesIO(one.content), stop_before_pixels=True, specific_tags=list(_KEYS))
         query = Dataset()
@@ -129,7 +129,7 @@ class _Session:
                 if last in _PENDING and match is not None:
                     found = found or str(match.get("SOPInstanceUID", "")) == one.sop_instance_uid
         except (RuntimeError, ValueError):  # pynetdicom: the association has ended
-            return Sought.UNKNOWN
+            return FindResult.UNKNOWN
         if found:
-            return Sought.FOUND
-        return Sought.ABSENT if last == 0x0000 else Sought.UNKNOWN
+            return FindResult.FOUND
+        return FindResult.ABSENT if last == 0x0000 else FindResult.UNKNOWN

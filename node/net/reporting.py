@@ -21,7 +21,7 @@ from node.pipeline.describe import describe
 from node.pipeline.dimse import in_words
 from node.pipeline.policy import delay_s
 from node.store.errors import StoreError
-from node.store.promises import Promise, Promises
+from node.store.promises import CommitmentRequest, CommitmentRequests
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ _STILL_WITHIN_S = 2.0
 
 
 class Reporter:
-    """Tells each promise on the association on which it was asked for, else on one to the peer's address.
+    """Tells each request on the association on which it was asked for, else on one to the peer's address.
 
     Parameters
     ----------
@@ -43,70 +43,70 @@ class Reporter:
     def __init__(
         self,
         requestor: Requestor,
-        promises: Promises,
+        requests: CommitmentRequests,
         address_of: Callable[[str], Address | None],
         *,
         backoff_s: Sequence[float],
         give_up_after_s: float,
     ) -> None:
         self._requestor = requestor
-        self._promises = promises
+        self._requests = requests
         self._address_of = address_of
         self._backoff_s = backoff_s
         self._give_up_after_s = give_up_after_s
 
-    def report_here(self, association: Any, promise: Promise, after_s: float) -> None:
+    def report_here(self, association: Any, request: CommitmentRequest, after_s: float) -> None:
         """Tell it on the association of the question, if that is open after so long; else leave it due."""
         time.sleep(after_s)
         try:
-            failure = self._tell_here(association, promise)
+            failure = self._tell_here(association, request)
             if failure is None:
-                self._promises.told(promise)
-                self._log(promise, "same association")
+                self._requests.mark_reported(request)
+                self._log(request, "same association")
             else:
-                self._promises.put_off(promise, failure, 0.0)
-        except Exception as error:  # noqa: BLE001 - one promise's boundary: it stays due, and is told again
+                self._requests.put_off(request, failure, 0.0)
+        except Exception as error:  # noqa: BLE001 - one request's boundary: it stays due, and is told again
             log.warning("commitment_report_not_noted", error=describe(error))
 
     def report_due(self) -> int:
-        """Tell whatever is due, on associations of this node's own. Returns how many promises it was.
+        """Tell whatever is due, on associations of this node's own. Returns how many requests it was.
 
         Raises
         ------
         StoreError
         """
-        due = self._promises.claim_due(_HOLD_S)
-        for promise in due:
+        due = self._requests.claim_due(_HOLD_S)
+        for request in due:
             try:
-                self._report(promise)
+                self._report(request)
             except StoreError:
                 raise
-            except Exception as error:  # noqa: BLE001 - one promise's boundary: the others go on
-                log.error("commitment_report_failed", calling_ae=promise.calling_ae, error=describe(error))
-                self._put_off_or_give_up(promise, describe(error))
+            except Exception as error:  # noqa: BLE001 - one request's boundary: the others go on
+                log.error("commitment_report_failed", calling_ae=request.calling_ae, error=describe(error))
+                self._put_off_or_give_up(request, describe(error))
         return len(due)
 
-    def _report(self, promise: Promise) -> None:
-        address = self._address_of(promise.calling_ae)
+    def _report(self, request: CommitmentRequest) -> None:
+        address = self._address_of(request.calling_ae)
         if address is None:
-            self._give_up(promise, "the peer left, and [[peers]] names no address of it", reason="no address")
+            self._give_up(request, "the peer left, and [[peers]] names no address of it", reason="no address")
             return
-        failure = self._tell_there(address, promise)
+        failure = self._tell_there(address, request)
         if failure is None:
-            self._promises.told(promise)
-            self._log(promise, "own association")
+            self._requests.mark_reported(request)
+            self._log(request, "own association")
         else:
-            self._put_off_or_give_up(promise, failure)
+            self._put_off_or_give_up(request, failure)
 
-    def _put_off_or_give_up(self, promise: Promise, failure: str) -> None:
-        if promise.age_s >= self._give_up_after_s:
-            self._give_up(promise, failure, reason=failure)
+    def _put_off_or_give_up(self, request: CommitmentRequest, failure: str) -> None:
+        if request.age_s >= self._give_up_after_s:
+            self._give_up(request, failure, reason=failure)
         else:
-            self._promises.put_off(promise, failure, delay_s(self._backoff_s, promise.attempts + 1))
+            self._requests.put_off(request, failure, delay_s(self._backoff_s, request.attempts + 1))
 
-    def _give_up(self, promise: Promise, detail: str, *, reason: str) -> None:
-        self._promises.give_up(promise, detail)
-        log.warning("commitment_report_given_up", calling_ae=promise.calling_ae, reason=reason)
+    def _give_up(self, request: CommitmentRequest, detail: str, *, reason: str) -> None:
+        self._requests.give_up(request, detail)
+        log.warning("commitment_report_given_up", calling_ae=request.calling_ae, reason=reason)
 
     def report_forever(
         self, stop: threading.Event, pause_s: float, on_round: Callable[[], None] = lambda: None
@@ -124,16 +124,16 @@ class Reporter:
             except StoreError as error:
                 log.error("commitment_reports_failed", error=describe(error))
 
-    def _tell_here(self, association: Any, promise: Promise) -> str | None:
+    def _tell_here(self, association: Any, request: CommitmentRequest) -> str | None:
         if not _hold_still(association):
             return "the peer left"
         association.dimse_timeout = _ANSWER_HERE_S
         try:
-            return _tell(association, promise)
+            return _tell(association, request)
         finally:
             association._reactor_checkpoint.set()
 
-    def _tell_there(self, address: Address, promise: Promise) -> str | None:
+    def _tell_there(self, address: Address, request: CommitmentRequest) -> str | None:
         ae = self._requestor.entity()
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
@@ -144,30 +144,30 @@ class Reporter:
         if not association.is_established:
             return why_not_established(association)[1]
         try:
-            return _tell(association, promise)
+            return _tell(association, request)
         finally:
             if association.is_established:
                 association.release()
 
-    def _log(self, promise: Promise, where: str) -> None:
+    def _log(self, request: CommitmentRequest, where: str) -> None:
         log.info(
             "commitment_report_told",
-            transaction_uid=promise.transaction_uid,
-            calling_ae=promise.calling_ae,
+            transaction_uid=request.transaction_uid,
+            calling_ae=request.calling_ae,
             where=where,
         )
 
 
-def report_of(promise: Promise) -> tuple[EventType, Dataset]:
+def report_of(request: CommitmentRequest) -> tuple[EventType, Dataset]:
     """Event Type ID and Event Information (PS3.4 Table J.3-2)."""
     information = Dataset()
-    information.TransactionUID = promise.transaction_uid
-    if promise.held:
-        information.ReferencedSOPSequence = Items(referenced(promise.held))
+    information.TransactionUID = request.transaction_uid
+    if request.held:
+        information.ReferencedSOPSequence = Items(referenced(request.held))
     failed = []
     for references, reason in (
-        (promise.missing, Status.NO_SUCH_INSTANCE),
-        (promise.conflicting, Status.CLASS_INSTANCE_CONFLICT),
+        (request.missing, Status.NO_SUCH_INSTANCE),
+        (request.conflicting, Status.CLASS_INSTANCE_CONFLICT),
     ):
         for item in referenced(references):
             item.FailureReason = int(reason)
@@ -177,9 +177,9 @@ def report_of(promise: Promise) -> tuple[EventType, Dataset]:
     return EventType.FAILURES_EXIST if failed else EventType.COMMITTED, information
 
 
-def _tell(association: Any, promise: Promise) -> str | None:
+def _tell(association: Any, request: CommitmentRequest) -> str | None:
     """None once the peer has taken the report, else why it did not, in this node's words."""
-    event_type, information = report_of(promise)
+    event_type, information = report_of(request)
     try:
         answer, _ = association.send_n_event_report(
             information, int(event_type), StorageCommitmentPushModel, StorageCommitmentPushModelInstance

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import Verification
 from config.settings import AccessSettings, LimitSettings, NodeSettings, load_settings
 from node.dicom import likeness
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.net.access import Doorkeeper, Slots, access_of
+from node.net.access import AssociationPolicy, AssociationSlots, access_rules
 from node.net.association import StoreRequest
 from node.net.commitment_scp import CommitmentService
 from node.net.elements import (
@@ -82,7 +82,7 @@ class Listener:
     made_here : tells from a data set (without pixels) whether this node made the object.
     measured_from : tells from one whether it is a segmentation that studies are measured from.
     commitment : storage commitment, offered where it is given.
-    doorkeeper : who may have an association; by the shipped rules, which keep nobody out, if none is given.
+    policy : who may have an association; by the shipped rules, which keep nobody out, if none is given.
     tls : of the port; None for plain DICOM.
     seat : this process's among those that accept from the same socket; None where it is the only one.
     """
@@ -95,7 +95,7 @@ class Listener:
         measured_from: Callable[[Dataset], bool] = lambda _: False,
         *,
         commitment: CommitmentService | None = None,
-        doorkeeper: Doorkeeper | None = None,
+        policy: AssociationPolicy | None = None,
         tls: ssl.SSLContext | None = None,
         seat: Seat | None = None,
     ) -> None:
@@ -107,12 +107,12 @@ class Listener:
         self._open: dict[Any, _OpenAssociation] = {}
         self._stop = threading.Event()
         self._heart = SupervisedThread(self._beat_forever, name="association-heartbeat")
-        self._doorkeeper = doorkeeper or Doorkeeper(
-            access_of(load_settings()), Slots(store.files.root / "associations")
+        self._policy = policy or AssociationPolicy(
+            access_rules(load_settings()), AssociationSlots(store.files.root / "associations")
         )
         self._tls = tls
         self._seat = seat or seats(1)[0]
-        self._ae = _application_entity(settings.ae_title, self._doorkeeper.rules)
+        self._ae = _application_entity(settings.ae_title, self._policy.rules)
         self._further_handlers: list[tuple[Any, ...]] = []
         if commitment is not None:
             commitment.support(self._ae)
@@ -134,7 +134,7 @@ class Listener:
         self._server = Server(
             self._ae,
             listening or listening_socket(self._settings.host, self._settings.port),
-            self._doorkeeper,
+            self._policy,
             self._answer_store,
             seat=self._seat,
             handlers=[
@@ -213,7 +213,7 @@ class Listener:
         file_head = _file_header(request)
         is_ct = request.sop_class_uid in CT_SOP_CLASSES
         header = Dataset()  # of a CT image nobody asks for more than its identifiers
-        limits = self._doorkeeper.limits
+        limits = self._policy.limits
         values = _values(request, limits)
         if values is None or not is_ct:
             header = _parse(request, limits, brief=is_ct)
@@ -292,7 +292,7 @@ def _application_entity(ae_title: str, rules: AccessSettings) -> AE:
     ae = AE(ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_associations = 3 * rules.max_associations  # the doorkeeper counts, over all processes
+    ae.maximum_associations = 3 * rules.max_associations  # the policy counts, over all processes
     ae.maximum_pdu_size = rules.max_pdu_bytes
     ae.acse_timeout = _ACSE_TIMEOUT_S
     ae.network_timeout = rules.idle_s

@@ -16,7 +16,7 @@ import structlog
 from pynetdicom import AE, evt
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.net.access import Doorkeeper
+from node.net.access import AssociationPolicy
 from node.net.association import PromptAssociation, StoreRequest
 from node.net.load import Seat
 from node.net.messages import Room
@@ -69,7 +69,7 @@ class Server(ThreadedAssociationServer):
     Parameters
     ----------
     listening : as `listening_socket` makes it. Other processes may accept from it too.
-    doorkeeper : says who may connect, and who may have an association.
+    policy : says who may connect, and who may have an association.
     on_store : keeps an instance and gives the status to answer; never raises. In the association's thread.
     seat : this process's among those that accept from the socket.
     """
@@ -81,7 +81,7 @@ class Server(ThreadedAssociationServer):
         self,
         ae: AE,
         listening: socket.socket,
-        doorkeeper: Doorkeeper,
+        policy: AssociationPolicy,
         on_store: Callable[[StoreRequest], int],
         *,
         seat: Seat,
@@ -89,9 +89,9 @@ class Server(ThreadedAssociationServer):
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
-        self.doorkeeper = doorkeeper
+        self.policy = policy
         self.on_store = on_store
-        self.room = Room(2 * doorkeeper.limits.instance_bytes)
+        self.room = Room(2 * policy.limits.instance_bytes)
         self._seat = seat
         self.refusals = RefusalLog()
         self._connections = 0  # that are served, or about to be
@@ -170,7 +170,7 @@ class Server(ThreadedAssociationServer):
             slot = slots.pop()  # whichever: they are alike
             if not slots:
                 del self._counted[address]
-        self.doorkeeper.leave((slot,))
+        self.policy.release((slot,))
         self._note(-1)
 
     def _note(self, change: int) -> None:
@@ -181,12 +181,12 @@ class Server(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a connection is served: not one more than its address may have, nor one too many in all."""
         address = client_address[0]
-        if not self.doorkeeper.admits(address, here=request.getsockname()[0]):
+        if not self.policy.accepts_address(address, here=request.getsockname()[0]):
             return self._turn_away(address, "address outside access.networks")
         # Those that have not asked for an association yet are counted too.
-        if self._connections >= 2 * self.doorkeeper.rules.max_associations:
+        if self._connections >= 2 * self.policy.rules.max_associations:
             return self._turn_away(address, "more than twice access.max_associations connections")
-        slot = self.doorkeeper.connect(address)
+        slot = self.policy.count_connection(address)
         if slot is None:
             return self._turn_away(address, "more than access.max_connections_per_peer connections")
         with self._lock:

@@ -223,7 +223,7 @@ class Sender(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class QueryResult:
     """What a destination answered to the question whether it would commit."""
 
     outcome: SendOutcome  # SENT: it took the question, and reports later
@@ -231,7 +231,7 @@ class Asked:
     detail: str
 
 
-class Sought(StrEnum):
+class FindResult(StrEnum):
     """What a query for one object came to."""
 
     FOUND = "found"
@@ -252,7 +252,7 @@ class ProofSession(Protocol):
         """Why there is no association, in words; "" where there is one, or where the peer offers neither."""
         ...
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> Asked:
+    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
         """N-ACTION: have the destination commit to these objects. Its report comes by other ways."""
         ...
 
@@ -260,7 +260,7 @@ class ProofSession(Protocol):
         """Stay, for a report on this association, until it is over or time is up."""
         ...
 
-    def find(self, one: EncodedObject) -> Sought:
+    def find(self, one: EncodedObject) -> FindResult:
         """C-FIND at IMAGE level."""
         ...
 

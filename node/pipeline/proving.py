@@ -9,7 +9,7 @@ import structlog
 from config.settings import Destination, WorkerSettings
 from node.dicom.uids import transaction_uid
 from node.pipeline.policy import delay_s, way_to_prove
-from node.pipeline.ports import ProofSession, Prover, SendOutcome, Sought
+from node.pipeline.ports import FindResult, ProofSession, Prover, SendOutcome
 from node.report import EncodedObject
 from node.store.deliveries import OpenDelivery
 from node.store.jobs import Lease
@@ -103,7 +103,7 @@ class Proving:
         contents: Mapping[str, EncodedObject],
     ) -> None:
         uid = transaction_uid()
-        self._store.transactions.begin(
+        self._store.commitment_transactions.begin(
             self._lease,
             transaction_uid=uid,
             destination=self._destination.name,
@@ -121,13 +121,14 @@ class Proving:
         match answer.outcome:
             case SendOutcome.SENT:
                 session.wait(
-                    lambda: not self._store.transactions.is_open(uid), self._settings.commitment_wait_s
+                    lambda: not self._store.commitment_transactions.is_open(uid),
+                    self._settings.commitment_wait_s,
                 )
                 self._give_up_old(asking)
             case SendOutcome.TRANSIENT:  # it may have been heard nevertheless: the transaction stays open
                 self._put_off(asking, answer.detail)
             case SendOutcome.PERMANENT:
-                self._store.transactions.refuse(self._lease, uid)
+                self._store.commitment_transactions.refuse(self._lease, uid)
                 if self._destination.proof == "commitment":
                     self._put_off(asking, answer.detail)
                 else:
@@ -135,13 +136,13 @@ class Proving:
 
     def _find(self, session: ProofSession, one: OpenDelivery, content: EncodedObject) -> None:
         match session.find(content):
-            case Sought.FOUND:
+            case FindResult.FOUND:
                 self._store.deliveries.proven(self._lease, one, Proof.FIND, "")
-            case Sought.ABSENT if self._is_lost(one):
+            case FindResult.ABSENT if self._is_lost(one):
                 self._store.deliveries.send_again(self._lease, one, "not found by C-FIND: sent again")
-            case Sought.ABSENT:
+            case FindResult.ABSENT:
                 self._put_off([one], "not found by C-FIND")
-            case Sought.UNKNOWN:
+            case FindResult.UNKNOWN:
                 self._put_off([one], "C-FIND failed")
 
     def _is_lost(self, one: OpenDelivery) -> bool:

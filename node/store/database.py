@@ -28,7 +28,7 @@ from node.store.prepared import Prepared
 
 _PAGE_CACHE_KIB = 256  # a connection: enough for the paths to a row; the kernel keeps the file's pages anyway
 _BUSY_TIMEOUT_S = 10.0  # how long a writer waits for another before the caller is told to come again
-_TURN_LOOK_S = 0.0005
+_WRITE_LOCK_RETRY_S = 0.0005
 _READ_ONLY = "osteonode_read_only"
 _MIGRATION_LOCK = 0x05730  # any number that only this node's migrations use
 
@@ -59,11 +59,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
-        self._turn: AbstractContextManager[object] = nullcontext()
+        self._write_lock: AbstractContextManager[object] = nullcontext()
         if parsed.get_backend_name() == "sqlite":
             if parsed.database:
                 _make_private(Path(parsed.database))
-                self._turn = _Turn(Path(f"{parsed.database}-turn"))
+                self._write_lock = WriteLock(Path(f"{parsed.database}-turn"))
             self._engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -82,7 +82,7 @@ class Database:
         """
         committing = False
         try:
-            with self._typed_errors(), self._turn, self._engine.begin() as connection:
+            with self._typed_errors(), self._write_lock, self._engine.begin() as connection:
                 yield connection
                 committing = True
         except StorageFull:
@@ -157,12 +157,11 @@ def _make_private(path: Path) -> None:
         tighten(path.with_name(path.name + suffix))
 
 
-class _Turn:
-    """Whose turn it is to write to SQLite, among all threads and processes of this machine.
+class WriteLock:
+    """Orders the writers of one SQLite database, over all threads and processes of this machine.
 
-    SQLite looks again whether the other writer has finished after pauses that grow to a tenth of a second,
-    and whoever came last may be first. Here a look follows the other after half a millisecond. Only speed
-    rests on this: who does not take a turn is kept out by SQLite's own lock.
+    SQLite retries a locked database after pauses that grow to a tenth of a second, in no order. This lock
+    retries after half a millisecond. Only speed rests on it: SQLite's own lock keeps other writers out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -175,15 +174,15 @@ class _Turn:
         if not self._threads.acquire(timeout=_BUSY_TIMEOUT_S):
             raise StoreUnavailable("other writers keep the database for too long")
         try:
-            while not self._taken():
+            while not self._try():
                 if time.monotonic() > deadline:
                     raise StoreUnavailable("another process keeps the database for too long")
-                time.sleep(_TURN_LOOK_S)
+                time.sleep(_WRITE_LOCK_RETRY_S)
         except BaseException:
             self._threads.release()
             raise
 
-    def _taken(self) -> bool:
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -90,7 +90,7 @@ class SupersededObject:
 
 
 class Deliveries:
-    """Every write needs the lease of the objects' job; what peers report goes through `Transactions`."""
+    """Every write needs the lease of the objects' job. `CommitmentTransactions` records what peers report."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

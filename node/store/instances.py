@@ -27,7 +27,7 @@ from node.store.quarantine import (
 from node.store.received import ReceivedInstance
 from node.store.schema import instances, objects, studies
 from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
-from node.store.together import CommitTogether
+from node.store.together import GroupCommit
 
 _NOW = now_s()  # made once: a row of each image holds it
 _BY_UID = Prepared(
@@ -93,7 +93,7 @@ class Instances:
         self._database = database
         self._quarantine = quarantine
         self._pseudonyms = pseudonyms
-        self._together = CommitTogether(database)
+        self._together = GroupCommit(database)
         self._files = files
 
     def is_own(self, sop_instance_uid: str) -> bool:

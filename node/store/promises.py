@@ -1,7 +1,7 @@
 """Storage commitment that others ask of this node: what it holds, and whether they have been told.
 
-A promise is judged and its row stands before the question is answered. It is told until the peer has taken
-it, over restarts, or until it is given up.
+A request is judged, and its row written, before it is answered. The report is sent until the peer takes it,
+over restarts, or until it is given up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import TransactionInUse
 from node.store.files import FileStore
 from node.store.schema import artefacts, instances, objects, promises
-from node.store.states import PromiseState
+from node.store.states import CommitmentRequestState
 
 _AT_ONCE = 500  # UIDs in one query
 _MAX_DETAIL_CHARACTERS = 500
@@ -28,34 +28,34 @@ Reference = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """What is to be told to who asked."""
+class CommitmentRequest:
+    """A peer's request for storage commitment, judged: what is to be reported to it."""
 
-    promise_id: int
+    request_id: int
     transaction_uid: str
     calling_ae: str
     held: tuple[Reference, ...]
     missing: tuple[Reference, ...]
     conflicting: tuple[Reference, ...]  # held, under another SOP class
-    attempts: int  # to tell it
+    attempts: int  # to report
     age_s: float
 
 
-class Promises:
+class CommitmentRequests:
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
         self._files = files
 
-    def make(
+    def enter(
         self, *, transaction_uid: str, calling_ae: str, asked: Sequence[Reference], pause_s: float
-    ) -> Promise:
-        """Judge which instances are held durably, and enter what is to be told.
+    ) -> CommitmentRequest:
+        """Judge which instances are held durably, and enter what is to be reported.
 
-        The same question again, from a peer that missed the answer, is judged and told again.
+        A request that a peer repeats is judged and reported anew.
 
         Parameters
         ----------
-        pause_s : before the promise is due to be told on an association of its own.
+        pause_s : before the report is due on an association of this node's own.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Promises:
                     "calling_ae": calling_ae,
                     "asked_sha256": sha256,
                     "content": "",
-                    "state": PromiseState.DUE,
+                    "state": CommitmentRequestState.DUE,
                     "attempts": 0,
                     "not_before": now_s(),
                     "detail": "",
@@ -92,7 +92,7 @@ class Promises:
                 .where(key)
                 .values(
                     content=json.dumps(judged),
-                    state=PromiseState.DUE,
+                    state=CommitmentRequestState.DUE,
                     attempts=0,
                     not_before=now_s() + pause_s,
                     detail="",
@@ -100,38 +100,38 @@ class Promises:
                 )
                 .returning(promises, (now_s() - promises.c.created_at).label("age_s"))
             ).one()
-        return _promise(row)
+        return _request_of(row)
 
-    def claim_due(self, hold_s: float, limit: int = 20) -> Sequence[Promise]:
-        """What is to be told now, the longest due first; nobody else is given it for `hold_s`."""
+    def claim_due(self, hold_s: float, limit: int = 20) -> Sequence[CommitmentRequest]:
+        """What is to be reported now, the longest due first; no other caller gets it for `hold_s` seconds."""
         due = (
             select(promises.c.promise_id)
-            .where(promises.c.state == PromiseState.DUE, promises.c.not_before <= now_s())
+            .where(promises.c.state == CommitmentRequestState.DUE, promises.c.not_before <= now_s())
             .order_by(promises.c.not_before)
             .limit(limit)
         )
         with self._database.reading() as connection:
             found = connection.execute(due).scalars().all()
-        return tuple(promise for one in found if (promise := self._claim(one, hold_s)) is not None)
+        return tuple(request for one in found if (request := self._claim(one, hold_s)) is not None)
 
-    def told(self, promise: Promise) -> None:
+    def mark_reported(self, request: CommitmentRequest) -> None:
         """The peer has taken the report."""
-        self._set(promise, state=PromiseState.TOLD, detail="")
+        self._set(request, state=CommitmentRequestState.TOLD, detail="")
 
-    def put_off(self, promise: Promise, detail: str, retry_in_s: float) -> None:
+    def put_off(self, request: CommitmentRequest, detail: str, retry_in_s: float) -> None:
         """The peer did not take it; another try may begin after `retry_in_s`."""
-        self._set(promise, attempts=promise.attempts + 1, not_before=now_s() + retry_in_s, detail=detail)
+        self._set(request, attempts=request.attempts + 1, not_before=now_s() + retry_in_s, detail=detail)
 
-    def give_up(self, promise: Promise, detail: str) -> None:
+    def give_up(self, request: CommitmentRequest, detail: str) -> None:
         """The peer will not be told, unless it asks again."""
-        self._set(promise, state=PromiseState.UNTOLD, detail=detail)
+        self._set(request, state=CommitmentRequestState.UNTOLD, detail=detail)
 
-    def _claim(self, promise_id: int, hold_s: float) -> Promise | None:
+    def _claim(self, request_id: int, hold_s: float) -> CommitmentRequest | None:
         claimed = (
             update(promises)
             .where(
-                promises.c.promise_id == promise_id,
-                promises.c.state == PromiseState.DUE,
+                promises.c.promise_id == request_id,
+                promises.c.state == CommitmentRequestState.DUE,
                 promises.c.not_before <= now_s(),
             )
             .values(not_before=now_s() + hold_s, updated_at=now_s())
@@ -139,18 +139,18 @@ class Promises:
         )
         with self._database.writing() as connection:
             row = connection.execute(claimed).first()
-        return None if row is None else _promise(row)
+        return None if row is None else _request_of(row)
 
-    def _set(self, promise: Promise, *, detail: str, **values: object) -> None:
+    def _set(self, request: CommitmentRequest, *, detail: str, **values: object) -> None:
         with self._database.writing() as connection:
             connection.execute(
                 update(promises)
-                .where(promises.c.promise_id == promise.promise_id)
+                .where(promises.c.promise_id == request.request_id)
                 .values(detail=detail[:_MAX_DETAIL_CHARACTERS], updated_at=now_s(), **values)
             )
 
     def _keep_from_retention(self, uids: Sequence[str]) -> None:
-        """Before it is judged: what is removed in between would be promised and gone."""
+        """Before it is judged: what retention removes in between would be committed to and gone."""
         with self._database.writing() as connection:
             for start in range(0, len(uids), _AT_ONCE):
                 part = uids[start : start + _AT_ONCE]
@@ -200,10 +200,10 @@ class Promises:
                     yield row.sop_instance_uid, row.sop_class_uid
 
 
-def _promise(row: Row[Any]) -> Promise:
+def _request_of(row: Row[Any]) -> CommitmentRequest:
     content = json.loads(row.content)
-    return Promise(
-        promise_id=row.promise_id,
+    return CommitmentRequest(
+        request_id=row.promise_id,
         transaction_uid=row.transaction_uid,
         calling_ae=row.calling_ae,
         held=tuple((one, other) for one, other in content["held"]),

@@ -77,7 +77,7 @@ class TransactionState(StrEnum):
     REFUSED = "refused"  # the destination did not take the question
 
 
-class PromiseState(StrEnum):
+class CommitmentRequestState(StrEnum):
     """Of a storage commitment that this node was asked for."""
 
     DUE = "due"  # to be told to who asked

@@ -28,14 +28,14 @@ from node.store.jobs import Jobs
 from node.store.orphans import Orphans
 from node.store.overview import Overview
 from node.store.parts import Parts
-from node.store.promises import Promises
+from node.store.promises import CommitmentRequests
 from node.store.quarantine import Quarantine, QuarantineBounds
 from node.store.reports import Reports
 from node.store.retention import Retention
 from node.store.scanners import Scanners
 from node.store.scans import Scans
 from node.store.studies import Studies
-from node.store.transactions import Transactions
+from node.store.transactions import CommitmentTransactions
 from node.store.workers import WorkerRows
 
 log = structlog.get_logger(__name__)
@@ -58,8 +58,8 @@ class Store:
     artefacts: Artefacts
     reports: Reports
     deliveries: Deliveries
-    transactions: Transactions
-    promises: Promises
+    commitment_transactions: CommitmentTransactions
+    commitment_requests: CommitmentRequests
     scanners: Scanners
     scans: Scans
     associations: Associations
@@ -114,8 +114,8 @@ def open_store(settings: StorageSettings) -> Store:
         artefacts=Artefacts(database, files),
         reports=Reports(database),
         deliveries=Deliveries(database),
-        transactions=Transactions(database),
-        promises=Promises(database, files),
+        commitment_transactions=CommitmentTransactions(database),
+        commitment_requests=CommitmentRequests(database, files),
         scanners=Scanners(database),
         scans=Scans(database, pseudonyms),
         associations=Associations(database),

@@ -1,4 +1,4 @@
-"""Committing what several threads write at once: the disk takes as long for ten rows as for one."""
+"""One commit for what several threads write at once: the disk takes as long for ten rows as for one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One thread's part of a transaction, and what became of it."""
+    """One thread's part of a transaction, and its result."""
 
     work: Callable[[Connection], Any]
     done: bool = False
@@ -33,8 +33,11 @@ class _Ticket:
         self.done = True
 
 
-class CommitTogether:
-    """Whoever comes while another waits for its turn to write has its part in that one's transaction."""
+class GroupCommit:
+    """Runs the writes of several threads in one transaction.
+
+    A thread that arrives while another waits for the write lock joins that thread's transaction.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,18 +46,18 @@ class CommitTogether:
         self._waiting: list[_Ticket] = []
 
     def run(self, work: Callable[[Connection], _Result]) -> _Result:
-        """The result of `work` in a transaction that is committed when this returns.
+        """Run `work` in a transaction, and return its result once the transaction is committed.
 
         Parameters
         ----------
-        work : may run twice, if another's part of the transaction failed; only the last counts.
+        work : may run twice, where another thread's part failed; only the last run counts.
 
         Raises
         ------
         StoreUnavailable
-            As `Database.writing`. The work is not done then, now or later (of `CommitUnknown`: perhaps).
+            As `Database.writing`. Nothing of `work` is committed then (with `CommitUnknown`: perhaps).
         Exception
-            What `work` raises. Others are not touched by it.
+            What `work` raises. The other threads' parts are committed without it.
         """
         mine = _Ticket(work)
         with self._lock:

@@ -34,7 +34,7 @@ class ReportedInstance:
     detail: str
 
 
-class Receipt(StrEnum):
+class ReportOutcome(StrEnum):
     """What became of a report."""
 
     RECORDED = "recorded"
@@ -42,7 +42,7 @@ class Receipt(StrEnum):
     UNKNOWN = "unknown"  # no such transaction was begun here
 
 
-class Transactions:
+class CommitmentTransactions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -117,7 +117,7 @@ class Transactions:
 
     def record(
         self, transaction_uid: str, reported: Sequence[ReportedInstance], *, ask_again_in_s: float
-    ) -> Receipt:
+    ) -> ReportOutcome:
         """Take a destination's report in, and have the jobs that wait for it go on.
 
         Instances that the transaction did not ask for are ignored, and so is the second report of a
@@ -135,9 +135,9 @@ class Transactions:
                 select(transactions).where(transactions.c.transaction_uid == transaction_uid)
             ).first()
             if transaction is None:
-                return Receipt.UNKNOWN
+                return ReportOutcome.UNKNOWN
             if transaction.state == TransactionState.ANSWERED:
-                return Receipt.REPEATED
+                return ReportOutcome.REPEATED
             in_time = transaction.state == TransactionState.ASKED
             # Jobs before deliveries, as every writer locks them.
             wake_deliveries(connection, _items_of(connection, transaction_uid))
@@ -154,7 +154,7 @@ class Transactions:
                     .values(**_outcome(answer, row.resent, ask_again_in_s), updated_at=now_s())
                 )
             _close(connection, transaction_uid, TransactionState.ANSWERED)
-        return Receipt.RECORDED
+        return ReportOutcome.RECORDED
 
 
 def _items_of(connection: Connection, transaction_uid: str) -> Sequence[str]:

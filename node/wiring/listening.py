@@ -15,7 +15,7 @@ from pydicom import Dataset
 from config.settings import SegmentationSettings, Settings
 from node.dicom.seg_read import is_measured_from
 from node.dicom.select import made_here
-from node.net.access import Doorkeeper, Slots, access_of
+from node.net.access import association_policy
 from node.net.commitment_scp import CommitmentService
 from node.net.load import Seat, seats
 from node.net.scp import Listener
@@ -93,8 +93,10 @@ def _listen(
             store,
             made_here,
             measured_from(settings.segmentation),
-            commitment=CommitmentService(report_recorder(store, settings), store.promises, reporter),
-            doorkeeper=Doorkeeper(access_of(settings), Slots(settings.storage.root / "associations")),
+            commitment=CommitmentService(
+                report_recorder(store, settings), store.commitment_requests, reporter
+            ),
+            policy=association_policy(settings),
             tls=listener_context(settings.tls),
             seat=seat,
         )

@@ -250,7 +250,9 @@ def deliver_next(
                 sender=DicomSender(requestor),
                 prover=DicomProver(
                     requestor,
-                    lambda uid, reported: store.transactions.record(uid, reported, ask_again_in_s=1.0),
+                    lambda uid, reported: store.commitment_transactions.record(
+                        uid, reported, ask_again_in_s=1.0
+                    ),
                 ),
                 settings=settings.worker,
             )

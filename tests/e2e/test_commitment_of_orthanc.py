@@ -51,7 +51,7 @@ def test_orthanc_is_told_what_the_node_holds_and_what_not(tmp_path: Path) -> Non
     )
     store, stop = open_store(settings.storage), threading.Event()
     reporter = make_reporter(store, settings)
-    service = CommitmentService(report_recorder(store, settings), store.promises, reporter)
+    service = CommitmentService(report_recorder(store, settings), store.commitment_requests, reporter)
     listener = Listener(settings.node, store, made_here, commitment=service)
     reporting = threading.Thread(target=reporter.report_forever, args=(stop, 0.1))
     node_port = listener.start()

@@ -26,7 +26,7 @@ from structlog.testing import LogCapture
 from config.settings import load_settings
 from node import logs
 from node.dicom.select import made_here
-from node.net.access import Doorkeeper, Slots, access_of
+from node.net.access import association_policy
 from node.net.scp import Listener
 from node.store.store import open_store
 from tests.fuzz.cases import MOST_BYTES
@@ -64,8 +64,8 @@ class Target:
         self.seen: Counter[str] = Counter()
         self._root = root
         self._store = open_store(settings.storage)
-        doorkeeper = Doorkeeper(access_of(settings), Slots(root / "associations"))
-        self._listener = Listener(settings.node, self._store, made_here, doorkeeper=doorkeeper)
+        policy = association_policy(settings)
+        self._listener = Listener(settings.node, self._store, made_here, policy=policy)
         self._port = self._listener.start()
         self._log = LogCapture()
         self._broken: list[str] = []

@@ -21,7 +21,16 @@ from structlog.testing import capture_logs
 
 from config.settings import ConfigurationError, Destination, Settings, TlsSettings, load_settings
 from node.dicom.select import made_here
-from node.net.access import CALLED_UNKNOWN, CALLING_UNKNOWN, TOO_MANY, Doorkeeper, Refusal, Slots, access_of
+from node.net.access import (
+    CALLED_UNKNOWN,
+    CALLING_UNKNOWN,
+    TOO_MANY,
+    AssociationPolicy,
+    AssociationSlots,
+    Rejection,
+    access_rules,
+    association_policy,
+)
 from node.net.refusals import RefusalLog
 from node.net.requesting import Requestor
 from node.net.scp import Listener
@@ -47,8 +56,8 @@ def _settings(tmp_path: Path, **sections: Any) -> Settings:
 
 @contextmanager
 def _listening(settings: Settings, store: Store, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    doorkeeper = Doorkeeper(access_of(settings), Slots(settings.storage.root / "associations"))
-    listener = Listener(settings.node, store, made_here, doorkeeper=doorkeeper, tls=tls)
+    policy = association_policy(settings)
+    listener = Listener(settings.node, store, made_here, policy=policy, tls=tls)
     try:
         yield listener.start()
     finally:
@@ -76,7 +85,7 @@ PEER = {"ae_title": "CTSTATION", "host": "192.0.2.7", "port": 104}
     ],
 )
 def test_ae_titles_are_answered_as_configured(
-    tmp_path: Path, access: Any, peers: Any, asks: tuple[str, str], answer: Refusal | None
+    tmp_path: Path, access: Any, peers: Any, asks: tuple[str, str], answer: Rejection | None
 ) -> None:
     settings = _settings(
         tmp_path,
@@ -86,7 +95,10 @@ def test_ae_titles_are_answered_as_configured(
         destinations=({"name": "a", "ae_title": "ARCHIVE", "host": "192.0.2.9", "port": 104},),
     )
     calling, called = asks
-    assert access_of(settings).refusal(calling=calling, called=called, address=ELSEWHERE, here=HERE) == answer
+    assert (
+        access_rules(settings).rejection(calling=calling, called=called, address=ELSEWHERE, here=HERE)
+        == answer
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,8 +117,8 @@ def test_ae_titles_are_answered_as_configured(
 def test_addresses_are_admitted_as_configured(
     tmp_path: Path, networks: list[str], address: str, *, admitted: bool
 ) -> None:
-    access = access_of(_settings(tmp_path, access={"networks": networks}))
-    assert access.admits(address, here=HERE) is admitted
+    access = access_rules(_settings(tmp_path, access={"networks": networks}))
+    assert access.accepts_address(address, here=HERE) is admitted
 
 
 def test_dcmtk_is_rejected_with_the_reason_that_the_standard_numbers(
@@ -184,7 +196,7 @@ def test_a_stranger_keeps_nobody_out_whatever_it_opens(
     first = next(one for one in lines if one["event"] == "connection_refused")
     assert (first["peer"], "access.max_connections_per_peer" in first["reason"]) == (stranger, True)
     rejected = [one for one in lines if one["event"] == "association_refused"]
-    assert {(one["peer"], one["reason"]) for one in rejected} == {(stranger, TOO_MANY.words)}
+    assert {(one["peer"], one["reason"]) for one in rejected} == {(stranger, TOO_MANY.text)}
     assert all(one["calling_ae"].startswith("STRANGER") for one in rejected)
 
 
@@ -292,15 +304,15 @@ def test_refusals_are_told_at_once_and_then_once_a_minute() -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from node.net.access import Slots
-assert Slots(Path(sys.argv[1])).take("all", 1) is not None
+from node.net.access import AssociationSlots
+assert AssociationSlots(Path(sys.argv[1])).take("all", 1) is not None
 print("holds", flush=True)
 time.sleep(60)
 """
 
 
 def test_a_count_holds_over_processes_and_a_process_that_dies_is_not_counted(tmp_path: Path) -> None:
-    slots = Slots(tmp_path / "slots")
+    slots = AssociationSlots(tmp_path / "slots")
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path / "slots"], stdout=subprocess.PIPE
     ) as other:
@@ -316,9 +328,9 @@ def test_a_count_holds_over_processes_and_a_process_that_dies_is_not_counted(tmp
 
 
 def test_who_cannot_be_counted_is_told_to_come_later(tmp_path: Path) -> None:
-    doorkeeper = Doorkeeper(access_of(_settings(tmp_path)), Slots(tmp_path / "slots"))
+    policy = AssociationPolicy(access_rules(_settings(tmp_path)), AssociationSlots(tmp_path / "slots"))
     (tmp_path / "slots").rmdir()
-    entered = doorkeeper.enter(calling="A", called="OSTEONODE", address=ELSEWHERE, here=HERE)
+    entered = policy.admit(calling="A", called="OSTEONODE", address=ELSEWHERE, here=HERE)
     assert entered == TOO_MANY
 
 

@@ -22,7 +22,7 @@ from node.net.commitment_scp import CommitmentService
 from node.net.reporting import Reporter
 from node.net.requesting import Requestor
 from node.net.scp import Listener
-from node.store.promises import Promise
+from node.store.promises import CommitmentRequest
 from node.store.store import Store, open_store
 
 COMMITMENT = StorageCommitmentPushModel
@@ -112,9 +112,15 @@ def start(settings: Settings, store: Store) -> Iterator[Callable[..., NodeSide]]
         addresses = {peer.ae_title: peer for peer in peers}
         requestor = Requestor("OSTEONODE", connect_timeout_s=2.0, answer_timeout_s=5.0)
         reporter = Reporter(
-            requestor, store.promises, addresses.get, backoff_s=(0.001,), give_up_after_s=give_up_after_s
+            requestor,
+            store.commitment_requests,
+            addresses.get,
+            backoff_s=(0.001,),
+            give_up_after_s=give_up_after_s,
         )
-        commitment = CommitmentService(store.transactions.record, store.promises, reporter)
+        commitment = CommitmentService(
+            store.commitment_transactions.record, store.commitment_requests, reporter
+        )
         listener = Listener(settings.node, store, made_here, commitment=commitment)
         listeners.append(listener)
         return NodeSide(port=listener.start(), reporter=reporter, store=store)
@@ -231,14 +237,14 @@ def test_a_promise_outlives_the_process_that_made_it(
     holding: Callable[..., NodeSide], asker: Asker, settings: Settings
 ) -> None:
     node = holding()
-    promise = node.store.promises.make(
+    request = node.store.commitment_requests.enter(
         transaction_uid="2.25.700", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
     )
-    assert promise.held == ((CTImageStorage, HELD),)
+    assert request.held == ((CTImageStorage, HELD),)
     store = open_store(settings.storage)
     requestor = Requestor("OSTEONODE")
     after = Reporter(
-        requestor, store.promises, lambda _: peer_of(asker), backoff_s=(1.0,), give_up_after_s=60.0
+        requestor, store.commitment_requests, lambda _: peer_of(asker), backoff_s=(1.0,), give_up_after_s=60.0
     )
     assert after.report_due() == 1
     store.close()
@@ -251,7 +257,7 @@ def test_a_peer_that_cannot_be_told_is_given_up_in_the_end(
 ) -> None:
     away = Peer(ae_title="ASKER", host="127.0.0.1", port=free_port)
     for node in (holding(peers=[away], give_up_after_s=1e-6),):
-        node.store.promises.make(
+        node.store.commitment_requests.enter(
             transaction_uid="2.25.700", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
         )
         assert node.reporter.report_due() == 1
@@ -264,7 +270,7 @@ def test_a_peer_that_wants_tls_of_a_node_without_is_put_off_and_stops_no_other(
     secretive = Peer(ae_title="SECRETIVE", host="127.0.0.1", port=asker.port, tls=True)
     node = holding(peers=[secretive, peer_of(asker)])
     for ae_title in ("SECRETIVE", "ASKER"):
-        node.store.promises.make(
+        node.store.commitment_requests.enter(
             transaction_uid="2.25.700", calling_ae=ae_title, asked=[(CTImageStorage, HELD)], pause_s=0.0
         )
     assert node.reporter.report_due() == 2
@@ -276,12 +282,12 @@ def test_a_promise_that_cannot_be_told_for_a_reason_nobody_foresaw_stops_no_othe
 ) -> None:
     node = holding(peers=[peer_of(asker)])
     for number in (700, 701):
-        node.store.promises.make(
+        node.store.commitment_requests.enter(
             transaction_uid=f"2.25.{number}", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
         )
     real = reporting.report_of
 
-    def fail_once(promise: Promise) -> Any:
+    def fail_once(request: CommitmentRequest) -> Any:
         monkeypatch.setattr(reporting, "report_of", real)
         raise KeyError("what nobody foresaw")
 
@@ -297,7 +303,7 @@ def test_a_report_that_fails_on_the_peer_s_own_association_is_told_elsewhere(
     holding: Callable[..., NodeSide], asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = holding(peers=[peer_of(asker)])
-    promise = node.store.promises.make(
+    request = node.store.commitment_requests.enter(
         transaction_uid="2.25.700", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
     )
 
@@ -306,7 +312,7 @@ def test_a_report_that_fails_on_the_peer_s_own_association_is_told_elsewhere(
 
     with monkeypatch.context() as broken, capture_logs() as noted:
         broken.setattr(reporting, "_hold_still", fail)
-        node.reporter.report_here(None, promise, 0.0)  # in a thread of its own, whose death nobody would see
+        node.reporter.report_here(None, request, 0.0)  # in a thread of its own, whose death nobody would see
     assert [one["event"] for one in noted] == ["commitment_report_not_noted"]
     told(node, asker)
 
@@ -315,7 +321,7 @@ def test_a_peer_without_an_address_is_told_on_its_association_or_not_at_all(
     holding: Callable[..., NodeSide],
 ) -> None:
     node = holding()
-    node.store.promises.make(
+    node.store.commitment_requests.enter(
         transaction_uid="2.25.700", calling_ae="NOBODY", asked=[(CTImageStorage, HELD)], pause_s=0.0
     )
     assert node.reporter.report_due() == 1

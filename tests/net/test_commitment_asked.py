@@ -30,14 +30,14 @@ from node.net.reporting import Reporter
 from node.net.requesting import Requestor
 from node.net.scp import Listener
 from node.net.status import outcome_of_action, verdict_of
-from node.pipeline.ports import SendOutcome, Sought
+from node.pipeline.ports import FindResult, SendOutcome
 from node.report import EncodedObject, ObjectKind
 from node.store.files import sha256_of
 from node.store.jobs import Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store, open_store
-from node.store.transactions import Receipt, ReportedInstance
+from node.store.transactions import ReportedInstance, ReportOutcome
 from tests.claiming import claim
 from tests.closing import close_due
 
@@ -53,13 +53,13 @@ class Ledger:
     known: set[str] = field(default_factory=set)
     reported: dict[str, Sequence[ReportedInstance]] = field(default_factory=dict)
 
-    def record(self, transaction_uid: str, reported: Sequence[ReportedInstance]) -> Receipt:
+    def record(self, transaction_uid: str, reported: Sequence[ReportedInstance]) -> ReportOutcome:
         if transaction_uid not in self.known:
-            return Receipt.UNKNOWN
+            return ReportOutcome.UNKNOWN
         if transaction_uid in self.reported:
-            return Receipt.REPEATED
+            return ReportOutcome.REPEATED
         self.reported[transaction_uid] = reported
-        return Receipt.RECORDED
+        return ReportOutcome.RECORDED
 
 
 @dataclass
@@ -125,7 +125,7 @@ def objects(make_dataset: Any, as_bytes: Any) -> list[EncodedObject]:
     ]
 
 
-def prover(record: Callable[..., Receipt]) -> DicomProver:
+def prover(record: Callable[..., ReportOutcome]) -> DicomProver:
     return DicomProver(Requestor("OSTEONODE", connect_timeout_s=5.0, answer_timeout_s=5.0), record)
 
 
@@ -254,11 +254,11 @@ def _match(uid: str) -> Dataset:
 @pytest.mark.parametrize(
     ("matches", "final", "sought"),
     [
-        ((_match(UIDS[0]),), 0x0000, Sought.FOUND),
-        ((), 0x0000, Sought.ABSENT),
-        ((_match("2.25.1"), _match("2.25.2")), 0x0000, Sought.ABSENT),  # a peer that matches nothing
-        ((_match("2.25.1"), _match(UIDS[0])), 0x0000, Sought.FOUND),
-        ((), 0xA700, Sought.UNKNOWN),
+        ((_match(UIDS[0]),), 0x0000, FindResult.FOUND),
+        ((), 0x0000, FindResult.ABSENT),
+        ((_match("2.25.1"), _match("2.25.2")), 0x0000, FindResult.ABSENT),  # a peer that matches nothing
+        ((_match("2.25.1"), _match(UIDS[0])), 0x0000, FindResult.FOUND),
+        ((), 0xA700, FindResult.UNKNOWN),
     ],
 )
 def test_a_query_at_image_level_finds_one_object(
@@ -266,7 +266,7 @@ def test_a_query_at_image_level_finds_one_object(
     objects: list[EncodedObject],
     matches: Sequence[Dataset],
     final: int,
-    sought: Sought,
+    sought: FindResult,
 ) -> None:
     pacs = Pacs(matches=matches, find_status=final)
     with prover(Ledger().record).session(start_pacs(pacs)) as session:
@@ -284,15 +284,19 @@ def test_a_peer_with_patient_root_alone_is_queried_in_it(
     destination = start_pacs(pacs, [Verification, PatientRootQueryRetrieveInformationModelFind])
     with prover(Ledger().record).session(destination) as session:
         assert session.offered == {Proof.FIND}
-        assert session.find(objects[0]) is Sought.FOUND
+        assert session.find(objects[0]) is FindResult.FOUND
     assert pacs.queries[0].PatientID == "MRN-4711"
 
 
-def service(record: Callable[..., Receipt], store: Store) -> CommitmentService:
+def service(record: Callable[..., ReportOutcome], store: Store) -> CommitmentService:
     reporter = Reporter(
-        Requestor("OSTEONODE"), store.promises, lambda _: None, backoff_s=(1.0,), give_up_after_s=1.0
+        Requestor("OSTEONODE"),
+        store.commitment_requests,
+        lambda _: None,
+        backoff_s=(1.0,),
+        give_up_after_s=1.0,
     )
-    return CommitmentService(record, store.promises, reporter)
+    return CommitmentService(record, store.commitment_requests, reporter)
 
 
 @pytest.fixture
@@ -376,7 +380,7 @@ def test_a_report_that_cannot_be_meant_is_refused_and_changes_nothing(listening:
 
 
 def test_a_report_that_cannot_be_recorded_is_to_be_repeated(settings: Settings, store: Store) -> None:
-    def broken(transaction_uid: str, reported: Sequence[ReportedInstance]) -> Receipt:
+    def broken(transaction_uid: str, reported: Sequence[ReportedInstance]) -> ReportOutcome:
         raise OSError("the disk is gone")
 
     listener = Listener(settings.node, store, made_here, commitment=service(broken, store))
@@ -393,7 +397,7 @@ def test_a_report_that_comes_after_a_restart_finds_its_transaction(
     pacs = Pacs()
     with closing(open_store(settings.storage)) as before:
         lease = sent_objects(before, objects)
-        before.transactions.begin(
+        before.commitment_transactions.begin(
             lease,
             transaction_uid="2.25.500",
             destination="pacs",
@@ -403,7 +407,7 @@ def test_a_report_that_comes_after_a_restart_finds_its_transaction(
         with prover(Ledger().record).session(start_pacs(pacs)) as session:
             assert session.ask("2.25.500", objects).outcome is SendOutcome.SENT
     with closing(open_store(settings.storage)) as after:
-        record = partial(after.transactions.record, ask_again_in_s=600.0)
+        record = partial(after.commitment_transactions.record, ask_again_in_s=600.0)
         listener = Listener(settings.node, after, made_here, commitment=service(record, after))
         association = open_to_report(listener.start())
         assert send_report(association, event_information("2.25.500", {UIDS[1]: 0x0112})) == 0x0000

@@ -85,9 +85,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def _commitment(store: Store) -> CommitmentService:
     reporter = Reporter(
-        Requestor("OSTEONODE"), store.promises, lambda _: None, backoff_s=(1.0,), give_up_after_s=1.0
+        Requestor("OSTEONODE"),
+        store.commitment_requests,
+        lambda _: None,
+        backoff_s=(1.0,),
+        give_up_after_s=1.0,
     )
-    return CommitmentService(store.transactions.record, store.promises, reporter)
+    return CommitmentService(store.commitment_transactions.record, store.commitment_requests, reporter)
 
 
 def _accepted(port: int, contexts: Sequence[Any]) -> list[tuple[str, str]]:
@@ -244,7 +248,7 @@ def test_the_node_asks_peers_for_the_classes_of_the_statement_and_no_other(
     lesser = [uid for uid in SR_CLASSES.values() if uid != Comprehensive3DSRStorage]
     DicomSender(requestor).send(destination, objects, alternatives=lesser)
     DicomSender(requestor).echo(destination)
-    with DicomProver(requestor, store.transactions.record).session(destination) as session:
+    with DicomProver(requestor, store.commitment_transactions.record).session(destination) as session:
         session.find(objects[0])
     archive = DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=5.0)
     archive.count_ct_images(destination, "2.25.1")
@@ -263,11 +267,11 @@ def test_the_node_asks_peers_for_the_classes_of_the_statement_and_no_other(
 
 
 def _report(requestor: Requestor, store: Store, destination: Destination) -> None:
-    store.promises.make(
+    store.commitment_requests.enter(
         transaction_uid="2.25.9", calling_ae="PACS", asked=[(str(CTImageStorage), "2.25.10")], pause_s=0.0
     )
     reporter = Reporter(
-        requestor, store.promises, lambda _: destination, backoff_s=(1.0,), give_up_after_s=10.0
+        requestor, store.commitment_requests, lambda _: destination, backoff_s=(1.0,), give_up_after_s=10.0
     )
     assert reporter.report_due() == 1
 

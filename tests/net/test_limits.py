@@ -30,7 +30,7 @@ from pydicom.uid import (
 
 from config.settings import load_settings
 from node.dicom.select import made_here
-from node.net.access import Doorkeeper, Slots, access_of
+from node.net.access import association_policy
 from node.net.scp import Listener
 from node.store.store import Store, open_store
 from tests.net.raw_peer import (
@@ -53,8 +53,8 @@ OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0xA700, 0xC000
 def _listening(root: Path, **limits: int) -> Iterator[tuple[int, Store]]:
     settings = load_settings(node={"port": 0}, storage={"root": str(root)}, limits=limits)
     with closing(open_store(settings.storage)) as store:
-        doorkeeper = Doorkeeper(access_of(settings), Slots(root / "associations"))
-        listener = Listener(settings.node, store, made_here, doorkeeper=doorkeeper)
+        policy = association_policy(settings)
+        listener = Listener(settings.node, store, made_here, policy=policy)
         try:
             yield listener.start(), store
         finally:

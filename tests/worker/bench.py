@@ -10,7 +10,7 @@ from typing import Any
 from config.settings import Destination
 from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult
 from node.pipeline.objects import store_objects
-from node.pipeline.ports import Asked, SendOutcome, SendResult, Sought, Step, StepMessage
+from node.pipeline.ports import FindResult, QueryResult, SendOutcome, SendResult, Step, StepMessage
 from node.pipeline.reconcile import republish
 from node.pipeline.runner import Dependencies, run_step
 from node.report import EncodedObject, ObjectKind
@@ -72,7 +72,7 @@ class ScriptedProver:
     offers: frozenset[Proof] = frozenset()
     problem: str = ""
     answer: SendOutcome = SendOutcome.SENT
-    sought: list[Sought] = field(default_factory=lambda: [Sought.FOUND])
+    sought: list[FindResult] = field(default_factory=lambda: [FindResult.FOUND])
     asked: list[tuple[str, list[str]]] = field(default_factory=list)  # transactions, and what of
     on_asked: Callable[[str], None] = lambda transaction_uid: None  # a report on the same association
     queries: list[str] = field(default_factory=list)
@@ -87,14 +87,14 @@ class ScriptedProver:
     def offered(self) -> frozenset[Proof]:
         return self.offers
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> Asked:
+    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
         self.asked.append((transaction_uid, [one.sop_instance_uid for one in objects]))
-        return Asked(outcome=self.answer, status=None, detail="refused")
+        return QueryResult(outcome=self.answer, status=None, detail="refused")
 
     def wait(self, over: Callable[[], bool], timeout_s: float) -> None:
         self.on_asked(self.asked[-1][0])
 
-    def find(self, one: EncodedObject) -> Sought:
+    def find(self, one: EncodedObject) -> FindResult:
         self.queries.append(one.sop_instance_uid)
         return self.sought.pop(0) if len(self.sought) > 1 else self.sought[0]
 

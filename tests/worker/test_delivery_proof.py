@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.pipeline.policy import way_to_prove
-from node.pipeline.ports import SendOutcome, Sought
+from node.pipeline.ports import FindResult, SendOutcome
 from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
 from node.store.received import ReceivedInstance
@@ -33,7 +33,9 @@ def report(bench: Bench, number: int = -1, **verdicts: CommitmentVerdict) -> Non
     uid = bench.prover.asked[number][0]
     seg = verdicts.get("seg", CommitmentVerdict.COMMITTED)
     sr = verdicts.get("sr", CommitmentVerdict.COMMITTED)
-    bench.store.transactions.record(uid, [said(SEG_UID, seg), said(SR_UID, sr)], ask_again_in_s=0.0)
+    bench.store.commitment_transactions.record(
+        uid, [said(SEG_UID, seg), said(SR_UID, sr)], ask_again_in_s=0.0
+    )
 
 
 def run_out_of_work(bench: Bench) -> None:
@@ -92,7 +94,7 @@ def test_the_transaction_stands_before_the_destination_is_asked(make_bench: Call
     ask = bench.prover.ask
 
     def look(transaction_uid: str, objects: Any) -> Any:
-        assert bench.store.transactions.is_open(transaction_uid)
+        assert bench.store.commitment_transactions.is_open(transaction_uid)
         return ask(transaction_uid, objects)
 
     bench.prover.ask = look  # type: ignore[method-assign]
@@ -217,22 +219,22 @@ def test_a_destination_that_refuses_the_question_for_good_is_queried(
     bench.close()
     bench.work()
     assert proofs(bench) == {("found", "find")}
-    assert not bench.store.transactions.is_open(bench.prover.asked[0][0])
+    assert not bench.store.commitment_transactions.is_open(bench.prover.asked[0][0])
 
 
 def test_what_is_not_found_is_looked_for_again_then_sent_again(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(worker={"commitment_patience_s": 1e-6})
     bench.prover.offers = frozenset({Proof.FIND})
-    bench.prover.sought = [Sought.FOUND, Sought.ABSENT, Sought.FOUND]
+    bench.prover.sought = [FindResult.FOUND, FindResult.ABSENT, FindResult.FOUND]
     bench.close()
     bench.work()
     assert bench.sender.sent == [SEG_UID, SR_UID, SEG_UID]
     assert bench.summary.state == StudyState.DELIVERED
 
 
-@pytest.mark.parametrize("sought", [Sought.ABSENT, Sought.UNKNOWN])
+@pytest.mark.parametrize("sought", [FindResult.ABSENT, FindResult.UNKNOWN])
 def test_what_is_never_found_ends_as_a_dead_letter_with_its_reason(
-    make_bench: Callable[..., Bench], sought: Sought
+    make_bench: Callable[..., Bench], sought: FindResult
 ) -> None:
     bench = make_bench(worker={"send_give_up_after_s": 1e-6})
     bench.prover.offers, bench.prover.sought = frozenset({Proof.FIND}), [sought]
@@ -250,7 +252,7 @@ def test_a_destination_that_proved_before_is_not_believed_to_offer_nothing(
     bench.prover.offers = BOTH
 
     def commit_to_one_and_restart(transaction_uid: str) -> None:
-        bench.store.transactions.record(transaction_uid, [said(SEG_UID)], ask_again_in_s=0.0)
+        bench.store.commitment_transactions.record(transaction_uid, [said(SEG_UID)], ask_again_in_s=0.0)
         bench.prover.offers = frozenset()
 
     bench.prover.on_asked = commit_to_one_and_restart

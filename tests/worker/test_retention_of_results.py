@@ -138,8 +138,10 @@ def test_one_object_that_is_not_proven_keeps_them_all(
 
 def test_results_that_were_promised_to_another_stay(store: Store, delivered: Lease, study: str) -> None:
     asked = (SR_CLASS, "2.25.1")
-    promise = store.promises.make(transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0)
-    assert promise.held == (asked,)
+    request = store.commitment_requests.enter(
+        transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0
+    )
+    assert request.held == (asked,)
     assert store.retention.remove_results(study, kept=KEPT) == 0
     assert store.retention.with_identity(for_s=0, kept=KEPT) == ()
 

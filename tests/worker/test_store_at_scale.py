@@ -28,7 +28,7 @@ Ask = Callable[[Store], object]
 WHATEVER_IMAGES: dict[str, Ask] = {
     "each second, studies": lambda store: store.studies.receiving(stale_s=20.0),
     "each second, jobs": lambda store: store.jobs.due(),
-    "each two seconds": lambda store: store.promises.claim_due(60.0),
+    "each two seconds": lambda store: store.commitment_requests.claim_due(60.0),
     "each minute, what is left": lambda store: store.retention.sweep(),
     "each minute, what is old": lambda store: store.retention.finished(for_s=30 * DAY_S),
     "each minute, on a full disk": lambda store: store.retention.finished(),

@@ -318,8 +318,10 @@ def test_what_was_promised_to_its_sender_is_never_removed(
     come(1)
     _finish(store, close_study(store))
     asked = (make_instance(1).sop_class_uid, make_instance(1).sop_instance_uid)
-    promise = store.promises.make(transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0)
-    assert promise.held == (asked,)
+    request = store.commitment_requests.enter(
+        transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0
+    )
+    assert request.held == (asked,)
     assert _due(store, 0) == ()
     assert store.retention.purge(study, _Said()) == 0
     assert len(store.instances.paths(study)) == 1
@@ -336,14 +338,16 @@ def test_nothing_is_promised_that_is_removed_meanwhile(
     come(1)
     _finish(store, close_study(store))
     asked = (make_instance(1).sop_class_uid, make_instance(1).sop_instance_uid)
-    judge = store.promises._judge
+    judge = store.commitment_requests._judge
 
     def judge_late(wanted: Any) -> Any:
         judged = judge(wanted)
         store.retention.purge(study, _Said())
         return judged
 
-    monkeypatch.setattr(store.promises, "_judge", judge_late)
-    promise = store.promises.make(transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0)
-    assert promise.held == (asked,)
+    monkeypatch.setattr(store.commitment_requests, "_judge", judge_late)
+    request = store.commitment_requests.enter(
+        transaction_uid="2.25.9", calling_ae="PACS", asked=[asked], pause_s=0
+    )
+    assert request.held == (asked,)
     assert len(store.instances.paths(study)) == 1

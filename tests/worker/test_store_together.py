@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, text
 
 from node.store.database import Database
 from node.store.errors import StoreError, StoreUnavailable
-from node.store.together import CommitTogether
+from node.store.together import GroupCommit
 
 THREADS = 6
 
@@ -44,7 +44,7 @@ def kept(database: Database) -> list[int]:
 
 def at_once(database: Database, works: list[Callable[[Connection], int]]) -> tuple[list[object], int]:
     """What each thread got, or met, where all came while another wrote; and how often was committed."""
-    together, commits, here = CommitTogether(database), [], threading.Semaphore(0)
+    together, commits, here = GroupCommit(database), [], threading.Semaphore(0)
     event.listen(database._engine, "commit", lambda _: commits.append(1))
 
     def attempt(work: Callable[[Connection], int]) -> object:
@@ -99,5 +99,5 @@ def test_a_database_that_does_not_answer_is_asked_once(
 
     monkeypatch.setattr(database, "writing", away)
     with pytest.raises(StoreUnavailable):
-        CommitTogether(database).run(entering(1))
+        GroupCommit(database).run(entering(1))
     assert len(asked) == 1

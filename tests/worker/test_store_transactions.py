@@ -11,7 +11,7 @@ from node.store.jobs import DueJob, Lease, MadeObject
 from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store
-from node.store.transactions import Receipt, ReportedInstance
+from node.store.transactions import ReportedInstance, ReportOutcome
 from tests.claiming import claim
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def lease(
 
 
 def begin(store: Store, lease: Lease, uid: str = "2.25.900") -> str:
-    store.transactions.begin(
+    store.commitment_transactions.begin(
         lease,
         transaction_uid=uid,
         destination="pacs",
@@ -63,8 +63,8 @@ def said(
     )
 
 
-def record(store: Store, uid: str, *reported: ReportedInstance) -> Receipt:
-    return store.transactions.record(uid, reported, ask_again_in_s=600)
+def record(store: Store, uid: str, *reported: ReportedInstance) -> ReportOutcome:
+    return store.commitment_transactions.record(uid, reported, ask_again_in_s=600)
 
 
 def states(store: Store, lease: Lease) -> list[str]:
@@ -78,9 +78,9 @@ def first(store: Store, lease: Lease) -> OpenDelivery:
 
 def test_what_is_committed_is_proven_with_its_time(store: Store, lease: Lease) -> None:
     uid = begin(store, lease)
-    assert store.transactions.is_open(uid)
-    assert record(store, uid, *map(said, UIDS)) is Receipt.RECORDED
-    assert not store.transactions.is_open(uid)
+    assert store.commitment_transactions.is_open(uid)
+    assert record(store, uid, *map(said, UIDS)) is ReportOutcome.RECORDED
+    assert not store.commitment_transactions.is_open(uid)
     for row in store.overview.show(lease.study_instance_uid).deliveries:
         assert (row.state, row.proof) == (DeliveryState.COMMITTED, Proof.COMMITMENT)
         assert row.sent_at is not None
@@ -91,20 +91,20 @@ def test_what_is_committed_is_proven_with_its_time(store: Store, lease: Lease) -
 
 
 def test_a_report_of_what_was_never_asked_is_unknown_and_changes_nothing(store: Store, lease: Lease) -> None:
-    assert record(store, "2.25.404", *map(said, UIDS)) is Receipt.UNKNOWN
+    assert record(store, "2.25.404", *map(said, UIDS)) is ReportOutcome.UNKNOWN
     assert states(store, lease) == ["sent", "sent"]
 
 
 def test_the_second_report_of_a_transaction_changes_nothing(store: Store, lease: Lease) -> None:
     uid = begin(store, lease)
     record(store, uid, said(UIDS[0]))
-    assert record(store, uid, said(UIDS[1])) is Receipt.REPEATED
+    assert record(store, uid, said(UIDS[1])) is ReportOutcome.REPEATED
     assert states(store, lease) == ["committed", "sent"]
 
 
 def test_an_instance_that_was_not_asked_is_ignored(store: Store, lease: Lease) -> None:
     first_one = first(store, lease)
-    store.transactions.begin(
+    store.commitment_transactions.begin(
         lease, transaction_uid="2.25.900", destination="pacs", asked=[first_one], patience_s=600
     )
     record(store, "2.25.900", *map(said, UIDS), said("2.25.777"))
@@ -144,9 +144,9 @@ def test_a_refusal_is_a_dead_letter(store: Store, lease: Lease) -> None:
 def test_a_late_report_proves_what_it_commits_and_fails_nothing(store: Store, lease: Lease) -> None:
     late = begin(store, lease)
     begin(store, lease, "2.25.901")
-    assert not store.transactions.is_open(late)
+    assert not store.commitment_transactions.is_open(late)
     refused = said(UIDS[1], CommitmentVerdict.REFUSED, 0x0119)
-    assert record(store, late, said(UIDS[0]), refused) is Receipt.RECORDED
+    assert record(store, late, said(UIDS[0]), refused) is ReportOutcome.RECORDED
     assert states(store, lease) == ["committed", "sent"]
 
 
