@@ -21,6 +21,7 @@ from typing import Any
 from config.findings import load_findings
 from config.fonts import wide_font
 from config.phantom_files import certified, phantom_of
+from config.phrases import LANGUAGES, load_phrases, phrase_files
 from config.settings import ConfigurationError, Settings
 from scoring.bmd import AgeBin, Reference, RegionKind
 from scoring.calibration import Grade, Mineral
@@ -158,7 +159,7 @@ def load_golden_features() -> Mapping[str, float]:
 
 def configuration_sha256(settings: Settings) -> str:
     """Hash of all that a site can change of what a report says: the settings, and the content of every file
-    that they name (phantoms and certificates, reference, model card, feature settings, findings).
+    that they name (phantoms and certificates, reference, model card, feature settings, findings, phrases).
 
     An engine's weights are not among them: the one step that draws names them by their own hash.
 
@@ -181,6 +182,7 @@ def configuration_sha256(settings: Settings) -> str:
         f"{folder}/{name}": _sha256(_content(folder, name, suffix, site)) for folder, name, suffix in named
     }
     content["shipped findings"] = _sha256(files("config").joinpath("findings.toml").read_bytes())
+    content |= {name: _sha256(text) for name, text in phrase_files(site).items()}
     content["settings"] = settings.sha256
     return _sha256(json.dumps(content, sort_keys=True).encode())
 
@@ -197,6 +199,8 @@ def require_configured(settings: Settings) -> None:
     if site is not None and not site.is_dir():
         raise ConfigurationError(f"node.site: {site} is no folder")
     load_findings(site)
+    for language in LANGUAGES:
+        load_phrases(language, site)
     try:
         configured_phantoms(settings)
         for reference in {names.reference, *names.accept_unstated} - {""}:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from config.phrases import Phrasebook
 from node.dicom.check import check_object
 from node.dicom.identity import identity_source, require_study
 from node.dicom.pictures import (
@@ -43,22 +44,25 @@ def draw_pictures(
     slices: Sequence[DrawnSlice] = (),
     *,
     typeface: Typeface = LATIN,
+    say: Phrasebook | None = None,
 ) -> tuple[Picture, ...]:
     """The pages of a report: one for a refusal; else the answer, the nomogram, the overlay and the fit."""
     if report.outcome is Outcome.REFUSED:
-        return (Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report, typeface)),)
+        return (
+            Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report, typeface, say=say)),
+        )
     pages = [
-        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report, typeface)),
-        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report, typeface)),
+        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report, typeface, say=say)),
+        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report, typeface, say=say)),
     ]
     if series is not None and vertebrae is not None:
-        pixels = draw_overlay(report, series.volume, vertebrae, regions, typeface)
+        pixels = draw_overlay(report, series.volume, vertebrae, regions, typeface, say=say)
         pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
     if series is not None and report.calibration is not None and report.calibration.rods:
-        pixels = draw_fit(report, series.volume, typeface)
+        pixels = draw_fit(report, series.volume, typeface, say=say)
         pages.append(Picture(name="calibration", title="Calibration", pixels=pixels))
     if slices:
-        pixels = draw_slices(report, slices, typeface)
+        pixels = draw_slices(report, slices, typeface, say=say)
         pages.append(Picture(name="overlay", title="Measured slices", pixels=pixels))
     return tuple(pages)
 
@@ -72,6 +76,7 @@ def encode_report(
     regions: Sequence[Regions] = (),
     slices: Sequence[DrawnSlice] = (),
     typeface: Typeface = LATIN,
+    say: Phrasebook | None = None,
 ) -> EncodedReport:
     """Encode and check everything that goes back.
 
@@ -82,6 +87,7 @@ def encode_report(
     slices : in their place where single slices were measured. Their regions stand in the structured report,
         as outlines on the source images; there is no segmentation object.
     typeface : of the pictures.
+    say : the phrases of the pictures; by default the shipped ones in the report's language.
 
     Raises
     ------
@@ -91,7 +97,7 @@ def encode_report(
         If a finished object breaks a rule: it must not be sent.
     """
     require_study(source_headers[0])
-    pictures = draw_pictures(report, series, vertebrae, regions, slices, typeface=typeface)
+    pictures = draw_pictures(report, series, vertebrae, regions, slices, typeface=typeface, say=say)
     objects: list[EncodedObject] = []
     segments: tuple[Segment, ...] = ()
     seg: EncodedObject | None = None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
+from config.phrases import load_phrases
 from node.dicom.pictures.frame import FOOTER_RULE
 from node.dicom.pictures.layout import HEIGHT, WIDTH
 from node.dicom.pictures.slices import compose_slices, legend
@@ -106,9 +107,9 @@ def items_of(item: Dataset) -> list[Dataset]:
 
 
 def test_the_numbers_beside_the_rods_have_their_unit_and_mineral_in_the_legend(measured):
-    assert legend(measured.report).endswith("circles: rods as read, mg/cm³ HA")
+    assert legend(measured.report, load_phrases()).endswith("circles: rods as read, mg/cm³ HA")
     bare = tuple(replace(one, calibration=None) for one in measured.report.unnamed)
-    assert legend(replace(measured.report, unnamed=bare)).endswith("no rods")
+    assert legend(replace(measured.report, unnamed=bare), load_phrases()).endswith("no rods")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ NAMED = (
     "models/demonstration.json",
     "radiomics.yaml",
     "findings.toml",
+    "phrases/zh.ftl",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from config.findings import level_in_words
-from node.dicom.pictures.language import Phrasebook, words_of
+from config.phrases import Phrasebook
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, Box, Page
 from node.dicom.pictures.words import REGIONS, equivalent, number, region_of
 from node.report import LevelResult, Report, SliceResult
@@ -19,17 +19,17 @@ def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:
     ----------
     row : pixels between two levels.
     """
-    say, y = words_of(report), box.top
+    say, y = page.say, box.top
     calibrations = [report.calibration, *(one.calibration for one in report.unnamed)]
     calibration = next((one for one in calibrations if one is not None), None)
-    title = say("BMD")
+    title = say("bmd")
     if calibration is not None:
-        title = say("BMD, mg/cm³ ({mineral})", mineral=equivalent(say, calibration.equivalent))
+        title = say("bmd-in", mineral=equivalent(say, calibration.equivalent))
     if (region := region_of(report)) is not None:
-        title = f"{title}, {say(REGIONS[region])}"
+        title = f"{title}, {say.words(REGIONS[region])}"
     page.text(box.left, y, title, size=16, bold=True, colour=ACCENT)
     y += 26
-    for place, head in enumerate(_heads(report)):
+    for place, head in enumerate(_heads(report, say)):
         page.text(_COLUMNS[place], y, head, size=13, colour=QUIET, align="right" if place else "left")
     y += 20
     page.line(box.left, y, box.right, y, colour=RULE)
@@ -42,12 +42,12 @@ def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:
         _slice_row(page, report, one, y)
         y += row
     if not report.levels and not report.unnamed:
-        y = page.text(_COLUMNS[0], y, say("no lumbar level measured"), size=15, colour=CAUTION)
+        y = page.text(_COLUMNS[0], y, say("no-level-measured"), size=15, colour=CAUTION)
     page.line(box.left, y, box.right, y, colour=RULE)
     if calibration is None:
         return y
     # Here, not among the findings alone, of which those that do not fit are cut.
-    words = say("95 % interval: noise and calibration; it excludes marrow-fat error")
+    words = say("interval95-holds")
     return page.text(box.left, y + 3, words, size=13, colour=QUIET, width=box.right - box.left)
 
 
@@ -55,21 +55,20 @@ def _has_ellipse(report: Report) -> bool:
     return any(level.ellipse for level in report.levels)
 
 
-def _heads(report: Report) -> tuple[str, ...]:
-    say = words_of(report)
+def _heads(report: Report, say: Phrasebook) -> tuple[str, ...]:
     if report.unnamed:
-        return (say("Level not known"), say("BMD"), say("95 % interval"), "HU ± SD", say("Region, mm²"))
-    last = say("Ellipse ± (k=1)") if _has_ellipse(report) else say("Body, cm³")
-    return (say("Level"), say("BMD"), say("95 % interval"), "HU ± SD", last)
+        return (say("level-unknown"), say("bmd"), say("interval95"), "HU ± SD", say("region-column"))
+    last = say("ellipse-column") if _has_ellipse(report) else say("volume-column")
+    return (say("level"), say("bmd"), say("interval95"), "HU ± SD", last)
 
 
 def _row(page: Page, report: Report, level: LevelResult, y: float, *, ellipse: bool) -> None:
     """One level; the last column holds the body's volume, or the second density where there is one."""
-    say = words_of(report)
+    say = page.say
     name = level.name if report.numbering_confirmed else f"{level.name} ?"
     _cell(page, 0, y, name, size=17, bold=True)
     if not level.complete:
-        _cell(page, 1, y, say("cut off"), colour=CAUTION)
+        _cell(page, 1, y, say("level-cut-off"), colour=CAUTION)
         return
     _density_cells(page, say, level.measured, y)
     if ellipse:
@@ -87,7 +86,7 @@ def _in_ellipse(say: Phrasebook, read: BmdResult | None) -> str:
 
 def _slice_row(page: Page, report: Report, one: SliceResult, y: float) -> None:
     _cell(page, 0, y, level_in_words(one.name, report.language), size=17, bold=True)
-    _density_cells(page, words_of(report), one.measured, y)
+    _density_cells(page, page.say, one.measured, y)
     if one.region_mm2 is not None:
         _cell(page, 4, y, number(one.region_mm2, 0))
 
@@ -99,7 +98,7 @@ def _density_cells(page: Page, say: Phrasebook, measured: BmdResult | None, y: f
         _cell(page, 1, y, number(measured.bmd_mg_cm3, 1), size=18, bold=True)
         if (interval := measured.bmd_interval95_mg_cm3) is not None:
             low, high = (number(end, 1) for end in interval)
-            _cell(page, 2, y, say("{low} to {high}", low=low, high=high))
+            _cell(page, 2, y, say("interval", low=low, high=high))
     if measured is not None:
         _cell(page, 3, y, f"{number(measured.hu_mean, 1)} ± {number(measured.hu_sd, 1)}")
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
+from config.phrases import Phrasebook
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.language import Phrasebook, words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, RULE, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import grey, label, limit, orientation, scale_bar, show
 from node.dicom.pictures.rods import rod_circles
@@ -30,18 +30,22 @@ _COLUMNS = (0.0, 180.0, 310.0, 430.0)  # of the table: rod (left edge), then rig
 _NEAR = 9.0  # pixels between a point and its name
 
 
-def draw_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Pixels:
+def draw_fit(
+    report: Report, volume: CtVolume, typeface: Typeface = LATIN, say: Phrasebook | None = None
+) -> Pixels:
     """The page as RGB, shape (768, 1024, 3). Raises ValueError where the report has no rods to show."""
-    return compose_fit(report, volume, typeface).pixels()
+    return compose_fit(report, volume, typeface, say=say).pixels()
 
 
-def compose_fit(report: Report, volume: CtVolume, typeface: Typeface = LATIN) -> Page:
-    say = words_of(report)
+def compose_fit(
+    report: Report, volume: CtVolume, typeface: Typeface = LATIN, say: Phrasebook | None = None
+) -> Page:
     if report.calibration is None or not report.calibration.rods:
         raise ValueError("the report has no calibration by rods")
+    page, top = framed_page(report, "title-calibration", typeface, say)
+    say = page.say
     calibration = named_in(say, report.calibration)
     report = replace(report, calibration=calibration)
-    page, top = framed_page(report, say("Calibration"), typeface)
     points = fit_points(calibration)
     bottom = CONTENT_BOTTOM - _FACTS
     middle = top + 0.62 * (bottom - top)
@@ -91,7 +95,7 @@ def _line_plot(page: Page, say: Phrasebook, box: Box, calibration: Calibration) 
     line, points = fit_line(calibration), fit_points(calibration)
     densities = [point.rod.density_mg_cm3 for point in points]
     plot = _scaled(box, [0.0, *densities], [point.hu for point in points])
-    page.text(MARGIN, box.top - 26, say("Rods and line"), size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, box.top - 26, say("rods-and-line"), size=16, bold=True, colour=ACCENT)
     _horizontals(page, plot)
     for value in _ticks(plot.x):
         x, _ = plot.at(value, plot.y[0])
@@ -104,8 +108,8 @@ def _line_plot(page: Page, say: Phrasebook, box: Box, calibration: Calibration) 
     for point in points:
         _point(page, plot, point, taken)
     words = (
-        say("across: certified density, mg/cm³ {mineral}", mineral=MINERALS[calibration.equivalent]),
-        say("up: HU less the rod's water") if line.without_water else say("up: HU"),
+        say("across-density", mineral=MINERALS[calibration.equivalent]),
+        say("up-hu-less-water") if line.without_water else say("up-hu"),
     )
     page.text(MARGIN, box.bottom + 25, "   ·   ".join(words), size=13, colour=QUIET)
 
@@ -137,12 +141,12 @@ def _point(page: Page, plot: _Plot, point: FitPoint, taken: list[Box]) -> None:
 
 def _distances(page: Page, say: Phrasebook, box: Box, points: Sequence[FitPoint]) -> None:
     """Distance of each fitted rod from the line, with its standard error; two rods have none."""
-    page.text(MARGIN, box.top - 42, say("Distance from the line, HU"), size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, box.top - 42, say("distance-from-line"), size=16, bold=True, colour=ACCENT)
     reach = max(0.5, *(abs(point.residual_hu) + point.rod.hu_standard_error for point in points))
     plot = _Plot(box=box, x=(0.0, float(len(points))), y=(-1.15 * reach, 1.15 * reach))
-    note = say("bars: standard error of each mean")
+    note = say("bars-are-errors")
     if len(points) < 3:
-        note = f"{note}; {say('two rods always lie on their line')}"
+        note = f"{note}; {say('two-rods-on-line')}"
     page.text(MARGIN, box.top - 20, note, size=13, colour=QUIET)
     _horizontals(page, plot)
     _, zero = plot.at(0, 0)
@@ -185,12 +189,12 @@ def _short(value: float) -> str:
 
 def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     """The axial slice through the middle of the rods: anterior up, the patient's right on the left."""
-    calibration, say = report.calibration, words_of(report)
+    calibration, say = report.calibration, page.say
     rods = rods_in_view(calibration)
     if not rods:
         scanned = calibration.scanned_on if calibration else None
         words = say(
-            "No rods in this image: they were scanned on this scanner, {date}.",
+            "rods-elsewhere",
             date=scanned.isoformat() if scanned else say("earlier"),
         )
         page.text(box.left, box.top, words, size=16, colour=CAUTION, width=box.right - box.left)
@@ -200,7 +204,7 @@ def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     ends = grid.to_index(np.concatenate([np.asarray(rod.axis_points_mm) for rod in rods]))
     row = int(np.clip(round(float(np.median(ends[:, 0]))), 0, grid.shape[0] - 1))
     circles = rod_circles(rods, grid, row, ends.mean(axis=0))
-    page.text(box.left, box.top - 24, say("Rods as read, axial"), size=16, bold=True, colour=ACCENT)
+    page.text(box.left, box.top - 24, say("rods-axial"), size=16, bold=True, colour=ACCENT)
     _, dy, dx = grid.spacing_mm
     _, rows, columns = grid.shape
     _, middle_y, middle_x = ends.mean(axis=0)
@@ -231,7 +235,7 @@ def _table(
     page: Page, say: Phrasebook, corner: tuple[float, float], points: Sequence[FitPoint], mineral: str
 ) -> None:
     left, top = corner
-    heads = (say("Rod"), f"mg/cm³ {mineral}", "HU ± SE", say("off the line"))
+    heads = (say("rod-column"), f"mg/cm³ {mineral}", "HU ± SE", say("distance-column"))
     for place, head in enumerate(heads):
         align = "left" if place == 0 else "right"
         page.text(left + _COLUMNS[place], top, head, size=13, colour=QUIET, align=align)
@@ -243,7 +247,7 @@ def _table(
             rod.name,
             number(rod.density_mg_cm3, 1),
             f"{number(rod.hu_mean, 1)} ± {number(rod.hu_standard_error, 2)}",
-            number(point.residual_hu, 1) if point.fitted else say("not in the fit"),
+            number(point.residual_hu, 1) if point.fitted else say("not-in-fit"),
         )
         for place, cell in enumerate(cells):
             align = "left" if place == 0 else "right"
@@ -255,15 +259,15 @@ def _facts(page: Page, say: Phrasebook, calibration: Calibration, top: float) ->
     words = f"{equation(calibration)}, {equivalent(say, calibration.equivalent)}"
     y = page.text(MARGIN, top, words, size=18, bold=True)
     facts = [
-        say("method: {name}", name=calibration.method),
-        say("phantom: {name}", name=calibration.phantom_named),
-        say("grade: {grade}", grade=say(GRADES[calibration.grade])),
+        say("fact-method", name=calibration.method),
+        say("fact-phantom", name=calibration.phantom_named),
+        say("fact-grade", grade=GRADES[calibration.grade]),
     ]
     if calibration.r2 is not None:
         facts.append(f"R² {calibration.r2:.5f}")
     if calibration.max_residual_hu is not None:
         largest = number(calibration.max_residual_hu, 1)
-        facts.append(say("largest distance {hu} HU", hu=largest))
+        facts.append(say("fact-largest-distance", hu=largest))
     if calibration.left_out:
-        facts.append(say("not in the fit: {rods}", rods=", ".join(calibration.left_out)))
+        facts.append(say("rods-not-in-fit", rods=", ".join(calibration.left_out)))
     page.text(MARGIN, y + 2, "   ·   ".join(facts), size=14, colour=QUIET, width=WIDTH - 2 * MARGIN)

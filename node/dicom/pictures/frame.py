@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.dicom.pictures.language import words_of
+from config.phrases import Phrasebook, load_phrases
 from node.dicom.pictures.layout import (
     ACCENT,
     BACKGROUND,
@@ -15,7 +15,7 @@ from node.dicom.pictures.layout import (
     Page,
 )
 from node.dicom.pictures.typeface import Typeface
-from node.dicom.pictures.words import RESEARCH_USE_ONLY, banners, provenance_line
+from node.dicom.pictures.words import banners, provenance_line, term
 from node.report import Report
 
 MARGIN = 24
@@ -29,40 +29,49 @@ _REASON_SEPARATOR = "; "  # between the reasons for an amendment
 _FOOTER_SIZES = (12.0, 11.0, 10.0, 9.0)  # pixels; two lines from 11 down
 
 
-def framed_page(report: Report, title: str, typeface: Typeface) -> tuple[Page, float]:
-    """A page with its head and foot; returns it and where its content may start."""
-    page, say = Page(typeface), words_of(report)
-    _badge(page, 5, say(RESEARCH_USE_ONLY))
-    page.text(WIDTH / 2, 33, title, size=20, bold=True, align="center")
-    scanned = report.study.study_date.isoformat() if report.study.study_date else say("unknown date")
+def framed_page(
+    report: Report, title: str, typeface: Typeface, say: Phrasebook | None = None
+) -> tuple[Page, float]:
+    """A page with its head and foot; returns it and where its content may start.
+
+    Parameters
+    ----------
+    title : the id of its phrase.
+    say : the phrases of the page; by default the shipped ones in the report's language.
+    """
+    say = say or load_phrases(report.language)
+    page = Page(typeface, say)
+    _badge(page, 5, say("research-use-only"))
+    page.text(WIDTH / 2, 33, say(title), size=20, bold=True, align="center")
+    scanned = report.study.study_date.isoformat() if report.study.study_date else say("unknown-date")
     status = (
-        say("Study of {date}", date=scanned),
-        say("issued {time}", time=f"{report.issued_at:%Y-%m-%d %H:%M %Z}"),
-        say("preliminary, unverified result of software"),
+        say("study-of-date", date=scanned),
+        say("issued-at", time=f"{report.issued_at:%Y-%m-%d %H:%M %Z}"),
+        say("preliminary-result"),
     )
     page.text(WIDTH / 2, 60, "   ·   ".join(status), size=13, colour=QUIET, align="center")
     y = 82.0
-    for banner in banners(report):
+    for banner in banners(report, say):
         page.box(Box(left=MARGIN, top=y, right=WIDTH - MARGIN, bottom=y + 24), fill=CAUTION)
         page.text(WIDTH / 2, y + 3, banner, size=15, bold=True, colour=BACKGROUND, align="center")
         y += 28
     if report.predecessor_uid is not None:
         width = WIDTH - 2 * MARGIN
-        y = page.text(MARGIN, y + 2, _amendment(report), size=15, bold=True, colour=ACCENT, width=width)
+        y = page.text(MARGIN, y + 2, _amendment(report, say), size=15, bold=True, colour=ACCENT, width=width)
     page.line(MARGIN, FOOTER_RULE, WIDTH - MARGIN, FOOTER_RULE)
-    page.text_within(_FOOTER, provenance_line(report), sizes=_FOOTER_SIZES, colour=QUIET)
+    page.text_within(_FOOTER, provenance_line(report, say), sizes=_FOOTER_SIZES, colour=QUIET)
     return page, max(y + 6, CORNER_HEIGHT)
 
 
-def _amendment(report: Report) -> str:
-    say, issued_at = words_of(report), report.predecessor_issued_at
+def _amendment(report: Report, say: Phrasebook) -> str:
+    issued_at = report.predecessor_issued_at
     if issued_at is None:
-        words = say("AMENDED, replaces an earlier report")
+        words = say("amended-earlier")
     else:
-        words = say("AMENDED, replaces the report of {time}", time=f"{issued_at:%Y-%m-%d %H:%M %Z}")
+        words = say("amended-report-of", time=f"{issued_at:%Y-%m-%d %H:%M %Z}")
     if not report.amendment_reason:
         return words
-    reasons = (say(reason) for reason in report.amendment_reason.split(_REASON_SEPARATOR))
+    reasons = (term(say, reason) for reason in report.amendment_reason.split(_REASON_SEPARATOR))
     return f"{words}: {_REASON_SEPARATOR.join(reasons)}"
 
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
+from config.phrases import Phrasebook, load_phrases
 from node.dicom.pictures.breaking import lines_of
 from node.dicom.pictures.typeface import DPI, DRAWING, LATIN, Typeface
 
@@ -56,8 +57,9 @@ class Box:
 class Page:
     """One picture being drawn."""
 
-    def __init__(self, typeface: Typeface = LATIN) -> None:
+    def __init__(self, typeface: Typeface = LATIN, say: Phrasebook | None = None) -> None:
         self.typeface = typeface
+        self.say = say or load_phrases()
         self.figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self.figure)
 

@@ -10,15 +10,16 @@ from math import log
 from matplotlib.ticker import MaxNLocator
 
 from config.findings import Output
+from config.phrases import Phrasebook
 from node.dicom.pictures.findings import draw_findings
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.language import Phrasebook, words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.typeface import LATIN, Typeface
 from node.dicom.pictures.words import (
     STUDY_CLASSES,
     number,
     probability_in_words,
+    term,
     unit_in_words,
     value_with_unit,
 )
@@ -54,13 +55,13 @@ class Remark:
     colour: str
 
 
-def draw_nomogram(report: Report, typeface: Typeface = LATIN) -> Pixels:
+def draw_nomogram(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Pixels:
     """The nomogram page as RGB, shape (768, 1024, 3)."""
-    return compose_nomogram(report, typeface).pixels()
+    return compose_nomogram(report, typeface, say=say).pixels()
 
 
-def compose_nomogram(report: Report, typeface: Typeface = LATIN) -> Page:
-    page, y = framed_page(report, words_of(report)("Nomogram"), typeface)
+def compose_nomogram(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Page:
+    page, y = framed_page(report, "title-nomogram", typeface, say)
     if report.nomogram is None:
         _not_available(page, report, y + 20)
     else:
@@ -69,47 +70,47 @@ def compose_nomogram(report: Report, typeface: Typeface = LATIN) -> Page:
 
 
 def _not_available(page: Page, report: Report, y: float) -> None:
-    width, say = WIDTH - 2 * MARGIN, words_of(report)
-    title = say("Not available: nomogram not computed")
+    width, say = WIDTH - 2 * MARGIN, page.say
+    title = say("nomogram-missing")
     y = page.text(MARGIN, y, title, size=30, bold=True, colour=CAUTION) + 10
     reasons = [finding for finding in report.findings if Output.NOMOGRAM in finding.withholds]
     box = Box(left=MARGIN, top=y, right=MARGIN + width, bottom=y + 260)
-    y = draw_findings(page, box, reasons, say, sizes=(19.0, 17.0, 15.0, 13.0)) + 24
+    y = draw_findings(page, box, reasons, sizes=(19.0, 17.0, 15.0, 13.0)) + 24
     if report.rad_score is not None:
-        words = say("Rad-score alone: {value}", value=number(report.rad_score.value, 2))
+        words = say("rad-score-alone", value=number(report.rad_score.value, 2))
         y = page.text(MARGIN, y, words, size=30, bold=True)
-        words = say("model {name}", name=report.rad_score.model_name)
+        words = say("made-with-model", name=report.rad_score.model_name)
         y = page.text(MARGIN, y, words, size=15, colour=QUIET, width=width)
         for one in _notice(page, report):
             y = page.text(MARGIN, y, one.words, size=one.size, colour=one.colour, width=width)
 
 
 def _drawing(page: Page, report: Report, nomogram: NomogramResult, y: float) -> None:
-    scale, say = nomogram.scale, words_of(report)
+    scale, say = nomogram.scale, page.say
     rows = 3 + len(scale.axes)
-    remarks = [_class_remark(report, nomogram), *_notice(page, report)]
+    remarks = [_class_remark(page, report, nomogram), *_notice(page, report)]
     width = WIDTH - 2 * MARGIN
     remarks_height = sum(page.height_of(one.words, width, size=one.size) for one in remarks)
     answer_top = CONTENT_BOTTOM - max(_ANSWER_LEAST, _ANSWER_LINES + remarks_height)
     height = (answer_top - _ANSWER_GAP - y) / rows
-    page.text(_VALUE_RIGHT, y, say("this patient"), size=_LABEL_SIZE, colour=ACCENT, align="right")
-    page.text(_POINTS_RIGHT, y, say("points"), size=_LABEL_SIZE, colour=ACCENT, align="right")
+    page.text(_VALUE_RIGHT, y, say("this-patient"), size=_LABEL_SIZE, colour=ACCENT, align="right")
+    page.text(_POINTS_RIGHT, y, say("points-column"), size=_LABEL_SIZE, colour=ACCENT, align="right")
     line = y + height * 0.55
     points = [Tick(x=_points_x(p), label=f"{p:g}") for p in range(0, 101, 10)]
-    _axis(page, (say("Points"), ""), line, points, span=(_SCALE_LEFT, _SCALE_RIGHT))
+    _axis(page, (say("points-axis"), ""), line, points, span=(_SCALE_LEFT, _SCALE_RIGHT))
     total_x = _total_x(scale, nomogram.total_points)
     given = {entry.name: entry for entry in nomogram.inputs}
     for axis in scale.axes:
         line += height
         _predictor(page, report, axis, given.get(axis.name), line)
     line += height
-    _axis(page, (say("Total points"), ""), line, _total_ticks(scale), span=(_SCALE_LEFT, _SCALE_RIGHT))
+    _axis(page, (say("total-points-axis"), ""), line, _total_ticks(scale), span=(_SCALE_LEFT, _SCALE_RIGHT))
     _mark(page, total_x, line)
     page.text(_POINTS_RIGHT, line - 12, number(nomogram.total_points, 1), size=20, bold=True, align="right")
     line += height
     probabilities = _probability_ticks(page, scale)
     ends = [tick.x for tick in probabilities] or [_SCALE_LEFT]
-    labels = (say("Probability of"), say(nomogram.positive_class))
+    labels = (say("probability-axis"), term(say, nomogram.positive_class))
     _axis(page, labels, line, probabilities, span=(min(ends), max(ends)))
     page.line(total_x, line - height + 26, total_x, line - 18, colour=CAUTION, dashed=True)
     _mark(page, total_x, line)
@@ -124,31 +125,29 @@ def _dates(say: Phrasebook, laboratory: Laboratory) -> dict[str, str]:
     """When each laboratory value was taken, by the name of its axis."""
     taken = {"alp": laboratory.alp_taken_on, "homocysteine": laboratory.homocysteine_taken_on}
     return {
-        name: say("on {date}", date=day.isoformat()) if day else say("date not stated")
+        name: say("taken-on", date=day.isoformat()) if day else say("date-not-stated")
         for name, day in taken.items()
     }
 
 
 def _answer(page: Page, report: Report, nomogram: NomogramResult, y: float) -> float:
-    say = words_of(report)
+    say = page.say
     points, probability = number(nomogram.total_points, 1), probability_in_words(say, nomogram)
-    words = say("Total {points} points: {probability}", points=points, probability=probability)
+    words = say("total-points-are", points=points, probability=probability)
     y = page.text(MARGIN, y, words, size=22, bold=True)
     if report.t_score is not None:
-        measured = say("Measured T-score {value}", value=number(report.t_score.value, 2))
+        measured = say("measured-t-score", value=number(report.t_score.value, 2))
         if report.study_class is not None:
-            measured += f": {say(STUDY_CLASSES[report.study_class])}"
+            measured += f": {say.words(STUDY_CLASSES[report.study_class])}"
         y = page.text(MARGIN, y, measured, size=22, bold=True)
     return y
 
 
-def _class_remark(report: Report, nomogram: NomogramResult) -> Remark:
+def _class_remark(page: Page, report: Report, nomogram: NomogramResult) -> Remark:
     denied = next((one.shown for one in report.findings if one.code == "contradiction"), None)
     if denied is not None:
         return Remark(words=denied, size=15.0, colour=CAUTION)
-    words = words_of(report)(
-        "classes as model {name} was taught them; the measurement leads", name=nomogram.model_name
-    )
+    words = page.say("classes-of-model", name=nomogram.model_name)
     return Remark(words=words, size=13.0, colour=QUIET)
 
 
@@ -159,13 +158,13 @@ def _notice(page: Page, report: Report) -> list[Remark]:
         return []
     lines = page.wrap(told, WIDTH - 2 * MARGIN, size=_NOTICE_SIZE)
     if len(lines) > _NOTICE_LINES:
-        lines = [*lines[: _NOTICE_LINES - 1], words_of(report)("and more: see the structured report")]
+        lines = [*lines[: _NOTICE_LINES - 1], page.say("more-in-report")]
     return [Remark(words=line, size=_NOTICE_SIZE, colour=CAUTION) for line in lines]
 
 
 def _predictor(page: Page, report: Report, axis: NomogramAxis, entry: NomogramInput | None, y: float) -> None:
-    say = words_of(report)
-    labels = (say(axis.label), unit_in_words(say, axis.unit))
+    say = page.say
+    labels = (term(say, axis.label), unit_in_words(say, axis.unit))
     span = (_points_x(axis.points_at_lower), _points_x(axis.points_at_upper))
     _axis(page, labels, y, predictor_ticks(page, axis), span=span)
     if entry is None:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.patches import Circle
 
+from config.phrases import Phrasebook
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, outline, scale_bar, show
 from node.dicom.pictures.rods import rod_circles
@@ -37,9 +37,11 @@ def draw_overlay(
     vertebrae: Vertebrae,
     regions: Sequence[Regions],
     typeface: Typeface = LATIN,
+    *,
+    say: Phrasebook | None = None,
 ) -> Pixels:
     """The overlay page as RGB, shape (768, 1024, 3)."""
-    return compose_overlay(report, volume, vertebrae, regions, typeface).pixels()
+    return compose_overlay(report, volume, vertebrae, regions, typeface, say=say).pixels()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +63,27 @@ def compose_overlay(
     vertebrae: Vertebrae,
     regions: Sequence[Regions],
     typeface: Typeface = LATIN,
+    *,
+    say: Phrasebook | None = None,
 ) -> Page:
-    say = words_of(report)
-    page, top = framed_page(report, say("Measured regions"), typeface)
+    page, top = framed_page(report, "title-overlay", typeface, say)
+    say = page.say
     scene = _scene(report, volume, vertebrae, regions)
     bottom = CONTENT_BOTTOM - 30
     middle = MARGIN + (WIDTH - 2 * MARGIN) * _SAGITTAL_SHARE
-    page.text(MARGIN, top, say("Sagittal"), size=16, bold=True, colour=ACCENT)
+    page.text(MARGIN, top, say("plane-sagittal"), size=16, bold=True, colour=ACCENT)
     _sagittal(page, Box(left=MARGIN, top=top + 24, right=middle, bottom=bottom), scene)
     left = middle + _PANEL_GAP
-    axial = say("Axial through {level}", level=scene.level or say("the middle of the volume"))
+    axial = say("plane-axial", level=scene.level or say("middle-of-volume"))
     page.text(left, top, axial, size=16, bold=True, colour=ACCENT)
     _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
     legend = [
-        say("outline: vertebral body"),
-        say("filled: {region}, where BMD is read", region=say(REGIONS[region_of(report) or RegionKind.CORE])),
-        say("circles: rods"),
+        say("legend-body"),
+        say("legend-region", region=REGIONS[region_of(report) or RegionKind.CORE]),
+        say("legend-rods"),
     ]
     if scene.ellipse.any():
-        legend.append(say("dashed: {region}", region=say(REGIONS[RegionKind.ELLIPSE])))
+        legend.append(say("legend-second-region", region=REGIONS[RegionKind.ELLIPSE]))
     page.text(MARGIN, CONTENT_BOTTOM - 22, "   ·   ".join(legend), size=14, colour=QUIET)
     return page
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from config.findings import level_in_words
+from config.phrases import Phrasebook
 from node.dicom.pictures.frame import CONTENT_BOTTOM, MARGIN, framed_page
-from node.dicom.pictures.language import words_of
 from node.dicom.pictures.layout import ACCENT, CAUTION, QUIET, TEXT, WIDTH, Box, Page, Pixels
 from node.dicom.pictures.panel import blend, grey, label, limit, orientation, scale_bar, show
 from node.dicom.pictures.typeface import LATIN, Typeface
@@ -28,14 +28,17 @@ _MARGIN_MM = 15.0
 _TECHNIQUE_SIZES = (13.0, 12.0, 11.0, 10.0)
 
 
-def draw_slices(report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN) -> Pixels:
+def draw_slices(
+    report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN, say: Phrasebook | None = None
+) -> Pixels:
     """The page as RGB, shape (768, 1024, 3)."""
-    return compose_slices(report, slices, typeface).pixels()
+    return compose_slices(report, slices, typeface, say=say).pixels()
 
 
-def compose_slices(report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN) -> Page:
-    say = words_of(report)
-    page, top = framed_page(report, say("Measured slices: vertebral levels not known"), typeface)
+def compose_slices(
+    report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN, say: Phrasebook | None = None
+) -> Page:
+    page, top = framed_page(report, "title-slices", typeface, say)
     bottom = CONTENT_BOTTOM - 30
     rows, columns = ceil(len(slices) / _ROW), min(len(slices), _ROW)
     width = (WIDTH - 2 * MARGIN - (columns - 1) * _GAP) / columns
@@ -52,37 +55,36 @@ def compose_slices(report: Report, slices: Sequence[DrawnSlice], typeface: Typef
         )
         box = Box(left=left, top=upper + _CAPTION, right=left + width, bottom=upper + height)
         _slice(page, box, results[drawn.name], drawn)
-    page.text(MARGIN, CONTENT_BOTTOM - 22, legend(report), size=14, colour=QUIET)
+    page.text(MARGIN, CONTENT_BOTTOM - 22, legend(report, page.say), size=14, colour=QUIET)
     return page
 
 
-def legend(report: Report) -> str:
+def legend(report: Report, say: Phrasebook) -> str:
     """What the drawings mean, with the unit and mineral of the numbers beside the rods."""
-    say = words_of(report)
     used = {one.calibration.equivalent for one in report.unnamed if one.calibration}
     minerals = " / ".join(MINERALS[mineral] for mineral in sorted(used))
     parts = (
-        say("outline: taken for the vertebral body"),
-        say("filled: region where BMD is read"),
-        say("circles: rods as read, mg/cm³ {mineral}", mineral=minerals) if used else say("no rods"),
+        say("legend-slice-body"),
+        say("legend-slice-region"),
+        say("legend-slice-rods", mineral=minerals) if used else say("no-rods"),
     )
     return "   ·   ".join(parts)
 
 
 def _caption(page: Page, report: Report, result: SliceResult, box: Box) -> None:
     """Three lines above a slice."""
-    say, left, top = words_of(report), box.left, box.top
-    title = say("{slice}: level not known", slice=level_in_words(result.name, report.language))
+    say, left, top = page.say, box.left, box.top
+    title = say("slice-level-unknown", slice=level_in_words(result.name, report.language))
     page.text(left, top, title, size=16, bold=True, colour=ACCENT)
     measured = result.measured
     if measured is None or measured.bmd_mg_cm3 is None or result.calibration is None:
-        page.text(left, top + 22, say("BMD withheld"), size=18, bold=True, colour=CAUTION)
+        page.text(left, top + 22, say("slice-bmd-withheld"), size=18, bold=True, colour=CAUTION)
     else:
         mineral = MINERALS[result.calibration.equivalent]
-        words = say("BMD {value} mg/cm³ {mineral}", value=number(measured.bmd_mg_cm3, 1), mineral=mineral)
+        words = say("slice-bmd", value=number(measured.bmd_mg_cm3, 1), mineral=mineral)
         page.text(left, top + 22, words, size=18, bold=True, colour=TEXT)
     thickness, tilt = f"{result.thickness_mm:g}", number(result.tilt_degrees, 0)
-    technique = say("{mm} mm, tilted by {degrees}°", mm=thickness, degrees=tilt)
+    technique = say("slice-technique", mm=thickness, degrees=tilt)
     if measured is not None:
         technique = f"{number(measured.hu_mean, 0)} ± {number(measured.hu_sd, 0)} HU; {technique}"
     line = Box(left=left, top=top + 44, right=box.right, bottom=box.bottom)

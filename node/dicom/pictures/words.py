@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from config.findings import level_in_words
-from node.dicom.pictures.language import Phrasebook, words_of
+from config.phrases import Phrasebook
 from node.report import Report, SeriesFacts
 from scoring.asynchronous import LENT
-from scoring.bmd import RegionKind, StudyClass
+from scoring.attenuation import Tissue
+from scoring.bmd import DensityCategory, RegionKind, StudyClass
 from scoring.calibration import Calibration, Grade, Mineral
+from scoring.internal import INTERNAL, OWN_TISSUES
+from scoring.least_squares import LEAST_SQUARES
+from scoring.mindways import MINDWAYS
 from scoring.modelcard import NEGATIVE_CLASS
 from scoring.nomogram import NomogramResult
+from scoring.two_point import TWO_POINT
+from segmentation.observation import Phrase, Value, phrase
 
 MINUS = "−"
-RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
-DEMONSTRATION_MODEL = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE"
-DEMONSTRATION_REFERENCE = "DEMONSTRATION REFERENCE - NOT FOR CLINICAL USE"
-
 MINERALS = {Mineral.HA: "HA", Mineral.K2HPO4: "K₂HPO₄"}
 STUDY_CLASSES = {
-    StudyClass.NORMAL: "normal (T ≥ −1)",
-    StudyClass.OSTEOPENIA: "osteopenia (−2.5 < T < −1)",
-    StudyClass.OSTEOPOROSIS: "osteoporosis (T ≤ −2.5)",
+    StudyClass.NORMAL: phrase("class-normal"),
+    StudyClass.OSTEOPENIA: phrase("class-osteopenia"),
+    StudyClass.OSTEOPOROSIS: phrase("class-osteoporosis"),
 }
 GRADES = {
-    Grade.PHANTOM: "phantom in view",
-    Grade.ASYNCHRONOUS: "phantom scanned earlier",
-    Grade.INTERNAL: "the patient's own tissues, for screening only",
+    Grade.PHANTOM: phrase("grade-phantom"),
+    Grade.ASYNCHRONOUS: phrase("grade-asynchronous"),
+    Grade.INTERNAL: phrase("grade-internal"),
 }
-REGIONS = {RegionKind.CORE: "cancellous core", RegionKind.ELLIPSE: "mid-body ellipse"}
+REGIONS = {RegionKind.CORE: phrase("region-core"), RegionKind.ELLIPSE: phrase("region-ellipse")}
 # Units as a reader writes them; UCUM stays in the coded report.
-UNITS = {"1": "", "a": "years", "umol/L": "µmol/L"}
+UNITS: Mapping[str, Value] = {"1": "", "a": phrase("years"), "umol/L": "µmol/L"}
+# Terms that results, stored reports and the data that sites edit hold as English text.
+_TERMS: Mapping[str, Phrase] = {
+    DensityCategory.NORMAL: phrase("normal"),
+    DensityCategory.LOW: phrase("low-bone-mass"),
+    DensityCategory.OSTEOPOROSIS: phrase("osteoporosis"),
+    StudyClass.OSTEOPENIA: phrase("osteopenia"),
+    TWO_POINT: phrase("method-two-point"),
+    LEAST_SQUARES: phrase("method-least-squares"),
+    MINDWAYS: phrase("method-mindways"),
+    INTERNAL: phrase("method-internal"),
+    OWN_TISSUES: phrase("own-tissues"),
+    "water": phrase("water"),  # as phantoms' files name their rod
+    Tissue.AIR: phrase("air"),
+    Tissue.ADIPOSE: phrase("adipose"),
+    Tissue.BLOOD: phrase("blood"),
+    Tissue.MUSCLE: phrase("muscle"),
+    "Rad-score": phrase("rad-score-axis"),  # as model cards label their axes
+    "Age": phrase("age-axis"),
+    "ALP": phrase("alp-axis"),
+    "Alkaline phosphatase": phrase("alkaline-phosphatase-axis"),
+    "Homocysteine": phrase("homocysteine-axis"),
+    "images arrived later": phrase("amended-images"),  # as stored reports say why they amend another
+    "a segmentation arrived later": phrase("amended-segmentation"),
+    "the identification of the patient or the order was corrected": phrase("amended-identity"),
+    "an archive holds an earlier report of which this node has no record": phrase("amended-unrecorded"),
+}
+
+
+def term(say: Phrasebook, name: str) -> str:
+    """A term of results or of a site's files in the page's language; a name that is none stays as it is."""
+    return say.words(_TERMS.get(name, name))
 
 
 def number(value: float, digits: int) -> str:
@@ -42,12 +75,12 @@ def number(value: float, digits: int) -> str:
 
 def equivalent(say: Phrasebook, mineral: Mineral) -> str:
     """The mineral that a density counts as."""
-    return say("{mineral} equivalent", mineral=MINERALS[mineral])
+    return say("equivalent-of", mineral=MINERALS[mineral])
 
 
 def levels_in_words(say: Phrasebook, levels: Sequence[str]) -> str:
     """What a score rests on: one level, or the mean of several."""
-    return levels[0] if len(levels) == 1 else say("mean of {levels}", levels=", ".join(levels))
+    return levels[0] if len(levels) == 1 else say("mean-of-levels", levels=", ".join(levels))
 
 
 def value_with_unit(say: Phrasebook, value: float, unit: str) -> str:
@@ -56,29 +89,28 @@ def value_with_unit(say: Phrasebook, value: float, unit: str) -> str:
 
 
 def unit_in_words(say: Phrasebook, unit: str) -> str:
-    return say(UNITS.get(unit, unit))
+    return say.words(UNITS.get(unit, unit))
 
 
 def probability_in_words(say: Phrasebook, nomogram: NomogramResult) -> str:
     """What the probability is of, and against what: never a diagnosis by itself."""
     return say(
-        "{percent} for {positive} rather than {negative} (T rule)",
+        "probability-of-class",
         percent=f"{100 * nomogram.probability:.0f} %",
-        positive=say(nomogram.positive_class),
-        negative=say(NEGATIVE_CLASS),
+        positive=term(say, nomogram.positive_class),
+        negative=term(say, NEGATIVE_CLASS),
     )
 
 
-def banners(report: Report) -> list[str]:
+def banners(report: Report, say: Phrasebook) -> list[str]:
     """Marks that stand at the top of every page that shows what they warn of."""
-    say = words_of(report)
     found = []
     if (report.rad_score and report.rad_score.demonstration) or (
         report.nomogram and report.nomogram.demonstration
     ):
-        found.append(say(DEMONSTRATION_MODEL))
+        found.append(say("demonstration-model"))
     if report.reference is not None and report.reference.demonstration and (report.t_score or report.z_score):
-        found.append(say(DEMONSTRATION_REFERENCE))
+        found.append(say("demonstration-reference"))
     return found
 
 
@@ -87,17 +119,16 @@ def region_of(report: Report) -> RegionKind | None:
     return next((level.measured.region for level in report.levels if level.measured), None)
 
 
-def calibration_line(report: Report) -> str | None:
+def calibration_line(report: Report, say: Phrasebook) -> str | None:
     """The study's calibration, or those of its single slices."""
-    say = words_of(report)
     if report.calibration is not None:
-        return say("Calibration: {facts}", facts=_calibration(say, report.calibration))
+        return say("calibration-line", facts=_calibration(say, report.calibration))
     own = [
         f"{level_in_words(one.name, report.language)}: {_calibration(say, one.calibration)}"
         for one in report.unnamed
         if one.calibration
     ]
-    return say("Calibration of each slice by its own rods: {facts}", facts="; ".join(own)) if own else None
+    return say("calibration-of-slices", facts="; ".join(own)) if own else None
 
 
 def named_in(say: Phrasebook, calibration: Calibration) -> Calibration:
@@ -106,11 +137,11 @@ def named_in(say: Phrasebook, calibration: Calibration) -> Calibration:
     lent = method != calibration.method
     return replace(
         calibration,
-        phantom=say(calibration.phantom),
-        method=say("asynchronous {method}", method=say(method)) if lent else say(method),
-        rods=tuple(replace(rod, name=say(rod.name)) for rod in calibration.rods),
-        left_out=tuple(say(name) for name in calibration.left_out),
-        tissues=tuple(replace(one, name=say(one.name)) for one in calibration.tissues),
+        phantom=term(say, calibration.phantom),
+        method=say("method-asynchronous", method=term(say, method)) if lent else term(say, method),
+        rods=tuple(replace(rod, name=term(say, rod.name)) for rod in calibration.rods),
+        left_out=tuple(term(say, name) for name in calibration.left_out),
+        tissues=tuple(replace(one, name=term(say, one.name)) for one in calibration.tissues),
     )
 
 
@@ -118,9 +149,9 @@ def _calibration(say: Phrasebook, calibration: Calibration) -> str:
     calibration = named_in(say, calibration)
     fit = "" if calibration.r2 is None else f", R² {calibration.r2:.4f}"
     read = ", ".join(f"{rod.name} {number(rod.hu_mean, 1)} HU" for rod in calibration.rods)
-    rods = say("rods: {read}", read=read) if calibration.rods else _tissues(say, calibration)
+    rods = say("rods-read", read=read) if calibration.rods else _tissues(say, calibration)
     return (
-        f"{calibration.phantom_named}, {say(GRADES[calibration.grade])}, {calibration.method}, "
+        f"{calibration.phantom_named}, {say.words(GRADES[calibration.grade])}, {calibration.method}, "
         f"{equation(calibration)} {MINERALS[calibration.equivalent]}{fit}; {rods}"
     )
 
@@ -134,24 +165,24 @@ def equation(calibration: Calibration) -> str:
 def _tissues(say: Phrasebook, calibration: Calibration) -> str:
     read = ", ".join(f"{one.name} {number(one.hu, 0)} HU" for one in calibration.tissues)
     if calibration.effective_kev is None:
-        return say("tissues: {read}", read=read)
-    return say("tissues at {energy} keV: {read}", energy=f"{calibration.effective_kev:.0f}", read=read)
+        return say("tissues-read", read=read)
+    return say("tissues-read-at", energy=f"{calibration.effective_kev:.0f}", read=read)
 
 
-def technique_line(report: Report) -> str | None:
-    facts, say = report.series, words_of(report)
+def technique_line(report: Report, say: Phrasebook) -> str | None:
+    facts = report.series
     if facts is None:
         return None
     thickness, spacing = facts.slice_thickness_mm, facts.slice_spacing_mm
     parts = [
-        f"{facts.kvp:g} kV" if facts.kvp is not None else say("kV not stated"),
-        say("{mm} mm slices", mm=f"{thickness:g}") if thickness is not None else "",
-        say("every {mm} mm", mm=f"{spacing:.4g}") if spacing is not None else say("each alone"),
-        say("kernel {name}", name=facts.kernel) if facts.kernel else "",
+        f"{facts.kvp:g} kV" if facts.kvp is not None else say("kv-not-stated"),
+        say("slice-thickness", mm=f"{thickness:g}") if thickness is not None else "",
+        say("slice-distance", mm=f"{spacing:.4g}") if spacing is not None else say("slices-alone"),
+        say("kernel-named", name=facts.kernel) if facts.kernel else "",
         f"{facts.manufacturer} {facts.model}".strip(),
         _contrast(say, facts),
     ]
-    return say("Technique: {facts}", facts=", ".join(part for part in parts if part))
+    return say("technique-line", facts=", ".join(part for part in parts if part))
 
 
 def _contrast(say: Phrasebook, facts: SeriesFacts) -> str:
@@ -159,16 +190,16 @@ def _contrast(say: Phrasebook, facts: SeriesFacts) -> str:
     if not facts.contrast_agent:
         return ""
     if facts.contrast_doubtful:
-        return say("contrast left open")
-    return say("contrast: {agent}", agent=facts.contrast_agent)
+        return say("contrast-left-open")
+    return say("contrast-agent", agent=facts.contrast_agent)
 
 
-def provenance_line(report: Report) -> str:
-    made_by, say = report.provenance, words_of(report)
+def provenance_line(report: Report, say: Phrasebook) -> str:
+    made_by = report.provenance
     parts = [f"{made_by.software} {made_by.version}"]
     if made_by.engine:
-        parts.append(say("segmentation {name}", name=f"{made_by.engine.name} {made_by.engine.version}"))
+        parts.append(say("made-with-segmentation", name=f"{made_by.engine.name} {made_by.engine.version}"))
     if made_by.model:
-        parts.append(say("model {name}", name=f"{made_by.model} ({(made_by.model_sha256 or '')[:8]})"))
-    parts.append(say("configuration {hash}", hash=made_by.configuration_sha256[:8]))
+        parts.append(say("made-with-model", name=f"{made_by.model} ({(made_by.model_sha256 or '')[:8]})"))
+    parts.append(say("made-with-configuration", hash=made_by.configuration_sha256[:8]))
     return "; ".join(parts)

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from config.fonts import wide_font
+from config.phrases import load_phrases
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.headers import group_series, read_headers
 from node.dicom.pictures.typeface import Typeface
@@ -169,6 +170,7 @@ def _encode(
         "regions": segmentation.regions if segmentation else (),
         "slices": slices,
         "typeface": Typeface(wide=wide_font(context.settings.node)),
+        "say": load_phrases(composed.language, context.settings.node.site_folder),
     }
     if not selection.study.study_instance_uid or not selection.study.patient_id:
         store_objects(context.artefacts, ())
