@@ -30,7 +30,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hid
 from segmentation.engines.crosscheck import cross_checked  # noqa: E402
 from segmentation.engines.geometric import GeometricEngine  # noqa: E402
 from segmentation.engines.nnunet import Compute  # noqa: E402
-from segmentation.engines.totalsegmentator import NEEDED, TotalSegmentatorEngine, TotalSegmentatorSettings  # noqa: E402
+from segmentation.engines.totalsegmentator import NEEDED, TotalSegmentatorEngine  # noqa: E402
 from segmentation.engines.totalsegmentator_weights import Mode, class_map, find_weights, totalsegmentator_home  # noqa: E402
 from segmentation.vertebrae import LABELS  # noqa: E402
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical  # noqa: E402
@@ -95,9 +95,7 @@ def compared(image: Any, weights: Path, mode: Mode, scratch: Path, rounds: int) 
     """
     volume = as_volume(image)
     began = time.perf_counter()
-    engine = TotalSegmentatorEngine(
-        TotalSegmentatorSettings(weights=weights, mode=mode), Compute(device="cpu")
-    )
+    engine = TotalSegmentatorEngine(weights, mode, Compute(device="cpu", threads=0, mixed_precision=False))
     engine.load()
     load_s = time.perf_counter() - began
     _, first_s = by_engine(engine, volume)

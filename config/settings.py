@@ -9,10 +9,11 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -23,23 +24,26 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from config.calibration_rules import AsynchronousRules, InternalRules, PatientRules
-from config.image_rules import (
-    GeometricRules,
-    IdentityRules,
-    ImageRules,
-    QualityRules,
-    RegionRules,
-    SingleSliceRules,
-)
 from config.paths import anchored
+from segmentation.settings import (
+    GateSettings,
+    GeometricSettings,
+    IdentitySettings,
+    ImageSettings,
+    RegionSettings,
+    SliceSettings,
+)
 
 Port = Field(ge=0, le=65535)  # 0: any free port
 Positive = Field(gt=0)
@@ -164,12 +168,12 @@ class SegmentationSettings(_Section):
     nnunet_model: str
     nnunet_levels: dict[str, str]
     nnunet_orientation: str = Field(pattern=r"^[LR][AP][SI]$")
-    geometric: GeometricRules
-    identity: IdentityRules
-    regions: RegionRules
-    quality: QualityRules
-    image: ImageRules
-    single_slice: SingleSliceRules
+    geometric: GeometricSettings
+    identity: IdentitySettings
+    regions: RegionSettings
+    quality: GateSettings
+    image: ImageSettings
+    single_slice: SliceSettings
 
 
 class CalibrationSettings(_Section):
@@ -398,7 +402,7 @@ class Settings(BaseSettings):
         Left out is what judges a density once it is read: references, rules, gates, the least significant
         change. The rules of every engine are in it, whichever drew: an engine is settled only at start.
         """
-        regions = self.segmentation.regions.model_dump(mode="json")
+        regions = self.segmentation.model_dump(mode="json", include={"regions"})["regions"]
         if regions.pop("bmd") != "ellipse":  # the core leads, and leading densities are compared
             del regions["ellipse"]
         content = {
@@ -448,12 +452,29 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
-        )
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {_words_of(one)}" for one in error.errors())
         raise ConfigurationError(f"{path or 'settings'}: {wrong}") from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ConfigurationError(f"{path or 'settings'}: {error}") from error
+
+
+def _words_of(error: ErrorDetails) -> str:
+    """An unknown key is told alike, whether its table is a model or a dataclass."""
+    unknown = error["type"] == "unexpected_keyword_argument"
+    return "Extra inputs are not permitted" if unknown else error["msg"]
+
+
+class Environment(EnvSettingsSource):
+    """Variables of the environment, those of tables that are dataclasses among them."""
+
+    def next_field(
+        self, field: FieldInfo | Any | None, key: str, case_sensitive: bool | None = None
+    ) -> FieldInfo | None:
+        table = field.annotation if isinstance(field, FieldInfo) else field
+        if is_dataclass(table) and isinstance(table, type):
+            hint = get_type_hints(table, include_extras=True).get(key)
+            return None if hint is None else FieldInfo.from_annotation(hint)
+        return super().next_field(field, key, case_sensitive)
 
 
 def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
@@ -465,14 +486,14 @@ def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             file = InitSettingsSource(settings_cls, anchored(given, folder))
             peers = InitSettingsSource(settings_cls, _named_by_peers())
             defaults = InitSettingsSource(settings_cls, anchored(tomllib.loads(default_toml()), folder))
-            return init_settings, env_settings, file, peers, defaults
+            return init_settings, Environment(settings_cls), file, peers, defaults
 
     return Layered
 

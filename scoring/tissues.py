@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from scoring.attenuation import Tissue
 from scoring.calibration_types import TissueReading
-from segmentation.contrast import ContrastSettings, great_vessels
+from segmentation.contrast import great_vessels
 from segmentation.course import ABOVE_SACRUM, course_of_bodies
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Mask, canonical
 
@@ -46,7 +47,7 @@ class TissueRules:
 
 
 def read_tissues(
-    volume: CtVolume, vertebrae: Vertebrae, rules: TissueRules, contrast: ContrastSettings
+    volume: CtVolume, vertebrae: Vertebrae, rules: TissueRules, contrast: ImageSettings
 ) -> tuple[TissueReading, ...]:
     """The tissues that are there in sufficient amount, from the lowest HU to the highest.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from segmentation.fracture import fracture_observations
-from segmentation.levels import IdentitySettings, identity_observations
+from segmentation.levels import identity_observations
+from segmentation.settings import IdentitySettings
 from segmentation.vertebrae import Vertebrae
 
 

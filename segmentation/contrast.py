@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from segmentation.course import Lengths, course_of_bodies
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
@@ -26,27 +27,17 @@ _DIRECTIONS = 16
 _BEYOND_MM = 15.0  # above and below the bodies in view the vessels still lie in one line with them
 _BONE_SHARE = 0.25  # of a cell: nothing of a body, nor of an osteophyte drawn with it, is part of a vessel
 _CELL_MM = 1.5  # of the straightened images that vessels are looked for in
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContrastSettings:
-    """Limits of the search for contrast medium. All values are proposals (R)."""
-
-    # Unenhanced blood reads 35 to 55 HU, at 80 kV as at 120 kV (haemoglobin's iron adds a few HU); the portal
-    # venous phase, which raises BMD, leaves 100 and more.
-    limit_hu: float = 60.0
-    radius_mm: tuple[float, float] = (6.0, 15.0)
-    beside_mm: float = 32.0  # from the middle of the body to the vessel's axis, to either side
-    nearest_mm: float = 3.0  # from the body's front to the vessel's axis; the psoas lies behind this
-    gap_mm: float = 10.0  # at most, between body and vessel: bowel lies further in front
-    step_mm: float = 4.0  # height over which slices are averaged
-    length_mm: float = 40.0
-    interruption_mm: float = 8.0  # over which a vessel may be hidden, where another crosses it
-    edge_hu: float = 25.0  # by which the inside is brighter than what surrounds it
-    open_share: float = 0.6  # of the circumference that must show that edge; the rest may touch something
-    even_hu: float = 15.0  # the inside is even within this and ...
-    even_share: float = 0.2  # ... this share of its own HU
-    drift_mm: float = 3.0  # sideways, per step, against the spine
+# All proposals (R):
+_RADIUS_MM = (6.0, 15.0)
+_BESIDE_MM = 32.0  # from the middle of the body to the vessel's axis, to either side
+_NEAREST_MM = 3.0  # from the body's front to the vessel's axis; the psoas lies behind this
+_GAP_MM = 10.0  # at most, between body and vessel: bowel lies further in front
+_STEP_MM = 4.0  # height over which slices are averaged
+_INTERRUPTION_MM = 8.0  # over which a vessel may be hidden, where another crosses it
+_OPEN_SHARE = 0.6  # of the circumference that must show an edge; the rest may touch something
+_EVEN_HU = 15.0  # the inside is even within this and ...
+_EVEN_SHARE = 0.2  # ... this share of its own HU
+_DRIFT_MM = 3.0  # sideways, per step, against the spine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +60,7 @@ class _Straightened:
 
 
 def contrast_observations(
-    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Observation, ...]:
     """`contrast_suspected` where aorta or vena cava read brighter than unenhanced blood can.
 
@@ -78,23 +69,23 @@ def contrast_observations(
     GridMismatch
         If volume and vertebrae lie on different grids.
     """
-    rules = settings or ContrastSettings()
+    rules = settings or ImageSettings()
     brightest = brightest_vessel(volume, vertebrae, rules)
-    if brightest is None or brightest.hu <= rules.limit_hu:
+    if brightest is None or brightest.hu <= rules.contrast_hu:
         return ()
-    values: dict[str, str | int | float] = {"hu": round(brightest.hu), "limit": round(rules.limit_hu)}
+    values: dict[str, str | int | float] = {"hu": round(brightest.hu), "limit": round(rules.contrast_hu)}
     return (Observation(code="contrast_suspected", values=values),)
 
 
 def brightest_vessel(
-    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> Vessel | None:
     """The one of `great_vessels` that reads highest; None where none is found."""
     return max(great_vessels(volume, vertebrae, settings), key=lambda one: one.hu, default=None)
 
 
 def great_vessels(
-    volume: CtVolume, vertebrae: Vertebrae, settings: ContrastSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Vessel, ...]:
     """At most two tubes before the bodies from T11 to L4, the better visible one first.
 
@@ -104,7 +95,7 @@ def great_vessels(
         If volume and vertebrae lie on different grids.
     """
     volume.grid.require_same(vertebrae.grid)
-    rules = settings or ContrastSettings()
+    rules = settings or ImageSettings()
     turned, turn = canonical(volume)
     image = _straightened(turned, turn.forward(vertebrae.bodies), rules)
     if image is None:
@@ -112,7 +103,7 @@ def great_vessels(
     shape, radius_mm = _roundness(image, rules)
     found = []
     for _ in range(2):
-        path = _best_path(shape, round(rules.drift_mm / _CELL_MM))
+        path = _best_path(shape, round(_DRIFT_MM / _CELL_MM))
         vessel = _follow(image, shape, radius_mm, path, rules)
         if vessel is None:
             break
@@ -121,20 +112,20 @@ def great_vessels(
     return tuple(found)
 
 
-def _straightened(volume: CtVolume, bodies: LabelMap, rules: ContrastSettings) -> _Straightened | None:
+def _straightened(volume: CtVolume, bodies: LabelMap, rules: ImageSettings) -> _Straightened | None:
     """None where too little of the spine is in view."""
     course = course_of_bodies(volume, bodies, _BESIDE_VESSELS, beyond_mm=_BEYOND_MM)
     if course is None:
         return None
     z = course.slices
     dz, dy, dx = volume.grid.spacing_mm
-    together = ceil(rules.step_mm / dz)
+    together = ceil(_STEP_MM / dz)
     steps = len(z) // together
-    if steps * together * dz < rules.length_mm:
+    if steps * together * dz < rules.contrast_length_mm:
         return None
-    reach = 2 * rules.radius_mm[1] + rules.gap_mm + 4.0
-    behind_mm: Lengths = np.arange(-reach, rules.radius_mm[1] + 4.0, _CELL_MM, dtype=np.float64)
-    wide = rules.beside_mm + rules.radius_mm[1] + 4.0
+    reach = 2 * _RADIUS_MM[1] + _GAP_MM + 4.0
+    behind_mm: Lengths = np.arange(-reach, _RADIUS_MM[1] + 4.0, _CELL_MM, dtype=np.float64)
+    wide = _BESIDE_MM + _RADIUS_MM[1] + 4.0
     left_mm: Lengths = np.arange(-wide, wide, _CELL_MM, dtype=np.float64)
     hu = np.empty((steps, len(behind_mm), len(left_mm)), np.float32)
     for step in range(steps):
@@ -151,26 +142,26 @@ def _straightened(volume: CtVolume, bodies: LabelMap, rules: ContrastSettings) -
     return _Straightened(hu=hu, front_mm=-behind_mm, left_mm=left_mm, step_mm=together * dz)
 
 
-def _roundness(image: _Straightened, rules: ContrastSettings) -> tuple[FloatArray, Lengths]:
+def _roundness(image: _Straightened, rules: ImageSettings) -> tuple[FloatArray, Lengths]:
     """How much of a circle about each cell is a vessel's wall, and the radius at which it is most.
 
     Cells that cannot be a vessel's axis have none of it.
     """
     centre = _mean_around(image.hu)
-    spread = rules.even_hu + rules.even_share * np.abs(centre)
+    spread = _EVEN_HU + _EVEN_SHARE * np.abs(centre)
     angles = [number * 2 * pi / _DIRECTIONS for number in range(_DIRECTIONS)]
     best = np.zeros(image.hu.shape, np.float32)
     best_radius = np.zeros(image.hu.shape)
-    for radius in np.arange(rules.radius_mm[0], rules.radius_mm[1] + 0.1, _CELL_MM).tolist():
+    for radius in np.arange(_RADIUS_MM[0], _RADIUS_MM[1] + 0.1, _CELL_MM).tolist():
         walls = np.zeros(image.hu.shape, np.float32)
         for angle in angles:
             inner = _moved(image.hu, angle, radius - 1.5 * _CELL_MM)
             outer = _moved(image.hu, angle, radius + 1.5 * _CELL_MM)
-            walls += (np.abs(inner - centre) <= spread) & (inner - outer >= rules.edge_hu)
+            walls += (np.abs(inner - centre) <= spread) & (inner - outer >= rules.contrast_edge_hu)
         allowed = (
-            (image.front_mm[:, None] >= rules.nearest_mm)
-            & (image.front_mm[:, None] <= radius + rules.gap_mm)
-            & (np.abs(image.left_mm[None, :]) <= rules.beside_mm)
+            (image.front_mm[:, None] >= _NEAREST_MM)
+            & (image.front_mm[:, None] <= radius + _GAP_MM)
+            & (np.abs(image.left_mm[None, :]) <= _BESIDE_MM)
         )
         walls *= allowed / np.float32(_DIRECTIONS)
         better = walls > best
@@ -231,13 +222,13 @@ def _follow(
     shape: FloatArray,
     radius_mm: Lengths,
     path: npt.NDArray[np.intp],
-    rules: ContrastSettings,
+    rules: ImageSettings,
 ) -> Vessel | None:
     """The longest part of a path that shows a vessel, if it is long enough."""
     along = (np.arange(len(path)), path[:, 0], path[:, 1])
-    shown = shape[along] >= rules.open_share
+    shown = shape[along] >= _OPEN_SHARE
     # Short interruptions are closed; the ends stay where they are.
-    gap = int(rules.interruption_mm / image.step_mm)
+    gap = int(_INTERRUPTION_MM / image.step_mm)
     closed = ndimage.binary_closing(np.pad(shown, gap), np.ones(gap + 1))[gap : gap + len(shown)] | shown
     pieces, count = ndimage.label(closed)
     if count == 0:
@@ -245,7 +236,7 @@ def _follow(
     longest = pieces == 1 + int(np.argmax(np.bincount(pieces)[1:]))
     height_mm = float(longest.sum() * image.step_mm)
     used = longest & shown
-    if height_mm < rules.length_mm or used.sum() < longest.sum() / 2:
+    if height_mm < rules.contrast_length_mm or used.sum() < longest.sum() / 2:
         return None
     radii = radius_mm[along][used]
     hu = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segmentation.settings import EllipseSettings
 from segmentation.surface import Points, places_in_voxel, surface_points
 from segmentation.vertebrae import Level
 from segmentation.volume import FloatArray, Grid, Mask
@@ -19,16 +20,6 @@ _MIN_POINTS = 12  # of each endplate; fewer tell no plane
 _OUTLINE_QUANTILES = (0.01, 0.99)  # single points of the wall do not count
 _ROUNDS = 3
 _OVAL = 1.15  # ratio of variances from which a body's width tells how it is turned
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EllipseSettings:
-    """Where the ellipse lies in its body. All values are proposals (R): makers' regions are not published."""
-
-    height_mm: float = 9.0  # across the plane between the endplates
-    width: float = 0.55  # share of the body's width there
-    front: float = 0.15  # where it begins behind the front wall, as a share of the body's depth
-    back: float = 0.50  # where it ends; the basivertebral veins leave through the half behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,12 @@ is a suspicion, for a radiologist to confirm.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segmentation.heights import Heights, body_heights
 from segmentation.observation import Observation
+from segmentation.settings import FractureSettings
 from segmentation.surface import body_share, box_around
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Vertebrae
 from segmentation.volume import Grid
@@ -37,32 +37,6 @@ TYPICAL: Mapping[str, Heights] = {
     "L4": Heights(anterior_mm=27.3, middle_mm=24.3, posterior_mm=26.5),
     "L5": Heights(anterior_mm=28.0, middle_mm=24.0, posterior_mm=24.0),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FractureSettings:
-    """When a body is taken for fractured. The losses follow Genant's grades; all values proposals (R)."""
-
-    suspected_loss: float = 0.20
-    refused_loss: float = 0.25
-    # Heights read from a label map step with its slices: further apart they step by more than a grade. Where
-    # the share of each voxel inside the body is known, they do not.
-    max_step_mm: float = 3.2
-    max_step_of_shares_mm: float = 5.0
-    middle_share: float = 0.90  # the middle of an intact body over the mean of its ends: endplates are hollow
-    # The back of an intact body over its front, against what is typical: osteophytes heighten fronts.
-    posterior_share: float = 0.93
-    # Over the neighbours' second tallest. On a real CT at hand the uppermost body reads 17 % more than its
-    # neighbours behind, in our drawing and in another's alike: the root of an arch, not a body's height.
-    posterior_excess: float = 1.05
-    # Mean height over the square root of the mean cross-section. Intact bodies at hand: 0.68 to 0.79.
-    proportion: float = 0.72
-    neighbours_apart: int = 5  # levels
-    # Fish vertebrae throughout: the median loss of the middles, each within its own body, of several bodies.
-    # Of a person whose bodies are intact it is 0.02 on a real CT; reference bodies that all lost a fifth
-    # read 0.08 and more.
-    alike_loss: float = 0.075
-    alike_bodies: int = 3
 
 
 def fracture_observations(

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from segmentation.contrast import ContrastSettings, contrast_observations
-from segmentation.motion import MotionSettings, motion_observations
-from segmentation.noise import NoiseSettings, noise_observations
+from segmentation.contrast import contrast_observations
+from segmentation.motion import motion_observations
+from segmentation.noise import noise_observations
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageQualitySettings:
-    """Limits of the gates on the image. All values are proposals (R)."""
-
-    contrast: ContrastSettings = field(default_factory=ContrastSettings)
-    motion: MotionSettings = field(default_factory=MotionSettings)
-    noise: NoiseSettings = field(default_factory=NoiseSettings)
-
-
 def image_observations(
-    volume: CtVolume, vertebrae: Vertebrae, settings: ImageQualitySettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Observation, ...]:
     """What speaks against the image around the lumbar spine: contrast medium, motion, noise, streaks.
 
@@ -31,9 +21,9 @@ def image_observations(
     GridMismatch
         If volume and vertebrae lie on different grids.
     """
-    rules = settings or ImageQualitySettings()
+    rules = settings or ImageSettings()
     return (
-        *contrast_observations(volume, vertebrae, rules.contrast),
-        *motion_observations(volume, vertebrae, rules.motion),
-        *noise_observations(volume, vertebrae, rules.noise),
+        *contrast_observations(volume, vertebrae, rules),
+        *motion_observations(volume, vertebrae, rules),
+        *noise_observations(volume, vertebrae, rules),
     )

@@ -14,31 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from segmentation.observation import Observation
+from segmentation.settings import LesionSettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LesionSettings:
-    """When a cluster inside a body, or a body, is no bone. All values are proposals (R)."""
-
-    depth_mm: float = 4.0  # beneath the body's surface: past cortex and endplates, and their blur
-    smoothing_mm: float = 2.0  # so that neither noise nor trabeculae make clusters
-    cement_hu: float = 500.0
-    cement_min_mm3: float = 100.0
-    dense_above_median_hu: float = 150.0
-    dense_hu: float = 300.0  # young bone at 80 kVp may reach it: both limits must be exceeded
-    dense_min_mm3: float = 300.0  # bone islands are smaller; the regions leave them out by themselves
-    lytic_below_median_hu: float = 60.0
-    # Lytic tissue replaces marrow fat as well: it is not darker than blood. Fat in a haemangioma is.
-    # Dense bone about a hole is blurred into it: there the limit lies midway from such tissue to the median.
-    lytic_hu: tuple[float, float] = (0.0, 80.0)
-    lytic_min_mm3: float = 500.0  # a sphere of 10 mm; the veins' entry and fatty gaps are smaller
-    lytic_tissue_hu: float = 30.0  # what such tissue commonly reads: it must be below what is looked for
-    # A body's median against that of all others in view. Intact bodies of one spine differ by less: by 12 HU
-    # in the real CT at hand. Both limits must be exceeded: dense spines vary by more HU.
-    unlike_hu: float = 60.0
-    unlike_share: float = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from segmentation.observation import Observation
+from segmentation.settings import IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
 
 TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
 BY_ONE_ANCHOR = {"sacrum": "numbered_by_sacrum_alone", "last rib": "numbered_by_rib_alone"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdentitySettings:
-    """When a row of vertebrae is not believed. All values are proposals (R)."""
-
-    # Middle to middle. Lumbar bodies lie 30 to 42 mm apart; a collapsed one nearer, a missed one doubles it.
-    spacing_mm: tuple[float, float] = (18.0, 55.0)
-    spacing_ratio: float = 1.6  # between neighbouring spacings: more is a missed or a split vertebra
-    volume_ratio: float = 1.8  # between neighbouring whole bodies
-    # Lumbar bodies are 25 to 35 mm high, spurs included below 45: more is two vertebrae under one name.
-    max_height_mm: float = 50.0
-    # Between neighbouring bodies, or the fifth lumbar one and the sacrum, as they are drawn: discs are 4 to
-    # 15 mm high, a lower thoracic vertebra with both its discs 28 mm and more.
-    max_gap_mm: float = 25.0
-    # A body's volume over that of the body above it, in the middle of all pairs: 1.05 to 1.1 down the spine.
-    min_volume_trend: float = 0.9
-    min_sacrum_mm3: float = 3000.0
 
 
 def level_of(

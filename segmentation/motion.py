@@ -11,7 +11,6 @@ or, where the patient moved along the table, resembles one of its neighbours mor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy import ndimage
 
 from segmentation.course import ABOVE_SACRUM, Course, Lengths, course_of_bodies, slices_of
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import LUMBAR, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
@@ -28,36 +28,24 @@ _ROUNDS = 8  # of Gauss and Newton's method; it settles within four or five
 _SETTLED_MM = 0.02
 _LONGEST_STEP_MM = 3.0
 _LEAST_ALTERNATING = 8  # steps from which every second slice can be told from chance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MotionSettings:
-    """How motion is looked for. All values are proposals (R)."""
-
-    # Without motion the jump stays below 1 mm in the digital reference study and in the real CTs at hand, at
-    # slices of 0.6 to 5 mm and scoliosis up to 20 degrees.
-    limit_mm: float = 2.0
-    # Of every second slice. Without it 0.02 mm and a share of 0.03 are usual, 0.04 and 0.06 the most seen, on
-    # slices of 0.6 to 5 mm, at a noise of up to 60 HU, in the reference study and in two real CTs.
-    alternate_mm: float = 0.5
-    alternate_share: float = 0.25
-    alternate_steps: int = 64  # that are compared, about the middle of the bodies
-    beside_mm: float = 60.0  # of the bodies' middle: spine, psoas, erector
-    before_mm: float = 12.0  # of the bodies' front
-    behind_mm: float = 60.0  # of the bodies' front: the phantom lies further back
-    window_hu: tuple[float, float] = (-150.0, 150.0)  # bone changes from slice to slice more than its outline
-    blur_mm: float = 2.0
-    together_mm: float = 3.0  # height of what is compared: thinner slices are averaged
-    # What is usual is read beside a step, beyond the slices that are averaged with it: nearer, a jump would
-    # be its own background.
-    around_mm: float = 9.0
-    least_around: int = 2  # steps to either side, however far apart slices are
-    near_mm: float = 5.0  # a body so close to a jump is displaced with it
-    thickest_mm: float = 6.0  # distance of slices up to which neighbours are alike enough
+# How unlike every second slice is to one neighbour: usual are 0.03, and 0.06 is the most seen (R).
+_ALTERNATE_SHARE = 0.25
+_ALTERNATE_STEPS = 64  # that are compared, about the middle of the bodies
+_BESIDE_MM = 60.0  # of the bodies' middle: spine, psoas, erector
+_BEFORE_MM = 12.0  # of the bodies' front
+_BEHIND_MM = 60.0  # of the bodies' front: the phantom lies further back
+_WINDOW_HU = (-150.0, 150.0)  # bone changes from slice to slice more than its outline
+_BLUR_MM = 2.0
+_TOGETHER_MM = 3.0  # height of what is compared: thinner slices are averaged
+# What is usual is read beside a step, beyond the slices that are averaged with it: nearer, a jump would be
+# its own background.
+_AROUND_MM = 9.0
+_LEAST_AROUND = 2  # steps to either side, however far apart slices are
+_NEAR_MM = 5.0  # a body so close to a jump is displaced with it
 
 
 def motion_observations(
-    volume: CtVolume, vertebrae: Vertebrae, settings: MotionSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Observation, ...]:
     """`motion_suspected` for each lumbar body that a jump goes through, superior to inferior.
 
@@ -69,23 +57,23 @@ def motion_observations(
         If volume and vertebrae lie on different grids.
     """
     volume.grid.require_same(vertebrae.grid)
-    rules = settings or MotionSettings()
+    rules = settings or ImageSettings()
     turned, turn = canonical(volume)
     bodies = turn.forward(vertebrae.bodies)
     course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
-    if course is None or turned.grid.spacing_mm[0] > rules.thickest_mm:
+    if course is None or turned.grid.spacing_mm[0] > rules.motion_thickest_mm:
         return ()
     woven = _woven_observation(turned, course, rules)
     if woven is not None:
         return (woven,)
-    together = ceil(rules.together_mm / turned.grid.spacing_mm[0])
-    places, shifts, _ = _shifts(turned, course, rules, together)
+    together = ceil(_TOGETHER_MM / turned.grid.spacing_mm[0])
+    places, shifts, _ = _shifts(turned, course, together)
     if len(places) < 3:
         return ()
-    jumps_mm = _beyond_the_usual(shifts, turned.grid.spacing_mm[0], rules)
+    jumps_mm = _beyond_the_usual(shifts, turned.grid.spacing_mm[0])
     displaced: dict[str, float] = {}
-    for place in np.flatnonzero(jumps_mm > rules.limit_mm):
-        for name in _bodies_at(bodies, vertebrae, float(places[place]), turned.grid.spacing_mm[0], rules):
+    for place in np.flatnonzero(jumps_mm > rules.motion_mm):
+        for name in _bodies_at(bodies, vertebrae, float(places[place]), turned.grid.spacing_mm[0]):
             displaced[name] = max(displaced.get(name, 0.0), float(jumps_mm[place]))
     return tuple(
         Observation(code="motion_suspected", level=name, values={"jump_mm": round(displaced[name], 1)})
@@ -94,21 +82,21 @@ def motion_observations(
     )
 
 
-def _woven_observation(volume: CtVolume, course: Course, rules: MotionSettings) -> Observation | None:
+def _woven_observation(volume: CtVolume, course: Course, rules: ImageSettings) -> Observation | None:
     """What every second slice has in common against its neighbours; None where it has nothing."""
-    first = max(0, (len(course.slices) - rules.alternate_steps) // 2)
-    part = slice(first, first + rules.alternate_steps + 1)
+    first = max(0, (len(course.slices) - _ALTERNATE_STEPS) // 2)
+    part = slice(first, first + _ALTERNATE_STEPS + 1)
     middle = Course(
         slices=course.slices[part], middle_mm=course.middle_mm[part], front_mm=course.front_mm[part]
     )
-    _, shifts, unlike = _shifts(volume, middle, rules, 1)
+    _, shifts, unlike = _shifts(volume, middle, 1)
     if len(shifts) < _LEAST_ALTERNATING:
         return None
     displaced_mm = float(np.linalg.norm(_alternating(shifts)))
     share = float(abs(_alternating(unlike[:, np.newaxis])[0]) / max(float(np.median(unlike)), 1e-9))
     if displaced_mm > rules.alternate_mm:
         difference = f"displaced by {displaced_mm:.1f} mm"
-    elif share > rules.alternate_share:
+    elif share > _ALTERNATE_SHARE:
         difference = f"nearer to one neighbour than to the other by {share:.0%}"
     else:
         return None
@@ -124,7 +112,7 @@ def _alternating(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _shifts(
-    volume: CtVolume, course: Course, rules: MotionSettings, together: int
+    volume: CtVolume, course: Course, together: int
 ) -> tuple[Lengths, npt.NDArray[np.float64], Lengths]:
     """The number of the slice above each step, by how much (y, x in mm) it is shifted there, and how unlike
     the two sides are (mean of absolute differences in HU, unshifted).
@@ -132,9 +120,9 @@ def _shifts(
     Compared are the means of `together` slices above and below the step.
     """
     _, dy, dx = volume.grid.spacing_mm
-    down = np.arange(-rules.before_mm, rules.behind_mm, _CELL_MM)
-    across = np.arange(-rules.beside_mm, rules.beside_mm, _CELL_MM)
-    hu, first_row, first_column = _window(volume, course, rules)
+    down = np.arange(-_BEFORE_MM, _BEHIND_MM, _CELL_MM)
+    across = np.arange(-_BESIDE_MM, _BESIDE_MM, _CELL_MM)
+    hu, first_row, first_column = _window(volume, course)
     places, shifts, unlike = [], [], []
     for step in range(together, len(course.slices) - together + 1):
         upper = int(course.slices[step - 1]) + 1
@@ -143,8 +131,8 @@ def _shifts(
         at = np.array(np.meshgrid(rows, columns, indexing="ij"))
         pair = []
         for part in (slice(upper - together, upper), slice(upper, upper + together)):
-            mean = np.clip(hu[part], *rules.window_hu).mean(axis=0)
-            pair.append(ndimage.gaussian_filter(mean, (rules.blur_mm / dy, rules.blur_mm / dx)))
+            mean = np.clip(hu[part], *_WINDOW_HU).mean(axis=0)
+            pair.append(ndimage.gaussian_filter(mean, (_BLUR_MM / dy, _BLUR_MM / dx)))
         places.append(float(upper))
         shifts.append(_shift_between(pair[0], pair[1], at, (dy, dx)))
         differs = ndimage.map_coordinates(pair[1] - pair[0], at, order=1, mode="nearest")
@@ -152,14 +140,14 @@ def _shifts(
     return np.array(places), np.array(shifts).reshape(-1, 2), np.array(unlike)
 
 
-def _window(volume: CtVolume, course: Course, rules: MotionSettings) -> tuple[FloatArray, int, int]:
+def _window(volume: CtVolume, course: Course) -> tuple[FloatArray, int, int]:
     """The part of every slice that is compared, with room for the blur; its first row and column."""
     _, dy, dx = volume.grid.spacing_mm
-    room = 4 * rules.blur_mm
-    first_row = max(0, int((course.front_mm.min() - rules.before_mm - room) / dy))
-    first_column = max(0, int((course.middle_mm.min() - rules.beside_mm - room) / dx))
-    last_row = int((course.front_mm.max() + rules.behind_mm + room) / dy)
-    last_column = int((course.middle_mm.max() + rules.beside_mm + room) / dx)
+    room = 4 * _BLUR_MM
+    first_row = max(0, int((course.front_mm.min() - _BEFORE_MM - room) / dy))
+    first_column = max(0, int((course.middle_mm.min() - _BESIDE_MM - room) / dx))
+    last_row = int((course.front_mm.max() + _BEHIND_MM + room) / dy)
+    last_column = int((course.middle_mm.max() + _BESIDE_MM + room) / dx)
     return volume.hu[:, first_row : last_row + 1, first_column : last_column + 1], first_row, first_column
 
 
@@ -188,10 +176,10 @@ def _shift_between(
     return shift
 
 
-def _beyond_the_usual(shifts_mm: npt.NDArray[np.float64], step_mm: float, rules: MotionSettings) -> Lengths:
+def _beyond_the_usual(shifts_mm: npt.NDArray[np.float64], step_mm: float) -> Lengths:
     """How far each shift lies from the median of those around it, in mm; 0 where there are none."""
-    together = ceil(rules.together_mm / step_mm)
-    last = together + max(rules.least_around, ceil(rules.around_mm / step_mm))
+    together = ceil(_TOGETHER_MM / step_mm)
+    last = together + max(_LEAST_AROUND, ceil(_AROUND_MM / step_mm))
     places = np.arange(len(shifts_mm))
     jumps: Lengths = np.zeros(len(shifts_mm))
     for place in places:
@@ -203,9 +191,7 @@ def _beyond_the_usual(shifts_mm: npt.NDArray[np.float64], step_mm: float, rules:
     return jumps
 
 
-def _bodies_at(
-    bodies: LabelMap, vertebrae: Vertebrae, upper: float, step_mm: float, rules: MotionSettings
-) -> list[str]:
+def _bodies_at(bodies: LabelMap, vertebrae: Vertebrae, upper: float, step_mm: float) -> list[str]:
     """The lumbar bodies that a jump below slice `upper` goes through or comes near; else the nearest one."""
     away: dict[str, float] = {}
     for level in vertebrae.levels:
@@ -214,5 +200,5 @@ def _bodies_at(
             away[level.name] = max(shown[0] - upper + 0.5, upper - 0.5 - shown[-1], 0.0) * step_mm
     if not away:
         return []
-    limit_mm = max(rules.near_mm, min(away.values()))
+    limit_mm = max(_NEAR_MM, min(away.values()))
     return [name for name, distance_mm in away.items() if distance_mm <= limit_mm]

@@ -16,30 +16,20 @@ from scipy import ndimage
 
 from segmentation.course import ABOVE_SACRUM, Course, course_of_bodies, slices_of
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import LUMBAR, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 
 _MAD_TO_SD = 1.4826  # of a normal distribution
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseSettings:
-    """Limits and places of the measurement. All values are proposals (R)."""
-
-    noise_hu: float = 50.0  # SD of voxels: two of the radiomic bins of 25 HU
-    streaks_hu: float = 30.0  # SD of streaks: beyond the pattern of trabeculae
-    streaks_ratio: float = 2.0  # against what varies as much along the other direction
-    streaks_share: float = 0.2  # of a body's height that streaks must reach
-    muscle_hu: tuple[float, float] = (0.0, 110.0)  # blurred by `blur_mm`; streaks and noise stay within
-    blur_mm: float = 3.0
-    margin_mm: float = 1.5  # around muscle that is left out
-    beside_mm: float = 75.0  # of the bodies' middle
-    behind_mm: float = 95.0  # of their front; the phantom, where it comes into view, is as even as muscle
-    from_body_mm: float = 6.0
-    window_mm: float = 9.0  # of the small places
-    along_mm: float = 12.0  # over which streaks are averaged
-    apart_mm: float = 3.0  # of the two places that are compared across them
-    least_cells: int = 40  # places in a slice, else it says nothing
+_BLUR_MM = 3.0  # before muscle is told by its HU
+_MARGIN_MM = 1.5  # around muscle that is left out
+_BESIDE_MM = 75.0  # of the bodies' middle
+_BEHIND_MM = 95.0  # of their front; the phantom, where it comes into view, is as even as muscle
+_FROM_BODY_MM = 6.0
+_WINDOW_MM = 9.0  # of the small places
+_ALONG_MM = 12.0  # over which streaks are averaged
+_APART_MM = 3.0  # of the two places that are compared across them
+_LEAST_CELLS = 40  # places in a slice, else it says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +42,7 @@ class Grain:
 
 
 def noise_observations(
-    volume: CtVolume, vertebrae: Vertebrae, settings: NoiseSettings | None = None
+    volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Observation, ...]:
     """`noise_excessive` for the study, and `photon_starvation` at each lumbar level that has it.
 
@@ -62,14 +52,14 @@ def noise_observations(
         If volume and vertebrae lie on different grids.
     """
     volume.grid.require_same(vertebrae.grid)
-    rules = settings or NoiseSettings()
+    rules = settings or ImageSettings()
     turned, turn = canonical(volume)
     bodies = turn.forward(vertebrae.bodies)
     course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
     if course is None:
         return ()
     grains = {
-        int(k): _grain(*_surroundings(turned, bodies, course, place, rules), rules)
+        int(k): _grain(*_surroundings(turned, bodies, course, place, rules))
         for place, k in enumerate(course.slices)
     }
     found = []
@@ -87,43 +77,41 @@ def noise_observations(
     return tuple(found)
 
 
-def _is_streaked(grain: Grain, rules: NoiseSettings) -> bool:
+def _is_streaked(grain: Grain, rules: ImageSettings) -> bool:
     return grain.streaks_hu > rules.streaks_hu and grain.ratio > rules.streaks_ratio  # False for NaN
 
 
 def _surroundings(
-    volume: CtVolume, bodies: LabelMap, course: Course, place: int, rules: NoiseSettings
+    volume: CtVolume, bodies: LabelMap, course: Course, place: int, rules: ImageSettings
 ) -> tuple[FloatArray, Mask, tuple[float, float]]:
     """The part of one slice about its body, the muscle in it, and its spacing (y, x)."""
     _, dy, dx = volume.grid.spacing_mm
     k = int(course.slices[place])
     front, middle = course.front_mm[place], course.middle_mm[place]
     box = (
-        slice(max(0, int(front / dy)), int((front + rules.behind_mm) / dy)),
-        slice(max(0, int((middle - rules.beside_mm) / dx)), int((middle + rules.beside_mm) / dx)),
+        slice(max(0, int(front / dy)), int((front + _BEHIND_MM) / dy)),
+        slice(max(0, int((middle - _BESIDE_MM) / dx)), int((middle + _BESIDE_MM) / dx)),
     )
     hu = volume.hu[k][box]
-    blurred = ndimage.gaussian_filter(hu, (rules.blur_mm / dy, rules.blur_mm / dx))
+    blurred = ndimage.gaussian_filter(hu, (_BLUR_MM / dy, _BLUR_MM / dx))
     soft = (blurred > rules.muscle_hu[0]) & (blurred < rules.muscle_hu[1])
-    soft = ndimage.binary_erosion(
-        soft, np.ones((_odd(2 * rules.margin_mm / dy), _odd(2 * rules.margin_mm / dx)))
-    )
+    soft = ndimage.binary_erosion(soft, np.ones((_odd(2 * _MARGIN_MM / dy), _odd(2 * _MARGIN_MM / dx))))
     away_mm = ndimage.distance_transform_edt(bodies[k][box] == 0, sampling=(dy, dx))
-    return hu, soft & (away_mm > rules.from_body_mm), (dy, dx)
+    return hu, soft & (away_mm > _FROM_BODY_MM), (dy, dx)
 
 
-def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float], rules: NoiseSettings) -> Grain:
+def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float]) -> Grain:
     dy, dx = spacing_mm
-    window = (_odd(rules.window_mm / dy), _odd(rules.window_mm / dx))
+    window = (_odd(_WINDOW_MM / dy), _odd(_WINDOW_MM / dx))
     cells = window[0] * window[1]
     wholly = ndimage.minimum_filter(muscle, window, mode="constant")
     exact = hu.astype(np.float64)
     mean = ndimage.uniform_filter(exact, window)
     variance = (ndimage.uniform_filter(exact**2, window) - mean**2) * cells / max(1, cells - 1)
     local = np.sqrt(np.maximum(variance[wholly], 0.0))
-    noise = float(np.percentile(local, 25)) if local.size >= rules.least_cells else float("nan")
-    across = _variation(exact, muscle, (dy, dx), rules)
-    along = _variation(exact.T, muscle.T, (dx, dy), rules)
+    noise = float(np.percentile(local, 25)) if local.size >= _LEAST_CELLS else float("nan")
+    across = _variation(exact, muscle, (dy, dx))
+    along = _variation(exact.T, muscle.T, (dx, dy))
     return Grain(
         noise_hu=noise,
         streaks_hu=float(np.sqrt(np.maximum(across**2 - along**2, 0.0))),
@@ -131,15 +119,13 @@ def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float], rules:
     )
 
 
-def _variation(
-    hu: npt.NDArray[np.float64], muscle: Mask, spacing_mm: tuple[float, float], rules: NoiseSettings
-) -> float:
-    """SD between lines that run along axis 1, averaged over `along_mm`; NaN where muscle is too little."""
-    length, apart = _odd(rules.along_mm / spacing_mm[1]), max(1, round(rules.apart_mm / spacing_mm[0]))
+def _variation(hu: npt.NDArray[np.float64], muscle: Mask, spacing_mm: tuple[float, float]) -> float:
+    """SD between lines that run along axis 1, averaged over `_ALONG_MM`; NaN where muscle is too little."""
+    length, apart = _odd(_ALONG_MM / spacing_mm[1]), max(1, round(_APART_MM / spacing_mm[0]))
     mean = ndimage.uniform_filter1d(hu, length, axis=1)
     wholly = ndimage.minimum_filter1d(muscle.astype(np.uint8), length, axis=1, mode="constant") > 0
     steps = (mean[apart:] - mean[:-apart])[wholly[apart:] & wholly[:-apart]]
-    if steps.size < rules.least_cells:
+    if steps.size < _LEAST_CELLS:
         return float("nan")
     return float(_MAD_TO_SD * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2))
 

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
-from segmentation.fracture import FractureSettings, fracture_observations
-from segmentation.lesions import LesionSettings, lesion_observations
+from segmentation.fracture import fracture_observations
+from segmentation.lesions import lesion_observations
 from segmentation.observation import Observation
+from segmentation.settings import GateSettings
 from segmentation.vertebra import body_coordinates, height_range
 from segmentation.vertebrae import LUMBAR, Level, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, Mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualitySettings:
-    """Limits of the gates. All values are proposals (R)."""
-
-    height_mm: tuple[float, float] = (18.0, 40.0)
-    metal_hu: float = 1000.0  # in the body; compact bone seen through the scanner's blur stays below
-    metal_near_hu: float = 1800.0  # around it, where the dense bone of facets and laminae lies
-    metal_margin_mm: float = 10.0
-    metal_min_mm3: float = 30.0  # of one connected piece: a screw has hundreds, noise has a voxel or two
-    metal_min_voxels: int = 3
-    # Even a body of 20 mg/cm3 stands out from muscle, fat and bowel by its cortex: this is half of what the
-    # least dense bodies of the digital reference study and of the real CTs at hand show.
-    min_contrast_hu: float = 40.0
-    min_region_cm3: float = 3.0
-    min_ellipse_cm3: float = 0.6  # one slice of 5 mm holds 0.8 to 1.1
-    max_region_sd_hu: float = 80.0
-    fracture: FractureSettings = field(default_factory=FractureSettings)
-    lesions: LesionSettings = field(default_factory=LesionSettings)
 
 
 def quality_observations(
     volume: CtVolume,
     vertebrae: Vertebrae,
     regions: Mapping[str, Regions],
-    settings: QualitySettings | None = None,
+    settings: GateSettings | None = None,
 ) -> tuple[Observation, ...]:
     """Everything that speaks against measuring a lumbar level, from superior to inferior.
 
@@ -54,7 +34,7 @@ def quality_observations(
         If volume and vertebrae lie on different grids.
     """
     volume.grid.require_same(vertebrae.grid)
-    rules = settings or QualitySettings()
+    rules = settings or GateSettings()
     found: list[Observation] = []
     for level in vertebrae.levels:
         if level.name not in LUMBAR:
@@ -74,9 +54,7 @@ def quality_observations(
     return tuple(found)
 
 
-def _body(
-    volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: QualitySettings
-) -> Iterable[Observation]:
+def _body(volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: GateSettings) -> Iterable[Observation]:
     bodies = vertebrae.bodies == level.label
     box = _box_with_margin(bodies, volume, rules.metal_margin_mm)
     body = bodies[box]
@@ -110,7 +88,7 @@ def _body(
         )
 
 
-def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Iterable[Observation]:
+def _region(volume: CtVolume, regions: Regions, rules: GateSettings) -> Iterable[Observation]:
     hu = volume.hu[regions.bmd]
     volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
     smallest = rules.min_region_cm3 if regions.kind is RegionKind.CORE else rules.min_ellipse_cm3
@@ -128,7 +106,7 @@ def _region(volume: CtVolume, regions: Regions, rules: QualitySettings) -> Itera
         yield Observation(code="ellipse_not_measured", level=regions.level, values={"reason": reason})
 
 
-def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: QualitySettings) -> str | None:
+def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: GateSettings) -> str | None:
     """Why an ellipse that is measured beside the core gives no density; None where it does."""
     voxels = int(np.count_nonzero(ellipse))
     volume_cm3 = voxels * volume.grid.voxel_volume_mm3 / 1000.0

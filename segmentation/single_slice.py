@@ -12,13 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from segmentation.bone import bone_contrast
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.observation import Observation
-from segmentation.quality import QualitySettings
+from segmentation.settings import CanalSettings, GateSettings, RegionSettings, SliceSettings
 from segmentation.slice_gates import SliceRules, objections
 from segmentation.slice_outline import find_outline, masks_of
-from segmentation.slice_settings import SliceSettings
-from segmentation.vertebra import RegionSettings
 from segmentation.vertebrae import EngineInfo
 from segmentation.volume import CtVolume, Mask, canonical
 
@@ -38,7 +35,7 @@ class SliceFinder:
 
     slices: SliceSettings = field(default_factory=SliceSettings)
     regions: RegionSettings = field(default_factory=RegionSettings)
-    quality: QualitySettings = field(default_factory=QualitySettings)
+    quality: GateSettings = field(default_factory=GateSettings)
     canal: CanalSettings = field(default_factory=CanalSettings)
 
     @property

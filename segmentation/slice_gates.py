@@ -11,9 +11,8 @@ from scipy import ndimage
 
 from segmentation.engines.geometric.frame import Profile
 from segmentation.observation import Observation
-from segmentation.quality import QualitySettings
+from segmentation.settings import GateSettings, SliceSettings
 from segmentation.slice_outline import OUTLINE_ANGLES, SliceOutline, hu_across, hu_around, local_mm
-from segmentation.slice_settings import SliceSettings
 from segmentation.volume import CtVolume, FloatArray, Mask
 
 # Sectors around the canal's middle, in degrees above straight left and right (front is +90): what lies in
@@ -29,7 +28,7 @@ class SliceRules:
     """All limits for one slice."""
 
     slices: SliceSettings
-    quality: QualitySettings
+    quality: GateSettings
     contrast: float  # of bone, relative to 80 kV
 
 
@@ -127,7 +126,7 @@ def _touches_border(mask: npt.NDArray[np.bool_]) -> bool:
     return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
-def _metal_pixels(volume: CtVolume, body: npt.NDArray[np.bool_], rules: QualitySettings) -> int:
+def _metal_pixels(volume: CtVolume, body: npt.NDArray[np.bool_], rules: GateSettings) -> int:
     """Pixels of the largest piece of metal in the body or near it."""
     outside_mm = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm[1:])
     near = (outside_mm <= rules.metal_margin_mm) & (volume.hu[0] > rules.metal_near_hu)

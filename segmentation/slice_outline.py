@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from segmentation.engines.geometric.canal import CanalSettings, enclosure_map
+from segmentation.engines.geometric.canal import enclosure_map
 from segmentation.engines.geometric.frame import BodyFrame, Points, Profile, coarsen, frame_of, sample
 from segmentation.engines.geometric.outline import ANGLES, trace_outline
-from segmentation.slice_settings import SliceSettings
-from segmentation.vertebra import RegionSettings
+from segmentation.settings import CanalSettings, RegionSettings, SliceSettings
 from segmentation.volume import CtVolume, Mask
 
 WORKING_STEP_MM = 2.0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
-
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.ellipse import EllipseSettings, ellipse_of
+from segmentation.ellipse import ellipse_of
 from segmentation.errors import LevelNotFound
+from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.surface import Box, body_share, box_around, deep_shares
 from segmentation.vertebrae import Level, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, Mask
@@ -18,34 +16,6 @@ from segmentation.volume import CtVolume, FloatArray, Grid, Mask
 Coordinates = npt.NDArray[np.float64]
 
 THICK_STEP_MM = 3.5  # between voxels along a body: above, a label map's height is not believed (R)
-
-
-class DensityRegions(StrEnum):
-    """Where density is read. Of both, the core leads: scores and categories rest on it."""
-
-    CORE = "core"
-    ELLIPSE = "ellipse"
-    BOTH = "both"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegionSettings:
-    """How the regions are cut from a body. All values are proposals (R): a site may change each."""
-
-    erosion_mm: float = 3.0  # from the body's surface: cortex, its blur, and subcortical bone
-    min_erosion_voxels: int = 2  # across the body's axis
-    central_height: float = 0.55  # share of the body's height, around its middle, that density is read in
-    wedge_half_angle_deg: float = (
-        25.0  # of the basivertebral veins, as seen from the body's middle; 0 keeps them
-    )
-    dense_hu: float = 300.0  # clusters above are sclerosis, bone islands or cement
-    dense_above_median_hu: float = (
-        150.0  # and so much denser than the region: young bone at 80 kVp exceeds 300 HU
-    )
-    dense_smoothing_mm: float = 1.0  # so that noise makes no clusters
-    dense_min_mm3: float = 20.0
-    bmd: DensityRegions = DensityRegions.CORE
-    ellipse: EllipseSettings = field(default_factory=EllipseSettings)
 
 
 def regions_of(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from config.settings import Settings
 from node.pipeline.calibration_rules import internal_rules, lending_rules
-from node.pipeline.image_rules import image_settings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.scanner import (
     chart_rules,
@@ -90,7 +89,7 @@ def _by_tissues(
             raise CalibrationImpossible("internal_impossible", "; ".join(differences))
         if series.contrast_agent and not series.contrast_doubtful:  # else the blood tells, which is needed
             raise CalibrationImpossible("internal_impossible", "contrast medium is documented")
-        contrast = image_settings(settings.segmentation).contrast
+        contrast = settings.segmentation.image
         tissues = read_tissues(volume, vertebrae, rules.sampling, contrast)
         return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
     except CalibrationImpossible as error:

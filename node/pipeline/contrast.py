@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from node.report import SeriesFacts
-from segmentation.contrast import ContrastSettings, brightest_vessel
+from segmentation.contrast import brightest_vessel
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume
 
@@ -21,7 +22,7 @@ def contrast_in_headers(series: SeriesFacts) -> tuple[Observation, ...]:
 
 
 def contrast_in_doubt(
-    volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: ContrastSettings
+    volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: ImageSettings
 ) -> tuple[Observation, ...]:
     """Where a volume's headers leave contrast open the vessels decide; where they cannot be read it counts.
 
@@ -32,12 +33,12 @@ def contrast_in_doubt(
     vessel = brightest_vessel(volume, vertebrae, settings)
     if vessel is None:
         return (_in_doubt(series.contrast_agent, _UNREAD),)
-    if vessel.hu > settings.limit_hu:
+    if vessel.hu > settings.contrast_hu:
         return (_in_doubt(series.contrast_agent, f"the great vessels read {vessel.hu:.0f} HU"),)
     values: dict[str, str | int | float] = {
         "words": series.contrast_agent,
         "hu": round(vessel.hu),
-        "limit": round(settings.limit_hu),
+        "limit": round(settings.contrast_hu),
     }
     return (Observation(code="contrast_not_seen", values=values),)
 

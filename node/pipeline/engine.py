@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from config.settings import SegmentationSettings
 from node.dicom.mask import is_dicom_file, read_mask
-from node.pipeline.image_rules import geometric_engine, geometric_settings, identity_settings
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines import Segmenter
+from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.engines.nnunet import Compute, NnunetEngine
-from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, TotalSegmentatorSettings
+from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
 from segmentation.engines.totalsegmentator_weights import Mode, unavailable
 from segmentation.errors import EngineUnavailable
 
@@ -62,8 +62,8 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
             origin={str(key): pattern for key, pattern in settings.mask_from.items()},
             labels=dict(settings.mask_segments),
             file=mask,
-            identity=identity_settings(settings),
-            canal=geometric_settings(settings).canal,
+            identity=settings.identity,
+            canal=settings.geometric.canal,
         )
     labels, grid = read_mask(mask)
     # Named by content: a file name may hold a patient's name.
@@ -74,16 +74,23 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
         Convention(settings.mask_labels),
         file_name=mask.name,
         source=source,
-        identity=identity_settings(settings),
-        canal=geometric_settings(settings).canal,
+        identity=settings.identity,
+        canal=settings.geometric.canal,
         vouched=True,
     )
 
 
+def _geometric(settings: SegmentationSettings) -> Segmenter:
+    return GeometricEngine(settings.geometric, settings.identity)
+
+
 def _totalsegmentator(settings: SegmentationSettings) -> Segmenter:
-    wanted = TotalSegmentatorSettings(weights=settings.weights, mode=Mode(settings.totalsegmentator_mode))
     return TotalSegmentatorEngine(
-        wanted, _compute(settings), identity_settings(settings), geometric_settings(settings).canal
+        settings.weights,
+        Mode(settings.totalsegmentator_mode),
+        _compute(settings),
+        settings.identity,
+        settings.geometric.canal,
     )
 
 
@@ -95,8 +102,8 @@ def _nnunet(settings: SegmentationSettings) -> Segmenter:
         settings.nnunet_levels,
         _compute(settings),
         orientation=settings.nnunet_orientation,
-        identity=identity_settings(settings),
-        canal=geometric_settings(settings).canal,
+        identity=settings.identity,
+        canal=settings.geometric.canal,
     )
 
 
@@ -105,7 +112,7 @@ def _compute(settings: SegmentationSettings) -> Compute:
 
 
 _ENGINES: Mapping[str, Callable[[SegmentationSettings], Segmenter]] = {
-    "geometric": geometric_engine,
+    "geometric": _geometric,
     "totalsegmentator": _totalsegmentator,
     "nnunet": _nnunet,
 }

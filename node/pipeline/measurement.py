@@ -12,11 +12,12 @@ from scoring.bmd import BmdResult, measure_bmd
 from scoring.calibration import Calibration
 from scoring.errors import FeaturesImpossible, RegionEmpty
 from scoring.radiomics import RadiomicsSettings, compute_features
-from segmentation.image_quality import ImageQualitySettings, image_observations
+from segmentation.image_quality import image_observations
 from segmentation.levels import anchor_observations
 from segmentation.observation import Observation
 from segmentation.plausibility import bone_observations
-from segmentation.quality import QualitySettings, ellipse_objection, quality_observations
+from segmentation.quality import ellipse_objection, quality_observations
+from segmentation.settings import GateSettings, ImageSettings
 from segmentation.vertebrae import LUMBAR, RegionKind, Regions
 from segmentation.volume import CtVolume
 
@@ -43,8 +44,8 @@ def measure(
     *,
     feature_names: Sequence[str],
     radiomics: RadiomicsSettings,
-    quality: QualitySettings,
-    image: ImageQualitySettings,
+    quality: GateSettings,
+    image: ImageSettings,
     noise_window_mm: float,
 ) -> Measurements:
     """Every number that this study's pixels give.
@@ -111,7 +112,7 @@ def _ellipse_density(
     regions: Regions | None,
     calibration: Calibration | None,
     noise_window_mm: float,
-    quality: QualitySettings,
+    quality: GateSettings,
 ) -> BmdResult | None:
     """Of the ellipse beside the core, where there is one that serves; else the quality gates say why not."""
     if regions is None or regions.ellipse is None or ellipse_objection(volume, regions.ellipse, quality):

@@ -9,6 +9,7 @@ from statistics import median
 
 import numpy as np
 
+from config.settings import SegmentationSettings
 from node.dicom.read import LoadedSeries
 from node.pipeline.artefacts import NamedSlice
 from node.pipeline.measurement import Measurements
@@ -19,8 +20,19 @@ from scoring.calibration import Calibration
 from scoring.phantom_choice import calibration_of
 from scoring.phantom_model import PhantomModel
 from segmentation.observation import Observation
-from segmentation.slice_settings import SliceSettings
+from segmentation.settings import SliceSettings
+from segmentation.single_slice import SliceFinder
 from segmentation.volume import CtVolume, Vector
+
+
+def slice_finder(settings: SegmentationSettings) -> SliceFinder:
+    """Canal, regions and metal in single slices follow the limits of those in volumes."""
+    return SliceFinder(
+        slices=settings.single_slice,
+        regions=settings.regions,
+        quality=settings.quality,
+        canal=settings.geometric.canal,
+    )
 
 
 def measure_slices(

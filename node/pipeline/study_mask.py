@@ -9,12 +9,11 @@ from pathlib import Path
 from node.dicom.errors import SegProblem, SegUnusable
 from node.dicom.read import LoadedSeries
 from node.dicom.seg_read import SegMask, read_segmentation, segmentations_among
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.mask import LabelImage, MaskEngine, mask_info
 from segmentation.engines.recognised import nothing_found
 from segmentation.errors import GridMismatch, MaskNotUsable
-from segmentation.levels import IdentitySettings
 from segmentation.observation import Observation
+from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 
 _CONVENTION = {"convention": "dicom"}

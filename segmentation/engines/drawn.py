@@ -9,12 +9,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.geometric.body import Body, body_between, rasterise
-from segmentation.engines.geometric.canal import CanalSettings, track_canal
+from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.endplates import fit_plane
 from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
 from segmentation.errors import MaskNotUsable
 from segmentation.levels import from_superior, level_of
+from segmentation.settings import CanalSettings
 from segmentation.vertebrae import LABELS, Level
 from segmentation.volume import CtVolume, Grid, LabelMap, Mask
 

@@ -13,11 +13,10 @@ from scipy import ndimage
 
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import drawing_grid
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
-from segmentation.levels import IdentitySettings
 from segmentation.observation import Observation
+from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from segmentation.levels import IdentitySettings
+from segmentation.settings import IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, Level
 from segmentation.volume import Grid, LabelMap, Mask
 

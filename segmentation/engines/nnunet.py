@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.recognised import Recognised, nothing_found, to_vertebrae
 from segmentation.errors import EngineUnavailable
-from segmentation.levels import IdentitySettings
+from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
@@ -36,11 +35,11 @@ _CHUNK_BYTES = 1 << 20
 class Compute:
     """Where and how a network runs."""
 
-    device: str = "auto"  # "auto": a CUDA GPU where there is one; "cpu", "cuda", "cuda:1"
-    threads: int = 0  # of the processor; 0: as many as torch finds best
+    device: str  # "auto": a CUDA GPU where there is one; "cpu", "cuda", "cuda:1"
+    threads: int  # of the processor; 0: as many as torch finds best
     # On a processor: bfloat16 where it is safe, for half the time on one that has it. On a GPU nnU-Net always
     # mixes float16 in.
-    mixed_precision: bool = False
+    mixed_precision: bool
 
     def told(self) -> Mapping[str, str | bool]:
         """What of this can change a voxel, for the results' provenance."""

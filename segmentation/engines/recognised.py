@@ -16,11 +16,11 @@ from scipy import ndimage
 
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import cut_to_bodies, measure_bodies
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.neighbours import Piece, neighbour_doubts
 from segmentation.engines.wings import drawn_with_wings
-from segmentation.levels import IdentitySettings, identity_observations
+from segmentation.levels import identity_observations
 from segmentation.observation import Observation
+from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebra import body_coordinates, height_range
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, Mask, Reorientation

@@ -7,7 +7,6 @@ is left out is all around that: a Python start, the loading of weights and pools
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.canal import CanalSettings
 from segmentation.engines.nnunet import Compute, Network, combined_sha256, renumbered
 from segmentation.engines.recognised import Recognised, nothing_found, one_piece_each, to_vertebrae
 from segmentation.engines.totalsegmentator_weights import (
@@ -28,7 +26,7 @@ from segmentation.engines.totalsegmentator_weights import (
     find_weights,
     verified_sha256,
 )
-from segmentation.levels import IdentitySettings
+from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
 
@@ -40,19 +38,12 @@ CROP_MARGIN_MM = 20.0  # TotalSegmentator's own
 Box = tuple[slice, slice, slice]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TotalSegmentatorSettings:
-    """What a site may change.
-
-    `weights` holds TotalSegmentator's Dataset folders.
-    """
-
-    weights: Path
-    mode: Mode = Mode.STANDARD
-
-
 class TotalSegmentatorEngine:
     """A `Segmenter` with TotalSegmentator's weights.
+
+    Parameters
+    ----------
+    weights : the folder that holds TotalSegmentator's Dataset folders.
 
     Raises
     ------
@@ -62,16 +53,17 @@ class TotalSegmentatorEngine:
 
     def __init__(
         self,
-        settings: TotalSegmentatorSettings,
+        weights: Path,
+        mode: Mode,
         compute: Compute,
         identity: IdentitySettings | None = None,
         canal: CanalSettings | None = None,
     ) -> None:
         self._identity = identity
         self._canal = canal
-        found = find_weights(settings.weights, settings.mode)
-        digests = verified_sha256(settings.weights, tuple(found.values()))
-        self._parts = PARTS[settings.mode]
+        found = find_weights(weights, mode)
+        digests = verified_sha256(weights, tuple(found.values()))
+        self._parts = PARTS[mode]
         self._networks = {
             model: Network(folder, compute, tile_step=model.tile_step) for model, folder in found.items()
         }
@@ -81,7 +73,7 @@ class TotalSegmentatorEngine:
             model_free=False,
             weights_sha256=combined_sha256(digests),
             parameters={
-                "mode": settings.mode.value,
+                "mode": mode.value,
                 "bodies": BODIES.classes if BODIES in found else "geometry",
                 "nnunetv2": version("nnunetv2"),
                 **compute.told(),

@@ -32,7 +32,8 @@ from scoring.calibration import Calibration
 from scoring.phantom import find_rods
 from scoring.phantom_choice import calibration_of
 from segmentation.levels import level_of
-from segmentation.vertebra import DensityRegions, Regions, RegionSettings, regions_of
+from segmentation.settings import DensityRegions, RegionSettings
+from segmentation.vertebra import Regions, regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
 

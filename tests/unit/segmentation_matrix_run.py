@@ -14,7 +14,8 @@ from node.reference.spine import build_spine
 from node.reference.truth import core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.quality import quality_observations
-from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.settings import RegionSettings
+from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LUMBAR
 from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix import Entry

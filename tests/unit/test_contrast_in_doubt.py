@@ -8,7 +8,7 @@ import pytest
 
 from node.pipeline.contrast import contrast_in_doubt, contrast_in_headers
 from node.reference.faults import Faults
-from segmentation.contrast import ContrastSettings
+from segmentation.settings import ImageSettings
 from segmentation.volume import CtVolume
 from tests.unit.judged_cases import SERIES
 from tests.unit.reference_images import study
@@ -19,7 +19,7 @@ OPEN = replace(SERIES, contrast_agent="see protocol", contrast_doubtful=True)
 def test_vessels_that_cannot_be_read_leave_the_doubt() -> None:
     volume, vertebrae = study(view=("L3", "L3"))
     fat = CtVolume(hu=volume.hu.clip(-1024, -100), grid=volume.grid)
-    (found,) = contrast_in_doubt(fat, vertebrae, OPEN, ContrastSettings())
+    (found,) = contrast_in_doubt(fat, vertebrae, OPEN, ImageSettings())
     assert found.code == "contrast_doubtful"
     assert found.values == {"words": "see protocol", "reason": "the great vessels could not be read"}
 
@@ -27,14 +27,14 @@ def test_vessels_that_cannot_be_read_leave_the_doubt() -> None:
 @pytest.mark.parametrize(("enhanced", "code"), [(False, "contrast_not_seen"), (True, "contrast_doubtful")])
 def test_vessels_that_are_read_settle_it(enhanced: bool, code: str) -> None:
     volume, vertebrae = study(Faults(contrast=enhanced), view=("L3", "L3"))
-    (found,) = contrast_in_doubt(volume, vertebrae, OPEN, ContrastSettings())
+    (found,) = contrast_in_doubt(volume, vertebrae, OPEN, ImageSettings())
     assert found.code == code
 
 
 def test_nothing_is_asked_of_the_vessels_where_headers_are_clear() -> None:
     volume, vertebrae = study(view=("L3", "L3"))
     for clear in (SERIES, replace(SERIES, contrast_agent="Iohexol")):
-        assert contrast_in_doubt(volume, vertebrae, clear, ContrastSettings()) == ()
+        assert contrast_in_doubt(volume, vertebrae, clear, ImageSettings()) == ()
 
 
 def test_single_slices_show_no_vessel_along_its_course_so_that_doubt_counts_there() -> None:

@@ -25,7 +25,8 @@ from scoring.bmd import BmdResult, RegionKind, measure_bmd
 from scoring.phantom import find_rods
 from scoring.phantom_choice import calibration_of
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.vertebra import DensityRegions, RegionSettings, regions_of
+from segmentation.settings import DensityRegions, RegionSettings
+from segmentation.vertebra import regions_of
 from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix_run import volume_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from typer.main import get_command
@@ -37,11 +37,11 @@ def _is_setting(parts: Sequence[str]) -> bool:
     """Whether names lead from `Settings` to a setting, or to a table of settings."""
     model: Any = Settings
     for place, part in enumerate(parts):
-        fields = getattr(model, "model_fields", {})
+        fields = get_type_hints(model) if isinstance(model, type) else {}
         if part not in fields:
             return False
         model = {"destinations": Destination, "peers": Peer}.get(part) if place == 0 else None
-        model = model or fields[part].annotation
+        model = model or fields[part]
     return True
 
 

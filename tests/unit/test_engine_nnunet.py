@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS
 from segmentation.volume import CtVolume
 
+COMPUTE = Compute(device="cpu", threads=0, mixed_precision=False)
 CLASSES = {"sacrum": 1, "vertebrae_L5": 3, "vertebrae_L3": 5, "liver": 9}
 
 
@@ -24,7 +26,7 @@ def model(weights_mini: Path) -> Path:
 
 @pytest.mark.usefixtures("trained_packages")
 def test_a_model_folder_and_its_class_names_make_an_engine(model, example_ct, example_bodies):
-    engine = NnunetEngine(model, {"vertebrae_L3": "L3", "28": "L4"}, Compute(device="cpu"))
+    engine = NnunetEngine(model, {"vertebrae_L3": "L3", "28": "L4"}, COMPUTE)
     part = (slice(22, 86), slice(14, 78), slice(30, 94))
     volume = CtVolume(hu=np.ascontiguousarray(example_ct.hu[part]), grid=example_ct.grid.part(part))
     found = engine.segment(volume)
@@ -39,7 +41,7 @@ def test_a_model_folder_and_its_class_names_make_an_engine(model, example_ct, ex
 @pytest.mark.usefixtures("trained_packages")
 def test_a_gpu_that_is_not_there_is_an_engine_that_is_not_available(model):
     with pytest.raises(EngineUnavailable, match="finds no such GPU"):
-        NnunetEngine(model, {}, Compute(device="cuda:99")).load()
+        NnunetEngine(model, {}, replace(COMPUTE, device="cuda:99")).load()
 
 
 def test_classes_named_like_levels_need_no_label_map():

@@ -9,7 +9,7 @@ from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.geometric.numbering import Rib, Segment, number_segments
 from segmentation.fracture import fracture_observations
-from segmentation.levels import IdentitySettings
+from segmentation.settings import IdentitySettings
 from tests.unit.segmentation_matrix_run import volume_of
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,6 @@ from scipy import ndimage
 from segmentation.engines.nnunet import Compute
 from segmentation.engines.totalsegmentator import (
     TotalSegmentatorEngine,
-    TotalSegmentatorSettings,
     at_spacing,
     at_steps,
     box_around,
@@ -24,7 +23,7 @@ from segmentation.engines.totalsegmentator_weights import Mode
 from segmentation.vertebrae import LABELS
 from segmentation.volume import CtVolume, Grid
 
-COMPUTE = Compute(device="cpu")
+COMPUTE = Compute(device="cpu", threads=0, mixed_precision=False)
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_packages")]
@@ -39,7 +38,7 @@ def part_of(volume: CtVolume, box: tuple[slice, slice, slice]) -> CtVolume:
 
 
 def engine_of(weights: Path, mode: Mode) -> TotalSegmentatorEngine:
-    return TotalSegmentatorEngine(TotalSegmentatorSettings(weights=weights, mode=mode), COMPUTE)
+    return TotalSegmentatorEngine(weights, mode, COMPUTE)
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +143,12 @@ def test_a_daemonic_child_may_segment_and_the_process_that_forks_loads_no_torch(
 import multiprocessing, pathlib, sys
 import numpy as np
 from segmentation.engines.nnunet import Compute
-from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, TotalSegmentatorSettings
+from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
+from segmentation.engines.totalsegmentator_weights import Mode
 from segmentation.volume import CtVolume, Grid
 
-weights = TotalSegmentatorSettings(weights=pathlib.Path(sys.argv[1]))
-engine = TotalSegmentatorEngine(weights, Compute(threads=1))
+compute = Compute(device="auto", threads=1, mixed_precision=False)
+engine = TotalSegmentatorEngine(pathlib.Path(sys.argv[1]), Mode.STANDARD, compute)
 assert "torch" not in sys.modules
 axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 grid = Grid(shape=(20, 20, 20), spacing_mm=(3.0, 3.0, 3.0), origin_mm=(0.0, 0.0, 0.0), direction=axes)

@@ -18,8 +18,8 @@ from scoring.calibration_types import TissueReading
 from scoring.errors import CalibrationImpossible
 from scoring.internal import InternalRules, internal_calibration
 from scoring.tissues import TissueRules, read_tissues
-from segmentation.contrast import ContrastSettings
-from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.settings import ImageSettings, RegionSettings
+from segmentation.vertebra import regions_of
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn, study
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 RULES = InternalRules()
 SAMPLING = TissueRules()
-CONTRAST = ContrastSettings()
+CONTRAST = ImageSettings()
 STUDY_FAT_G_CM3 = 0.95  # what the reference study's fat is made of: heavier than NIST's
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from segmentation.engines.geometric.canal import CanalSettings, track_canal
+from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.frame import WorkingVolume
+from segmentation.settings import CanalSettings
 
 SAC_HU, MARROW_HU, BONE_HU, FLESH_HU = 20.0, 95.0, 400.0, 50.0
 SLICES, OF_MARROW, STEP_MM = 44, 14, 2.0

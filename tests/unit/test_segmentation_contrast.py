@@ -10,7 +10,8 @@ import pytest
 from node.reference.faults import Faults
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from segmentation.contrast import ContrastSettings, contrast_observations, great_vessels
+from segmentation.contrast import contrast_observations, great_vessels
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import crop_around_l3, drawn, study
@@ -113,7 +114,7 @@ def test_a_field_cut_close_beside_the_bodies_hides_no_vessel(side: str) -> None:
 
 
 def test_a_site_may_set_the_limit(plain: tuple[CtVolume, Vertebrae]) -> None:
-    assert contrast_observations(*plain, ContrastSettings(limit_hu=30.0)) != ()
+    assert contrast_observations(*plain, ImageSettings(contrast_hu=30.0)) != ()
 
 
 def test_a_view_too_low_for_the_vessels_says_nothing() -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from scoring.bmd import measure_bmd
-from segmentation.ellipse import EllipseSettings, mid_plane
+from segmentation.ellipse import mid_plane
 from segmentation.levels import level_of
-from segmentation.quality import QualitySettings, ellipse_objection, quality_observations
+from segmentation.quality import ellipse_objection, quality_observations
+from segmentation.settings import DensityRegions, EllipseSettings, GateSettings, RegionSettings
 from segmentation.surface import body_share, box_around
-from segmentation.vertebra import DensityRegions, RegionSettings, regions_of
+from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import crop_around_l3
@@ -119,7 +120,7 @@ def test_thick_slices_count_by_the_share_of_them_that_lies_within(shift_mm):
     assert (
         np.abs(above).max() <= EllipseSettings().height_mm / 2 + 1.0
     )  # a mask knows its ends to half a slice
-    assert ellipse_objection(volume_of(grid), ellipse, QualitySettings()) is None
+    assert ellipse_objection(volume_of(grid), ellipse, GateSettings()) is None
 
 
 def test_veins_behind_and_a_bone_island_in_front_leave_its_density_as_it_is():
@@ -151,14 +152,14 @@ def test_an_ellipse_that_serves_for_nothing_is_said_and_the_core_stands():
     grid = grid_of(THIN)
     volume, vertebrae = volume_of(grid), drawn(grid, body_in(grid, axes_of()))
     regions = regions_of(volume, vertebrae, "L3", BOTH)
-    strict = QualitySettings(min_ellipse_cm3=50.0)
+    strict = GateSettings(min_ellipse_cm3=50.0)
     (found,) = quality_observations(volume, vertebrae, {"L3": regions}, strict)
     assert (found.code, found.level) == ("ellipse_not_measured", "L3")
     assert "cm3 of it lie in cancellous bone" in found.values["reason"]
     volume.hu[regions.ellipse] += np.random.default_rng(1).normal(0, 95, regions.ellipse.sum())
     (uneven,) = quality_observations(volume, vertebrae, {"L3": regions})
     assert uneven.code == "roi_heterogeneous"  # said, and given all the same, as in the core
-    assert ellipse_objection(volume, regions.ellipse, QualitySettings()) is None
+    assert ellipse_objection(volume, regions.ellipse, GateSettings()) is None
     leading = replace(regions, bmd=regions.ellipse, kind=RegionKind.ELLIPSE, ellipse=None)
     codes = [one.code for one in quality_observations(volume, vertebrae, {"L3": leading}, strict)]
     assert codes == ["roi_too_small", "roi_heterogeneous"]
@@ -188,6 +189,6 @@ def test_on_a_real_vertebra_it_lies_in_front_and_follows_its_slight_turn(test_da
     regions = regions_of(volume, vertebrae, "L3", BOTH)
     behind = plane.local(volume.grid.to_patient(np.argwhere(regions.ellipse)))[:, 1]
     assert (behind.min(), behind.max()) == pytest.approx((-0.35 * plane.depth_mm, 0.0), abs=1.5)
-    assert ellipse_objection(volume, regions.ellipse, QualitySettings()) is None
+    assert ellipse_objection(volume, regions.ellipse, GateSettings()) is None
     apart = volume.hu[regions.ellipse].mean() - volume.hu[regions.bmd].mean()
     assert abs(apart) < 15.0

@@ -13,9 +13,10 @@ from node.reference.faults import Faults, Fracture, FractureShape
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
-from segmentation.fracture import FractureSettings, fracture_observations, genant_grade, height_loss
+from segmentation.fracture import fracture_observations, genant_grade, height_loss
 from segmentation.heights import Heights, body_heights
 from segmentation.levels import level_of
+from segmentation.settings import FractureSettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import drawn, study

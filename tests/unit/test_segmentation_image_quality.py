@@ -11,9 +11,10 @@ from scipy import ndimage
 
 from node.reference.faults import Faults, Fracture, FractureShape, Implant, Jerk, Starved
 from segmentation.image_quality import image_observations
-from segmentation.motion import MotionSettings, motion_observations
-from segmentation.noise import NoiseSettings, noise_observations
+from segmentation.motion import motion_observations
+from segmentation.noise import noise_observations
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume
 from tests.unit.reference_images import crop_around_l3, drawn, study
@@ -148,7 +149,7 @@ def test_how_far_every_second_slice_may_be_displaced_is_the_sites() -> None:
     hu = volume.hu.copy()
     hu[1::2] = ndimage.shift(hu[1::2], (0, 0, 0.6), order=1, mode="nearest")  # by 1.02 mm
     woven = CtVolume(hu=hu, grid=volume.grid)
-    lenient = motion_observations(woven, vertebrae, MotionSettings(alternate_mm=1.5))
+    lenient = motion_observations(woven, vertebrae, ImageSettings(alternate_mm=1.5))
     assert "alternate_images_displaced" not in {one.code for one in lenient}
     assert told(motion_observations(woven, vertebrae)) == [("alternate_images_displaced", None)]
 
@@ -160,8 +161,8 @@ def test_slices_too_far_apart_say_nothing_of_motion() -> None:
 
 def test_a_site_may_set_the_limits() -> None:
     volume, vertebrae = study(view=("L3", "L4"))
-    assert motion_observations(volume, vertebrae, MotionSettings(limit_mm=0.1)) != ()
-    assert told(noise_observations(volume, vertebrae, NoiseSettings(noise_hu=10.0))) == [
+    assert motion_observations(volume, vertebrae, ImageSettings(motion_mm=0.1)) != ()
+    assert told(noise_observations(volume, vertebrae, ImageSettings(noise_hu=10.0))) == [
         ("noise_excessive", None)
     ]
 

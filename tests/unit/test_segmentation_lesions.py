@@ -11,10 +11,11 @@ from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
-from segmentation.lesions import LesionSettings, lesion_observations
+from segmentation.lesions import lesion_observations
 from segmentation.levels import level_of
 from segmentation.observation import Observation
-from segmentation.quality import QualitySettings, quality_observations
+from segmentation.quality import quality_observations
+from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -196,7 +197,7 @@ def test_screws_are_metal_and_the_text_names_both_limits() -> None:
 
 def test_texts_name_the_limits_that_a_site_has_set() -> None:
     volume, vertebrae = row_of_bodies({"L2": 120.0, "L3": 850.0})
-    rules = QualitySettings(height_mm=(30.0, 44.5), lesions=LesionSettings(cement_hu=650.0))
+    rules = GateSettings(height_mm=(30.0, 44.5), lesions=LesionSettings(cement_hu=650.0))
     texts = [TABLE.describe(one).text for one in quality_observations(volume, vertebrae, {}, rules)]
     assert any("30 to 44.5 mm" in text for text in texts)
     assert any("above 800 HU" in text for text in texts)  # and 150 HU above bone as dense as the limit

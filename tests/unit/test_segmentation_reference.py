@@ -10,11 +10,10 @@ from node.reference.render import raster_of, render
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import Truth, core_volume_mm3, truth_of
-from segmentation.engines.geometric import GeometricEngine, GeometricSettings
-from segmentation.engines.geometric.canal import CanalSettings
-from segmentation.engines.geometric.numbering import AnchorSettings
+from segmentation.engines.geometric import GeometricEngine
 from segmentation.quality import quality_observations
-from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.settings import AnchorSettings, CanalSettings, GeometricSettings, RegionSettings
+from segmentation.vertebra import regions_of
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 

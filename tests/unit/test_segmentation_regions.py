@@ -14,10 +14,10 @@ from node.pipeline.artefacts import SegmentationArtefact
 from node.pipeline.measurement import measure
 from scoring.radiomics import parse_settings
 from segmentation.errors import GridMismatch, LevelNotFound
-from segmentation.image_quality import ImageQualitySettings
 from segmentation.levels import level_of
-from segmentation.quality import QualitySettings, quality_observations
-from segmentation.vertebra import RegionSettings, regions_of
+from segmentation.quality import quality_observations
+from segmentation.settings import GateSettings, ImageSettings, RegionSettings
+from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 
@@ -255,8 +255,8 @@ def test_a_site_says_how_much_denser_than_its_surroundings_a_body_is() -> None:
             None,
             feature_names=(),
             radiomics=parse_settings(load_radiomics_settings_text()[0]),
-            quality=QualitySettings(min_contrast_hu=limit_hu),
-            image=ImageQualitySettings(),
+            quality=GateSettings(min_contrast_hu=limit_hu),
+            image=ImageSettings(),
             noise_window_mm=5.0,
         )
         assert ("body_not_bone" in {one.code for one in measured.observations}) == said

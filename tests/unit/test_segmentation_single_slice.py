@@ -16,9 +16,8 @@ from node.reference.attenuation import HA, hu_per_mg
 from node.reference.single_slices import planes_of, render_planes
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
-from segmentation.quality import QualitySettings
+from segmentation.settings import GateSettings, RegionSettings
 from segmentation.single_slice import SliceBody, SliceFinder
-from segmentation.vertebra import RegionSettings
 from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
@@ -136,7 +135,7 @@ def test_a_site_s_limits_for_regions_and_metal_hold_in_slices_too():
     shown = shown_by(volume)
     thinner = SliceFinder(regions=RegionSettings(erosion_mm=6.0)).find(volume, "slice 1", 80.0)
     assert thinner.region.sum() < 0.8 * shown.region.sum()
-    wary = SliceFinder(quality=QualitySettings(metal_hu=300.0)).find(volume, "slice 1", 80.0)
+    wary = SliceFinder(quality=GateSettings(metal_hu=300.0)).find(volume, "slice 1", 80.0)
     assert codes(wary) == ["metal_near_body"]
 
 

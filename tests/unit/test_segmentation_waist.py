@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.discs import DiscSettings, find_discs
+from segmentation.engines.geometric.discs import find_discs
+from segmentation.settings import DiscSettings
 from segmentation.volume import CtVolume, Grid
 
 DISC_HU, BODY_HU, ENDPLATE_HU = 85.0, 285.0, 350.0

@@ -75,6 +75,21 @@ def test_a_missing_file_is_an_error(tmp_path):
         load_settings(tmp_path / "none.toml")
 
 
+def test_the_hashes_of_equal_settings_are_those_that_databases_hold():
+    """Results and follow-up compare them with what earlier releases stored."""
+    shipped, internal = load_settings(), load_settings(calibration={"method": "internal"})
+    assert shipped.sha256 == "a0d367c23fd47e349f4d3572def191c464bea6bcea27aab47cd1acb917ca1a71"
+    assert shipped.measurement_sha256 == "f2d6f0312889c64c847e9195adaea3cef07037aeb277893a1203443904f9faed"
+    assert internal.measurement_sha256 == "56d0e5b037400347afd1c534d2ca5f03d519f2095df8da5f3b5aac93085bb8ac"
+    changed = load_settings(
+        node={"language": "zh"},
+        quality={"phantom_patient_ids": ["QA*"], "baseline_from": {"1": "2026-03-01"}},
+        scoring={"k2hpo4_from_ha": [1.0, 2.0]},
+        segmentation={"image": {"noise_hu": 40}},
+    )
+    assert changed.sha256 == "7661da9413df9a88c56c4006bc7636a4a5209143da36f44a2f388445f04ef3bb"
+
+
 def test_the_hash_follows_what_changes_results_only():
     base = load_settings().sha256
     assert load_settings(node={"port": 1}).sha256 == base

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_workers_without_a_broker_to_reach_them_by_are_refused(tmp_path: Path, s
 def test_a_worker_with_other_settings_gives_a_reason_and_no_features(
     tmp_path: Path, study: Path, settings: Settings
 ) -> None:
-    regions = settings.segmentation.regions.model_copy(update={"erosion_mm": 4.0})
+    regions = replace(settings.segmentation.regions, erosion_mm=4.0)
     other = settings.model_copy(
         update={"segmentation": settings.segmentation.model_copy(update={"regions": regions})}
     )

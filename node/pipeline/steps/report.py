@@ -32,12 +32,12 @@ from node.pipeline.artefacts import (
 from node.pipeline.assessment import Judgement
 from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.follow_up import compare_and_keep, scan_of
-from node.pipeline.image_rules import slice_finder
 from node.pipeline.judging import basis_of, judge_study, provenance_of
 from node.pipeline.measurement import Measurements
 from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
 from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
+from node.pipeline.slices import slice_finder
 from node.report import Outcome, Report
 from scoring.followup import FollowUp, follow_up_observations
 from segmentation.vertebrae import EngineInfo

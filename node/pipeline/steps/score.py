@@ -18,7 +18,6 @@ from node.pipeline.calibrating import calibrate_study
 from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.contrast import contrast_in_doubt
-from node.pipeline.image_rules import image_settings, quality_settings, slice_finder
 from node.pipeline.measurement import Measurements, measure
 from node.pipeline.model import active_model
 from node.pipeline.scanner import is_declared_phantom, reading_of, shows_phantom, watch_scanner
@@ -60,7 +59,7 @@ def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepRes
         slices_from_bytes(context.artefacts.get(SLICES)),
         selection.slices,
         phantoms,
-        slice_finder(settings.segmentation).slices,
+        settings.segmentation.single_slice,
         noise_window_mm=settings.scoring.noise_window_mm,
     )
     trunk = patient_rules(settings.quality.patient)
@@ -109,8 +108,8 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
         calibration.used,
         feature_names=context.feature_names if context.feature_names is not None else _asked_by(card),
         radiomics=parse_settings(radiomics),
-        quality=quality_settings(settings.segmentation),
-        image=image_settings(settings.segmentation),
+        quality=settings.segmentation.quality,
+        image=settings.segmentation.image,
         noise_window_mm=settings.scoring.noise_window_mm,
     )
     alone = holds_no_patient(volume, patient_rules(settings.quality.patient))
@@ -127,9 +126,7 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
     shown = shows_phantom(phantom) or calibration.suspected is not None
     if _ends_here(context, selection, seen=shown and alone and not measurements.levels):
         return _phantom_alone(noticed)
-    doubt = contrast_in_doubt(
-        volume, segmentation.vertebrae, series, image_settings(settings.segmentation).contrast
-    )
+    doubt = contrast_in_doubt(volume, segmentation.vertebrae, series, settings.segmentation.image)
     said = (*measurements.observations, *doubt, *calibration.observations, *noticed)
     context.artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=said)))
     return PROCEED

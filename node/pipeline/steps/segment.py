@@ -14,8 +14,8 @@ from node.pipeline.artefacts import (
     slices_to_bytes,
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.image_rules import geometric_engine, region_settings, slice_finder
 from node.pipeline.selection import load_chosen, load_slices, selection_of, slice_step_mm
+from node.pipeline.slices import slice_finder
 from node.pipeline.study_mask import StudyMask
 from segmentation.engines.crosscheck import cross_checked
 from segmentation.engines.geometric import GeometricEngine
@@ -58,7 +58,7 @@ def _vertebrae(context: StepContext, series: LoadedSeries) -> Vertebrae:
     else:
         found = engine.segment(series.volume)
     if settings.cross_check and not found.engine.model_free and not too_thick:
-        return cross_checked(series.volume, found, geometric_engine(settings))
+        return cross_checked(series.volume, found, GeometricEngine(settings.geometric, settings.identity))
     return found
 
 
@@ -76,7 +76,7 @@ def _unseen(volume: CtVolume, engine: EngineInfo, reason: Observation) -> Verteb
 
 
 def _lumbar_regions(context: StepContext, volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
-    settings = region_settings(context.settings.segmentation)
+    settings = context.settings.segmentation.regions
     return tuple(
         regions_of(volume, vertebrae, level.name, settings)
         for level in vertebrae.levels

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from config.image_rules import ImageRules
 from node.dicom.headers import (
     Instance,
     SeriesHeaders,
@@ -27,6 +26,7 @@ from node.pipeline.spectrum import spectrum_observations
 from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantom_scan import holds_no_patient
 from segmentation.observation import Observation
+from segmentation.settings import ImageSettings
 
 # Not "not applicable": that would say that somebody looked.
 _NOT_LOOKED_AT = "its images cannot be looked at ({reasons}): whether a phantom is in view is not known"
@@ -158,7 +158,7 @@ def _text_observations(instances: Sequence[Instance]) -> list[Observation]:
     return noticed
 
 
-def _series_observations(choice: Choice, image: ImageRules) -> list[Observation]:
+def _series_observations(choice: Choice, image: ImageSettings) -> list[Observation]:
     facts = choice.facts
     if facts is None:
         if choice.few_slices is not None:

@@ -9,19 +9,17 @@ the bodies from the sacrum and the last rib.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from segmentation.bone import bone_contrast
 from segmentation.collapsed import without_collapsed
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
-from segmentation.engines.geometric.canal import CanalSettings, track_canal
+from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.discs import DiscSettings, find_discs
+from segmentation.engines.geometric.discs import find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
-    AnchorSettings,
     Numbering,
     Segment,
     describe_segments,
@@ -29,31 +27,13 @@ from segmentation.engines.geometric.numbering import (
     straighten,
 )
 from segmentation.engines.geometric.thick import refit
-from segmentation.levels import IdentitySettings, from_superior, identity_observations, level_of
+from segmentation.levels import from_superior, identity_observations, level_of
 from segmentation.observation import Observation
+from segmentation.settings import GeometricSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Occupancy, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, canonical
 
-__all__ = ["GeometricEngine", "GeometricSettings"]
-
 _CORTEX_KVP = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeometricSettings:
-    """What a site may change. All values are proposals for adults (R)."""
-
-    working_step_mm: float = 2.0
-    # The thin shell of a body, pores included and free of partial volume, at 120 kV; at other voltages bone's
-    # contrast scales it. From 500 to 900 HU volumes fall by 5 %; masks that others drew on real CTs are 5 to
-    # 10 % larger than bodies drawn with 600.
-    cortex_hu: float = 550.0
-    min_width_mm: float = 30.0  # of a lumbar body; necks and upper chests stay below
-    min_depth_mm: float = 22.0
-    height_mm: tuple[float, float] = (10.0, 45.0)
-    canal: CanalSettings = field(default_factory=CanalSettings)
-    discs: DiscSettings = field(default_factory=DiscSettings)
-    anchors: AnchorSettings = field(default_factory=AnchorSettings)
 
 
 class GeometricEngine:

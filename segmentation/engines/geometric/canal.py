@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.geometric.frame import Points, Profile, WorkingVolume
+from segmentation.settings import CanalSettings
 
 DIRECTIONS = 16
 MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees
@@ -25,23 +26,6 @@ TRUNK_HU = -300.0
 MAX_SIDE_SLOPE = (
     0.6  # 31 degrees over 20 mm: steeper than scoliosis, the path has left the sacrum for the ilium
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CanalSettings:
-    """What counts as a canal. All values are proposals for adults (R)."""
-
-    bone_hu: float = 200.0  # laminae and pedicles at 2 mm lie above this even in osteoporosis
-    soft_hu: tuple[float, float] = (
-        -120.0,
-        110.0,
-    )  # epidural fat to dural sac; most cancellous bone lies above
-    ray_mm: float = 17.0  # the lumbar canal is at most about 30 mm wide, the body is wider
-    min_enclosure: float = 0.42  # mean share of rays that meet bone, over a vertebra's height
-    # From the trunk's middle; the marrow of the iliac bones, 50 mm and more to either side, is enclosed too.
-    near_midline_mm: float = 20.0
-    marrow_above_sac_hu: float = 50.0  # path tissue this much brighter than the patient's own sac is marrow
-    marrow_mm: float = 10.0  # on less of the path it may be a nerve root, a ligament or noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.frame import OUTSIDE_HU, Profile, sample
+from segmentation.settings import DiscSettings
 from segmentation.volume import CtVolume
 
 RIM_ANGLES_DEG = np.arange(-30.0, 211.0, 10.0)  # left, front and right; pedicles and canal lie behind
@@ -23,17 +24,6 @@ END_DISC_SHARE = 0.4  # of the step from disc to body: darker than this is disc
 END_DISC_SPACING = (0.7, 1.3)  # of the median spacing: where a disc that is partly in view may lie
 END_DISC_DEPTH_MM = 8
 UNEVEN_PENALTY = 0.03  # per mm by which neighbouring spacings differ
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiscSettings:
-    """What discs are, and what tells one from a body's waist. All values are proposals for adults (R)."""
-
-    min_contrast_hu: float = 40.0  # rim of body or endplate against disc
-    spacing_mm: tuple[float, float] = (19.0, 50.0)  # lower thoracic 24 to lumbar 42, and room for a collapse
-    usual_spacing_mm: float = 34.0  # where a lone disc says nothing of its column
-    waist_share: float = 0.75  # of the step from disc to body: a valley brighter than this is a waist
-    waist_least_discs: int = 4  # fewer do not outvote a false one: the darkest tells what a disc is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

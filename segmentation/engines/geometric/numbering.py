@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.frame import Points, Profile, sample
+from segmentation.settings import AnchorSettings
 from segmentation.volume import CtVolume, Mask
 
 STEP_MM = 2.0
@@ -27,33 +28,6 @@ WING_V_MM = (-45.0, 8.0)
 WING_AT_MM = (44.0, 52.0)  # from the middle: there a wing is as high as at its root
 NOTHING_HU = -950.0  # beside a vertebra no tissue reads so, and lung hardly: the field of view ends there (R)
 THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in kidney, liver and heart has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnchorSettings:
-    """What counts as a rib and as a wing of the sacrum. All values are proposals for adults (R).
-
-    Lengths to the side are from the column's middle, those to the back from the body's.
-    """
-
-    bone_hu: float = 160.0  # of ribs after interpolation to 2 mm
-    rib_reach_mm: float = 58.0  # transverse processes end by about 50 mm, L3's being the longest
-    process_reach_mm: float = 53.0  # between the two: a long process or a stunted rib, which proves nothing
-    rib_neck_behind_mm: tuple[float, float] = (10.0, 48.0)  # necks leave behind the body's back third
-    rib_room_mm: float = 20.0  # a rib leaves the upper half of its vertebra: less in view proves no absence
-    thoracic_spacing_mm: float = 24.0  # of lower thoracic discs, at least
-    wing_root_behind_mm: float = 30.0  # a wing springs from the body's side; arch and joints lie further back
-    # A wing is as high where it meets the ilium as at its root; a process tapers: 44 mm from the middle the
-    # largest seen, a fifth lumbar one on a real CT, is 14 mm high.
-    wing_height_mm: float = 17.0
-    wing_hu: float = 110.0  # its marrow is the faintest of the spine; psoas with contrast is fainter still
-    # Beyond the processes a twentieth of a wing, its and the ilium's cortex, is brighter than this, and than
-    # this share of what four fifths of the vertebra's own bone stay below (metal hardly moves it). On a real
-    # CT turned by up to 15 degrees, its bone faded by up to a third, wings have 240 HU and 0.93 at least,
-    # processes 0.85 at most. Liver, spleen and kidney with contrast are fainter.
-    wing_bright_hu: float = 230.0
-    wing_bright_share: float = 0.9
-    sacral_height_mm: float = 36.0  # of the first sacral body along the column, at most
 
 
 class Rib(Enum):
