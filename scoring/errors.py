@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 
 class ScoringError(Exception):
     """Base of every error that this room raises."""
@@ -78,3 +80,30 @@ class UnknownFeature(ScoringError):
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__(f"features not provided by the settings: {', '.join(names)}")
         self.names = names
+
+
+def reasons(error: ValueError, whole: str) -> str:
+    """What a document's schema has against it, in one line that names each key.
+
+    Parameters
+    ----------
+    error : pydantic's, or another, which stands as it is.
+    whole : what a document of its kind is called.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
+    told = []
+    for one in error.errors(include_url=False):
+        *inside, key = one["loc"] or ("",)
+        where = ".".join(str(part) for part in one["loc"]) or whole
+        if one["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            told.append(f"{'.'.join(str(part) for part in inside) or whole} has no {key}")
+        elif one["type"] == "missing":
+            told.append(f"{where} is missing")
+        elif one["type"] == "value_error":
+            told.append(f"{where}: {one['ctx']['error']}")
+        else:
+            given = one["input"]
+            not_this = f", not {given!r}" if isinstance(given, str | int | float) else ""
+            told.append(f"{where}: {one['msg']}{not_this}")
+    return "; ".join(told)

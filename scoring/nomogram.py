@@ -93,7 +93,7 @@ def nomogram_scale(card: ModelCard) -> NomogramScale:
         axes=axes,
         total_points_max=sum(max(axis.points_at_lower, axis.points_at_upper) for axis in axes),
         points_per_lp=points_per_lp,
-        lp_at_zero_points=card.clinical_intercept + sum(min(effect) for effect in effects),
+        lp_at_zero_points=card.clinical.intercept + sum(min(effect) for effect in effects),
     )
 
 

@@ -56,8 +56,8 @@ def rad_score(card: ModelCard, features: Mapping[str, float]) -> RadScore:
             )
         )
     return RadScore(
-        value=card.rad_score_intercept + sum(term.contribution for term in terms),
-        intercept=card.rad_score_intercept,
+        value=card.rad_score.intercept + sum(term.contribution for term in terms),
+        intercept=card.rad_score.intercept,
         terms=tuple(terms),
         model_name=card.name,
         model_sha256=card.sha256,

@@ -36,7 +36,17 @@ from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
 from scoring.assessment import T_OSTEOPENIA_BELOW, study_class
 from scoring.bmd import Reference, StudyClass
-from scoring.modelcard import Applicability, CardFeature, CardTerm, ModelCard, card_document
+from scoring.modelcard import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Applicability,
+    CardFeature,
+    CardTerm,
+    ClinicalModel,
+    ModelCard,
+    RadScoreModel,
+    card_document,
+)
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
 from segmentation.vertebra import regions_of
 from segmentation.vertebrae import EngineInfo, Level, Vertebrae
@@ -214,6 +224,8 @@ def fit_card(
     )
     ages = predictors[:, 1]
     return ModelCard(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
         name=NAME,
         version="1",
         demonstration=True,
@@ -221,10 +233,10 @@ def fit_card(
         positive_class="osteoporosis",
         negative_class="osteopenia",
         label="T-score of a simulated second reading of L3 against the invented demonstration reference",
-        rad_score_intercept=rad_intercept,
-        features=card_features,
-        clinical_intercept=_short(combined.intercept_[0] - float(slopes @ centre)),
-        terms=terms,
+        rad_score=RadScoreModel(intercept=rad_intercept, features=card_features),
+        clinical=ClinicalModel(
+            intercept=_short(combined.intercept_[0] - float(slopes @ centre)), terms=terms
+        ),
         applicability=Applicability(
             kvp=(KVP - 5.0, KVP + 5.0),
             slice_spacing_mm=(1.5, 3.5),

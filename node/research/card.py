@@ -8,7 +8,17 @@ from importlib.metadata import version
 from node import __version__
 from node.research.feature_table import FeatureTable
 from node.research.training import COMBINED, RADIOMICS, Plan, Trained
-from scoring.modelcard import CUTOFFS, CardFeature, ModelCard, canonical_json, parse_model_card
+from scoring.modelcard import (
+    CUTOFFS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    CardFeature,
+    ClinicalModel,
+    ModelCard,
+    RadScoreModel,
+    canonical_json,
+    parse_model_card,
+)
 from scoring.training.agreement import FORM
 from scoring.training.cohort import LabelKind
 
@@ -34,6 +44,8 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan) -> ModelCard:
     """
     fits = trained.fits
     card = ModelCard(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
         name=plan.name,
         version=plan.version,
         demonstration=False,
@@ -41,19 +53,20 @@ def card_of(trained: Trained, table: FeatureTable, plan: Plan) -> ModelCard:
         positive_class="osteoporosis",
         negative_class="osteopenia",
         label=LABELS[trained.cohort.label_kind],
-        rad_score_intercept=fits.rad_score.intercept,
-        features=tuple(
-            CardFeature(
-                name=one.name,
-                mean=one.mean,
-                sd=one.sd,
-                coefficient=one.coefficient,
-                origin="documented" if one.name in DOCUMENTED else "chosen",
-            )
-            for one in fits.rad_score.features
+        rad_score=RadScoreModel(
+            intercept=fits.rad_score.intercept,
+            features=tuple(
+                CardFeature(
+                    name=one.name,
+                    mean=one.mean,
+                    sd=one.sd,
+                    coefficient=one.coefficient,
+                    origin="documented" if one.name in DOCUMENTED else "chosen",
+                )
+                for one in fits.rad_score.features
+            ),
         ),
-        clinical_intercept=fits.combined.intercept.value,
-        terms=trained.terms,
+        clinical=ClinicalModel(intercept=fits.combined.intercept.value, terms=trained.terms),
         applicability=trained.technique,
         software={"osteonode": __version__}
         | {package: version(package) for package in ("scikit-learn", "statsmodels")}

@@ -107,7 +107,7 @@ def evaluate_card(
 
 def combined_probability(card: ModelCard, scores: Matrix, clinical: Matrix) -> Matrix:
     """Of osteoporosis by the card's clinical terms; `clinical` has the columns of `CLINICAL`."""
-    effect = card.clinical_intercept + card.term("rad_score").coefficient * scores
+    effect = card.clinical.intercept + card.term("rad_score").coefficient * scores
     for column, values in zip(CLINICAL, clinical.T, strict=True):
         effect = effect + card.term(_CARD_NAMES[column]).coefficient * values
     return np.asarray(expit(effect))

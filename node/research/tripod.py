@@ -123,8 +123,8 @@ def _equation(card: ModelCard) -> str:
     score = " ".join(f"{one.coefficient:+.4g} x {one.name}" for one in card.features)
     clinical = " ".join(f"{one.coefficient:+.4g} x {one.name}" for one in card.terms)
     return (
-        f"Rad-score = {card.rad_score_intercept:.4g} {score}, features in standard deviations from their "
-        f"means (tables/rad_score.csv). Log-odds of {card.positive_class} = {card.clinical_intercept:.4g} "
+        f"Rad-score = {card.rad_score.intercept:.4g} {score}, features in standard deviations from their "
+        f"means (tables/rad_score.csv). Log-odds of {card.positive_class} = {card.clinical.intercept:.4g} "
         f"{clinical}."
     )
 

@@ -146,11 +146,11 @@ def test_the_node_scores_a_new_patient_with_the_card_as_the_card_says(trained):
     card, result = trained.card, trained.result
     assert result["provenance"]["model_sha256"] == card.sha256
     features = result["features"]
-    score = card.rad_score_intercept + sum(
+    score = card.rad_score.intercept + sum(
         one.coefficient * (features[one.name] - one.mean) / one.sd for one in card.features
     )
     assert result["rad_score"] == pytest.approx(score, rel=1e-9)
     inputs = {"rad_score": score, "age": AGE, "alp": ALP, "homocysteine": HOMOCYSTEINE}
-    effect = card.clinical_intercept + sum(one.coefficient * inputs[one.name] for one in card.terms)
+    effect = card.clinical.intercept + sum(one.coefficient * inputs[one.name] for one in card.terms)
     assert result["nomogram"]["probability"] == pytest.approx(1 / (1 + exp(-effect)), rel=1e-9)
     assert result["nomogram"]["positive_class"] == "osteoporosis"

@@ -42,7 +42,9 @@ pytestmark = pytest.mark.slow
 
 SHIPPED = load_model_card("demonstration")[0]
 # Two units of log-odds more: whoever had a probability between 12 and 50 % passes the half.
-STRICTER = replace(SHIPPED, name="stricter", clinical_intercept=SHIPPED.clinical_intercept + 2.0)
+STRICTER = replace(
+    SHIPPED, name="stricter", clinical=replace(SHIPPED.clinical, intercept=SHIPPED.clinical.intercept + 2.0)
+)
 WHEN = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 
 
@@ -101,7 +103,7 @@ def test_the_comparison_shows_both_models_answers_and_who_changes_class(settings
         assert one.after.outside == ""
     assert [one.class_changes for one in compared] == [False, True, False]
     assert class_changes(compared) == 1
-    intercept, first = SHIPPED.rad_score_intercept, SHIPPED.features[0].coefficient
+    intercept, first = SHIPPED.rad_score.intercept, SHIPPED.features[0].coefficient
     assert compared[0].after.rad_score == pytest.approx(intercept + 4.0 * first)
 
 
@@ -132,7 +134,7 @@ def test_a_patient_whom_the_node_would_refuse_has_no_class_in_the_comparison(set
 def test_a_patient_who_loses_or_gains_a_class_counts_among_the_changes(settings):
     shape = SHIPPED.term("age")
     terms = tuple(replace(one, axis=(70.0, 90.0)) if one == shape else one for one in SHIPPED.terms)
-    older = replace(SHIPPED, name="older", terms=terms)
+    older = replace(SHIPPED, name="older", clinical=replace(SHIPPED.clinical, terms=terms))
     lost = propose(older, settings, PATIENTS).comparison
     assert [one.after.given for one in lost] == [None] * 3
     assert class_changes(lost) == 3
@@ -258,7 +260,7 @@ def test_a_card_of_other_feature_settings_or_unknown_features_is_not_activated(s
         require_usable(replace(SHIPPED, radiomics_settings_sha256="ab" * 32), settings)
     strange = replace(SHIPPED.features[0], name="original_glcm_Unheard")
     with pytest.raises(NotActivated, match="original_glcm_Unheard"):
-        require_usable(replace(SHIPPED, features=(strange,)), settings)
+        require_usable(replace(SHIPPED, rad_score=replace(SHIPPED.rad_score, features=(strange,))), settings)
 
 
 def test_the_active_card_is_not_activated_again_but_the_settings_one_may_be_pinned(settings, switch):
@@ -299,7 +301,12 @@ def test_the_command_compares_on_measured_reference_studies_switches_and_goes_ba
     assert "0 have none by stricter" in compared.stdout
     terms = tuple(replace(one, axis=(20.0, 30.0)) if one.name == "age" else one for one in SHIPPED.terms)
     young = tmp_path / "young.json"
-    young.write_text(json.dumps(card_document(replace(SHIPPED, name="young", terms=terms))), "utf-8")
+    young.write_text(
+        json.dumps(
+            card_document(replace(SHIPPED, name="young", clinical=replace(SHIPPED.clinical, terms=terms)))
+        ),
+        "utf-8",
+    )
     refused = run(tmp_path, "compare", str(young)).stdout
     assert "CLASS LOST" in refused
     assert "1 have none by young" in refused
@@ -322,7 +329,9 @@ def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_n
 ):
     study = tmp_path / "study"
     write_reference_study(study, StudySpec.reduced(view=("L2", "L4")))
-    doubled = replace(STRICTER, rad_score_intercept=SHIPPED.rad_score_intercept + 1.0)
+    doubled = replace(
+        STRICTER, rad_score=replace(SHIPPED.rad_score, intercept=SHIPPED.rad_score.intercept + 1.0)
+    )
     used = unchecked(storage={"root": str(settings.storage.root)})
     before = Run(study, study / "truth_mask.nii.gz", settings=used).result
     switch(doubled)

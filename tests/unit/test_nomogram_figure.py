@@ -81,7 +81,7 @@ def test_an_axis_too_short_for_numbers_has_its_ends_beside_it_in_the_order_of_po
         replace(one, coefficient=coefficient, axis=(4.0, 40.0)) if one.name == "homocysteine" else one
         for one in card.terms
     ]
-    figure = drawn(nomogram_scale(replace(card, terms=tuple(terms))))
+    figure = drawn(nomogram_scale(replace(card, clinical=replace(card.clinical, terms=tuple(terms)))))
     assert told in [one.get_text() for one in words(figure)]
     require_no_overlap(figure)
 

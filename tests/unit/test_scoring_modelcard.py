@@ -133,9 +133,34 @@ def test_layout_does_not_change_a_cards_identity_but_every_value_does(card):
         (("training", "cutoff_radiomics"), "0.5"),
     ],
 )
-def test_a_card_that_breaks_the_schema_is_refused(path, value):
-    with pytest.raises(ModelCardInvalid):
+def test_a_card_that_breaks_the_schema_is_refused_by_the_name_of_the_key(path, value):
+    with pytest.raises(ModelCardInvalid) as refused:
         parse_model_card(changed(path, value))
+    assert path[0] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("unheard_of",), 1, "card has no unheard_of"),
+        (("rad_score", "spread"), 1, "rad_score has no spread"),
+        (
+            ("rad_score", "features", 0, "sd"),
+            -1,
+            "rad_score.features.0.sd: Input should be greater than 0, not -1",
+        ),
+        (("clinical", "terms", 0, "axis"), [6, -4], "clinical.terms.0.axis: 6 is not below -4"),
+        (("clinical", "terms", 0, "name"), "bmi", "clinical.terms: must name each of rad_score, age, alp"),
+        (("training", "nested"), {}, "training.nested: must be a text, a finite number, true or false"),
+        (("training", "cutoff_combined"), 7, "training: cutoff_combined must be a probability, not 7"),
+        (("demonstration",), True, "card: a demonstration model must carry a notice"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(path, value, told):
+    with pytest.raises(ModelCardInvalid) as refused:
+        parse_model_card(changed(path, value))
+    assert told in str(refused.value)
 
 
 @pytest.mark.parametrize("key", sorted(DOCUMENT))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from config.catalog import load_model_card
-from scoring.modelcard import CardTerm, parse_model_card
+from scoring.modelcard import CLINICAL_INPUTS, CardTerm, ClinicalModel, parse_model_card
 from scoring.nomogram import apply_nomogram, nomogram_scale
 from scoring.radscore import rad_score
 from scoring.training.classification import Rate
@@ -136,13 +136,13 @@ def test_nomogram_points_and_total_are_those_of_rms():
     axes = {"f01": (-1.0, 8.0), "age": (50.0, 90.0), "alp": (40.0, 140.0), "hcy": (5.0, 25.0)}
     terms = tuple(
         CardTerm(name=name, label=name, unit="1", coefficient=value, axis=axis, plausible=axis)
-        for (name, axis), value in zip(axes.items(), coefficients, strict=True)
+        for name, axis, value in zip(CLINICAL_INPUTS, axes.values(), coefficients, strict=True)
     )
     card, _ = load_model_card("demonstration")
-    scale = nomogram_scale(replace(card, terms=terms, clinical_intercept=intercept))
-    for axis in scale.axes:
+    scale = nomogram_scale(replace(card, clinical=ClinicalModel(intercept=intercept, terms=terms)))
+    for name, axis in zip(axes, scale.axes, strict=True):
         ends = (axis.points_at_lower, axis.points_at_upper)
-        assert ends == pytest.approx(R[f"nomogram.{axis.name}"], rel=1e-6)
+        assert ends == pytest.approx(R[f"nomogram.{name}"], rel=1e-6)
     found = [(lp - scale.lp_at_zero_points) * scale.points_per_lp for lp in R["nomogram.lp"]]
     assert found == pytest.approx(R["nomogram.lp.points"], rel=1e-6)
 
