@@ -24,8 +24,8 @@ import psutil
 
 def role_of(process: psutil.Process) -> str | None:
     words = process.cmdline()
-    if "node.child" in words:
-        role = words[words.index("node.child") + 1].split(":")[0]
+    if "node.processes.child" in words:
+        role = words[words.index("node.processes.child") + 1].split(":")[0]
         return role if process.parent().cmdline() != words else f"{role} (pool)"
     if any("redis-server" in word for word in words[:1]):
         return "redis-server"

@@ -132,7 +132,7 @@ def osteonode(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The listener as `osteonode serve` runs it, with no broker to take its jobs."""
     code = (
         "import sys; from config.settings import Settings; from node import logs;"
-        "from node.wiring.listening import run_listeners;"
+        "from node.processes.listener import run_listeners;"
         "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
         "sys.exit(run_listeners(settings, lambda _: None))"
     )

@@ -103,11 +103,11 @@ def write(study: Path, *, slices: int) -> None:
 def segment(study: Path, engine_name: str) -> None:
     """From a volume in memory to what the quality gates say."""
     from config.settings import load_settings  # noqa: PLC0415 - not in the process that writes or starts others
-    from node.dicom.headers import group_series, read_headers  # noqa: PLC0415
-    from node.dicom.read import read_series  # noqa: PLC0415
+    from node.dicom.ct.headers import group_series, read_headers  # noqa: PLC0415
+    from node.dicom.ct.reading import read_series  # noqa: PLC0415
     from node.pipeline.engine import settle_engine  # noqa: PLC0415
-    from segmentation.quality import quality_observations  # noqa: PLC0415
-    from segmentation.vertebra import regions_of  # noqa: PLC0415
+    from segmentation.gates.bodies import quality_observations  # noqa: PLC0415
+    from segmentation.regions.cancellous import regions_of  # noqa: PLC0415
     from segmentation.vertebrae import LUMBAR  # noqa: PLC0415
 
     name = "geometric" if engine_name == "segment" else engine_name

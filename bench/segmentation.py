@@ -27,9 +27,9 @@ import SimpleITK
 
 sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hide the package of the same name
 
-from segmentation.engines.crosscheck import cross_checked  # noqa: E402
 from segmentation.engines.geometric import GeometricEngine  # noqa: E402
 from segmentation.engines.nnunet import Compute  # noqa: E402
+from segmentation.engines.recognised import cross_checked  # noqa: E402
 from segmentation.engines.totalsegmentator import NEEDED, TotalSegmentatorEngine  # noqa: E402
 from segmentation.engines.totalsegmentator_weights import Mode, class_map, find_weights, totalsegmentator_home  # noqa: E402
 from segmentation.vertebrae import LABELS  # noqa: E402

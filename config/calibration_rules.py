@@ -29,7 +29,7 @@ class _Rules(BaseModel):
 
 
 class AsynchronousRules(_Rules):
-    """`scoring.asynchronous.LendingRules`, and whether they are used at all."""
+    """`scoring.calibration.prior_scan.LendingRules`, and whether they are used at all."""
 
     enabled: bool
     max_age_days: int = Field(ge=0)
@@ -41,7 +41,7 @@ class AsynchronousRules(_Rules):
 
 
 class PatientRules(_Rules):
-    """`scoring.phantom_scan.PatientRules`."""
+    """`scoring.phantoms.PatientRules`."""
 
     tissue_hu: Span
     least_cm2: Positive
@@ -49,7 +49,7 @@ class PatientRules(_Rules):
 
 
 class TissueSamplingRules(_Rules):
-    """`scoring.tissues.TissueRules`."""
+    """`scoring.calibration.internal.TissueRules`."""
 
     air_hu: Span
     adipose_hu: Span
@@ -66,7 +66,7 @@ class TissueSamplingRules(_Rules):
 
 
 class InternalRules(_Rules):
-    """`scoring.internal.InternalRules`."""
+    """`scoring.calibration.internal.InternalRules`."""
 
     adipose_density_g_cm3: float = Field(ge=0.85, le=1.0)
     kev: tuple[tuple[float, float, float], ...] = Field(min_length=2)  # kV, lowest, highest keV

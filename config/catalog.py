@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from config.findings import load_findings
-from config.fonts import wide_font
 from config.phantom_files import certified, phantom_of
 from config.phrases import LANGUAGES, load_phrases, phrase_files
 from config.settings import ConfigurationError, Settings
-from scoring.bmd import AgeBin, Reference, RegionKind
+from config.vocabulary import wide_font
 from scoring.calibration import Grade, Mineral
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
+from scoring.density.bmd import AgeBin, Reference
 from scoring.errors import ModelCardInvalid
-from scoring.modelcard import ModelCard, parse_model_card
-from scoring.phantom_model import PhantomModel
-from scoring.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
-from segmentation.vertebrae import LUMBAR
+from scoring.models.card import ModelCard, parse_model_card
+from scoring.phantoms import PhantomModel
+from segmentation.vertebrae import LUMBAR, RegionKind
 
 AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
 
@@ -152,7 +152,9 @@ def load_radiomics_settings_text(site: Path | None = None) -> tuple[str, str]:
 
 
 def load_golden_features() -> Mapping[str, float]:
-    """Every feature of the known image (`scoring.golden`), by the shipped settings and stock pyradiomics."""
+    """Every feature of the known image (`scoring.radiomics`), by the shipped settings and stock
+    pyradiomics.
+    """
     content = json.loads(files("config").joinpath("golden_features.json").read_text("utf-8"))
     return dict(content["features"])
 

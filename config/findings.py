@@ -12,7 +12,7 @@ from string import Formatter
 
 from config.settings import ConfigurationError
 from config.vocabulary import Vocabulary
-from segmentation.observation import Observation
+from segmentation.vertebrae import Observation
 
 
 class Severity(StrEnum):

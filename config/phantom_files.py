@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
-from scoring.calibration import LEAST_SQUARES, METHODS, MINDWAYS, TWO_POINT, FitRules, Mineral
-from scoring.mindways import RODS as MINDWAYS_RODS
-from scoring.phantom_model import PhantomLimits, PhantomModel, RodModel
+from scoring.calibration import FitRules, Mineral
+from scoring.calibration.methods import LEAST_SQUARES, METHODS, MINDWAYS, TWO_POINT
+from scoring.calibration.methods import RODS as MINDWAYS_RODS
+from scoring.phantoms import PhantomLimits, PhantomModel, RodModel
 
 _KEYS = frozenset(
     {

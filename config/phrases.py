@@ -17,7 +17,7 @@ from fluent.syntax import FluentParser, ast
 from fluent.syntax.visitor import Visitor
 
 from config.settings import ConfigurationError
-from segmentation.observation import Phrase, Value
+from segmentation.vertebrae import Phrase, Value
 
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "zh")

@@ -1,3 +1,5 @@
 """The node: DICOM in, report out."""
 
+from __future__ import annotations
+
 __version__ = "0.1.0"

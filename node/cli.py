@@ -11,8 +11,7 @@ import typer
 
 from config.settings import ConfigurationError
 from node import __version__
-from node.commands.configuration import Config, hand_down
-from node.commands.terminal import terminal
+from node.commands.console import Config, hand_down, terminal
 
 # Where each command lives. A module is imported when its command is used: `serve` runs for as long as the
 # node does and must not hold the image libraries in memory.

@@ -107,3 +107,14 @@ def reasons(error: ValueError, whole: str) -> str:
             not_this = f", not {given!r}" if isinstance(given, str | int | float) else ""
             told.append(f"{where}: {one['msg']}{not_this}")
     return "; ".join(told)
+
+
+# What makes patients' data unfit for training or validation.
+
+
+class CohortUnusable(ScoringError):
+    """Data from which a model cannot be fitted or judged; the message names the column or class."""
+
+
+class FitImpossible(ScoringError):
+    """A regression without a finite answer: the classes are separated, or columns depend on one another."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.pipeline.artefacts import to_json
-from node.report import ClosedBy, Completeness
 from node.store.jobs import DueJob
 from node.store.store import Store
-from node.store.studies import Closing
+from node.store.study_lifecycle import Closing
+from node.study_report import ClosedBy, Completeness
 
 
 def close_due(store: Store, *, first_step: str, quiet_s: float, stale_s: float) -> Sequence[DueJob]:

@@ -34,9 +34,9 @@ from node.reference.render import Raster, raster_of, render
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
-from scoring.assessment import T_OSTEOPENIA_BELOW, study_class
-from scoring.bmd import Reference, StudyClass
-from scoring.modelcard import (
+from scoring.density.bmd import Reference, StudyClass
+from scoring.density.classification import T_OSTEOPENIA_BELOW, study_class
+from scoring.models.card import (
     SCHEMA,
     SCHEMA_VERSION,
     Applicability,
@@ -48,7 +48,7 @@ from scoring.modelcard import (
     card_document,
 )
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
-from segmentation.vertebra import regions_of
+from segmentation.regions.cancellous import regions_of
 from segmentation.vertebrae import EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid
 

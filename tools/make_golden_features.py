@@ -14,8 +14,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its own documentation giv
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from config.catalog import load_radiomics_settings_text
-from scoring.golden import golden_image
-from scoring.radiomics import feature_names, parse_settings
+from scoring.radiomics import feature_names, golden_image, parse_settings
 
 CONFIG = Path(__file__).parents[1] / "config"
 

@@ -32,7 +32,7 @@ import SimpleITK
 from config.catalog import load_reference
 from node.reference.spec import BODIES, StudySpec
 from node.reference.study import write_reference_study
-from scoring.modelcard import parse_model_card
+from scoring.models.card import parse_model_card
 
 OSTEONODE = Path(sys.executable).with_name("osteonode")
 MASK, SECOND_MASK = "truth_mask.nii.gz", "second_mask.nii.gz"

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scoring.bmd import RegionKind
+from segmentation.vertebrae import RegionKind
 from tests.unit.phantom_matrix import (
     FACTORS,
     MOST_REFUSED,

@@ -24,20 +24,19 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
-from config.fonts import wide_font
 from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
+from config.vocabulary import wide_font
 from node import logs
-from node.commands.terminal import terminal
-from node.net.requesting import Requestor
-from node.net.scu import DicomSender
+from node.commands.console import terminal
+from node.net.query import make_archive
+from node.net.sender import DicomSender, Requestor
 from node.net.tls import listener_context
 from node.pipeline.engine import settle_engine
-from node.pipeline.model import active_model
+from node.pipeline.measured_with import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
-from node.wiring.completing import make_archive
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
-from scoring.assessment import unstated_in_words
+from scoring.density.classification import unstated_in_words
 from scoring.errors import RadiomicsSettingsInvalid
 from segmentation.engines.nnunet import NnunetEngine
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
@@ -266,7 +265,7 @@ def _model(settings: Settings) -> tuple[Standing, str]:
 
 
 def _features(settings: Settings) -> tuple[Standing, str]:
-    from node.pipeline.golden import installed_drift  # noqa: PLC0415 - imports pyradiomics
+    from node.pipeline.measured_with import installed_drift  # noqa: PLC0415 - imports pyradiomics
     from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - likewise
 
     text, sha256 = load_radiomics_settings_text(settings.node.site_folder)

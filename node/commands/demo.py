@@ -20,17 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings, load_settings
-from node.commands.summary import print_report
-from node.commands.terminal import terminal
+from node.commands.console import print_report, terminal
 from node.pipeline.artefacts import REPORT, from_json
-from node.reference.pacs import PacsError, Received, StandInPacs, send_study
 from node.reference.spec import StudySpec
+from node.reference.stand_in_pacs import PacsError, Received, StandInPacs, send_study
 from node.reference.study import uid_of, write_reference_study
 from node.reference.truth import Truth
-from node.report import Report
 from node.store.errors import StoreError
 from node.store.overview import StudySummary
 from node.store.store import open_store
+from node.study_report import Report
 
 BMD_TOLERANCE_MG_CM3 = 3.0
 VOLUME_TOLERANCE = 0.10

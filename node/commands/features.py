@@ -10,13 +10,11 @@ import typer
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings
-from node.commands.outputs import require_outside, require_table_of_features
-from node.commands.terminal import terminal
+from node.commands.console import require_outside, require_table_of_features, terminal
 from node.logs import configure
 from node.pipeline.ports import StepMessage
-from node.research.extraction import Extraction, RowsOf, extract_features
-from node.research.remote_extraction import WorkersSilent, by_workers
-from node.worker.app import BrokerAway, CeleryBroker, create_app
+from node.research.extraction import Extraction, RowsOf, WorkersSilent, by_workers, extract_features
+from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 
 REFUSED = 3
 DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)

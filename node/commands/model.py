@@ -16,25 +16,26 @@ from rich.table import Table
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, list_models, load_model_card
 from config.settings import Settings, load_settings
 from node import logs
-from node.commands.configuration import Config, hand_down
-from node.commands.terminal import terminal
-from node.pipeline.model import active_model
+from node.commands.console import Config, hand_down, terminal
+from node.pipeline.measured_with import active_model
 from node.research.activation import (
+    CASES,
     NotActivated,
     Proposal,
+    ReferenceUnmeasured,
     class_changes,
     find_card,
+    measure_patients,
     previous_card,
     propose,
     require_change,
     require_usable,
 )
 from node.research.activation import activate as record_activation
-from node.research.reference_patients import CASES, ReferenceUnmeasured, measure_patients
 from node.store.activations import Activations
 from node.store.errors import StoreError
-from scoring.comparison import Compared, Scored
-from scoring.modelcard import ModelCard
+from scoring.models.card import ModelCard
+from scoring.models.comparison import Compared, Scored
 
 app = typer.Typer(help="Which model scores patients, and changing it.", no_args_is_help=True)
 

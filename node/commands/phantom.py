@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from node.commands.terminal import terminal
+from node.commands.console import terminal
 from node.reference.spec import LUMBAR, PHANTOMS, SpecInvalid, StudySpec, parse_bmd
 from node.reference.study import write_reference_study
 from node.reference.truth import Truth

@@ -12,22 +12,19 @@ from rich.console import Console
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
-from node.clinical.csv import CsvLaboratory, NoLaboratory
-from node.commands.outputs import require_kept, require_outside
-from node.commands.summary import print_report
-from node.commands.terminal import terminal
+from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
+from node.commands.console import print_report, require_kept, require_outside, terminal
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
-from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json
+from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json, stored_objects
 from node.pipeline.context import StepContext
 from node.pipeline.engine import settle_engine
-from node.pipeline.local import run_locally
-from node.pipeline.objects import stored_objects
 from node.pipeline.ports import Issue
 from node.pipeline.result import result_document, to_text
+from node.pipeline.steps import run_locally
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
-from node.report import Outcome, Report
-from node.research.study_folder import NotOneStudy, study_in
+from node.research.extraction import NotOneStudy, study_in
+from node.study_report import Outcome, Report
 from segmentation.errors import SegmentationError
 
 REFUSED = 3

@@ -9,8 +9,8 @@ import typer
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, load_settings, remember_file
-from node import supervisor
 from node.pipeline.ports import FEATURES_QUEUE, Step
+from node.processes import supervisor
 from segmentation.errors import EngineUnavailable
 
 Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]

@@ -17,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import ConfigurationError, load_settings
-from node.commands.configuration import Config, hand_down
-from node.commands.terminal import terminal
-from node.dicom.likeness import identity_values
-from node.pipeline.dimse import in_words
+from node.commands.console import Config, hand_down, terminal
+from node.dicom.content_comparison import identity_values
+from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
 from node.store.errors import NoSuchStudy, StoreError
-from node.store.identities import HeldIdentity
 from node.store.overview import StudyDetail, StudySummary
+from node.store.quarantine import HeldIdentity
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 

@@ -14,33 +14,29 @@ from rich.console import Console
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_card, require_configured
 from config.findings import load_findings
 from config.settings import Settings, load_settings
+from node.commands.console import require_outside, require_table_of_features, terminal
 from node.commands.features import DEFAULT_JOBS
-from node.commands.outputs import require_outside, require_table_of_features
-from node.commands.terminal import terminal
 from node.logs import configure
-from node.research.agreement import read_repeats
-from node.research.card import CIRCULARITY, LABELS, card_of, tells_its_studies
-from node.research.evaluation import evaluate_card
+from node.research.cohort_tables import FeatureTable, read_features, read_rows
+from node.research.evaluation import CIRCULARITY, LABELS, card_of, evaluate_card, tells_its_studies
 from node.research.extraction import Extraction, extract_features
-from node.research.feature_table import FeatureTable, read_features
+from node.research.model_training import COMBINED, Plan, read_repeats
+from node.research.model_training import train as train_models
 from node.research.outputs import (
     left_out_table,
     require_fresh,
     subgroup_table,
     training_figures,
     training_tables,
+    tripod_items,
+    tripod_text,
     validation_figures,
     validation_tables,
     write_outputs,
 )
-from node.research.rows import read_rows
-from node.research.training import COMBINED, Plan
-from node.research.training import train as train_models
-from node.research.tripod import tripod_items, tripod_text
-from scoring.errors import ModelCardInvalid
-from scoring.modelcard import ModelCard, card_document, parse_model_card
+from scoring.errors import CohortUnusable, FitImpossible, ModelCardInvalid
+from scoring.models.card import ModelCard, card_document, parse_model_card
 from scoring.training.cohort import Cohort, read_cohort
-from scoring.training.errors import CohortUnusable, FitImpossible
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
 

@@ -11,8 +11,8 @@ from pydicom.sr.coding import Code
 
 from node.dicom import codes
 from node.dicom.equipment import MANUFACTURER
-from node.dicom.text import plain
-from node.report import Provenance
+from node.dicom.header_text import plain
+from node.study_report import Provenance
 from segmentation.vertebrae import EngineInfo
 
 

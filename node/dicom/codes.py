@@ -14,8 +14,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from config.findings import Severity
-from scoring.bmd import DensityCategory, RegionKind, StudyClass
 from scoring.calibration import Grade, Mineral
+from scoring.density.bmd import DensityCategory, StudyClass
+from segmentation.vertebrae import RegionKind
 
 PRIVATE = "99OSTEO"
 PRIVATE_SCHEME_UID = "2.25.111961928577470750042000775698053643762"

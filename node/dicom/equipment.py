@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from node.dicom.text import plain
+from node.dicom.header_text import plain
 from node.dicom.uids import derived_uid
-from node.report import Provenance, Report
+from node.study_report import Provenance, Report
 
 MANUFACTURER = "Osteonode"
 MODEL_NAME = "Osteonode"

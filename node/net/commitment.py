@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from functools import partial
+from typing import Any
 
 import structlog
 from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
-from pynetdicom import evt
+from pynetdicom import build_role, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from node.dicom.sequences import holds_items, items_of
+from config.settings import ConfigurationError, Settings
+from node.dicom.header_text import holds_items, items_of
+from node.logs import describe
+from node.net.sender import Address, Requestor, why_not_established
 from node.net.status import Status, verdict_of
-from node.pipeline.describe import describe
-from node.pipeline.dimse import in_words
+from node.pipeline.policy import delay_s, in_words
+from node.store.commitments import CommitmentRequest, CommitmentRequests, ReportedInstance, ReportOutcome
+from node.store.errors import StoreError, TransactionInUse
 from node.store.states import CommitmentVerdict
-from node.store.transactions import ReportedInstance, ReportOutcome
+from node.store.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -128,3 +138,291 @@ def answer_report(event: evt.Event, record: RecordReport) -> tuple[int, None]:
     if receipt is ReportOutcome.UNKNOWN:
         return int(Status.INVALID_ARGUMENT_VALUE), None
     return int(Status.SUCCESS), None
+
+
+# Tells peers what this node holds of what they asked it to commit: N-EVENT-REPORT, until they take it.
+
+
+_HOLD_S = 300.0  # longer than one attempt can take
+_ANSWER_HERE_S = 10.0  # on the peer's association: it may be releasing it
+_STILL_WITHIN_S = 2.0
+
+
+class Reporter:
+    """Tells each request on the association on which it was asked for, else on one to the peer's address.
+
+    Parameters
+    ----------
+    address_of : of a peer's AE title; None where it is not configured.
+    backoff_s : waits after a failed attempt; the last repeats.
+    give_up_after_s : after the question.
+    """
+
+    def __init__(
+        self,
+        requestor: Requestor,
+        requests: CommitmentRequests,
+        address_of: Callable[[str], Address | None],
+        *,
+        backoff_s: Sequence[float],
+        give_up_after_s: float,
+    ) -> None:
+        self._requestor = requestor
+        self._requests = requests
+        self._address_of = address_of
+        self._backoff_s = backoff_s
+        self._give_up_after_s = give_up_after_s
+
+    def report_here(self, association: Any, request: CommitmentRequest, after_s: float) -> None:
+        """Tell it on the association of the question, if that is open after so long; else leave it due."""
+        time.sleep(after_s)
+        try:
+            failure = self._tell_here(association, request)
+            if failure is None:
+                self._requests.mark_reported(request)
+                self._log(request, "same association")
+            else:
+                self._requests.put_off(request, failure, 0.0)
+        except Exception as error:  # noqa: BLE001 - one request's boundary: it stays due, and is told again
+            log.warning("commitment_report_not_noted", error=describe(error))
+
+    def report_due(self) -> int:
+        """Tell whatever is due, on associations of this node's own. Returns how many requests it was.
+
+        Raises
+        ------
+        StoreError
+        """
+        due = self._requests.claim_due(_HOLD_S)
+        for request in due:
+            try:
+                self._report(request)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one request's boundary: the others go on
+                log.error("commitment_report_failed", calling_ae=request.calling_ae, error=describe(error))
+                self._put_off_or_give_up(request, describe(error))
+        return len(due)
+
+    def _report(self, request: CommitmentRequest) -> None:
+        address = self._address_of(request.calling_ae)
+        if address is None:
+            self._give_up(request, "the peer left, and [[peers]] names no address of it", reason="no address")
+            return
+        failure = self._tell_there(address, request)
+        if failure is None:
+            self._requests.mark_reported(request)
+            self._log(request, "own association")
+        else:
+            self._put_off_or_give_up(request, failure)
+
+    def _put_off_or_give_up(self, request: CommitmentRequest, failure: str) -> None:
+        if request.age_s >= self._give_up_after_s:
+            self._give_up(request, failure, reason=failure)
+        else:
+            self._requests.put_off(request, failure, delay_s(self._backoff_s, request.attempts + 1))
+
+    def _give_up(self, request: CommitmentRequest, detail: str, *, reason: str) -> None:
+        self._requests.give_up(request, detail)
+        log.warning("commitment_report_given_up", calling_ae=request.calling_ae, reason=reason)
+
+    def report_forever(
+        self, stop: threading.Event, pause_s: float, on_round: Callable[[], None] = lambda: None
+    ) -> None:
+        """Tell what is due until `stop` is set.
+
+        Parameters
+        ----------
+        on_round : called after each round; may raise StoreError.
+        """
+        while not stop.wait(pause_s):
+            try:
+                self.report_due()
+                on_round()
+            except StoreError as error:
+                log.error("commitment_reports_failed", error=describe(error))
+
+    def _tell_here(self, association: Any, request: CommitmentRequest) -> str | None:
+        if not _hold_still(association):
+            return "the peer left"
+        association.dimse_timeout = _ANSWER_HERE_S
+        try:
+            return _tell(association, request)
+        finally:
+            association._reactor_checkpoint.set()
+
+    def _tell_there(self, address: Address, request: CommitmentRequest) -> str | None:
+        ae = self._requestor.entity()
+        ae.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        try:
+            association = self._requestor.associate(ae, address, negotiation=[role])
+        except (ConfigurationError, OSError) as error:  # TLS without certificates, or with unreadable ones
+            return describe(error)
+        if not association.is_established:
+            return why_not_established(association)[1]
+        try:
+            return _tell(association, request)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _log(self, request: CommitmentRequest, where: str) -> None:
+        log.info(
+            "commitment_report_told",
+            transaction_uid=request.transaction_uid,
+            calling_ae=request.calling_ae,
+            where=where,
+        )
+
+
+def report_of(request: CommitmentRequest) -> tuple[EventType, Dataset]:
+    """Event Type ID and Event Information (PS3.4 Table J.3-2)."""
+    information = Dataset()
+    information.TransactionUID = request.transaction_uid
+    if request.held:
+        information.ReferencedSOPSequence = Items(referenced(request.held))
+    failed = []
+    for references, reason in (
+        (request.missing, Status.NO_SUCH_INSTANCE),
+        (request.conflicting, Status.CLASS_INSTANCE_CONFLICT),
+    ):
+        for item in referenced(references):
+            item.FailureReason = int(reason)
+            failed.append(item)
+    if failed:
+        information.FailedSOPSequence = Items(failed)
+    return EventType.FAILURES_EXIST if failed else EventType.COMMITTED, information
+
+
+def _tell(association: Any, request: CommitmentRequest) -> str | None:
+    """None once the peer has taken the report, else why it did not, in this node's words."""
+    event_type, information = report_of(request)
+    try:
+        answer, _ = association.send_n_event_report(
+            information, int(event_type), StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except (RuntimeError, ValueError):  # pynetdicom: the association has ended, or has no context for it
+        return "the peer left, or does not accept the class"
+    if "Status" not in answer:
+        return "no answer to the report"
+    status = int(answer.Status)
+    return None if status == Status.SUCCESS else f"the report was answered {in_words(status)}"
+
+
+def _hold_still(association: Any) -> bool:
+    """Have an acceptor's thread rest between two messages; False where the association is over.
+
+    pynetdicom does so itself before it sends, but waits for ever for a thread that has ended.
+    """
+    association._reactor_checkpoint.clear()
+    deadline = time.monotonic() + _STILL_WITHIN_S
+    while association.is_established and time.monotonic() < deadline:
+        if association._is_paused:
+            return True
+        time.sleep(0.005)
+    association._reactor_checkpoint.set()
+    return False
+
+
+# Storage commitment at the listener: questions of peers, and reports about what this node asked of them.
+
+
+# A peer that releases at once wants the report on an association of its own; one that stays gets it here.
+_STAYS_AFTER_S = 0.25
+_PAUSE_S = 30.0  # before the request is told elsewhere, should this process end meanwhile
+
+
+class CommitmentService:
+    """What the listener offers besides storage.
+
+    Parameters
+    ----------
+    record : takes in a report about what this node asked a destination to commit.
+    requests : what this node is asked to commit.
+    reporter : tells it.
+    """
+
+    def __init__(self, record: RecordReport, requests: CommitmentRequests, reporter: Reporter) -> None:
+        self._record = record
+        self._requests = requests
+        self._reporter = reporter
+
+    def support(self, ae: Any) -> None:
+        """Accept the class with either role.
+
+        A peer that reports proposes itself as SCP (PS3.4 Section J.3.3), one that asks is SCU, and one that
+        proposes no role may do either.
+        """
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+
+    def handlers(self) -> list[tuple[Any, ...]]:
+        return [
+            (evt.EVT_N_EVENT_REPORT, answer_report, [self._record]),
+            (evt.EVT_N_ACTION, self._answer_question),
+        ]
+
+    def _answer_question(self, event: evt.Event) -> tuple[int, None]:
+        if event.action_type != REQUEST_ACTION:
+            return int(Status.NO_SUCH_ACTION), None
+        if event.request.RequestedSOPInstanceUID != StorageCommitmentPushModelInstance:
+            return int(Status.NO_SUCH_INSTANCE), None
+        try:
+            request = self._entered(event)
+        except (MessageInvalid, TransactionInUse) as error:
+            log.warning("commitment_refused", error=describe(error))
+            return int(Status.INVALID_ARGUMENT_VALUE), None
+        except Exception as error:  # noqa: BLE001 - the SCP's boundary: the peer may ask again
+            log.error("commitment_not_judged", error=describe(error))
+            return int(Status.PROCESSING_FAILURE), None
+        log.info(
+            "commitment_judged",
+            transaction_uid=request.transaction_uid,
+            calling_ae=request.calling_ae,
+            held=len(request.held),
+            missing=len(request.missing),
+            conflicting=len(request.conflicting),
+        )
+        # In a thread of its own: the answer must leave before the report.
+        threading.Thread(
+            target=self._reporter.report_here,
+            args=(event.assoc, request, _STAYS_AFTER_S),
+            name="commitment-report",
+            daemon=True,
+        ).start()
+        return int(Status.SUCCESS), None
+
+    def _entered(self, event: evt.Event) -> CommitmentRequest:
+        try:
+            question = event.action_information
+        except Exception as error:  # pydicom raises whatever broken bytes lead to
+            raise MessageInvalid(f"the question cannot be parsed ({type(error).__name__})") from error
+        transaction_uid = uid_in(question, "TransactionUID")
+        asked = [(one, other) for one, other, _ in references_in(question, "ReferencedSOPSequence")]
+        if not asked:
+            raise MessageInvalid("no instance is referenced")
+        return self._requests.enter(
+            transaction_uid=transaction_uid,
+            calling_ae=event.assoc.requestor.ae_title,
+            asked=asked,
+            pause_s=_PAUSE_S,
+        )
+
+
+# Storage commitment, bound: what listener and workers do with reports, and how this node tells its own.
+
+
+def report_recorder(store: Store, settings: Settings) -> RecordReport:
+    """Takes reports in; what could not be committed for now is asked for again after the usual patience."""
+    return partial(store.commitment_transactions.record, ask_again_in_s=settings.worker.commitment_patience_s)
+
+
+def make_reporter(store: Store, settings: Settings) -> Reporter:
+    """Tells peers what they asked this node to commit."""
+    return Reporter(
+        Requestor(settings.node.ae_title, tls=settings.tls),
+        store.commitment_requests,
+        settings.address_of,
+        backoff_s=settings.worker.send_backoff_s,
+        give_up_after_s=settings.worker.send_give_up_after_s,
+    )

@@ -20,11 +20,12 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification
 
 from config.settings import AccessSettings, LimitSettings, NodeSettings, load_settings
-from node.dicom import likeness
+from node.dicom import content_comparison as likeness
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.logs import describe
 from node.net.access import AssociationPolicy, AssociationSlots, access_rules
 from node.net.association import StoreRequest
-from node.net.commitment_scp import CommitmentService
+from node.net.commitment import CommitmentService
 from node.net.elements import (
     BreaksOff,
     Encoding,
@@ -40,13 +41,12 @@ from node.net.load import Seat, seats
 from node.net.server import Server
 from node.net.sockets import listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for
-from node.pipeline.describe import describe
 from node.store.errors import StoreError
+from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
-from node.store.received import ReceivedInstance
 from node.store.states import CT_SOP_CLASSES
 from node.store.store import Store
-from node.supervision import SupervisedThread
+from node.supervised_thread import SupervisedThread
 
 log = structlog.get_logger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log of its own

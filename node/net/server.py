@@ -16,13 +16,12 @@ import structlog
 from pynetdicom import AE, evt
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.net.access import AssociationPolicy
+from node.net.access import AssociationPolicy, RefusalLog
 from node.net.association import PromptAssociation, StoreRequest
 from node.net.load import Seat
 from node.net.messages import Room
-from node.net.refusals import RefusalLog
 from node.net.upper_layer import PromptSocket
-from node.supervision import SupervisedThread
+from node.supervised_thread import SupervisedThread
 
 log = structlog.get_logger(__name__)
 

@@ -28,8 +28,8 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 from structlog.contextvars import bind_contextvars
 
+from node.logs import describe
 from node.net.negotiation import REQUEST, AssociationRequest, answered, plain_answer, read_request
-from node.pipeline.describe import describe
 
 log = structlog.get_logger(__name__)
 

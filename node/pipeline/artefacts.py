@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
-from node.pipeline.ports import ArtefactMissing
-from segmentation.observation import Observation
+from node.pipeline.ports import ArtefactMissing, Artefacts
+from node.store.errors import NoSuchArtefact
+from node.store.jobs import Lease
+from node.store.store import Store
+from node.study_report import EncodedObject, ObjectKind
 from segmentation.single_slice import SliceBody
-from segmentation.vertebrae import EngineInfo, Level, Occupancy, RegionKind, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, Level, Observation, Occupancy, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
 T = TypeVar("T")
@@ -232,3 +235,88 @@ class MemoryArtefacts:
 
     def names(self) -> Sequence[str]:
         return tuple(self._contents)
+
+
+# The store as the steps see it.
+
+
+class StoredArtefacts:
+    """The artefacts of the study and generation that a lease is for; writes need the lease to be held."""
+
+    def __init__(self, store: Store, lease: Lease, parameters: Mapping[str, str]) -> None:
+        self._artefacts = store.artefacts
+        self._lease = lease
+        self._parameters = parameters
+
+    def put(self, name: str, content: bytes) -> None:
+        self._artefacts.put(self._lease, name, content, self._parameters)
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._artefacts.get(self._lease.study_instance_uid, self._lease.generation, name)
+        except NoSuchArtefact as error:
+            raise ArtefactMissing(str(error)) from error
+
+    def names(self) -> Sequence[str]:
+        return self._artefacts.names(self._lease.study_instance_uid, self._lease.generation)
+
+
+# The finished DICOM objects of a study, kept as artefacts so that a resend is byte-identical.
+
+
+MANIFEST = "objects.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    kind: ObjectKind
+    file_name: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manifest:
+    objects: tuple[_Entry, ...]
+
+
+def store_objects(artefacts: Artefacts, objects: Sequence[EncodedObject]) -> None:
+    """Keep each object under its file name, and then their list: a list never names what is not there."""
+    for one in objects:
+        artefacts.put(one.file_name, one.content)
+    entries = tuple(
+        _Entry(
+            kind=one.kind,
+            file_name=one.file_name,
+            sop_class_uid=one.sop_class_uid,
+            sop_instance_uid=one.sop_instance_uid,
+        )
+        for one in objects
+    )
+    artefacts.put(MANIFEST, to_json(_Manifest(objects=entries)))
+
+
+def listed_objects(manifest: bytes) -> tuple[tuple[ObjectKind, str], ...]:
+    """Kind and SOP Instance UID of each object, in the order in which they were made, by their list alone."""
+    return tuple((entry.kind, entry.sop_instance_uid) for entry in from_json(_Manifest, manifest).objects)
+
+
+def stored_objects(artefacts: Artefacts) -> tuple[EncodedObject, ...]:
+    """The objects in the order they are sent: what a report refers to goes before the report.
+
+    Raises
+    ------
+    ArtefactMissing
+        If the report step has not run.
+    """
+    manifest = from_json(_Manifest, artefacts.get(MANIFEST))
+    return tuple(
+        EncodedObject(
+            kind=entry.kind,
+            file_name=entry.file_name,
+            sop_class_uid=entry.sop_class_uid,
+            sop_instance_uid=entry.sop_instance_uid,
+            content=artefacts.get(entry.file_name),
+        )
+        for entry in manifest.objects
+    )

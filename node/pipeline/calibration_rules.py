@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from config import calibration_rules
-from scoring.asynchronous import LendingRules
-from scoring.internal import InternalRules
-from scoring.phantom_scan import PatientRules
-from scoring.tissues import TissueRules
+from scoring.calibration.internal import InternalRules, TissueRules
+from scoring.calibration.prior_scan import LendingRules
+from scoring.phantoms import PatientRules
 
 
 def lending_rules(settings: calibration_rules.AsynchronousRules) -> LendingRules:

@@ -16,8 +16,8 @@ from math import log2
 import numpy as np
 
 from config.settings import CompletenessSettings
-from node.dicom.places import SlicePlace
-from node.report import ClosedBy, Completeness, SeriesCount
+from node.dicom.ct.slice_geometry import SlicePlace
+from node.study_report import ClosedBy, Completeness, SeriesCount
 
 _LEAST_SLICES = 3  # two have one step, and nothing to compare it with
 _SAME_COSINE = 1e-3

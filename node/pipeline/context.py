@@ -10,7 +10,7 @@ from pathlib import Path
 from config.settings import Settings
 from node.pipeline.engine import Settled
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
-from node.report import Completeness
+from node.study_report import Completeness
 
 
 class Verdict(StrEnum):

@@ -4,20 +4,81 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 import structlog
 
 from config.settings import Settings, StorageSettings
-from node.dicom import likeness
-from node.pipeline.describe import describe
-from node.pipeline.identities import confirm_identities
-from node.pipeline.objects import MANIFEST
-from node.pipeline.ports import IdentitySource
-from node.store.errors import StoreError, StoreUnavailable
+from node.dicom import content_comparison as likeness
+from node.dicom.content_comparison import as_compared, identity_values
+from node.logs import describe
+from node.pipeline.artefacts import MANIFEST
+from node.pipeline.ports import IdentitySource, Publisher, Step, StepMessage
+from node.pipeline.study_watch import CompletenessWatch
+from node.store.errors import ReconciliationIncomplete, StoreError, StoreUnavailable
+from node.store.jobs import DueJob
+from node.store.quarantine import HeldIdentity
 from node.store.store import Store
+
+# A corrected identity that nobody has to confirm by hand, because the archive says the same.
+
+
+# What an archive notes about its own correction: it is no part of who was examined.
+_NOTES = frozenset({"OriginalAttributesSequence"})
+
+
+def confirm_identities(store: Store, source: IdentitySource, stop: threading.Event | None = None) -> int:
+    """Put in force what waits and what the source says, too. Returns for how many studies.
+
+    Ends between two studies once `stop` is set.
+
+    A study stays with a person where the source does not answer, leaves out an attribute that differs, or
+    says something else; and where the decision would leave images of the study behind, or anything fails.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    confirmed = 0
+    for uid in store.identities.studies_waiting():
+        if stop is not None and stop.is_set():
+            break
+        try:
+            confirmed += _confirm(store, source, uid)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one study's boundary: it stays with a person
+            log.error("identity_not_compared", study_instance_uid=uid, error=describe(error))
+    return confirmed
+
+
+def _confirm(store: Store, source: IdentitySource, uid: str) -> bool:
+    said = source.identity_of(uid)
+    if said is None or not all(_says(said, one) for one in store.identities.waiting(uid)):
+        return False
+    try:
+        images = store.identities.accept(uid)
+    except ReconciliationIncomplete:
+        return False  # the others may be on their way
+    log.info("identity_confirmed", study_instance_uid=uid, images=images)
+    return True
+
+
+def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:
+    """Whether the source states all in which the two identities differ, and as the waiting one has it."""
+    if held.in_force is None:
+        return False  # what differs is not known any more
+    old, new = identity_values(held.in_force), identity_values(held.waiting)
+    differing = {keyword for keyword in old.keys() | new.keys() if old.get(keyword) != new.get(keyword)}
+    differing -= _NOTES
+    return bool(differing) and all(
+        keyword in said and as_compared(keyword, said[keyword]) == new.get(keyword, "")
+        for keyword in differing
+    )
+
 
 log = structlog.get_logger(__name__)
 
@@ -157,3 +218,125 @@ def keep_house_forever(
                 task()
             except StoreError as error:
                 log.error("housekeeping_failed", error=describe(error))
+
+
+# The database's wishes, told to the broker again and again: whatever the broker lost, it learns anew.
+
+
+# Messages that wait for each worker: some minutes of work. More would only stand before what is urgent, or
+# of another sender, and comes later.
+_MOST_FOR_EACH_WORKER = 4
+
+
+def message_for(job: DueJob) -> StepMessage:
+    return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation, urgent=job.urgent)
+
+
+def most_waiting(workers: int) -> int:
+    """How many messages may wait for so many workers. With none known there may be one all the same."""
+    return _MOST_FOR_EACH_WORKER * max(1, workers)
+
+
+def has_room(store: Store, broker: Publisher, step: Step) -> bool:
+    """Whether one more message for `step` may wait; if not, the database will have it published in its turn.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    waiting = broker.waiting(step)
+    return waiting is not None and waiting < most_waiting(store.workers.by_queue().get(step, 0))
+
+
+class Publishing:
+    """Keeps the broker informed of what is due, a few minutes' work at a time."""
+
+    def __init__(self, store: Store, broker: Publisher) -> None:
+        self._store = store
+        self._broker = broker
+        self._sent: set[StepMessage] = set()  # of what was due at the last look
+
+    def publish_due(self) -> int:
+        """Publish due steps of which the broker has too few messages. Returns how many messages went out.
+
+        A message too many is harmless (its claim fails) and a message too few costs time, so no attempt is
+        made to tell which one is missing; comparing counts keeps a queue from growing while its workers are
+        busy. What was not published before goes first. An urgent one goes in any case, once: it does not
+        wait behind the others.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        workers = self._store.workers.by_queue()
+        sent: set[StepMessage] = set()
+        published = 0
+        for step, due in self._due(most_waiting(max(workers.values(), default=0))).items():
+            messages = due[: most_waiting(workers.get(step, 0))]
+            waiting = self._broker.waiting(step)
+            if waiting is None:  # each message would cost its patience, while studies wait to be closed
+                break
+            fresh = [message for message in messages if message not in self._sent]
+            ordered = fresh + [message for message in messages if message in self._sent]
+            lacking = max(0, len(messages) - waiting)
+            going = ordered[:lacking] + [one for one in fresh[lacking:] if one.urgent]
+            for message in going:
+                self._broker.publish(message)
+            published += len(going)
+            sent |= self._sent.intersection(messages).union(going)
+        self._sent = sent
+        return published
+
+    def _due(self, most: int) -> Mapping[Step, list[StepMessage]]:
+        due: defaultdict[Step, list[StepMessage]] = defaultdict(list)
+        for job in self._store.jobs.due(most):
+            try:
+                message = message_for(job)
+            except ValueError:  # of a later version; the others go on
+                log.error("step_not_known", job_id=job.job_id, step=job.step)
+                continue
+            due[message.step].append(message)
+        return due
+
+
+def republish(store: Store, broker: Publisher) -> int:
+    """As `Publishing.publish_due`, by one who has published nothing before."""
+    return Publishing(store, broker).publish_due()
+
+
+def begin_again(store: Store, after_s: float) -> None:
+    """Take studies back to their first step whose configuration or software no worker has any more.
+
+    Raises
+    ------
+    StoreUnavailable
+    """
+    for job in store.bindings.begin_again(first_step=Step.SELECT, after_s=after_s):
+        log.warning("study_begun_again", job_id=job.job_id, step=job.step, reason=job.reason)
+
+
+def reconcile_forever(
+    store: Store,
+    broker: Publisher,
+    watch: CompletenessWatch,
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    on_round: Callable[[], None] = lambda: None,
+) -> None:
+    """Close studies that are whole and republish, until `stop` is set.
+
+    Parameters
+    ----------
+    on_round : called after each round; may raise StoreError.
+    """
+    publishing = Publishing(store, broker)
+    pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
+    while not watch.wait(stop, pause_s):
+        try:
+            watch.close_studies()
+            begin_again(store, settings.worker.begin_again_s)
+            publishing.publish_due()
+            on_round()
+        except StoreError as error:
+            log.error("reconcile_failed", error=describe(error))

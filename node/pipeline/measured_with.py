@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
-from config.catalog import configuration_sha256
+import structlog
+
+from config.catalog import (
+    configuration_sha256,
+    load_golden_features,
+    load_model_card,
+    load_radiomics_settings_text,
+)
 from config.settings import Settings
 from node import __version__
+from node.store.activations import Activation, Activations
+from node.store.errors import StoreError
 from node.store.workers import MeasuredWith
-from scoring.internal import INTERNAL
+from scoring.calibration.internal import INTERNAL
+from scoring.models.card import ModelCard
+from scoring.radiomics import FeatureDrift, feature_drift, parse_settings
+from segmentation.vertebrae import Observation
 
 _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
 
@@ -34,3 +48,73 @@ def measured_with(settings: Settings) -> MeasuredWith:
 def computing_packages(settings: Settings) -> tuple[str, ...]:
     """Packages that numbers rest on. Attenuation tables compute only where tissues calibrate."""
     return (*_COMPUTING_PACKAGES, *(("xraylib",) if settings.calibration.method == INTERNAL else ()))
+
+
+# Which model scores a study: the activated card, else the one that the settings name.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveModel:
+    """A card that may be used, or why there is none."""
+
+    card: ModelCard | None
+    refusal: Observation | None = None  # where a card is in force and cannot be used
+    activation: Activation | None = None  # None where the settings alone name the card
+
+
+def active_model(settings: Settings) -> ActiveModel:
+    """The card in force under these settings.
+
+    With `scoring.model` empty there is none. An activated card counts whatever file `scoring.model` names,
+    and only as the very card that was activated.
+
+    Raises
+    ------
+    CatalogEntryMissing, CatalogEntryInvalid
+        If nothing was activated and the file that `scoring.model` names cannot be used.
+    """
+    if not settings.scoring.model:
+        return ActiveModel(card=None)
+    try:
+        activation = Activations(settings.storage.root).active()
+    except StoreError as error:
+        return ActiveModel(
+            card=None, refusal=Observation(code="model_not_pinned", values={"reason": str(error)})
+        )
+    if activation is not None:
+        return ActiveModel(card=activation.card, activation=activation)
+    return ActiveModel(card=load_model_card(settings.scoring.model, settings.node.site_folder)[0])
+
+
+# Whether this process computes features as they were computed when they were first known.
+
+
+log = structlog.get_logger(__name__)
+
+
+@cache
+def installed_drift() -> FeatureDrift:
+    """Tried once for each process (a tenth of a second), with the shipped feature settings.
+
+    A site's own settings are not what this is about: a model card names those that it was made with.
+    """
+    shipped, _ = load_radiomics_settings_text()
+    found = feature_drift(load_golden_features(), parse_settings(shipped))
+    if found.drifted:
+        log.error("features_drift", drifted=len(found.drifted), checked=found.checked, example=found.example)
+    else:
+        log.info("features_as_known", checked=found.checked)
+    return found
+
+
+def drift_observations() -> tuple[Observation, ...]:
+    """`features_drift` where features cannot be trusted here; nothing else."""
+    found = installed_drift()
+    if not found.drifted:
+        return ()
+    values: dict[str, str | int | float] = {
+        "drifted": len(found.drifted),
+        "checked": found.checked,
+        "example": found.example,
+    }
+    return (Observation(code="features_drift", values=values),)

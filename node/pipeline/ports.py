@@ -1,4 +1,4 @@
-"""What the pipeline needs of the rooms beside it, as protocols; node.wiring binds them."""
+"""What the pipeline needs of the rooms beside it, as protocols; node.processes binds them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from config.settings import Destination, Peer
-from node.report import EncodedObject, Laboratory
 from node.store.states import Proof
-from scoring.scanner_reading import ScannerReading
+from node.study_report import EncodedObject, Laboratory
+from scoring.calibration.control_charts import ScannerReading
 
 Stated = TypeVar("Stated")
 

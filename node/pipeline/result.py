@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from node.report import Completeness, LevelResult, Report, SliceResult
-from scoring.bmd import BmdResult
+from node.study_report import Completeness, LevelResult, Report, SliceResult
 from scoring.calibration import Calibration
-from scoring.followup import FollowUp
+from scoring.density.bmd import BmdResult
+from scoring.density.follow_up import FollowUp
 
 SCHEMA_VERSION = "1.0"
 

@@ -14,13 +14,14 @@ from structlog.contextvars import bound_contextvars
 
 from config.catalog import CatalogEntryMissing
 from config.settings import Settings
-from node.pipeline.artefacts import TIMINGS, from_json
+from node.logs import describe
+from node.pipeline.archives import latest_unrecorded
+from node.pipeline.artefacts import TIMINGS, StoredArtefacts, from_json, stored_objects
 from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
-from node.pipeline.deliver import Waiting, deliver
-from node.pipeline.describe import describe
+from node.pipeline.delivery import Waiting, deliver
 from node.pipeline.engine import Settled
+from node.pipeline.housekeeping import has_room, message_for
 from node.pipeline.measured_with import BasisChanged, measured_with
-from node.pipeline.objects import stored_objects
 from node.pipeline.policy import Action, decide, delay_s
 from node.pipeline.ports import (
     ClinicalValues,
@@ -32,16 +33,13 @@ from node.pipeline.ports import (
     Step,
     StepMessage,
 )
-from node.pipeline.reconcile import has_room, message_for
-from node.pipeline.stored import StoredArtefacts
-from node.pipeline.unrecorded import latest_unrecorded
-from node.report import Completeness, ObjectKind
 from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import MeasuredWith
-from node.supervision import SupervisedThread
+from node.study_report import Completeness, ObjectKind
+from node.supervised_thread import SupervisedThread
 
 log = structlog.get_logger(__name__)
 

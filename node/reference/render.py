@@ -11,11 +11,10 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
-from node.reference.damage import METAL_HU, add_streaks, displace, lesions, metal, starve
-from node.reference.faults import Lumbar
+from node.reference.damage import METAL_HU, add_streaks, displace, lesions, metal, plaques, spurs, starve
 from node.reference.shapes import INTACT, Shrunk
 from node.reference.soft_tissue import canal, organs, trunk
-from node.reference.spec import StudySpec
+from node.reference.spec import Lumbar, StudySpec
 from node.reference.spine import (
     Vertebra,
     disc_below,
@@ -26,9 +25,7 @@ from node.reference.spine import (
     sacralised_processes,
     twelfth_ribs,
 )
-from node.reference.spine_phantom import spine_phantom, z_range_mm
-from node.reference.surroundings import AIR_HU, Painted, table_and_phantom
-from node.reference.wear import plaques, spurs
+from node.reference.surroundings import AIR_HU, Painted, spine_phantom, table_and_phantom, z_range_mm
 
 Volume = npt.NDArray[np.float32]
 Axis = npt.NDArray[np.float64]

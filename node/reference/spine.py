@@ -13,9 +13,8 @@ from math import cos, radians, sin
 
 import numpy as np
 
-from node.reference.faults import Faults, FractureShape
 from node.reference.shapes import Body, Ellipsoid, Plate, Point, Solid, Tube
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, FractureShape, StudySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,16 @@ on the patient's right, and 60 mm from it, on the left, that of 200 mg HA/cm3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import pi
+from typing import Any
 
-from node.reference.phantom_rows import ROWS
-from node.reference.shapes import Common, EllipticCylinder, Slab, Solid
+import numpy as np
+import numpy.typing as npt
+
+from node.reference.attenuation import HA, K2HPO4, ROWS, hu_per_mg
+from node.reference.shapes import Common, EllipticCylinder, Plate, Slab, Solid
 from node.reference.spec import StudySpec
 
 AIR_HU = -1000.0
@@ -73,3 +78,115 @@ def table_and_phantom(spec: StudySpec) -> Iterator[Painted]:
         radius = ROWS[spec.phantom].diameter_mm / 2
         for rod in rods(spec):
             yield Painted(solid=EllipticCylinder(centre=rod.centre_mm, radii=(radius, radius)), hu=rod.hu)
+
+
+# The European Spine Phantom in the patient's place: the object that calibrated densities are accepted by. #
+# Three artificial vertebrae of 50, 100 and 200 mg hydroxyapatite per cm3 in a water-equivalent block. Their
+# densities are those cited in the Ogo software's reference (Michalski); all dimensions, the cortical shells
+# and the arches are this study's own: no drawing was at hand. The vertebrae are named L1 to L3, from above.
+
+
+_BLOCK_RADII_MM = (140.0, 88.0)
+_BLOCK_LENGTH_MM = 170.0
+_BODY_RADII_MM = (18.0, 15.0)
+_BODY_HEIGHT_MM = 25.0
+_PITCH_MM = 35.0  # from vertebra to vertebra: what lies between is water-equivalent
+_BODY_BEFORE_BACK_MM = 62.0
+_SHELL_MM = 1.0
+_SHELL_MG_CM3 = 400.0
+_ARCH_MG_CM3 = 300.0
+_WATER_HU = 0.0
+_MARGIN_MM = 12.0  # of image above and below the vertebrae
+_EVERYWHERE_MM = 1e4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtificialVertebra:
+    """One of the three; coordinates are LPS."""
+
+    name: str
+    bmd_mg_cm3: float  # hydroxyapatite in the place of water
+    centre_mm: tuple[float, float, float]
+
+    @property
+    def body(self) -> Solid:
+        """Shell included."""
+        return _upright(self.centre_mm, _BODY_RADII_MM, _BODY_HEIGHT_MM)
+
+    @property
+    def core(self) -> Solid:
+        a, b = (radius - _SHELL_MM for radius in _BODY_RADII_MM)
+        return _upright(self.centre_mm, (a, b), _BODY_HEIGHT_MM - 2 * _SHELL_MM)
+
+    @property
+    def volume_mm3(self) -> float:
+        """Of the body."""
+        return pi * _BODY_RADII_MM[0] * _BODY_RADII_MM[1] * _BODY_HEIGHT_MM
+
+
+_BODY_Y_MM = SKIN_BACK_MM - _BODY_BEFORE_BACK_MM
+VERTEBRAE = tuple(
+    ArtificialVertebra(name=name, bmd_mg_cm3=bmd, centre_mm=(0.0, _BODY_Y_MM, z))
+    for name, bmd, z in (("L1", 50.0, _PITCH_MM), ("L2", 100.0, 0.0), ("L3", 200.0, -_PITCH_MM))
+)
+
+
+def z_range_mm() -> tuple[float, float]:
+    """From the lowest to the highest slice of a scan of the three."""
+    reach = _PITCH_MM + _BODY_HEIGHT_MM / 2 + _MARGIN_MM
+    return -reach, reach
+
+
+def spine_phantom(spec: StudySpec) -> Iterator[Painted]:
+    """The block, and in it arches, shells and cores."""
+    per_mg = hu_per_mg(HA, spec.kev)
+    back = (0.0, SKIN_BACK_MM - _BLOCK_RADII_MM[1], 0.0)
+    yield Painted(solid=_upright(back, _BLOCK_RADII_MM, _BLOCK_LENGTH_MM), hu=_WATER_HU)
+    for one in VERTEBRAE:
+        x, y, z = one.centre_mm
+        arch = Plate(
+            centre=np.array([x, y + _BODY_RADII_MM[1] + 16.0, z]),
+            axes=np.eye(3),
+            half=np.array([16.0, 5.0, 8.0]),
+            rounding=2.0,
+        )
+        yield Painted(solid=arch, hu=_ARCH_MG_CM3 * per_mg)
+        yield Painted(solid=one.body, hu=_SHELL_MG_CM3 * per_mg)
+        yield Painted(solid=one.core, hu=one.bmd_mg_cm3 * per_mg)
+
+
+def compositions(spec: StudySpec) -> Mapping[str, Mapping[str, Any]]:
+    """By vertebra: HU, mineral and what an ideal calibration in either mineral reads."""
+    per_mg = {"HA": hu_per_mg(HA, spec.kev), "K2HPO4": hu_per_mg(K2HPO4, spec.kev)}
+    return {
+        one.name: {
+            "hu": one.bmd_mg_cm3 * per_mg["HA"],
+            "mineral_mg_cm3": one.bmd_mg_cm3,
+            "fat_fraction": 0.0,
+            "equivalents": {
+                mineral: one.bmd_mg_cm3 * per_mg["HA"] / factor for mineral, factor in per_mg.items()
+            },
+        }
+        for one in VERTEBRAE
+    }
+
+
+def inside(
+    solid: Solid, x_mm: npt.NDArray[np.float64], y_mm: npt.NDArray[np.float64], z_mm: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Voxels (z, y, x) whose centres lie in a solid."""
+    x, y, z = (axis.astype(np.float32) for axis in (x_mm, y_mm, z_mm))
+    found: npt.NDArray[np.bool_] = solid.distance(x[None, None, :], y[None, :, None], z[:, None, None]) < 0
+    return found
+
+
+def _upright(centre_mm: tuple[float, float, float], radii_mm: tuple[float, float], height_mm: float) -> Solid:
+    """A cylinder along z with flat ends."""
+    wide = _EVERYWHERE_MM
+    ends = Plate(
+        centre=np.array(centre_mm),
+        axes=np.eye(3),
+        half=np.array([wide, wide, height_mm / 2]),
+        rounding=0.0,
+    )
+    return Common(first=EllipticCylinder(centre=centre_mm[:2], radii=radii_mm), second=ends)

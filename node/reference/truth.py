@@ -17,8 +17,7 @@ from node.reference.render import Raster
 from node.reference.shapes import Body
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
-from node.reference.spine_phantom import VERTEBRAE, compositions, inside
-from node.reference.surroundings import rods
+from node.reference.surroundings import VERTEBRAE, compositions, inside, rods
 
 # Numbers of TotalSegmentator's `total` classes, as in masks of vertebrae drawn by others.
 MASK_LABELS: Mapping[str, int] = {"L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32}

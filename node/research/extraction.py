@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -18,19 +22,77 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from config.catalog import load_radiomics_settings_text
 from config.settings import ConfigurationError, Settings, load_settings
-from node.clinical.csv import NoLaboratory
+from node.clinical.laboratory_csv import NoLaboratory
 from node.csv_table import TableUnreadable, parse_table
+from node.dicom.ct.headers import read_headers, text_of
 from node.dicom.errors import MaskUnreadable
 from node.pipeline.artefacts import MemoryArtefacts
 from node.pipeline.context import StepContext
 from node.pipeline.engine import Settled, settle_engine
-from node.pipeline.features import StudyFeatures, study_features
-from node.pipeline.judging import basis_of, provenance_of
-from node.pipeline.measurement import FEATURE_LEVEL
-from node.pipeline.ports import Issue
-from node.research.study_folder import NotOneStudy, content_sha256, study_in
+from node.pipeline.ports import FeatureRequest, Issue
+from node.pipeline.steps import StudyFeatures, study_features
+from node.pipeline.steps.judge import basis_of, provenance_of
+from node.pipeline.steps.score import FEATURE_LEVEL
 from scoring.radiomics import feature_names, parse_settings
 from segmentation.errors import SegmentationError
+
+# A folder that should hold one study's DICOM files.
+
+
+class NotOneStudy(Exception):
+    """A folder without DICOM files, or with those of several studies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFolder:
+    instances: tuple[Path, ...]  # exact copies of an image count once
+    damaged: tuple[Path, ...]  # called DICOM by their names, and not readable as such
+
+
+def study_in(folder: Path) -> StudyFolder:
+    """The study's files.
+
+    Raises
+    ------
+    NotOneStudy
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    instances = [one for one in read_headers(files) if one.sop_class_uid]
+    if not instances:
+        raise NotOneStudy(f"{folder} holds no DICOM file")
+    studies = sorted({text_of(instance.header, "StudyInstanceUID") for instance in instances})
+    if len(studies) > 1:
+        named = ", ".join(uid or "(empty)" for uid in studies)
+        raise NotOneStudy(f"{folder} holds {len(studies)} studies, not one: {named}")
+    kept: dict[str, Path] = {}
+    copies = set()
+    for instance in instances:
+        first = kept.setdefault(text_of(instance.header, "SOPInstanceUID"), instance.path)
+        if first != instance.path and filecmp.cmp(first, instance.path, shallow=False):
+            copies.add(instance.path)
+    readable = {one.path for one in instances}
+    return StudyFolder(
+        instances=tuple(one.path for one in instances if one.path not in copies),
+        damaged=tuple(sorted(path for path in files if path.suffix == ".dcm" and path not in readable)),
+    )
+
+
+def content_sha256(study: StudyFolder, mask: Path | None) -> str:
+    """Of the bytes of a study's images and of its mask, whatever their names: what its features come from.
+
+    Parameters
+    ----------
+    mask : drawn outside the node; None, or no such file: none is counted in.
+    """
+    images = sorted(_file_sha256(path) for path in study.instances)
+    drawn = [f"mask {_file_sha256(mask)}"] if mask is not None and mask.is_file() else []
+    return hashlib.sha256("\n".join([*images, *drawn]).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 ABOUT = (
     "study", "study_instance_uid", "series_instance_uid", "level", "engine", "kvp", "energy", "beam_filter",
@@ -281,3 +343,97 @@ def _progress(console: Console, rows: Iterator[Row], total: int) -> Iterator[Row
         for row in rows:
             bar.advance(task)
             yield row
+
+
+# Features by Celery workers: a message asks for one study, a file answers. # Messages may be lost or
+# repeated, as everywhere in the node: what counts is the answer's file beside the table that is being made,
+# on a disk that command and workers share. A run that was stopped finds the answers that came meanwhile, to
+# studies whose files are still the same.
+
+
+POLL_S = 0.2
+_ROWS = ".rows"
+
+
+class WorkersSilent(Exception):
+    """No worker has answered for too long; what was answered is kept."""
+
+
+def by_workers(publish: Callable[[FeatureRequest], None], out: Path, *, silence_s: float) -> RowsOf:
+    """A way to have rows computed by workers of the queue `features`.
+
+    Parameters
+    ----------
+    publish : hands a request to the broker.
+    out : the table; answers come into the folder `out`.rows beside it, which is gone when all are taken.
+    silence_s : how long to wait for the next answer.
+
+    Raises
+    ------
+    WorkersSilent
+        While rows are taken, if none comes for so long.
+    """
+    folder = out.resolve().with_name(out.name + _ROWS)
+
+    def rows(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
+        if not studies:
+            return
+        folder.mkdir(exist_ok=True)
+        waiting = {
+            name: folder / f"{_digest(name, study_content_sha256(name, how.mask), sha256)}.json"
+            for name in studies
+        }
+        for name, answer in waiting.items():
+            if not answer.exists():
+                publish(FeatureRequest(study=name, mask=how.mask, settings_sha256=sha256, answer=str(answer)))
+        heard_at = time.monotonic()
+        while waiting:
+            come = [name for name, answer in waiting.items() if answer.exists()]
+            for name in come:
+                answer = waiting.pop(name)
+                row: Row = json.loads(answer.read_text("utf-8"))
+                yield row | {"study": name}
+                answer.unlink()
+                heard_at = time.monotonic()
+            if waiting and time.monotonic() - heard_at > silence_s:
+                raise WorkersSilent(
+                    f"no worker has answered for {silence_s:g} s: {len(waiting)} studies wait"
+                )
+            if waiting and not come:
+                time.sleep(POLL_S)
+        shutil.rmtree(folder)  # with answers to what an earlier run had asked too
+
+    return rows
+
+
+def answer_request(request: FeatureRequest, settings: Settings) -> None:
+    """Compute one study under this worker's settings, and write the answer.
+
+    Settings or versions other than those that the table is made with give a row with that reason, never
+    features.
+    """
+    own = settings_sha256(Extraction(settings=settings, mask=request.mask, jobs=1))
+    if own != request.settings_sha256:
+        row = reason_row(
+            request.study,
+            request.settings_sha256,
+            "the worker has other settings or versions than the command",
+        )
+    else:
+        row = study_row(request.study, settings, request.mask, own)
+    write_answer(request, row)
+
+
+def write_answer(request: FeatureRequest, row: Row) -> None:
+    """Whole or not at all, into a folder of answers alone. One that is gone: nobody waits any more."""
+    answer = Path(request.answer)
+    if not answer.parent.name.endswith(_ROWS) or answer.suffix != ".json":
+        raise ValueError("an answer belongs into a folder of answers")
+    whole = answer.with_suffix(".part")
+    with suppress(FileNotFoundError):
+        whole.write_text(json.dumps(row), "utf-8")
+        whole.replace(answer)
+
+
+def _digest(name: str, content_sha256: str, settings_sha256: str) -> str:
+    return hashlib.sha256(f"{settings_sha256} {content_sha256} {name}".encode()).hexdigest()[:32]

@@ -7,11 +7,15 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from node.store.database import storage_error
 from node.store.durable import make_folder, tighten, write_durably
 from node.store.errors import StorageFull
+from node.store.states import CT_SOP_CLASSES
 
 
 class FileStore:
@@ -138,3 +142,63 @@ def sha256_of(*chunks: bytes) -> str:
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
+
+
+# One C-STORE, as it came.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedInstance:
+    """One C-STORE, as it came."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str  # of the data set, without the file header
+    content: Sequence[bytes | memoryview]  # a Part 10 file, in pieces: header, data set as received
+    calling_ae: str
+    called_ae: str
+    association_id: int | None
+    is_measured_mask: bool = False  # a segmentation of another program that the configuration measures from
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(chunk) for chunk in self.content)
+
+    @property
+    def is_ct(self) -> bool:
+        return self.sop_class_uid in CT_SOP_CLASSES
+
+    def open(self) -> BinaryIO:
+        """The whole as a file."""
+        return BytesIO(b"".join(self.content))
+
+
+# What the store asks about data sets that it does not read itself.
+
+
+Source = Path | BinaryIO
+
+
+class ContentReader(Protocol):
+    """Tells equal content from different bytes; `node.dicom.content_comparison` is one."""
+
+    def identity_difference(self, held: Source, came: Source) -> frozenset[str] | None:
+        """Keywords of the attributes of patient and order that differ; None where anything else does."""
+        ...
+
+    def fingerprint(self, source: Source) -> tuple[str, str] | None:
+        """Two SHA-256: of all content but identity, and of identity. None where it cannot be read."""
+        ...
+
+
+class BytesAlone:
+    """Takes other bytes for other content."""
+
+    def identity_difference(self, held: Source, came: Source) -> frozenset[str] | None:  # noqa: ARG002
+        return None
+
+    def fingerprint(self, source: Source) -> tuple[str, str] | None:  # noqa: ARG002
+        return None

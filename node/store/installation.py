@@ -6,17 +6,25 @@ holds; the database holds only what recognises it. A copy of the database alone 
 
 from __future__ import annotations
 
+import fcntl
 import hmac
+import json
 import os
 import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from sqlalchemy import inspect, select
 
 from node.store.database import Database, insert_unless_there, storage_error
-from node.store.durable import sync_folder, write_private
-from node.store.errors import WrongInstallation
+from node.store.durable import FILE_MODE, make_folder, sync_folder, write_private
+from node.store.errors import StoreError, StoreUnavailable, WrongInstallation
 from node.store.schema import installation
 
 KEY_FILE = "installation.key"
@@ -160,3 +168,159 @@ def _make(path: Path) -> bytes:
     key = _read(path)
     assert key is not None, "a file that was just made"
     return key
+
+
+# One `serve` for one storage root, on however many hosts it is mounted. Workers are not kept out. # The
+# kernel keeps the lock and frees it when the process ends, however it ends; network file systems pass it on
+# to other hosts (NFS since Linux 2.6.12). Where one does not, the holder's regular sign of life tells of
+# it.
+
+
+LOCK_FILE = "serve.lock"
+BEAT_S = 2.0
+SILENT_S = 4 * BEAT_S  # a holder on another host that gives no sign for so long has ended
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who serves a root."""
+
+    host: str
+    pid: int
+    since: str  # ISO 8601, UTC
+
+
+class AlreadyServed(StoreError):
+    """Another process serves this root."""
+
+    def __init__(self, root: Path, holder: Holder | None) -> None:
+        who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
+        super().__init__(
+            f"{root} is served already, by {who}: stop that, or give this node a root of its own"
+        )
+        self.holder = holder
+
+
+class ServingLock:
+    """The right to serve a root.
+
+    Parameters
+    ----------
+    host : this machine's name; the real one if None.
+    """
+
+    def __init__(self, root: Path, host: str | None = None) -> None:
+        self._root = root.resolve()
+        self._path = self._root / LOCK_FILE
+        self._me = Holder(
+            host=host or socket.gethostname(),
+            pid=os.getpid(),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._descriptor: int | None = None
+        self._ended = threading.Event()
+        self._beating: threading.Thread | None = None
+        self.lost: AlreadyServed | None = None  # why the right is gone, once it is
+
+    def take(self, stop: threading.Event, on_lost: Callable[[], None]) -> bool:
+        """Begin to serve; False where `stop` was set while another host's last sign was waited out.
+
+        Parameters
+        ----------
+        on_lost : called from a thread if another took over, because this machine stood still for too long.
+
+        Raises
+        ------
+        AlreadyServed
+        StoreUnavailable
+            If the root cannot be used.
+        """
+        try:
+            make_folder(self._root)
+            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._root} cannot be used ({error.strerror})") from error
+        try:
+            free = self._lock(descriptor, stop)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not free:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        self._write(json.dumps(asdict(self._me)))
+        self._beating = threading.Thread(
+            target=self._beat_forever, args=(on_lost,), name="serving-lock", daemon=True
+        )
+        self._beating.start()
+        return True
+
+    def release(self) -> None:
+        """Leave the root to whoever comes next."""
+        self._ended.set()
+        if self._beating is not None:
+            self._beating.join()
+        if self._descriptor is not None:
+            if self.lost is None:
+                self._write("")
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _lock(self, descriptor: int, stop: threading.Event) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyServed(self._root, self._holder()) from None
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path} cannot be locked ({error.strerror})") from error
+        before = self._holder()
+        if before is None or before.host == self._me.host:
+            return True
+        return self._is_silent(before, stop)
+
+    def _is_silent(self, before: Holder, stop: threading.Event) -> bool:
+        """Whether a holder on another host has ended. Its sign is looked for, and no clock compared."""
+        sign = self._sign()
+        for _ in range(int(SILENT_S / _LOOK_S)):
+            if stop.wait(_LOOK_S):
+                return False
+            if self._sign() != sign:
+                raise AlreadyServed(self._root, before)
+        return True
+
+    def _beat_forever(self, on_lost: Callable[[], None]) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                holder = self._holder()
+                if holder is not None and holder != self._me:
+                    self.lost = AlreadyServed(self._root, holder)
+                    on_lost()
+                    return
+                os.utime(self._path)
+            except OSError:
+                continue  # the disk is away: everything else of the node says so
+
+    def _sign(self) -> tuple[int, str]:
+        """By a new descriptor: what a network file system remembers of an open one may be old."""
+        try:
+            with self._path.open("r", encoding="utf-8", errors="replace") as file:
+                return os.fstat(file.fileno()).st_mtime_ns, file.read()
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path} cannot be read ({error.strerror})") from error
+
+    def _holder(self) -> Holder | None:
+        """Who stands in the file; None where nobody does, or it cannot be told."""
+        try:
+            return Holder(**json.loads(self._path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _write(self, content: str) -> None:
+        assert self._descriptor is not None, "taken first"
+        # On a full disk nobody is named; a node must start nevertheless, to deliver what it has.
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, content.encode(), 0)
+            os.fsync(self._descriptor)

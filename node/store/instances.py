@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
-from node.store.content import BytesAlone, ContentReader
-from node.store.database import Database, first, insert_unless_there, now_s
+from node.store.database import Database, GroupCommit, Prepared, first, insert_unless_there, now_s
 from node.store.errors import CommitUnknown, QuarantineFull
-from node.store.files import FileStore
-from node.store.generations import note_growth
+from node.store.files import BytesAlone, ContentReader, FileStore, ReceivedInstance
 from node.store.installation import Pseudonyms
-from node.store.prepared import Prepared
-from node.store.quarantine import (
-    OTHER_CONTENT,
-    QuarantineBounds,
-    acknowledged,
-    enter_acknowledged,
-    has_room,
-)
-from node.store.received import ReceivedInstance
-from node.store.schema import instances, objects, studies
+from node.store.quarantine import OTHER_CONTENT, QuarantineBounds, acknowledged, enter_acknowledged, has_room
+from node.store.schema import associations, instances, objects, studies
 from node.store.states import CT_SOP_CLASSES, QuarantineKind, Reopening, StudyState
-from node.store.together import GroupCommit
+from node.store.study_lifecycle import note_growth
 
 _NOW = now_s()  # made once: a row of each image holds it
 _BY_UID = Prepared(
@@ -323,3 +313,46 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
             "created_at": _NOW,
         },
     )
+
+
+# Which peers are sending just now.
+
+
+class Associations:
+    """Rows of associations that brought an instance. A row whose heartbeat stops counts as closed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self, *, peer: str, calling_ae: str, called_ae: str) -> int:
+        """Record a new association; returns its number."""
+        with self._database.writing() as connection:
+            made = connection.execute(
+                insert(associations)
+                .values(
+                    peer=peer,
+                    calling_ae=calling_ae,
+                    called_ae=called_ae,
+                    opened_at=now_s(),
+                    heartbeat_at=now_s(),
+                )
+                .returning(associations.c.association_id)
+            )
+            return int(made.scalar_one())
+
+    def beat(self, association_ids: Collection[int]) -> None:
+        """Say that these are still open."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(associations)
+                .where(associations.c.association_id.in_(association_ids))
+                .values(heartbeat_at=now_s())
+            )
+
+    def close(self, association_id: int) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                update(associations)
+                .where(associations.c.association_id == association_id)
+                .values(closed_at=now_s())
+            )

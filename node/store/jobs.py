@@ -11,14 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
-from node.store.binding import (
-    LEFT_TO_OTHERS_S,
-    has_its_worker,
-    is_bound_to,
-    is_free,
-    may_lack,
-    why_unfit,
-)
+from node.store.binding import LEFT_TO_OTHERS_S, has_its_worker, is_bound_to, is_free, may_lack, why_unfit
 from node.store.database import Database, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies

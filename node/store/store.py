@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from dataclasses import dataclass
 
+import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
 
 from config.settings import StorageSettings
-from node.store.artefacts import Artefacts
-from node.store.associations import Associations
 from node.store.binding import Bindings
-from node.store.census import CensusTaker
+from node.store.commitments import CommitmentRequests, CommitmentTransactions
 from node.store.database import Database
 from node.store.deliveries import Deliveries
+from node.store.errors import DatabaseRefuses, StorageFull, StoreUnavailable, WrongInstallation
 from node.store.files import FileStore
-from node.store.identities import Identities
+from node.store.history import Scanners, Scans
 from node.store.installation import (
     KEY_FILE,
     Pseudonyms,
@@ -23,20 +29,14 @@ from node.store.installation import (
     note_tight_modes,
     require_key,
 )
-from node.store.instances import Instances
+from node.store.instances import Associations, Instances
 from node.store.jobs import Jobs
-from node.store.orphans import Orphans
-from node.store.overview import Overview
-from node.store.parts import Parts
-from node.store.promises import CommitmentRequests
-from node.store.quarantine import Quarantine, QuarantineBounds
-from node.store.reports import Reports
-from node.store.retention import Retention
-from node.store.scanners import Scanners
-from node.store.scans import Scans
-from node.store.studies import Studies
-from node.store.transactions import CommitmentTransactions
-from node.store.workers import WorkerRows
+from node.store.overview import CensusTaker, Overview
+from node.store.quarantine import Identities, Quarantine, QuarantineBounds
+from node.store.reports import Artefacts, Reports
+from node.store.retention import Orphans, Retention
+from node.store.study_lifecycle import Studies
+from node.store.workers import Parts, WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -133,3 +133,80 @@ def _close_to_others(files: FileStore, database: Database) -> None:
         log.warning("storage_open_to_others", root=str(files.root))
     if first_time:
         note_tight_modes(database)
+
+
+# Waiting for a database that is away: at start, before anything is received.
+
+
+_PAUSE_S = 1.0
+_SAY_AGAIN_S = 30.0
+_REFUSED_TIMES = (
+    3  # in a row, so that a server that is just being restarted does not count as one that refuses
+)
+_PING_TIMEOUT_S = 5
+
+
+def await_store(settings: StorageSettings) -> None:
+    """Wait until the store can be opened, with its tables made or migrated. The log says what for.
+
+    Raises
+    ------
+    DatabaseRefuses
+        If the database is there and will not have this node, as with a wrong password.
+    StoreUnavailable
+        If folder or database cannot be used for another reason that waiting does not change.
+    """
+    began, said_at, refused = time.monotonic(), None, 0
+    while True:
+        try:
+            open_store(settings).close()
+        except StoreUnavailable as error:
+            refused = refused + 1 if _is_refusal(settings, error) else 0
+            if refused >= _REFUSED_TIMES:
+                raise DatabaseRefuses(f"the database refuses: {_reason(error)}") from error
+            if not _may_pass(error):
+                raise
+            now = time.monotonic()
+            if said_at is None or now - said_at >= _SAY_AGAIN_S:
+                said_at = now
+                log.warning("database_awaited", reason=_reason(error), waited_s=round(now - began))
+            time.sleep(_PAUSE_S)
+            continue
+        if said_at is not None:
+            log.info("database_answers", waited_s=round(time.monotonic() - began))
+        return
+
+
+def _may_pass(error: StoreUnavailable) -> bool:
+    """Whether trying again may help: not with a folder that cannot be made, or a file that is no database."""
+    if isinstance(error, (StorageFull, WrongInstallation)):
+        return isinstance(error, StorageFull)
+    driver = _of_driver(error)
+    if isinstance(driver, sqlite3.Error):
+        code = getattr(driver, "sqlite_errorcode", 0) & 0xFF  # extended codes keep the kind in the low byte
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return not isinstance(error.__cause__, OSError)
+
+
+def _is_refusal(settings: StorageSettings, error: StoreUnavailable) -> bool:
+    """Whether a PostgreSQL that accepts connections did not take ours."""
+    url = make_url(settings.resolved_database_url)
+    return isinstance(_of_driver(error), psycopg.OperationalError) and _accepts_connections(url)
+
+
+def _reason(error: StoreUnavailable) -> str:
+    """In the driver's words: they name host, user and database, and libpq quotes no password."""
+    driver = _of_driver(error)
+    return " ".join(str(driver).split()) if isinstance(driver, psycopg.OperationalError) else str(error)
+
+
+def _accepts_connections(url: URL) -> bool:
+    """libpq's PQping, which needs no valid user: a server that starts up or recovers does not accept yet."""
+    where = {"host": url.host or url.query.get("host"), "port": url.port, "connect_timeout": _PING_TIMEOUT_S}
+    conninfo = make_conninfo("", **{name: str(value) for name, value in where.items() if value})
+    return PGconn.ping(conninfo.encode()) == Ping.OK
+
+
+def _of_driver(error: StoreUnavailable) -> BaseException | None:
+    cause = error.__cause__
+    return cause.orig if isinstance(cause, DBAPIError) else cause

@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from config.settings import AlertSettings, command_line
-from node.pipeline.dimse import in_words
+from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
-from node.store.census import Census, DestinationStanding
-from node.store.parts import PUBLISHING, PartLine
+from node.store.overview import Census, DestinationStanding
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import WorkerLine
+from node.store.workers import PUBLISHING, PartLine, WorkerLine
 from node.web.presentation import count, duration, size
-from node.web.readiness import Check
+
+# Whether the node can receive and do its work, by trying each part it needs.
+
+
+# Without these nothing can be received. Without the others studies wait, or are reported with less.
+NEEDED_TO_RECEIVE = frozenset({"database", "disk", "listener"})
+
+Probe = Callable[[], str]
+"""Tries one part of the node: gives what it found in a few words, or raises `NotReady`."""
+
+
+class NotReady(Exception):
+    """A part that the node needs does not work now; the message says why, without patient data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How one part stands."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    @property
+    def stops_reception(self) -> bool:
+        return not self.ok and self.name in NEEDED_TO_RECEIVE
+
+
+def try_all(probes: Mapping[str, Probe]) -> Sequence[Check]:
+    """Every probe's answer, in their order."""
+    return tuple(_try(name, probe) for name, probe in probes.items())
+
+
+def _try(name: str, probe: Probe) -> Check:
+    try:
+        return Check(name=name, ok=True, detail=probe())
+    except NotReady as reason:
+        return Check(name=name, ok=False, detail=str(reason))
+
 
 _LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
 _NEARLY_FULL = 0.9  # of the room in quarantine for what was acknowledged

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
 
-from prometheus_client import CollectorRegistry, generate_latest
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from node import __version__
-from node.pipeline.model import active_model
+from node.pipeline.measured_with import active_model
 from node.pipeline.ports import Step
-from node.store.census import Census, DestinationStanding
+from node.store.activations import FeatureStandings
 from node.store.errors import StoreError
-from node.store.feature_standing import FeatureStandings
-from node.store.parts import PartLine
+from node.store.overview import Census, DestinationStanding, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
-from node.store.workers import WorkerLine
+from node.store.workers import PartLine, WorkerLine
 from node.web.alerts import SEVERITIES, Alert
 from node.web.sources import Disk, Sources
 
@@ -211,3 +214,61 @@ def _disk(disk: Disk | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "osteonode_storage_total_bytes", "Size of the file system there.", value=disk.total_bytes
         )
+
+
+# What other programs read: health, metrics, and studies as JSON.
+
+
+_DEFAULT_STUDIES = 200
+_MOST_STUDIES = 10_000
+
+Limit = Annotated[int, Query(ge=1, le=_MOST_STUDIES)]
+
+
+class Machine:
+    """Routes under /api, and those whose names monitoring expects."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.router = APIRouter()
+        self.router.add_api_route("/healthz", self.alive)
+        self.router.add_api_route("/readyz", self.ready, response_model=None)
+        self.router.add_api_route("/metrics", self.metrics, response_model=None)
+        self.router.add_api_route("/api/alerts", self.alerts)
+        self.router.add_api_route("/api/studies", self.studies)
+        self.router.add_api_route("/api/studies/{uid}", self.study)
+
+    def alive(self) -> dict[str, str]:
+        """This process answers; it says nothing of the others."""
+        return {"status": "alive"}
+
+    def ready(self) -> Response:
+        """Whether a study that came now would be received, and how each part stands. 503 if not."""
+        checks = self._sources.checks()
+        is_ready = not any(check.stops_reception for check in checks)
+        body = {
+            "ready": is_ready,
+            "checks": {check.name: {"ok": check.ok, "detail": check.detail} for check in checks},
+        }
+        return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def metrics(self) -> Response:
+        """Raises StoreUnavailable."""
+        return Response(exposition(self._sources), media_type=CONTENT_TYPE_LATEST)
+
+    def alerts(self) -> Sequence[Alert]:
+        """What needs a person, the urgent first; where the database does not answer, that is among it."""
+        checks = self._sources.checks()
+        try:
+            standing = self._sources.standing()
+        except StoreError:  # its check says so
+            standing = None
+        return self._sources.alerts(checks, standing)
+
+    def studies(self, limit: Limit = _DEFAULT_STUDIES) -> Sequence[StudySummary]:
+        """The latest first. Raises StoreUnavailable."""
+        return self._sources.store.overview.list(limit=limit)
+
+    def study(self, uid: str) -> StudyDetail:
+        """Raises NoSuchStudy, StoreUnavailable."""
+        return self._sources.store.overview.show(uid)

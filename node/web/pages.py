@@ -14,8 +14,7 @@ from node import __version__
 from node.store.errors import StoreError
 from node.store.states import StudyState, WorkerState
 from node.web.presentation import destination_lines, make_environment
-from node.web.result import PICTURES, latest_picture, latest_result
-from node.web.sources import Sources
+from node.web.sources import PICTURES, Sources, latest_picture, latest_result
 
 _MOST_STUDIES = 200
 _MOST_QUARANTINE_LINES = 20

@@ -10,11 +10,10 @@ from enum import StrEnum
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from config.settings import Destination, command_line
-from node.pipeline.dimse import in_words
-from node.report import ClosedBy
-from node.store.census import DestinationStanding
-from node.store.overview import DeliveryRow, StudySummary
+from node.pipeline.policy import in_words
+from node.store.overview import DeliveryRow, DestinationStanding, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState
+from node.study_report import ClosedBy
 
 _LONG_UID_CHARACTERS = 26
 

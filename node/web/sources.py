@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from config.findings import Severity
 from config.settings import Settings
+from node.pipeline.artefacts import RESULT
+from node.store.errors import NoSuchArtefact
+from node.store.overview import StudyDetail
 from node.store.store import Store
-from node.web.alerts import Alert, Standing, Surroundings, alerts
-from node.web.readiness import Check, Probe, try_all
+from node.web.alerts import Alert, Check, Probe, Standing, Surroundings, alerts, try_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +28,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Bound by node.wiring.
+    """Bound by node.processes.
 
     Attributes
     ----------
@@ -74,3 +79,156 @@ class Sources:
             self.settings.alerts,
             datetime.now(UTC),
         )
+
+
+# The part of a stored `result.json` that the page shows: findings and densities, nothing of the patient.
+#
+# Fields that are not named here (patient and accession number among them) are dropped when the file is read.
+# Scores that rest on a reference population or a model are left to the report's own pages, which carry
+# their caveats in the picture.
+
+
+# Written by the report step. Names given by a browser are looked up here and go no further.
+PICTURES: Mapping[str, str] = {
+    "nomogram.png": "Nomogram, or the refusal in its place",
+    "overlay.png": "Region of interest on the images",
+    "calibration.png": "Calibration: rods, line and image",
+}
+
+
+_REGIONS = {"core": "cancellous core", "ellipse": "mid-body ellipse"}
+_GRAVEST_FIRST = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ShownFinding(_Shown):
+    code: str
+    severity: Severity
+    text: str
+    level: str | None
+
+
+class ShownRead(_Shown):
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+
+
+class ShownLevel(_Shown):
+    complete: bool
+    region: str | None = None
+    ellipse: ShownRead | None = None
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+
+
+class ShownSlice(_Shown):
+    """A vertebra scanned in one slice: its level is not known."""
+
+    name: str
+    hu_mean: float | None
+    hu_sd: float | None
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+    equivalent: str | None
+
+
+class ShownNumbering(_Shown):
+    confirmed: bool
+    basis: str
+
+
+class ShownCalibration(_Shown):
+    method: str
+    grade: str | None = None
+    phantom: str
+    equivalent: str
+    slope: float
+    intercept: float
+
+
+class ShownEngine(_Shown):
+    name: str
+    version: str
+
+
+class ShownProvenance(_Shown):
+    version: str
+    engine: ShownEngine | None
+
+
+class ShownResult(_Shown):
+    """Field names and units as in `result.json`; the findings that weigh most come first."""
+
+    outcome: str
+    findings: tuple[ShownFinding, ...]
+    levels: dict[str, ShownLevel]
+    unnamed: tuple[ShownSlice, ...] = ()
+    numbering: ShownNumbering
+    calibration: ShownCalibration | None
+    provenance: ShownProvenance
+
+    @property
+    def region(self) -> str | None:
+        """Where the levels' densities are read, in words."""
+        named = next((level.region for level in self.levels.values() if level.region), None)
+        return None if named is None else _REGIONS.get(named, named)
+
+    @field_validator("findings")
+    @classmethod
+    def _gravest_first(cls, findings: tuple[ShownFinding, ...]) -> tuple[ShownFinding, ...]:
+        return tuple(sorted(findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatestResult:
+    """The result of the latest generation that has one."""
+
+    generation: int
+    result: ShownResult | None  # None where the file is gone, altered, or of another shape
+    pictures: tuple[str, ...]  # of `PICTURES`, those that this generation has
+
+
+def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
+    """None before the first report. Raises StoreUnavailable."""
+    kept = [row for row in detail.artefacts if row.removed_at is None]
+    generations = [row.generation for row in kept if row.name == RESULT]
+    if not generations:
+        return None
+    generation = max(generations)
+    names = {row.name for row in kept if row.generation == generation}
+    return LatestResult(
+        generation=generation,
+        result=_read(store, detail.summary.study_instance_uid, generation),
+        pictures=tuple(name for name in PICTURES if name in names),
+    )
+
+
+def _read(store: Store, study_instance_uid: str, generation: int) -> ShownResult | None:
+    try:
+        return ShownResult.model_validate_json(store.artefacts.get(study_instance_uid, generation, RESULT))
+    except (NoSuchArtefact, ValidationError):
+        return None
+
+
+def latest_picture(store: Store, study_instance_uid: str, name: str) -> bytes:
+    """One of `PICTURES`, as PNG, of the generation that `latest_result` shows.
+
+    Raises
+    ------
+    NoSuchStudy, NoSuchArtefact, StoreUnavailable
+    """
+    if name not in PICTURES:
+        raise NoSuchArtefact("no such picture")
+    detail = store.overview.show(study_instance_uid)
+    kept = [row for row in detail.artefacts if row.removed_at is None]
+    generations = [row.generation for row in kept if row.name == RESULT]
+    if not generations:
+        raise NoSuchArtefact("no result yet")
+    return store.artefacts.get(study_instance_uid, max(generations), name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 import structlog
 
-from node.leash import leashed
+from node.parent_death_signal import leashed
 
 log = structlog.get_logger(__name__)
 

@@ -22,11 +22,34 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 
-from scoring.assessment import study_class
-from scoring.bmd import StudyClass
-from scoring.decimals import decimal
-from scoring.training.errors import CohortUnusable
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from scoring.density.bmd import StudyClass
+from scoring.density.classification import study_class
+from scoring.errors import CohortUnusable
+from scoring.training.discrimination import Labels
+
+# Numbers as tables hold them, read strictly.
+
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def decimal(cell: str) -> float | None:
+    """The finite number that a cell holds, or None.
+
+    Stricter than `float`, which reads "6_6" as 66 and takes digits of every script, "inf" and "nan".
+    """
+    if _DECIMAL.fullmatch(cell) is None:
+        return None
+    value = float(cell)
+    return value if isfinite(value) else None
+
 
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)
 CLINICAL = ("age", "alp_u_l", "homocysteine_umol_l")
@@ -194,3 +217,119 @@ def _require_whole(column: str, given: Sequence[object]) -> None:
     stated = sum(one is not None for one in given)
     if 0 < stated < len(given):
         raise CohortUnusable(f"{column} must be given for every patient or for none; {stated} have one")
+
+
+# Do two groups of patients differ? One variable at a time, as the tables of clinical papers ask.
+
+
+NORMALITY_P = 0.05
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTest:
+    """A test of one variable between two groups."""
+
+    test: str  # "Welch t", "Mann-Whitney U" or "chi-squared"
+    statistic: float
+    p: float
+
+
+def compare_measured(first: Values, second: Values) -> GroupTest:
+    """Welch's t where Shapiro and Wilk's test finds both groups normal (p > 0.05), else Mann and Whitney's U.
+
+    Parameters
+    ----------
+    first, second : values of the two groups, none missing, at least three each.
+
+    Raises
+    ------
+    CohortUnusable
+        If a group is too small.
+    """
+    if min(len(first), len(second)) < 3:
+        raise CohortUnusable("a group of fewer than three patients cannot be compared")
+    if _normal(first) and _normal(second):
+        found = stats.ttest_ind(first, second, equal_var=False)
+        return GroupTest(test="Welch t", statistic=float(found.statistic), p=float(found.pvalue))
+    if np.ptp(np.concatenate([first, second])) == 0.0:
+        return GroupTest(test="Mann-Whitney U", statistic=len(first) * len(second) / 2, p=1.0)
+    found = stats.mannwhitneyu(first, second, alternative="two-sided")
+    return GroupTest(test="Mann-Whitney U", statistic=float(found.statistic), p=float(found.pvalue))
+
+
+def compare_counted(table: npt.NDArray[np.int64]) -> GroupTest:
+    """Pearson's chi-squared test without continuity correction.
+
+    Parameters
+    ----------
+    table : counts, shape (2, categories).
+
+    Raises
+    ------
+    CohortUnusable
+        If a group or every category but one is empty.
+    """
+    kept = table[:, table.sum(axis=0) > 0]
+    if kept.shape[1] < 2 or not (kept.sum(axis=1) > 0).all():
+        raise CohortUnusable("a comparison needs two groups and two categories")
+    statistic, p, *_ = stats.chi2_contingency(kept, correction=False)
+    return GroupTest(test="chi-squared", statistic=float(statistic), p=float(p))
+
+
+def _normal(values: Values) -> bool:
+    return bool(np.ptp(values) > 0 and stats.shapiro(values).pvalue > NORMALITY_P)
+
+
+# Which patients train and which test; in which fold. The same seed gives the same.
+
+
+TEST_SHARE = 0.3  # Xie et al. 2022
+FOLDS = 10
+FEWEST_OF_A_CLASS = 10  # R: below, folds of the training part run out of a class
+
+
+def stratified_split(labels: Labels, seed: int) -> Labels:
+    """True for the patients to train on: seven of ten of each class.
+
+    Raises
+    ------
+    CohortUnusable
+        If a class has fewer than ten patients.
+    """
+    require_enough(labels)
+    train, _ = train_test_split(
+        np.arange(len(labels)), test_size=TEST_SHARE, stratify=labels, random_state=seed
+    )
+    chosen = np.zeros(len(labels), bool)
+    chosen[train] = True
+    return chosen
+
+
+def stratified_folds(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
+    """A fold's number for each patient: ten folds, fewer where a class is small.
+
+    Raises
+    ------
+    CohortUnusable
+        If a class has fewer than three patients.
+    """
+    rarest = int(min(labels.sum(), (~labels).sum()))
+    if rarest < 3:
+        raise CohortUnusable(f"a class has {rarest} patients to train on; three folds need three")
+    folds = np.zeros(len(labels), np.int64)
+    chosen = StratifiedKFold(n_splits=min(FOLDS, rarest), shuffle=True, random_state=seed)
+    for number, (_, out) in enumerate(chosen.split(np.zeros(len(labels)), labels)):
+        folds[out] = number
+    return folds
+
+
+def require_enough(labels: Labels) -> None:
+    """Raise `CohortUnusable` unless each class has patients enough to be split."""
+    positive, negative = int(labels.sum()), int((~labels).sum())
+    if min(positive, negative) < FEWEST_OF_A_CLASS:
+        raise CohortUnusable(
+            f"{positive} patients with osteoporosis and {negative} with osteopenia; "
+            f"{FEWEST_OF_A_CLASS} of each are needed"
+        )

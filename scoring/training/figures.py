@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scoring.nomogram import NomogramAxis, NomogramScale
+from scoring.models.nomogram import NomogramAxis, NomogramScale
 from scoring.training.fitting import RadScoreFit
 from scoring.training.validation import Validation
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv, chdtrc
 
-from scoring.training.classification import Counts, counts_at
-from scoring.training.decision import DecisionCurve, decision_curve
+from scoring.errors import CohortUnusable
 from scoring.training.discrimination import (
     Auc,
     AucComparison,
@@ -20,8 +20,211 @@ from scoring.training.discrimination import (
     compare,
     roc_curve,
 )
-from scoring.training.errors import CohortUnusable
-from scoring.training.reliability import HosmerLemeshow, brier_score, hosmer_lemeshow
+
+# What a cut-off makes of a score: the counts, and rates with exact intervals.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A proportion with its exact 95 % interval (Clopper and Pearson); None of nothing."""
+
+    hits: int
+    of: int
+
+    @property
+    def value(self) -> float | None:
+        return self.hits / self.of if self.of else None
+
+    @property
+    def interval95(self) -> tuple[float, float] | None:
+        """Quantiles of beta distributions: Clopper and Pearson, Biometrika 1934;26:404."""
+        if not self.of:
+            return None
+        misses = self.of - self.hits
+        lower = float(betaincinv(self.hits, misses + 1, 0.025)) if self.hits else 0.0
+        upper = float(betaincinv(self.hits + 1, misses, 0.975)) if misses else 1.0
+        return lower, upper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """A table of two by two. Positive is whatever the caller names so: say which."""
+
+    true_positive: int
+    false_negative: int
+    false_positive: int
+    true_negative: int
+
+    @property
+    def accuracy(self) -> Rate:
+        hits = self.true_positive + self.true_negative
+        return Rate(hits=hits, of=hits + self.false_positive + self.false_negative)
+
+    @property
+    def sensitivity(self) -> Rate:
+        return Rate(hits=self.true_positive, of=self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> Rate:
+        return Rate(hits=self.true_negative, of=self.true_negative + self.false_positive)
+
+    @property
+    def positive_predictive_value(self) -> Rate:
+        return Rate(hits=self.true_positive, of=self.true_positive + self.false_positive)
+
+    @property
+    def negative_predictive_value(self) -> Rate:
+        return Rate(hits=self.true_negative, of=self.true_negative + self.false_negative)
+
+
+def counts_at(scores: Scores, labels: Labels, cutoff: float) -> Counts:
+    """The table at a cut-off: positive is a score of at least `cutoff`."""
+    called = scores >= cutoff
+    return Counts(
+        true_positive=int((called & labels).sum()),
+        false_negative=int((~called & labels).sum()),
+        false_positive=int((called & ~labels).sum()),
+        true_negative=int((~called & ~labels).sum()),
+    )
+
+
+def youden_cutoff(scores: Scores, labels: Labels) -> float:
+    """The cut-off with the largest sensitivity + specificity; of several the highest.
+
+    Source: Youden, Cancer 1950;3:32.
+
+    Raises
+    ------
+    CohortUnusable
+        If a class has fewer than two patients or a score is not finite.
+    """
+    curve = roc_curve(scores, labels)
+    gain = curve.true_positive_rate - curve.false_positive_rate
+    return float(curve.thresholds[1:][int(np.argmax(gain[1:]))])
+
+
+# Decision curve: what treating by a model gains against treating all or none.
+#
+# Source: Vickers and Elkin, Med Decis Making 2006;26:565: ``TP/n - FP/n * pt / (1 - pt)``.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionCurve:
+    """Net benefit by threshold probability; treating none is 0 everywhere."""
+
+    thresholds: Scores
+    model: Scores
+    treat_all: Scores
+
+
+def decision_curve(probabilities: Scores, labels: Labels, thresholds: Scores | None = None) -> DecisionCurve:
+    """Net benefit of a model, and of treating everybody.
+
+    Parameters
+    ----------
+    thresholds : of probability, above 0 and below 1; by default every hundredth.
+    """
+    at = np.asarray(np.arange(0.01, 1.0, 0.01) if thresholds is None else thresholds, np.float64)
+    called = probabilities[None] >= at[:, None]
+    odds = at / (1 - at)
+    prevalence = labels.mean()
+    return DecisionCurve(
+        thresholds=at,
+        model=(called & labels).mean(axis=1) - (called & ~labels).mean(axis=1) * odds,
+        treat_all=prevalence - (1 - prevalence) * odds,
+    )
+
+
+# Whether predicted probabilities come true: calibration curve, Hosmer and Lemeshow's test, Brier score.
+
+
+GROUPS = 10
+# Least variance of a group's count: below it all its risks are 0 or 1 but for rounding, and one patient of
+# the other class would make chi squared a matter of the last digit.
+_LEAST_VARIANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskGroup:
+    """Patients of neighbouring predicted risk."""
+
+    patients: int
+    observed: int  # of the positive class
+    expected: float  # sum of probabilities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HosmerLemeshow:
+    """The test over groups of risk."""
+
+    statistic: float
+    degrees_of_freedom: int
+    p: float
+    groups: tuple[RiskGroup, ...]
+
+    @property
+    def p_told(self) -> str:
+        """As papers give it: "= 0.024", "< 0.001"."""
+        return f"= {self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
+
+def hosmer_lemeshow(probabilities: Scores, labels: Labels, *, development: bool) -> HosmerLemeshow:
+    """Chi squared of observed against expected over tenths of predicted risk.
+
+    Parameters
+    ----------
+    development : True for the data that the model was fitted to, which costs two degrees of freedom; on new
+        data there are as many as groups (Hosmer, Lemeshow and Sturdivant, Applied Logistic Regression).
+
+    Raises
+    ------
+    CohortUnusable
+        If predictions fall into fewer than three groups, are no probabilities, or are 0 or 1 throughout one.
+    """
+    groups = risk_groups(probabilities, labels)
+    freedom = len(groups) - 2 if development else len(groups)
+    if len(groups) < 3:
+        raise CohortUnusable("predicted risks fall into fewer than three groups")
+    statistic = 0.0
+    for group in groups:
+        variance = group.expected * (1 - group.expected / group.patients)
+        if variance < _LEAST_VARIANCE:
+            raise CohortUnusable("all predicted risks of a group are 0 or 1")
+        statistic += (group.observed - group.expected) ** 2 / variance
+    return HosmerLemeshow(
+        statistic=statistic,
+        degrees_of_freedom=freedom,
+        p=float(chdtrc(freedom, statistic)),
+        groups=groups,
+    )
+
+
+def risk_groups(probabilities: Scores, labels: Labels, groups: int = GROUPS) -> tuple[RiskGroup, ...]:
+    """Patients by quantiles of risk, upper bounds included; equal risks stay together.
+
+    Raises
+    ------
+    CohortUnusable
+        If a prediction is not between 0 and 1.
+    """
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise CohortUnusable("a predicted probability is not between 0 and 1")
+    bounds = np.unique(np.quantile(probabilities, np.linspace(0, 1, groups + 1)))
+    place = np.clip(np.searchsorted(bounds, probabilities, "left") - 1, 0, max(len(bounds) - 2, 0))
+    return tuple(
+        RiskGroup(
+            patients=int(inside.sum()),
+            observed=int(labels[inside].sum()),
+            expected=float(probabilities[inside].sum()),
+        )
+        for inside in (place == number for number in range(max(len(bounds) - 1, 1)))
+        if inside.any()
+    )
+
+
+def brier_score(probabilities: Scores, labels: Labels) -> float:
+    """Mean squared distance of prediction and outcome. Source: Brier, Mon Weather Rev 1950;78:1."""
+    return float(np.mean((probabilities - labels) ** 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from segmentation.engines.geometric.body import Body, body_between, rasterise
 from segmentation.engines.geometric.canal import track_canal
@@ -15,8 +18,8 @@ from segmentation.engines.geometric.endplates import fit_plane
 from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
 from segmentation.errors import MaskNotUsable
 from segmentation.levels import from_superior, level_of
-from segmentation.settings import CanalSettings
-from segmentation.vertebrae import LABELS, Level
+from segmentation.settings import CanalSettings, IdentitySettings
+from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
 from segmentation.volume import CtVolume, Grid, LabelMap, Mask
 
 WHOLE_DEPTH_MM = (
@@ -223,3 +226,133 @@ def axis_of_body(inside: Mask, grid: Grid) -> Points:
         axis = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
         frame = frame.facing(axis, frame.origin_mm)
     return frame.along
+
+
+# Whether named bodies, and the sacrum, lie as close to one another as a disc lets them. # Names in a row do
+# not tell that nothing was left out between two of them, or between the last and the sacrum: a network that
+# misses a vertebra, or whose name for it is dropped, leaves its place empty.
+
+
+PointsMm = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a drawing, in the box that holds it."""
+
+    box: Box
+    inside: Mask  # shape of the box
+
+    @classmethod
+    def largest_of(cls, drawn: Mask) -> Piece | None:
+        """The largest connected piece; None where nothing is drawn."""
+        box = next(iter(ndimage.find_objects(drawn.view(np.uint8))), None)
+        if box is None:
+            return None
+        pieces, _ = ndimage.label(drawn[box], np.ones((3, 3, 3)))
+        return cls(box=box, inside=pieces == int(np.argmax(np.bincount(pieces.ravel())[1:])) + 1)
+
+    @property
+    def voxels(self) -> int:
+        return int(np.count_nonzero(self.inside))
+
+    def border_mm(self, grid: Grid) -> PointsMm:
+        """Its outermost voxels in patient coordinates; shape (n, 3)."""
+        index = np.argwhere(self.inside & ~ndimage.binary_erosion(self.inside))
+        return grid.to_patient(index + np.array([part.start for part in self.box]))
+
+
+def neighbour_doubts(
+    bodies: LabelMap, sacrum: Piece | None, grid: Grid, row: Sequence[Level], rules: IdentitySettings
+) -> tuple[str, ...]:
+    """What speaks against the row's neighbours being neighbours, a clause each.
+
+    Parameters
+    ----------
+    bodies : values of `LABELS` on `grid`; those of `row`.
+    sacrum : of an array on `grid`; None where it is not in view.
+    row : from superior to inferior, in any order of names.
+    """
+    boxes = ndimage.find_objects(bodies)
+    borders = {
+        level.name: Piece(box=box, inside=bodies[box] == level.label).border_mm(grid)
+        for level in row
+        if (box := boxes[level.label - 1]) is not None
+    }
+    doubts = [
+        f"{gap:.0f} mm lie between {upper.name} and {lower.name}"
+        for upper, lower in pairwise(row)
+        if _follow(upper, lower)
+        and (gap := _gap_mm(borders[upper.name], borders[lower.name])) > rules.max_gap_mm
+    ]
+    if sacrum is not None and row:
+        doubts += _sacrum_doubts(row[-1], borders[row[-1].name], sacrum.border_mm(grid), rules)
+    return tuple(doubts)
+
+
+def _sacrum_doubts(
+    lowest: Level, border_mm: PointsMm, sacral_mm: PointsMm, rules: IdentitySettings
+) -> list[str]:
+    if lowest.name != "L5":
+        return [f"the sacrum follows {lowest.name}"]
+    above_mm = np.subtract(lowest.centroid_mm, sacral_mm.mean(axis=0))
+    if float(above_mm @ np.asarray(lowest.axis)) <= 0:
+        return ["the sacrum does not lie below L5"]
+    gap_mm = _gap_mm(border_mm, sacral_mm)
+    return [f"{gap_mm:.0f} mm lie between L5 and the sacrum"] if gap_mm > rules.max_gap_mm else []
+
+
+def _follow(upper: Level, lower: Level) -> bool:
+    return ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
+
+
+def _gap_mm(one: PointsMm, other: PointsMm) -> float:
+    """From the one's voxel to the other's where they are nearest."""
+    nearest, _ = cKDTree(other).query(one)
+    return float(nearest.min())
+
+
+# Whether what somebody drew and named sacrum has the sacrum's shape.
+#
+# A name alone anchors nothing: where a network's names are one vertebra off, the fifth lumbar vertebra bears
+# the sacrum's. Its shape it cannot change: a sacrum widens into wings beside its uppermost body, a lumbar
+# vertebra has transverse processes there, which taper.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WingShape:
+    """What counts as a wing that was drawn. All values are proposals for adults (R)."""
+
+    # To the side of the middle. TotalSegmentator's drawing of a real sacrum is 21 mm high there on both sides
+    # within the depth below, that of the fifth lumbar vertebra above it 14 mm.
+    beside_mm: tuple[float, float] = (44.0, 52.0)
+    min_height_mm: float = 17.0
+    # Below the top, less than a body: a lumbar vertebra drawn as one with the sacrum has no wings so high up.
+    depth_mm: float = 22.0
+    middle_mm: float = 15.0  # half the width of the strip in which the top is looked for
+
+
+def drawn_with_wings(lowest: Level, sacral_mm: PointsMm, shape: WingShape | None = None) -> bool:
+    """Whether a drawing called sacrum has wings on both sides of its uppermost part.
+
+    Parameters
+    ----------
+    lowest : the lowest body above it; its axis tells up from down.
+    sacral_mm : every outermost voxel of the drawing, patient coordinates (LPS); shape (n, 3).
+    """
+    rules = shape or WingShape()
+    up = np.asarray(lowest.axis)
+    left = np.array([1.0, 0.0, 0.0]) - up[0] * up
+    left = left / np.linalg.norm(left)
+    height_mm = sacral_mm @ up
+    aside_mm = (sacral_mm - np.asarray(lowest.centroid_mm)) @ left
+    middle = np.abs(aside_mm) <= rules.middle_mm
+    if not middle.any():
+        return False
+    below_top_mm = height_mm[middle].max() - height_mm
+    near = (below_top_mm >= 0) & (below_top_mm <= rules.depth_mm)
+    sides = (
+        below_top_mm[near & (side * aside_mm >= rules.beside_mm[0]) & (side * aside_mm <= rules.beside_mm[1])]
+        for side in (-1.0, 1.0)
+    )
+    return all(side.size > 0 and np.ptp(side) >= rules.min_height_mm for side in sides)

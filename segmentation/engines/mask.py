@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.collapsed import without_collapsed
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
-from segmentation.observation import Observation
+from segmentation.levels import without_collapsed
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 

@@ -15,13 +15,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
 
-from segmentation.engines.nnunet import (
-    INSTALL,
-    ModelFolder,
-    file_sha256,
-    missing_packages,
-    read_model_folder,
-)
+from segmentation.engines.nnunet import INSTALL, ModelFolder, file_sha256, missing_packages, read_model_folder
 from segmentation.errors import EngineUnavailable
 
 ENGINE = "totalsegmentator"

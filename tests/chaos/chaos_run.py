@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import load_settings
-from node.reference.pacs import Received, StandInPacs
+from node.reference.stand_in_pacs import Received, StandInPacs
 from node.store.errors import StoreError
 from node.store.overview import StudyDetail
 from node.store.states import UNFINISHED, StudyState

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from node.reference.pacs import StandInPacs
+from node.reference.stand_in_pacs import StandInPacs
 from tests.chaos.node_under_fire import NodeUnderFire, Part
 from tests.chaos.second_worker import SecondWorker
 

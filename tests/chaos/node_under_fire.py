@@ -179,7 +179,8 @@ port = {pacs_port}
         return [
             process
             for process in self._family()
-            if (line := _command_line(process))[1:3] == ["-m", "node.child"] and line[3].startswith(role)
+            if (line := _command_line(process))[1:3] == ["-m", "node.processes.child"]
+            and line[3].startswith(role)
             if _parent_pid(process) == self._process.pid  # its members bear the same command line
         ]
 

@@ -16,11 +16,12 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from config.findings import Finding, load_findings
-from node.dicom.headers import group_series, identity_of, read_headers
-from node.dicom.pictures.typeface import Typeface
-from node.dicom.read import LoadedSeries, read_series
-from node.report import Laboratory, LevelResult, Outcome, Provenance, Report
-from scoring.bmd import (
+from node.dicom.ct.headers import group_series, identity_of, read_headers
+from node.dicom.ct.reading import LoadedSeries, read_series
+from node.dicom.sc.layout import Typeface
+from node.study_report import Laboratory, LevelResult, Outcome, Provenance, Report
+from scoring.calibration import Calibration, Mineral, RodReading
+from scoring.density.bmd import (
     AgeBin,
     BmdResult,
     DensityCategory,
@@ -29,11 +30,15 @@ from scoring.bmd import (
     ReferenceScore,
     StudyClass,
 )
-from scoring.calibration import Calibration, Mineral, RodReading
-from scoring.nomogram import NomogramAxis, NomogramInput, NomogramResult, NomogramScale
-from scoring.radscore import FeatureTerm, RadScore
-from segmentation.observation import Observation
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Regions, Vertebrae
+from scoring.models.nomogram import (
+    FeatureTerm,
+    NomogramAxis,
+    NomogramInput,
+    NomogramResult,
+    NomogramScale,
+    RadScore,
+)
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Regions, Vertebrae
 
 ISSUED = datetime(2024, 5, 17, 9, 30, 5, tzinfo=UTC)
 ENGINE = EngineInfo(name="geometric", version="1.0", model_free=True, parameters={"sigma_mm": 1.5})

@@ -7,15 +7,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from node.dicom.pictures.answer import compose_answer
-from node.dicom.pictures.fit import compose_fit
-from node.dicom.pictures.layout import Box, Page
-from node.dicom.pictures.nomogram import compose_nomogram
-from node.dicom.pictures.overlay import compose_overlay
-from node.dicom.pictures.refusal import compose_refusal
-from node.dicom.pictures.typeface import LATIN, Typeface
-from node.report import Outcome, Report
-from scoring.calibration import Calibration, Mineral, calibrate
+from node.dicom.sc.answer_page import compose_answer, compose_refusal
+from node.dicom.sc.calibration_page import compose_fit
+from node.dicom.sc.images import compose_overlay
+from node.dicom.sc.layout import LATIN, Box, Page, Typeface
+from node.dicom.sc.nomogram_page import compose_nomogram
+from node.study_report import Outcome, Report
+from scoring.calibration import Calibration, Mineral
+from scoring.calibration.methods import calibrate
 
 
 def pages_of(study: Any, report: Report, typeface: Typeface = LATIN) -> dict[str, Page]:

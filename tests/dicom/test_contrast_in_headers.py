@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom import Dataset
 
-from node.dicom.contrast import contrast_of
+from node.dicom.ct.contrast_agent import contrast_of
 from tests.dicom.multi_frame import item
 
 

@@ -9,8 +9,8 @@ from io import BytesIO
 import pytest
 from pydicom import Dataset, dcmread
 
-from node.dicom.characters import settle_identity_text
 from node.dicom.encode import encode_report
+from node.dicom.header_text import settle_identity_text
 from node.dicom.seg import encode_segmentation, plan_segments
 
 pytestmark = pytest.mark.slow

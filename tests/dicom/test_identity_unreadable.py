@@ -11,8 +11,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 
-from node.dicom.characters import IDENTITY_TEXT, is_text
-from node.dicom.headers import Instance, identity_of, read_headers
+from node.dicom.ct.headers import Instance, identity_of, read_headers
+from node.dicom.header_text import IDENTITY_TEXT, is_text
 from node.dicom.identity import IDENTITY_KEYWORDS, copy_identity
 from node.dicom.uids import to_bytes
 from node.reference.spec import StudySpec

@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from node.dicom.likeness import fingerprint, identity_difference, identity_values
+from node.dicom.content_comparison import fingerprint, identity_difference, identity_values
 
 NAME = "Wang^XiaoDong=王^小东="
 

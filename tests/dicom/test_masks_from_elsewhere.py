@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
 
 from node.dicom.errors import MaskUnreadable
-from node.dicom.mask import read_mask
+from node.dicom.seg.vertebra_masks import read_mask
 
 
 def test_a_nifti_mask_keeps_its_place_in_the_patient(tmp_path):

@@ -11,11 +11,9 @@ import pytest
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
-from node.dicom.pictures.frame import FOOTER_RULE
-from node.dicom.pictures.layout import HEIGHT
-from node.dicom.pictures.nomogram import compose_nomogram
-from node.dicom.pictures.typeface import DPI
-from scoring.nomogram import NomogramResult
+from node.dicom.sc.layout import DPI, FOOTER_RULE, HEIGHT
+from node.dicom.sc.nomogram_page import compose_nomogram
+from scoring.models.nomogram import NomogramResult
 
 PAGE_MM, DISTANCE_MM = 300.0, 700.0
 LEAST_ARCMIN, COMFORTABLE_ARCMIN = 16.0, 20.0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.headers import group_series, read_headers
-from node.dicom.read import LoadedSeries, read_series
 from tests.dicom.multi_frame import item
 from tests.dicom.multi_frame import write as write_multi_frame
 

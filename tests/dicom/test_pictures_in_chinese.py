@@ -13,24 +13,19 @@ import pytest
 
 from config.phrases import load_phrases
 from node.dicom.encode import encode_report
-from node.dicom.pictures import words
-from node.dicom.pictures.answer import compose_answer
-from node.dicom.pictures.breaking import lines_of
-from node.dicom.pictures.fit import compose_fit
-from node.dicom.pictures.layout import Page
-from node.dicom.pictures.nomogram import compose_nomogram
-from node.dicom.pictures.overlay import compose_overlay
-from node.dicom.pictures.refusal import compose_refusal
-from node.dicom.pictures.typeface import LATIN
+from node.dicom.sc import words
+from node.dicom.sc.answer_page import compose_answer, compose_refusal
+from node.dicom.sc.calibration_page import compose_fit
+from node.dicom.sc.images import compose_overlay
+from node.dicom.sc.layout import LATIN, Page, lines_of
+from node.dicom.sc.nomogram_page import compose_nomogram
 from node.pipeline.result import result_document, to_text
 from node.store.states import Reopening
-from scoring.attenuation import Tissue
-from scoring.bmd import DensityCategory
-from scoring.internal import INTERNAL, OWN_TISSUES
-from scoring.least_squares import LEAST_SQUARES
-from scoring.mindways import MINDWAYS
-from scoring.modelcard import NEGATIVE_CLASS, POSITIVE_CLASS
-from scoring.two_point import TWO_POINT
+from scoring.calibration.internal import INTERNAL, OWN_TISSUES
+from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
+from scoring.calibration.spectrum import Tissue
+from scoring.density.bmd import DensityCategory
+from scoring.models.card import NEGATIVE_CLASS, POSITIVE_CLASS
 
 pytestmark = pytest.mark.slow
 
@@ -221,8 +216,8 @@ _ELSEWHERE = """
 import sys
 from hashlib import sha256
 from pathlib import Path
-from node.dicom.pictures.layout import Page
-from node.dicom.pictures.typeface import Typeface
+from node.dicom.sc.layout import Page
+from node.dicom.sc.layout import Typeface
 page = Page(Typeface(wide=Path(sys.argv[1])))
 page.text(20, 20, "QCT 骨密度分类 = Ελλάδα", size=28, bold=True)
 print(sha256(page.pixels().tobytes()).hexdigest())

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from node.dicom.pictures import layout
-from node.dicom.pictures.answer import compose_answer
-from node.dicom.pictures.frame import CORNER_HEIGHT, CORNER_WIDTH, FOOTER_RULE, MARGIN
-from node.dicom.pictures.layout import HEIGHT, WIDTH, Box, Page
-from node.dicom.pictures.nomogram import predictor_ticks
-from node.report import Report
-from scoring.bmd import RegionKind
+from node.dicom.sc import layout
+from node.dicom.sc.answer_page import compose_answer
+from node.dicom.sc.layout import CORNER_HEIGHT, CORNER_WIDTH, FOOTER_RULE, HEIGHT, MARGIN, WIDTH, Box, Page
+from node.dicom.sc.nomogram_page import predictor_ticks
+from node.study_report import Report
 from scoring.calibration import Grade, Mineral
-from scoring.nomogram import NomogramAxis
+from scoring.models.nomogram import NomogramAxis
+from segmentation.vertebrae import RegionKind
 from tests.dicom.drawn import boxes_of, pages_of, six_rods, words_of_page
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from pydicom import dcmread, dcmwrite
 
 from node.pipeline.context import Verdict
 from node.pipeline.steps.select import select
-from segmentation.lumbar_view import shows_lumbar_spine
+from segmentation.gates.noise import shows_lumbar_spine
 from tests.e2e.in_process import context_of, unchecked
 
 pytestmark = pytest.mark.slow

@@ -24,22 +24,20 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from config.settings import Destination, Settings, load_settings
-from node.dicom.check import check_object
+from node.dicom.conformance import check_object
 from node.dicom.encode import encode_report
 from node.dicom.errors import ObjectInvalid
-from node.dicom.sr_class import SR_CLASSES, report_as
+from node.dicom.sr import SR_CLASSES, report_as
 from node.dicom.uids import series_uid_of, to_bytes
-from node.net.proving import DicomProver
-from node.net.requesting import Requestor
-from node.net.scu import DicomSender
-from node.pipeline.deliver import Delivered, Waiting, deliver
-from node.pipeline.stored import StoredArtefacts
-from node.report import EncodedObject, ObjectKind, Report
-from node.store.files import sha256_of
+from node.net.query import DicomProver
+from node.net.sender import DicomSender, Requestor
+from node.pipeline.artefacts import StoredArtefacts
+from node.pipeline.delivery import Delivered, Waiting, deliver
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store, open_store
+from node.study_report import EncodedObject, ObjectKind, Report
 from tests.claiming import claim
 from tests.closing import close_due
 

@@ -11,9 +11,9 @@ import pytest
 from pydicom import dcmread
 from rich.console import Console
 
-from node.commands.summary import print_report
+from node.commands.console import print_report
 from node.dicom.encode import encode_report
-from node.dicom.sr_summary import summary_lines
+from node.dicom.sr.items import summary_lines
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
+from node.dicom.ct.slice_geometry import stack_slices
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.geometry import stack_slices
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from node.dicom.check import check_object
+from node.dicom.conformance import check_object
 from node.dicom.errors import SegmentationMismatch
 from node.dicom.seg import encode_segmentation, plan_segments, require_same_voxels, with_rods
 from scoring.calibration import Grade

@@ -13,11 +13,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
+from node.dicom.ct.reading import LoadedSeries
 from node.dicom.equipment import MANUFACTURER as OWN_MANUFACTURER
 from node.dicom.errors import SegProblem, SegUnusable
-from node.dicom.read import LoadedSeries
 from node.dicom.seg import encode_segmentation, plan_segments
-from node.dicom.seg_read import SegMask, read_segmentation, segmentations_among
+from node.dicom.seg.vertebra_masks import SegMask, read_segmentation, segmentations_among
 from segmentation.engines.mask import LabelImage, on_grid
 from segmentation.vertebrae import LABELS
 from tests.dicom import foreign_seg

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from node.dicom.ct.headers import group_series, identity_of, is_ct_image, read_headers
+from node.dicom.ct.reading import read_series
+from node.dicom.ct.series_choice import coverage_mm
+from node.dicom.ct.slice_geometry import stack_slices
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.geometry import stack_slices
-from node.dicom.headers import group_series, identity_of, is_ct_image, read_headers
-from node.dicom.read import read_series
-from node.dicom.select import coverage_mm
 
 
 def _ramp(folder: Path, make_slice, count: int = 6, shape: tuple[int, int] = (8, 7), **changes) -> Path:

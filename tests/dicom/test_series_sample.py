@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from node.dicom.headers import Instance, group_series, read_headers
-from node.dicom.sample import LEAST_SLICES, MOST_SLICES, sample_series, slices_to_look_at
+from node.dicom.ct.headers import Instance, group_series, read_headers
+from node.dicom.ct.sampling import LEAST_SLICES, MOST_SLICES, sample_series, slices_to_look_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.slow]
 

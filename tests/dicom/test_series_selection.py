@@ -9,8 +9,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
-from node.dicom.headers import group_series, read_headers
-from node.dicom.select import is_qct_candidate, kernel_rank, made_here, select_series
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.series_choice import is_qct_candidate, kernel_rank, made_here, select_series
 
 
 @pytest.fixture

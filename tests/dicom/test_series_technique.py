@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom import Dataset
 
-from node.dicom.technique import acquisition_time, reconstruction, spectral_filter
+from node.dicom.ct.technique import acquisition_time, reconstruction, spectral_filter
 
 
 def header(**values) -> Dataset:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.reading import read_series
+from node.dicom.ct.technique import beam_filter_of, energy_of, unknown_filter_of
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.headers import group_series, read_headers
-from node.dicom.read import read_series
-from node.dicom.spectrum import beam_filter_of, energy_of, unknown_filter_of
 
 PLAIN = ["ORIGINAL", "PRIMARY", "AXIAL"]
 

@@ -13,8 +13,8 @@ from pydicom import Dataset, dcmread
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.sr import encode_sr
 from node.pipeline.result import result_document
-from scoring.bmd import RegionKind
 from scoring.calibration import Grade, Mineral
+from segmentation.vertebrae import RegionKind
 
 pytestmark = pytest.mark.slow
 

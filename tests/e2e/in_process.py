@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings, load_settings
-from node.clinical.csv import NoLaboratory
-from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json
+from node.clinical.laboratory_csv import NoLaboratory
+from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
 from node.pipeline.context import PROCEED, StepContext
 from node.pipeline.engine import settle_engine
-from node.pipeline.local import LocalRun, run_locally
-from node.pipeline.objects import stored_objects
 from node.pipeline.ports import ClinicalValues, Issue
-from node.pipeline.selection import SelectionArtefact, selection_of
+from node.pipeline.steps import LocalRun, run_locally
 from node.pipeline.steps.select import select
-from node.report import EncodedObject, Report
-from scoring.scanner_reading import ScannerReading
+from node.pipeline.steps.selection import SelectionArtefact, selection_of
+from node.study_report import EncodedObject, Report
+from scoring.calibration.control_charts import ScannerReading
 from segmentation.engines import Segmenter
 
 ISSUED_AT = datetime(2026, 1, 16, 9, tzinfo=UTC)

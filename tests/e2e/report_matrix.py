@@ -13,10 +13,9 @@ from typing import Any
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from node.clinical.csv import CsvLaboratory
+from node.clinical.laboratory_csv import CsvLaboratory
 from node.pipeline.ports import Issue
-from node.reference.faults import Faults, Fracture, FractureShape, Implant, Lesion, LesionKind
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, Fracture, FractureShape, Implant, Lesion, LesionKind, StudySpec
 from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
 from tests.e2e.in_process import ISSUED_AT, Remembered, RememberedPatients, Run, unchecked

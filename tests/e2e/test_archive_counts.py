@@ -13,19 +13,18 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from config.settings import Settings, load_settings
-from node.dicom.select import made_here
+from node.dicom.ct.series_choice import made_here
 from node.dicom.uids import mint, to_bytes
-from node.net.requesting import Requestor
+from node.net.query import make_archive, make_watch
 from node.net.scp import Listener
-from node.net.scu import DicomSender
+from node.net.sender import DicomSender, Requestor
 from node.pipeline.ports import Answer, SendOutcome
-from node.pipeline.watch import CompletenessWatch
+from node.pipeline.study_watch import CompletenessWatch
 from node.reference.spec import StudySpec
 from node.reference.study import uid_of, write_reference_study
-from node.report import EncodedObject, ObjectKind
 from node.store.states import StudyState
 from node.store.store import Store, open_store
-from node.wiring.completing import make_archive, make_watch
+from node.study_report import EncodedObject, ObjectKind
 from tests.e2e.conftest import free_port, running_orthanc, storescu, wait_until
 
 SPEC = StudySpec.reduced(seed=41, view=("L3", "L3"))

@@ -18,12 +18,11 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 
 from config.settings import Destination
-from node.dicom.rejection_note import encode_rejection_note
-from node.dicom.sr_class import SR_CLASSES, report_as
-from node.net.requesting import Requestor
-from node.net.scu import DicomSender
+from node.dicom.encode import encode_rejection_note
+from node.dicom.sr import SR_CLASSES, report_as
+from node.net.sender import DicomSender, Requestor
 from node.pipeline.ports import SendOutcome
-from node.report import EncodedObject, ObjectKind
+from node.study_report import EncodedObject, ObjectKind
 from tests.e2e.conftest import free_port, require, running_orthanc
 from tests.e2e.in_process import ISSUED_AT
 from tests.e2e.report_matrix import Studies

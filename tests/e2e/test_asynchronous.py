@@ -12,7 +12,7 @@ from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind
+from node.study_report import ObjectKind
 from tests.e2e.in_process import Remembered, Run, unchecked
 
 ALLOWED = {"asynchronous": {"enabled": True}}

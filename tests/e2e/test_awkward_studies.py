@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Outcome
+from node.study_report import Outcome
 from segmentation.errors import MaskNotUsable
 from tests.e2e.in_process import Run
 

@@ -20,7 +20,7 @@ import pytest
 from node.reference.spec import BODIES, StudySpec
 from node.reference.study import write_reference_study
 from node.research.extraction import ABOUT
-from scoring.modelcard import ModelCard, parse_model_card
+from scoring.models.card import ModelCard, parse_model_card
 from tests.e2e.conftest import OSTEONODE
 
 MASK = "truth_mask.nii.gz"

@@ -10,13 +10,12 @@ from pydicom import dcmread
 from pydicom.uid import CTImageStorage
 
 from config.settings import load_settings
-from node.dicom.select import made_here
-from node.net.commitment_scp import CommitmentService
+from node.dicom.ct.series_choice import made_here
+from node.net.commitment import CommitmentService, make_reporter, report_recorder
 from node.net.scp import Listener
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.store.store import open_store
-from node.wiring.confirming import make_reporter, report_recorder
 from tests.e2e.conftest import Orthanc, free_port, running_orthanc, storescu, wait_until
 
 SPEC = StudySpec(matrix=64, pixel_spacing_mm=(5.5, 5.5), slice_spacing_mm=10, view=("L3", "L3"))

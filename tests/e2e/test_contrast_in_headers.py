@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread, dcmwrite
 
-from node.reference.faults import Faults
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from node.reference.faults import Faults, Fracture, FractureShape, Jerk, Starved
-from node.reference.spec import BODIES, StudySpec
+from node.reference.spec import BODIES, Faults, Fracture, FractureShape, Jerk, Starved, StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
 

@@ -10,7 +10,7 @@ from pydicom import dcmread
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ClosedBy, Completeness, SeriesCount
+from node.study_report import ClosedBy, Completeness, SeriesCount
 from tests.e2e.in_process import Run
 
 SCORES = ("t_score", "z_score", "features", "rad_score", "nomogram")

@@ -13,14 +13,10 @@ import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
 
-from node.dicom.headers import group_series, read_headers
-from node.dicom.read import LoadedSeries, read_series
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.seg import Part
-from node.pipeline.artefacts import (
-    SEGMENTATION,
-    SegmentationArtefact,
-    segmentation_from_bytes,
-)
+from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_from_bytes
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from segmentation.engines.mask import LabelImage, MaskEngine

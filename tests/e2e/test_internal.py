@@ -11,7 +11,7 @@ from pydicom import dcmread
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind
+from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, unchecked
 
 # The reference study's fat is heavier than NIST's, which is what a site's fat is taken to be.

@@ -13,7 +13,7 @@ from config.vocabulary import Vocabulary
 from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind
+from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, selected, unchecked
 
 

@@ -9,7 +9,7 @@ from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Outcome
+from node.study_report import Outcome
 from tests.e2e.in_process import Run
 
 PHANTOM_MM = (93.0, 131.0)  # y of the reference study's phantom

@@ -13,10 +13,10 @@ from pydicom.dataelem import DataElement
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from node.clinical.csv import CsvLaboratory
+from node.clinical.laboratory_csv import CsvLaboratory
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Outcome
+from node.study_report import Outcome
 from tests.e2e.in_process import Run
 
 Edit = Callable[[int, Dataset], None]

@@ -13,10 +13,10 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from node.dicom.check import check_object
+from node.dicom.conformance import check_object
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind
+from node.study_report import ObjectKind
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
 from tests.e2e.in_process import Run
 

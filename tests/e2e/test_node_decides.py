@@ -9,8 +9,8 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from node.reference.pacs import StandInPacs, send_study
 from node.reference.spec import StudySpec
+from node.reference.stand_in_pacs import StandInPacs, send_study
 from node.reference.study import uid_of, write_reference_study
 from tests.e2e.conftest import Node, running_node, wait_until
 

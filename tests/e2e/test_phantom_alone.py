@@ -15,7 +15,7 @@ from node.pipeline.artefacts import REPORT
 from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from scoring.phantom_scan import PatientRules, holds_no_patient
+from scoring.phantoms import PatientRules, holds_no_patient
 from segmentation.volume import CtVolume, Grid
 from tests.e2e.in_process import Remembered, Run, unchecked
 

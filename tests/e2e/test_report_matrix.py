@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from node.dicom.sr_summary import summary_lines
+from node.dicom.sr.items import summary_lines
 from tests.e2e.report_matrix import CASES, CHARACTER_SETS, Studies
 from tests.e2e.sr_reader import read_report
 

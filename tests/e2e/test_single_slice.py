@@ -15,18 +15,16 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from config.phrases import load_phrases
-from node.dicom.pictures.frame import FOOTER_RULE
-from node.dicom.pictures.layout import HEIGHT, WIDTH
-from node.dicom.pictures.slices import compose_slices, legend
-from node.dicom.pictures.typeface import Typeface
-from node.dicom.slices import DrawnSlice
+from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.sc.images import compose_slices, legend
+from node.dicom.sc.layout import FOOTER_RULE, HEIGHT, WIDTH, Typeface
 from node.pipeline.artefacts import RESULT, SLICES, slices_from_bytes
 from node.pipeline.context import Verdict
-from node.pipeline.selection import load_slices, selection_of
 from node.pipeline.steps.report import OVERLAY_PNG
+from node.pipeline.steps.selection import load_slices, selection_of
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind, Outcome
+from node.study_report import ObjectKind, Outcome
 from tests.e2e.conftest import OSTEONODE
 from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
 

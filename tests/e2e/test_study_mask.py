@@ -14,14 +14,13 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from config.settings import load_settings
-from node.dicom.headers import group_series, read_headers
-from node.dicom.read import LoadedSeries, read_series
-from node.pipeline.engine import settle_engine
-from node.pipeline.study_mask import StudyMask
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.reading import LoadedSeries, read_series
+from node.pipeline.engine import StudyMask, settle_engine
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from segmentation.engines.crosscheck import cross_checked
 from segmentation.engines.geometric import GeometricEngine
+from segmentation.engines.recognised import cross_checked
 from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
 from tests.dicom.foreign_seg import MANUFACTURER, MODEL, make_seg, save

@@ -8,7 +8,7 @@ import pytest
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import Outcome
+from node.study_report import Outcome
 from tests.e2e.in_process import Run, unchecked
 
 

@@ -14,7 +14,7 @@ from node.pipeline.context import Verdict
 from node.pipeline.steps.select import select
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import ObjectKind
+from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, context_of, selected
 
 Edit = Callable[[int, Dataset], bool | None]  # False: the image is left out

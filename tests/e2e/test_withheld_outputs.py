@@ -13,12 +13,12 @@ from matplotlib.text import Text
 from pydicom import Dataset
 
 from config.findings import Output, load_findings
-from node.clinical.csv import CsvLaboratory
-from node.dicom.pictures.answer import compose_answer
-from node.dicom.pictures.nomogram import compose_nomogram
+from node.clinical.laboratory_csv import CsvLaboratory
+from node.dicom.sc.answer_page import compose_answer
+from node.dicom.sc.nomogram_page import compose_nomogram
 from node.dicom.seg import plan_segments
 from node.dicom.sr import encode_sr, report_document
-from node.dicom.sr_summary import summary_lines
+from node.dicom.sr.items import summary_lines
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     SEGMENTATION,
@@ -28,14 +28,14 @@ from node.pipeline.artefacts import (
     segmentation_from_bytes,
     to_json,
 )
-from node.pipeline.measurement import Measurements
 from node.pipeline.result import result_document
-from node.pipeline.selection import load_chosen, selection_of
 from node.pipeline.steps.report import compose
+from node.pipeline.steps.score import Measurements
+from node.pipeline.steps.selection import load_chosen, selection_of
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.report import EncodedObject, Report
-from segmentation.observation import Observation
+from node.study_report import EncodedObject, Report
+from segmentation.vertebrae import Observation
 from tests.e2e.in_process import Run, unchecked
 from tests.e2e.sr_reader import read_document, read_report
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from node.dicom.ct.headers import group_series, identity_of, read_headers
+from node.dicom.ct.reading import read_series
+from node.dicom.ct.series_choice import select_series
 from node.dicom.errors import SeriesUnusable
-from node.dicom.headers import group_series, identity_of, read_headers
-from node.dicom.read import read_series
-from node.dicom.select import select_series
 from tests.fuzz.cases import SLICES, Damaged, whole_slice
 from tests.fuzz.target import Target
 

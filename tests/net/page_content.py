@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from node.store.files import sha256_of
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 from tests.claiming import claim

@@ -20,21 +20,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.settings import ConfigurationError, Destination, Settings, TlsSettings, load_settings
-from node.dicom.select import made_here
+from node.dicom.ct.series_choice import made_here
 from node.net.access import (
     CALLED_UNKNOWN,
     CALLING_UNKNOWN,
     TOO_MANY,
     AssociationPolicy,
     AssociationSlots,
+    RefusalLog,
     Rejection,
     access_rules,
     association_policy,
 )
-from node.net.refusals import RefusalLog
-from node.net.requesting import Requestor
 from node.net.scp import Listener
-from node.net.scu import DicomSender
+from node.net.sender import DicomSender, Requestor
 from node.net.tls import listener_context, speaks_tls
 from node.store.store import Store
 from tests.net.raw_peer import (

@@ -10,12 +10,10 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.ports import Step
-from node.store.census import Census, DestinationStanding
-from node.store.parts import PartLine
+from node.store.overview import Census, DestinationStanding
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import MeasuredWith, Worker, WorkerLine
-from node.web.alerts import SEVERITIES, AlertCode, Severity, Standing, Surroundings, alerts
-from node.web.readiness import Check
+from node.store.workers import MeasuredWith, PartLine, Worker, WorkerLine
+from node.web.alerts import SEVERITIES, AlertCode, Check, Severity, Standing, Surroundings, alerts
 
 OPERATION = Path(__file__).parents[2] / "docs/operation.md"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (
 from config.settings import Destination, load_settings
 from node.commands.check import Standing, examine_archives
 from node.net.query import DicomArchive
-from node.net.requesting import Requestor
+from node.net.sender import Requestor
 from node.pipeline.ports import Answer
 from tests.net.conftest import IDENTITY
 

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification
 
 from node import checkpoint
 from node.checkpoint import Checkpoint, make_pauses_sure
-from node.reference.pacs import StandInPacs
+from node.reference.stand_in_pacs import StandInPacs
 
 PREEMPTED_S = 0.02
 

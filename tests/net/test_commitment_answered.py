@@ -16,13 +16,12 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from structlog.testing import capture_logs
 
 from config.settings import Peer, Settings
-from node.dicom.select import made_here
-from node.net import reporting
-from node.net.commitment_scp import CommitmentService
-from node.net.reporting import Reporter
-from node.net.requesting import Requestor
+from node.dicom.ct.series_choice import made_here
+from node.net import commitment as reporting
+from node.net.commitment import CommitmentService, Reporter
 from node.net.scp import Listener
-from node.store.promises import CommitmentRequest
+from node.net.sender import Requestor
+from node.store.commitments import CommitmentRequest
 from node.store.store import Store, open_store
 
 COMMITMENT = StorageCommitmentPushModel

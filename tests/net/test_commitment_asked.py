@@ -23,21 +23,19 @@ from pynetdicom.sop_class import (
 )
 
 from config.settings import Destination, Settings
-from node.dicom.select import made_here
-from node.net.commitment_scp import CommitmentService
-from node.net.proving import DicomProver
-from node.net.reporting import Reporter
-from node.net.requesting import Requestor
+from node.dicom.ct.series_choice import made_here
+from node.net.commitment import CommitmentService, Reporter
+from node.net.query import DicomProver
 from node.net.scp import Listener
+from node.net.sender import Requestor
 from node.net.status import outcome_of_action, verdict_of
 from node.pipeline.ports import FindResult, SendOutcome
-from node.report import EncodedObject, ObjectKind
-from node.store.files import sha256_of
+from node.store.commitments import ReportedInstance, ReportOutcome
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store, open_store
-from node.store.transactions import ReportedInstance, ReportOutcome
+from node.study_report import EncodedObject, ObjectKind
 from tests.claiming import claim
 from tests.closing import close_due
 

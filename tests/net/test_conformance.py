@@ -22,22 +22,19 @@ from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, build_context, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from config.settings import Destination, Settings, load_settings
-from node.dicom.compression import DECODERS
-from node.dicom.select import made_here
-from node.dicom.sr_class import SR_CLASSES
+from node.dicom.ct.series_choice import made_here
+from node.dicom.pixel_data import DECODERS
+from node.dicom.sr import SR_CLASSES
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.net.commitment_scp import CommitmentService
-from node.net.proving import DicomProver
-from node.net.query import DicomArchive
-from node.net.reporting import Reporter
-from node.net.requesting import Requestor
+from node.net.commitment import CommitmentService, Reporter
+from node.net.query import DicomArchive, DicomProver
 from node.net.scp import Listener
-from node.net.scu import DicomSender
+from node.net.sender import DicomSender, Requestor
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
 from node.net.tls import sender_context
-from node.report import EncodedObject, ObjectKind
 from node.store.errors import StorageFull
 from node.store.store import Store, open_store
+from node.study_report import EncodedObject, ObjectKind
 
 STATEMENT = (Path(__file__).parents[2] / "docs/conformance.md").read_text("utf-8")
 MOST_CONTEXTS = 128  # PS3.8 Section 9.3.2.2: odd numbers of one byte

@@ -18,10 +18,9 @@ from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from config.settings import Destination, Settings, load_settings
-from node.dicom.select import made_here
-from node.net.requesting import Requestor, why_not_established
+from node.dicom.ct.series_choice import made_here
 from node.net.scp import Listener
-from node.net.scu import DicomSender
+from node.net.sender import DicomSender, Requestor, why_not_established
 from node.pipeline.ports import SendOutcome
 from node.store.store import Store, open_store
 from tests.net.conftest import Running

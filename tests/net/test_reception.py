@@ -29,9 +29,9 @@ from config.settings import load_settings
 from node import logs
 from node.commands import studies as command
 from node.net.scp import Listener
+from node.processes.listener import measured_from
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
-from node.wiring.listening import measured_from
 from tests.closing import close_due
 
 # As in production, where these warnings would quote what was sent.

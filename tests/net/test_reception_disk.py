@@ -13,12 +13,12 @@ from pynetdicom import AE
 
 from config.settings import Settings, load_settings
 from node.commands import check
-from node.dicom.select import made_here
+from node.dicom.ct.series_choice import made_here
 from node.net.scp import Listener
+from node.processes.page import make_probes
 from node.store import files as store_files
 from node.store.store import Store, open_store
-from node.web.readiness import NotReady
-from node.wiring.page import make_probes
+from node.web.alerts import NotReady
 
 MIB = 1 << 20
 

@@ -17,11 +17,10 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
 from config.settings import Destination, TlsSettings
-from node.net.requesting import Requestor
-from node.net.scu import DicomSender
+from node.net.sender import DicomSender, Requestor
 from node.net.status import outcome_of
 from node.pipeline.ports import SendOutcome
-from node.report import EncodedObject, ObjectKind
+from node.study_report import EncodedObject, ObjectKind
 
 # pynetdicom drops the socket of a failed connection without closing it; the garbage collector does at once.
 drops_a_socket = pytest.mark.filterwarnings(

@@ -24,10 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.settings import BrokerSettings, Settings, load_settings, remember_file
 from node import logs
 from node.net.scp import Listener
-from node.store.feature_standing import FeatureStanding, FeatureStandings
+from node.processes.page import run_page
+from node.store.activations import FeatureStanding, FeatureStandings
 from node.store.store import Store, open_store
 from node.store.workers import MeasuredWith, Worker
-from node.wiring.page import run_page
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 from tests.net.page_content import (

@@ -11,20 +11,11 @@ from structlog.testing import capture_logs
 
 from config.settings import Destination
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
-from node.store.census import DestinationStanding
-from node.store.overview import DeliveryRow
+from node.store.overview import DeliveryRow, DestinationStanding
 from node.store.states import DeliveryState, Proof
-from node.web.guard import Guard
-from node.web.presentation import (
-    destination_lines,
-    dimse,
-    duration,
-    short_uid,
-    size,
-    unproven,
-)
-from node.web.result import PICTURES
-from node.web.server import serve
+from node.web.app import Guard, serve
+from node.web.presentation import destination_lines, dimse, duration, short_uid, size, unproven
+from node.web.sources import PICTURES
 
 SECRET = "MRN-4711-SECRET"
 

@@ -14,13 +14,12 @@ from math import ceil
 import numpy as np
 
 from node.reference.attenuation import HA, hu_per_mg
-from node.reference.faults import Faults
 from node.reference.render import Raster, add_noise, raster_of, render
-from node.reference.spec import BODIES, StudySpec
+from node.reference.spec import BODIES, Faults, StudySpec
 from node.reference.spine import Vertebra, build_spine
-from scoring.bmd import BmdResult, measure_bmd
-from scoring.calibration import LEAST_SQUARES, TWO_POINT, Calibration, Mineral, RodReading, calibrate
-from scoring.uncertainty import with_standard_errors
+from scoring.calibration import Calibration, Mineral, RodReading
+from scoring.calibration.methods import LEAST_SQUARES, TWO_POINT, calibrate
+from scoring.density.bmd import BmdResult, measure_bmd, with_standard_errors
 from segmentation.volume import CtVolume, Grid
 
 KINDS = {

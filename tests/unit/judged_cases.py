@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date
 
 from config.catalog import load_model_card
-from node.report import LevelResult, SeriesFacts, StudyIdentity
-from scoring.bmd import BmdResult, RegionKind
+from node.study_report import LevelResult, SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral
+from scoring.density.bmd import BmdResult
+from segmentation.vertebrae import RegionKind
 
 CARD = load_model_card("demonstration")[0]
 SERIES = SeriesFacts(

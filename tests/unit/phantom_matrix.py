@@ -22,19 +22,18 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import binom
 
 from config.catalog import load_phantom
-from node.reference.attenuation import EFFECTIVE_KEV, cancellous_reading
-from node.reference.phantom_rows import ROWS
+from node.reference.attenuation import EFFECTIVE_KEV, ROWS, cancellous_reading
 from node.reference.render import BLUR_MM, add_noise, raster_of, render
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
-from scoring.bmd import BmdResult, RegionKind, measure_bmd
 from scoring.calibration import Calibration
-from scoring.phantom import find_rods
-from scoring.phantom_choice import calibration_of
+from scoring.density.bmd import BmdResult, measure_bmd
+from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.levels import level_of
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import DensityRegions, RegionSettings
-from segmentation.vertebra import Regions, regions_of
-from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
+from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid
 
 SEED, STUDIES = 2026, 300

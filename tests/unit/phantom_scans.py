@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from node.reference.attenuation import EFFECTIVE_KEV
-from node.reference.phantom_rows import ROWS
+from node.reference.attenuation import EFFECTIVE_KEV, ROWS
 from segmentation.volume import CtVolume, Grid
 
 BODY_HU = 36.0

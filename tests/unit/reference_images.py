@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from node.reference.faults import Faults
 from node.reference.render import raster_of, render
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine

@@ -19,8 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from node.reference.faults import Faults, Fracture, FractureShape, Implant, Lumbar
-from node.reference.spec import BODIES, StudySpec
+from node.reference.spec import BODIES, Faults, Fracture, FractureShape, Implant, Lumbar, StudySpec
 
 RIB_AND_SACRUM = "sacrum and last rib"
 SACRUM, RIB, NEITHER = "sacrum", "last rib", "none"

@@ -13,9 +13,9 @@ from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.quality import quality_observations
+from segmentation.gates.bodies import quality_observations
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import RegionSettings
-from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LUMBAR
 from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix import Entry

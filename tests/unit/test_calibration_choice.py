@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from config.settings import Settings, load_settings
-from node.pipeline.calibrating import StudyCalibration, calibrate_study
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.selection import SelectionArtefact
-from node.report import SeriesFacts, StudyIdentity
-from scoring.phantom_model import PhantomReading
-from scoring.scanner_reading import ScannerReading
-from segmentation.observation import Observation
-from segmentation.vertebrae import EngineInfo, Vertebrae
+from node.pipeline.steps.calibrate import StudyCalibration, calibrate_study
+from node.pipeline.steps.selection import SelectionArtefact
+from node.study_report import SeriesFacts, StudyIdentity
+from scoring.calibration.control_charts import ScannerReading
+from scoring.phantoms import PhantomReading
+from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid
 
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

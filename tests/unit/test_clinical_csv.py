@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from structlog.testing import capture_logs
 
-from node.clinical.csv import CsvLaboratory
+from node.clinical.laboratory_csv import CsvLaboratory
 
 HEADER = "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\n"
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from config.settings import CompletenessSettings, load_settings
-from node.dicom.places import SlicePlace
-from node.pipeline.archives import Told
-from node.pipeline.asking import Asking
+from node.dicom.ct.slice_geometry import SlicePlace
+from node.pipeline.archives import Asking, Told
 from node.pipeline.completeness import (
     Archived,
     ArchiveReading,
@@ -26,7 +25,7 @@ from node.pipeline.completeness import (
     slices_would_tell,
     without_gaps,
 )
-from node.report import ClosedBy
+from node.study_report import ClosedBy
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)

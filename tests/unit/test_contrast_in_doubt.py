@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from node.pipeline.contrast import contrast_in_doubt, contrast_in_headers
-from node.reference.faults import Faults
+from node.pipeline.steps.selection import contrast_in_doubt, contrast_in_headers
+from node.reference.spec import Faults
 from segmentation.settings import ImageSettings
 from segmentation.volume import CtVolume
 from tests.unit.judged_cases import SERIES

@@ -17,16 +17,17 @@ from pydicom import dcmread
 from scipy import ndimage
 
 from config.catalog import load_phantom
-from node.dicom.headers import group_series, read_headers
-from node.dicom.read import read_series
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.reading import read_series
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from scoring.bmd import BmdResult, RegionKind, measure_bmd
-from scoring.phantom import find_rods
-from scoring.phantom_choice import calibration_of
+from scoring.density.bmd import BmdResult, measure_bmd
+from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.engines.geometric import GeometricEngine
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import DensityRegions, RegionSettings
-from segmentation.vertebra import regions_of
+from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix_run import volume_of
 

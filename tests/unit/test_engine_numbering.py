@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from node.reference.faults import Faults, Fracture, FractureShape, Lumbar
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, Fracture, FractureShape, Lumbar, StudySpec
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.geometric.numbering import Rib, Segment, number_segments
-from segmentation.fracture import fracture_observations
+from segmentation.gates.fracture import fracture_observations
 from segmentation.settings import IdentitySettings
 from tests.unit.segmentation_matrix_run import volume_of
 

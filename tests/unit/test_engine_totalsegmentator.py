@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from segmentation.engines.nnunet import Compute
-from segmentation.engines.totalsegmentator import (
-    TotalSegmentatorEngine,
-    at_spacing,
-    at_steps,
-    box_around,
-)
+from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, at_spacing, at_steps, box_around
 from segmentation.engines.totalsegmentator_weights import Mode
 from segmentation.vertebrae import LABELS
 from segmentation.volume import CtVolume, Grid

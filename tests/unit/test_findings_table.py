@@ -18,10 +18,10 @@ from config.findings import (
     withheld,
 )
 from node.pipeline.artefacts import from_json
-from scoring.bmd import DensityCategory, StudyClass
 from scoring.calibration import Grade
-from scoring.quality_control import Signal
-from segmentation.observation import Observation
+from scoring.calibration.control_charts import Signal
+from scoring.density.bmd import DensityCategory, StudyClass
+from segmentation.vertebrae import Observation
 
 TABLE = load_findings()
 

@@ -15,11 +15,10 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from config.catalog import load_golden_features, load_radiomics_settings_text
 from config.settings import load_settings
 from node.commands.check import Standing, examine
-from node.pipeline import golden as installed
+from node.pipeline import measured_with as installed
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from scoring.golden import feature_drift, golden_features, golden_image
-from scoring.radiomics import feature_names, parse_settings
+from scoring.radiomics import feature_drift, feature_names, golden_features, golden_image, parse_settings
 from tests.e2e.in_process import Run
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
-from segmentation.plausibility import bone_observations
-from segmentation.quality import quality_observations
-from segmentation.vertebra import regions_of
+from segmentation.gates.bodies import bone_observations, quality_observations
+from segmentation.regions.cancellous import regions_of
 from segmentation.vertebrae import LABELS, LUMBAR
 from segmentation.volume import CtVolume, Grid
 from tests.unit import reference_images

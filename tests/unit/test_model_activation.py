@@ -17,25 +17,26 @@ from config.settings import Settings, load_settings
 from node.cli import build
 from node.commands import model as command
 from node.commands.check import Line, Standing, examine
-from node.pipeline.judging import basis_of
-from node.pipeline.model import active_model
+from node.pipeline.measured_with import active_model
+from node.pipeline.steps.judge import basis_of
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.research.activation import (
+    CASES,
     NotActivated,
     activate,
     class_changes,
     find_card,
+    measure_patients,
     previous_card,
     propose,
     require_change,
     require_usable,
 )
-from node.research.reference_patients import CASES, measure_patients
 from node.store.activations import ActivationOvertaken, Activations
 from scoring.calibration import Mineral
-from scoring.comparison import ReferencePatient, compare_models
-from scoring.modelcard import ModelCard, card_document
+from scoring.models.card import ModelCard, card_document
+from scoring.models.comparison import ReferencePatient, compare_models
 from tests.e2e.in_process import Run, unchecked
 
 pytestmark = pytest.mark.slow

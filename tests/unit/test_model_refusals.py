@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from config.findings import load_findings
-from node.pipeline.assessment import Basis, Case, Judgement, judge
-from node.pipeline.measurement import Measurements
-from node.report import Laboratory
-from scoring.bmd import AgeBin, Reference, RegionKind
+from node.pipeline.steps.judge import Basis, Case, Judgement, judge
+from node.pipeline.steps.score import Measurements
+from node.study_report import Laboratory
 from scoring.calibration import Mineral
-from scoring.modelcard import ModelCard
-from scoring.spectrum import Spectrum
-from segmentation.observation import Observation
+from scoring.calibration.spectrum import Spectrum
+from scoring.density.bmd import AgeBin, Reference
+from scoring.models.card import ModelCard
+from segmentation.vertebrae import Observation, RegionKind
 from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 
 REFERENCE = Reference(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring.bmd import RegionKind
+from segmentation.vertebrae import RegionKind
 from tests.unit.phantom_matrix import (
     FACTORS,
     STUDIES,

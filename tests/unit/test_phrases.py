@@ -18,7 +18,7 @@ from config.phrases import (
     parse_phrases,
 )
 from config.settings import ConfigurationError
-from segmentation.observation import clauses, listed, phrase, together
+from segmentation.vertebrae import clauses, listed, phrase, together
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("node", "scoring", "segmentation", "config")

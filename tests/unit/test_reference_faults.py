@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from node.reference.faults import (
+from node.reference.render import raster_of, render
+from node.reference.spec import (
     Faults,
     Fracture,
     FractureShape,
@@ -18,10 +19,10 @@ from node.reference.faults import (
     Lesion,
     LesionKind,
     Lumbar,
+    SpecInvalid,
     Starved,
+    StudySpec,
 )
-from node.reference.render import raster_of, render
-from node.reference.spec import SpecInvalid, StudySpec
 from node.reference.spine import build_spine
 from node.reference.study import uid_of, write_reference_study
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of

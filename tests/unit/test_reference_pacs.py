@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from node.reference.pacs import PacsError, StandInPacs, send_study
 from node.reference.spec import StudySpec
+from node.reference.stand_in_pacs import PacsError, StandInPacs, send_study
 from node.reference.study import write_reference_study
 
 pytestmark = pytest.mark.slow

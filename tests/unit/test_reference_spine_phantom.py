@@ -10,17 +10,16 @@ from pydicom import dcmread
 
 from config.catalog import list_phantoms, load_phantom
 from node.reference.attenuation import EFFECTIVE_KEV, HA, K2HPO4, hu_per_mg
-from node.reference.faults import Faults
 from node.reference.render import raster_of, render
 from node.reference.shapes import Shrunk
-from node.reference.spec import SpecInvalid, StudySpec
+from node.reference.spec import Faults, SpecInvalid, StudySpec
 from node.reference.spine import build_spine
-from node.reference.spine_phantom import VERTEBRAE, inside
 from node.reference.study import write_reference_study
+from node.reference.surroundings import VERTEBRAE, inside
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of
-from scoring.bmd import measure_bmd
-from scoring.phantom import find_rods
-from scoring.phantom_choice import calibration_of
+from scoring.density.bmd import measure_bmd
+from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow

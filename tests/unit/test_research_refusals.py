@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring.modelcard import parse_model_card
+from scoring.models.card import parse_model_card
 from tests.unit.research_cohort import (
     NAMES,
     OTHER_SETTINGS,

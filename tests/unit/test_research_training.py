@@ -11,10 +11,9 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from node.research.extraction import made_with_sha256
-from scoring.applicability import input_observations
-from scoring.modelcard import parse_model_card
-from scoring.nomogram import apply_nomogram
-from scoring.radscore import rad_score
+from scoring.models.applicability import input_observations
+from scoring.models.card import parse_model_card
+from scoring.models.nomogram import apply_nomogram, rad_score
 from tests.unit.research_cohort import (
     NAMES,
     OTHER_SETTINGS,

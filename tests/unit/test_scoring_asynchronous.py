@@ -11,12 +11,10 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.calibration_rules import lending_rules
-from scoring.asynchronous import Borrower, LendingRules, borrow, drift_uncertainty, lending_of
-from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading
-from scoring.calibration_types import combined_uncertainty
-from scoring.quality_control import ChartRules
-from scoring.scan_technique import ScanTechnique
-from scoring.scanner_reading import Protocol, ScannerReading
+from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading, combined_uncertainty
+from scoring.calibration.control_charts import ChartRules, Protocol, ScannerReading
+from scoring.calibration.prior_scan import Borrower, LendingRules, borrow, drift_uncertainty, lending_of
+from scoring.calibration.spectrum import ScanTechnique
 
 DAY = date(2026, 3, 20)
 RULES = LendingRules()

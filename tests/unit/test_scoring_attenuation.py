@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scoring.attenuation import (
+from scoring.calibration.spectrum import (
     Tissue,
     density_g_cm3,
     expected_hu,

@@ -6,21 +6,16 @@ from math import sqrt
 
 import pytest
 
-from scoring.calibration import (
+from scoring.calibration import Calibration, FitRules, Grade, Mineral, RodReading, line_uncertainty
+from scoring.calibration.methods import (
     METHODS,
     TWO_POINT,
-    Calibration,
-    FitRules,
-    Grade,
-    Mineral,
-    RodReading,
     calibrate,
     density_uncertainty,
     fit_observations,
+    two_point,
 )
-from scoring.calibration_types import line_uncertainty
 from scoring.errors import CalibrationImpossible
-from scoring.two_point import two_point
 
 
 def rod(name: str, density: float, hu: float, *, sd: float = 20.0, voxels: int = 400) -> RodReading:

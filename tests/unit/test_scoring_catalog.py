@@ -20,7 +20,8 @@ from config.catalog import (
     require_configured,
 )
 from config.settings import ConfigurationError, load_settings
-from scoring.calibration import METHODS, Grade, Mineral
+from scoring.calibration import Grade, Mineral
+from scoring.calibration.methods import METHODS
 
 
 def test_everything_shipped_loads():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scoring.calibration import Mineral, RodReading, calibrate
-from scoring.fit import fit_line, fit_points
+from scoring.calibration import Mineral, RodReading, fit_line, fit_points
+from scoring.calibration.methods import calibrate
 
 
 def rod(name: str, density: float, hu: float, water: float | None = None) -> RodReading:

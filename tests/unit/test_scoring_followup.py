@@ -12,7 +12,7 @@ from config.findings import load_findings
 from config.settings import ConfigurationError, load_settings
 from node.pipeline.artefacts import from_json, to_json
 from scoring.calibration import Mineral
-from scoring.followup import Conditions, Scan, follow_up, follow_up_observations, obstacles
+from scoring.density.follow_up import Conditions, Scan, follow_up, follow_up_observations, obstacles
 
 CONDITIONS = Conditions(
     device_serial="S1",

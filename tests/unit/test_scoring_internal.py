@@ -11,15 +11,13 @@ import SimpleITK
 from config.settings import ConfigurationError, load_settings
 from node.pipeline.calibration_rules import internal_rules
 from node.reference.attenuation import EFFECTIVE_KEV, K2HPO4, hu_per_mg
-from node.reference.faults import Faults
-from scoring.attenuation import Tissue, expected_hu, hu_per_mg_k2hpo4
-from scoring.calibration import Grade, Mineral
-from scoring.calibration_types import TissueReading
+from node.reference.spec import Faults
+from scoring.calibration import Grade, Mineral, TissueReading
+from scoring.calibration.internal import InternalRules, TissueRules, internal_calibration, read_tissues
+from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
-from scoring.internal import InternalRules, internal_calibration
-from scoring.tissues import TissueRules, read_tissues
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import ImageSettings, RegionSettings
-from segmentation.vertebra import regions_of
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn, study
 

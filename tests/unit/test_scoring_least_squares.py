@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 from scipy.special import ndtri, stdtrit
 
-from scoring.calibration import (
+from scoring.calibration import FitRules, Mineral, RodReading
+from scoring.calibration.methods import (
     LEAST_SQUARES,
-    FitRules,
-    Mineral,
-    RodReading,
     calibrate,
     density_uncertainty,
     fit_observations,
+    two_point,
 )
 from scoring.errors import CalibrationImpossible
-from scoring.two_point import two_point
 
 BENT_HU = np.array([4.0, -4, 0, -4, 4])
 

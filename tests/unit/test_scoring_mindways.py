@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scoring.calibration import (
+from scoring.calibration import FitRules, Mineral, RodReading
+from scoring.calibration.methods import (
     MINDWAYS,
     SHIPPED_RULES,
-    FitRules,
-    Mineral,
-    RodReading,
     calibrate,
     density_uncertainty,
     fit_observations,
 )
+from scoring.calibration.spectrum import slope_range
 from scoring.errors import CalibrationImpossible
-from scoring.slope_range import slope_range
 
 # Certificate of serials 4541A and 4560, as Ogo's reference gives it.
 NAMES = ("A", "B", "C", "D", "E")

@@ -9,13 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from scoring.applicability import input_observations, model_observations, score_observations
 from scoring.calibration import Mineral
+from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.errors import LaboratoryMissing, ModelCardInvalid, UnknownFeature
-from scoring.modelcard import ModelCard, canonical_json, card_document, parse_model_card
-from scoring.nomogram import apply_nomogram, logistic, nomogram_scale
-from scoring.radscore import rad_score
-from scoring.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
+from scoring.models.applicability import input_observations, model_observations, score_observations
+from scoring.models.card import ModelCard, canonical_json, card_document, parse_model_card
+from scoring.models.nomogram import apply_nomogram, logistic, nomogram_scale, rad_score
 
 DOCUMENT = {
     "schema": "osteonode-model-card",

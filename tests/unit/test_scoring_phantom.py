@@ -10,10 +10,10 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from config.catalog import load_phantom
-from scoring.calibration import calibrate
-from scoring.phantom import find_rods
-from scoring.phantom_checks import CrossSection, area_off, judge, slope_drift
-from scoring.phantom_model import SliceReading
+from scoring.calibration.methods import calibrate
+from scoring.phantoms import SliceReading
+from scoring.phantoms.checks import CrossSection, area_off, judge, slope_drift
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from config.catalog import list_phantoms, load_phantom
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from scoring.phantom import find_rods, read_rods
-from scoring.phantom_choice import UNDECIDED, Image, calibration_of, read_phantom
+from scoring.phantoms.choice import UNDECIDED, Image, calibration_of, read_phantom
+from scoring.phantoms.rod_reading import find_rods, read_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
 

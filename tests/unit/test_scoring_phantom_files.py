@@ -19,10 +19,11 @@ from config.catalog import (
     require_configured,
 )
 from config.settings import ConfigurationError, load_settings
-from scoring.calibration import SHIPPED_RULES, FitRules, RodReading
-from scoring.phantom_checks import judge
-from scoring.phantom_choice import calibration_of
-from scoring.phantom_model import PhantomReading, SliceReading
+from scoring.calibration import FitRules, RodReading
+from scoring.calibration.methods import SHIPPED_RULES
+from scoring.phantoms import PhantomReading, SliceReading
+from scoring.phantoms.checks import judge
+from scoring.phantoms.choice import calibration_of
 
 CERTIFICATE = """
 model = "b-mas-200"

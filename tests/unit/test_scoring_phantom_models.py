@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from config.catalog import CatalogEntryInvalid, list_phantoms, load_phantom
-from node.reference.attenuation import EFFECTIVE_KEV, HA, K2HPO4, hu_per_mg
-from node.reference.phantom_rows import ROWS
+from node.reference.attenuation import EFFECTIVE_KEV, HA, K2HPO4, ROWS, hu_per_mg
 from node.reference.render import raster_of, render
 from node.reference.spec import PHANTOMS, StudySpec
 from node.reference.spine import build_spine
 from node.reference.surroundings import rods
-from scoring.calibration import Mineral, calibrate, density_uncertainty
-from scoring.phantom import find_rods
-from scoring.phantom_choice import Image, read_phantom
+from scoring.calibration import Mineral
+from scoring.calibration.methods import calibrate, density_uncertainty
+from scoring.phantoms.choice import Image, read_phantom
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 

@@ -9,8 +9,8 @@ import pytest
 
 from config.catalog import load_phantom
 from node.reference.attenuation import EFFECTIVE_KEV, HA, hu_per_mg
-from scoring.phantom import find_rods
-from scoring.phantom_choice import calibration_of
+from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.rod_reading import find_rods
 from tests.unit.phantom_scans import Scan, drawn
 
 pytestmark = pytest.mark.slow

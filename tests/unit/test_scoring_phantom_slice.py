@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from config.catalog import load_phantom
-from node.reference.single_slices import planes_of, render_planes
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
+from node.reference.study import planes_of, render_planes
 from node.reference.surroundings import rods
-from scoring.phantom import find_rods
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from config.catalog import load_phantom
-from scoring.phantom import find_rods
-from scoring.phantom_choice import Image, calibration_of, read_phantom
-from scoring.phantom_model import PhantomReading
+from scoring.phantoms import PhantomReading
+from scoring.phantoms.choice import Image, calibration_of, read_phantom
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume
 from tests.unit.phantom_scans import Scan, drawn
 

@@ -9,17 +9,19 @@ from itertools import accumulate
 
 import pytest
 
-from scoring.calibration_types import Mineral
-from scoring.quality_control import (
+from scoring.calibration import Mineral
+from scoring.calibration.control_charts import (
     ChartRules,
+    Protocol,
+    ScannerReading,
     Signal,
+    comparable_groups,
     control_chart,
     cusum,
     drift_observations,
     scanner_charts,
 )
-from scoring.scan_technique import ScanTechnique, TechniqueTolerance
-from scoring.scanner_reading import Protocol, ScannerReading, comparable_groups
+from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance
 
 RULES = ChartRules(baseline_readings=4)
 

@@ -16,15 +16,14 @@ from node.reference.spec import LUMBAR, StudySpec
 from node.reference.spine import build_spine
 from node.reference.surroundings import rods
 from node.reference.truth import MASK_LABELS, truth_mask
-from scoring.assessment import study_class
-from scoring.bmd import StudyClass, measure_bmd
-from scoring.calibration import calibrate
+from scoring.calibration.methods import calibrate
+from scoring.density.bmd import StudyClass, measure_bmd
+from scoring.density.classification import study_class
 from scoring.errors import RegionEmpty
-from scoring.modelcard import parse_model_card
-from scoring.nomogram import apply_nomogram, nomogram_scale
-from scoring.phantom import find_rods
+from scoring.models.card import parse_model_card
+from scoring.models.nomogram import apply_nomogram, nomogram_scale, rad_score
+from scoring.phantoms.rod_reading import find_rods
 from scoring.radiomics import compute_features, feature_names, parse_settings
-from scoring.radscore import rad_score
 from segmentation.errors import GridMismatch
 from segmentation.volume import CtVolume, Grid
 

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK
 
 from config.catalog import load_phantom
-from node.reference.faults import Faults, Implant
-from scoring.phantom import find_rods
-from scoring.rod_like import rod_like_objects
+from node.reference.spec import Faults, Implant
+from scoring.phantoms.rod_candidates import rod_like_objects
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 from tests.unit.reference_images import study

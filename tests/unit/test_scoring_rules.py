@@ -15,14 +15,14 @@ import pytest
 from config.catalog import load_reference
 from config.findings import load_findings
 from config.settings import ConfigurationError, load_settings
-from node.pipeline.assessment import Basis, Case, Judgement, judge
-from node.pipeline.measurement import Measurements
-from node.report import Laboratory, LevelResult
-from scoring.assessment import Conversion, assess, density_category, study_class
-from scoring.bmd import AgeBin, DensityCategory, Reference, RegionKind, StudyClass
+from node.pipeline.steps.judge import Basis, Case, Judgement, judge
+from node.pipeline.steps.score import Measurements
+from node.study_report import Laboratory, LevelResult
 from scoring.calibration import Calibration, Grade, Mineral
-from scoring.spectrum import Spectrum
-from segmentation.observation import Observation
+from scoring.calibration.spectrum import Spectrum
+from scoring.density.bmd import AgeBin, DensityCategory, Reference, StudyClass
+from scoring.density.classification import Conversion, assess, density_category, study_class
+from segmentation.vertebrae import Observation, RegionKind
 from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 
 YOUNG = AgeBin(age_from=20, age_to=29, mean_mg_cm3=173.11, sd_mg_cm3=28.56)

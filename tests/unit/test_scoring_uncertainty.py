@@ -14,10 +14,18 @@ from config.settings import load_settings
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from scoring.bmd import BmdResult, mean_density_uncertainty, measure_bmd
-from scoring.calibration import TWO_POINT, Mineral, RodReading, calibrate, density_uncertainty
-from scoring.phantom import find_rods
-from scoring.uncertainty import WINDOW_MM, interval95, standard_error_of_mean, with_standard_errors
+from scoring.calibration import Mineral, RodReading
+from scoring.calibration.methods import TWO_POINT, calibrate, density_uncertainty
+from scoring.density.bmd import (
+    WINDOW_MM,
+    BmdResult,
+    interval95,
+    mean_density_uncertainty,
+    measure_bmd,
+    standard_error_of_mean,
+    with_standard_errors,
+)
+from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
 

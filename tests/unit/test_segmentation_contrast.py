@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.reference.faults import Faults
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, StudySpec
 from node.reference.spine import build_spine
-from segmentation.contrast import contrast_observations, great_vessels
+from segmentation.gates.great_vessels import contrast_observations, great_vessels
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
-from scoring.bmd import measure_bmd
-from segmentation.ellipse import mid_plane
+from scoring.density.bmd import measure_bmd
+from segmentation.gates.bodies import ellipse_objection, quality_observations
 from segmentation.levels import level_of
-from segmentation.quality import ellipse_objection, quality_observations
+from segmentation.regions.cancellous import mid_plane, regions_of
+from segmentation.regions.surface import body_share, box_around
 from segmentation.settings import DensityRegions, EllipseSettings, GateSettings, RegionSettings
-from segmentation.surface import body_share, box_around
-from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import crop_around_l3

@@ -9,12 +9,17 @@ import pytest
 
 from config.findings import Output, load_findings, withheld
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
-from node.reference.faults import Faults, Fracture, FractureShape
+from node.reference.spec import Faults, Fracture, FractureShape
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
-from segmentation.fracture import fracture_observations, genant_grade, height_loss
-from segmentation.heights import Heights, body_heights
+from segmentation.gates.fracture import (
+    Heights,
+    body_heights,
+    fracture_observations,
+    genant_grade,
+    height_loss,
+)
 from segmentation.levels import level_of
 from segmentation.settings import FractureSettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae

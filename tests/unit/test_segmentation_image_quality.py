@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from node.reference.faults import Faults, Fracture, FractureShape, Implant, Jerk, Starved
-from segmentation.image_quality import image_observations
-from segmentation.motion import motion_observations
-from segmentation.noise import noise_observations
-from segmentation.observation import Observation
+from node.reference.spec import Faults, Fracture, FractureShape, Implant, Jerk, Starved
+from segmentation.gates.motion import motion_observations
+from segmentation.gates.noise import image_observations, noise_observations
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import Vertebrae
+from segmentation.vertebrae import Observation, Vertebrae
 from segmentation.volume import CtVolume
 from tests.unit.reference_images import crop_around_l3, drawn, study
 

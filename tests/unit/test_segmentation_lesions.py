@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 from config.findings import Output, load_findings, withheld
-from node.reference.faults import Faults, Implant, Lesion, LesionKind
 from node.reference.render import raster_of, render
-from node.reference.spec import StudySpec
+from node.reference.spec import Faults, Implant, Lesion, LesionKind, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
-from segmentation.lesions import lesion_observations
+from segmentation.gates.bodies import lesion_observations, quality_observations
 from segmentation.levels import level_of
-from segmentation.observation import Observation
-from segmentation.quality import quality_observations
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import GateSettings, LesionSettings
-from segmentation.vertebra import regions_of
-from segmentation.vertebrae import EngineInfo, Vertebrae
+from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from segmentation.engines.geometric.frame import frame_of
-from segmentation.engines.geometric.slabs import OWN, Slabs, averaged, slabs_of
+from segmentation.engines.geometric.thick_slices import OWN, Slabs, averaged, slabs_of
 from segmentation.volume import Grid
 from tests.unit.segmentation_matrix import mixed_otherwise
 from tests.unit.segmentation_matrix_run import run

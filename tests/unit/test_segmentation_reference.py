@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from node.reference.faults import Faults
 from node.reference.render import raster_of, render
-from node.reference.spec import BODIES, StudySpec
+from node.reference.spec import BODIES, Faults, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import Truth, core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.quality import quality_observations
+from segmentation.gates.bodies import quality_observations
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import AnchorSettings, CanalSettings, GeometricSettings, RegionSettings
-from segmentation.vertebra import regions_of
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
 

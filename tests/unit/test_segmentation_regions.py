@@ -11,13 +11,13 @@ from scipy import ndimage
 from config.catalog import load_radiomics_settings_text
 from config.findings import load_findings
 from node.pipeline.artefacts import SegmentationArtefact
-from node.pipeline.measurement import measure
+from node.pipeline.steps.score import measure
 from scoring.radiomics import parse_settings
 from segmentation.errors import GridMismatch, LevelNotFound
+from segmentation.gates.bodies import quality_observations
 from segmentation.levels import level_of
-from segmentation.quality import quality_observations
+from segmentation.regions.cancellous import regions_of
 from segmentation.settings import GateSettings, ImageSettings, RegionSettings
-from segmentation.vertebra import regions_of
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
 

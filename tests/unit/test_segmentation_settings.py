@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.settings import ConfigurationError, load_settings
-from node.pipeline.slices import slice_finder
+from node.pipeline.steps.score import slice_finder
 from segmentation.settings import (
     AnchorSettings,
     CanalSettings,

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from config.findings import load_findings
 from node.reference.attenuation import HA, hu_per_mg
-from node.reference.single_slices import planes_of, render_planes
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
+from node.reference.study import planes_of, render_planes
 from segmentation.settings import GateSettings, RegionSettings
 from segmentation.single_slice import SliceBody, SliceFinder
 from segmentation.volume import CtVolume, Grid

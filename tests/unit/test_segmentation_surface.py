@@ -7,8 +7,8 @@ import pytest
 
 from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.surface import body_share, deep_shares, surface_points
-from segmentation.vertebra import regions_of
+from segmentation.regions.cancellous import regions_of
+from segmentation.regions.surface import body_share, deep_shares, surface_points
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Occupancy, Vertebrae
 from segmentation.volume import Grid, reorientation_of
 from tests.unit.segmentation_matrix_run import volume_of

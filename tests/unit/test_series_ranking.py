@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.dicom.ranking import Contrast, Glance, Merits, PhantomSeen, prefer
+from node.dicom.ct.series_choice import Contrast, Glance, Merits, PhantomSeen, prefer
 
 BEST = Merits(
     glance=Glance(phantom=PhantomSeen.COMPLETE, contrast=Contrast.NONE, spectral=False, extent_mm=200.0),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from config.paths import PATHS
 from config.settings import (
+    PATHS,
     ConfigurationError,
     Settings,
     default_toml,

@@ -11,7 +11,7 @@ from config.catalog import require_configured
 from config.findings import load_findings
 from config.settings import ConfigurationError, load_settings
 from node.cli import build
-from segmentation.observation import Observation
+from segmentation.vertebrae import Observation
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scoring.training.classification import Counts
-from scoring.training.cohort import CLINICAL, read_cohort
+from scoring.errors import CohortUnusable
+from scoring.training.cohort import CLINICAL, compare_counted, read_cohort
 from scoring.training.discrimination import auc
-from scoring.training.errors import CohortUnusable
-from scoring.training.groups import compare_counted
-from scoring.training.logistic import fit_logistic
+from scoring.training.fitting import fit_logistic
+from scoring.training.validation import Counts
 
 Matrix = npt.NDArray[np.float64]
 

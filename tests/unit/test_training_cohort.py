@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from node.research.rows import read_rows
-from scoring.bmd import StudyClass
+from node.research.cohort_tables import read_rows
+from scoring.density.bmd import StudyClass
+from scoring.errors import CohortUnusable
 from scoring.training.cohort import LabelKind, Split, read_cohort
-from scoring.training.errors import CohortUnusable
 
 ROW = {
     "patient": "a",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scoring.training.discrimination import auc
-from scoring.training.errors import CohortUnusable, FitImpossible
+from scoring.errors import CohortUnusable, FitImpossible
+from scoring.training.cohort import stratified_folds, stratified_split
+from scoring.training.discrimination import Optimism, auc, optimism_of_auc
 from scoring.training.fitting import PenaltyChoice, fit_models, fit_rad_score
-from scoring.training.optimism import Optimism, optimism_of_auc
-from scoring.training.splitting import stratified_folds, stratified_split
 
 pytestmark = pytest.mark.slow
 

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from config.catalog import load_model_card
-from scoring.modelcard import CLINICAL_INPUTS, CardTerm, ClinicalModel, parse_model_card
-from scoring.nomogram import apply_nomogram, nomogram_scale
-from scoring.radscore import rad_score
-from scoring.training.classification import Rate
+from scoring.models.card import CLINICAL_INPUTS, CardTerm, ClinicalModel, parse_model_card
+from scoring.models.nomogram import apply_nomogram, nomogram_scale, rad_score
+from scoring.training.cohort import compare_counted, compare_measured
 from scoring.training.discrimination import auc, compare
-from scoring.training.groups import compare_counted, compare_measured
-from scoring.training.lasso import choose_penalty, fit_path, penalty_path
-from scoring.training.logistic import fit_logistic
-from scoring.training.reliability import brier_score, hosmer_lemeshow
+from scoring.training.feature_selection import choose_penalty, fit_path, penalty_path
+from scoring.training.fitting import fit_logistic
+from scoring.training.validation import Rate, brier_score, hosmer_lemeshow
 
 FOLDER = Path(__file__).parent / "parity_with_r"
 PREDICTORS = ("f01", "age", "alp", "hcy")

@@ -7,16 +7,19 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from scoring.training.agreement import icc
-from scoring.training.classification import Counts, counts_at, youden_cutoff
-from scoring.training.decision import decision_curve
+from scoring.errors import CohortUnusable, FitImpossible
 from scoring.training.discrimination import auc, compare, roc_curve
-from scoring.training.errors import CohortUnusable, FitImpossible
-from scoring.training.lasso import fit_path
-from scoring.training.logistic import fit_logistic
-from scoring.training.reliability import HosmerLemeshow, hosmer_lemeshow
-from scoring.training.selection import mrmr, mutual_information
-from scoring.training.validation import subgroup_aucs
+from scoring.training.feature_selection import fit_path, icc, mrmr, mutual_information
+from scoring.training.fitting import fit_logistic
+from scoring.training.validation import (
+    Counts,
+    HosmerLemeshow,
+    counts_at,
+    decision_curve,
+    hosmer_lemeshow,
+    subgroup_aucs,
+    youden_cutoff,
+)
 
 # Shrout and Fleiss 1979, Table 2: six targets, four judges; their Table 4 gives ICC(2,1) = .29.
 SHROUT_AND_FLEISS = np.array(

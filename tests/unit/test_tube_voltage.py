@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from node.research.technique import outside, technique_of
+from node.research.cohort_tables import outside, technique_of
 from scoring.calibration import Mineral
-from scoring.modelcard import Applicability
-from scoring.slope_range import slope_range
-from scoring.training.errors import CohortUnusable
-from segmentation.bone import bone_contrast, known_kvp
+from scoring.calibration.spectrum import slope_range
+from scoring.errors import CohortUnusable
+from scoring.models.card import Applicability
+from segmentation.volume import bone_contrast, known_kvp
 
 NONE_OF_A_SCANNER = [0.0, -120.0, 1.2, 12.0, 9999.0, 120000.0]
 

@@ -15,33 +15,33 @@ import pytest
 from config.findings import load_findings
 from config.vocabulary import Vocabulary
 from node.dicom.errors import SegProblem, Unusable
-from scoring.quality_control import Signal
-from segmentation.observation import Observation
+from scoring.calibration.control_charts import Signal
+from segmentation.vertebrae import Observation
 
 ROOT = Path(__file__).parents[2]
 WORDS = tomllib.loads((ROOT / "config/inserted_zh.toml").read_text("utf-8"))
 SAY = Vocabulary(WORDS)
 # Where reasons are composed: every text with a blank in it, in these functions.
 COMPOSED = {
-    "node/clinical/csv.py": ("laboratory", "_nearest"),
+    "node/clinical/laboratory_csv.py": ("laboratory", "_nearest"),
     "node/csv_table.py": ("_head", "_misfit"),
-    "node/dicom/select.py": ("_sorted_out", "_unsuitable_image"),
-    "node/dicom/ranking.py": ("_criteria", "lacking_phantom"),
-    "node/dicom/geometry.py": (
+    "node/dicom/ct/series_choice.py": ("_sorted_out", "_unsuitable_image"),
+    "node/dicom/ct/series_choice.py": ("_criteria", "lacking_phantom"),
+    "node/dicom/ct/slice_geometry.py": (
         "_require_cosines",
         "_require_stated_tilt",
         "_regular_step",
         "_require_unwoven",
         "_require_straight",
     ),
-    "node/dicom/passes.py": ("take_one_pass", "_attributes"),
-    "node/dicom/seg_read.py": ("_grid_of", "_step_mm"),
-    "node/pipeline/assessment.py": ("_rad_score",),
-    "node/pipeline/calibrating.py": ("_borrow",),
-    "node/pipeline/contrast.py": ("contrast_in_doubt",),
-    "scoring/applicability.py": ("technique_reasons", "score_observations"),
-    "scoring/assessment.py": ("reference_observations", "unstated_in_words"),
-    "scoring/asynchronous.py": (
+    "node/dicom/ct/passes.py": ("take_one_pass", "_attributes"),
+    "node/dicom/seg/vertebra_masks.py": ("_grid_of", "_step_mm"),
+    "node/pipeline/steps/judge.py": ("_rad_score",),
+    "node/pipeline/steps/calibrate.py": ("_borrow",),
+    "node/pipeline/steps/selection.py": ("contrast_in_doubt",),
+    "scoring/models/applicability.py": ("technique_reasons", "score_observations"),
+    "scoring/density/classification.py": ("reference_observations", "unstated_in_words"),
+    "scoring/calibration/prior_scan.py": (
         "borrow",
         "_unusable",
         "_differences",
@@ -49,18 +49,18 @@ COMPOSED = {
         "_unstated",
         "_drift",
     ),
-    "scoring/followup.py": ("obstacles",),
-    "scoring/internal.py": ("_require_all", "_require_plausible"),
+    "scoring/density/follow_up.py": ("obstacles",),
+    "scoring/calibration/internal.py": ("_require_all", "_require_plausible"),
     "scoring/radiomics.py": ("_cropped_images",),
-    "scoring/spectrum.py": ("spectrum_differences",),
-    "scoring/remarks.py": ("_straddled_by_density",),
+    "scoring/calibration/spectrum.py": ("spectrum_differences",),
+    "scoring/density/classification.py": ("_straddled_by_density",),
     "segmentation/levels.py": ("_gaps", "_misplaced", "_too_far_apart", "_odd_spacing", "_odd_volumes"),
-    "segmentation/engines/crosscheck.py": ("cross_checked",),
+    "segmentation/engines/recognised.py": ("cross_checked",),
     "segmentation/engines/geometric/numbering.py": ("_counted", "_ribs_against"),
     "segmentation/engines/mask.py": ("segment", "_level_of_binary"),
     "segmentation/engines/recognised.py": ("_leave_out_oversized", "_too_high", "judge_names"),
-    "segmentation/motion.py": ("_woven_observation",),
-    "segmentation/quality.py": ("ellipse_objection",),
+    "segmentation/gates/motion.py": ("_woven_observation",),
+    "segmentation/gates/bodies.py": ("ellipse_objection",),
 }
 STAYS = {"DICOM", "keV", "ImageType", "CUSUM", "PixelSpacing", "YYYY"}  # standard terms
 

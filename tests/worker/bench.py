@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.settings import Destination
+from node.pipeline.artefacts import store_objects
 from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult
-from node.pipeline.objects import store_objects
+from node.pipeline.housekeeping import republish
 from node.pipeline.ports import FindResult, QueryResult, SendOutcome, SendResult, Step, StepMessage
-from node.pipeline.reconcile import republish
 from node.pipeline.runner import Dependencies, run_step
-from node.report import EncodedObject, ObjectKind
 from node.store.states import Proof, StudyState
 from node.store.store import Store
+from node.study_report import EncodedObject, ObjectKind
 from segmentation.engines import Segmenter
 from segmentation.errors import EngineUnavailable
 from tests.closing import close_due

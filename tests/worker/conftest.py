@@ -18,11 +18,10 @@ import psycopg
 import pytest
 
 from config.settings import Settings, load_settings
-from node.clinical.csv import NoLaboratory
+from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline.runner import Dependencies
-from node.store.files import sha256_of
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import DueJob
-from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due

@@ -9,14 +9,13 @@ import numpy as np
 
 from config.catalog import configured_phantoms
 from config.settings import load_settings
-from node.pipeline.scanner import reading_of, technique_of
-from node.pipeline.selection import SelectionArtefact
-from node.report import SeriesFacts, StudyIdentity
+from node.pipeline.steps.calibrate import reading_of, technique_of
+from node.pipeline.steps.selection import SelectionArtefact
+from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration, Mineral, RodReading
-from scoring.phantom import PhantomReading
-from scoring.scanner_reading import Protocol, ScannerReading
-from segmentation.observation import Observation
-from segmentation.vertebrae import EngineInfo, Vertebrae
+from scoring.calibration.control_charts import Protocol, ScannerReading
+from scoring.phantoms import PhantomReading
+from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
 from segmentation.volume import Grid
 
 _GRID = Grid(

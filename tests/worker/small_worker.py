@@ -12,11 +12,11 @@ from pathlib import Path
 
 from config.settings import Settings
 from node import logs
+from node.pipeline.artefacts import store_objects
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.objects import store_objects
 from node.pipeline.ports import Step
-from node.report import EncodedObject, ObjectKind
-from node.wiring.working import run_celery_worker
+from node.processes.worker import run_celery_worker
+from node.study_report import EncodedObject, ObjectKind
 
 FOLDER = Path(sys.argv[1])
 

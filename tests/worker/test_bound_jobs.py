@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import update
 
 from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.housekeeping import begin_again, republish
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import ArtefactMissing, Step
-from node.pipeline.reconcile import begin_again, republish
 from node.pipeline.runner import run_step
 from node.store import schema
 from node.store.database import now_s
 from node.store.errors import LeaseLost, NoSuchArtefact
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob, Lease, Unfit
-from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import MeasuredWith, Worker

@@ -26,17 +26,17 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 from sqlalchemy import select
 
 from config.settings import Settings
-from node.leash import leashed
+from node.net.query import make_watch
+from node.parent_death_signal import leashed
+from node.pipeline.housekeeping import reconcile_forever, republish
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import Step, StepMessage
-from node.pipeline.reconcile import reconcile_forever, republish
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
 from node.store.store import Store, open_store
-from node.wiring.completing import make_watch
-from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
+from node.worker.tasks import CeleryBroker, create_app
 from tests.closing import close_due
 
 pytestmark = pytest.mark.slow
@@ -358,7 +358,7 @@ def test_the_broker_leaves_nothing_behind() -> None:
 
 
 def test_a_leashed_program_dies_with_its_parent() -> None:
-    code = "import subprocess, time; from node.leash import leashed; " + (
+    code = "import subprocess, time; from node.parent_death_signal import leashed; " + (
         "print(subprocess.Popen(leashed(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as parent:

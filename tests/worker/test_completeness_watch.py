@@ -18,12 +18,12 @@ from config.settings import ConfigurationError, Destination, Peer, load_settings
 from node.pipeline.archives import ArchivesInTurn
 from node.pipeline.artefacts import from_json
 from node.pipeline.ports import Answer, Archive
-from node.pipeline.watch import CompletenessWatch
-from node.report import ClosedBy, Completeness
-from node.store.received import ReceivedInstance
+from node.pipeline.study_watch import CompletenessWatch
+from node.store.files import ReceivedInstance
 from node.store.schema import jobs
 from node.store.states import StudyState
 from node.store.store import Store
+from node.study_report import ClosedBy, Completeness
 from tests.worker.conftest import STUDY
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ import os, signal, sys, time
 from pathlib import Path
 from config.settings import LogSettings
 from node import logs
-from node.wiring.family import Family, Member, run_before
+from node.processes.process_group import Family, Member, run_before
 logs.configure(LogSettings(level="INFO", format="json"))
 folder = Path(sys.argv[1])
 
@@ -163,7 +163,7 @@ print(run_before(Member(name="first", work=never_ready), say), flush=True)
 
 def test_a_supervised_thread_that_fails_ends_its_process_which_is_forked_again(tmp_path: Path) -> None:
     program = """
-from node.supervision import SupervisedThread
+from node.supervised_thread import SupervisedThread
 def work(ready):
     import threading
     stop = threading.Event()

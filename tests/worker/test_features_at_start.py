@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from node.store.feature_standing import FeatureStanding, FeatureStandings
+from node.store.activations import FeatureStanding, FeatureStandings
 from node.worker.broker import EmbeddedRedis
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ import sys
 from config.settings import Settings
 from node import logs
 from node.pipeline import golden
-from node.wiring.working import run_celery_worker
+from node.processes.worker import run_celery_worker
 
 settings = Settings.model_validate_json(sys.stdin.buffer.read())
 logs.configure(settings.log)

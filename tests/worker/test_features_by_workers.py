@@ -20,10 +20,19 @@ from node.cli import build
 from node.pipeline.ports import FeatureRequest
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from node.research.extraction import Extraction, Row, extract_features, settings_sha256, study_row
-from node.research.remote_extraction import WorkersSilent, answer_request, by_workers, write_answer
-from node.worker.app import BrokerAway, CeleryBroker, create_app
+from node.research.extraction import (
+    Extraction,
+    Row,
+    WorkersSilent,
+    answer_request,
+    by_workers,
+    extract_features,
+    settings_sha256,
+    study_row,
+    write_answer,
+)
 from node.worker.broker import EmbeddedRedis
+from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 from tests.e2e.conftest import OSTEONODE
 
 pytestmark = pytest.mark.slow

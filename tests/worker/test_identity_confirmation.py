@@ -12,13 +12,12 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from config.settings import Destination, Peer
-from node.dicom import likeness
+from node.dicom import content_comparison as likeness
 from node.pipeline.archives import ArchivesInTurn
-from node.pipeline.identities import confirm_identities
+from node.pipeline.housekeeping import confirm_identities
 from node.pipeline.ports import Answer
-from node.store.files import sha256_of
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.instances import Receipt
-from node.store.received import ReceivedInstance
 from node.store.store import Store
 
 STUDY = "2.25.300"

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 CODE = (
     "import sys; from config.settings import Settings; from node import logs;"
-    "from node.wiring.listening import run_listeners;"
+    "from node.processes.listener import run_listeners;"
     "settings = Settings.model_validate_json(sys.argv[1]); logs.configure(settings.log);"
     "sys.exit(run_listeners(settings, lambda port: print(port, flush=True)))"
 )

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 from tests.claiming import claim

@@ -13,7 +13,7 @@ from config.settings import Destination, Peer
 from node.dicom.uids import derived_uid, series_uid_of
 from node.pipeline.context import StepContext, StepResult
 from node.pipeline.ports import Answer, ArchivedReport, Issue, Step
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.states import Reopening, StudyState
 from node.store.store import Store
 from tests.worker.bench import SR_UID, Bench, make_report

@@ -11,13 +11,13 @@ import typer
 
 from config.settings import Settings
 from node.commands import studies as command
+from node.pipeline.artefacts import MANIFEST
 from node.pipeline.housekeeping import remove_results_due
-from node.pipeline.objects import MANIFEST
 from node.store.database import now_s
 from node.store.errors import ArtefactRemoved, ResultsRemoved
+from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
 from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.schema import deliveries, instances, jobs, studies
 from node.store.states import DeliveryState, JobState, QuarantineKind, StudyState
 from node.store.store import Store

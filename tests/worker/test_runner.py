@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from config.settings import Destination
+from node.pipeline.artefacts import store_objects
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.objects import store_objects
+from node.pipeline.housekeeping import republish
 from node.pipeline.ports import SendOutcome, Step
-from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
-from node.report import ObjectKind
 from node.store.errors import StorageFull
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.states import StudyState
+from node.study_report import ObjectKind
 from tests.claiming import claim
 from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
 

@@ -19,16 +19,21 @@ from config.catalog import configured_phantoms
 from config.findings import load_findings
 from config.settings import ConfigurationError, Settings, load_settings
 from node.cli import build
-from node.pipeline.calibrating import calibrate_study
-from node.pipeline.scanner import is_declared_phantom, reading_of, technique_of, watch_scanner
+from node.pipeline.steps.calibrate import (
+    calibrate_study,
+    is_declared_phantom,
+    reading_of,
+    technique_of,
+    watch_scanner,
+)
 from node.store.database import Database
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.store import Store, open_store
 from scoring.calibration import LineUncertainty, Mineral
-from scoring.phantom import PhantomReading
-from scoring.scan_technique import ScanTechnique
-from scoring.scanner_reading import ScannerReading
-from segmentation.observation import Observation
+from scoring.calibration.control_charts import ScannerReading
+from scoring.calibration.spectrum import ScanTechnique
+from scoring.phantoms import PhantomReading
+from segmentation.vertebrae import Observation
 from segmentation.volume import CtVolume
 from tests.worker.scanner_cases import (
     MODELS,

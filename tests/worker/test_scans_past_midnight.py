@@ -11,13 +11,12 @@ import pytest
 
 from config.catalog import configured_phantoms
 from config.settings import load_settings
-from node.pipeline.calibrating import calibrate_study
-from node.pipeline.scanner import watch_scanner
-from node.store.received import ReceivedInstance
+from node.pipeline.steps.calibrate import calibrate_study, watch_scanner
+from node.store.files import ReceivedInstance
 from node.store.store import Store
 from scoring.calibration import Calibration
-from scoring.phantom import PhantomReading
-from segmentation.observation import Observation
+from scoring.phantoms import PhantomReading
+from segmentation.vertebrae import Observation
 from segmentation.volume import CtVolume
 from tests.worker.scanner_cases import NO_IMAGE, read, selection
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from node.store import serving
-from node.store.serving import LOCK_FILE, AlreadyServed, ServingLock
+from node.store import installation as serving
+from node.store.installation import LOCK_FILE, AlreadyServed, ServingLock
 from node.store.store import open_store
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,10 @@ from sqlalchemy import make_url
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from node.store import awaiting, database
-from node.store.awaiting import await_store
+from node.store import database
+from node.store import store as awaiting
 from node.store.errors import DatabaseRefuses, StoreUnavailable
-from node.store.store import open_store
+from node.store.store import await_store, open_store
 
 pytestmark = pytest.mark.slow
 

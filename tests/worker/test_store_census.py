@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from node.store.errors import StoreUnavailable
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, JobState, StudyState
 from node.store.store import Store
 from tests.claiming import claim

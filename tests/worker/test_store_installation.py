@@ -18,11 +18,11 @@ from alembic.config import Config
 from sqlalchemy import create_engine, text
 
 from config.settings import Settings, StorageSettings
+from node.store.activations import FeatureStanding, FeatureStandings
 from node.store.database import Database
 from node.store.errors import WrongInstallation
-from node.store.feature_standing import FeatureStanding, FeatureStandings
+from node.store.files import ReceivedInstance
 from node.store.installation import KEY_FILE, key_of
-from node.store.received import ReceivedInstance
 from node.store.store import Store, open_store
 from tests.claiming import claim
 

@@ -17,10 +17,10 @@ from config.settings import Settings, load_settings
 from node.store import durable
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
+from node.store.files import ReceivedInstance
 from node.store.installation import Pseudonyms
 from node.store.instances import Instances, Receipt
 from node.store.quarantine import QuarantineBounds
-from node.store.received import ReceivedInstance
 from node.store.schema import metadata
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from node.store.errors import LeaseLost, NothingToRetry
+from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
 from node.store.jobs import DueJob, Lease, MadeObject, Unfit
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 from tests.claiming import MEASURED_WITH

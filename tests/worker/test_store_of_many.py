@@ -14,18 +14,18 @@ from sqlalchemy import Engine, event, select, text
 
 from config.settings import Settings, load_settings
 from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.housekeeping import Publishing, has_room, republish
 from node.pipeline.ports import Step, StepMessage
-from node.pipeline.reconcile import Publishing, has_room, republish
 from node.pipeline.runner import run_step
-from node.pipeline.watch import CompletenessWatch
+from node.pipeline.study_watch import CompletenessWatch
 from node.store.database import now_s
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob
-from node.store.received import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import Worker
-from node.worker.app import CeleryBroker, create_app
 from node.worker.broker import EmbeddedRedis
+from node.worker.tasks import CeleryBroker, create_app
 from tests.claiming import MEASURED_WITH, claim
 from tests.worker.bench import Bench, Queue
 from tests.worker.conftest import CT

@@ -11,12 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from node.pipeline.housekeeping import OrphanSearch
-from node.store import orphans
-from node.store.files import sha256_of
+from node.store import retention as orphans
+from node.store.files import ReceivedInstance, sha256_of
 from node.store.instances import Receipt
 from node.store.jobs import DueJob
-from node.store.orphans import OrphanRound
-from node.store.received import ReceivedInstance
+from node.store.retention import OrphanRound
 from node.store.store import Store
 from tests.claiming import claim
 

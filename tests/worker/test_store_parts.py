@@ -7,16 +7,16 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
+from node.pipeline.housekeeping import republish
 from node.pipeline.ports import SendOutcome
-from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
+from node.processes.heartbeat import listed
 from node.store.database import now_s
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob
-from node.store.parts import PUBLISHING, Beat
-from node.store.received import ReceivedInstance
 from node.store.schema import deliveries, jobs, parts
 from node.store.store import Store
-from node.wiring.listed import listed
+from node.store.workers import PUBLISHING, Beat
 from tests.worker.bench import SR_UID, Bench
 
 

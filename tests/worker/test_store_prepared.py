@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Boolean, Column, Date, Float, Integer, MetaData, Table, bindparam, select, text
 
-from node.store.database import Database, first, insert_unless_there, now_s
+from node.store.database import Database, Prepared, first, insert_unless_there, now_s
 from node.store.errors import StoreError, StoreUnavailable
-from node.store.prepared import Prepared
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.schema import instances
 from node.store.states import StudyState
 from node.store.store import Store

@@ -9,10 +9,9 @@ from typing import Any, BinaryIO
 import pytest
 
 from node.store.errors import NothingToReconcile, ReconciliationIncomplete
-from node.store.files import FileStore
+from node.store.files import FileStore, ReceivedInstance
 from node.store.instances import Receipt
 from node.store.jobs import DueJob, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import DeliveryState, QuarantineKind, StudyState
 from node.store.store import Store
 from tests.claiming import claim

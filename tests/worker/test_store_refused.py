@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, select
 
 from node.store.errors import StoreUnavailable
+from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
-from node.store.received import ReceivedInstance
 from node.store.schema import instances
 from node.store.store import Store
 from tests.claiming import claim

@@ -15,9 +15,9 @@ from config.settings import load_settings
 from node.pipeline.housekeeping import purge_due
 from node.store.database import now_s
 from node.store.errors import ImagesPurged, StorageFull
+from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
 from node.store.jobs import DueJob
-from node.store.received import ReceivedInstance
 from node.store.schema import instances, jobs
 from node.store.states import QuarantineKind, StudyState
 from node.store.store import Store, open_store

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from node.store.received import ReceivedInstance
+from node.store.files import ReceivedInstance
 from node.store.store import Store
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event, text
 
-from node.store.database import Database
+from node.store.database import Database, GroupCommit
 from node.store.errors import StoreError, StoreUnavailable
-from node.store.together import GroupCommit
 
 THREADS = 6
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from node.store.commitments import ReportedInstance, ReportOutcome
 from node.store.deliveries import OpenDelivery
+from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob, Lease, MadeObject
-from node.store.received import ReceivedInstance
 from node.store.states import CommitmentVerdict, DeliveryState, Proof
 from node.store.store import Store
-from node.store.transactions import ReportedInstance, ReportOutcome
 from tests.claiming import claim
 
 pytestmark = pytest.mark.slow

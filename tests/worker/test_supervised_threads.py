@@ -21,18 +21,18 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from config.settings import Settings, load_settings
-from node import supervision
+from node import supervised_thread as supervision
 from node.pipeline import housekeeping
 from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.housekeeping import republish
 from node.pipeline.ports import Step
-from node.pipeline.reconcile import republish
 from node.pipeline.runner import run_step
+from node.processes import page
 from node.store.errors import StoreUnavailable
-from node.store.identities import Identities
 from node.store.jobs import Jobs
+from node.store.quarantine import Identities
 from node.store.retention import Retention
 from node.store.store import Store
-from node.wiring import page
 from tests.worker.bench import Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
@@ -42,13 +42,13 @@ import sys
 from pathlib import Path
 from config.settings import Settings
 from node import logs
-from node.net.reporting import Reporter
+from node.net.commitment import Reporter
 from node.net.server import Server
 from node.net import scp
 from node.pipeline import housekeeping
-from node.pipeline.watch import CompletenessWatch
-from node.store.associations import Associations
-from node.wiring.listening import run_listeners
+from node.pipeline.study_watch import CompletenessWatch
+from node.store.instances import Associations
+from node.processes.listener import run_listeners
 
 settings = Settings.model_validate_json(sys.argv[1])
 logs.configure(settings.log)

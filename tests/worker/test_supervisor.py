@@ -27,7 +27,7 @@ from pynetdicom.sop_class import Verification
 from sqlalchemy import make_url
 
 from config.settings import ConfigurationError, Settings
-from node.supervisor import Supervisor, worker
+from node.processes.supervisor import Supervisor, worker
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (

@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from config.fonts import wide_font
 from config.phrases import load_phrases
+from config.vocabulary import wide_font
+from node.dicom.ct.headers import group_series, read_headers
+from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.encode import draw_pictures, encode_report
-from node.dicom.headers import group_series, read_headers
-from node.dicom.pictures.typeface import Typeface
 from node.dicom.sc import Picture
-from node.dicom.slices import DrawnSlice
+from node.dicom.sc.layout import Typeface
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     REPORT,
@@ -27,19 +27,23 @@ from node.pipeline.artefacts import (
     from_json,
     segmentation_from_bytes,
     slices_from_bytes,
+    store_objects,
     to_json,
 )
-from node.pipeline.assessment import Judgement
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.follow_up import compare_and_keep, scan_of
-from node.pipeline.judging import basis_of, judge_study, provenance_of
-from node.pipeline.measurement import Measurements
-from node.pipeline.objects import store_objects
 from node.pipeline.result import result_document, to_text
-from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
-from node.pipeline.slices import slice_finder
-from node.report import Outcome, Report
-from scoring.followup import FollowUp, follow_up_observations
+from node.pipeline.steps.judge import (
+    Judgement,
+    basis_of,
+    compare_and_keep,
+    judge_study,
+    provenance_of,
+    scan_of,
+)
+from node.pipeline.steps.score import Measurements, slice_finder
+from node.pipeline.steps.selection import SelectionArtefact, load_chosen, load_slices, selection_of
+from node.study_report import Outcome, Report
+from scoring.density.follow_up import FollowUp, follow_up_observations
 from segmentation.vertebrae import EngineInfo
 
 NOMOGRAM_PNG = "nomogram.png"

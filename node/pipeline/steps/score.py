@@ -3,32 +3,280 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import acos, degrees
+from statistics import median
+
+import numpy as np
 
 from config.catalog import configured_phantoms, load_radiomics_settings_text
+from config.settings import SegmentationSettings
+from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     SEGMENTATION,
     SLICES,
+    NamedSlice,
+    SegmentationArtefact,
     segmentation_from_bytes,
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.calibrating import calibrate_study
 from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.contrast import contrast_in_doubt
-from node.pipeline.measurement import Measurements, measure
-from node.pipeline.model import active_model
-from node.pipeline.scanner import is_declared_phantom, reading_of, shows_phantom, watch_scanner
-from node.pipeline.selection import SelectionArtefact, load_chosen, load_slices, selection_of
-from node.pipeline.slices import measure_slices
-from scoring.modelcard import ModelCard
-from scoring.phantom_scan import holds_no_patient
-from scoring.radiomics import parse_settings
-from scoring.scanner_reading import ScannerReading
-from segmentation.observation import Observation
-from segmentation.volume import CtVolume
+from node.pipeline.measured_with import active_model, drift_observations
+from node.pipeline.steps.calibrate import (
+    calibrate_study,
+    is_declared_phantom,
+    reading_of,
+    shows_phantom,
+    watch_scanner,
+)
+from node.pipeline.steps.selection import (
+    SelectedSlice,
+    SelectionArtefact,
+    contrast_in_doubt,
+    load_chosen,
+    load_slices,
+    selection_of,
+)
+from node.study_report import LevelResult, SliceResult
+from scoring.calibration import Calibration
+from scoring.calibration.control_charts import ScannerReading
+from scoring.density.bmd import BmdResult, measure_bmd
+from scoring.errors import FeaturesImpossible, RegionEmpty
+from scoring.models.card import ModelCard
+from scoring.phantoms import PhantomModel, holds_no_patient
+from scoring.phantoms.choice import calibration_of
+from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
+from segmentation.gates.bodies import bone_observations, ellipse_objection, quality_observations
+from segmentation.gates.noise import image_observations
+from segmentation.levels import anchor_observations
+from segmentation.settings import GateSettings, ImageSettings, SliceSettings
+from segmentation.single_slice import SliceFinder
+from segmentation.vertebrae import LUMBAR, Observation, RegionKind, Regions
+from segmentation.volume import CtVolume, Vector
+
+# What is read from pixels: calibration, density and features. Later steps need no pixels again.
+
+
+FEATURE_LEVEL = "L3"  # Xie et al. 2022 compute their features on L3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """Numbers of one study before anything is withheld."""
+
+    levels: tuple[LevelResult, ...] = ()  # superior to inferior
+    numbering_confirmed: bool = False
+    numbering_basis: str = "none"
+    calibration: Calibration | None = None
+    features: Mapping[str, float] | None = None
+    observations: tuple[Observation, ...] = ()
+    unnamed: tuple[SliceResult, ...] = ()  # of single slices; then there are no levels
+
+
+def measure(
+    volume: CtVolume,
+    segmentation: SegmentationArtefact,
+    calibration: Calibration | None,
+    *,
+    feature_names: Sequence[str],
+    radiomics: RadiomicsSettings,
+    quality: GateSettings,
+    image: ImageSettings,
+    noise_window_mm: float,
+) -> Measurements:
+    """Every number that this study's pixels give.
+
+    Parameters
+    ----------
+    calibration : None where there is none; the caller says why.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
+    feature_names : pyradiomics names of the features that the model asks for; none where there is no model.
+    """
+    vertebrae = segmentation.vertebrae
+    regions = {region.level: region for region in segmentation.regions}
+    levels = tuple(
+        LevelResult(
+            name=level.name,
+            complete=level.complete,
+            centroid_mm=level.centroid_mm,
+            volume_mm3=level.body_volume_mm3 if level.complete else None,
+            core_volume_mm3=regions[level.name].core_volume_mm3 if level.name in regions else None,
+            measured=_density(volume, regions.get(level.name), calibration, noise_window_mm),
+            ellipse=_ellipse_density(volume, regions.get(level.name), calibration, noise_window_mm, quality),
+        )
+        for level in vertebrae.levels
+        if level.name in LUMBAR
+    )
+    features, impossible = _features(volume, regions.get(FEATURE_LEVEL), feature_names, radiomics)
+    return Measurements(
+        levels=levels,
+        numbering_confirmed=vertebrae.numbering_confirmed,
+        numbering_basis=vertebrae.numbering_basis,
+        calibration=calibration,
+        features=features,
+        observations=(
+            *vertebrae.observations,
+            *anchor_observations(vertebrae),
+            *quality_observations(volume, vertebrae, regions, quality),
+            *bone_observations(volume, vertebrae, minimum_contrast_hu=quality.min_contrast_hu),
+            *image_observations(volume, vertebrae, image),
+            *impossible,
+        ),
+    )
+
+
+def _density(
+    volume: CtVolume, regions: Regions | None, calibration: Calibration | None, noise_window_mm: float
+) -> BmdResult | None:
+    if regions is None:
+        return None
+    try:
+        return measure_bmd(
+            volume,
+            regions.bmd,
+            calibration,
+            level=regions.level,
+            kind=regions.kind,
+            noise_window_mm=noise_window_mm,
+        )
+    except RegionEmpty:  # the quality gates say that the region is too small
+        return None
+
+
+def _ellipse_density(
+    volume: CtVolume,
+    regions: Regions | None,
+    calibration: Calibration | None,
+    noise_window_mm: float,
+    quality: GateSettings,
+) -> BmdResult | None:
+    """Of the ellipse beside the core, where there is one that serves; else the quality gates say why not."""
+    if regions is None or regions.ellipse is None or ellipse_objection(volume, regions.ellipse, quality):
+        return None
+    return measure_bmd(
+        volume,
+        regions.ellipse,
+        calibration,
+        level=regions.level,
+        kind=RegionKind.ELLIPSE,
+        noise_window_mm=noise_window_mm,
+    )
+
+
+def _features(
+    volume: CtVolume, regions: Regions | None, names: Sequence[str], settings: RadiomicsSettings
+) -> tuple[Mapping[str, float] | None, tuple[Observation, ...]]:
+    if regions is None or not names:
+        return None, ()
+    if drifted := drift_observations():
+        return None, drifted
+    try:
+        return compute_features(volume, regions.radiomics, names, settings), ()
+    except FeaturesImpossible as error:
+        return None, (Observation(code=error.code, values={"reason": str(error)}),)
+
+
+# What is read from single slices: each is calibrated by the rods it shows itself.
+
+
+def slice_finder(settings: SegmentationSettings) -> SliceFinder:
+    """Canal, regions and metal in single slices follow the limits of those in volumes."""
+    return SliceFinder(
+        slices=settings.single_slice,
+        regions=settings.regions,
+        quality=settings.quality,
+        canal=settings.geometric.canal,
+    )
+
+
+def measure_slices(
+    loaded: Sequence[LoadedSeries],
+    shown: Sequence[NamedSlice],
+    selected: Sequence[SelectedSlice],
+    phantoms: Mapping[str, PhantomModel],
+    limits: SliceSettings,
+    *,
+    noise_window_mm: float,
+) -> Measurements:
+    """The density of each slice's vertebra, and what stands in its way; all three in the same order.
+
+    Parameters
+    ----------
+    phantoms : the models that the slices may show, by name.
+    limits : how far one slice's density may lie above the others'.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
+
+    A slice's phantom forbids that slice's density alone. Where no slice shows a lumbar body, the study says
+    so as a whole: `no_lumbar_level`.
+    """
+    results: list[SliceResult] = []
+    observations: list[Observation] = []
+    for series, found, chosen in zip(loaded, shown, selected, strict=True):
+        phantom = phantoms.get(chosen.phantom.model)
+        calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.beam_kvp)
+        results.append(_result(series.volume, found, chosen, calibration, noise_window_mm))
+        observations += found.shown.observations
+        said = (*barred, *chosen.phantom.remarks) if calibration is not None else barred
+        observations += [replace(one, level=chosen.name) for one in said]
+    observations += _denser_than_others(results, limits)
+    if all(one.shown.region is None for one in shown):
+        observations.append(Observation(code="no_lumbar_level"))
+    return Measurements(unnamed=tuple(results), observations=tuple(observations))
+
+
+def _denser_than_others(results: Sequence[SliceResult], limits: SliceSettings) -> list[Observation]:
+    """Slices that read far denser than the study's others: an endplate may have passed every other gate.
+
+    The text must not give away the density that the finding withholds.
+    """
+    read = [(one.name, one.measured.bmd_mg_cm3) for one in results if one.measured is not None]
+    known = [(name, bmd) for name, bmd in read if bmd is not None]
+    found = []
+    for name, bmd in known:
+        others = [other for of_name, other in known if of_name != name]
+        usual = median(others) if others else bmd
+        if bmd > usual + limits.excess_mg_cm3 and bmd > usual * limits.excess_ratio:
+            values = {"times": f"{bmd / usual:.1f}"} if usual > 0 else {"times": "many"}
+            found.append(Observation(code="slice_denser_than_others", level=name, values=values))
+    return found
+
+
+def _result(
+    volume: CtVolume,
+    found: NamedSlice,
+    chosen: SelectedSlice,
+    calibration: Calibration | None,
+    noise_window_mm: float,
+) -> SliceResult:
+    region = found.shown.region
+    measured = None
+    if region is not None:
+        measured = measure_bmd(
+            volume, region, calibration, level=chosen.name, noise_window_mm=noise_window_mm
+        )
+    thickness_mm, row_mm, column_mm = volume.grid.spacing_mm
+    return SliceResult(
+        name=chosen.name,
+        sop_instance_uid=chosen.sop_instance_uid,
+        position_mm=_position(volume, found),
+        thickness_mm=thickness_mm,
+        tilt_degrees=degrees(acos(min(1.0, abs(volume.grid.direction[0][2])))),
+        region_mm2=None if region is None else float(region.sum()) * row_mm * column_mm,
+        measured=measured,
+        calibration=calibration,
+    )
+
+
+def _position(volume: CtVolume, found: NamedSlice) -> Vector:
+    """Middle of the body; of the image where none was found."""
+    body = found.shown.body
+    middle = (np.asarray(volume.grid.shape) - 1) / 2 if body is None else np.argwhere(body).mean(axis=0)
+    x, y, z = volume.grid.to_patient(middle)
+    return float(x), float(y), float(z)
+
 
 _PHANTOM_ALONE = "a phantom without a patient: it counts for the scanner's quality"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from node.dicom.read import LoadedSeries
+from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import (
     SEGMENTATION,
     SLICES,
@@ -14,14 +14,13 @@ from node.pipeline.artefacts import (
     slices_to_bytes,
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.selection import load_chosen, load_slices, selection_of, slice_step_mm
-from node.pipeline.slices import slice_finder
-from node.pipeline.study_mask import StudyMask
-from segmentation.engines.crosscheck import cross_checked
+from node.pipeline.engine import StudyMask
+from node.pipeline.steps.score import slice_finder
+from node.pipeline.steps.selection import load_chosen, load_slices, selection_of, slice_step_mm
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.observation import Observation
-from segmentation.vertebra import regions_of
-from segmentation.vertebrae import LUMBAR, EngineInfo, Regions, Vertebrae
+from segmentation.engines.recognised import cross_checked
+from segmentation.regions.cancellous import regions_of
+from segmentation.vertebrae import LUMBAR, EngineInfo, Observation, Regions, Vertebrae
 from segmentation.volume import CtVolume
 
 

@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from node.dicom.headers import (
-    Instance,
-    SeriesHeaders,
-    group_series,
-    identity_of,
-    read_headers,
-    text_of,
-)
+from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
+from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
 from node.dicom.identity import IDENTITY_KEYWORDS
-from node.dicom.select import Sharpness, is_qct_candidate, kernel_rank
 from node.pipeline.artefacts import SELECTION, to_json
 from node.pipeline.calibration_rules import patient_rules
-from node.pipeline.candidates import Choice, choose
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
-from node.pipeline.contrast import contrast_in_headers
-from node.pipeline.scanner import is_declared_phantom, suspected_phantom
-from node.pipeline.selection import SelectedSlice, SelectionArtefact, slice_step_mm
-from node.pipeline.spectrum import spectrum_observations
-from node.report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
-from scoring.phantom_scan import holds_no_patient
-from segmentation.observation import Observation
+from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
+from node.pipeline.steps.candidates import Choice, choose
+from node.pipeline.steps.selection import (
+    SelectedSlice,
+    SelectionArtefact,
+    contrast_in_headers,
+    slice_step_mm,
+    spectrum_observations,
+)
+from node.study_report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
+from scoring.phantoms import holds_no_patient
 from segmentation.settings import ImageSettings
+from segmentation.vertebrae import Observation
 
 # Not "not applicable": that would say that somebody looked.
 _NOT_LOOKED_AT = "its images cannot be looked at ({reasons}): whether a phantom is in view is not known"

@@ -1,5 +1,7 @@
 """Runs migrations on the connection that `Database.migrate` hands over, within its transaction."""
 
+from __future__ import annotations
+
 from alembic import context
 
 from node.store.schema import metadata

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segmentation.bone import bone_contrast
-from segmentation.collapsed import without_collapsed
 from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
@@ -26,12 +24,11 @@ from segmentation.engines.geometric.numbering import (
     number_segments,
     straighten,
 )
-from segmentation.engines.geometric.thick import refit
-from segmentation.levels import from_superior, identity_observations, level_of
-from segmentation.observation import Observation
+from segmentation.engines.geometric.thick_slices import refit
+from segmentation.levels import from_superior, identity_observations, level_of, without_collapsed
 from segmentation.settings import GeometricSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Occupancy, Vertebrae
-from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, canonical
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae
+from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, bone_contrast, canonical
 
 _CORTEX_KVP = 120.0
 

@@ -1,0 +1,109 @@
+"""Laboratory values from a CSV file: patient_id, issuer, date, alp_u_l, homocysteine_umol_l."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import structlog
+
+from node.csv_table import TableRow, TableUnreadable, read_table
+from node.study_report import Laboratory
+from scoring.training.cohort import decimal
+
+log = structlog.get_logger(__name__)
+
+COLUMNS = ("patient_id", "issuer", "date", "alp_u_l", "homocysteine_umol_l")
+_LOGGED = 10  # of the lines that do not fit the head
+_VALUES = ("alp_u_l", "homocysteine_umol_l")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    value: float
+    taken_on: date
+
+
+class CsvLaboratory:
+    """Looks a patient up in a CSV file, which is read anew each time: a laboratory may append to it.
+
+    A value counts if its patient ID matches, its issuer matches where both sides name one, and its date
+    lies within `max_age_days` of the study date. The nearest to the study is taken, each analyte by itself.
+    What cannot be read is told in `Laboratory.problems`, by line number, and never guessed. A row that does
+    not fit the head is nobody's: the patient whose ID stands anywhere in it is told that there is one.
+    """
+
+    def __init__(self, path: Path, *, max_age_days: int) -> None:
+        self._path = path
+        self._max_age_days = max_age_days
+
+    def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
+        """Values nearest to the study date (ISO 8601)."""
+        if not patient_id:
+            return Laboratory()
+        if study_date is None:
+            return Laboratory(
+                source="CSV", problems=("the study has no date to match laboratory values with",)
+            )
+        try:
+            table = read_table(self._path)
+        except TableUnreadable as error:
+            return Laboratory(source="CSV", problems=(str(error),))
+        if absent := [name for name in COLUMNS if name not in table.columns]:
+            return Laboratory(source="CSV", problems=(f"the file lacks the columns {', '.join(absent)}",))
+        if table.odd:
+            log.warning(
+                "laboratory_rows_not_used",
+                rows=len(table.odd),
+                lines=[one.line for one in table.odd][:_LOGGED],
+            )
+        unusable = [f"{one.reason}; the row is not used" for one in table.odd if patient_id in one.words]
+        mine = [row for row in table.rows if _is_of(row.cells, patient_id, issuer)]
+        return self._nearest(mine, date.fromisoformat(study_date), unusable)
+
+    def _nearest(self, rows: Iterable[TableRow], study: date, problems: list[str]) -> Laboratory:
+        best: dict[str, _Value] = {}
+        for row in rows:
+            try:
+                taken_on = date.fromisoformat(row.cells["date"])
+            except ValueError:
+                problems.append(f"line {row.line}: date is not YYYY-MM-DD")
+                continue
+            distance = abs((taken_on - study).days)
+            if distance > self._max_age_days:
+                continue
+            for name in _VALUES:
+                cell = row.cells[name]
+                if not cell:
+                    continue
+                value = decimal(cell)
+                if value is None:
+                    problems.append(f"line {row.line}: {name} is not a number")
+                    continue
+                known = best.get(name)
+                # Of two values of one day the later row counts: laboratories append corrections.
+                if known is None or distance <= abs((known.taken_on - study).days):
+                    best[name] = _Value(value=value, taken_on=taken_on)
+        alp, homocysteine = best.get("alp_u_l"), best.get("homocysteine_umol_l")
+        return Laboratory(
+            alp_u_l=alp.value if alp else None,
+            alp_taken_on=alp.taken_on if alp else None,
+            homocysteine_umol_l=homocysteine.value if homocysteine else None,
+            homocysteine_taken_on=homocysteine.taken_on if homocysteine else None,
+            source="CSV",
+            problems=tuple(problems),
+        )
+
+
+class NoLaboratory:
+    """No source of laboratory values is configured."""
+
+    def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:  # noqa: ARG002
+        return Laboratory()
+
+
+def _is_of(cells: Mapping[str, str], patient_id: str, issuer: str) -> bool:
+    named = cells["issuer"]
+    return cells["patient_id"] == patient_id and (not named or not issuer or named == issuer)

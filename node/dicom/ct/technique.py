@@ -1,0 +1,205 @@
+"""What spectrum a CT image shows, as headers tell it: spectral images, photon counting, metal filters.
+
+Read from PS3.3 C.8.2.1 and C.8.2.2 (CT and Multi-energy CT Image), C.8.15.3 (CT functional groups). What
+makers write into ImageType is R.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom import Dataset
+
+from node.dicom.ct.headers import SeriesHeaders, text_of
+from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.header_text import items_of
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV
+
+PHOTON_COUNTING = "photon counting"
+
+# Words of ImageType, from its third value on, by which spectral CT marks its images (R: makers' own).
+_SPECTRAL_WORDS = re.compile(
+    r"VMI|MONO(?!CHROME)|DUAL|GSI|SPECTRAL|MULTI|ENERGY|KEV|\bDE_|\bDET|\bMAT_|\bVNC\b|\bVUE\b",
+    re.IGNORECASE,
+)
+# PS3.3 C.8.15.2.1.1.5: material was taken out of the image, changed or given by itself; and makers' names.
+_MATERIAL_WORDS = re.compile(
+    r"\bMAT_(SPECIFIC|REMOVED|FRACTIONAL|MODIFIED|VALUE_BASED)\b|EFF_ATOMIC_NUM|ELECTRON_DENSITY"
+    r"|\bVNC\b|\bVUE\b|VIRTUAL_?NON_?CONTRAST|CALCIUM_?SUPP",
+    re.IGNORECASE,
+)
+_KEV_IN_WORDS = re.compile(
+    r"(\d{2,3})[ _]?KEV|(?<![A-Z])(?:MONO|VMI)[A-Z]{0,4}[ _+]*(?:E[ _]?)?(\d{2,3})(?!\d)", re.IGNORECASE
+)
+_KEV_DESCRIBED = re.compile(r"\b(\d{2,3}) ?KEV\b", re.IGNORECASE)
+_VIRTUAL_DESCRIBED = re.compile(r"\bVMI\b|\bMONO(E\b|\+|ENERG|[ _]\d{2,3}\b)", re.IGNORECASE)
+_NESTED = (
+    "MultienergyCTAcquisitionSequence", "MultienergyCTXRaySourceSequence",
+    "MultienergyCTXRayDetectorSequence", "MultienergyCTPathSequence", "MultienergyCTProcessingSequence",
+    "MultienergyCTCharacteristicsSequence",
+    "CTXRayDetailsSequence",
+)  # fmt: skip
+_COUNTING_SCANNERS = re.compile(r"\bNAEOTOM\b", re.IGNORECASE)  # R: models that only count photons
+
+# Metals that harden a beam, by the words of FilterType and FilterMaterial. R: which of them scanners have.
+SPECTRAL_FILTERS = {
+    "TIN": "tin", "SN": "tin", "SILVER": "silver", "AG": "silver", "GOLD": "gold", "AU": "gold",
+    "COPPER": "copper", "CU": "copper", "MOLYBDENUM": "molybdenum", "RHODIUM": "rhodium",
+    "NIOBIUM": "niobium", "TUNGSTEN": "tungsten", "EUROPIUM": "europium", "LEAD": "lead",
+}  # fmt: skip
+# Wedges and bow-ties even the dose out, and leave the spectrum in the middle of the body as it is; with what
+# they are made of, and makers' names of theirs. Numbers and single letters are makers' codes of such.
+_ORDINARY_WORDS = """
+NONE WEDGE BUTTERFLY BOWTIE BOW TIE BODY HEAD FLAT STRIP MULTIPLE SHAPED SMALL MEDIUM LARGE FILTER STANDARD
+PEDIATRIC PAEDIATRIC CARDIAC SPINE NEURO ADULT INFANT AIR ABDOMEN LUNG FULL HALF THIN THICK MIXED
+ALUMINUM ALUMINIUM AL CARBON GRAPHITE TEFLON PTFE TITANIUM TI BERYLLIUM PLASTIC POLYMER
+"""
+_ORDINARY_FILTERS = frozenset(_ORDINARY_WORDS.split())
+_TIN_DESCRIBED = re.compile(r"\bSN ?(?:80|100|110|120|130|140|150)(?: ?KVP?)?\b", re.IGNORECASE)
+
+
+def energy_of(header: Dataset) -> str:
+    """`CONVENTIONAL`, or what the header says of a spectral image: "virtual 70 keV", image words.
+
+    What stands in the description alone, typed by hand, is named as such: it withholds, and grants nothing.
+    """
+    words = _image_words(header)
+    stated = _stated_kev(header)
+    if stated is None and (match := _KEV_IN_WORDS.search(words)):
+        stated = float(match[1] or match[2])
+    described = text_of(header, "SeriesDescription")
+    hint = _KEV_DESCRIBED.search(described)
+    if stated is None and hint and re.search(r"VMI|MONO(?!CHROME)", words, re.IGNORECASE):
+        stated = float(hint[1])
+    if stated is not None:
+        return f"virtual {stated:g} keV"
+    if _counts_photons(header):
+        return PHOTON_COUNTING
+    declared = text_of(header, "MultienergyCTAcquisition").upper() == "YES"
+    if declared or _SPECTRAL_WORDS.search(words):
+        return f"multi-energy {words}".strip()
+    if hint:
+        return f"virtual {float(hint[1]):g} keV by its description"
+    return "virtual by its description" if _VIRTUAL_DESCRIBED.search(described) else CONVENTIONAL
+
+
+def beam_filter_of(header: Dataset) -> str:
+    """What hardens the beam before the patient, of all sources: "tin", "gold and tin"; else `NO_FILTER`."""
+    metals = sorted({SPECTRAL_FILTERS[word] for word in _filter_words(header) if word in SPECTRAL_FILTERS})
+    if metals:
+        return " and ".join(metals)
+    described = f"{text_of(header, 'SeriesDescription')} {text_of(header, 'ProtocolName')}"
+    return "tin by its description" if _TIN_DESCRIBED.search(described) else NO_FILTER
+
+
+def unknown_filter_of(header: Dataset) -> str:
+    """FilterType and FilterMaterial where nobody here knows whether they change the spectrum, else ""."""
+    words = _filter_words(header)
+    if words <= _ORDINARY_FILTERS | set(SPECTRAL_FILTERS):
+        return ""
+    return " ".join(filter(None, (text_of(header, "FilterType"), text_of(header, "FilterMaterial"))))
+
+
+def require_one_spectrum(series: SeriesHeaders) -> None:
+    """Raise `SeriesUnusable` unless all slices show one spectrum, and one that can be measured at all."""
+    slices = len(series.instances)
+    headers = [instance.header for instance in series.instances]
+    for name, read in (("energy type", energy_of), ("spectral filter", beam_filter_of)):
+        if len({read(header) for header in headers}) > 1:
+            raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, name, slices=slices)
+    if found := _MATERIAL_WORDS.search(_image_words(headers[0])):
+        raise SeriesUnusable(Unusable.MATERIAL_IMAGE, found[0], slices=slices)
+    energy = energy_of(headers[0])
+    match = re.match(r"virtual (\d+(?:\.\d+)?) keV", energy)
+    low, high = VIRTUAL_KEV
+    if match and not low <= float(match[1]) <= high:
+        detail = f"{energy}, they hold from {low:g} to {high:g} keV"
+        raise SeriesUnusable(Unusable.ENERGY_UNSUITED, detail, slices=slices)
+
+
+def _image_words(header: Dataset) -> str:
+    return " ".join(text_of(header, "ImageType").split()[2:])
+
+
+def _stated_kev(header: Dataset) -> float | None:
+    """MonoenergeticEnergyEquivalent, wherever it stands; text with a unit is read as well."""
+    for item in _spectral_items(header):
+        match = re.match(r"\d+(?:\.\d+)?", text_of(item, "MonoenergeticEnergyEquivalent"))
+        if match and float(match[0]) > 0:
+            return float(match[0])
+    return None
+
+
+def _counts_photons(header: Dataset) -> bool:
+    return bool(_COUNTING_SCANNERS.search(text_of(header, "ManufacturerModelName"))) or any(
+        text_of(item, "MultienergyDetectorType").upper() == "PHOTON_COUNTING"
+        for item in _spectral_items(header)
+    )
+
+
+def _filter_words(header: Dataset) -> set[str]:
+    """Words of every source's filter; numbers and single letters say nothing."""
+    texts = [
+        text_of(item, keyword)
+        for item in _spectral_items(header)
+        for keyword in ("FilterType", "FilterMaterial")
+    ]
+    found = {word for text in texts for word in re.findall(r"[A-Z]{2,}", text.upper())}
+    return (found - {"AUSN", "SNAU"}) | ({"AU", "SN"} if found & {"AUSN", "SNAU"} else set())
+
+
+def _spectral_items(header: Dataset) -> Iterator[Dataset]:
+    """The header and what is nested in it of sources, detectors, paths and images of several energies."""
+    yield header
+    for keyword in _NESTED:
+        if keyword in header:
+            for item in items_of(header, keyword):
+                yield from _spectral_items(item)
+
+
+# How a series was made, as its headers tell: what decides whether another scan's phantom may calibrate it.
+# # What a header does not say stays empty. Makers write the strength of an iterative reconstruction in
+# different places: Siemens beside the kernel, GE and Philips in private elements, named as in pydicom's
+# dictionary.
+
+
+_TIME = re.compile(r"\d{6}(\.\d{1,6})?")
+_RECONSTRUCTION_PRIVATE = (
+    (0x0053, "GEHC_CT_ADVAPP_001", (0x40, 0x41, 0x42, 0x43)),  # iterative: annotation, mode, set, level
+    (0x01F7, "ELSCINT1", (0x9B,)),  # iDose level
+)
+
+
+def spectral_filter(header: Dataset) -> str:
+    """FilterType and FilterMaterial as stated: of two scans to be alike even ordinary ones must be the same.
+
+    Enhanced CT says NONE where other images say nothing (PS3.3 C.8.15.3.9).
+    """
+    kind = text_of(header, "FilterType")
+    return f"{'' if kind.upper() == 'NONE' else kind} {text_of(header, 'FilterMaterial')}".strip()
+
+
+def reconstruction(header: Dataset) -> str:
+    """ReconstructionAlgorithm and, where a maker states it, kind and strength of an iterative one."""
+    parts = [text_of(header, "ReconstructionAlgorithm")]
+    for group, creator, elements in _RECONSTRUCTION_PRIVATE:
+        try:
+            block = header.private_block(group, creator)
+        except KeyError:
+            continue
+        parts += [_plain(block[element].value) for element in elements if element in block]
+    return " ".join(part for part in parts if part)
+
+
+def acquisition_time(header: Dataset) -> str:
+    """AcquisitionTime as HHMMSS with or without a fraction, "" where it is absent or something else."""
+    found = text_of(header, "AcquisitionTime")
+    return found if _TIME.fullmatch(found) else ""
+
+
+def _plain(value: Any) -> str:
+    """A private value as text; of unknown VR it comes as bytes."""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip("\0 ")

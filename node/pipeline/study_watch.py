@@ -1,0 +1,309 @@
+"""Watches studies that are being received, and closes each as soon as it is known to be whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from config.settings import CompletenessSettings
+from node.dicom.ct.slice_geometry import slice_places
+from node.logs import describe
+from node.pipeline.archives import ArchivesInTurn, Asking, Told
+from node.pipeline.artefacts import to_json
+from node.pipeline.completeness import (
+    Archived,
+    Evidence,
+    closed_by,
+    compare,
+    completeness_of,
+    fetches_due,
+    in_words,
+    lacking_in_words,
+    slices_would_tell,
+    without_gaps,
+)
+from node.pipeline.ports import Step
+from node.store.errors import StoreError, StoreUnavailable
+from node.store.jobs import DueJob
+from node.store.store import Store
+from node.store.study_lifecycle import Closing, ReceivingStudy
+from node.study_report import ClosedBy, Completeness
+
+log = structlog.get_logger(__name__)
+
+# The listener beats every 5 s; four missed beats mean that it is gone.
+ASSOCIATION_STALE_S = 20.0
+_AT_ONCE = 4  # studies that archives are asked about, or whose headers are read
+_FETCHES_AT_ONCE = 2
+_FORGOTTEN_AFTER_S = 600.0  # of a study that is sent, or closed, meanwhile
+
+_PAGE = 500  # studies of one look
+_CLOSED_AT_ONCE = 100  # in one transaction, which keeps those who receive waiting
+
+Key = tuple[str, int]  # study and generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A study that is to be closed."""
+
+    study: ReceivingStudy
+    found: Completeness
+
+    @property
+    def closing(self) -> Closing:
+        return Closing(
+            closed_by=self.found.closed_by,
+            reason=in_words(self.found),
+            content=to_json(self.found).decode(),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """What this process knows of one study, and finds out. Times by its own clock."""
+
+    asking: Asking = field(default_factory=Asking)
+    answer: Future[Told[int] | None] | None = None  # under way
+    look: Future[bool] | None = None  # whether no slice is missing, among the images that had come
+    look_of: float = 0.0  # by this time, by the database's clock
+    fetch: Future[None] | None = None
+    fetches: int = 0  # since the last image, which came
+    fetched_of: float = 0.0  # at this time, by the database's clock
+    seen_at_s: float = 0.0
+
+
+class CompletenessWatch:
+    """Remembers, from look to look, what archives said; all else stands in the database.
+
+    Archives are asked, and headers are read, by threads of its own: what hangs there holds nobody up. A
+    process that begins anew asks anew.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: CompletenessSettings,
+        archives: ArchivesInTurn,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        urgent_titles: Sequence[str] = (),
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._urgent_titles = urgent_titles
+        self._archives = archives
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="completeness")
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="fetching")
+        self._watched: dict[Key, _Watched] = {}
+        self._seen_at_s = 0.0  # the last look
+        self._last: ReceivingStudy | None = None  # where the next look goes on; None: at the beginning
+        self._more = False  # whether a look at once is worth it
+        self._broken: set[Key] = set()  # studies that could not be looked at: each is told once
+
+    def close_studies(self) -> Sequence[DueJob]:
+        """Close studies that are whole; of others, see to it that more is known the next time.
+
+        One look is at a page of them, the next goes on after it, so that ten thousand hold nothing else up;
+        urgent ones are looked at each time.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        self._seen_at_s = self._clock()
+        seen: dict[Key, ReceivingStudy] = {}
+        if self._urgent_titles:
+            urgent = self._store.studies.receiving(
+                stale_s=ASSOCIATION_STALE_S, most=_PAGE, sent_to=self._urgent_titles
+            )
+            seen = {_key(study): study for study in urgent}
+        page = self._store.studies.receiving(stale_s=ASSOCIATION_STALE_S, most=_PAGE, after=self._last)
+        is_full = len(page) == _PAGE
+        self._last = page[-1] if is_full else None
+        for study in page:
+            seen.setdefault(_key(study), study)
+        whole = [found for study in seen.values() if (found := self._look_safely_at(study)) is not None]
+        closed: list[DueJob] = []
+        for begin in range(0, len(whole), _CLOSED_AT_ONCE):
+            closed += self._close(whole[begin : begin + _CLOSED_AT_ONCE])
+        self._more = is_full and bool(closed)
+        self._watched = {
+            key: one
+            for key, one in self._watched.items()
+            if self._seen_at_s - one.seen_at_s < _FORGOTTEN_AFTER_S
+        }
+        self._broken &= self._watched.keys()
+        return closed
+
+    def wait(self, stop: threading.Event, pause_s: float) -> bool:
+        """Wait for the next look: at most so long, less where something is found out. Whether to stop."""
+        if self._more:
+            return stop.is_set()
+        seen = [one for one in self._watched.values() if one.seen_at_s == self._seen_at_s]
+        pending: list[Future[Any]] = [one.answer for one in seen if one.answer is not None]
+        pending += [one.look for one in seen if one.look is not None and not one.look.done()]
+        if not pending:
+            return stop.wait(pause_s)
+        wait(pending, timeout=pause_s, return_when=FIRST_COMPLETED)
+        return stop.is_set()
+
+    def shut(self) -> None:
+        """Ask no more. Answers that are under way are not waited for."""
+        for threads in (self._threads, self._fetchers):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _look_safely_at(self, study: ReceivingStudy) -> _Whole | None:
+        """As `_look_at`; a study that raises is told and passed over, and the others go on.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        try:
+            return self._look_at(study)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one study's boundary: whatever is wrong is its own
+            self._tell_broken(study, error)
+            return None
+
+    def _tell_broken(self, study: ReceivingStudy, error: Exception) -> None:
+        """Once for each study: in the log, and as the reason why it stands where it stands."""
+        if _key(study) in self._broken:
+            return
+        self._broken.add(_key(study))
+        log.error("study_not_looked_at", study_instance_uid=study.study_instance_uid, error=describe(error))
+        try:
+            self._store.studies.note(study, f"it cannot be told whether it is whole: {describe(error)}")
+        except StoreError as store_error:
+            log.warning("reason_not_noted", error=describe(store_error))
+
+    def _look_at(self, study: ReceivingStudy) -> _Whole | None:
+        watched = self._watched.setdefault(_key(study), _Watched())
+        watched.seen_at_s = self._seen_at_s
+        evidence = self._evidence(study, watched)
+        by = closed_by(evidence, self._rules)
+        if by is not None:
+            return _Whole(study=study, found=completeness_of(evidence, self._rules, by))
+        if slices_would_tell(evidence, self._rules) and watched.look_of != study.last_received_at:
+            watched.look_of = study.last_received_at
+            watched.look = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
+        if compare(evidence, all_series=self._rules.all_series) is Archived.MORE:
+            self._see_to_missing(study, evidence, watched)
+        return None
+
+    def _see_to_missing(self, study: ReceivingStudy, evidence: Evidence, watched: _Watched) -> None:
+        """Tell what is missing, and have it sent again where that is wished."""
+        found = completeness_of(evidence, self._rules, ClosedBy.INCOMPLETE)
+        reason = f"images are missing: {lacking_in_words(found)}"
+        if reason != study.reason:
+            self._store.studies.note(study, reason)
+        if watched.fetched_of != study.last_received_at:
+            watched.fetched_of, watched.fetches = study.last_received_at, 0
+        idle = watched.fetch is None or watched.fetch.done()
+        if idle and fetches_due(evidence, self._rules) > watched.fetches:
+            watched.fetches = fetches_due(evidence, self._rules)
+            watched.fetch = self._fetchers.submit(self._fetch, study.study_instance_uid, found)
+
+    def _evidence(self, study: ReceivingStudy, watched: _Watched) -> Evidence:
+        """All that is known by now; an archive is asked if it is time."""
+        now_s = self._clock()
+        if watched.answer is not None and watched.answer.done():
+            told, watched.answer = watched.answer.result(), None
+            watched.asking.end(told, now_s)
+            if told is not None:
+                log.info(
+                    "archive_counted",
+                    study_instance_uid=study.study_instance_uid,
+                    archive=told.archive,
+                    images=sum(told.stated.values()),
+                    arrived=sum(study.images.values()),
+                )
+        known = Evidence(
+            images=study.images,
+            ct_series=study.ct_series,
+            silent_s=study.silent_s,
+            longest_pause_s=study.longest_pause_s,
+            sender_connected=study.sender_connected,
+            reading=watched.asking.reading(study.last_received_at),
+        )
+        due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
+        if due and watched.answer is None:
+            watched.asking.begin(now_s, study.last_received_at)
+            watched.answer = self._threads.submit(self._archives.count, study.study_instance_uid)
+        look = watched.look if watched.look_of == study.last_received_at else None
+        return replace(
+            known,
+            answer_due=bool(self._archives) and watched.asking.is_waited_for(known, self._rules),
+            without_gaps=look.result() if look is not None and look.done() else None,
+        )
+
+    def _close(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
+        """Close them together; one by one where that is refused, so that one of them spoils no other.
+
+        Raises
+        ------
+        StoreUnavailable
+        """
+        try:
+            return self._close_together(whole)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(whole) == 1:
+                self._tell_broken(whole[0].study, error)
+                return ()
+        return [job for one in whole for job in self._close([one])]
+
+    def _close_together(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
+        begun = self._store.studies.close_all(
+            [(one.study, one.closing) for one in whole],
+            first_step=Step.SELECT,
+            urgent_titles=self._urgent_titles,
+        )
+        by_uid = {one.study.study_instance_uid: one for one in whole}
+        for uid, job in begun.items():
+            one = by_uid[uid]
+            self._watched.pop(_key(one.study), None)
+            log.info(
+                "study_closed",
+                job_id=job.job_id,
+                generation=job.generation,
+                closed_by=one.found.closed_by.value,
+                archive=one.found.archive,
+                silent_s=one.found.silent_s,
+                urgent=job.urgent,
+            )
+        return tuple(begun.values())
+
+    def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
+        assert found.archive is not None, "only an archive can tell that something is missing"
+        series = [one.series_instance_uid for one in found.lacking]
+        problem = self._archives.send_again(found.archive, study_instance_uid, series)
+        log.info(
+            "missing_images_fetched",
+            study_instance_uid=study_instance_uid,
+            archive=found.archive,
+            series=len(series),
+            problem=problem,
+        )
+
+    def _is_without_gaps(self, study_instance_uid: str) -> bool:
+        try:
+            paths = self._store.instances.paths(study_instance_uid, ct_alone=True)
+            return without_gaps(slice_places(paths))
+        except Exception as error:  # noqa: BLE001 - a broken header tells nothing: silence closes the study
+            log.warning("slices_not_looked_at", study_instance_uid=study_instance_uid, error=describe(error))
+            return False
+
+
+def _key(study: ReceivingStudy) -> Key:
+    return study.study_instance_uid, study.generation

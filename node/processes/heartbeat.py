@@ -1,0 +1,126 @@
+"""A worker makes itself known: one row, written again every few seconds by its pool process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from config.catalog import CatalogEntryMissing
+from config.settings import Settings, StorageSettings
+from node.logs import describe
+from node.pipeline.measured_with import measured_with
+from node.store.database import Database
+from node.store.errors import StoreError
+from node.store.installation import require_root
+from node.store.store import Store
+from node.store.workers import HEARTBEAT_S, Beat, MeasuredWith, Parts, Worker, WorkerRows
+from node.supervised_thread import status_at_end
+
+log = structlog.get_logger(__name__)
+
+_FIRST_TRIES_S = 1.0  # until it is listed: the node may still be making its tables
+_UNKNOWN = MeasuredWith(software="", configuration_sha256="")
+
+
+class Heartbeat:
+    """Beats from a thread of the process that works, so that it falls silent with it.
+
+    The parent of that process opens no database: SQLite's connections do not survive the forks it makes.
+    Neither is the store opened here: a worker whose storage root is not mounted can still say so.
+    """
+
+    def __init__(self, settings: Settings, worker: Worker) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._database: Database | None = None
+        self._entered = False
+
+    def begin(self) -> None:
+        """Enter the list, and stay in it for as long as this process lives."""
+        self._database = Database(self._settings.storage.resolved_database_url)
+        self._beat(self._database)
+        threading.Thread(
+            target=self._beat_forever, args=(self._database,), name="heartbeat", daemon=True
+        ).start()
+
+    def _beat_forever(self, database: Database) -> None:
+        never = threading.Event()
+        while not never.wait(HEARTBEAT_S if self._entered else _FIRST_TRIES_S):
+            self._beat(database)
+
+    def _beat(self, database: Database) -> None:
+        try:
+            known, problem = self._standing(database)
+            workers = WorkerRows(database)
+            if self._entered:
+                workers.beat(self._worker, known, problem)
+            else:
+                deaths = workers.enter(self._worker, known, problem, _lives)
+                self._entered = True
+                for _ in range(deaths):
+                    Parts(database).note_death(part_of(self._worker))
+        except StoreError as error:
+            log.warning("worker_not_listed", error=describe(error))
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
+            log.error("heartbeat_failed", error=describe(error))
+
+    def _standing(self, database: Database) -> tuple[MeasuredWith, str]:
+        try:
+            known = measured_with(self._settings)
+        except CatalogEntryMissing as error:
+            return _UNKNOWN, str(error)
+        return known, root_problem(self._settings.storage, database)
+
+
+def part_of(worker: Worker) -> str:
+    """What a worker is called among the parts of the node."""
+    return f"worker on {worker.host} for {', '.join(worker.queues)}"
+
+
+def root_problem(settings: StorageSettings, database: Database) -> str:
+    """Why no work can be taken: the storage root is not there, or is another's. "" where it is right."""
+    try:
+        require_root(settings.root.resolve(), database)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and another user's
+        return True
+    return True
+
+
+# A part of `serve` is listed while it is there, so that page and metrics notice where it is not.
+
+
+@contextmanager
+def listed(store: Store, name: str, *, beats: bool = False, is_thread: bool = False) -> Iterator[Beat]:
+    """List a part while the block runs. One that ends by an exception, or is killed, has not ended in order.
+
+    Parameters
+    ----------
+    beats : whether it calls what this gives, after each round of its work.
+    is_thread : of a process that is listed itself.
+
+    Raises
+    ------
+    StoreError
+    """
+    store.parts.begin(name, beats=beats, is_thread=is_thread)
+    yield Beat(store.parts, name)
+    if status_at_end(0) == 0:
+        try:
+            store.parts.end(name)
+        except StoreError as error:
+            log.warning("end_not_listed", part=name, error=describe(error))

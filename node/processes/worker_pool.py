@@ -1,0 +1,86 @@
+"""The node's workers, as one family of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from config.settings import Settings
+from node.logs import describe
+from node.pipeline.engine import Settled, settle_engine
+from node.pipeline.measured_with import installed_drift
+from node.pipeline.ports import Step
+from node.pipeline.steps import FUNCTIONS
+from node.processes.process_group import Family, Member
+from node.processes.worker import run_celery_worker
+from node.store.activations import FeatureStanding, FeatureStandings
+from node.store.errors import StoreError
+
+# What a worker tries when it starts.
+
+
+log = structlog.get_logger(__name__)
+
+
+def try_features(settings: Settings) -> None:
+    """Compute the known image, and leave word for readiness and metrics.
+
+    In the process that will score, after its fork: pyradiomics' libraries start threads.
+    """
+    found = installed_drift()
+    standing = FeatureStanding(
+        drifted=len(found.drifted),
+        checked=found.checked,
+        example=found.example,
+        tried_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        FeatureStandings(settings.storage.root).keep(standing)
+    except StoreError as error:  # each study's findings say it nevertheless
+        log.warning("feature_standing_not_kept", error=describe(error))
+
+
+class Workers:
+    """One worker for each group of queues, forked again when it dies.
+
+    Raises
+    ------
+    EngineUnavailable
+        If the configured engine lacks what it needs.
+    """
+
+    def __init__(self, settings: Settings, groups: Sequence[Sequence[str]]) -> None:
+        self._settings = settings
+        self._engine = settle_engine(settings.segmentation)
+        self._family = Family(
+            [Member(name=f"worker:{','.join(queues)}", work=partial(self._work, queues)) for queues in groups]
+        )
+
+    def run(self, on_ready: Callable[[str], None], on_trouble: Callable[[str], None] = lambda _: None) -> int:
+        """Work until SIGTERM or SIGQUIT, which the workers get too. Returns the exit status.
+
+        SIGTERM lets workers finish what is running; SIGQUIT ends them at once, and they give leases back.
+
+        Parameters
+        ----------
+        on_ready : told the engine, in words, once every worker is ready.
+        on_trouble : told "failed NAME" of a worker that ended before.
+        """
+        info = self._engine.info
+        return self._family.run(lambda: on_ready(f"{info.name} {info.version}"), on_trouble)
+
+    def _work(self, queues: Sequence[str], ready: Callable[[], None]) -> int:
+        def settled() -> Settled:
+            return self._engine
+
+        return run_celery_worker(
+            self._settings,
+            queues,
+            lambda _: ready(),
+            functions=FUNCTIONS,
+            engine=settled,
+            at_start=partial(try_features, self._settings) if Step.SCORE in queues else None,
+        )

@@ -1,0 +1,90 @@
+"""Threads and processes whose death is noticed: what ends unexpectedly is started again, later each time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from node.logs import describe
+
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+_STEADY_AFTER_S = 60.0  # what ran so long is started again at once
+_ORDERLY_END_WITHIN_S = 20.0  # longer than a listener needs to abort its associations
+
+
+class RestartPause:
+    """How long to wait before something is started again: twice as long each time it ended young."""
+
+    def __init__(self) -> None:
+        self._next_s = _FIRST_PAUSE_S
+
+    def after(self, lived_s: float) -> float:
+        """Seconds to wait, after it lived for `lived_s`."""
+        if lived_s >= _STEADY_AFTER_S:
+            self._next_s = _FIRST_PAUSE_S
+        pause_s = self._next_s
+        self._next_s = min(2 * self._next_s, _LONGEST_PAUSE_S)
+        return pause_s
+
+
+class SupervisedThread:
+    """Runs a function in a thread of its own. An unexpected exception ends the process, to be started again.
+
+    A thread that dies leaves a process that looks alive and does half of its work. So the exception is logged
+    and the process is told to stop, as by its supervisor; one that cannot is killed a little later.
+
+    Parameters
+    ----------
+    work : runs until the process ends, or until its task is done.
+    on_failure : called after the exception was logged; ends this process by default.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], None],
+        *,
+        name: str,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        self.failure: Exception | None = None
+        self._work = work
+        self._on_failure = on_failure or end_this_process
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: its process is started again
+            self.failure = error
+            log.error("thread_failed", thread=self._thread.name, error=describe(error))
+            self._on_failure()
+
+
+_failed = threading.Event()  # of this process: forked ones begin before any thread of theirs
+
+
+def end_this_process() -> None:
+    """Have this process stop in good order, as SIGTERM has it, and exit with `status_at_end`."""
+    _failed.set()
+    kill = threading.Timer(_ORDERLY_END_WITHIN_S, os._exit, args=(1,))
+    kill.daemon = True
+    kill.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def status_at_end(status: int) -> int:
+    """The exit status of this process: 1 if a supervised thread failed, whatever else went well."""
+    return status or int(_failed.is_set())

@@ -1,0 +1,319 @@
+"""Whether a scanner drifts: control charts of what a calibration phantom reads on it.
+
+A Shewhart chart sees a sudden jump, a tabular CUSUM a slow or small shift. Both compare later readings with
+the mean and SD of the first ones, the baseline.
+
+Sources: E. S. Page, Continuous inspection schemes, Biometrika 41 (1954) 100-115; D. C. Montgomery,
+Introduction to Statistical Quality Control (tabular CUSUM; with k = 0.5 and h = 5 one false alarm in about
+465 readings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from statistics import fmean, stdev
+
+from scoring.calibration import Calibration, Mineral
+from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance, technique_differences
+from segmentation.vertebrae import Observation
+
+# What a calibration phantom read in one series, and which readings may be held against one another.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What must be equal for two phantom readings to be comparable, beside their technique."""
+
+    device_serial: str  # makers number each for themselves: of one scanner only with its model
+    kvp: float
+    kernel: str
+    phantom: str  # its model; "" where none could be told
+    phantom_serial: str  # "" where it is not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScannerReading:
+    """What the phantom read in one series or single slice. Nothing in it tells who was scanned.
+
+    A reading that failed a check is kept as well, with the line that its rods give as far as they give one.
+    """
+
+    protocol: Protocol
+    model: str  # of the scanner
+    taken_on: date
+    slope: float | None  # mg/cm3 of `equivalent` per HU; None where the rods give no line
+    intercept: float | None  # mg/cm3 of `equivalent`
+    water_hu: float | None  # of the water rod; without one, the HU at which the line gives no mineral
+    r2: float | None  # None for two rods
+    tilt_degrees: float | None  # of the rods against the slice normal
+    taken_at: str = ""  # HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated
+    technique: ScanTechnique | None = None  # None in what was kept before it was asked for
+    calibration: Calibration | None = None  # that may be lent; None where anything is said against it
+    equivalent: Mineral | None = None  # None in what was kept before it was asked for
+    findings: tuple[str, ...] = ()  # codes of what is said against it; () where it passed every check
+    failed: bool = False  # whether they forbid a density
+    alone: bool = False  # no patient in the beam
+    first_kept_at_s: float = field(default=0.0, compare=False)  # UNIX time at which its series was first kept
+
+    @property
+    def charted(self) -> bool:
+        """Whether its numbers count in control charts."""
+        return not self.failed and self.slope is not None and self.water_hu is not None
+
+    @property
+    def order(self) -> tuple[date, str]:
+        """By which readings are sorted, oldest first."""
+        return self.taken_on, self.taken_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingGroup:
+    """Readings that may be held against one another, oldest first; at least one."""
+
+    readings: tuple[ScannerReading, ...]
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.readings[0].protocol
+
+    @property
+    def measure(self) -> ScannerReading:
+        """By which it was told what belongs to the group: that which was kept first."""
+        return min(self.readings, key=_arrival)
+
+    @property
+    def latest(self) -> ScannerReading:
+        return self.readings[-1]
+
+    @property
+    def charted(self) -> tuple[ScannerReading, ...]:
+        return tuple(one for one in self.readings if one.charted)
+
+
+def comparable_groups(
+    readings: Sequence[ScannerReading], tolerance: TechniqueTolerance
+) -> tuple[ReadingGroup, ...]:
+    """Readings by protocol, technique and whether a patient lay on the phantom.
+
+    Table height and field of view have no natural steps: the reading of a group that was kept first is its
+    measure, and whatever lies within the tolerance of it belongs to the group. So one that comes late,
+    however long ago it was taken, parts no readings that were together before: a drift stays seen.
+
+    Parameters
+    ----------
+    readings : of any scanners, in any order.
+    """
+    groups: list[list[ScannerReading]] = []
+    for one in sorted(readings, key=_arrival):
+        home = next((group for group in groups if _belongs(one, group[0], tolerance)), None)
+        if home is None:
+            groups.append([one])
+        else:
+            home.append(one)
+    made = [
+        ReadingGroup(readings=tuple(sorted(group, key=lambda reading: reading.order))) for group in groups
+    ]
+    return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
+
+
+def made_alike(one: ScannerReading, other: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+    """Whether both are of one scanner and protocol and a technique within tolerance.
+
+    Patients do not count here.
+    """
+    if (one.protocol, one.model) != (other.protocol, other.model):
+        return False
+    if one.technique is None or other.technique is None:
+        return one.technique is other.technique
+    return not technique_differences(one.technique, other.technique, tolerance)
+
+
+def _arrival(reading: ScannerReading) -> tuple[float, date, str]:
+    """By which readings are put into groups; of those kept at once the oldest comes first."""
+    return reading.first_kept_at_s, *reading.order
+
+
+def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+    return one.alone == measure.alone and made_alike(measure, one, tolerance)
+
+
+def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:
+    return (
+        protocol.device_serial,
+        protocol.kvp,
+        protocol.kernel,
+        protocol.phantom,
+        protocol.phantom_serial,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartRules:
+    """When a reading is out of control. All are settings of a site (R, but k and h, which are usual)."""
+
+    baseline_readings: int = 20
+    limit_sigmas: float = 3.0  # Shewhart
+    cusum_k: float = 0.5  # in sigmas: half the shift that is to be seen
+    cusum_h: float = 5.0  # in sigmas
+    minimum_slope_cv: float = (
+        0.002  # repeated scans differ by 0.2 % (PMC5524691): a baseline's SD may be less
+    )
+    minimum_water_sd_hu: float = 0.5
+
+
+class Signal(StrEnum):
+    """Why a reading is out of control."""
+
+    HIGH = "above its limit"
+    LOW = "below its limit"
+    RISING = "shifted upwards (CUSUM)"
+    FALLING = "shifted downwards (CUSUM)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartPoint:
+    """One reading on its chart."""
+
+    value: float
+    upper_sum: float  # CUSUM, in sigmas; 0 within the baseline
+    lower_sum: float
+    signal: Signal | None  # None: in control, or part of the baseline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlChart:
+    """Readings of one quantity under one protocol, oldest first."""
+
+    quantity: str
+    unit: str
+    mean: float  # of the baseline
+    sigma: float
+    baseline_readings: int
+    rules: ChartRules
+    points: tuple[ChartPoint, ...]
+
+    @property
+    def signal(self) -> Signal | None:
+        """Of the latest reading."""
+        return self.points[-1].signal
+
+
+def control_chart(
+    quantity: str, unit: str, values: Sequence[float], rules: ChartRules, *, minimum_sigma: float
+) -> ControlChart | None:
+    """The chart of some readings, None while they are fewer than a baseline.
+
+    Parameters
+    ----------
+    values : oldest first.
+    minimum_sigma : takes the place of a smaller SD of the baseline, which few alike readings may give.
+    """
+    count = rules.baseline_readings
+    if len(values) < count:
+        return None
+    mean = fmean(values[:count])
+    sigma = max(stdev(values[:count]), minimum_sigma)
+    scaled = [(value - mean) / sigma for value in values[count:]]
+    sums = cusum(scaled, k=rules.cusum_k)
+    baseline = [
+        ChartPoint(value=value, upper_sum=0.0, lower_sum=0.0, signal=None) for value in values[:count]
+    ]
+    later = [
+        ChartPoint(value=value, upper_sum=upper, lower_sum=lower, signal=_signal(z, upper, lower, rules))
+        for value, z, (upper, lower) in zip(values[count:], scaled, sums, strict=True)
+    ]
+    return ControlChart(
+        quantity=quantity,
+        unit=unit,
+        mean=mean,
+        sigma=sigma,
+        baseline_readings=count,
+        rules=rules,
+        points=(*baseline, *later),
+    )
+
+
+def cusum(values: Sequence[float], *, k: float) -> tuple[tuple[float, float], ...]:
+    """Tabular CUSUM about 0: ``S+ = max(0, S+ + x - k)`` and ``S- = max(0, S- - x - k)``, from 0.
+
+    Parameters
+    ----------
+    values : deviations from the target; `k` in the same unit.
+    """
+    upper, lower = 0.0, 0.0
+    sums = []
+    for value in values:
+        upper, lower = max(0.0, upper + value - k), max(0.0, lower - value - k)
+        sums.append((upper, lower))
+    return tuple(sums)
+
+
+def _signal(z: float, upper: float, lower: float, rules: ChartRules) -> Signal | None:
+    if z > rules.limit_sigmas:
+        return Signal.HIGH
+    if z < -rules.limit_sigmas:
+        return Signal.LOW
+    if upper > rules.cusum_h:
+        return Signal.RISING
+    return Signal.FALLING if lower > rules.cusum_h else None
+
+
+def scanner_charts(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[ControlChart, ...]:
+    """Slope and water of comparable readings; none while there is no baseline.
+
+    A reading that failed a check has no point: what made it fail, a tilted phantom for one, is often no
+    matter of the scanner, and in a baseline it would widen the limits. It is told beside the chart.
+
+    Parameters
+    ----------
+    readings : of one group (`scoring.calibration.control_charts.comparable_groups`), oldest first.
+    """
+    charted = [one for one in readings if one.charted]
+    slopes = [one.slope for one in charted if one.slope is not None]
+    water = [one.water_hu for one in charted if one.water_hu is not None]
+    count = rules.baseline_readings
+    smallest = rules.minimum_slope_cv * abs(fmean(slopes[:count])) if slopes else 0.0
+    charts = (
+        control_chart("slope", slope_unit(charted), slopes, rules, minimum_sigma=smallest),
+        control_chart("water", "HU", water, rules, minimum_sigma=rules.minimum_water_sd_hu),
+    )
+    return tuple(chart for chart in charts if chart is not None)
+
+
+def slope_unit(readings: Sequence[ScannerReading]) -> str:
+    """With the mineral, as far as the readings tell one: HA and K2HPO4 are different quantities."""
+    minerals = sorted({one.equivalent.value for one in readings if one.equivalent is not None})
+    return " ".join(["mg/cm3", *minerals, "per HU"]) if len(minerals) == 1 else "mg/cm3 per HU"
+
+
+def drift_observations(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[Observation, ...]:
+    """`scanner_drift` for each quantity whose latest charted reading is out of control.
+
+    Parameters
+    ----------
+    readings : of one group, oldest first.
+    """
+    charts = [chart for chart in scanner_charts(readings, rules) if chart.signal is not None]
+    if not charts:
+        return ()
+    latest = [one for one in readings if one.charted][-1]
+    return tuple(
+        Observation(
+            code="scanner_drift",
+            values={
+                "quantity": chart.quantity,
+                "signal": chart.signal.value if chart.signal else "",
+                "value": f"{chart.points[-1].value:.4g}",
+                "mean": f"{chart.mean:.4g}",
+                "sigma": f"{chart.sigma:.2g}",
+                "unit": chart.unit,
+                "kvp": f"{latest.protocol.kvp:g}",
+                "phantom": f"{latest.protocol.phantom} {latest.protocol.phantom_serial}".strip(),
+                "date": str(latest.taken_on),
+            },
+        )
+        for chart in charts
+    )

@@ -1,0 +1,340 @@
+"""Asynchronous calibration: a study without a phantom, calibrated by one scanned earlier on the same scanner.
+
+A reading is lent only where everything that moves HU is the same: the scanner by its serial number, tube
+voltage, spectral filter, energy type, kernel and reconstruction exactly, table height and field of view
+within a tolerance. Borrowed from another tube voltage the error was 3.8 +- 28.2 % (Skornitzke et al. 2022):
+no setting allows that. What no header tells, how far another body in the beam moves HU, is not in the stated
+uncertainty: published accuracy with the European Spine Phantom is 1.4 to 6.7 % (PMC5524691).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from math import sqrt
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from scoring.calibration import Calibration, Grade, LineUncertainty, combined_uncertainty
+from scoring.calibration.control_charts import (
+    ChartRules,
+    ScannerReading,
+    comparable_groups,
+    made_alike,
+    scanner_charts,
+)
+from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance, technique_differences
+from segmentation.vertebrae import Observation
+
+LENT = "asynchronous "  # before the method of a calibration that was lent
+_END_OF_DAY = "235959.999999"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LendingRules:
+    """When an earlier reading may calibrate a study. R: chosen here, for a site to confirm."""
+
+    max_age_days: int = 30  # R
+    table_height_mm: float = 20.0  # R: tolerance
+    field_of_view_mm: float = 50.0  # R: tolerance
+    minimum_readings: int = 5  # R: fewer tell no spread, and the two below take its place
+    # V as a number, R in this use: SD between scanners of one model, Skornitzke et al. 2022.
+    unknown_slope_percent: float = 1.4
+    unknown_water_hu: float = 3.0  # R: about what limits of +-5 HU, usual in acceptance tests, come to
+
+    @property
+    def tolerance(self) -> TechniqueTolerance:
+        """Charts group readings by the same."""
+        return TechniqueTolerance(
+            table_height_mm=self.table_height_mm, field_of_view_mm=self.field_of_view_mm
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Borrower:
+    """The study that has no phantom in view."""
+
+    device_serial: str
+    model: str  # of the scanner
+    kvp: float | None
+    kernel: str
+    technique: ScanTechnique
+    taken_on: date | None
+    taken_at: str  # HHMMSS[.ffffff], "" where it is not stated
+    # The models that the site measures with, and the hash of what describes each today: a calibration by a
+    # certificate that has been corrected since is not lent.
+    phantoms: Mapping[str, str]
+
+
+def borrow(
+    study: Borrower, history: Sequence[ScannerReading], *, rules: LendingRules, charts: ChartRules
+) -> tuple[Calibration | None, Observation]:
+    """The calibration by the latest fitting reading, or None, and what is to be said of it.
+
+    A reading later than the study never counts: it would change a number that may have been sent already. Of
+    the same day only one that was certainly taken earlier is lent, and one that failed a check or shows a
+    drift counts unless it was certainly taken later.
+
+    Parameters
+    ----------
+    history : of any scanners, in any order, without readings from before a scanner's latest service.
+
+    Returns
+    -------
+    calibration, observation
+        `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`, which says why.
+    """
+    own = [one for one in history if _of_its_scanner(one, study)]
+    known = [one for one in own if _is_earlier(one, study)]
+    reason = _unusable(study, own, known)
+    if reason is not None:
+        return None, _missing(reason)
+    misfits = {number: _differences(study, one, rules) for number, one in enumerate(known)}
+    fitting = [one for number, one in enumerate(known) if not misfits[number]]
+    if not fitting:
+        nearest = min(misfits, key=lambda number: (len(misfits[number]), -_order(known[number])))
+        return None, _missing(
+            f"the nearest reading, of {known[nearest].taken_on}, differs: {', '.join(misfits[nearest])}"
+        )
+    lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
+    perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
+    doubt = (
+        _failure_since(lender, perhaps_known)
+        or _drift(lender, known, rules, charts)  # what was perhaps taken later clears no drift
+        or _drift(lender, perhaps_known, rules, charts)
+    )
+    if doubt is not None:
+        return None, _missing(doubt)
+    assert lender.calibration is not None, "a reading without a calibration differs"
+    assert study.taken_on is not None, "a study without a date has no earlier reading"
+    return _borrowed(lender.calibration, lender, known, rules), Observation(
+        code="asynchronous_calibration",
+        values={
+            "phantom": lender.calibration.phantom,
+            "date": str(lender.taken_on),
+            "age_days": (study.taken_on - lender.taken_on).days,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lending:
+    """Until when studies made like a reading may be calibrated by one, as far as is known today."""
+
+    until: date | None  # the last day; None: not at all
+    reason: str = ""  # why not
+
+
+def lending_of(
+    readings: Sequence[ScannerReading],
+    history: Sequence[ScannerReading],
+    phantoms: Mapping[str, str],
+    *,
+    rules: LendingRules,
+    charts: ChartRules,
+) -> Lending:
+    """Whether and until when a study made like the latest of some readings would borrow: `borrow` is asked.
+
+    Parameters
+    ----------
+    readings : of one group (`comparable_groups`), oldest first.
+    history : of any scanners, as for `borrow`.
+    phantoms : as in `Borrower`.
+    """
+    able = [one for one in readings if one.calibration is not None and one.technique is not None]
+    if not able:
+        if any(one.technique is not None and one.technique.single_slice for one in readings):
+            return Lending(until=None, reason="single slices are never lent")
+        return Lending(until=None, reason="no reading of it passed every check with its technique known")
+    latest = able[-1]
+    assert latest.technique is not None, "chosen so"
+    borrowed, said = borrow(
+        Borrower(
+            device_serial=latest.protocol.device_serial,
+            model=latest.model,
+            kvp=latest.protocol.kvp,
+            kernel=latest.protocol.kernel,
+            technique=latest.technique,
+            taken_on=latest.taken_on + timedelta(days=rules.max_age_days),
+            taken_at=_END_OF_DAY,
+            phantoms=phantoms,
+        ),
+        history,
+        rules=rules,
+        charts=charts,
+    )
+    if borrowed is None or borrowed.scanned_on is None:
+        return Lending(until=None, reason=str(said.values["reason"]))
+    return Lending(until=borrowed.scanned_on + timedelta(days=rules.max_age_days))
+
+
+def _missing(reason: str) -> Observation:
+    return Observation(code="asynchronous_missing", values={"reason": reason})
+
+
+def _order(reading: ScannerReading) -> int:
+    return reading.taken_on.toordinal()
+
+
+def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> str | None:
+    """Why no reading can be compared with this study at all; None where some can."""
+    scanner = f"{study.model} {study.device_serial}".strip()
+    reasons = {
+        "the scanner's serial number is not stated": not study.device_serial,
+        "the tube voltage is not stated": study.kvp is None,
+        "the kernel is not stated": not study.kernel,
+        "the study has no date": study.taken_on is None,
+        f"no phantom has been read on scanner {scanner}": not own,
+        f"no phantom had been read on scanner {scanner} before the study": not known,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _of_its_scanner(reading: ScannerReading, study: Borrower) -> bool:
+    """Makers number their scanners each for themselves, so that a serial number alone names none."""
+    own = study.device_serial, study.model
+    return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == own
+
+
+def _before(day: date, time: str, other_day: date, other_time: str) -> bool | None:
+    """Whether one moment lies before another; None where both are of one day and a time is not stated."""
+    if day != other_day:
+        return day < other_day
+    return time < other_time if time and other_time else None
+
+
+def _is_earlier(reading: ScannerReading, study: Borrower) -> bool | None:
+    if study.taken_on is None:
+        return False
+    return _before(reading.taken_on, reading.taken_at, study.taken_on, study.taken_at)
+
+
+def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) -> list[str]:
+    """Why this reading may not calibrate this study, in words; empty where it may."""
+    protocol, technique = reading.protocol, reading.technique
+    found = []
+    if protocol.kvp != study.kvp:
+        found.append(f"tube voltage {protocol.kvp:g} kV")
+    if protocol.kernel != study.kernel:
+        found.append(f"kernel {protocol.kernel or 'not stated'}")
+    if protocol.phantom not in study.phantoms:
+        found.append(f"phantom {protocol.phantom}")
+    elif reading.calibration is None:
+        found.append(_why_not_lent(reading))
+    elif reading.calibration.phantom_sha256 != study.phantoms[protocol.phantom]:
+        found.append("its phantom was described otherwise")
+    if technique is None:
+        found.append("its technique was not kept")
+    else:
+        found += technique_differences(study.technique, technique, rules.tolerance)
+        found += _unstated(study.technique, technique)
+    if study.taken_on is not None and study.taken_on - reading.taken_on > timedelta(days=rules.max_age_days):
+        found.append(f"expired on {reading.taken_on + timedelta(days=rules.max_age_days + 1)}")
+    return found
+
+
+def _why_not_lent(reading: ScannerReading) -> str:
+    if reading.findings:
+        return f"its phantom did not pass every check ({', '.join(reading.findings)})"
+    return "its phantom did not pass every check"
+
+
+def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[str]:
+    """Lengths that neither header states: charts may hold such readings together, but nothing is lent."""
+    lengths = {
+        "table height": (study.table_height_mm, reading.table_height_mm),
+        "field of view": (study.field_of_view_mm, reading.field_of_view_mm),
+    }
+    return [f"{name} not stated" for name, both in lengths.items() if both == (None, None)]
+
+
+def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -> str | None:
+    """What was said against a phantom on this scanner no earlier than the lender; None where nothing was.
+
+    Of the same day only what was certainly read before the lender is passed over.
+    """
+    for one in readings:
+        if one.findings and not _before(one.taken_on, one.taken_at, lender.taken_on, lender.taken_at):
+            return (
+                f"on {one.taken_on}, no earlier than the reading to be lent, a phantom on this scanner did "
+                f"not pass every check ({', '.join(one.findings)})"
+            )
+    return None
+
+
+def _drift(
+    lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules
+) -> str | None:
+    """Which chart of the scanner is out of control, or was on the lender's day or since; None where none.
+
+    Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
+    chart itself can tell that the drift is over.
+    """
+    for group in comparable_groups(known, rules.tolerance):
+        readings = group.charted
+        for chart in scanner_charts(readings, charts):
+            for reading, point in zip(readings, chart.points, strict=True):
+                lasts = reading is readings[-1]
+                if point.signal is not None and (lasts or reading.taken_on >= lender.taken_on):
+                    told = (
+                        f"the scanner drifts: at {group.protocol.kvp:g} kV the phantom's {chart.quantity} "
+                        f"was {point.signal.value} on {reading.taken_on}"
+                    )
+                    return f"{told} and has not been in control since" if lasts else told
+    return None
+
+
+def _borrowed(
+    lent: Calibration, lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules
+) -> Calibration:
+    """The lent line, named as such, less certain by what the scanner may have changed since.
+
+    Rods keep what they read, but not their places: those are places in another image.
+    """
+    # With and without a patient: how far a body moves the line belongs to its spread.
+    alike = [one for one in known if one.charted and made_alike(lender, one, rules.tolerance)]
+    drift = drift_uncertainty(lent, alike, rules)
+    return replace(
+        lent,
+        method=f"{LENT}{lent.method}",
+        grade=Grade.ASYNCHRONOUS,
+        rods=tuple(replace(rod, axis_points_mm=()) for rod in lent.rods),
+        uncertainty=None if lent.uncertainty is None else combined_uncertainty(lent.uncertainty, drift),
+        scanned_on=lender.taken_on,
+    )
+
+
+def drift_uncertainty(
+    lent: Calibration, readings: Sequence[ScannerReading], rules: LendingRules
+) -> LineUncertainty:
+    """How far a scanner's line may lie from the lent one, by how far its own lines lie from one another.
+
+    Line now and line then are two draws from the same spread, so that their difference has twice its
+    variance, widened by Student's t for the number of readings. The rods' noise is in the spread too: it
+    counts once more than it must.
+
+    Parameters
+    ----------
+    readings : made like the lender and charted. Below `minimum_readings` what is usual takes their place.
+    """
+    if len(readings) < rules.minimum_readings:
+        water_hu = -lent.intercept / lent.slope
+        return LineUncertainty(
+            pivot_hu=water_hu,
+            bmd_mg_cm3=sqrt(2) * abs(lent.slope) * rules.unknown_water_hu,
+            slope=sqrt(2) * abs(lent.slope) * rules.unknown_slope_percent / 100,
+        )
+    lines = np.array([(one.slope, one.intercept) for one in readings])
+    freedom = len(readings) - 1
+    widened = 2 * (float(stdtrit(freedom, 0.975)) / float(ndtri(0.975))) ** 2  # few readings tell little
+    (slopes, both), (_, intercepts) = widened * np.cov(lines, rowvar=False)
+    if slopes <= 0.0:
+        return LineUncertainty(pivot_hu=0.0, bmd_mg_cm3=sqrt(max(0.0, intercepts)), slope=0.0)
+    # Variance at h: slopes h^2 + 2 both h + intercepts, least at h = -both / slopes.
+    return LineUncertainty(
+        pivot_hu=float(-both / slopes),
+        bmd_mg_cm3=sqrt(max(0.0, float(intercepts - both**2 / slopes))),
+        slope=sqrt(float(slopes)),
+    )

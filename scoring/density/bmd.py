@@ -1,0 +1,339 @@
+"""BMD of a level; the types of T-score, Z-score and density categories (see
+`scoring.density.classification`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import ceil, hypot, pi, sqrt
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import irfftn, next_fast_len, rfftn
+from scipy.special import stdtrit
+
+from scoring.calibration import Calibration, Grade, Mineral, RodReading
+from scoring.calibration.methods import density_uncertainty
+from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
+from scoring.errors import RegionEmpty
+from segmentation.errors import GridMismatch
+from segmentation.vertebrae import RegionKind
+from segmentation.volume import CtVolume, Mask, Vector, canonical
+
+# How far a mean over a region may be off by noise that is correlated between neighbouring voxels.
+#
+# Noise of CT is not independent from voxel to voxel: reconstruction spreads it over a millimetre or two, so
+# that the standard error of a mean is not SD / sqrt(N). It is estimated here from the region itself: the
+# variance of a mean is the sum of all covariances between its voxels, and covariances at distances beyond
+# `WINDOW_MM` are taken for zero.
+
+
+# R, and a site's to set: wide enough for the noise of soft kernels. Trabeculae are part of what is measured,
+# no noise; their pattern evens out over some millimetres, which a window this wide sees (measured:
+# docs/calibration.md).
+WINDOW_MM = 3.0
+COVERAGE_FACTOR = 1.959964  # of a normal distribution's central 95 %
+
+Array = npt.NDArray[np.float64]
+
+
+def interval95(value: float, sigma: float) -> tuple[float, float]:
+    """Lower and upper end of the 95 % interval of a value with standard uncertainty `sigma` (k = 1)."""
+    return value - COVERAGE_FACTOR * sigma, value + COVERAGE_FACTOR * sigma
+
+
+def standard_error_of_mean(
+    values: npt.NDArray[np.floating], mask: Mask, spacing_mm: Vector, *, window_mm: float = WINDOW_MM
+) -> float:
+    """Standard error of the mean of ``values[mask]``, from the correlation that the values themselves show.
+
+    A linear trend across the region (anatomy, cupping) is no noise: it is taken out first, and the
+    covariance that this removes is put back on average. With r the residuals, H the trend's hat matrix and
+    sums over pairs of voxels within the window: ``s = sum(r_i r_j) / (N - sum(H_ij))``, ``SE = sqrt(s / N)``.
+
+    A small region shows its correlation only roughly: s scatters as a variance from N / M values does, M
+    being a window's voxels (R; so do estimates of a spectral density at frequency 0 by a truncated window).
+    SE is widened by Student's t for N / M degrees of freedom over 1.96, so that 1.96 SE still hold 95 %.
+
+    Parameters
+    ----------
+    values : shape (z, y, x).
+    mask : the region, same shape.
+    window_mm : distance up to which voxels are taken to be correlated.
+
+    Returns
+    -------
+    float
+        In the unit of `values`; 0 for a single voxel. A region too small to show its correlation gets an
+        upper bound: as if all voxels within a window were one.
+    """
+    index = np.argwhere(mask)
+    count = len(index)
+    if count < 2:
+        return 0.0
+    corner, end = index.min(axis=0), index.max(axis=0) + 1
+    box = tuple(slice(int(a), int(b)) for a, b in zip(corner, end, strict=True))
+    inside = mask[box]
+    sample = values[box][inside].astype(np.float64)
+    trend = _orthonormal_trend(index * np.asarray(spacing_mm))
+    residuals = sample - trend @ (trend.T @ sample)
+    pairs = _sum_of_pairs(_placed(residuals, inside), spacing_mm, window_mm)
+    taken = sum(_sum_of_pairs(_placed(column, inside), spacing_mm, window_mm) for column in trend.T)
+    if pairs > 0 and taken < count / 2:
+        patches = count / _voxels_in_window(spacing_mm, window_mm)
+        return sqrt(pairs / (count - taken) / count) * _widened(patches)
+    return float(sample.std(ddof=1)) / sqrt(max(1.0, count / _voxels_in_window(spacing_mm, window_mm)))
+
+
+def with_standard_errors(
+    volume: CtVolume, rods: Sequence[RodReading], *, window_mm: float = WINDOW_MM
+) -> tuple[RodReading, ...]:
+    """The rods with `standard_error_hu` measured in the volume they were read in.
+
+    Parameters
+    ----------
+    volume : any axis order and sense; the rods' axis points are centres in its slices.
+    window_mm : distance up to which voxels are taken to be correlated.
+    """
+    turned, _ = canonical(volume)
+    return tuple(replace(rod, standard_error_hu=_rod_standard_error(turned, rod, window_mm)) for rod in rods)
+
+
+def _rod_standard_error(volume: CtVolume, rod: RodReading, window_mm: float) -> float:
+    """The rod cut out slice by slice about its axis, so that a tilted one stands upright."""
+    dz, dy, dx = volume.grid.spacing_mm
+    centres = volume.grid.to_index(np.array(rod.axis_points_mm))
+    radius_mm = sqrt(rod.voxels / len(centres) * dy * dx / pi)
+    reach = (ceil(radius_mm / dy), ceil(radius_mm / dx))
+    y, x = (np.arange(-half, half + 1) for half in reach)
+    disc = np.hypot(y[:, None] * dy, x[None, :] * dx) <= radius_mm
+    patches, masks = [], []
+    for k, j, i in np.rint(centres).astype(int):
+        rows, columns = j + y, i + x
+        seen = _within(rows, volume.hu.shape[1])[:, None] & _within(columns, volume.hu.shape[2])[None, :]
+        rows, columns = (
+            np.clip(at, 0, size - 1) for at, size in zip((rows, columns), volume.hu.shape[1:], strict=True)
+        )
+        patches.append(volume.hu[k][np.ix_(rows, columns)])
+        masks.append(disc & seen)
+    return standard_error_of_mean(np.stack(patches), np.stack(masks), (dz, dy, dx), window_mm=window_mm)
+
+
+def _within(index: npt.NDArray[np.int_], size: int) -> npt.NDArray[np.bool_]:
+    return (index >= 0) & (index < size)
+
+
+def _orthonormal_trend(places_mm: Array) -> Array:
+    """Columns: a constant and a slope along each axis on which the region extends; shape (N, up to 4)."""
+    centred = places_mm - places_mm.mean(axis=0)
+    columns = np.column_stack([np.ones(len(centred)), centred[:, np.ptp(centred, axis=0) > 0]])
+    basis, spread, _ = np.linalg.svd(columns, full_matrices=False)
+    usable: Array = basis[:, spread > 1e-9 * spread[0]]
+    return usable
+
+
+def _placed(values: Array, inside: Mask) -> Array:
+    field = np.zeros(inside.shape)
+    field[inside] = values
+    return field
+
+
+def _sum_of_pairs(field: Array, spacing_mm: Vector, window_mm: float) -> float:
+    """Sum of ``field_i * field_j`` over all ordered pairs of voxels no further apart than the window."""
+    padded = [
+        next_fast_len(size + int(window_mm / spacing), real=True)
+        for size, spacing in zip(field.shape, spacing_mm, strict=True)
+    ]
+    products = irfftn(np.abs(rfftn(field, padded)) ** 2, padded)
+    distance2 = np.zeros(())
+    for axis, (size, spacing) in enumerate(zip(padded, spacing_mm, strict=True)):
+        lag = np.minimum(np.arange(size), size - np.arange(size)) * spacing
+        distance2 = distance2 + (lag**2).reshape([-1 if other == axis else 1 for other in range(field.ndim)])
+    return float(products[distance2 <= window_mm**2].sum())
+
+
+def _widened(freedom: float) -> float:
+    """Student's t of the central 95 % over the normal distribution's; at least one degree of freedom."""
+    return float(stdtrit(max(1.0, freedom), 0.975)) / COVERAGE_FACTOR
+
+
+def _voxels_in_window(spacing_mm: Vector, window_mm: float) -> float:
+    axes = [np.arange(-int(window_mm / step), int(window_mm / step) + 1) * step for step in spacing_mm]
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return float(np.count_nonzero(z**2 + y**2 + x**2 <= window_mm**2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BmdResult:
+    """What one level's cancellous region reads."""
+
+    level: str
+    hu_mean: float
+    hu_sd: float  # of single voxels
+    voxels: int
+    roi_volume_mm3: float  # of the BMD region, not of the body
+    bmd_mg_cm3: float | None  # None without a calibration
+    bmd_uncertainty_mg_cm3: float | None  # standard uncertainty (k = 1); marrow-fat error not included
+    hu_standard_error: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+    region: RegionKind = RegionKind.CORE
+
+    @property
+    def bmd_interval95_mg_cm3(self) -> tuple[float, float] | None:
+        """The 95 % interval of the density; None where it, or its uncertainty, is not given."""
+        if self.bmd_mg_cm3 is None or self.bmd_uncertainty_mg_cm3 is None:
+            return None
+        return interval95(self.bmd_mg_cm3, self.bmd_uncertainty_mg_cm3)
+
+
+class StudyClass(StrEnum):
+    """The classes of Xie et al. 2022, by T-score: a study rule, not a diagnosis."""
+
+    NORMAL = "normal"  # T >= -1
+    OSTEOPENIA = "osteopenia"  # -2.5 < T < -1
+    OSTEOPOROSIS = "osteoporosis"  # T <= -2.5
+
+
+class DensityCategory(StrEnum):
+    """QCT density categories on the mean of two lumbar bodies, in K2HPO4 equivalent."""
+
+    NORMAL = "normal"  # > 120 mg/cm3
+    LOW = "low bone mass"  # 80 to 120 mg/cm3
+    OSTEOPOROSIS = "osteoporosis"  # < 80 mg/cm3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeBin:
+    """Mean and SD of a reference population in an age range."""
+
+    age_from: int  # years, inclusive
+    age_to: int  # years, inclusive
+    mean_mg_cm3: float
+    sd_mg_cm3: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A named reference population: without one there is no T-score."""
+
+    name: str
+    population: str
+    authority: str
+    source: str
+    sex: str  # "M", "F" or "any"
+    equivalent: Mineral
+    levels: tuple[str, ...]  # the levels whose mean is compared
+    young: AgeBin  # for T
+    ages: tuple[AgeBin, ...]  # for Z; may be empty
+    kvp: tuple[float, float] | None  # inclusive range, None where the source states none
+    demonstration: bool  # True: marked in every output that uses it
+    roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
+    levels_stated: bool = True  # False: the source names no levels, and `levels` are an assumption
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM  # asked for where the source states a tube voltage
+    grades: tuple[Grade, ...] = (Grade.PHANTOM,)  # of calibrations that it may judge; never internal
+
+    @property
+    def unstated(self) -> tuple[str, ...]:
+        """Which of "kvp", "roi" and "levels" its source does not state: no study can match these."""
+        stated = {"kvp": self.kvp is not None, "roi": self.roi is not None, "levels": self.levels_stated}
+        return tuple(name for name, is_stated in stated.items() if not is_stated)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceScore:
+    """A T- or Z-score and what it was compared with; densities are all of `equivalent`."""
+
+    value: float
+    equivalent: Mineral
+    levels: tuple[str, ...]
+    bmd_mg_cm3: float
+    mean_mg_cm3: float
+    sd_mg_cm3: float
+    bmd_uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of `bmd_mg_cm3`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DensityVerdict:
+    """The density category with the two bodies it rests on."""
+
+    category: DensityCategory
+    levels: tuple[str, str]
+    mean_mg_cm3: float
+    equivalent: Mineral
+    uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of the mean
+    converted_from: Mineral | None = None  # what was measured, where a site's conversion was applied
+
+
+def measure_bmd(
+    volume: CtVolume,
+    region: Mask,
+    calibration: Calibration | None,
+    *,
+    level: str,
+    kind: RegionKind = RegionKind.CORE,
+    noise_window_mm: float = WINDOW_MM,
+) -> BmdResult:
+    """Mean HU and, with a calibration, mean BMD of one vertebra's cancellous region.
+
+    Parameters
+    ----------
+    volume : HU, float32, shape (z, y, x).
+    region : bool, on the volume's grid.
+    level : the vertebra, "L3".
+    kind : which part of the body `region` is.
+    noise_window_mm : distance up to which voxels' noise is taken to be correlated.
+
+    Returns
+    -------
+    BmdResult
+        Its uncertainty is the standard uncertainty (k = 1) of the mean: from the noise of region and rods,
+        with its correlation between voxels, and from the rods' distances from the line. Marrow fat is left
+        out.
+
+    Raises
+    ------
+    GridMismatch
+        If region and volume differ in shape.
+    RegionEmpty
+        If the region holds no voxel.
+
+    Source: Xie et al. 2022, Methods, calculation formula of Db.
+    """
+    if region.shape != volume.hu.shape:
+        raise GridMismatch("shape", volume.hu.shape, region.shape)
+    values = volume.hu[region].astype(np.float64)
+    if not values.size:
+        raise RegionEmpty(level)
+    hu_mean = float(values.mean())
+    hu_sd = float(values.std(ddof=1)) if values.size > 1 else 0.0
+    error_hu = standard_error_of_mean(volume.hu, region, volume.grid.spacing_mm, window_mm=noise_window_mm)
+    bmd, uncertainty = None, None
+    if calibration is not None:
+        bmd = calibration.bmd(hu_mean)
+        uncertainty = density_uncertainty(calibration, hu_mean, error_hu)
+    return BmdResult(
+        level=level,
+        hu_mean=hu_mean,
+        hu_sd=hu_sd,
+        voxels=int(values.size),
+        roi_volume_mm3=values.size * volume.grid.voxel_volume_mm3,
+        bmd_mg_cm3=bmd,
+        bmd_uncertainty_mg_cm3=uncertainty,
+        hu_standard_error=error_hu,
+        region=kind,
+    )
+
+
+def mean_density_uncertainty(calibration: Calibration, measured: Sequence[BmdResult]) -> float | None:
+    """Standard uncertainty (k = 1) in mg/cm3 of the mean density of several levels of one study.
+
+    Noise differs from level to level and averages out; the calibration is the same for all and does not.
+    None where a level's, or the calibration's, is not known.
+    """
+    errors_hu = [one.hu_standard_error for one in measured]
+    known_hu = [error for error in errors_hu if error is not None]
+    if not errors_hu or len(known_hu) < len(errors_hu):
+        return None
+    mean_hu = sum(one.hu_mean for one in measured) / len(measured)
+    return density_uncertainty(calibration, mean_hu, hypot(*known_hu) / len(known_hu))

@@ -1,0 +1,232 @@
+"""Change of density since an earlier study of the same patient, where the two may be compared at all.
+
+Two densities differ by more than bone where scanner, spectrum, reconstruction, mineral, phantom, region or
+engine differ: then no change is given, and the reasons are. What either study leaves unstated is not equal,
+unless both do and the site accepts that. A change is significant from the site's own least significant
+change on (LSC; 2.77 times its precision error for 95 % confidence, ISCD); without one, that is left open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+
+from scoring.calibration import Mineral
+from segmentation.vertebrae import Observation
+
+NO_PHANTOM = "no phantom"  # in place of a phantom's hash, where the patient's own tissues calibrate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What must be equal for densities to be compared; "" or None where it is not stated.
+
+    The last six have a default because earlier versions kept studies without them: those count as unstated.
+    """
+
+    device_serial: str
+    kvp: float | None
+    equivalent: Mineral
+    phantom: str
+    method: str  # of calibration
+    rules_sha256: str  # of the settings of engine, regions and calibration
+    engine: str  # with version and weights
+    spectral_filter: str = ""
+    energy: str = ""  # "single", "virtual 70 keV", ...
+    kernel: str = ""
+    reconstruction: str = ""
+    phantom_sha256: str = ""  # of the files that describe it, its certificate included; or `NO_PHANTOM`
+    model: str = ""  # of the scanner: a serial number alone names none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """One study's densities, as far as its report gave them."""
+
+    study_instance_uid: str
+    taken_on: date
+    conditions: Conditions
+    densities_mg_cm3: Mapping[str, float]  # by level
+    levels_confirmed: bool
+    contrast: bool  # given or suspected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelChange:
+    """Change of one level's density."""
+
+    level: str
+    earlier_mg_cm3: float
+    change_mg_cm3: float  # later minus earlier
+    significant: bool | None  # None without an LSC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowUp:
+    """Comparison with an earlier study; `changes` is empty where there are `reasons` against it."""
+
+    prior_study_instance_uid: str
+    prior_taken_on: date
+    changes: tuple[LevelChange, ...]
+    reasons: tuple[str, ...]
+    lsc_mg_cm3: float | None
+    equivalent: Mineral  # of the later study's densities, and of every change
+    accepted: tuple[str, ...] = ()  # what neither study states and the site takes for equal, in words
+
+
+# What each condition is called in a report.
+_NAMES = {
+    "device_serial": "scanner",
+    "kvp": "tube voltage",
+    "equivalent": "mineral equivalent",
+    "phantom": "phantom",
+    "method": "calibration method",
+    "rules_sha256": "set of rules for engine, regions and calibration",
+    "engine": "segmentation engine",
+    "spectral_filter": "spectral filter",
+    "energy": "energy type",
+    "kernel": "convolution kernel",
+    "reconstruction": "reconstruction",
+    "phantom_sha256": "description of the phantom",
+    "model": "scanner model",
+}
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+_SHOWN_OF_SHA256 = 12  # digits: enough for a person to tell two apart
+
+
+def follow_up(
+    scan: Scan,
+    priors: Sequence[Scan],
+    *,
+    lsc_mg_cm3: float | None,
+    accept_unstated: Collection[str] = (),
+) -> FollowUp | None:
+    """Compare with the latest earlier study that may be compared, else say why the latest may not.
+
+    A study of the same day is no earlier one: nothing is compared with it, and where there is no other, that
+    is said.
+
+    Parameters
+    ----------
+    priors : studies of the same patient; later ones, and this one's own earlier report, are passed over.
+    accept_unstated : fields of `Conditions` that count as equal where neither study states them.
+
+    Returns
+    -------
+    FollowUp or None
+        None without an earlier study.
+    """
+    others = [one for one in priors if one.study_instance_uid != scan.study_instance_uid]
+    upto_today = sorted(
+        (one for one in others if one.taken_on <= scan.taken_on),
+        key=lambda one: (one.taken_on, one.study_instance_uid),
+    )
+    earlier = [one for one in upto_today if one.taken_on < scan.taken_on] or upto_today
+    if not earlier:
+        return None
+    fitting = (one for one in reversed(earlier) if not obstacles(scan, one, accept_unstated))
+    prior = next(fitting, earlier[-1])
+    reasons = obstacles(scan, prior, accept_unstated)
+    return FollowUp(
+        prior_study_instance_uid=prior.study_instance_uid,
+        prior_taken_on=prior.taken_on,
+        changes=() if reasons else _changes(scan, prior, lsc_mg_cm3),
+        reasons=reasons,
+        lsc_mg_cm3=lsc_mg_cm3,
+        equivalent=scan.conditions.equivalent,
+        accepted=() if reasons else _stated_in_neither(scan.conditions, prior.conditions),
+    )
+
+
+def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[str, ...]:
+    """Why the two may not be compared, with what either states; empty where they may."""
+    found = []
+    if prior.taken_on == scan.taken_on:
+        found.append("both are of one day: which came first is not known, and nothing changes in a day")
+    for field in fields(Conditions):
+        own, theirs = getattr(scan.conditions, field.name), getattr(prior.conditions, field.name)
+        if own == theirs and (_is_stated(own) or field.name in accept_unstated):
+            continue
+        name = _NAMES[field.name]
+        if own == theirs:
+            found.append(f"the {name} is not stated in either")
+        else:
+            found.append(f"its {name} is {_in_words(theirs)}, this study's {_in_words(own)}")
+    if not (scan.levels_confirmed and prior.levels_confirmed):
+        found.append("vertebral levels are not confirmed in both")
+    if scan.contrast or prior.contrast:
+        found.append("contrast medium was given or is suspected")
+    if not set(scan.densities_mg_cm3) & set(prior.densities_mg_cm3):
+        found.append("no level was measured in both")
+    return tuple(found)
+
+
+def _is_stated(value: object) -> bool:
+    return value not in ("", None)
+
+
+def _in_words(value: str | float | None) -> str:
+    if not _is_stated(value):
+        return "not stated"
+    if isinstance(value, float):  # the only number is the tube voltage
+        return f"{value:g} kV"
+    return _SHA256.sub(lambda found: found.group()[:_SHOWN_OF_SHA256], str(value))
+
+
+def _stated_in_neither(own: Conditions, theirs: Conditions) -> tuple[str, ...]:
+    return tuple(
+        name
+        for field, name in _NAMES.items()
+        if not _is_stated(getattr(own, field)) and not _is_stated(getattr(theirs, field))
+    )
+
+
+def follow_up_observations(found: FollowUp) -> tuple[Observation, ...]:
+    """`follow_up_not_comparable`; or `follow_up_change` or `follow_up_without_lsc`, each with
+    `follow_up_unstated` beside it where the site accepted something that neither study states.
+    """
+    day = found.prior_taken_on.isoformat()
+    if found.reasons:
+        values: dict[str, str | int | float] = {"date": day, "reasons": "; ".join(found.reasons)}
+        return (Observation(code="follow_up_not_comparable", values=values),)
+    return (_change_observation(found, day), *_accepted_observation(found, day))
+
+
+def _change_observation(found: FollowUp, day: str) -> Observation:
+    changes = ", ".join(f"{one.level} {one.change_mg_cm3:+.1f}" for one in found.changes)
+    values: dict[str, str | int | float] = {
+        "date": day,
+        "changes": changes,
+        "equivalent": found.equivalent.value,
+    }
+    if found.lsc_mg_cm3 is None:
+        return Observation(code="follow_up_without_lsc", values=values)
+    beyond = [one.level for one in found.changes if one.significant]
+    values |= {"lsc": f"{found.lsc_mg_cm3:g}", "levels": ", ".join(beyond) or "no level"}
+    return Observation(code="follow_up_change", values=values)
+
+
+def _accepted_observation(found: FollowUp, day: str) -> tuple[Observation, ...]:
+    if not found.accepted:
+        return ()
+    values: dict[str, str | int | float] = {"date": day, "unstated": " and ".join(found.accepted)}
+    return (Observation(code="follow_up_unstated", values=values),)
+
+
+def _changes(scan: Scan, prior: Scan, lsc_mg_cm3: float | None) -> tuple[LevelChange, ...]:
+    changes = []
+    for level, later in scan.densities_mg_cm3.items():
+        if level not in prior.densities_mg_cm3:
+            continue
+        change = later - prior.densities_mg_cm3[level]
+        changes.append(
+            LevelChange(
+                level=level,
+                earlier_mg_cm3=prior.densities_mg_cm3[level],
+                change_mg_cm3=change,
+                significant=None if lsc_mg_cm3 is None else abs(change) >= lsc_mg_cm3,
+            )
+        )
+    return tuple(changes)

@@ -1,0 +1,221 @@
+"""The model card: everything that turns features and laboratory values into a score, as one JSON document.
+
+The document has the fields of `ModelCard`: all but `applicability.energy` and `applicability.beam_filter`
+are required, no others are allowed, and all numbers are finite. "energy" is "single" for conventional images,
+else as tables of features name it ("virtual 70 keV"); "beam_filter" is "none" or what it is made of ("tin").
+A card that is silent on them is one of conventional images behind ordinary filters.
+
+Of `training` some keys are read, where they are given: "cutoff_radiomics" and "cutoff_combined", the
+probabilities of osteoporosis from which an evaluation counts a patient as positive, and "studies", digests by
+which it tells the patients who trained. A card's identity is the SHA-256 of its canonical JSON (sorted keys,
+no spaces, UTF-8), whatever the layout of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from math import isfinite
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
+
+from scoring.calibration import Mineral
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
+from scoring.errors import ModelCardInvalid, reasons
+
+SCHEMA: Final = "osteonode-model-card"
+SCHEMA_VERSION: Final = 1
+CLINICAL_INPUTS = ("rad_score", "age", "alp", "homocysteine")
+POSITIVE_CLASS = "osteoporosis"
+NEGATIVE_CLASS = "osteopenia"
+# Model -> where a card's `training` keeps its cut-off.
+CUTOFFS = {"radiomics": "cutoff_radiomics", "combined": "cutoff_combined"}
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if not limits[0] < limits[1]:
+        raise ValueError(f"{limits[0]:g} is not below {limits[1]:g}")
+    return limits
+
+
+def _scalar(raw: object) -> object:
+    if not isinstance(raw, str | int | float) or (isinstance(raw, float) and not isfinite(raw)):
+        raise ValueError("must be a text, a finite number, true or false")
+    return raw
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+_Text = Annotated[str, Field(min_length=1)]
+_Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
+_FEATURE_NAME = r"^(original|wavelet-[LH]{3})_(shape|firstorder|glcm|gldm|glrlm|glszm|ngtdm)_[0-9A-Za-z]+$"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class CardFeature:
+    """One feature of the rad-score: coefficient * (value - mean) / sd."""
+
+    name: Annotated[str, Field(pattern=_FEATURE_NAME)]  # pyradiomics name
+    mean: float  # of the training cohort
+    sd: Annotated[float, Field(gt=0)]
+    coefficient: float
+    origin: Literal["documented", "chosen"]  # named by the publication of the method or not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class CardTerm:
+    """One predictor of the combined model: coefficient * value, on the log-odds scale."""
+
+    name: str  # of CLINICAL_INPUTS
+    label: _Text  # as printed
+    unit: _Text  # UCUM
+    coefficient: float  # per unit
+    axis: Range  # of the patients it was made from; drawn on the nomogram, and not left
+    plausible: Range  # values outside are taken for mistakes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class Applicability:
+    """What the model was trained on. Inclusive ranges."""
+
+    kvp: Range
+    slice_spacing_mm: Range
+    pixel_spacing_mm: Range
+    equivalent: Mineral  # of the densities behind the labels
+    energy: _Text | None = None  # None: the card is silent, and one of conventional images
+    beam_filter: _Text | None = None  # None: likewise, and ordinary filters
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the images that it was trained on."""
+        return Spectrum(energy=self.energy or CONVENTIONAL, beam_filter=self.beam_filter or NO_FILTER)
+
+
+def _each_once(features: tuple[CardFeature, ...]) -> tuple[CardFeature, ...]:
+    if len({feature.name for feature in features}) != len(features):
+        raise ValueError("a feature is named twice")
+    return features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class RadScoreModel:
+    """The rad-score: the intercept and what each feature adds."""
+
+    intercept: float
+    features: Annotated[tuple[CardFeature, ...], Field(min_length=1), AfterValidator(_each_once)]
+
+
+def _each_input_once(terms: tuple[CardTerm, ...]) -> tuple[CardTerm, ...]:
+    if sorted(term.name for term in terms) != sorted(CLINICAL_INPUTS):
+        raise ValueError(f"must name each of {', '.join(CLINICAL_INPUTS)} once")
+    if all(term.coefficient == 0 for term in terms):
+        raise ValueError("no coefficient other than 0")
+    return terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class ClinicalModel:
+    """The combined model: log-odds of the positive class."""
+
+    intercept: float
+    terms: Annotated[tuple[CardTerm, ...], AfterValidator(_each_input_once)]  # as the nomogram shows them
+
+
+def _probabilities(training: dict[str, Any]) -> dict[str, Any]:
+    for key in CUTOFFS.values():
+        value = training.get(key, 0)
+        if isinstance(value, str | bool) or not 0 <= value <= 1:
+            raise ValueError(f"{key} must be a probability, not {value!r}")
+    return training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class ModelCard:
+    """A model, whole."""
+
+    schema: Literal["osteonode-model-card"]
+    schema_version: Literal[1]
+    name: _Text
+    version: _Text
+    demonstration: bool  # then every number of the model is marked as such
+    notice: str  # stands beside every number of the model; a demonstration must have one
+    positive_class: Literal["osteoporosis"]  # that the probability is of
+    negative_class: Literal["osteopenia"]
+    label: _Text  # how the training labels came about
+    rad_score: RadScoreModel
+    clinical: ClinicalModel
+    applicability: Applicability
+    software: dict[str, _Text]  # what computed features and fit
+    radiomics_settings_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of the settings file's bytes
+    training: Annotated[dict[str, _Scalar], AfterValidator(_probabilities)]
+
+    @model_validator(mode="after")
+    def _says_what_it_demonstrates(self) -> Self:
+        if self.demonstration and not self.notice:
+            raise ValueError("a demonstration model must carry a notice")
+        return self
+
+    @property
+    def features(self) -> tuple[CardFeature, ...]:
+        return self.rad_score.features
+
+    @property
+    def terms(self) -> tuple[CardTerm, ...]:
+        return self.clinical.terms
+
+    @property
+    def sha256(self) -> str:
+        """Of the canonical JSON of the whole card, nothing left out."""
+        return hashlib.sha256(canonical_json(self).encode("utf-8")).hexdigest()
+
+    def term(self, name: str) -> CardTerm:
+        return next(term for term in self.terms if term.name == name)
+
+
+_CARD = TypeAdapter(ModelCard)
+
+
+def card_document(card: ModelCard) -> dict[str, Any]:
+    """The card as the JSON document that `parse_model_card` reads."""
+    document: dict[str, Any] = _CARD.dump_python(card, mode="json", exclude_none=True)
+    return document
+
+
+def canonical_json(card: ModelCard) -> str:
+    """One text for one content: sorted keys, no spaces."""
+    return json.dumps(
+        card_document(card), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def parse_model_card(text: str) -> ModelCard:
+    """A card from its JSON form.
+
+    Raises
+    ------
+    ModelCardInvalid
+        If the text is no JSON, a key is missing, unknown or doubled, or a value is not what the schema asks.
+    """
+    try:
+        raw = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelCardInvalid(f"no JSON: {error}") from error
+    try:
+        return _CARD.validate_json(json.dumps(raw))
+    except ValueError as error:
+        raise ModelCardInvalid(reasons(error, "card")) from error
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")

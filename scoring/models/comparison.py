@@ -1,0 +1,123 @@
+"""Two models side by side on the same patients: what a change of model would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scoring.calibration import Mineral
+from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
+from scoring.models.applicability import (
+    REMARKS_ON_MODEL,
+    input_observations,
+    model_observations,
+    score_observations,
+)
+from scoring.models.card import ModelCard
+from scoring.models.nomogram import apply_nomogram, rad_score
+from segmentation.vertebrae import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferencePatient:
+    """One invented patient with everything that a model may ask for."""
+
+    name: str
+    features: Mapping[str, float]  # pyradiomics names
+    kvp: float | None
+    slice_spacing_mm: float | None
+    pixel_spacing_mm: tuple[float, float]  # (row, column)
+    equivalent: Mineral | None
+    age: float  # years
+    alp: float  # U/L
+    homocysteine: float  # umol/L
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What one model says of one patient."""
+
+    rad_score: float
+    probability: float  # of the positive class
+    likelier: str  # the class with the greater probability
+    outside: str  # why a node gives no class here, beyond the model's range; "" where it gives one
+
+    @property
+    def given(self) -> str | None:
+        """The class that a node would let be read; None beyond the model's range."""
+        return None if self.outside else self.likelier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One patient before and after a change of model."""
+
+    patient: str
+    before: Scored | None  # None where there is no earlier model that can be asked
+    after: Scored
+
+    @property
+    def class_changes(self) -> bool:
+        """Another class than before, one where there was none, or none where there was one."""
+        return self.before is not None and self.before.given != self.after.given
+
+
+def compare_models(
+    before: ModelCard | None, after: ModelCard, patients: Sequence[ReferencePatient]
+) -> tuple[Compared, ...]:
+    """Both models' answers for each patient, in order.
+
+    Numbers are given outside a model's range too, with the reason beside them: the node itself gives none
+    there.
+
+    Raises
+    ------
+    UnknownFeature
+        If a patient lacks a feature that a model asks for.
+    """
+    return tuple(
+        Compared(
+            patient=one.name,
+            before=_scored(before, one) if before is not None else None,
+            after=_scored(after, one),
+        )
+        for one in patients
+    )
+
+
+def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
+    score = rad_score(card, patient.features).value
+    nomogram = apply_nomogram(
+        card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
+    )
+    images = model_observations(
+        card,
+        kvp=patient.kvp,
+        spectrum=patient.spectrum,
+        slice_spacing_mm=patient.slice_spacing_mm,
+        pixel_spacing_mm=patient.pixel_spacing_mm,
+        equivalent=patient.equivalent,
+        t_score=None,  # a T-score is the reference's to give, not the model's
+    )
+    noticed = [
+        *images,
+        *score_observations(card.term("rad_score"), score, model=card.name),
+        *input_observations(
+            card.terms, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
+        ),
+    ]
+    return Scored(
+        rad_score=score,
+        probability=nomogram.probability,
+        likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
+        outside="; ".join(_reason(one) for one in noticed if one.code not in REMARKS_ON_MODEL),
+    )
+
+
+def _reason(noticed: Observation) -> str:
+    values = noticed.values
+    if noticed.code == "model_range":
+        return str(values["reason"])
+    value = f"{values['name']} {values['value']}{values['unit']}"
+    return f"{value} is outside {values['lower']} to {values['upper']}"

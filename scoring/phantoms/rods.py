@@ -1,0 +1,489 @@
+"""Where a phantom's rods run in a CT volume: the search behind `scoring.phantoms.rod_reading`.
+
+All coordinates here are millimetres in the canonical frame's own axes, measured from the centre of voxel
+[0, 0, 0]: (y, x) in the plane, z along the slice normal.
+
+The search averages the slices in blocks of 10 mm. In each block it looks for the densest rod as an even disc
+that stands out of what surrounds it, then turns the phantom's row of rods about that disc until every other
+rod falls on an even disc of its own, with phantom body between them. Bone, bowel and tubing may pass in some
+blocks; only a phantom passes along one straight line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import cos, pi, radians, sin, tan
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.phantoms.rod_volume import PITCH_MM, Floats, Images, RodTarget, Scene
+
+# Tuning of the search alone: none of these decides whether a reading is accepted (see PhantomLimits).
+STANDS_OUT_HU = 60.0  # the densest rod above the mean of that ring
+BRIDGE_SD_HU = 25.0  # structure allowed in the body from one rod to the next
+BRIDGE_LANES = 5  # profiles across the bridge
+BODY_MARGIN_HU = 10.0  # the body's range is widened by this in a single block
+MINIMUM_CONTRAST_HU = 8.0  # between a rod and the body beside it, in one block
+MINIMUM_MEAN_CONTRAST_HU = 12.0  # the same, over all blocks on a line: chance averages out
+ANCHORS_PER_BLOCK = 8
+POSES_PER_BLOCK = 3
+DISTANCE_TOLERANCE = 0.05  # relative, of the distance between rods
+SEARCH_TILT_DEGREES = 15.0  # steeper lines are no phantom; the model's own limit is judged later
+LINE_TOLERANCE_MM = 4.0
+MOST_ROWS = 4  # of phantoms that are looked for in one image
+FAINT_HU = 80.0  # from the body: of such a rod half is its own centroid, half its row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """The rods' centres in one block."""
+
+    z_mm: float
+    centres_mm: Floats  # (rods, 2): y, x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The rods' axes: centre(z) = intercept + gradient * z."""
+
+    intercept_mm: Floats  # (rods, 2): y, x
+    gradient: Floats  # (rods, 2): mm in the plane per mm along z
+
+    def at(self, z_mm: float | Floats) -> Floats:
+        """Centres (..., rods, 2) in the plane at `z_mm` (...)."""
+        centres: Floats = self.intercept_mm + self.gradient * np.asarray(z_mm)[..., None, None]
+        return centres
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """By which rod a row is looked for, and what is known of a rod beyond its end."""
+
+    anchor: int  # index of the rod that the row is turned about
+    stands_out_hu: float  # that rod, at least, from its ring
+    missing: RodTarget | None = None  # a rod of the row that the border of the image must cut
+
+    @classmethod
+    def whole(cls, scene: Scene) -> Search:
+        """For all rods of a phantom, by its densest."""
+        return cls(anchor=len(scene.targets) - 1, stands_out_hu=STANDS_OUT_HU)
+
+
+def poses_of(scene: Scene, search: Search) -> list[Pose]:
+    """Places in each block where the row of rods fits, the clearest of each."""
+    return clearest(rows_by_block(scene, search))
+
+
+def clearest(rows: Sequence[Sequence[Pose]]) -> list[Pose]:
+    """Of the rows of each block, the clearest first, those that lines are laid through."""
+    return [pose for block in rows for pose in block[:POSES_PER_BLOCK]]
+
+
+def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: Scene) -> list[list[Pose]]:
+    """The rows of each block without those that share a rod with a row that was found.
+
+    Beyond the stretch in which it was seen, what lies off its line is kept: a table that moved parts one
+    phantom in two.
+    """
+    low, high = found.seen_mm
+
+    def belongs(pose: Pose) -> bool:
+        there = found.lines.at(pose.z_mm)
+        if low <= pose.z_mm <= high:
+            return share_a_rod(scene, pose.centres_mm, there)
+        return bool(np.hypot(*(pose.centres_mm - there).T).max() <= LINE_TOLERANCE_MM)
+
+    return [[pose for pose in block if not belongs(pose)] for block in rows]
+
+
+def share_a_rod(scene: Scene, one_mm: Floats, other_mm: Floats) -> bool:
+    """Whether a rod of one row (rods, 2) lies in one of another, so that they are no two phantoms."""
+    radii = np.array([target.diameter_mm / 2 for target in scene.targets])
+    between = one_mm[:, None, :] - other_mm[None, :, :]
+    return bool(np.any(np.hypot(between[..., 0], between[..., 1]) < radii[:, None] + radii[None, :]))
+
+
+def rows_by_block(scene: Scene, search: Search) -> list[list[Pose]]:
+    """All places in each block where the row of rods fits, the clearest first."""
+    rows = []
+    stands_out_hu = scene.stands_out_hu(search.anchor)
+    for block in range(len(scene.z_mm)):
+        merit = stands_out_hu[block]
+        if search.missing is not None:  # the border is near then, and chance discs elsewhere are not
+            reach_mm = abs(search.missing.offset_mm - scene.targets[search.anchor].offset_mm)
+            reach_mm = reach_mm * (1 + DISTANCE_TOLERANCE) + search.missing.diameter_mm / 2
+            merit = np.where(scene.border_mm(block) <= reach_mm, merit, -np.inf)
+        anchors = disc_candidates(scene, block, search.anchor, merit, search.stands_out_hu)
+        turned = [found for one in anchors if (found := _turned_row(scene, block, one, search)) is not None]
+        turned.sort(key=lambda found: -found[0])
+        rows.append([pose for _, pose in turned])
+    return rows
+
+
+def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
+    """Centres (y, x in mm) in one block of discs that may be that rod, by falling merit."""
+    rows, columns = np.nonzero(scene.possible[rod][block] & (merit >= minimum))
+    points = np.column_stack([rows, columns]) * scene.pitch_mm + scene.corner_mm
+    chosen: list[Floats] = []
+    for point in points[np.argsort(-merit[rows, columns], kind="stable")]:
+        if all(np.hypot(*(point - other)) > scene.targets[rod].diameter_mm / 2 for other in chosen):
+            chosen.append(point)
+            if len(chosen) == ANCHORS_PER_BLOCK:
+                break
+    return chosen
+
+
+def _turned_row(scene: Scene, block: int, anchor_mm: Floats, search: Search) -> tuple[float, Pose] | None:
+    """The best turn of the row about one rod at `anchor_mm`, with its contrast, if any fits."""
+    origin_mm = scene.targets[search.anchor].offset_mm
+    offsets = np.array([target.offset_mm - origin_mm for target in scene.targets])
+    angles = np.arange(0.0, 2 * pi, PITCH_MM / float(np.abs(offsets).max()))
+    scales = np.linspace(1 - DISTANCE_TOLERANCE, 1 + DISTANCE_TOLERANCE, 5)
+    turn, scale = (grid.ravel() for grid in np.meshgrid(angles, scales, indexing="ij"))
+    direction = np.column_stack([np.sin(turn), np.cos(turn)]) * scale[:, None]
+    if search.missing is not None:
+        gone = anchor_mm + direction * (search.missing.offset_mm - origin_mm)
+        direction = direction[scene.is_cut(block, gone, search.missing.diameter_mm / 2)]
+        if not len(direction):
+            return None
+    centres = anchor_mm + direction[:, None, :] * offsets[None, :, None]  # (turns, rods, 2)
+    contrast = row_contrast(scene, np.full(len(centres), block), centres)
+    best = int(np.argmax(contrast))
+    if contrast[best] < MINIMUM_CONTRAST_HU:
+        return None
+    return float(contrast[best]), Pose(z_mm=float(scene.z_mm[block]), centres_mm=centres[best])
+
+
+def row_contrast(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+    """Contrast of each row's faintest rod to the body between its rods, -inf where a row cannot be there.
+
+    Parameters
+    ----------
+    block : (n,) index of the block that each row lies in.
+    centres_mm : (n, rods, 2).
+    """
+    contrast = np.full(len(block), -np.inf)
+    row, column, in_image = scene.pixels(centres_mm)
+    fits = in_image.all(axis=1)
+    for rod, possible in enumerate(scene.possible):
+        fits &= possible[block, row[:, rod], column[:, rod]]
+    kept = np.flatnonzero(fits)
+    if not len(kept):
+        return contrast
+    body = _body_between(scene, block[kept], centres_mm[kept])
+    signs = np.array([1.0 if target.brighter else -1.0 for target in scene.targets])
+    cores = np.stack(
+        [core[block[kept], row[kept, rod], column[kept, rod]] for rod, core in enumerate(scene.core_hu)]
+    )
+    contrast[kept] = np.where(np.isnan(body), -np.inf, ((cores - body) * signs[:, None]).min(axis=0))
+    return contrast
+
+
+def _body_between(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+    """Mean HU (n,) of what lies between the rods of each row, NaN where that is no phantom body."""
+    points = bridges(centres_mm, scene.targets)  # (n, lanes, steps, 2)
+    row, column, in_image = scene.pixels(points)
+    profile = scene.hu[block[:, None, None], row, column].mean(
+        axis=1
+    )  # across the bridge: noise averages out
+    mean = profile.mean(axis=1).astype(np.float64)
+    low, high = scene.body_hu
+    is_body = (mean >= low - BODY_MARGIN_HU) & (mean <= high + BODY_MARGIN_HU)
+    is_body &= (profile.std(axis=1) <= BRIDGE_SD_HU) & in_image.all(axis=(1, 2))
+    return np.where(is_body, mean, np.nan)
+
+
+def bridges(centres_mm: Floats, targets: Sequence[RodTarget]) -> Floats:
+    """Points (..., lanes, steps, 2) on the body between neighbouring rods, clear of either wall.
+
+    Parameters
+    ----------
+    centres_mm : (..., rods, 2), of any number of rows.
+    """
+    order = np.argsort([target.offset_mm for target in targets])
+    parts: list[Floats] = []
+    for left, right in pairwise(order):
+        across = centres_mm[..., right, :] - centres_mm[..., left, :]
+        along = across / np.hypot(across[..., 0], across[..., 1])[..., None]
+        aslant = np.stack([-along[..., 1], along[..., 0]], axis=-1)
+        nominal = targets[right].offset_mm - targets[left].offset_mm  # so that all rows have as many steps
+        start = targets[left].diameter_mm / 2 + 3.0
+        stop = nominal - targets[right].diameter_mm / 2 - 3.0
+        aside = min(targets[left].diameter_mm, targets[right].diameter_mm) / 4
+        u = np.arange(start, max(stop, start) + 0.5, 1.5)[:, None] * along[..., None, None, :]
+        v = np.linspace(-aside, aside, BRIDGE_LANES)[:, None, None] * aslant[..., None, None, :]
+        parts.append(centres_mm[..., left, None, None, :] + u + v)
+    return np.concatenate(parts, axis=-2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRow:
+    """A straight row of rods and the z range in which it was seen."""
+
+    lines: Lines
+    seen_mm: tuple[float, float]
+
+
+def straight_rows(scene: Scene, minimum_blocks: int) -> list[FoundRow]:
+    """Rows of rods that share no rod with each other, the clearest first; at most `MOST_ROWS`."""
+    rows: Sequence[Sequence[Pose]] = rows_by_block(scene, Search.whole(scene))
+    found: list[FoundRow] = []
+    for _ in range(MOST_ROWS):
+        seen = straight_lines(scene, clearest(rows), minimum_blocks)
+        if seen is None:
+            break
+        row = FoundRow(lines=seen[0], seen_mm=seen[1])
+        if not any(_are_one(scene, row, other) for other in found):
+            found.append(row)
+        rows = apart_from(rows, row, scene)
+    return found
+
+
+def _are_one(scene: Scene, one: FoundRow, other: FoundRow) -> bool:
+    """Whether two rows share a rod where both were seen: then a phantom's blurred ends made the second."""
+    low, high = max(one.seen_mm[0], other.seen_mm[0]), min(one.seen_mm[1], other.seen_mm[1])
+    both = scene.z_mm[(scene.z_mm >= low) & (scene.z_mm <= high)]
+    return any(share_a_rod(scene, one.lines.at(float(z)), other.lines.at(float(z))) for z in both)
+
+
+def straight_lines(
+    scene: Scene, poses: Sequence[Pose], minimum_blocks: int
+) -> tuple[Lines, tuple[float, float]] | None:
+    """The straight row of rods that the image supports best, and the z range in which it was seen.
+
+    Every pair of poses proposes lines (in a fixed order, no random draws); each proposal is judged by the
+    contrast of its faintest rod in all blocks, so that a chance match in two of them does not last.
+    """
+    best: tuple[float, Lines, Floats] | None = None
+    steepest = tan(radians(SEARCH_TILT_DEGREES))
+    every_block = np.arange(len(scene.z_mm))
+    for a, b in combinations(poses, 2):
+        if a.z_mm == b.z_mm:
+            continue
+        gradient = (b.centres_mm - a.centres_mm) / (b.z_mm - a.z_mm)
+        if np.hypot(gradient[:, 0], gradient[:, 1]).max() > steepest:
+            continue
+        lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
+        contrast = row_contrast(scene, every_block, lines.at(scene.z_mm))
+        seen = np.isfinite(contrast)
+        if seen.sum() < minimum_blocks or contrast[seen].mean() < MINIMUM_MEAN_CONTRAST_HU:
+            continue
+        if best is None or contrast[seen].sum() > best[0]:
+            best = float(contrast[seen].sum()), lines, scene.z_mm[seen]
+    if best is None:
+        return None
+    _, lines, seen_mm = best
+    return _steadied(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
+
+
+def rows_in_one_slice(scene: Scene) -> list[Lines]:
+    """Rows of rods in a scene of one block, the clearest first, as lines along the slice normal.
+
+    A single block has no straight line to confirm a chance match, so a row must show the contrast that
+    elsewhere is asked of the mean over all blocks.
+    """
+    poses = poses_of(scene, Search.whole(scene))
+    if not poses:
+        return []
+    contrast = row_contrast(
+        scene, np.zeros(len(poses), dtype=np.intp), np.stack([pose.centres_mm for pose in poses])
+    )
+    ordered = np.argsort(-contrast, kind="stable")
+    return [fit_lines([poses[k]]) for k in ordered if contrast[k] >= MINIMUM_MEAN_CONTRAST_HU]
+
+
+def _steadied(lines: Lines, poses: Sequence[Pose]) -> Lines:
+    """`lines`, fitted anew to all poses within `LINE_TOLERANCE_MM` of them."""
+    offs = [np.hypot(*(pose.centres_mm - lines.at(pose.z_mm)).T).max() for pose in poses]
+    return fit_lines([pose for pose, off in zip(poses, offs, strict=True) if off <= LINE_TOLERANCE_MM])
+
+
+def fit_lines(poses: Sequence[Pose]) -> Lines:
+    """Least-squares lines through the rods' centres of several blocks; of one block, along the normal."""
+    z = np.array([pose.z_mm for pose in poses])
+    centres = np.stack([pose.centres_mm for pose in poses])  # (blocks, rods, 2)
+    middle = z.mean()
+    spread = max(float(np.sum((z - middle) ** 2)), 1e-9)  # 0 of one block, and so is its covariance
+    gradient = np.tensordot(z - middle, centres - centres.mean(axis=0), axes=1) / spread
+    return Lines(intercept_mm=centres.mean(axis=0) - gradient * middle, gradient=gradient)
+
+
+def parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> Lines:
+    """The same lines, turned about their middle to one common direction: a phantom is rigid.
+
+    A rod's centroid scatters inversely to its contrast, and rods are weighted accordingly.
+    """
+    weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
+    common = np.broadcast_to(weights @ lines.gradient / weights.sum(), lines.gradient.shape)
+    return Lines(intercept_mm=lines.at(middle_mm) - common * middle_mm, gradient=common)
+
+
+def in_row(
+    lines: Lines, offsets_mm: Sequence[float], contrasts_hu: Sequence[float], middle_mm: float
+) -> Lines:
+    """The same lines, faint rods moved to where the others' row has them.
+
+    A straight row with the drawing's distances, at a common scale, is fitted to the rods at the middle. What
+    a rod lies off it is kept in the part that its contrast to the body vouches for; two rods are their own
+    row.
+    """
+    centres = lines.at(middle_mm)
+    weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
+    offsets = np.asarray(offsets_mm, dtype=np.float64)
+    along = offsets - weights @ offsets / weights.sum()
+    start = weights @ centres / weights.sum()
+    direction = (weights * along) @ centres / ((weights * along) @ along)
+    row = start + along[:, None] * direction
+    kept = weights / (weights + FAINT_HU**2)
+    moved = (row - centres) * (1.0 - kept)[:, None]
+    return Lines(intercept_mm=lines.intercept_mm + moved, gradient=lines.gradient)
+
+
+# Whether the border of the image cuts a phantom: then other rods' readings are not to be trusted either.
+
+
+AIR_BELOW_HU = -300.0  # of air, foam and lung: neither phantom body nor rod
+NEAR_SIDE_MM = 4  # of body on the cut side: the least that can be told from the rod's own blur
+FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
+
+
+def cut_off(scene: Scene, minimum_blocks: int) -> bool:
+    """Whether some of the rods lie in the image, and the border cuts the next one of their row.
+
+    They must be seen along a straight line through at least half of the blocks, so that no chance discs in
+    the patient pass for them.
+    """
+    needed = max(minimum_blocks, len(scene.z_mm) // 2)
+    if _lone_rod(scene, needed):
+        return True
+    for part, search in _ends(scene):
+        found = straight_lines(part, poses_of(part, search), needed)
+        if found is not None and _blocks_that_run_out(part, search, found[0]) >= needed:
+            return True
+    return False
+
+
+def _ends(scene: Scene) -> Iterator[tuple[Scene, Search]]:
+    """From either end, the longest first: some of a row's rods, and how to look for them."""
+    order = [int(rod) for rod in np.argsort([target.offset_mm for target in scene.targets])]
+    for kept in range(len(order) - 1, 1, -1):
+        for seen, gone in ((order[:kept], order[kept]), (order[-kept:], order[-kept - 1])):
+            part = scene.part(sorted(seen))
+            contrasts = [abs(_contrast_hu(target, scene)) for target in part.targets]
+            anchor = int(np.argmax(contrasts))
+            yield (
+                part,
+                Search(
+                    anchor=anchor,
+                    stands_out_hu=min(STANDS_OUT_HU, contrasts[anchor] / 2),
+                    missing=scene.targets[gone],
+                ),
+            )
+
+
+def _blocks_that_run_out(part: Scene, search: Search, lines: Lines) -> int:
+    """In how many blocks phantom body leads from the rods seen to the border, where the next rod would be."""
+    missing = search.missing
+    assert missing is not None  # `_ends` names one
+    gaps = [missing.offset_mm - target.offset_mm for target in part.targets]
+    last = int(np.argmin(np.abs(gaps)))
+    first = int(np.argmax(np.abs(gaps)))
+    start = part.targets[last].diameter_mm / 2 + 3.0
+    steps = np.arange(start, abs(gaps[last]), 1.0)
+    beside = steps < abs(gaps[last]) - missing.diameter_mm / 2 - 3.0
+    low, high = part.body_hu
+    count = 0
+    for block, z_mm in enumerate(part.z_mm):
+        centres = lines.at(float(z_mm))
+        along = centres[last] - centres[first]
+        points = centres[last] + steps[:, None] * along / np.hypot(*along)
+        row, column, in_image = part.pixels(points)
+        visible = np.logical_and.accumulate(in_image & part.inside[block, row, column])
+        hu = part.hu[block, row, column]
+        near = hu[beside & visible]
+        count += bool(
+            len(near) >= NEAR_SIDE_MM
+            and hu[visible].min() >= AIR_BELOW_HU
+            and low <= near.mean() <= high
+            and near.std() <= BRIDGE_SD_HU
+        )
+    return count
+
+
+def _contrast_hu(target: RodTarget, scene: Scene) -> float:
+    """About what a rod reads above the phantom's body."""
+    return (sum(target.search_hu) - sum(scene.body_hu)) / 2
+
+
+def _lone_rod(scene: Scene, needed: int) -> bool:
+    """Whether a lone rod lies in phantom body that runs on to the border of the image.
+
+    So reads a phantom of which the field of view has cut another rod away. The same rod must be seen along a
+    straight line through at least half of the blocks, so that no chance disc in the patient passes for one.
+    """
+    for rod in (len(scene.targets) - 1, 0):
+        places: list[Pose] = []
+        for block, z_mm in enumerate(scene.z_mm):
+            if rod == len(scene.targets) - 1:
+                merit, minimum = scene.stands_out_hu(rod)[block], STANDS_OUT_HU
+            else:
+                merit, minimum = -np.abs(scene.core_hu[rod][block]), -np.inf
+            found = disc_candidates(scene, block, rod, merit, minimum)
+            places += [
+                Pose(z_mm=float(z_mm), centres_mm=centre[None])
+                for centre in found
+                if _leads_out(scene, block, rod, centre)
+            ]
+        if _on_one_line(places) >= needed:
+            return True
+    return False
+
+
+def _on_one_line(places: Sequence[Pose]) -> int:
+    """The most blocks that hold a place on one and the same straight line."""
+    most = 0
+    steepest = tan(radians(SEARCH_TILT_DEGREES))
+    for a, b in combinations(places, 2):
+        if a.z_mm == b.z_mm:
+            continue
+        gradient = (b.centres_mm - a.centres_mm) / (b.z_mm - a.z_mm)
+        if np.hypot(*gradient[0]) > steepest:
+            continue
+        lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
+        offs = [float(np.hypot(*(place.centres_mm - lines.at(place.z_mm))[0])) for place in places]
+        near = {p.z_mm for p, off in zip(places, offs, strict=True) if off <= LINE_TOLERANCE_MM}
+        most = max(most, len(near))
+    return most
+
+
+def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
+    """Whether phantom body lies on both sides of this rod, and on one of them ends at the border too soon."""
+    target = scene.targets[rod]
+    radius = target.diameter_mm / 2
+    distance = min(abs(t.offset_mm - target.offset_mm) for t in scene.targets if t is not target)
+    steps = np.arange(radius + 3.0, distance + radius, 1.0)
+    beside = steps < distance - radius - 3.0  # before the next rod
+    behind = steps < max(distance - radius - 3.0, radius + 3.0 + FAR_SIDE_MM)  # where none follows
+    angles = np.arange(0.0, 2 * pi, radians(3))
+    rays = centre_mm + steps[None, :, None] * np.array([[sin(a), cos(a)] for a in angles])[:, None, :]
+    row, column, in_image = scene.pixels(rays)
+    visible = np.logical_and.accumulate(in_image & scene.inside[block, row, column], axis=1)
+    hu = scene.hu[block, row, column]
+    core_hu = float(scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])])
+    for ray, opposite in enumerate(np.roll(np.arange(len(angles)), -len(angles) // 2)):
+        if visible[ray].all():
+            continue
+        near, far = hu[ray, beside & visible[ray]], hu[opposite, behind & visible[opposite]]
+        if len(near) < NEAR_SIDE_MM or len(far) < FAR_SIDE_MM:
+            continue
+        if hu[ray, visible[ray]].min() < AIR_BELOW_HU:  # what surrounds the rod ends before the border
+            continue
+        values = np.concatenate([near, far])
+        stands_out = (core_hu - values.mean()) * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
+        low, high = scene.body_hu
+        if stands_out and low <= values.mean() <= high and values.std() <= BRIDGE_SD_HU:
+            return True
+    return False

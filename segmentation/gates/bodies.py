@@ -1,0 +1,306 @@
+"""What is wrong with a body or its regions: gates give observations, config/findings.toml the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from segmentation.gates.fracture import fracture_observations
+from segmentation.regions.cancellous import body_coordinates, height_range
+from segmentation.settings import GateSettings, LesionSettings
+from segmentation.vertebrae import (
+    ANATOMICAL_ORDER,
+    LUMBAR,
+    Level,
+    Observation,
+    RegionKind,
+    Regions,
+    Vertebrae,
+)
+from segmentation.volume import CtVolume, FloatArray, Mask
+
+# Something else than bone in a body: part of it by its clusters, all of it by its neighbours. # Cement,
+# dense and lytic lesions are clusters that differ from the rest of their body. A body that is replaced as a
+# whole has no rest to differ from, and is held against the other bodies in view. In faint bone lytic tissue
+# reads like the marrow beside it: that it cannot be told is said.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interior:
+    """What lies deep inside one body."""
+
+    name: str
+    hu: FloatArray  # smoothed, in a box around the body
+    deep: Mask  # of the same shape; never empty
+
+    @property
+    def median_hu(self) -> float:
+        return float(np.median(self.hu[self.deep]))
+
+
+def lesion_observations(
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    settings: LesionSettings | None = None,
+    *,
+    unread: Collection[str] = (),
+) -> tuple[Observation, ...]:
+    """What fills lumbar bodies in part, largest cluster of each kind, or wholly. Cement outranks sclerosis.
+
+    Parameters
+    ----------
+    volume : the CT that `vertebrae` were found in, on the same grid.
+    unread : levels with metal, whose median is not compared with that of others.
+    """
+    rules = settings or LesionSettings()
+    inside = [
+        interior
+        for level in vertebrae.levels
+        if level.complete and level.name in ANATOMICAL_ORDER and level.name != "S1"
+        if (interior := _interior(volume, vertebrae, level, rules)) is not None
+    ]
+    medians = {one.name: one.median_hu for one in inside}
+    found: list[Observation] = []
+    foreign = set(unread)
+    for one in inside:
+        clusters = tuple(_clusters(one, medians[one.name], volume.grid.voxel_volume_mm3, rules))
+        foreign |= {one.name for cluster in clusters if cluster.code == "cement_in_body"}
+        if one.name in LUMBAR:
+            found += clusters
+    # What stands in a body, or streaks through it, is not its bone: such a body is no measure of another.
+    bone_hu = {name: median for name, median in medians.items() if name not in foreign}
+    for name in LUMBAR:
+        if name in bone_hu:
+            found += _unlike_the_others(name, bone_hu, rules)
+    faint = [name for name in LUMBAR if name in medians and not _would_show_lysis(medians[name], rules)]
+    if faint:
+        found.append(Observation(code="lysis_not_assessed", values={"levels": ", ".join(faint)}))
+    return tuple(found)
+
+
+def _interior(
+    volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: LesionSettings
+) -> _Interior | None:
+    """None where a body has no inside that deep."""
+    box = ndimage.find_objects((vertebrae.bodies == level.label).astype(np.uint8))[0]
+    inside = np.pad(vertebrae.bodies[box] == level.label, 1)
+    spacing = np.asarray(volume.grid.spacing_mm)
+    # Half a voxel deeper along each axis, so that no voxel reaches above the depth.
+    reach = rules.depth_mm + spacing / 2
+    deep = ndimage.distance_transform_edt(inside, sampling=spacing / reach)[1:-1, 1:-1, 1:-1] >= 1.0
+    if not deep.any():
+        return None
+    hu = ndimage.gaussian_filter(volume.hu[box], rules.smoothing_mm / spacing)
+    return _Interior(name=level.name, hu=hu, deep=deep)
+
+
+def _clusters(
+    one: _Interior, median_hu: float, voxel_mm3: float, rules: LesionSettings
+) -> Iterator[Observation]:
+    # Sound bone of the young exceeds the limit at 80 kV: cement stands out of it, unless it fills the body.
+    cement_hu = max(rules.cement_hu, min(median_hu, rules.cement_hu) + rules.dense_above_median_hu)
+    cement = _largest_mm3(one.deep & (one.hu > cement_hu), voxel_mm3)
+    dense_limit = max(rules.dense_hu, median_hu + rules.dense_above_median_hu)
+    dense = _largest_mm3(one.deep & (one.hu > dense_limit), voxel_mm3)
+    low, high = rules.lytic_hu
+    high = max(high, (rules.lytic_tissue_hu + median_hu) / 2)
+    dark = one.deep & (one.hu < min(high, median_hu - rules.lytic_below_median_hu)) & (one.hu > low)
+    lytic = _largest_mm3(dark, voxel_mm3)
+    if cement >= rules.cement_min_mm3:
+        yield _observation("cement_in_body", one.name, cement, limit_hu=round(cement_hu))
+    elif dense >= rules.dense_min_mm3:
+        yield _observation("dense_lesion", one.name, dense)
+    if lytic >= rules.lytic_min_mm3:
+        yield _observation("lytic_lesion", one.name, lytic)
+
+
+def _unlike_the_others(
+    name: str, medians: Mapping[str, float], rules: LesionSettings
+) -> Iterator[Observation]:
+    others = [median for label, median in medians.items() if label != name]
+    if not others:
+        return
+    usual = float(np.median(others))
+    if abs(medians[name] - usual) > max(rules.unlike_hu, rules.unlike_share * abs(usual)):
+        yield Observation(
+            code="body_unlike_others",
+            level=name,
+            values={"hu": round(medians[name]), "others_hu": round(usual)},
+        )
+
+
+def _would_show_lysis(median_hu: float, rules: LesionSettings) -> bool:
+    return median_hu - rules.lytic_below_median_hu >= rules.lytic_tissue_hu
+
+
+def _observation(code: str, level: str, volume_mm3: float, **values: int) -> Observation:
+    return Observation(code=code, level=level, values={"volume_cm3": round(volume_mm3 / 1000, 1), **values})
+
+
+def _largest_mm3(mask: Mask, voxel_mm3: float) -> float:
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    return float(np.bincount(labels.ravel())[1:].max() * voxel_mm3) if count else 0.0
+
+
+def quality_observations(
+    volume: CtVolume,
+    vertebrae: Vertebrae,
+    regions: Mapping[str, Regions],
+    settings: GateSettings | None = None,
+) -> tuple[Observation, ...]:
+    """Everything that speaks against measuring a lumbar level, from superior to inferior.
+
+    Parameters
+    ----------
+    regions : by level name; levels without an entry are judged by their body alone.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
+    volume.grid.require_same(vertebrae.grid)
+    rules = settings or GateSettings()
+    found: list[Observation] = []
+    for level in vertebrae.levels:
+        if level.name not in LUMBAR:
+            continue
+        if not level.complete:
+            found.append(Observation(code="body_truncated", level=level.name))
+            continue
+        found += _body(volume, vertebrae, level, rules)
+        if level.name in regions:
+            found += _region(volume, regions[level.name], rules)
+    metal = {str(one.level) for one in found if one.code == "metal_near_body"}
+    found += lesion_observations(volume, vertebrae, rules.lesions, unread=metal)
+    found += fracture_observations(vertebrae, rules.fracture, unread=metal)
+    third = vertebrae.level("L3")
+    if vertebrae.levels and (third is None or not third.complete):
+        found.append(Observation(code="l3_not_found"))
+    return tuple(found)
+
+
+def _body(volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: GateSettings) -> Iterable[Observation]:
+    bodies = vertebrae.bodies == level.label
+    box = _box_with_margin(bodies, volume, rules.metal_margin_mm)
+    body = bodies[box]
+    low, high = height_range(body_coordinates(volume.grid, level, box), body, volume.grid, level)
+    height = high - low
+    if not rules.height_mm[0] <= height <= rules.height_mm[1]:
+        yield Observation(
+            code="body_height_implausible",
+            level=level.name,
+            values={
+                "height_mm": round(height, 1),
+                "least_mm": f"{rules.height_mm[0]:g}",
+                "most_mm": f"{rules.height_mm[1]:g}",
+            },
+        )
+    outside = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm)
+    metal = (body & (volume.hu[box] > rules.metal_hu)) | (
+        (outside <= rules.metal_margin_mm) & (volume.hu[box] > rules.metal_near_hu)
+    )
+    voxels = _largest_piece(metal)
+    metal_mm3 = voxels * volume.grid.voxel_volume_mm3
+    if voxels >= rules.metal_min_voxels and metal_mm3 >= rules.metal_min_mm3:
+        yield Observation(
+            code="metal_near_body",
+            level=level.name,
+            values={
+                "volume_mm3": round(metal_mm3),
+                "inside_hu": round(rules.metal_hu),
+                "beside_hu": round(rules.metal_near_hu),
+            },
+        )
+
+
+def _region(volume: CtVolume, regions: Regions, rules: GateSettings) -> Iterable[Observation]:
+    hu = volume.hu[regions.bmd]
+    volume_cm3 = hu.size * volume.grid.voxel_volume_mm3 / 1000.0
+    smallest = rules.min_region_cm3 if regions.kind is RegionKind.CORE else rules.min_ellipse_cm3
+    if volume_cm3 < smallest:
+        yield Observation(
+            code="roi_too_small",
+            level=regions.level,
+            values={"volume_cm3": round(volume_cm3, 1), "needed_cm3": f"{smallest:g}"},
+        )
+    read = [hu] if regions.ellipse is None else [hu, volume.hu[regions.ellipse]]
+    spread = max((float(values.std(ddof=1)) for values in read if values.size > 1), default=0.0)
+    if spread > rules.max_region_sd_hu:
+        yield Observation(code="roi_heterogeneous", level=regions.level, values={"sd_hu": round(spread)})
+    if regions.ellipse is not None and (reason := ellipse_objection(volume, regions.ellipse, rules)):
+        yield Observation(code="ellipse_not_measured", level=regions.level, values={"reason": reason})
+
+
+def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: GateSettings) -> str | None:
+    """Why an ellipse that is measured beside the core gives no density; None where it does."""
+    voxels = int(np.count_nonzero(ellipse))
+    volume_cm3 = voxels * volume.grid.voxel_volume_mm3 / 1000.0
+    small = voxels == 0 or volume_cm3 < settings.min_ellipse_cm3
+    return f"only {volume_cm3:.1f} cm3 of it lie in cancellous bone" if small else None
+
+
+def _largest_piece(mask: Mask) -> int:
+    """Voxels of the largest connected piece."""
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
+
+
+def _box_with_margin(mask: Mask, volume: CtVolume, margin_mm: float) -> tuple[slice, slice, slice]:
+    parts = []
+    for axis, (size, spacing) in enumerate(zip(mask.shape, volume.grid.spacing_mm, strict=True)):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = int(np.ceil(margin_mm / spacing))
+        parts.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + margin + 1)))
+    return (parts[0], parts[1], parts[2])
+
+
+# Whether what was drawn as a vertebral body is bone at all: a mask may lie beside the vertebra.
+
+
+RING_MM = (3.0, 8.0)  # the surroundings that a body is compared with
+
+
+def bone_observations(
+    volume: CtVolume, vertebrae: Vertebrae, *, minimum_contrast_hu: float
+) -> tuple[Observation, ...]:
+    """`body_not_bone` for every complete lumbar body that is hardly denser than what surrounds it.
+
+    The body's mean is compared with the median of a ring around it: the median is soft tissue, whatever bone
+    of the posterior elements the ring holds.
+    """
+    found = []
+    for level in vertebrae.levels:
+        if level.complete and level.name in LUMBAR:
+            contrast = _contrast(volume, vertebrae.bodies == level.label)
+            if contrast < minimum_contrast_hu:
+                values: dict[str, str | int | float] = {
+                    "contrast": round(contrast),
+                    "limit": round(minimum_contrast_hu),
+                }
+                found.append(Observation(code="body_not_bone", level=level.name, values=values))
+    return tuple(found)
+
+
+def _contrast(volume: CtVolume, body: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+    box = _box(np.argwhere(body), volume)
+    inside, hu = body[box], volume.hu[box]
+    outside_mm = ndimage.distance_transform_edt(~inside, sampling=volume.grid.spacing_mm)
+    ring = (outside_mm >= RING_MM[0]) & (outside_mm <= RING_MM[1])
+    return float(hu[inside].mean() - np.median(hu[ring])) if ring.any() else 0.0
+
+
+def _box(
+    points: np.ndarray[tuple[int, ...], np.dtype[np.intp]], volume: CtVolume
+) -> tuple[slice, slice, slice]:
+    margin = np.ceil(RING_MM[1] / np.asarray(volume.grid.spacing_mm)).astype(int) + 1
+    low = np.maximum(points.min(axis=0) - margin, 0)
+    high: Sequence[int] = (points.max(axis=0) + margin + 1).tolist()
+    return (
+        slice(int(low[0]), high[0]),
+        slice(int(low[1]), high[1]),
+        slice(int(low[2]), high[2]),
+    )

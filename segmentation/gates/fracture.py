@@ -1,0 +1,308 @@
+"""Vertebral fracture by lost height, after Genant et al. 1993: against own and neighbours' heights.
+
+Four questions, because each alone is blind: a body's ends and middle among themselves (blind to a body that
+lost all its heights alike), the tallest of its neighbours (blind where all are crushed), and its height
+against its cross-section (blind to less than a quarter, for people differ). The largest answer counts.
+
+A deformity of another cause (Scheuermann's disease, congenital wedging) loses height as well: what is found
+is a suspicion, for a radiologist to confirm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from segmentation.regions.surface import body_share, box_around
+from segmentation.settings import FractureSettings
+from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
+from segmentation.volume import FloatArray, Grid, Mask
+
+# How high a vertebral body is in front, in its middle and behind, along its own axis.
+
+
+STEP_MM = 0.5  # along the axis
+COLUMN_STEP_MM = 1.0  # across it
+HALF_STRIP_MM = 7.0  # columns this close to the median plane are read
+REACH_MM = 40.0
+# A parabola through the columns between these shares of the depth, read near both ends: the rims themselves
+# carry osteophytes and, in thick slices, partial volume.
+FITTED = (0.10, 0.90)
+READ_AT = (0.05, 0.50, 0.95)
+MIN_COLUMNS = 8
+TREND_COLUMNS = 8  # by which the height of a further one is expected
+TREND_AHEAD = 3  # the columns just before it are not asked: voxels spread the end of a wall over them
+HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heights:
+    """Of one body, in mm, after Genant et al. 1993."""
+
+    anterior_mm: float
+    middle_mm: float
+    posterior_mm: float
+    volume_mm3: float | None = None  # None where it is not known
+
+    @property
+    def mean_mm(self) -> float:
+        return (self.anterior_mm + self.middle_mm + self.posterior_mm) / 3
+
+    @property
+    def proportion(self) -> float | None:
+        """Mean height over the square root of the mean cross-section: what a body is by itself."""
+        if self.volume_mm3 is None:
+            return None
+        return float(self.mean_mm / np.sqrt(self.volume_mm3 / self.mean_mm))
+
+
+def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
+    """The three heights; None where the body is too small to be measured.
+
+    Parameters
+    ----------
+    share : of each voxel inside the body (0..1), shape of the grid (which may be a part of the volume's).
+    """
+    up = np.asarray(level.axis)
+    back = np.array([0.0, 1.0, 0.0]) - up[1] * up
+    back = back / np.linalg.norm(back)
+    left = np.cross(back, up)
+    h = np.arange(-REACH_MM, REACH_MM, STEP_MM)
+    b = np.arange(-REACH_MM, REACH_MM, COLUMN_STEP_MM)
+    w = np.arange(-HALF_STRIP_MM, HALF_STRIP_MM + 0.1, COLUMN_STEP_MM)
+    points = (
+        np.asarray(level.centroid_mm)
+        + h[:, None, None, None] * up
+        + b[None, :, None, None] * back
+        + w[None, None, :, None] * left
+    )
+    index = np.moveaxis(grid.to_index(points), -1, 0)
+    inside = ndimage.map_coordinates(share, index, order=1, prefilter=False) >= 0.5
+    reached = inside.any(axis=0)
+    column = _column_heights(inside) * STEP_MM
+    wide = _wall_to_wall(inside.sum(axis=0).mean(axis=1) * STEP_MM, reached.mean(axis=1) >= HALF)
+    if len(wide) < MIN_COLUMNS:
+        return None
+    height = np.array([column[k][reached[k]].mean() for k in wide])
+    share = np.linspace(0.0, 1.0, len(height))
+    fitted = (share >= FITTED[0]) & (share <= FITTED[1])
+    curve = np.polynomial.Polynomial.fit(share[fitted], height[fitted], 2)
+    anterior, middle, posterior = (max(STEP_MM, float(curve(at))) for at in READ_AT)
+    return Heights(
+        anterior_mm=anterior,
+        middle_mm=middle,
+        posterior_mm=posterior,
+        volume_mm3=level.body_volume_mm3,
+    )
+
+
+def _wall_to_wall(filled_mm: npt.NDArray[np.float64], wide: npt.NDArray[np.bool_]) -> list[int]:
+    """The depths that belong to the body itself, from front to back.
+
+    A depth counts where most of the strip meets the body. In front of the wall an osteophyte may follow, of a
+    few millimetres' height at one rim or at both: there bone ends at once, while a wedge thins out.
+
+    Parameters
+    ----------
+    filled_mm : bone at each depth, in mm of height, as the mean of the strip.
+    """
+    depths = np.flatnonzero(wide)
+    if len(depths) < MIN_COLUMNS:
+        return []
+    middle = int(depths[len(depths) // 2])
+    kept = [middle]
+    for step in (-1, 1):
+        at = middle + step
+        while 0 <= at < len(wide) and wide[at]:
+            before = at - step * (np.arange(TREND_COLUMNS) + TREND_AHEAD)
+            trend = np.polynomial.Polynomial.fit(before, filled_mm[before], 1)
+            if filled_mm[at] < HALF * float(trend(at)):
+                break
+            kept.append(at)
+            at += step
+    return sorted(kept)
+
+
+def _column_heights(inside: Mask) -> npt.NDArray[np.float64]:
+    """Samples from the first to the last one inside, along axis 0: a waist or a hole shortens no column."""
+    first = np.argmax(inside, axis=0)
+    last = inside.shape[0] - 1 - np.argmax(inside[::-1], axis=0)
+    samples: npt.NDArray[np.float64] = np.where(inside.any(axis=0), last - first + 1, 0).astype(float)
+    return samples
+
+
+EVEN_SHARE = 0.8  # a body whose mean height lost nearly as much as any one height is crushed
+GENANT_GRADES = ((0.40, 3), (0.25, 2), (0.20, 1))  # loss from which each is given; Genant et al. 1993
+
+# How heights run along a spine, in mm. Only the ratios of levels to one another, and of back to front, are
+# used. Rounded by us from what anatomy teaches: anterior heights grow downwards, posterior ones shrink from
+# L3 on, so that L5 is a wedge that opens forwards (R).
+TYPICAL: Mapping[str, Heights] = {
+    "T10": Heights(anterior_mm=21.5, middle_mm=20.0, posterior_mm=22.5),
+    "T11": Heights(anterior_mm=22.3, middle_mm=21.0, posterior_mm=23.8),
+    "T12": Heights(anterior_mm=23.8, middle_mm=22.5, posterior_mm=25.5),
+    "L1": Heights(anterior_mm=25.0, middle_mm=23.5, posterior_mm=26.8),
+    "L2": Heights(anterior_mm=26.3, middle_mm=24.5, posterior_mm=27.5),
+    "L3": Heights(anterior_mm=27.0, middle_mm=24.5, posterior_mm=27.3),
+    "L4": Heights(anterior_mm=27.3, middle_mm=24.3, posterior_mm=26.5),
+    "L5": Heights(anterior_mm=28.0, middle_mm=24.0, posterior_mm=24.0),
+}
+
+
+def fracture_observations(
+    vertebrae: Vertebrae, settings: FractureSettings | None = None, *, unread: Collection[str] = ()
+) -> tuple[Observation, ...]:
+    """Whole bodies that have lost height, from superior to inferior, and what that means for the study.
+
+    Thoracic ones count as well: a fracture of T12 is osteoporosis whatever the lumbar density.
+
+    Parameters
+    ----------
+    unread : levels whose heights tell nothing, for metal bites into what is drawn of them.
+    """
+    rules = settings or FractureSettings()
+    whole = [level for level in vertebrae.levels if level.complete and level.name in TYPICAL]
+    if not any(level.name in LUMBAR for level in whole):
+        return ()
+    steps = {level.name: _step_along_mm(vertebrae, level) for level in whole}
+    coarse = [steps[level.name] for level in whole if steps[level.name] > _limit_mm(vertebrae, level, rules)]
+    if coarse:
+        return (Observation(code="fracture_not_assessed", values={"step_mm": round(max(coarse), 1)}),)
+    heights = {
+        level.name: found
+        for level in whole
+        if level.name not in unread and (found := _heights(vertebrae, level)) is not None
+    }
+    suspicions = tuple(_suspicions(heights, rules))
+    if not suspicions:
+        fine = max(steps.values()) <= rules.max_step_mm
+        return tuple(_hollow_alike(list(heights.values()), rules)) if fine else ()
+    named = ", ".join(str(observation.level) for observation in suspicions)
+    return (*suspicions, Observation(code="fracture_in_spine", values={"levels": named}))
+
+
+def _heights(vertebrae: Vertebrae, level: Level) -> Heights | None:
+    box = box_around(vertebrae.bodies == level.label)
+    return body_heights(body_share(vertebrae, level, box), vertebrae.grid.part(box), level)
+
+
+def _limit_mm(vertebrae: Vertebrae, level: Level, rules: FractureSettings) -> float:
+    return rules.max_step_of_shares_mm if level.name in vertebrae.occupancy else rules.max_step_mm
+
+
+def _step_along_mm(vertebrae: Vertebrae, level: Level) -> float:
+    """The distance of neighbouring voxels most nearly along the body's axis: those drawn, if wider apart."""
+    grids = [vertebrae.grid] if vertebrae.drawn_on is None else [vertebrae.grid, vertebrae.drawn_on]
+    return max(_spacing_along_mm(grid, level) for grid in grids)
+
+
+def _spacing_along_mm(grid: Grid, level: Level) -> float:
+    along = np.abs(np.asarray(grid.direction) @ np.asarray(level.axis))
+    return float(grid.spacing_mm[int(np.argmax(along))])
+
+
+def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iterator[Observation]:
+    for name in heights:
+        shape, loss = height_loss(name, heights, rules)
+        if loss < rules.suspected_loss:
+            continue
+        code = "fracture" if loss >= rules.refused_loss else "fracture_suspected"
+        values: dict[str, str | int | float] = {
+            "percent": round(100 * loss),
+            "shape": shape,
+            "grade": genant_grade(loss),
+        }
+        yield Observation(code=code, level=name, values=values)
+
+
+def _hollow_alike(heights: Sequence[Heights], rules: FractureSettings) -> Iterator[Observation]:
+    """Bodies that are all somewhat biconcave, none enough for a suspicion, nor a measure of another."""
+    if len(heights) < rules.alike_bodies:
+        return
+    loss = float(np.median([_hollow(own, own.posterior_mm, rules) for own in heights]))
+    if loss >= rules.alike_loss:
+        values: dict[str, str | int | float] = {"count": len(heights), "percent": round(100 * loss)}
+        yield Observation(code="biconcave_alike", values=values)
+
+
+def genant_grade(loss: float) -> int:
+    """1 to 3 by the share of a height that is lost; 0 below a fifth."""
+    return next((grade for least, grade in GENANT_GRADES if loss >= least), 0)
+
+
+def height_loss(
+    name: str, heights: Mapping[str, Heights], settings: FractureSettings | None = None
+) -> tuple[str, float]:
+    """The largest relative loss of one body and the deformity that it is: wedge, biconcave or crush.
+
+    Parameters
+    ----------
+    heights : of this body and of every other whole one, by level name.
+    """
+    rules = settings or FractureSettings()
+    own = heights[name]
+    near = {
+        label: other
+        for label, other in heights.items()
+        if label != name
+        and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
+    }
+    losses = _own_losses(name, own, _behind_mm(name, own, near, rules), rules)
+    if near:
+        # The tallest, brought to this level: a crushed neighbour is no measure.
+        losses["biconcave"] = max(
+            losses["biconcave"], 1 - own.middle_mm / _expected_mm("middle_mm", name, near)[0]
+        )
+        losses["crush"] = max(losses["crush"], 1 - own.mean_mm / _expected_mm("mean_mm", name, near)[0])
+        if own.anterior_mm < own.posterior_mm:
+            front = 1 - own.anterior_mm / _expected_mm("anterior_mm", name, near)[0]
+            losses["wedge"] = max(losses["wedge"], front)
+    shape = max(losses, key=lambda kind: losses[kind])
+    largest = losses[shape]
+    if losses["crush"] >= EVEN_SHARE * largest:
+        shape = "crush"
+    return shape, largest
+
+
+def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
+    """What a body's heights say among themselves, and against its cross-section."""
+    backwards = TYPICAL[name].posterior_mm / TYPICAL[name].anterior_mm
+    crush = 1 - own.posterior_mm / (rules.posterior_share * backwards * own.anterior_mm)
+    if own.proportion is not None:
+        crush = max(crush, 1 - own.proportion / rules.proportion)
+    return {
+        "wedge": 1 - own.anterior_mm / behind_mm,
+        "biconcave": _hollow(own, behind_mm, rules),
+        "crush": crush,
+    }
+
+
+def _hollow(own: Heights, behind_mm: float, rules: FractureSettings) -> float:
+    """The share of its middle height that a body has lost against its ends."""
+    return 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2)
+
+
+def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
+    """The posterior height, as far as neighbours that have lost nothing themselves say it can be a body's."""
+    sound = {
+        label: other
+        for label, other in near.items()
+        if max(_own_losses(label, other, other.posterior_mm, rules).values()) < rules.suspected_loss
+    }
+    if not sound:
+        return own.posterior_mm
+    expected = _expected_mm("posterior_mm", name, sound)
+    return min(own.posterior_mm, rules.posterior_excess * expected[min(1, len(expected) - 1)])
+
+
+def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence[float]:
+    """The neighbours' heights as they would be at this level, the tallest first."""
+    here = getattr(TYPICAL[name], which)
+    return sorted(
+        (getattr(other, which) * here / getattr(TYPICAL[label], which) for label, other in near.items()),
+        reverse=True,
+    )
