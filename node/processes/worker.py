@@ -121,9 +121,9 @@ def _this_worker(queues: Sequence[str], engine: Callable[[], Settled] | None) ->
 
 def _extractor(settings: Settings) -> Callable[[FeatureRequest], None]:
     """Answers requests for all features of a study. Whatever happens is an answer: somebody waits for it."""
-    from node.research.extraction import (  # noqa: PLC0415 - likewise
+    from node.research.extraction import (  # noqa: PLC0415 - imports pyradiomics
         answer_request,
-        reason_row,  # noqa: PLC0415 - imports pyradiomics
+        reason_row,
         write_answer,
     )
 

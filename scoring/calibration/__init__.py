@@ -76,7 +76,7 @@ class LineUncertainty:
 class Calibration:
     """Linear map: BMD [mg/cm3] = slope * HU + intercept."""
 
-    method: str  # one of `scoring.calibration.methods.METHODS`, after "asynchronous" where borrowed; or "internal"
+    method: str  # of `calibration.methods.METHODS`, after "asynchronous" by a prior scan; or "internal"
     phantom: str  # the phantom's model name, as in config/phantoms/
     equivalent: Mineral
     slope: float  # mg/cm3 per HU

@@ -49,9 +49,9 @@ def _is_in_the_code(parts: Sequence[str]) -> bool:
     """Whether names are a room or module of the code, or what a module defines."""
     for length in range(len(parts), 0, -1):
         place = ROOT.joinpath(*parts[:length])
-        if place.is_dir() and (place / "__init__.py").is_file():
-            return length == len(parts)
-        if (source := place.with_suffix(".py")).is_file():
+        for source in (place.with_suffix(".py"), place / "__init__.py"):
+            if not source.is_file():
+                continue
             names = parts[length:]
             return not names or bool(
                 re.search(rf"^(def|class) {names[0]}\b", source.read_text("utf-8"), re.M)

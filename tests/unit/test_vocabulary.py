@@ -25,8 +25,7 @@ SAY = Vocabulary(WORDS)
 COMPOSED = {
     "node/clinical/laboratory_csv.py": ("laboratory", "_nearest"),
     "node/csv_table.py": ("_head", "_misfit"),
-    "node/dicom/ct/series_choice.py": ("_sorted_out", "_unsuitable_image"),
-    "node/dicom/ct/series_choice.py": ("_criteria", "lacking_phantom"),
+    "node/dicom/ct/series_choice.py": ("_sorted_out", "_unsuitable_image", "_criteria", "lacking_phantom"),
     "node/dicom/ct/slice_geometry.py": (
         "_require_cosines",
         "_require_stated_tilt",
@@ -40,7 +39,11 @@ COMPOSED = {
     "node/pipeline/steps/calibrate.py": ("_borrow",),
     "node/pipeline/steps/selection.py": ("contrast_in_doubt",),
     "scoring/models/applicability.py": ("technique_reasons", "score_observations"),
-    "scoring/density/classification.py": ("reference_observations", "unstated_in_words"),
+    "scoring/density/classification.py": (
+        "reference_observations",
+        "unstated_in_words",
+        "_straddled_by_density",
+    ),
     "scoring/calibration/prior_scan.py": (
         "borrow",
         "_unusable",
@@ -53,12 +56,15 @@ COMPOSED = {
     "scoring/calibration/internal.py": ("_require_all", "_require_plausible"),
     "scoring/radiomics.py": ("_cropped_images",),
     "scoring/calibration/spectrum.py": ("spectrum_differences",),
-    "scoring/density/classification.py": ("_straddled_by_density",),
     "segmentation/levels.py": ("_gaps", "_misplaced", "_too_far_apart", "_odd_spacing", "_odd_volumes"),
-    "segmentation/engines/recognised.py": ("cross_checked",),
     "segmentation/engines/geometric/numbering.py": ("_counted", "_ribs_against"),
     "segmentation/engines/mask.py": ("segment", "_level_of_binary"),
-    "segmentation/engines/recognised.py": ("_leave_out_oversized", "_too_high", "judge_names"),
+    "segmentation/engines/recognised.py": (
+        "cross_checked",
+        "_leave_out_oversized",
+        "_too_high",
+        "judge_names",
+    ),
     "segmentation/gates/motion.py": ("_woven_observation",),
     "segmentation/gates/bodies.py": ("ellipse_objection",),
 }
