@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from config.settings import load_settings
+from tests.waiting import HANGS_AFTER_S
 
 # What a test needs beyond Python and `make setup`, by the fixtures that it asks for and by its folder.
 # pyproject.toml says what each marker means. A test without any of them is quick.
@@ -34,9 +35,11 @@ _MARKERS_OF_FOLDERS = {"e2e": "node", "net": "network", "fuzz": "network", "chao
 _NEEDS = frozenset({"peer", "real_ct", "trained", "node", "network", "slow"})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it needs; mark those that need nothing `quick`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs; mark those that need nothing `quick`. End each that hangs."""
     for item in items:
+        if config.getoption("timeout") is None:
+            item.add_marker(pytest.mark.timeout(HANGS_AFTER_S))
         fixtures = frozenset(getattr(item, "fixturenames", ()))
         for marker, needed in _MARKERS_OF_FIXTURES.items():
             if fixtures & needed:

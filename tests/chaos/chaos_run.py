@@ -23,9 +23,9 @@ from node.store.store import Store, open_store
 from tests.chaos.fire import Fire
 from tests.chaos.node_under_fire import NodeUnderFire
 from tests.chaos.studies import Sender, write_studies
+from tests.waiting import LIMIT_S
 
 _MIN_FREE_BYTES = 4 << 20
-_STARTED_AGAIN_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def _light(fire: Fire, counts: Counter[str], chance: random.Random, until: float
         chance.shuffle(names)
         for name in names:
             time.sleep(chance.uniform(0.2, 2.0))
-            befell, until_known = False, time.monotonic() + _STARTED_AGAIN_WITHIN_S
+            befell, until_known = False, time.monotonic() + LIMIT_S
             while not befell and time.monotonic() < until_known:  # its process may be starting again
                 befell = fire.faults[name]()
                 time.sleep(0.1)

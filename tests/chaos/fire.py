@@ -17,11 +17,11 @@ import psutil
 from node.reference.stand_in_pacs import StandInPacs
 from tests.chaos.node_under_fire import NodeUnderFire, Part
 from tests.chaos.second_worker import SecondWorker
+from tests.waiting import LIMIT_S
 
 _BLOCK = bytes(1 << 20)
 _MEGABYTES_PER_STUDY = 16
 _YOUNG_DEATHS = 3
-_FORKED_AGAIN_WITHIN_S = 20.0
 
 
 @contextmanager
@@ -86,7 +86,7 @@ class Fire:
         """Again and again as soon as it is there; the listeners must not notice."""
         listeners = self._node.find(Part.LISTENER)
         killed: set[psutil.Process] = set()
-        deadline = time.monotonic() + _FORKED_AGAIN_WITHIN_S
+        deadline = time.monotonic() + LIMIT_S
         while len(killed) < _YOUNG_DEATHS and time.monotonic() < deadline:
             for process in set(self._node.find(Part.RECONCILE)) - killed:
                 with suppress(psutil.NoSuchProcess):
@@ -126,7 +126,7 @@ class Fire:
         return True
 
     def _lock_database(self) -> bool:
-        with closing(sqlite3.connect(self._node.database, timeout=10, isolation_level=None)) as other:
+        with closing(sqlite3.connect(self._node.database, timeout=LIMIT_S, isolation_level=None)) as other:
             try:
                 other.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:

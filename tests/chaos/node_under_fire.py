@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import redis
 
+from tests.waiting import LIMIT_S
+
 OSTEONODE = Path(sys.executable).with_name("osteonode")
 AE_TITLE = "QCT"  # whatever is sent to it is declared to be QCT
-READY_WITHIN_S = 120.0
-GONE_WITHIN_S = 15.0
 
 
 class Part(StrEnum):
@@ -88,7 +88,7 @@ port = {pacs_port}
                 stderr=log,
                 env=os.environ | {"TMPDIR": self._temporary.name},
             )
-        deadline = time.monotonic() + READY_WITHIN_S
+        deadline = time.monotonic() + LIMIT_S
         while self._said_ready() == said_before:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise TimeoutError("the node does not become ready")
@@ -151,11 +151,11 @@ port = {pacs_port}
         self._family()
         self._process.send_signal(signal.SIGTERM)
         try:
-            status = self._process.wait(40)
+            status = self._process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        _, alive = psutil.wait_procs(list(self._seen), timeout=GONE_WITHIN_S)
+        _, alive = psutil.wait_procs(list(self._seen), timeout=LIMIT_S)
         orphans = [" ".join(_command_line(process)) for process in alive]
         for process in alive:
             process.kill()

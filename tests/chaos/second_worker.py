@@ -8,7 +8,8 @@ from contextlib import closing, suppress
 
 import psutil
 
-from tests.chaos.node_under_fire import GONE_WITHIN_S, OSTEONODE, NodeUnderFire
+from tests.chaos.node_under_fire import OSTEONODE, NodeUnderFire
+from tests.waiting import LIMIT_S
 
 
 class SecondWorker:
@@ -49,14 +50,17 @@ class SecondWorker:
             family = psutil.Process(self._process.pid).children(recursive=True)
             self._process.kill()
             self._process.wait()
-            _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
+            _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
             for one in alive:
                 one.kill()
             return [f"an orphan of the second worker: {one}" for one in alive]
         return []
 
     def _is_listed(self, pid: int) -> bool:
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self._node.database, timeout=1)) as database:
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(self._node.database, timeout=LIMIT_S)) as database,
+        ):
             found = database.execute("SELECT count(*) FROM workers WHERE pid = ?", (pid,)).fetchone()
             return bool(found[0])
         return False

@@ -40,6 +40,7 @@ from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind, Report
 from tests.claiming import claim
 from tests.closing import close_due
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -235,7 +236,7 @@ def deliver_next(
             for one in objects
         ]
         lease = claim(store, store.jobs.advance(held, "deliver", made))
-        requestor = Requestor("OSTEONODE", connect_timeout_s=5.0, answer_timeout_s=10.0)
+        requestor = Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S)
         for _ in range(rounds):
             outcome = deliver(
                 store=store,

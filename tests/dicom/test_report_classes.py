@@ -40,6 +40,7 @@ from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind, Report
 from tests.claiming import claim
 from tests.closing import close_due
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +215,7 @@ def run(
     lease = claim(store, job)
 
     def deliver_all(*destinations: Destination, rounds: int = 4) -> Delivered | Waiting:
-        requestor = Requestor("OSTEONODE", connect_timeout_s=5.0, answer_timeout_s=10.0)
+        requestor = Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S)
         outcome: Delivered | Waiting = Waiting(reason="")
         for _ in range(rounds):
             if isinstance(outcome, Delivered):

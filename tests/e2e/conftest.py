@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.waiting import LIMIT_S, stop, wait_until
 
 STORESCU = Path("/usr/bin/storescu")
 ECHOSCU = Path("/usr/bin/echoscu")
@@ -44,33 +44,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    """The condition's first true value; fails with `what` after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    pytest.fail(f"timed out after {timeout_s:g} s waiting for {what}")
-
-
-def stays(condition: Callable[[], Any], what: str, seconds: float) -> None:
-    """Fail unless the condition holds whenever it is looked at, for so long."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert condition(), what
-        time.sleep(0.2)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 @dataclass
 class Node:
     """A running `osteonode serve` with everything under one folder."""
@@ -94,7 +67,7 @@ class Node:
     def studies(self) -> list[dict[str, Any]]:
         """What the node's page says; it is the last of its parts to be ready."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.web_port}/api/studies", timeout=10)
+            answer = httpx.get(f"http://127.0.0.1:{self.web_port}/api/studies", timeout=LIMIT_S)
         except httpx.ConnectError:
             return []
         answer.raise_for_status()
@@ -133,7 +106,7 @@ def running_node(root: Path, **sections: dict[str, Any]) -> Iterator[Node]:
         process = subprocess.Popen([OSTEONODE, "serve", "--config", config], stdout=log, stderr=log, cwd=root)
     node = Node(root=root, port=port, web_port=web_port, config=config, process=process)
     try:
-        wait_until(lambda: echoes(node), "the node's listener", 60)
+        wait_until(lambda: echoes(node), "the node's listener")
         yield node
     finally:
         stop(process)
@@ -175,7 +148,7 @@ class Orthanc:
     client: httpx.Client = field(repr=False, default_factory=httpx.Client)
 
     def get(self, path: str) -> Any:
-        answer = self.client.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=10)
+        answer = self.client.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=LIMIT_S)
         answer.raise_for_status()
         return answer.json()
 
@@ -242,7 +215,7 @@ def running_orthanc(
         process = subprocess.Popen([ORTHANC, root / "orthanc.json"], stdout=log, stderr=log, cwd=root)
     orthanc = Orthanc(root=root, http_port=http_port, dicom_port=dicom_port, process=process)
     try:
-        wait_until(orthanc.up, "Orthanc", 30)
+        wait_until(orthanc.up, "Orthanc")
         yield orthanc
     finally:
         orthanc.client.close()

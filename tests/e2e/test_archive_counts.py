@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,8 @@ from node.reference.study import uid_of, write_reference_study
 from node.store.states import StudyState
 from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind
-from tests.e2e.conftest import free_port, running_orthanc, storescu, wait_until
+from tests.e2e.conftest import free_port, running_orthanc, storescu
+from tests.waiting import wait_until
 
 SPEC = StudySpec.reduced(seed=41, view=("L3", "L3"))
 STUDY_UID = uid_of(SPEC, "study")
@@ -45,11 +45,6 @@ def receiving(settings: Settings) -> Iterator[tuple[Store, CompletenessWatch, in
         watch.shut()
         listener.stop()
         store.close()
-
-
-def closed(watch: CompletenessWatch) -> bool:
-    watch.wait(threading.Event(), 0.05)
-    return bool(watch.close_studies())
 
 
 def name_in_chinese(images: list[Path]) -> None:
@@ -141,9 +136,11 @@ def test_orthanc_tells_what_is_missing_sends_it_and_closes_the_study_by_its_coun
         images[-1].rename(images[-1].with_suffix(".kept"))
         storescu(study, "OSTEONODE", node_port)
         missing = f"pacs holds {len(images)} images of 1 CT series, {len(images) - 1} arrived"
-        wait_until(lambda: closed(watch) or missing in store.overview.list()[0].reason, "the missing one")
+        wait_until(
+            lambda: watch.close_studies() or missing in store.overview.list()[0].reason, "the missing one"
+        )
         assert store.overview.list()[0].state == StudyState.RECEIVING
-        wait_until(lambda: closed(watch), "Orthanc to send it, and the study to be closed", 30)
+        wait_until(watch.close_studies, "Orthanc to send it, and the study to be closed")
         summary, detail = store.overview.list()[0], store.overview.show(STUDY_UID)
     assert summary.images == len(images)
     assert [job.closed_by for job in detail.jobs] == ["counts"]

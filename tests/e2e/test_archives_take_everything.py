@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from node.study_report import EncodedObject, ObjectKind
 from tests.e2e.conftest import free_port, require, running_orthanc
 from tests.e2e.in_process import ISSUED_AT
 from tests.e2e.report_matrix import Studies
+from tests.waiting import LIMIT_S, wait_for_port
 
 STORESCP, DCMQRSCP = Path("/usr/bin/storescp"), Path("/usr/bin/dcmqrscp")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -67,12 +66,7 @@ def _process(command: Sequence[str | Path], port: int) -> Iterator[None]:
         [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                with suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 0.2).close()
-                    break
-                time.sleep(0.05)
+            wait_for_port(port, process)
             yield
         finally:
             process.terminate()
@@ -121,7 +115,7 @@ def test_orthanc_gives_back_what_it_took_and_its_viewer_shows_the_pictures(
         page = f"http://127.0.0.1:{orthanc.http_port}/web-viewer/app/viewer.html?series={pictures['ID']}"
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"]
         command += ["--virtual-time-budget=15000", f"--screenshot={shot}", page]
-        subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=120)
+        subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=LIMIT_S)
     shown = _picture_in(shot)
     sent = [
         Image.fromarray(dcmread(io.BytesIO(one.content)).pixel_array)

@@ -16,7 +16,8 @@ from node.net.scp import Listener
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.store.store import open_store
-from tests.e2e.conftest import Orthanc, free_port, running_orthanc, storescu, wait_until
+from tests.e2e.conftest import Orthanc, free_port, running_orthanc, storescu
+from tests.waiting import LIMIT_S, wait_until
 
 SPEC = StudySpec(matrix=64, pixel_spacing_mm=(5.5, 5.5), slice_spacing_mm=10, view=("L3", "L3"))
 
@@ -25,7 +26,7 @@ def commitment(orthanc: Orthanc, instances: list[tuple[str, str]]) -> dict:
     """Orthanc's own account of a commitment, once it has one."""
     base = f"http://127.0.0.1:{orthanc.http_port}"
     answer = orthanc.client.post(
-        f"{base}/modalities/osteonode/storage-commitment", json={"DicomInstances": instances}, timeout=20
+        f"{base}/modalities/osteonode/storage-commitment", json={"DicomInstances": instances}, timeout=LIMIT_S
     )
     answer.raise_for_status()
     path = answer.json()["Path"]
@@ -34,7 +35,7 @@ def commitment(orthanc: Orthanc, instances: list[tuple[str, str]]) -> dict:
         account = orthanc.get(path)
         return None if account["Status"] == "Pending" else account
 
-    return wait_until(reported, "the report", 30)
+    return wait_until(reported, "the report")
 
 
 @pytest.mark.usefixtures("peers")

@@ -16,7 +16,6 @@ def test_the_demonstration_gives_right_answers_and_keeps_what_came_back(tmp_path
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=200,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "The answers match the truth." in run.stdout

@@ -12,7 +12,8 @@ from pydicom import dcmread, dcmwrite
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import StandInPacs, send_study
 from node.reference.study import uid_of, write_reference_study
-from tests.e2e.conftest import OSTEONODE, Node, running_node, wait_until
+from tests.e2e.conftest import OSTEONODE, Node, running_node
+from tests.waiting import LIMIT_S, wait_until
 
 SPEC = StudySpec.reduced(seed=31)
 UID = uid_of(SPEC, "study")
@@ -46,17 +47,17 @@ def test_a_confirmed_correction_sends_an_amended_report_under_the_new_identity(t
         declared = {"qct_ae_titles": ["OSTEONODE"]}
         with running_node(tmp_path / "node", destinations={"pacs": destination}, selection=declared) as node:
             send_study(folder, host="127.0.0.1", port=node.port, called_ae_title=node.ae_title)
-            wait_until(lambda: _sent(node, 1), "the first report", 180)
+            wait_until(lambda: _sent(node, 1), "the first report")
             _correct(folder)
             again = send_study(folder, host="127.0.0.1", port=node.port, called_ae_title=node.ae_title)
             assert set(again) == {0}
-            shown = httpx.get(f"http://127.0.0.1:{node.web_port}/api/studies/{UID}", timeout=10).json()
+            shown = httpx.get(f"http://127.0.0.1:{node.web_port}/api/studies/{UID}", timeout=LIMIT_S).json()
             (line,) = shown["quarantine"]
             assert (line["kind"], line["files"]) == ("identity waits", len(again))
             assert line["reason"] == "PatientID, PatientName"
             command = [OSTEONODE, "studies", "reconcile", UID, "--accept", "--config", node.config]
             subprocess.run(command, check=True, capture_output=True)
-            wait_until(lambda: _sent(node, 2), "the amended report", 180)
+            wait_until(lambda: _sent(node, 2), "the amended report")
             reports = [dcmread(one.path) for one in pacs.received() if one.kind == "SR"]
             log = node.log
     first, amended = sorted(reports, key=lambda report: "PredecessorDocumentsSequence" in report)

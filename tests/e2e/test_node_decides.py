@@ -12,7 +12,8 @@ from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageSt
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import StandInPacs, send_study
 from node.reference.study import uid_of, write_reference_study
-from tests.e2e.conftest import Node, running_node, wait_until
+from tests.e2e.conftest import Node, running_node
+from tests.waiting import wait_until
 
 PLAIN = StudySpec.reduced(phantom="none", seed=21)
 NAMELESS = StudySpec.reduced(patient_id="", seed=22)
@@ -36,7 +37,7 @@ def outcome(node: Node, spec: StudySpec) -> dict:
         study = node.study(uid)
         return study if study and study["state"] in ENDS else None
 
-    return wait_until(ended, f"the end of {uid}", 120)
+    return wait_until(ended, f"the end of {uid}")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 
 from node.reference.spec import StudySpec
 from node.reference.study import uid_of, write_reference_study
-from tests.e2e.conftest import free_port, running_node, running_orthanc, stays, storescu, wait_until
+from tests.e2e.conftest import free_port, running_node, running_orthanc, storescu
+from tests.waiting import holds_for, wait_until
 
 SPEC = StudySpec.reduced(seed=5)
 STUDY_UID = uid_of(SPEC, "study")
@@ -50,9 +51,7 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
         running_orthanc(tmp_path / "pacs", dicom_port=dicom_port, node_port=node.port) as orthanc,
     ):
         storescu(study, "PACS", dicom_port)
-        wait_until(
-            lambda: (node.study(STUDY_UID) or {}).get("state") == "delivered", "the study's results", 120
-        )
+        wait_until(lambda: (node.study(STUDY_UID) or {}).get("state") == "delivered", "the study's results")
 
         series = {one["MainDicomTags"]["Modality"]: one for one in orthanc.series()}
         assert set(series) == {"CT", "SEG", "SR", "OT"}
@@ -71,10 +70,10 @@ def test_results_come_back_into_the_study_once_however_often_the_rule_fires(tmp_
             foreign.mkdir()
             write_foreign_report(foreign / "sr.dcm", study, number)
             storescu(foreign, "PACS", dicom_port)
-            wait_until(lambda before=before: len(orthanc.forwards()) > before, "the rule to fire again", 30)
+            wait_until(lambda before=before: len(orthanc.forwards()) > before, "the rule to fire again")
 
         # What a reopened study would set off shows after the quiet time and a little more.
-        stays(lambda: is_finished(node.study(STUDY_UID)), "the study to stay finished", 5.0)
+        holds_for(lambda: is_finished(node.study(STUDY_UID)), 5.0, "the study stays finished")
         assert node.study(STUDY_UID)["others"] == 2
         ours = [
             one for one in orthanc.series("SR") if one["MainDicomTags"].get("Manufacturer") == "Osteonode"

@@ -12,7 +12,6 @@ import re
 import socket
 import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +38,8 @@ from tests.net.raw_peer import (
     echo_request,
     store_request_of,
 )
+from tests.waiting import LIMIT_S, wait_until
 
-_SETTLES_WITHIN_S = 10.0
-_HEARS_FOR_S = 5.0
 _POOLED_DESCRIPTORS = 24  # of database connections that are made when they are needed, and kept
 _RELEASE_REQUEST = struct.pack(">BBLL", 0x05, 0, 4, 0)
 _SUCCESS = 0x0000
@@ -89,7 +87,7 @@ class Target:
     def send(self, *pieces: bytes) -> None:
         """Send bytes as they are, read what comes back, hang up; then look whether all is well."""
         with RawPeer(self._port) as peer:
-            peer.socket.settimeout(_HEARS_FOR_S)
+            peer.socket.settimeout(LIMIT_S)
             try:
                 for piece in pieces:
                     peer.send(piece)
@@ -102,7 +100,7 @@ class Target:
     def ask(self, request: bytes) -> None:
         """Ask for an association: it is accepted or rejected, and never ended without a word."""
         with RawPeer(self._port) as peer:
-            peer.socket.settimeout(_HEARS_FOR_S)
+            peer.socket.settimeout(LIMIT_S)
             peer.send(request)
             kind, body = peer.pdu()
             assert kind in (ASSOCIATE_AC, ASSOCIATE_RJ), f"answered by a PDU of type {kind}"
@@ -132,10 +130,7 @@ class Target:
     def look(self) -> None:
         """Raise AssertionError unless the listener is as it was before."""
         self._echo()
-        deadline = time.monotonic() + _SETTLES_WITHIN_S
-        while self._lingers() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        assert not self._lingers(), (self._left(), self._at_rest, threading.enumerate())
+        wait_until(lambda: not self._lingers(), "no thread or file descriptor is left over", every_s=0.002)
         assert not self._broken, self._broken
         errors = [one for one in self._log.entries if one["log_level"] in ("error", "critical")]
         assert not errors, errors

@@ -23,6 +23,7 @@ from node import logs
 from node.dicom.ct.series_choice import made_here
 from node.net.scp import Listener
 from node.store.store import Store, open_store
+from tests.waiting import LIMIT_S
 
 STUDY_UID = "2.25.100"
 IDENTITY = {"PatientName": "Doe^Jane", "PatientID": "MRN-4711", "PatientBirthDate": "19510203"}
@@ -124,7 +125,7 @@ def dcmtk() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=LIMIT_S,
             env={**os.environ, "TCP_NODELAY": "1"},
         )
 

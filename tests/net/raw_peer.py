@@ -22,6 +22,8 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AddressInformation
 
+from tests.waiting import LIMIT_S
+
 ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, ABORT = 0x02, 0x03, 0x04, 0x07
 ECHO_CONTEXT, CT_CONTEXT = 1, 3
 
@@ -34,7 +36,7 @@ class RawPeer:
     ) -> None:
         """From an address of this machine: all that begin with 127 are."""
         self.socket = connection or socket.create_connection(
-            ("127.0.0.1", port), timeout=10, source_address=(address, 0)
+            ("127.0.0.1", port), timeout=LIMIT_S, source_address=(address, 0)
         )
 
     def __enter__(self) -> RawPeer:

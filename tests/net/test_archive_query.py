@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from node.net.query import DicomArchive
 from node.net.sender import Requestor
 from node.pipeline.ports import Answer
 from tests.net.conftest import IDENTITY
+from tests.waiting import LIMIT_S, stop, wait_for_port
 
 STUDY_UID = "2.25.100"
 PATIENCE_S = 0.5
@@ -141,9 +140,9 @@ def start(servers: dict[tuple[Any, ...], _Server]) -> Iterator[Start]:
         pacs.gone.set()
 
 
-def archive() -> DicomArchive:
-    requestor = Requestor("OSTEONODE", connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S)
-    return DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=PATIENCE_S)
+def archive(patience_s: float = LIMIT_S) -> DicomArchive:
+    requestor = Requestor("OSTEONODE", connect_timeout_s=patience_s, answer_timeout_s=patience_s)
+    return DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=patience_s)
 
 
 def peer(port: int) -> Destination:
@@ -186,9 +185,7 @@ def test_an_archive_that_neither_counts_nor_lists_has_not_counted(start: Start) 
 @pytest.mark.parametrize(
     ("pacs", "problem"),
     [
-        (Pacs(answers=[(0xA700, None)]), "the query ended with 0xA700"),
-        (Pacs(answers=[(PENDING, series("1.1")), (0xC001, None)]), "the query ended with 0xC001"),
-        (Pacs(answers=[(PENDING, series("1.1"))], delay_s=20 * PATIENCE_S), "no answer to the query"),
+        (Pacs(answers=[(PENDING, series("1.1"))], delay_s=2 * LIMIT_S), "no answer to the query"),
         (
             Pacs(answers=[(PENDING, series("1.1"))], delay_s=PATIENCE_S / 5, endless=True),
             "the peer does not come to the end of its answer",
@@ -198,14 +195,24 @@ def test_an_archive_that_neither_counts_nor_lists_has_not_counted(start: Start) 
             "the peer does not come to the end of its answer",
         ),
     ],
-    ids=["refused", "broken off", "silent", "slow and endless", "endless"],
+    ids=["silent", "slow and endless", "endless"],
 )
-def test_an_archive_that_does_not_answer_says_why_within_seconds(
-    start: Start, pacs: Pacs, problem: str
-) -> None:
+def test_an_archive_that_does_not_come_to_an_end_is_left(start: Start, pacs: Pacs, problem: str) -> None:
     begun = time.monotonic()
+    assert archive(PATIENCE_S).count_ct_images(start(pacs), STUDY_UID) == Answer(stated=None, problem=problem)
+    assert time.monotonic() - begun < LIMIT_S  # it would be silent for longer, and endless for ever
+
+
+@pytest.mark.parametrize(
+    ("pacs", "problem"),
+    [
+        (Pacs(answers=[(0xA700, None)]), "the query ended with 0xA700"),
+        (Pacs(answers=[(PENDING, series("1.1")), (0xC001, None)]), "the query ended with 0xC001"),
+    ],
+    ids=["refused", "broken off"],
+)
+def test_an_archive_that_does_not_answer_the_query_says_why(start: Start, pacs: Pacs, problem: str) -> None:
     assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated=None, problem=problem)
-    assert time.monotonic() - begun < 6 * PATIENCE_S
 
 
 def test_an_archive_that_offers_no_query_is_named_so(start: Start) -> None:
@@ -315,16 +322,10 @@ def dcmqrscp(tmp_path: Path, free_port: int) -> Iterator[Destination]:
         ["/usr/bin/dcmqrscp", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with suppress(OSError):
-                socket.create_connection(("127.0.0.1", free_port), 0.2).close()
-                break
-            time.sleep(0.05)
+        wait_for_port(free_port, process)
         yield peer(free_port)
     finally:
-        process.terminate()
-        process.wait()
+        stop(process)
 
 
 def test_dcmtk_s_archive_is_counted_and_says_whose_study_it_is(

@@ -29,16 +29,10 @@ from tests.net.raw_peer import (
     library_store_response,
     store_request,
 )
+from tests.waiting import wait_until
 
 Dcmtk = Callable[..., Any]
 LOCAL_LIMIT_EXCEEDED = bytes((0, 2, 3, 2))  # transient, by the presentation provider (PS3.8 Table 9-21)
-
-
-def _until(true: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 def _alive(listener: Any, dcmtk: Dcmtk) -> bool:
@@ -140,7 +134,7 @@ def test_connections_that_ask_for_nothing_leave_nothing_behind(listener: Any, dc
     before = threading.active_count()
     for _ in range(300):  # as a load balancer does that looks whether the port is open
         RawPeer(listener.port).socket.close()
-    assert _until(lambda: threading.active_count() <= before), threading.enumerate()
+    wait_until(lambda: threading.active_count() <= before, "no thread is left over")
     assert _alive(listener, dcmtk)
 
 

@@ -16,6 +16,7 @@ from pynetdicom.sop_class import Verification
 from node import checkpoint
 from node.checkpoint import Checkpoint, make_pauses_sure
 from node.reference.stand_in_pacs import StandInPacs
+from tests.waiting import LIMIT_S, wait_until
 
 PREEMPTED_S = 0.02
 
@@ -30,7 +31,7 @@ class Preempted(Checkpoint):
 
 def asked(pacs: StandInPacs) -> Any:
     entity = AE("PEER")
-    entity.dimse_timeout = 2.0
+    entity.dimse_timeout = LIMIT_S
     entity.add_requested_context(Verification)
     association = entity.associate("127.0.0.1", pacs.port, ae_title=pacs.ae_title)
     assert association.is_established
@@ -72,16 +73,12 @@ def test_who_has_passed_is_not_paused_and_who_stands_there_is() -> None:
     assert reactor.is_alive()
     assert association._is_paused is True
     association._is_paused = False  # by the thread that answered a report meanwhile
-    time.sleep(0.2)
-    assert association._is_paused is True
+    wait_until(lambda: association._is_paused, "the reactor says again that it stands")
     point.set()
     point.clear()  # before the reactor has noticed: it passes, or stands and says so
-    deadline = time.monotonic() + 5.0
-    while reactor.is_alive() and not association._is_paused and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert association._is_paused or not reactor.is_alive()
+    wait_until(lambda: association._is_paused or not reactor.is_alive())
     point.set()
-    reactor.join(5.0)
+    reactor.join(LIMIT_S)
     assert not reactor.is_alive()
     assert association._is_paused is False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from node.net.scp import Listener
 from node.net.sender import Requestor
 from node.store.commitments import CommitmentRequest
 from node.store.store import Store, open_store
+from tests.waiting import LIMIT_S, wait_until
 
 COMMITMENT = StorageCommitmentPushModel
 HELD = "2.25.100.1.1"
@@ -109,7 +109,7 @@ def start(settings: Settings, store: Store) -> Iterator[Callable[..., NodeSide]]
 
     def begin(peers: Sequence[Peer] = (), give_up_after_s: float = 3600.0) -> NodeSide:
         addresses = {peer.ae_title: peer for peer in peers}
-        requestor = Requestor("OSTEONODE", connect_timeout_s=2.0, answer_timeout_s=5.0)
+        requestor = Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S)
         reporter = Reporter(
             requestor,
             store.commitment_requests,
@@ -149,13 +149,15 @@ def peer_of(asker: Asker) -> Peer:
     return Peer(ae_title="ASKER", host="127.0.0.1", port=asker.port)
 
 
-def told(node: NodeSide, asker: Asker, timeout_s: float = 10.0) -> None:
+def told(node: NodeSide, asker: Asker) -> None:
     """Let the node report until the peer has a report."""
-    deadline = time.monotonic() + timeout_s
-    while not asker.arrived.is_set():
-        assert time.monotonic() < deadline
-        node.reporter.report_due()
-        time.sleep(0.02)
+
+    def has_one() -> bool:
+        if not asker.arrived.is_set():
+            node.reporter.report_due()
+        return asker.arrived.is_set()
+
+    wait_until(has_one, "the peer has a report")
 
 
 def references(report: Dataset, keyword: str) -> list[tuple[str, str]]:
@@ -168,7 +170,7 @@ def test_what_is_held_is_committed_on_the_same_association(
     node = holding()
     association = asker.associate(node.port)
     assert ask(association, [(CTImageStorage, HELD)]) == 0x0000
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     association.release()
     ((event_type, report),) = asker.reports
     assert (event_type, report.TransactionUID) == (1, "2.25.700")
@@ -183,10 +185,10 @@ def test_only_what_is_held_under_its_class_is_committed(
     node = holding()
     association = asker.associate(node.port)
     ask(association, [(CTImageStorage, HELD), (CTImageStorage, "2.25.404")])
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     asker.arrived.clear()
     ask(association, [(EnhancedCTImageStorage, HELD)], "2.25.701")
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     association.release()
     (first_type, first), (second_type, second) = asker.reports
     assert (first_type, second_type) == (2, 2)
@@ -206,7 +208,7 @@ def test_an_image_whose_file_is_gone_is_not_committed(holding: Callable[..., Nod
         path.unlink()
     association = asker.associate(node.port)
     ask(association, [(CTImageStorage, HELD)])
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     association.release()
     assert asker.reports[0][1].FailedSOPSequence[0].FailureReason == 0x0112
 
@@ -335,7 +337,7 @@ def test_the_same_question_again_is_told_again_and_another_under_its_uid_is_refu
     for _ in range(2):
         asker.arrived.clear()
         assert ask(association, [(CTImageStorage, HELD)]) == 0x0000
-        assert asker.arrived.wait(5.0)
+        assert asker.arrived.wait(LIMIT_S)
     assert ask(association, [(CTImageStorage, "2.25.404")]) == 0x0115
     association.release()
     assert len(asker.reports) == 2
@@ -369,10 +371,10 @@ def test_images_go_on_while_a_peer_waits_for_its_report(
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, asker.on_report)],
     )
     assert ask(association, [(CTImageStorage, HELD)]) == 0x0000
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     assert association.send_c_store(make_dataset(2)).Status == 0x0000
     asker.arrived.clear()
     assert ask(association, [(CTImageStorage, "2.25.100.1.2")], "2.25.701") == 0x0000
-    assert asker.arrived.wait(5.0)
+    assert asker.arrived.wait(LIMIT_S)
     association.release()
     assert [event_type for event_type, _ in asker.reports] == [1, 1]

@@ -35,6 +35,7 @@ from node.net.tls import sender_context
 from node.store.errors import StorageFull
 from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind
+from tests.waiting import LIMIT_S
 
 STATEMENT = (Path(__file__).parents[2] / "docs/conformance.md").read_text("utf-8")
 MOST_CONTEXTS = 128  # PS3.8 Section 9.3.2.2: odd numbers of one byte
@@ -240,14 +241,14 @@ def test_the_node_asks_peers_for_the_classes_of_the_statement_and_no_other(
     as_bytes: Callable[..., bytes],
 ) -> None:
     destination, requests = peer
-    requestor = Requestor("OSTEONODE", answer_timeout_s=5.0)
+    requestor = Requestor("OSTEONODE", answer_timeout_s=LIMIT_S)
     objects = _objects(make_dataset, as_bytes)
     lesser = [uid for uid in SR_CLASSES.values() if uid != Comprehensive3DSRStorage]
     DicomSender(requestor).send(destination, objects, alternatives=lesser)
     DicomSender(requestor).echo(destination)
     with DicomProver(requestor, store.commitment_transactions.record).session(destination) as session:
         session.find(objects[0])
-    archive = DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=5.0)
+    archive = DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=LIMIT_S)
     archive.count_ct_images(destination, "2.25.1")
     archive.identify(destination, "2.25.1")
     archive.send_again(destination, "2.25.1", ["2.25.2"])

@@ -298,9 +298,9 @@ def test_a_deflated_data_set_of_millions_of_elements_is_refused_soon(
     at = len(plain) if behind is None else plain.index(struct.pack("<HH", behind >> 16, behind & 0xFFFF))
     content = _deflated(plain[:at] + bytes(128 * MIB) + plain[at:])
     with _listening(tmp_path / "var") as (port, store):
-        began = time.monotonic()
+        began = time.process_time()  # the listener works in this process
         answered = _send(port, content, dataset.SOPInstanceUID, DeflatedExplicitVRLittleEndian)
-        assert time.monotonic() - began < 8
+        assert time.process_time() - began < 8
         assert store.instances.paths(STUDY) == ()
     assert answered == [NOT_UNDERSTOOD]
 

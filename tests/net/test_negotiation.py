@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import BytesIO
@@ -45,6 +44,7 @@ from tests.net.raw_peer import (
     store_request_of,
     transfer,
 )
+from tests.waiting import LIMIT_S, wait_until
 
 IMAGE_ITEM = context_item(3, abstract(CTImageStorage), transfer(ExplicitVRLittleEndian))
 IDENTITY = (
@@ -341,7 +341,7 @@ def _peer_that_answers(answer: bytes) -> Iterator[Destination]:
     def serve() -> None:
         connection, _ = listening.accept()
         with RawPeer(0, connection) as peer:
-            connection.settimeout(10)
+            connection.settimeout(LIMIT_S)
             peer.pdu()
             peer.send(answer)
             while (kind := peer.pdu()[0]) not in (0, ABORT):
@@ -351,7 +351,7 @@ def _peer_that_answers(answer: bytes) -> Iterator[Destination]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=listening.getsockname()[1])
-        thread.join(10)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 
@@ -380,7 +380,7 @@ ANSWERS: Mapping[str, bytes] = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_what_the_standard_lets_a_peer_answer_is_understood(answer: bytes) -> None:
     with _peer_that_answers(answer) as destination:
-        echo = DicomSender(Requestor("OSTEONODE", answer_timeout_s=5.0)).echo(destination)
+        echo = DicomSender(Requestor("OSTEONODE", answer_timeout_s=LIMIT_S)).echo(destination)
     assert echo.answered, echo.detail
 
 
@@ -397,7 +397,7 @@ def test_a_rejection_is_understood_whatever_its_numbers(
     body: bytes, outcome: SendOutcome, words: str
 ) -> None:
     with _peer_that_answers(struct.pack(">BBL", 3, 0, 4) + body) as destination:
-        requestor = Requestor("OSTEONODE", answer_timeout_s=5.0)
+        requestor = Requestor("OSTEONODE", answer_timeout_s=LIMIT_S)
         ae = requestor.entity()
         ae.add_requested_context(Verification)
         told, detail = why_not_established(requestor.associate(ae, destination))
@@ -408,13 +408,11 @@ def test_a_rejection_is_understood_whatever_its_numbers(
 def test_a_rejection_that_came_before_anybody_looked_is_read() -> None:
     def look_late(event: evt.Event) -> None:
         """The association's thread goes on when its provider has read the answer and closed."""
-        connection, deadline = event.assoc.dul.socket, time.monotonic() + 60
-        while event.assoc.dul.to_user_queue.empty() or connection._is_connected:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        connection = event.assoc.dul.socket
+        wait_until(lambda: not (event.assoc.dul.to_user_queue.empty() or connection._is_connected))
 
     with _peer_that_answers(struct.pack(">BBL", 3, 0, 4) + b"\0\1\1\7") as destination:
-        requestor = Requestor("OSTEONODE", answer_timeout_s=5.0)
+        requestor = Requestor("OSTEONODE", answer_timeout_s=LIMIT_S)
         ae = requestor.entity()
         ae.add_requested_context(Verification)
         association = requestor.associate(ae, destination, handlers=[(evt.EVT_REQUESTED, look_late)])
@@ -447,6 +445,6 @@ def test_a_rejection_that_came_before_anybody_looked_is_read() -> None:
 )
 def test_an_answer_that_serves_nothing_is_told_within_the_time_and_may_be_tried_again(answer: bytes) -> None:
     with _peer_that_answers(answer) as destination:
-        echo = DicomSender(Requestor("OSTEONODE", answer_timeout_s=5.0)).echo(destination)
+        echo = DicomSender(Requestor("OSTEONODE", answer_timeout_s=LIMIT_S)).echo(destination)
     assert not echo.answered
     assert echo.detail

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from node.net.sender import DicomSender, Requestor
 from node.net.status import outcome_of
 from node.pipeline.ports import SendOutcome
 from node.study_report import EncodedObject, ObjectKind
+from tests.waiting import LIMIT_S, stop, wait_for_port
 
 # pynetdicom drops the socket of a failed connection without closing it; the garbage collector does at once.
 drops_a_socket = pytest.mark.filterwarnings(
@@ -28,7 +28,7 @@ drops_a_socket = pytest.mark.filterwarnings(
 )
 
 # Patient enough for a peer on a busy machine; the tests of peers that hang bring an impatient sender.
-SENDER = DicomSender(Requestor("OSTEONODE", connect_timeout_s=10.0, answer_timeout_s=8.0))
+SENDER = DicomSender(Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S))
 
 
 def _pacs(port: int) -> Destination:
@@ -91,17 +91,9 @@ def storescp(tmp_path: Path, free_port: int) -> Iterator[tuple[int, Path]]:
         env={**os.environ, "TCP_NODELAY": "1"},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", free_port), 0.2).close()
-            break
-        except OSError:
-            assert server.poll() is None
-            assert time.monotonic() < deadline
+    wait_for_port(free_port, server)
     yield free_port, folder
-    server.terminate()
-    server.wait(10)
+    stop(server)
 
 
 def test_dcmtk_receives_the_bytes_that_are_stored(
@@ -184,7 +176,8 @@ def test_a_peer_that_hangs_up_half_way_gets_the_rest_later(
             event.assoc.abort()
 
     port = make_peer(0x0000, 0x0000, before_answer=hang_up_on_second)
-    results = SENDER.send(_pacs(port), [make_object(number) for number in range(1, 4)])
+    sender = DicomSender(Requestor("OSTEONODE", answer_timeout_s=8.0))
+    results = sender.send(_pacs(port), [make_object(number) for number in range(1, 4)])
     assert [result.outcome for result in results] == [
         SendOutcome.SENT,
         SendOutcome.TRANSIENT,
@@ -246,7 +239,7 @@ def test_statuses_are_read_as_the_standard_defines_them(status: int, outcome: Se
 def test_tls_files_that_cannot_be_read_cost_their_destination_alone(make_object, make_peer, tmp_path, tls):
     """The reason stands with that destination, to be tried again; those after it get what is theirs."""
     files = TlsSettings(certificate=str(tmp_path / "none.pem"), key="", ca="", require_peer_certificate=False)
-    sender = DicomSender(Requestor("OSTEONODE", connect_timeout_s=10.0, tls=files if tls else None))
+    sender = DicomSender(Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, tls=files if tls else None))
     port = make_peer(0x0000)
     encrypted = _pacs(port).model_copy(update={"name": "safe", "tls": True})
     told = "No such file" if tls else "wants TLS"

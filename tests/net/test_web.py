@@ -43,6 +43,7 @@ from tests.net.page_content import (
     hold,
     receive,
 )
+from tests.waiting import LIMIT_S
 
 # A connection that pynetdicom was refused is closed by the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -80,11 +81,13 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=run_page, args=(settings, "geometric 1", told.put, stop))
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{told.get(timeout=20)}", timeout=20) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{told.get(timeout=LIMIT_S)}", timeout=LIMIT_S
+        ) as client:
             yield client
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 
@@ -118,7 +121,7 @@ def _text(answer: httpx.Response) -> str:
 
 def _get_verbatim(page: httpx.Client, path: str) -> tuple[int, bytes]:
     """Status and body. httpx would tidy the path, and log it."""
-    connection = http.client.HTTPConnection(page.base_url.host, page.base_url.port, timeout=20)
+    connection = http.client.HTTPConnection(page.base_url.host, page.base_url.port, timeout=LIMIT_S)
     with closing(connection):
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, StandInPacs, send_study
 from node.reference.study import write_reference_study
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def test_a_study_arrives_as_it_was_sent(study, tmp_path):
     files = sorted(study.glob("*.dcm"))
     with StandInPacs(tmp_path) as pacs:
         statuses = send_study(study, host="127.0.0.1", port=pacs.port, called_ae_title=pacs.ae_title)
-        assert pacs.wait_for(lambda received: len(received) == len(files), timeout_s=10)
+        assert pacs.wait_for(lambda received: len(received) == len(files), timeout_s=LIMIT_S)
         received = pacs.received("CT")
     assert statuses == (0x0000,) * len(files)
     for sent, kept in zip(files, received, strict=True):

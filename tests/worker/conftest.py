@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from node.store.jobs import DueJob
 from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
+from tests.waiting import stop, wait_until
 from tests.worker.bench import FUNCTIONS, PACS, Bench, Queue, ScriptedProver, ScriptedSender, no_engine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -97,17 +97,16 @@ def postgresql_server() -> Iterator[str]:
             [binaries / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **as_user
         )
     try:
-        deadline = time.monotonic() + 20
-        while subprocess.run(
-            [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
-        ).returncode:
-            assert time.monotonic() < deadline, (folder / "log").read_text()
+        asked = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+
+        def is_ready() -> bool:
             assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.05)
+            return subprocess.run(asked, check=False).returncode == 0
+
+        wait_until(is_ready, "PostgreSQL is ready")
         yield f"postgresql+psycopg://osteonode@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
-        server.wait(10)
+        stop(server)
         shutil.rmtree(folder)
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -38,19 +37,12 @@ from node.store.store import Store, open_store
 from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.closing import close_due
+from tests.waiting import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "small_worker.py"
 ROOT = Path(__file__).parents[2]
-
-
-def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -94,7 +86,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Settings], subprocess.Pop
     yield start
     for worker in started:
         worker.kill()
-        worker.wait(10)
+        worker.wait(LIMIT_S)
 
 
 def _log_lines(folder: Path) -> list[str]:
@@ -122,7 +114,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
     _write_report(tmp_path / "report.dcm")
     settings = make_settings(
         broker={"url": broker.url},
-        worker={"lease_s": 1.0},
+        worker={"lease_s": 3.0},
         log={"format": "json"},
         destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}],
     )
@@ -139,8 +131,8 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
         (begun,) = wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
         pool_process = psutil.Process(int(begun.name.partition("-")[2]))
         first.send_signal(signal.SIGKILL)
-        first.wait(10)
-        wait_until(lambda: not pool_process.is_running(), "the pool process dies with its parent", 10)
+        first.wait(LIMIT_S)
+        wait_until(lambda: not pool_process.is_running(), "the pool process dies with its parent")
         with redis.Redis(unix_socket_path=str(broker.socket)) as client:
             client.flushall()
         start_worker(settings)
@@ -185,7 +177,7 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
     assert listed.measured_with == measured_with(settings)
     worker.send_signal(signal.SIGTERM)  # finish what is running: it hangs
     worker.send_signal(signal.SIGQUIT)  # at once, then
-    worker.wait(20)
+    worker.wait(LIMIT_S)
     (due,) = sqlite_store.jobs.due()  # although its lease had ten minutes to go
     assert due.step == "segment"
     assert sqlite_store.overview.list()[0].attempts == 0
@@ -201,7 +193,7 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
     start_worker: Callable[[Settings], subprocess.Popen[bytes]],
 ) -> None:
     _write_report(tmp_path / "report.dcm")
-    worker = {"lease_s": 1.0, "begin_again_s": 2.0}
+    worker = {"lease_s": 3.0, "begin_again_s": 4.0}
     settings = make_settings(broker={"url": broker.url}, worker=worker, log={"format": "json"})
     upgraded = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"reference": ""})})
     sqlite_store.instances.receive(make_instance())
@@ -217,7 +209,7 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
         first = start_worker(settings)
         wait_until(lambda: list(tmp_path.glob("segment-*")), "segmentation begins")
         first.send_signal(signal.SIGKILL)
-        first.wait(10)
+        first.wait(LIMIT_S)
         start_worker(upgraded)
         wait_until(
             lambda: sqlite_store.overview.list()[0].state == StudyState.REPORTED, "the study is reported"
@@ -364,9 +356,9 @@ def test_a_leashed_program_dies_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
-        wait_until(lambda: child.name() == "sleep", "the program runs", 20)
+        wait_until(lambda: child.name() == "sleep", "the program runs")
         parent.kill()
-    wait_until(lambda: not child.is_running(), "the program dies", 10)
+    wait_until(lambda: not child.is_running(), "the program dies")
 
 
 def test_a_leash_names_the_process_that_holds_it() -> None:

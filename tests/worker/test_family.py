@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def live(name, ready):
     (folder / f"{name}-{os.getpid()}").touch()
     ready()
     while True:
-        time.sleep(60)
+        signal.pause()
 
 def die_young(ready):
     births = folder / "births"
@@ -69,13 +70,6 @@ def _running(program: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -87,20 +81,20 @@ def _pids(folder: Path, name: str) -> set[int]:
 
 def test_a_member_that_dies_young_takes_no_other_along(tmp_path: Path) -> None:
     with _running(TWO.format(work="die_young"), tmp_path) as process:
-        _until(lambda: _pids(tmp_path, "steady"))  # its third life, each of the others shorter than a moment
+        wait_until(lambda: _pids(tmp_path, "steady"))  # its third life: the others were short
         assert _line(process) == "ready"
         (listener,) = _pids(tmp_path, "listener")
         assert psutil.Process(listener).ppid() == process.pid
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
 
 
 def test_who_waits_for_a_family_hears_of_a_member_that_was_never_ready(tmp_path: Path) -> None:
     with _running(TWO.format(work="never_ready"), tmp_path) as process:
         assert _line(process) == "failed never_ready"
         process.send_signal(signal.SIGQUIT)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert "RuntimeError" in (tmp_path / "log").read_text("utf-8")
 
 
@@ -119,7 +113,7 @@ def fork_and_be_told():
 os.fork = fork_and_be_told
 """
     with _running(signalled_at_the_last_fork + TWO.format(work="die_young"), tmp_path) as process:
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert not any(psutil.pid_exists(pid) for pid in _pids(tmp_path, "listener") | _pids(tmp_path, "steady"))
 
 
@@ -134,7 +128,7 @@ def fork_or_not():
 os.fork = fork_or_not
 """
     with _running(no_memory_at_first + TWO.format(work="die_young"), tmp_path):
-        _until(lambda: _pids(tmp_path, "steady"))
+        wait_until(lambda: _pids(tmp_path, "steady"))
         assert len(_pids(tmp_path, "listener")) == 1
     assert "member_not_forked" in (tmp_path / "log").read_text("utf-8")
 
@@ -145,10 +139,10 @@ first = Member(name="first", work=lambda ready: live("first", ready))
 print(run_before(first, say), flush=True)
 """
     with _running(program, tmp_path) as process:
-        _until(lambda: _pids(tmp_path, "first"))
+        wait_until(lambda: _pids(tmp_path, "first"))
         process.send_signal(signal.SIGTERM)
         assert _line(process) == "None"
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert not any(psutil.pid_exists(pid) for pid in _pids(tmp_path, "first"))
 
 
@@ -181,9 +175,9 @@ def work(ready):
 sys.exit(Family([Member(name="reconcile", work=work)]).run(lambda: say("ready")))
 """
     with _running(program, tmp_path) as process:
-        _until(lambda: len(_pids(tmp_path, "life")) == 2)
+        wait_until(lambda: len(_pids(tmp_path, "life")) == 2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     assert (tmp_path / "orderly").exists()  # its owner closed what it had open
     log = (tmp_path / "log").read_text("utf-8")
     assert "patient name" not in log
@@ -198,7 +192,8 @@ from node import supervision
 supervision._ORDERLY_END_WITHIN_S = 0.2
 signal.signal(signal.SIGTERM, lambda *_: None)
 supervision.SupervisedThread(lambda: [][0], name="housekeeping").start()
-time.sleep(600)
+while True:
+    signal.pause()
 """
     with _running(program, tmp_path) as process:
-        assert process.wait(20) == 1
+        assert process.wait(LIMIT_S) == 1

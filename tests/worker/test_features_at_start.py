@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from config.settings import Settings
 from node.store.activations import FeatureStanding, FeatureStandings
 from node.worker.broker import EmbeddedRedis
+from tests.waiting import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -59,14 +59,15 @@ def test_a_worker_says_whether_features_come_out_as_known(
         with worker.stdin as stdin:
             stdin.write(settings.model_dump_json().encode())
         standings = FeatureStandings(settings.storage.root)
-        deadline = time.monotonic() + 120
-        while (found := standings.here()) is None:
+
+        def standing() -> FeatureStanding | None:
             assert worker.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.1)
+            return standings.here()
+
+        found = wait_until(standing, "the worker says how features stand", every_s=0.1)
     finally:
         worker.kill()
-        worker.wait(10)
+        worker.wait(LIMIT_S)
     assert isinstance(found, FeatureStanding)
     assert (found.drifted, found.checked) == (drifted, 851)
     assert found.example.startswith("original_glcm_Idn " if drifted else "")

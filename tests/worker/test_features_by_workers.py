@@ -34,6 +34,7 @@ from node.research.extraction import (
 from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 from tests.e2e.conftest import OSTEONODE
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_workers_give_the_rows_that_this_process_gives_and_a_bad_study_its_reaso
         command = subprocess.run([OSTEONODE, *asked], capture_output=True, text=True, check=False)
     finally:
         worker.kill()
-        worker.wait(10)
+        worker.wait(LIMIT_S)
     assert command.returncode == 0, command.stderr
     with out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

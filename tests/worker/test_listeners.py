@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from pynetdicom import AE
 
 from config.settings import Settings, load_settings
 from node.store.store import open_store
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_two_peers_are_served_by_two_processes(node: Node) -> None:
     assert len(_serving(node)) == 2
     first.release()
     second.release()
-    assert _until(lambda: not _serving(node))
+    wait_until(lambda: not _serving(node))
 
 
 def test_peers_that_come_at_once_are_shared_out_evenly(node: Node) -> None:
@@ -123,7 +123,7 @@ def test_peers_that_come_at_once_are_shared_out_evenly(node: Node) -> None:
         assert sorted(_serving(node).values()) == [2, 2]
         for peer in peers:
             peer.release()
-        assert _until(lambda: not _serving(node))
+        wait_until(lambda: not _serving(node))
 
 
 def _serving(node: Node) -> Counter[int | None]:
@@ -140,7 +140,7 @@ def test_every_event_names_its_process_whatever_thread_it_comes_from(node: Node)
     _store(peer, 1)
     peer.release()
     log = node.folder / LOG
-    assert _until(lambda: '"association_closed"' in log.read_text("utf-8"))
+    wait_until(lambda: '"association_closed"' in log.read_text("utf-8"))
     events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     assert {one["event"] for one in events} >= {"listening", "association_closed"}
     assert all(one["process"].startswith(("listener ", "reconcile")) for one in events)
@@ -153,7 +153,7 @@ def test_a_listener_that_is_killed_is_replaced_and_nothing_is_lost(mortal_node: 
         association = _associate(mortal_node.port)
         _store(association, number)
         association.release()
-    assert _until(lambda: len(mortal_node.members()) == 3)
+    wait_until(lambda: len(mortal_node.members()) == 3)
     assert mortal_node.members() != before
     store = open_store(_settings(mortal_node.folder).storage)
     assert len(store.instances.paths("2.25.7")) == 6
@@ -165,11 +165,4 @@ def test_no_listener_outlives_its_family(mortal_node: Node) -> None:
     assert len(members) == 3  # two that listen, and one that closes studies and publishes
     mortal_node.process.kill()
     mortal_node.process.wait()
-    assert _until(lambda: not any(psutil.pid_exists(pid) for pid in members))
-
-
-def _until(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in members))

@@ -22,6 +22,7 @@ from node.store.files import ReceivedInstance
 from node.store.states import StudyState
 from node.study_report import ObjectKind
 from tests.claiming import claim
+from tests.waiting import LIMIT_S
 from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
 
 pytestmark = pytest.mark.slow
@@ -213,7 +214,7 @@ def test_a_step_longer_than_its_lease_keeps_it(make_bench: Callable[..., Bench])
 
     def outlast(context: StepContext) -> StepResult:
         for _ in range(5):  # renewed every third of the lease: this outlasts it
-            assert renewals.acquire(timeout=10)
+            assert renewals.acquire(timeout=LIMIT_S)
         return PROCEED
 
     bench.close()

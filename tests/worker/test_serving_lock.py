@@ -19,6 +19,7 @@ from config.settings import Settings
 from node.store import installation as serving
 from node.store.installation import LOCK_FILE, AlreadyServed, ServingLock
 from node.store.store import open_store
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def test_a_second_serve_on_the_same_root_says_who_is_there_and_ends(
     first = serve()
     assert is_up(first)
     second = serve()
-    said = second.communicate(timeout=60)[1]
+    said = second.communicate(timeout=LIMIT_S)[1]
     assert second.returncode == 1
     (told,) = [json.loads(line) for line in said.splitlines()]
     assert told["event"] == "node_not_started"
@@ -83,11 +84,11 @@ def test_a_second_serve_on_the_same_root_says_who_is_there_and_ends(
     open_store(make_settings().storage).close()  # a worker, or a command, is not kept out
 
     os.kill(first.pid, signal.SIGKILL)
-    first.wait(10)
+    first.wait(LIMIT_S)
     third = serve()
     assert is_up(third)  # the lock died with its process
     third.terminate()
-    assert third.wait(30) == 0
+    assert third.wait(LIMIT_S) == 0
     assert (make_settings().storage.root / LOCK_FILE).read_text() == ""
 
 
@@ -131,7 +132,7 @@ def test_a_node_that_stood_still_gives_way_to_the_one_that_took_over(tmp_path: P
     stood_still = ServingLock(tmp_path, "one")
     assert stood_still.take(threading.Event(), gave_way.set)
     (tmp_path / LOCK_FILE).write_text(json.dumps({"host": "other", "pid": 7, "since": "2026-01-01"}))
-    assert gave_way.wait(30)
+    assert gave_way.wait(LIMIT_S)
     assert "process 7 on other" in str(stood_still.lost)
     stood_still.release()
     assert "other" in (tmp_path / LOCK_FILE).read_text()  # which is not touched

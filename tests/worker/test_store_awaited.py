@@ -19,6 +19,7 @@ from node.store import database
 from node.store import store as awaiting
 from node.store.errors import DatabaseRefuses, StoreUnavailable
 from node.store.store import await_store, open_store
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ def test_a_database_that_another_program_keeps_locked_is_waited_for(
             waiting.set()
 
         def release() -> None:
-            assert waiting.wait(20)
+            assert waiting.wait(LIMIT_S)
             other.execute("ROLLBACK")
 
         releasing = threading.Thread(target=release)

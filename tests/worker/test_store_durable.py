@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from node.store import durable
 from node.store.database import Database
+from tests.waiting import LIMIT_S
 
 SIZES = [0, 1, 4095, 4096, 4097, 524_288 + 7, (2 << 20) - 1, 2 << 20, (2 << 20) + 1]
 
@@ -65,11 +66,11 @@ def test_a_short_direct_write_is_made_good(tmp_path: Path, monkeypatch: pytest.M
 
 
 HOLDER = """
-import sys, time
+import signal, sys
 from node.store.database import Database
 with Database(sys.argv[1]).writing() as connection:
     print("holds", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 
@@ -103,7 +104,7 @@ def test_writers_of_several_processes_lose_nothing_to_each_other(tmp_path: Path)
         connection.execute(text("CREATE TABLE t (a INTEGER)"))
         connection.execute(text("INSERT INTO t VALUES (0)"))
     counters = [subprocess.Popen([sys.executable, "-c", COUNTER, url]) for _ in range(3)]
-    assert [one.wait(60) for one in counters] == [0, 0, 0]
+    assert [one.wait(LIMIT_S) for one in counters] == [0, 0, 0]
     with database.reading() as connection:
         assert connection.execute(text("SELECT a FROM t")).scalar() == 300
     database.close()

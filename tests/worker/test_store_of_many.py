@@ -27,6 +27,7 @@ from node.store.workers import Worker
 from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.claiming import MEASURED_WITH, claim
+from tests.waiting import LIMIT_S
 from tests.worker.bench import Bench, Queue
 from tests.worker.conftest import CT
 from tests.worker.test_completeness_watch import ScriptedArchive
@@ -107,7 +108,7 @@ def test_more_studies_than_a_statement_can_name_break_no_look(few_parameters: No
     receive_many(store, number, images=False)
     watch = make_watch(store)
     assert len(watch.close_studies()) == 500  # one look's page
-    assert watch.wait(Stop(), 60.0) is False  # and the next follows at once
+    assert watch.wait(Stop(), LIMIT_S) is False  # and the next follows at once
     assert len(watch.close_studies()) == 500
     watch.shut()
     if is_sqlite:
@@ -267,7 +268,7 @@ def test_an_urgent_message_overtakes_those_that_wait(
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue("score")
         for _ in range(3):
-            message = queue.get(timeout=10)
+            message = queue.get(timeout=LIMIT_S)
             taken.append(message.payload[0][0])
             message.ack()
         queue.close()

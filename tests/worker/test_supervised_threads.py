@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from node.store.jobs import Jobs
 from node.store.quarantine import Identities
 from node.store.retention import Retention
 from node.store.store import Store
+from tests.waiting import LIMIT_S, wait_until
 from tests.worker.bench import Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
@@ -96,14 +96,16 @@ def test_what_fails_in_a_thread_of_the_listeners_restarts_its_process(tmp_path: 
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            failed: set[str] = set()
-            deadline = time.monotonic() + 60
-            while failed != FAILURES:
-                assert time.monotonic() < deadline, failed
+
+            def all_have_failed() -> bool:
                 _store_if_possible(port)  # so that there is an association to beat for
-                failed = {name for name in FAILURES if (tmp_path / name).exists()}
-            while len(psutil.Process(process.pid).children()) < 3 or not _store_if_possible(port):
-                assert time.monotonic() < deadline
+                return all((tmp_path / name).exists() for name in FAILURES)
+
+            def all_work_again() -> bool:
+                return len(psutil.Process(process.pid).children()) >= 3 and _store_if_possible(port)
+
+            wait_until(all_have_failed, FAILURES)
+            wait_until(all_work_again, "its processes are there again, and take images")
         finally:
             process.kill()
     gc.collect()  # pynetdicom leaves sockets of associations that broke off to the collector
@@ -180,9 +182,9 @@ def test_an_identity_that_cannot_be_compared_stops_no_other_and_no_purge(
         args=(sqlite_store, load_settings(), Archive(), stop),
     )
     house.start()
-    assert purging.wait(20)
+    assert purging.wait(LIMIT_S)
     purging.clear()
-    assert purging.wait(20)  # the database was away for the other task
+    assert purging.wait(LIMIT_S)  # the database was away for the other task
     stop.set()
     house.join()
     assert asked == ["2.25.1", "2.25.2"]
@@ -199,7 +201,7 @@ def test_an_attempt_whose_lease_cannot_be_kept_fails_and_says_why(
         raise KeyError("what nobody foresaw")
 
     def select(_: StepContext) -> StepResult:
-        assert failed.wait(20)
+        assert failed.wait(LIMIT_S)
         return PROCEED
 
     monkeypatch.setattr(Jobs, "renew", renew)

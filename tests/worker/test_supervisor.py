@@ -28,6 +28,7 @@ from sqlalchemy import make_url
 
 from config.settings import ConfigurationError, Settings
 from node.processes.supervisor import Supervisor, worker
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
@@ -64,9 +65,9 @@ class Node:
         for line in self.process.stderr:
             self._lines.put(line)
 
-    def wait_for(self, event: str, timeout_s: float = 60.0, **fields: object) -> dict[str, Any]:
+    def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
         """The next log event of that name and fields."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + LIMIT_S
         while True:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -102,7 +103,7 @@ def start_node() -> Iterator[Callable[..., Node]]:
     yield start
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(LIMIT_S)
         assert process.stderr is not None
         process.stderr.close()
 
@@ -130,7 +131,7 @@ def _open_to_others(root: Path) -> list[str]:
 
 
 def _wait_until_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=15)
+    _, alive = psutil.wait_procs(processes, timeout=LIMIT_S)
     assert alive == [], alive
 
 
@@ -143,7 +144,7 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
     ready = node.wait_for("node_ready")
     port = ready["port"]
     assert _echo(port)
-    with urllib.request.urlopen(f"{ready['page']}readyz", timeout=10) as answer:
+    with urllib.request.urlopen(f"{ready['page']}readyz", timeout=LIMIT_S) as answer:
         assert answer.status == 200
 
     assert _open_to_others(settings.storage.root) == []
@@ -168,7 +169,7 @@ def test_a_node_restarts_what_dies_and_stops_without_leaving_anything(
         len(family) >= 8
     )  # broker, listener, page, what forks the workers, two of them, a pool process each
     node.process.send_signal(signal.SIGTERM)
-    assert node.process.wait(30) == 0
+    assert node.process.wait(LIMIT_S) == 0
     _wait_until_gone(family)
 
 
@@ -190,14 +191,14 @@ def test_a_node_waits_for_a_database_that_is_away_and_says_so(
     status, checks = _readiness(page)
     assert (status, checks["database"]["ok"]) == (503, False)
     with pytest.raises(ConnectionRefusedError):  # a PACS tries again later
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S).close()
     with _forwarding(database, int(url.port or 0)):
         node.wait_for("node_ready")
         assert _echo(port)
         assert _readiness(page)[0] == 200
         family = node.family()
         node.process.send_signal(signal.SIGTERM)
-        assert node.process.wait(30) == 0
+        assert node.process.wait(LIMIT_S) == 0
     _wait_until_gone(family)
 
 
@@ -209,7 +210,7 @@ def test_a_node_that_waits_for_its_database_ends_when_it_is_told_to(
     node.wait_for("database_awaited")
     family = node.family()
     node.process.send_signal(signal.SIGTERM)
-    assert node.process.wait(30) == 0
+    assert node.process.wait(LIMIT_S) == 0
     _wait_until_gone(family)
 
 
@@ -220,7 +221,7 @@ def _free_port() -> int:
 
 
 def _readiness(port: int) -> tuple[int, dict[str, Any]]:
-    answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
+    answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=LIMIT_S)
     return answer.status_code, answer.json()["checks"]
 
 
@@ -273,7 +274,7 @@ def test_a_node_that_cannot_listen_ends_with_an_error_and_leaves_nothing(
         assert "OSError" in node.wait_for("process_failed")["error"]
         family = node.family()
         node.wait_for("node_not_started")
-        assert node.process.wait(30) == 1
+        assert node.process.wait(LIMIT_S) == 1
     _wait_until_gone(family)
 
 
@@ -284,7 +285,7 @@ def test_a_node_whose_root_cannot_be_used_says_so_and_ends(
     settings = make_settings(log={"format": "json"}, storage={"root": str(tmp_path / "file" / "var")})
     node = start_node(settings, ONE_WORKER)
     assert "StoreUnavailable" in node.wait_for("node_not_started")["error"]
-    assert node.process.wait(30) == 1
+    assert node.process.wait(LIMIT_S) == 1
 
 
 def test_a_worker_by_itself_needs_a_broker_that_it_can_reach(make_settings: Callable[..., Settings]) -> None:
