@@ -9,6 +9,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
+from typing import Protocol, TypeVar
 
 from config.settings import ConfigurationError
 from config.vocabulary import Vocabulary
@@ -79,7 +80,17 @@ class FindingRow:
     text: Mapping[str, str]  # language -> text with {placeholders}
 
 
-def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+class Graded(Protocol):
+    """Anything of a severity."""
+
+    @property
+    def severity(self) -> Severity: ...
+
+
+AnyGraded = TypeVar("AnyGraded", bound=Graded)
+
+
+def gravest_first(findings: Iterable[AnyGraded]) -> list[AnyGraded]:
     """Refusals, then cautions, then what is only worth knowing; within each as given."""
     grave = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
     return sorted(findings, key=lambda finding: grave.index(finding.severity))

@@ -24,7 +24,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -32,6 +31,7 @@ import SimpleITK
 from config.catalog import load_reference
 from node.reference.spec import BODIES, StudySpec
 from node.reference.study import write_reference_study
+from node.result_document import ResultDocument, read_result
 from scoring.models.card import parse_model_card
 
 OSTEONODE = Path(sys.executable).with_name("osteonode")
@@ -109,7 +109,7 @@ def main() -> int:
     return 0 if all(holds for _, holds in held) else 1
 
 
-def claims(out: Path, results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, bool]]:
+def claims(out: Path, results: dict[str, ResultDocument]) -> Iterator[tuple[str, bool]]:
     """What must hold of everything that the commands left, each with its numbers."""
     card = parse_model_card((out / "model" / "model.json").read_text("utf-8"))
     icc = [float(row["icc"]) for row in rows_of(out / "model" / "tables" / "agreement_second-mask.csv")]
@@ -125,18 +125,18 @@ def claims(out: Path, results: dict[str, dict[str, Any]]) -> Iterator[tuple[str,
                 )
     yield "training again on the same features gives the same bytes", same_bytes(out / "model", out / "again")
     for name, result in results.items():
-        scored = result["rad_score"] is not None and result["nomogram"] is not None
-        score = f"{result['rad_score']:.3f}" if scored else f"none ({codes(result)})"
+        scored = result.rad_score is not None and result.nomogram is not None
+        score = f"{result.rad_score:.3f}" if scored else f"none ({codes(result)})"
         yield f"the {name} new patient has a nomogram; rad-score {score}", scored
-        applied = result["provenance"]["model_sha256"] == card.sha256
+        applied = result.provenance.model_sha256 == card.sha256
         yield f"the {name} new patient was scored with this card", applied
-    if all(result["nomogram"] for result in results.values()):
-        risk = {name: result["nomogram"]["probability"] for name, result in results.items()}
+    risk = {name: result.nomogram.probability for name, result in results.items() if result.nomogram}
+    if len(risk) == len(results):
         told = ", ".join(f"{name} {value:.3f}" for name, value in risk.items())
         yield f"less bone, more risk: {told}", risk["sparser"] > risk["denser"]
 
 
-def score(out: Path, card: Path, new: dict[str, StudySpec]) -> dict[str, dict[str, Any]]:
+def score(out: Path, card: Path, new: dict[str, StudySpec]) -> dict[str, ResultDocument]:
     """`result.json` of each new patient, by a node whose site folder holds the card."""
     models = out / "site" / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def score(out: Path, card: Path, new: dict[str, StudySpec]) -> dict[str, dict[st
         study, result = out / f"new-{name}", out / f"result-{name}"
         options = ("--config", settings, "--mask", study / MASK, "--clinical", laboratory)
         osteonode("process", study, "--out", result, *options)
-        results[name] = json.loads((result / "result.json").read_text("utf-8"))
+        results[name] = read_result((result / "result.json").read_bytes())
     return results
 
 
@@ -249,8 +249,8 @@ def same_bytes(first: Path, second: Path) -> bool:
     return files(first) == files(second)
 
 
-def codes(result: dict[str, Any]) -> str:
-    return " ".join(sorted({finding["code"] for finding in result["findings"]}))
+def codes(result: ResultDocument) -> str:
+    return " ".join(sorted({finding.code for finding in result.findings}))
 
 
 def osteonode(*arguments: object) -> None:

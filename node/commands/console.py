@@ -14,8 +14,8 @@ from rich.text import Text
 
 from config.findings import Severity
 from node.research.extraction import ABOUT
-from node.study_report import Outcome, Report
-from scoring.density.bmd import BmdResult
+from node.result_document import DensityEntry, ResultDocument
+from node.study_report import Outcome
 from scoring.models.card import NEGATIVE_CLASS
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", dir_okay=False)]
@@ -136,25 +136,25 @@ def require_table_of_features(out: Path, *, option: str = "--out") -> None:
         )
 
 
-# A report for a terminal. It names numbers and findings, never the patient.
+# A result for a terminal. It names numbers and findings, never the patient.
 
 
 _COLOUR = {Severity.REFUSAL: "red", Severity.CAUTION: "yellow", Severity.INFO: "dim"}
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_result(console: Console, result: ResultDocument) -> None:
     """BMD per level, calibration, scores and findings."""
-    if report.outcome is Outcome.REFUSED:
+    if result.outcome is Outcome.REFUSED:
         console.print("Refused: this study could not be measured.", style="bold red")
-    elif report.levels:
-        console.print(_levels(report))
-    elif report.unnamed:
-        console.print(_slices(report))
-    for label, text in _facts(report):
+    elif result.levels:
+        console.print(_levels(result))
+    elif result.unnamed:
+        console.print(_slices(result))
+    for label, text in _facts(result):
         console.print(Text.assemble((f"{label:<14}", "bold"), text), soft_wrap=True)
-    if report.findings:
+    if result.findings:
         console.print("Findings", style="bold")
-    for finding in report.findings:
+    for finding in result.findings:
         colour = _COLOUR[finding.severity]
         console.print(
             Text.assemble("  ", (f"{finding.severity.value:<8}", colour), f" {finding.text}"),
@@ -162,65 +162,69 @@ def print_report(console: Console, report: Report) -> None:
         )
 
 
-def _levels(report: Report) -> Table:
-    equivalent = f" {report.calibration.equivalent.value}" if report.calibration else ""
+def _levels(result: ResultDocument) -> Table:
+    equivalent = f" {result.calibration.equivalent.value}" if result.calibration else ""
     table = Table(box=None, pad_edge=False)
-    ellipse = any(level.ellipse for level in report.levels)
-    read_in = next((f", {level.measured.region.value}" for level in report.levels if level.measured), "")
+    ellipse = any(level.ellipse for level in result.levels.values())
+    read_in = f", {result.region.value}" if result.region else ""
     besides = ("ellipse",) if ellipse else ()
     for heading in ("level", f"BMD mg/cm3{equivalent}{read_in}", "HU", *besides, "body cm3"):
         table.add_column(heading, justify="left" if heading == "level" else "right")
-    for level in report.levels:
+    for name, level in result.levels.items():
         table.add_row(
-            level.name if report.numbering_confirmed else f"{level.name}?",
-            *_read(level.measured),
-            *([_read(level.ellipse)[0]] if ellipse else []),
+            name if result.numbering.confirmed else f"{name}?",
+            *_read(level),
+            *([_read(level.ellipse or DensityEntry())[0]] if ellipse else []),
             f"{level.volume_mm3 / 1000:.1f}" if level.volume_mm3 is not None else "not available",
         )
     return table
 
 
-def _slices(report: Report) -> Table:
+def _slices(result: ResultDocument) -> Table:
     table = Table(box=None, pad_edge=False)
-    equivalents = {one.calibration.equivalent.value for one in report.unnamed if one.calibration}
+    equivalents = {one.equivalent.value for one in result.unnamed if one.equivalent}
     for heading in ("level not known", " ".join(["BMD mg/cm3", *equivalents]), "HU", "region mm2"):
         table.add_column(heading, justify="left" if heading == "level not known" else "right")
-    for one in report.unnamed:
+    for one in result.unnamed:
         region = f"{one.region_mm2:.0f}" if one.region_mm2 is not None else "not available"
-        table.add_row(one.name, *_read(one.measured), region)
+        table.add_row(one.name, *_read(one), region)
     return table
 
 
-def _read(read: BmdResult | None) -> tuple[str, str]:
+def _read(read: DensityEntry) -> tuple[str, str]:
     """Density and HU of one vertebra."""
-    density = "not available"
-    if read and read.bmd_mg_cm3 is not None:
+    density, hu = "not available", "not available"
+    if read.bmd_mg_cm3 is not None:
         sigma = read.bmd_uncertainty_mg_cm3
         density = f"{read.bmd_mg_cm3:.1f}" + (f" ± {sigma:.1f}" if sigma is not None else "")
-    return density, f"{read.hu_mean:.0f} (SD {read.hu_sd:.0f})" if read else "not available"
+    if read.hu_mean is not None:
+        hu = f"{read.hu_mean:.0f} (SD {read.hu_sd:.0f})"
+    return density, hu
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(result: ResultDocument) -> list[tuple[str, str]]:
     facts = []
-    if found := report.calibration:
+    used, categories = result.provenance, result.categories
+    if found := result.calibration:
+        grade = f" ({found.grade.value})" if found.grade else ""
         facts.append(
             (
                 "calibration",
-                f"{found.method}, {found.phantom_named} ({found.grade.value}): "
+                f"{found.method}, {found.phantom_named}{grade}: "
                 f"BMD = {found.slope:.4f} x HU {found.intercept:+.2f} mg/cm3 {found.equivalent.value}",
             )
         )
-    if report.t_score and report.reference:
-        facts.append(("T-score", f"{report.t_score.value:+.2f} (reference {report.reference.name})"))
-    if report.z_score and report.reference:
-        facts.append(("Z-score", f"{report.z_score.value:+.2f} (reference {report.reference.name})"))
-    if report.density:
-        facts.append(("density", f"{report.density.category.value} ({'+'.join(report.density.levels)})"))
-    if report.study_class:
-        facts.append(("study rule", f"{report.study_class.value} (Xie 2022, by T-score)"))
-    if report.rad_score:
-        facts.append(("rad-score", f"{report.rad_score.value:+.3f} (model {report.rad_score.model_name})"))
-    if found_nomogram := report.nomogram:
+    if result.t_score is not None:
+        facts.append(("T-score", f"{result.t_score:+.2f} (reference {used.reference})"))
+    if result.z_score is not None:
+        facts.append(("Z-score", f"{result.z_score:+.2f} (reference {used.reference})"))
+    if density := categories.density:
+        facts.append(("density", f"{density.category.value} ({'+'.join(density.levels)})"))
+    if categories.study_class:
+        facts.append(("study rule", f"{categories.study_class.value} (Xie 2022, by T-score)"))
+    if result.rad_score is not None:
+        facts.append(("rad-score", f"{result.rad_score:+.3f} (model {used.model})"))
+    if found_nomogram := result.nomogram:
         points = ", ".join(f"{one.name} {one.points:.0f}" for one in found_nomogram.inputs)
         facts.append(
             (

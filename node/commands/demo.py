@@ -20,16 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings, load_settings
-from node.commands.console import print_report, terminal
-from node.pipeline.artefacts import REPORT, from_json
+from node.commands.console import print_result, terminal
+from node.pipeline.artefacts import RESULT
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, Received, StandInPacs, send_study
 from node.reference.study import uid_of, write_reference_study
 from node.reference.truth import Truth
+from node.result_document import ResultDocument, read_result
 from node.store.errors import StoreError
 from node.store.overview import StudySummary
 from node.store.store import open_store
-from node.study_report import Report
 
 BMD_TOLERANCE_MG_CM3 = 3.0
 VOLUME_TOLERANCE = 0.10
@@ -104,9 +104,9 @@ def _run(console: Console, place: _Place, spec: StudySpec, port: int | None) -> 
                 _await_answer(settings, pacs, uid_of(spec, "study"), progress.tell)
                 seconds = time.monotonic() - started
             received = pacs.received()
-    report = _kept_report(settings, uid_of(spec, "study"), place)
-    print_report(console, report)
-    correct = _compare(console, report, truth)
+    result = _kept_result(settings, uid_of(spec, "study"), place)
+    print_result(console, result)
+    correct = _compare(console, result, truth)
     _print_places(console, place, received, seconds)
     if not correct:
         raise DemoFailed("the answers do not match the truth")
@@ -259,30 +259,30 @@ def _words(study: StudySummary) -> str:
     return f"the node works: {study.step}"
 
 
-def _kept_report(settings: Settings, study_uid: str, place: _Place) -> Report:
-    """The report as the node keeps it; its pictures and result.json go beside what was received."""
+def _kept_result(settings: Settings, study_uid: str, place: _Place) -> ResultDocument:
+    """The result as the node keeps it; it and its pictures go beside what was received."""
     store = open_store(settings.storage)
     try:
         detail = store.overview.show(study_uid)
         for artefact in detail.artefacts:
-            if artefact.name in ("result.json", "nomogram.png", "overlay.png", "calibration.png"):
+            if artefact.name in (RESULT, "nomogram.png", "overlay.png", "calibration.png"):
                 content = store.artefacts.get(study_uid, artefact.generation, artefact.name)
                 (place.root / artefact.name).write_bytes(content)
-        content = store.artefacts.get(study_uid, detail.summary.generation, REPORT)
+        content = store.artefacts.get(study_uid, detail.summary.generation, RESULT)
     finally:
         store.close()
-    return from_json(Report, content)
+    return read_result(content)
 
 
-def _compare(console: Console, report: Report, truth: Truth) -> bool:
+def _compare(console: Console, result: ResultDocument, truth: Truth) -> bool:
     """Whether BMD and volume are right at every level, with a table that shows it."""
     table = Table(title="against the known truth", title_justify="left", box=None, pad_edge=False)
     for heading in ("level", "BMD", "truth", "error", "volume cm3", "truth", "error", ""):
         table.add_column(heading, justify="left" if heading in ("level", "") else "right")
-    correct = set(truth.levels) <= {level.name for level in report.levels}
+    correct = set(truth.levels) <= set(result.levels)
     for name, known in truth.levels.items():
-        found = report.level(name)
-        bmd = found.measured.bmd_mg_cm3 if found and found.measured else None
+        found = result.levels.get(name)
+        bmd = found.bmd_mg_cm3 if found else None
         volume = found.volume_mm3 if found else None
         if bmd is None or volume is None:
             table.add_row(name, "missing", f"{known.bmd_mg_cm3:.1f}", "", "", "", "", Text("wrong", "red"))
@@ -314,7 +314,7 @@ def _print_places(console: Console, place: _Place, received: Sequence[Received],
         ("nomogram", place.root / "nomogram.png"),
         ("overlay", place.root / "overlay.png"),
         ("calibration", place.root / "calibration.png"),
-        ("result", place.root / "result.json"),
+        ("result", place.root / RESULT),
         ("node's log", place.log),
     ):
         console.print(f"  {what:<15}{path}", soft_wrap=True)

@@ -13,23 +13,23 @@ from rich.console import Console
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
-from node.commands.console import print_report, require_kept, require_outside, terminal
+from node.commands.console import print_result, require_kept, require_outside, terminal
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
-from node.pipeline.artefacts import REPORT, MemoryArtefacts, from_json, stored_objects
+from node.pipeline.artefacts import RESULT, MemoryArtefacts, stored_objects
 from node.pipeline.context import StepContext
 from node.pipeline.engine import settle_engine
 from node.pipeline.ports import Issue
-from node.pipeline.result import result_document, to_text
 from node.pipeline.steps import run_locally
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.research.extraction import NotOneStudy, study_in
-from node.study_report import Outcome, Report
+from node.result_document import ResultDocument, read_result
+from node.study_report import Outcome
 from segmentation.errors import SegmentationError
 
 REFUSED = 3
 _PICTURES = (NOMOGRAM_PNG, OVERLAY_PNG, CALIBRATION_PNG)
-_OURS = ("result.json", "report.dcm", "segmentation.dcm", "nomogram*.dcm", *_PICTURES)
+_OURS = (RESULT, "report.dcm", "segmentation.dcm", "nomogram*.dcm", *_PICTURES)
 
 
 def process(
@@ -90,11 +90,11 @@ def process(
             run = run_locally(context, lambda step: status.update(step.value))
         except SegmentationError as error:  # a mask that does not fit this study
             raise ConfigurationError(str(error)) from error
-    report = from_json(Report, context.artefacts.get(REPORT))
     timings_s = run.timings_s | {"total": time.perf_counter() - started}
-    _write(out, context, report, timings_s)
-    print_report(terminal(), report)
-    if report.outcome is not Outcome.REPORTED:
+    result = read_result(context.artefacts.get(RESULT)).with_timings(timings_s)
+    _write(out, context, result)
+    print_result(terminal(), result)
+    if result.outcome is not Outcome.REPORTED:
         raise typer.Exit(REFUSED)
 
 
@@ -137,11 +137,11 @@ def _prepare(out: Path) -> None:
         raise typer.BadParameter(f"cannot write to {out}: {error.strerror}", param_hint="--out") from error
 
 
-def _write(out: Path, context: StepContext, report: Report, timings_s: dict[str, float]) -> None:
+def _write(out: Path, context: StepContext, result: ResultDocument) -> None:
     for one in stored_objects(context.artefacts):
         (out / one.file_name).write_bytes(one.content)
     for picture in _PICTURES:
         if picture in context.artefacts.names():
             (out / picture).write_bytes(context.artefacts.get(picture))
     # Written last: whoever finds it finds everything it speaks of.
-    (out / "result.json").write_text(to_text(result_document(report, timings_s)), "utf-8")
+    (out / RESULT).write_text(result.to_text(), "utf-8")

@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError
 
-from config.findings import Severity
+from config.findings import gravest_first
 from config.settings import Settings
 from node.pipeline.artefacts import RESULT
+from node.result_document import FindingEntry, ResultDocument, read_result
 from node.store.errors import NoSuchArtefact
 from node.store.overview import StudyDetail
 from node.store.store import Store
 from node.web.alerts import Alert, Check, Probe, Standing, Surroundings, alerts, try_all
+from segmentation.vertebrae import RegionKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +83,10 @@ class Sources:
         )
 
 
-# The part of a stored `result.json` that the page shows: findings and densities, nothing of the patient.
-#
-# Fields that are not named here (patient and accession number among them) are dropped when the file is read.
-# Scores that rest on a reference population or a model are left to the report's own pages, which carry
-# their caveats in the picture.
+# The stored result that the page shows: findings and densities, nothing of the patient. # The study's
+# identity is dropped when the file is read, so that no template can show it. Scores that rest on a
+# reference population or a model are left to the report's own pages, which carry their caveats in the
+# picture.
 
 
 # Written by the report step. Names given by a browser are looked up here and go no further.
@@ -94,96 +95,7 @@ PICTURES: Mapping[str, str] = {
     "overlay.png": "Region of interest on the images",
     "calibration.png": "Calibration: rods, line and image",
 }
-
-
-_REGIONS = {"core": "cancellous core", "ellipse": "mid-body ellipse"}
-_GRAVEST_FIRST = (Severity.REFUSAL, Severity.CAUTION, Severity.INFO)
-
-
-class _Shown(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class ShownFinding(_Shown):
-    code: str
-    severity: Severity
-    text: str
-    level: str | None
-
-
-class ShownRead(_Shown):
-    hu_mean: float | None
-    hu_sd: float | None
-    bmd_mg_cm3: float | None
-    bmd_uncertainty_mg_cm3: float | None
-
-
-class ShownLevel(_Shown):
-    complete: bool
-    region: str | None = None
-    ellipse: ShownRead | None = None
-    hu_mean: float | None
-    hu_sd: float | None
-    bmd_mg_cm3: float | None
-    bmd_uncertainty_mg_cm3: float | None
-
-
-class ShownSlice(_Shown):
-    """A vertebra scanned in one slice: its level is not known."""
-
-    name: str
-    hu_mean: float | None
-    hu_sd: float | None
-    bmd_mg_cm3: float | None
-    bmd_uncertainty_mg_cm3: float | None
-    equivalent: str | None
-
-
-class ShownNumbering(_Shown):
-    confirmed: bool
-    basis: str
-
-
-class ShownCalibration(_Shown):
-    method: str
-    grade: str | None = None
-    phantom: str
-    equivalent: str
-    slope: float
-    intercept: float
-
-
-class ShownEngine(_Shown):
-    name: str
-    version: str
-
-
-class ShownProvenance(_Shown):
-    version: str
-    engine: ShownEngine | None
-
-
-class ShownResult(_Shown):
-    """Field names and units as in `result.json`; the findings that weigh most come first."""
-
-    outcome: str
-    findings: tuple[ShownFinding, ...]
-    levels: dict[str, ShownLevel]
-    unnamed: tuple[ShownSlice, ...] = ()
-    numbering: ShownNumbering
-    calibration: ShownCalibration | None
-    provenance: ShownProvenance
-
-    @property
-    def region(self) -> str | None:
-        """Where the levels' densities are read, in words."""
-        named = next((level.region for level in self.levels.values() if level.region), None)
-        return None if named is None else _REGIONS.get(named, named)
-
-    @field_validator("findings")
-    @classmethod
-    def _gravest_first(cls, findings: tuple[ShownFinding, ...]) -> tuple[ShownFinding, ...]:
-        return tuple(sorted(findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)))
+_REGIONS = {RegionKind.CORE: "cancellous core", RegionKind.ELLIPSE: "mid-body ellipse"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +103,19 @@ class LatestResult:
     """The result of the latest generation that has one."""
 
     generation: int
-    result: ShownResult | None  # None where the file is gone, altered, or of another shape
+    result: ResultDocument | None  # without identity; None where it is gone, altered, or of another shape
     pictures: tuple[str, ...]  # of `PICTURES`, those that this generation has
+
+    @property
+    def findings(self) -> list[FindingEntry]:
+        """Those that weigh most come first."""
+        return gravest_first(self.result.findings) if self.result else []
+
+    @property
+    def region(self) -> str | None:
+        """Where the levels' densities are read, in words."""
+        region = self.result.region if self.result else None
+        return None if region is None else _REGIONS[region]
 
 
 def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
@@ -210,9 +133,9 @@ def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
     )
 
 
-def _read(store: Store, study_instance_uid: str, generation: int) -> ShownResult | None:
+def _read(store: Store, study_instance_uid: str, generation: int) -> ResultDocument | None:
     try:
-        return ShownResult.model_validate_json(store.artefacts.get(study_instance_uid, generation, RESULT))
+        return read_result(store.artefacts.get(study_instance_uid, generation, RESULT)).without_identity()
     except (NoSuchArtefact, ValidationError):
         return None
 

@@ -260,8 +260,8 @@ class DensityVerdict:
     category: DensityCategory
     levels: tuple[str, str]
     mean_mg_cm3: float
-    equivalent: Mineral
     uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of the mean
+    equivalent: Mineral
     converted_from: Mineral | None = None  # what was measured, where a site's conversion was applied
 
 

@@ -21,7 +21,7 @@ from node.dicom.errors import IdentityMissing, ObjectInvalid
 from node.dicom.identity import IDENTITY_KEYWORDS
 from node.dicom.sc.layout import LATIN, Typeface
 from node.dicom.sr import encode_sr
-from node.pipeline.result import result_document
+from node.result_document import ResultDocument
 from node.study_report import ObjectKind, Report
 from tests.dicom.drawn import pages_of, six_rods, words_of_page
 
@@ -253,7 +253,7 @@ def agree(pattern: str, words: str, *values: float) -> bool:
 def test_the_pictures_carry_every_number_for_viewers_that_show_no_groups(study, encode):
     """Each number of the answer in result.json, recovered from the words of the pages."""
     report = replace(study.report, calibration=six_rods(study.report.calibration))
-    words, result = drawn(encode, study, report), result_document(report, {})
+    words, result = drawn(encode, study, report), ResultDocument.of(report, {}).values()
     answer, nomogram, fit = (words[name] for name in ("answer", "nomogram", "calibration"))
     number = r"(-?\d+(?:\.\d+)?)"
 

@@ -19,7 +19,7 @@ from node.dicom.sc.calibration_page import compose_fit
 from node.dicom.sc.images import compose_overlay
 from node.dicom.sc.layout import LATIN, Page, lines_of
 from node.dicom.sc.nomogram_page import compose_nomogram
-from node.pipeline.result import result_document, to_text
+from node.result_document import ResultDocument
 from node.store.states import Reopening
 from scoring.calibration.internal import INTERNAL, OWN_TISSUES
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
@@ -209,7 +209,7 @@ def test_structured_report_and_result_are_the_same_whatever_the_language(study, 
     )
     assert ours["report.dcm"] == theirs["report.dcm"]
     assert ours["nomogram-1-answer.dcm"] != theirs["nomogram-1-answer.dcm"]
-    assert to_text(result_document(study.report, {})) == to_text(result_document(chinese, {}))
+    assert ResultDocument.of(study.report, {}).to_text() == ResultDocument.of(chinese, {}).to_text()
 
 
 _ELSEWHERE = """

@@ -11,9 +11,10 @@ import pytest
 from pydicom import dcmread
 from rich.console import Console
 
-from node.commands.console import print_report
+from node.commands.console import print_result
 from node.dicom.encode import encode_report
 from node.dicom.sr.items import summary_lines
+from node.result_document import ResultDocument
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def test_a_suspected_fracture_leads(variants, describe_finding):
 def test_a_probability_says_of_what_against_what_wherever_it_is_read(variants):
     report = variants["complete"]
     console = Console(file=StringIO(), width=200)
-    print_report(console, report)
+    print_result(console, ResultDocument.of(report, {}))
     for words in ("\n".join(summary_lines(report)), console.file.getvalue()):
         (line,) = [one for one in words.splitlines() if "rather than" in one]
         assert "osteoporosis rather than osteopenia (T rule)" in line

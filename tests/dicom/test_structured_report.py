@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.sr import encode_sr
-from node.pipeline.result import result_document
+from node.result_document import ResultDocument
 from scoring.calibration import Grade, Mineral
 from segmentation.vertebrae import RegionKind
 
@@ -390,8 +390,8 @@ def test_a_study_that_was_begun_again_says_so_with_the_software(study, encode):
     again = replace(study.report, provenance=replace(study.report.provenance, begun_again=told))
     items = read_items(dcmread(BytesIO(encode(again, with_seg=False))))
     assert f"begun_again={told}" in {str(item.value) for item in items}
-    assert result_document(again, {})["provenance"]["begun_again"] == told
-    assert result_document(study.report, {})["provenance"]["begun_again"] is None
+    assert ResultDocument.of(again, {}).provenance.begun_again == told
+    assert ResultDocument.of(study.report, {}).provenance.begun_again is None
 
 
 def test_the_private_scheme_is_declared(contents):

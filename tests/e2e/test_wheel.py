@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from config.settings import load_settings
 from node.commands.check import Standing, examine
@@ -47,6 +48,9 @@ def test_a_study_is_processed_by_the_wheel_alone(unpacked, tmp_path):
     where = [sys.executable, "-P", "-c", "import node, config; print(node.__file__, config.__file__)"]
     said = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert all(path.startswith(str(unpacked)) for path in said.stdout.split())
+    Draft202012Validator(json.loads((unpacked / "node" / "result.schema.json").read_text("utf-8"))).validate(
+        result
+    )
 
 
 def test_each_package_name_belongs_to_this_distribution_alone(tmp_path):

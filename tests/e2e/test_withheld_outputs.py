@@ -28,12 +28,12 @@ from node.pipeline.artefacts import (
     segmentation_from_bytes,
     to_json,
 )
-from node.pipeline.result import result_document
 from node.pipeline.steps.report import compose
 from node.pipeline.steps.score import Measurements
 from node.pipeline.steps.selection import load_chosen, selection_of
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
+from node.result_document import ResultDocument
 from node.study_report import EncodedObject, Report
 from segmentation.vertebrae import Observation
 from tests.e2e.in_process import Run, unchecked
@@ -69,7 +69,7 @@ class Measured:
         words = [text.get_text() for page in pages for text in page.figure.findobj(Text)]
         return Told(
             report=report,
-            result=result_document(report, {}),
+            result=ResultDocument.of(report, {}).values(),
             read=read_document(report_document(report, self.headers, **self.measured_in(report))),
             words="\n".join([*words, *summary_lines(report)]),
         )

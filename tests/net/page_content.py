@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from node.store.files import ReceivedInstance, sha256_of
@@ -20,12 +21,11 @@ RECEIVING = "2.25.1003"
 IDENTITY = ("MRN-4711-SECRET", "ISSUER-SECRET", "ACCESSION-SECRET", "1951-02-03")
 PNG = b"\x89PNG\r\n\x1a\n"
 
-LEVEL = {"complete": True, "hu_mean": 158.2, "hu_sd": 28.9}
-LEVEL |= {"bmd_mg_cm3": 102.32, "bmd_uncertainty_mg_cm3": 0.66}
-ELLIPSE = LEVEL | {"bmd_mg_cm3": 98.71}
-RESULT: dict[str, Any] = {
-    "schema_version": "1.0",
-    "outcome": "reported",
+RESULTS = Path(__file__).parents[1] / "data" / "results"  # as they are written
+_WRITTEN: dict[str, Any] = json.loads((RESULTS / "reported" / "result.json").read_bytes())
+READ = {"hu_mean": 158.2, "hu_sd": 28.9, "bmd_mg_cm3": 102.32, "bmd_uncertainty_mg_cm3": 0.66}
+_LEVEL = {"complete": True, "centroid_mm": [0.0, 0.0, 0.0], "volume_mm3": None}
+RESULT: dict[str, Any] = _WRITTEN | {
     "study": {
         "study_instance_uid": STUDY,
         "patient_id": IDENTITY[0],
@@ -34,17 +34,26 @@ RESULT: dict[str, Any] = {
         "study_date": IDENTITY[3],
     },
     "levels": {
-        "L1": LEVEL | {"region": "core", "ellipse": ELLIPSE},
-        "L2": dict.fromkeys(LEVEL) | {"complete": False},
+        "L1": _LEVEL | READ | {"region": "core", "ellipse": READ | {"bmd_mg_cm3": 98.71}},
+        "L2": _LEVEL | dict.fromkeys(READ) | {"complete": False},
     },
-    "numbering": {"confirmed": True, "basis": "sacrum and last rib"},
-    "calibration": {"method": "two-point", "phantom": "siemens-osteo", "equivalent": "HA"}
-    | {"grade": "phantom", "slope": 0.6483, "intercept": -0.2667},
+    "calibration": _WRITTEN["calibration"] | {"slope": 0.6483, "intercept": -0.2667},
     "findings": [
-        {"code": "marrow_fat", "severity": "info", "text": "Marrow fat is excluded.", "level": None},
-        {"code": "truncated", "severity": "refusal", "text": "Cut by <the> edge.", "level": "L2"},
+        {
+            "code": "marrow_fat",
+            "severity": "info",
+            "text": "Marrow fat is excluded.",
+            "level": None,
+            "withholds": [],
+        },
+        {
+            "code": "truncated",
+            "severity": "refusal",
+            "text": "Cut by <the> edge.",
+            "level": "L2",
+            "withholds": ["bmd"],
+        },
     ],
-    "provenance": {"version": "0.1.0", "engine": {"name": "geometric", "version": "1"}},
 }
 ARTEFACTS = {
     "result.json": json.dumps(RESULT).encode(),

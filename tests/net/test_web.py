@@ -33,10 +33,10 @@ from tests.closing import close_due
 from tests.net.page_content import (
     ARTEFACTS,
     IDENTITY,
-    LEVEL,
     PNG,
+    READ,
     RECEIVING,
-    RESULT,
+    RESULTS,
     SET_ASIDE,
     STUDY,
     fill,
@@ -201,8 +201,8 @@ def test_a_hint_can_be_pasted_into_a_shell_with_the_file_that_configures_the_nod
 
 
 def test_slices_without_a_level_are_shown_as_such(own_page: httpx.Client, filled: Store) -> None:
-    read = {key: value for key, value in LEVEL.items() if key != "complete"}
-    alone = RESULT | {"levels": {}, "unnamed": [{"name": "slice 1", "equivalent": "HA", **read}]}
+    written = json.loads((RESULTS / "single-slices" / "result.json").read_bytes())
+    alone = written | {"unnamed": [written["unnamed"][0] | READ]}
     receive(filled, STUDY, 2)
     jobs = {job.generation: job for job in close_due(filled, first_step="select", quiet_s=0, stale_s=20)}
     lease = hold(filled, jobs[2], "report")

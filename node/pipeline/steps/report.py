@@ -31,7 +31,6 @@ from node.pipeline.artefacts import (
     to_json,
 )
 from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.result import result_document, to_text
 from node.pipeline.steps.judge import (
     Judgement,
     basis_of,
@@ -42,6 +41,7 @@ from node.pipeline.steps.judge import (
 )
 from node.pipeline.steps.score import Measurements, slice_finder
 from node.pipeline.steps.selection import SelectionArtefact, load_chosen, load_slices, selection_of
+from node.result_document import ResultDocument
 from node.study_report import Outcome, Report
 from scoring.density.follow_up import FollowUp, follow_up_observations
 from segmentation.vertebrae import EngineInfo
@@ -64,7 +64,7 @@ def report(context: StepContext) -> StepResult:
     for name, content in _png_files(pictures).items():
         context.artefacts.put(name, content)
     timings = json.loads(context.artefacts.get(TIMINGS)) if TIMINGS in context.artefacts.names() else {}
-    context.artefacts.put(RESULT, to_text(result_document(composed, timings)).encode())
+    context.artefacts.put(RESULT, ResultDocument.of(composed, timings).to_text().encode())
     return PROCEED
 
 

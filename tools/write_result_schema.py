@@ -1,0 +1,46 @@
+"""Writes the JSON Schema of result.json: to docs/, where it is published, and to node/, which is shipped.
+
+tools/write_result_schema.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from node.result_document import SCHEMA_VERSION, ResultDocument
+
+ROOT = Path(__file__).parents[1]
+FILES = (ROOT / "docs" / "result.schema.json", ROOT / "node" / "result.schema.json")
+
+
+class WrittenSchema(GenerateJsonSchema):
+    """Without titles that repeat the key, and without defaults: every key is written."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, _: object) -> bool:
+        return False
+
+
+def schema_text() -> str:
+    """JSON Schema (2020-12) of what this version writes."""
+    schema = ResultDocument.model_json_schema(
+        mode="serialization", schema_generator=WrittenSchema, union_format="primitive_type_array"
+    )
+    head = {"$schema": WrittenSchema.schema_dialect, "$id": FILES[0].name}
+    title = {"title": f"Osteonode result.json {SCHEMA_VERSION}"}
+    return json.dumps(head | title | schema | title, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    for file in FILES:
+        file.write_text(schema_text(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
