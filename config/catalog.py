@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
-from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,13 @@ from typing import Any
 from config.findings import load_findings
 from config.phantom_files import certified, phantom_of
 from config.phrases import LANGUAGES, load_phrases, phrase_files
+from config.reference_files import reference_of
 from config.settings import ConfigurationError, Settings
 from config.vocabulary import wide_font
-from scoring.calibration import Grade, Mineral
-from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
-from scoring.density.bmd import AgeBin, Reference
-from scoring.errors import ModelCardInvalid
+from scoring.density.bmd import Reference
+from scoring.errors import ModelCardInvalid, reasons
 from scoring.models.card import ModelCard, parse_model_card
 from scoring.phantoms import PhantomModel
-from segmentation.vertebrae import LUMBAR, RegionKind
 
 AUTO = "auto"  # as `calibration.phantom`: the model is recognised among the catalogue's
 
@@ -81,15 +78,17 @@ def load_phantom(name: str, site: Path | None = None, *, serial: str = "") -> tu
         model = phantom_of(_toml(content))
         if model.name != name:
             raise ValueError(f"it names itself {model.name!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CatalogEntryInvalid("phantom", name, str(error)) from error
+    except ValueError as error:
+        raise CatalogEntryInvalid("phantom", name, reasons(error, "a phantom")) from error
     if not serial:
         return _stamped(model, content)
     own = _content("phantoms", f"{name}.{serial}", ".toml", site)
     try:
         certificate = certified(model, _toml(own), serial)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CatalogEntryInvalid("certificate", f"{name}.{serial}", str(error)) from error
+    except ValueError as error:
+        raise CatalogEntryInvalid(
+            "certificate", f"{name}.{serial}", reasons(error, "a certificate")
+        ) from error
     return _stamped(certificate, content + own)
 
 
@@ -120,12 +119,12 @@ def load_reference(name: str, site: Path | None = None) -> tuple[Reference, str]
     """
     content = _content("references", name, ".toml", site)
     try:
-        reference = _reference(_toml(content))
+        reference = reference_of(_toml(content))
         if reference.name != name:
             raise ValueError(f"it names itself {reference.name!r}")
         return reference, _sha256(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CatalogEntryInvalid("reference", name, str(error)) from error
+    except ValueError as error:
+        raise CatalogEntryInvalid("reference", name, reasons(error, "a reference")) from error
 
 
 def load_model_card(name: str, site: Path | None = None) -> tuple[ModelCard, str]:
@@ -247,112 +246,3 @@ def _finite(text: str) -> float:
     if not isfinite(value):
         raise ValueError(f"{text} is no number")
     return value
-
-
-# R: what a population of adults can have. Outside, a file is in other units or mistyped.
-_MEANS_MG_CM3 = (20.0, 400.0)
-_SDS_MG_CM3 = (2.0, 100.0)
-_YOUNG = (18, 45)  # R: years
-
-_REFERENCE_KEYS = frozenset(
-    {"name", "population", "authority", "source", "sex", "equivalent", "levels", "young", "ages", "kvp"}
-    | {"demonstration", "roi", "grades", "levels_stated", "energy", "beam_filter"}
-)
-
-
-def _reference(raw: Mapping[str, Any]) -> Reference:
-    if unknown := sorted(set(raw) - _REFERENCE_KEYS):  # a misspelt `roi` would be left unstated
-        raise ValueError(f"a reference has no {', '.join(unknown)}")
-    levels = raw["levels"]
-    if not levels or not set(levels) <= set(LUMBAR) or len(set(levels)) < len(levels):
-        raise ValueError(f"levels must be some of {', '.join(LUMBAR)}, none of them twice")
-    if raw["sex"] not in ("M", "F", "any"):
-        raise ValueError(f"sex must be M, F or any, not {raw['sex']!r}")
-    for name in ("name", "population", "source"):
-        if not str(raw[name]).strip():
-            raise ValueError(f"its {name} is empty: who was measured, and who says so, must be stated")
-    for name in ("demonstration", "levels_stated"):
-        if not isinstance(raw.get(name, True), bool):
-            raise ValueError(f"{name} must be true or false")
-    return Reference(
-        name=str(raw["name"]),
-        population=str(raw["population"]),
-        authority=str(raw["authority"]),
-        source=str(raw["source"]),
-        sex=raw["sex"],
-        equivalent=Mineral(raw["equivalent"]),
-        levels=tuple(str(level) for level in raw["levels"]),
-        young=_young(raw["young"]),
-        ages=_ages(raw.get("ages", ())),
-        kvp=_tube_voltages(raw["kvp"]) if "kvp" in raw else None,
-        demonstration=raw["demonstration"],
-        roi=RegionKind(raw["roi"]) if "roi" in raw else None,
-        levels_stated=raw.get("levels_stated", True),
-        spectrum=Spectrum(
-            energy=str(raw.get("energy", CONVENTIONAL)), beam_filter=str(raw.get("beam_filter", NO_FILTER))
-        ),
-        grades=_grades(raw.get("grades", (Grade.PHANTOM,))),
-    )
-
-
-def _grades(raw: Sequence[str]) -> tuple[Grade, ...]:
-    grades = tuple(Grade(name) for name in raw)
-    if not grades or Grade.INTERNAL in grades:
-        raise ValueError("grades are phantom, asynchronous, or both: internal calibration gives no score")
-    return grades
-
-
-def _ages(raw: Sequence[Mapping[str, Any]]) -> tuple[AgeBin, ...]:
-    """Bins by rising age. One that overlaps another would have the file's order choose the Z-score."""
-    ages = tuple(sorted((_age_bin(entry) for entry in raw), key=lambda one: one.age_from))
-    for younger, older in pairwise(ages):
-        if older.age_from <= younger.age_to:
-            raise ValueError(f"two age bins hold the age of {older.age_from}")
-        if older.age_from > younger.age_to + 1:
-            raise ValueError(f"no age bin holds the age of {younger.age_to + 1}")
-    return ages
-
-
-def _young(raw: Mapping[str, Any]) -> AgeBin:
-    """Who T-scores compare with: at the age of peak bone mass, or T would be a Z-score by another name."""
-    young = _age_bin(raw)
-    if young.age_from < _YOUNG[0] or young.age_to > _YOUNG[1]:
-        raise ValueError(f"young adults are {_YOUNG[0]} to {_YOUNG[1]} years old, not {raw!r}")
-    return young
-
-
-def _age_bin(raw: Mapping[str, Any]) -> AgeBin:
-    if unknown := sorted(set(raw) - {"age_from", "age_to", "mean_mg_cm3", "sd_mg_cm3"}):
-        raise ValueError(f"an age bin has no {', '.join(unknown)}")
-    for name in ("age_from", "age_to"):
-        if type(raw[name]) is not int:  # which a bool is not either
-            raise ValueError(f"{name} must be a whole number of years, not {raw[name]!r}")
-    ages = AgeBin(
-        age_from=raw["age_from"],
-        age_to=raw["age_to"],
-        mean_mg_cm3=float(raw["mean_mg_cm3"]),
-        sd_mg_cm3=float(raw["sd_mg_cm3"]),
-    )
-    if not 0 <= ages.age_from <= ages.age_to:
-        raise ValueError(f"impossible age bin {raw!r}")
-    for name, value, (lower, upper) in (
-        ("mean_mg_cm3", ages.mean_mg_cm3, _MEANS_MG_CM3),
-        ("sd_mg_cm3", ages.sd_mg_cm3, _SDS_MG_CM3),
-    ):
-        if not lower <= value <= upper:
-            raise ValueError(f"{name} = {value:g} does not lie between {lower:g} and {upper:g} mg/cm3")
-    return ages
-
-
-def _tube_voltages(raw: Any) -> tuple[float, float]:
-    lower, upper = _pair(raw)
-    if not lower > 0:
-        raise ValueError(f"{raw!r} are no tube voltages")
-    return lower, upper
-
-
-def _pair(raw: Any) -> tuple[float, float]:
-    lower, upper = (float(value) for value in raw)
-    if not lower < upper:
-        raise ValueError(f"{raw!r} is no range")
-    return lower, upper
