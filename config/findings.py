@@ -9,10 +9,13 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
+
+from pydantic import AfterValidator, TypeAdapter
 
 from config.settings import ConfigurationError
 from config.vocabulary import Vocabulary
+from scoring.errors import reasons
 from segmentation.vertebrae import Observation
 
 
@@ -69,15 +72,23 @@ class Finding:
         return self.text if self.local_text is None else self.local_text
 
 
+def _in_english(text: Mapping[str, str]) -> Mapping[str, str]:
+    if ENGLISH not in text:
+        raise ValueError("has no English text")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingRow:
-    """One row of findings.toml."""
+    """One row of findings.toml, under the finding's code."""
 
-    code: str
     severity: Severity
     withholds: frozenset[Output]
     hazard: str  # what could happen to a patient if this went unsaid
-    text: Mapping[str, str]  # language -> text with {placeholders}
+    text: Annotated[Mapping[str, str], AfterValidator(_in_english)]  # language -> text with {placeholders}
+
+
+_ROWS = TypeAdapter(dict[str, FindingRow])
 
 
 class Graded(Protocol):
@@ -134,7 +145,7 @@ class FindingTable:
             raise UnknownFinding(observation.code)
         local = None if language == ENGLISH else row.text.get(language)
         return Finding(
-            code=row.code,
+            code=observation.code,
             severity=row.severity,
             text=_filled(row.text[ENGLISH], observation, ENGLISH, _AS_IT_IS),
             level=observation.level,
@@ -183,18 +194,7 @@ def parse_findings(text: str) -> FindingTable:
     ValueError
         If a row lacks a field, names an unknown output or severity, or has no English text.
     """
-    rows = {}
-    for code, raw in tomllib.loads(text).items():
-        if ENGLISH not in raw["text"]:
-            raise ValueError(f"finding {code!r} has no English text")
-        rows[code] = FindingRow(
-            code=code,
-            severity=Severity(raw["severity"]),
-            withholds=frozenset(Output(name) for name in raw["withholds"]),
-            hazard=raw["hazard"],
-            text=dict(raw["text"]),
-        )
-    return FindingTable(rows)
+    return FindingTable(_ROWS.validate_python(tomllib.loads(text)))
 
 
 def load_findings(site: Path | None = None) -> FindingTable:
@@ -217,8 +217,10 @@ def load_findings(site: Path | None = None) -> FindingTable:
 def _overlaid(shipped: Mapping[str, FindingRow], overlay: Path) -> Mapping[str, FindingRow]:
     try:
         rows = parse_findings(overlay.read_text("utf-8")).rows
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # tomllib's is a ValueError
+    except OSError as error:
         raise ConfigurationError(f"{overlay}: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{overlay}: {reasons(error, 'the table')}") from error
     wrong = [
         f"{code}: {reason}" for code, row in rows.items() for reason in _objections(row, shipped.get(code))
     ]

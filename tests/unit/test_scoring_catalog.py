@@ -217,3 +217,31 @@ def test_a_model_card_that_makes_no_sense_is_refused(tmp_path: Path):
     (tmp_path / "models" / "ours.json").write_text("{}", "utf-8")
     with pytest.raises(CatalogEntryInvalid, match="missing"):
         load_model_card("ours", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "before", "after", "told"),
+    [
+        ("phantoms", "siemens-osteo", "diameter_mm = 20.0", "", "rods.0.diameter_mm is missing"),
+        ("phantoms", "siemens-osteo", "roi_margin_mm", "roi_margn_mm", "a phantom has no roi_margn_mm"),
+        ("phantoms", "siemens-osteo", "tilt_degrees = 5.0", "tilt = 5.0", "limits has no tilt"),
+        ("phantoms", "siemens-osteo", "[10.0, 70.0]", "[70.0, 10.0]", "body_hu: 70 to 10 is no range"),
+        ("phantoms", "siemens-osteo", '"two-point"', '"by eye"', "not 'by eye'"),
+        ("references", "demonstration", 'roi = "core"', 'roii = "core"', "a reference has no roii"),
+        ("references", "demonstration", 'sex = "any"', 'sex = "W"', "not 'W'"),
+        ("references", "demonstration", "sd_mg_cm3 = 29.0", "sd_mg_cm3 = 0.029", "young.sd_mg_cm3"),
+        ("references", "demonstration", "to = 49, ", "to = 49.5, ", "ages.1.age_to: must be a whole number"),
+    ],
+)
+def test_a_refusal_names_the_file_the_key_and_what_is_wrong(
+    tmp_path: Path, folder, name, before, after, told
+):
+    shipped = files("config").joinpath(folder, f"{name}.toml").read_text("utf-8")
+    assert before in shipped
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / f"{name}.toml").write_text(shipped.replace(before, after, 1), "utf-8")
+    with pytest.raises(CatalogEntryInvalid) as refused:
+        (load_phantom if folder == "phantoms" else load_reference)(name, tmp_path)
+    assert told in str(refused.value)
+    assert name in str(refused.value)
+    assert "\n" not in str(refused.value)
