@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo quick test matrix coverage cohort phantoms chaos fuzz sbom lint lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo quick test matrix coverage cohort phantoms chaos fuzz sbom lint defaults lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz    damaged PDUs and data sets sent to a listener, each outcome counted (ten minutes)"
 	@echo "make sbom    the bill of materials of what the node runs on (CycloneDX), out of the hashed lock"
 	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make defaults   write config/default.toml, and the defaults in docs/configuration.md, from the settings"
 	@echo "make lock    compile the hashed requirements again"
 
 setup: .venv/.ready
@@ -44,6 +45,9 @@ system-tools:
 
 demo: setup
 	@$(BIN)/osteonode demo --out var/demo
+
+defaults: setup
+	@$(BIN)/python tools/write_default_toml.py
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

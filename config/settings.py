@@ -10,20 +10,10 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from datetime import date
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    IPvAnyNetwork,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -34,20 +24,30 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from config.calibration_rules import AsynchronousRules, InternalRules, PatientRules
-from segmentation.settings import (
-    GateSettings,
-    GeometricSettings,
-    IdentitySettings,
-    ImageSettings,
-    RegionSettings,
-    SliceSettings,
+from config.sections import (
+    AccessSettings,
+    AlertSettings,
+    BrokerSettings,
+    CalibrationSettings,
+    ClinicalSettings,
+    CompletenessSettings,
+    Destination,
+    FollowUpSettings,
+    LimitSettings,
+    LogSettings,
+    NodeSettings,
+    Peer,
+    QualitySettings,
+    ScoringSettings,
+    SegmentationSettings,
+    SelectionSettings,
+    StorageSettings,
+    TlsSettings,
+    WebSettings,
+    WorkerSettings,
 )
 
-# Where the relative paths of a configuration file count from.
-
-
-# Settings that name a file or a folder.
+# Settings that name a file or a folder: relative ones count from the folder of the configuration file.
 PATHS: Mapping[str, tuple[str, ...]] = {
     "node": ("site", "wide_font"),
     "storage": ("root",),
@@ -75,287 +75,34 @@ def anchored(given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     return placed
 
 
-Port = Field(ge=0, le=65535)  # 0: any free port
-Positive = Field(gt=0)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class NodeSettings(_Section):
-    ae_title: str = Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]*$")
-    host: str
-    port: int = Port
-    listeners: int = Field(ge=0, le=64)
-    language: Literal["en", "zh"]
-    wide_font: str
-    site: str
-
-    @property
-    def site_folder(self) -> Path | None:
-        return Path(self.site) if self.site else None
-
-
-class StorageSettings(_Section):
-    root: Path
-    database_url: str
-    min_free_bytes: int = Field(ge=0)
-    retention_days: float = Field(ge=0)
-    retention_results_days: float = Field(ge=0)
-    retention_identity_days: float = Field(ge=0)
-    purge_above_percent: float = Field(ge=0, le=100)
-    quarantine_undecodable: int = Field(ge=0)
-    quarantine_undecodable_bytes: int = Field(ge=0)
-    quarantine_acknowledged: int = Field(ge=0)
-    quarantine_acknowledged_bytes: int = Field(ge=0)
-
-    @property
-    def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.root.resolve() / 'osteonode.sqlite3'}"
-
-
-class BrokerSettings(_Section):
-    url: str
-
-
-class AccessSettings(_Section):
-    networks: tuple[IPvAnyNetwork, ...]
-    known_peers_only: bool
-    called_ae_titles_only: bool
-    called_ae_titles: tuple[str, ...]
-    max_associations: int = Field(ge=1, le=1000)
-    max_associations_per_peer: int = Field(ge=1)
-    max_connections_per_peer: int = Field(ge=1)
-    max_pdu_bytes: int = Field(ge=4096, le=1 << 20)
-    idle_s: float = Positive
-    association_s: float = Positive
-
-
-class LimitSettings(_Section):
-    """The largest that is taken in and decoded."""
-
-    instance_bytes: int = Field(ge=1 << 20)
-    matrix: int = Field(ge=16, le=8192)
-    frames: int = Field(ge=1)
-    slices: int = Field(ge=1)
-
-
-class TlsSettings(_Section):
-    certificate: str
-    key: str
-    ca: str
-    require_peer_certificate: bool
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.certificate and self.require_peer_certificate and not self.ca:
-            raise ValueError("a peer's certificate is verified by a ca: name one")
-        return self
-
-
-class CompletenessSettings(_Section):
-    ask: Literal["destinations"] | tuple[str, ...]
-    ask_timeout_s: float = Positive
-    confirm_s: float = Positive
-    all_series: bool
-    wait_max_s: float = Positive
-    fetch: bool
-    fetch_after_s: float = Positive
-    quiet_whole_s: float = Positive
-    quiet_s: float = Positive
-    quiet_pauses: float = Field(ge=0)
-    quiet_max_s: float = Positive
-    poll_s: float = Positive
-
-
-class SelectionSettings(_Section):
-    qct_ae_titles: tuple[str, ...]
-    qct_procedure_codes: tuple[str, ...]
-    gantry_tilt_degrees: float = Field(ge=0, le=10)
-
-    @field_validator("qct_procedure_codes")
-    @classmethod
-    def _code_and_scheme(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
-        for code in codes:
-            if len(code.split("^")) != 2:
-                raise ValueError(f"{code!r} is not CODE^SCHEME")
-        return codes
-
-
-class SegmentationSettings(_Section):
-    engine: Literal["auto", "geometric", "totalsegmentator", "nnunet", "mask"]
-    mask_labels: Literal["auto", "totalsegmentator", "verse"]
-    mask_from: Mapping[Literal["manufacturer", "model", "software", "series_description"], str]
-    mask_segments: Mapping[str, Literal["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1", "sacrum"]]
-    cross_check: bool
-    geometric_max_step_mm: float = Positive
-    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    mixed_precision: bool
-    threads: int = Field(ge=0)
-    weights: Path
-    totalsegmentator_mode: Literal["standard", "robust", "fast"]
-    nnunet_model: str
-    nnunet_levels: dict[str, str]
-    nnunet_orientation: str = Field(pattern=r"^[LR][AP][SI]$")
-    geometric: GeometricSettings
-    identity: IdentitySettings
-    regions: RegionSettings
-    quality: GateSettings
-    image: ImageSettings
-    single_slice: SliceSettings
-
-
-class CalibrationSettings(_Section):
-    phantom: str = Field(min_length=1)
-    candidates: tuple[str, ...]
-    serial: str = Field(pattern=r"^[\w-]*$")
-    method: Literal["phantom", "internal"]
-    asynchronous: AsynchronousRules
-    internal: InternalRules
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.phantom == "auto" and self.serial:
-            raise ValueError('a serial number belongs to a named phantom, not to "auto"')
-        if self.phantom != "auto" and self.candidates:
-            raise ValueError('candidates are what phantom = "auto" chooses among')
-        return self
-
-
-class ScoringSettings(_Section):
-    reference: str
-    model: str
-    accept_unstated: Mapping[str, tuple[Literal["kvp", "roi", "levels"], ...]]  # by reference
-    k2hpo4_from_ha: tuple[float, float] | tuple[()]  # slope and intercept in mg/cm3; () for none
-    noise_window_mm: float = Positive
-
-    @field_validator("k2hpo4_from_ha")
-    @classmethod
-    def _rises(cls, pair: tuple[float, ...]) -> tuple[float, ...]:
-        if pair and not pair[0] > 0:
-            raise ValueError("the slope must be above 0")
-        return pair
-
-
-class QualitySettings(_Section):
-    baseline_readings: int = Field(ge=2)
-    limit_sigmas: float = Positive
-    cusum_k: float = Positive
-    cusum_h: float = Positive
-    minimum_slope_cv: float = Positive
-    minimum_water_sd_hu: float = Positive
-    baseline_from: Mapping[str, date]
-    phantom_patient_ids: tuple[str, ...]
-    patient: PatientRules
-
-    @field_validator("phantom_patient_ids")
-    @classmethod
-    def _name_somebody(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            if not re.sub(r"\[.*?\]|[*?]", "", pattern).strip():
-                raise ValueError(f"{pattern!r} would take every patient for a phantom: name what is theirs")
-        return patterns
-
-
-class FollowUpSettings(_Section):
-    lsc_mg_cm3: float = Field(ge=0)
-    # Only what many headers never state: scanner, tube voltage and kernel are never taken for equal unseen.
-    accept_unstated: tuple[Literal["spectral_filter", "reconstruction"], ...]
-
-
-class ClinicalSettings(_Section):
-    csv: str
-    max_age_days: int = Field(ge=0)
-
-    @property
-    def csv_path(self) -> Path | None:
-        return Path(self.csv) if self.csv else None
-
-
-class WorkerSettings(_Section):
-    lease_s: float = Positive
-    max_attempts: int = Field(ge=1)
-    backoff_s: tuple[float, ...] = Field(min_length=1)
-    send_backoff_s: tuple[float, ...] = Field(min_length=1)
-    send_give_up_after_s: float = Positive
-    commitment_wait_s: float = Field(ge=0)
-    commitment_patience_s: float = Positive
-    reconcile_s: float = Positive
-    begin_again_s: float = Positive
-    urgent_ae_titles: tuple[str, ...]
-    time_limit_s: float = Positive
-
-
-class AlertSettings(_Section):
-    destination_away_s: float = Positive
-    due_s: float = Positive
-    due_jobs: int = Field(ge=1)
-    publish_silence_s: float = Positive
-    thread_silence_s: float = Positive
-    died_s: float = Positive
-    certificate_days: float = Field(ge=0)
-
-
-class WebSettings(_Section):
-    host: str
-    port: int = Port
-
-
-class LogSettings(_Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-    format: Literal["auto", "console", "json"]
-
-
-class Destination(_Section):
-    """A PACS that results are sent to."""
-
-    name: str = Field(min_length=1)
-    ae_title: str = Field(min_length=1, max_length=16)
-    host: str = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
-    proof: Literal["auto", "commitment", "find", "sent"] = "auto"
-    sr_class: Literal["auto", "comprehensive3d", "comprehensive", "enhanced"] = "auto"
-    rejection_note: bool = False
-    tls: bool = False
-
-
-class Peer(_Section):
-    """Whoever sends to this node, and where it is told of storage commitment."""
-
-    ae_title: str = Field(min_length=1, max_length=16)
-    host: str = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
-    networks: tuple[IPvAnyNetwork, ...] = ()  # none: its title is believed from any address
-    tls: bool = False
-
-
 class Settings(BaseSettings):
-    """Everything a site can set. Defaults stand in config/default.toml alone."""
+    """Everything a site can set. `make defaults` writes config/default.toml from it."""
 
     model_config = SettingsConfigDict(
         env_prefix="OSTEONODE_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    node: NodeSettings
-    access: AccessSettings
-    limits: LimitSettings
-    tls: TlsSettings
-    storage: StorageSettings
-    broker: BrokerSettings
-    completeness: CompletenessSettings
-    selection: SelectionSettings
-    segmentation: SegmentationSettings
-    calibration: CalibrationSettings
-    scoring: ScoringSettings
-    quality: QualitySettings
-    followup: FollowUpSettings
-    clinical: ClinicalSettings
-    worker: WorkerSettings
-    web: WebSettings
-    alerts: AlertSettings
-    log: LogSettings
-    destinations: tuple[Destination, ...] = ()
+    node: NodeSettings = NodeSettings()  #: how the node is called and reached
+    access: AccessSettings = AccessSettings()  #: who may have an association
+    limits: LimitSettings = LimitSettings()  #: what is larger is refused, and said to be
+    #: of the port, if it has a certificate, and of destinations and peers that say tls = true
+    tls: TlsSettings = TlsSettings()
+    storage: StorageSettings = StorageSettings()  #: where the node keeps what it has, and for how long
+    broker: BrokerSettings = BrokerSettings()  #: where messages of the workers go
+    completeness: CompletenessSettings = CompletenessSettings()  #: when a study is whole
+    selection: SelectionSettings = SelectionSettings()  #: which studies are QCT
+    segmentation: SegmentationSettings = SegmentationSettings()  #: how vertebrae are found
+    calibration: CalibrationSettings = CalibrationSettings()  #: what turns HU into density
+    scoring: ScoringSettings = ScoringSettings()  #: what densities are compared with
+    quality: QualitySettings = QualitySettings()  #: control charts of each scanner, of what its phantom reads
+    followup: FollowUpSettings = FollowUpSettings()  #: comparison with earlier studies of the same patient
+    clinical: ClinicalSettings = ClinicalSettings()  #: laboratory values
+    worker: WorkerSettings = WorkerSettings()  #: how steps are given to workers, tried again and delivered
+    web: WebSettings = WebSettings()  #: the operator's page
+    alerts: AlertSettings = AlertSettings()  #: when the page, /metrics and /api/alerts call for a person
+    log: LogSettings = LogSettings()  #: what is logged
+    destinations: tuple[Destination, ...] = ()  #: where results go: an entry for each PACS
+    #: who sends to this node and is no destination, and where it is told of storage commitment
     peers: tuple[Peer, ...] = ()
 
     @field_validator("destinations")
@@ -455,11 +202,6 @@ class ConfigurationError(Exception):
     """A configuration file that cannot be read or holds something that is not a setting."""
 
 
-def default_toml() -> str:
-    """The shipped config/default.toml."""
-    return files("config").joinpath("default.toml").read_text("utf-8")
-
-
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Defaults, overlaid by the file at `path`, then by the environment, then by `overrides`.
 
@@ -522,10 +264,19 @@ def _layered(given: dict[str, Any], folder: Path | None) -> type[Settings]:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             file = InitSettingsSource(settings_cls, anchored(given, folder))
             peers = InitSettingsSource(settings_cls, _named_by_peers())
-            defaults = InitSettingsSource(settings_cls, anchored(tomllib.loads(default_toml()), folder))
+            defaults = InitSettingsSource(settings_cls, anchored(_default_paths(), folder))
             return init_settings, Environment(settings_cls), file, peers, defaults
 
     return Layered
+
+
+def _default_paths() -> dict[str, Any]:
+    """The defaults of settings that name a file or a folder: these depend on where a file stands."""
+    sections = {section: Settings.model_fields[section].default for section in PATHS}
+    return {
+        section: {name: str(getattr(sections[section], name)) for name in names}
+        for section, names in PATHS.items()
+    }
 
 
 def _named_by_peers() -> dict[str, Any]:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from string import Formatter
 
-from config.settings import ConfigurationError, NodeSettings
+from config.sections import NodeSettings
+from config.settings import ConfigurationError
 
 # How lists are joined in English, and in Chinese punctuation.
 _CLAUSES, _LIST, _AND, _COLON = ("; ", "；"), (", ", "、"), (" and ", "和"), (": ", "：")

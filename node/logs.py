@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from config.settings import LogSettings
+from config.sections import LogSettings
 
 # The least level at which a library is heard. The DICOM libraries can quote what they read, and the events of
 # node.net say what became of each association; the others report every statement, task and request.

@@ -24,7 +24,8 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
-from config.settings import ConfigurationError, SegmentationSettings, Settings, load_settings
+from config.sections import SegmentationSettings
+from config.settings import ConfigurationError, Settings, load_settings
 from config.vocabulary import wide_font
 from node import logs
 from node.commands.console import terminal

@@ -21,8 +21,7 @@ from config.catalog import configured_phantoms
 from config.findings import load_findings
 from config.settings import ConfigurationError, Settings, load_settings
 from node.commands.console import terminal
-from node.pipeline.calibration_rules import lending_rules
-from node.pipeline.steps.calibrate import chart_rules, since_baseline
+from node.pipeline.steps.calibrate import since_baseline
 from node.store.errors import StoreError
 from node.store.store import open_store
 from scoring.calibration.control_charts import (
@@ -140,7 +139,7 @@ def qa(
     if not readings:
         terminal().print("no phantom readings")
         return
-    groups = comparable_groups(readings, lending_rules(settings.calibration.asynchronous).tolerance)
+    groups = comparable_groups(readings, settings.calibration.asynchronous)
     _print_charts(groups, readings, settings)
     _print_failed(readings)
     if out is not None:
@@ -183,8 +182,8 @@ def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: 
         group.readings,
         readings,
         {model.name: model.sha256 for model in configured_phantoms(settings).values()},
-        rules=lending_rules(settings.calibration.asynchronous),
-        charts=chart_rules(settings.quality),
+        rules=settings.calibration.asynchronous,
+        charts=settings.quality,
     )
 
 
@@ -214,7 +213,7 @@ def _print_failed(readings: Sequence[ScannerReading]) -> None:
 def _draw(groups: Sequence[ReadingGroup], settings: Settings, out: Path) -> None:
     names = [file_name(group) for group in groups]
     for place, group in enumerate(groups):
-        charts = scanner_charts(group.readings, chart_rules(settings.quality))
+        charts = scanner_charts(group.readings, settings.quality)
         if not charts:
             continue
         nth = names[: place + 1].count(names[place])  # of those that differ in table height, say
@@ -231,7 +230,7 @@ def _drifts(groups: Sequence[ReadingGroup], settings: Settings) -> list[str]:
     return [
         f"scanner_drift, {scanner_name(group.latest)}: {findings.describe(one, language).text}"
         for group in groups
-        for one in drift_observations(group.readings, chart_rules(settings.quality))
+        for one in drift_observations(group.readings, settings.quality)
     ]
 
 
@@ -284,7 +283,7 @@ def file_name(group: ReadingGroup) -> str:
 
 
 def _rows(group: ReadingGroup, settings: Settings) -> list[tuple[str, ...]]:
-    rules = chart_rules(settings.quality)
+    rules = settings.quality
     charted = group.charted
     charts = scanner_charts(charted, rules)
     failed = len(group.readings) - len(charted)

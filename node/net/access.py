@@ -14,7 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from config.settings import AccessSettings, LimitSettings, Settings
+from config.sections import AccessSettings, LimitSettings
+from config.settings import Settings
 from node.logs import describe
 
 log = structlog.get_logger(__name__)

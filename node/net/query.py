@@ -23,7 +23,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from config.settings import Destination, Peer, Settings
+from config.sections import Destination, Peer
+from config.settings import Settings
 from node.dicom.uids import series_uid_of
 from node.net.commitment import REQUEST_ACTION, RecordReport, answer_report, referenced
 from node.net.sender import Requestor, why_not_established

@@ -19,7 +19,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
-from config.settings import AccessSettings, LimitSettings, NodeSettings, load_settings
+from config.sections import AccessSettings, LimitSettings, NodeSettings
+from config.settings import load_settings
 from node.dicom import content_comparison as likeness
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.logs import describe

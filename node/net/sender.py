@@ -14,7 +14,8 @@ from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification
 
-from config.settings import ConfigurationError, Destination, TlsSettings
+from config.sections import Destination, TlsSettings
+from config.settings import ConfigurationError
 from node.checkpoint import make_pauses_sure
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.sockets import send_at_once

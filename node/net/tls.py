@@ -10,7 +10,8 @@ import socket
 import ssl
 from datetime import UTC, datetime
 
-from config.settings import ConfigurationError, TlsSettings
+from config.sections import TlsSettings
+from config.settings import ConfigurationError
 
 # RFC 9325 Section 4.2, for TLS 1.2; those of 1.3 need no choice.
 _CIPHERS = (

@@ -11,7 +11,7 @@ from typing import Any, Generic
 
 import structlog
 
-from config.settings import CompletenessSettings, Destination, Peer
+from config.sections import CompletenessSettings, Destination, Peer
 from node.dicom.sr import SR_CLASSES
 from node.dicom.uids import series_uid_of
 from node.logs import describe

@@ -15,7 +15,7 @@ from math import log2
 
 import numpy as np
 
-from config.settings import CompletenessSettings
+from config.sections import CompletenessSettings
 from node.dicom.ct.slice_geometry import SlicePlace
 from node.study_report import ClosedBy, Completeness, SeriesCount
 

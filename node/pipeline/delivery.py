@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from config.settings import Destination, WorkerSettings
+from config.sections import Destination, WorkerSettings
 from node.dicom.uids import transaction_uid
 from node.pipeline.policy import delay_s, in_words, way_to_prove
 from node.pipeline.ports import Artefacts, FindResult, ProofSession, Prover, Sender, SendOutcome, SendResult

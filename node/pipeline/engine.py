@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from config.settings import SegmentationSettings
+from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
 from node.dicom.errors import SegProblem, SegUnusable
 from node.dicom.seg.vertebra_masks import (

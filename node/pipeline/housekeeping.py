@@ -11,7 +11,8 @@ from functools import partial
 
 import structlog
 
-from config.settings import Settings, StorageSettings
+from config.sections import StorageSettings
+from config.settings import Settings
 from node.dicom import content_comparison as likeness
 from node.dicom.content_comparison import as_compared, identity_values
 from node.logs import describe

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from config.settings import Destination, Peer
+from config.sections import Destination, Peer
 from node.store.states import Proof
 from node.study_report import EncodedObject, Laboratory
 from scoring.calibration.control_charts import ScannerReading

@@ -8,7 +8,7 @@ from io import BytesIO
 
 from pydicom import dcmread
 
-from config.settings import Destination
+from config.sections import Destination
 from node.dicom.conformance import check_object
 from node.dicom.encode import RemovedObject, encode_rejection_note
 from node.dicom.sr import SR_CLASSES, report_as

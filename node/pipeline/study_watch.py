@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from config.settings import CompletenessSettings
+from config.sections import CompletenessSettings
 from node.dicom.ct.slice_geometry import slice_places
 from node.logs import describe
 from node.pipeline.archives import ArchivesInTurn, Asking, Told

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import structlog
 
 from config.catalog import CatalogEntryMissing
-from config.settings import Settings, StorageSettings
+from config.sections import StorageSettings
+from config.settings import Settings
 from node.logs import describe
 from node.pipeline.measured_with import measured_with
 from node.store.database import Database

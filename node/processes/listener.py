@@ -12,7 +12,8 @@ from functools import partial
 
 from pydicom import Dataset
 
-from config.settings import SegmentationSettings, Settings
+from config.sections import SegmentationSettings
+from config.settings import Settings
 from node.dicom.ct.series_choice import made_here
 from node.dicom.seg.vertebra_masks import is_measured_from
 from node.net.access import association_policy

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
-from config.settings import Destination, Settings
+from config.sections import Destination
+from config.settings import Settings
 from node.net.sender import DicomSender, Requestor
 from node.net.tls import certificate_ends, speaks_tls
 from node.pipeline.measured_with import active_model

@@ -15,7 +15,8 @@ from typing import Literal
 
 import structlog
 
-from config.settings import BrokerSettings, ConfigurationError, Settings
+from config.sections import BrokerSettings
+from config.settings import ConfigurationError, Settings
 from node import logs
 from node.logs import describe
 from node.store.errors import StoreError

@@ -13,7 +13,7 @@ from psycopg.pq import PGconn, Ping
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from config.settings import StorageSettings
+from config.sections import StorageSettings
 from node.store.binding import Bindings
 from node.store.commitments import CommitmentRequests, CommitmentTransactions
 from node.store.database import Database

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from config.settings import AlertSettings, command_line
+from config.sections import AlertSettings
+from config.settings import command_line
 from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
 from node.store.overview import Census, DestinationStanding

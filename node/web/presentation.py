@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from config.settings import Destination, command_line
+from config.sections import Destination
+from config.settings import command_line
 from node.pipeline.policy import in_words
 from node.store.overview import DeliveryRow, DestinationStanding, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState

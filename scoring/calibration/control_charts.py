@@ -17,7 +17,8 @@ from enum import StrEnum
 from statistics import fmean, stdev
 
 from scoring.calibration import Calibration, Mineral
-from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance, technique_differences
+from scoring.calibration.spectrum import ScanTechnique, technique_differences
+from scoring.settings import ChartSettings, PriorScanSettings
 from segmentation.vertebrae import Observation
 
 # What a calibration phantom read in one series, and which readings may be held against one another.
@@ -94,7 +95,7 @@ class ReadingGroup:
 
 
 def comparable_groups(
-    readings: Sequence[ScannerReading], tolerance: TechniqueTolerance
+    readings: Sequence[ScannerReading], tolerance: PriorScanSettings
 ) -> tuple[ReadingGroup, ...]:
     """Readings by protocol, technique and whether a patient lay on the phantom.
 
@@ -119,7 +120,7 @@ def comparable_groups(
     return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
 
 
-def made_alike(one: ScannerReading, other: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+def made_alike(one: ScannerReading, other: ScannerReading, tolerance: PriorScanSettings) -> bool:
     """Whether both are of one scanner and protocol and a technique within tolerance.
 
     Patients do not count here.
@@ -136,7 +137,7 @@ def _arrival(reading: ScannerReading) -> tuple[float, date, str]:
     return reading.first_kept_at_s, *reading.order
 
 
-def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: TechniqueTolerance) -> bool:
+def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: PriorScanSettings) -> bool:
     return one.alone == measure.alone and made_alike(measure, one, tolerance)
 
 
@@ -148,20 +149,6 @@ def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:
         protocol.phantom,
         protocol.phantom_serial,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChartRules:
-    """When a reading is out of control. All are settings of a site (R, but k and h, which are usual)."""
-
-    baseline_readings: int = 20
-    limit_sigmas: float = 3.0  # Shewhart
-    cusum_k: float = 0.5  # in sigmas: half the shift that is to be seen
-    cusum_h: float = 5.0  # in sigmas
-    minimum_slope_cv: float = (
-        0.002  # repeated scans differ by 0.2 % (PMC5524691): a baseline's SD may be less
-    )
-    minimum_water_sd_hu: float = 0.5
 
 
 class Signal(StrEnum):
@@ -192,7 +179,7 @@ class ControlChart:
     mean: float  # of the baseline
     sigma: float
     baseline_readings: int
-    rules: ChartRules
+    rules: ChartSettings
     points: tuple[ChartPoint, ...]
 
     @property
@@ -202,7 +189,7 @@ class ControlChart:
 
 
 def control_chart(
-    quantity: str, unit: str, values: Sequence[float], rules: ChartRules, *, minimum_sigma: float
+    quantity: str, unit: str, values: Sequence[float], rules: ChartSettings, *, minimum_sigma: float
 ) -> ControlChart | None:
     """The chart of some readings, None while they are fewer than a baseline.
 
@@ -251,7 +238,7 @@ def cusum(values: Sequence[float], *, k: float) -> tuple[tuple[float, float], ..
     return tuple(sums)
 
 
-def _signal(z: float, upper: float, lower: float, rules: ChartRules) -> Signal | None:
+def _signal(z: float, upper: float, lower: float, rules: ChartSettings) -> Signal | None:
     if z > rules.limit_sigmas:
         return Signal.HIGH
     if z < -rules.limit_sigmas:
@@ -261,7 +248,7 @@ def _signal(z: float, upper: float, lower: float, rules: ChartRules) -> Signal |
     return Signal.FALLING if lower > rules.cusum_h else None
 
 
-def scanner_charts(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[ControlChart, ...]:
+def scanner_charts(readings: Sequence[ScannerReading], rules: ChartSettings) -> tuple[ControlChart, ...]:
     """Slope and water of comparable readings; none while there is no baseline.
 
     A reading that failed a check has no point: what made it fail, a tilted phantom for one, is often no
@@ -289,7 +276,7 @@ def slope_unit(readings: Sequence[ScannerReading]) -> str:
     return " ".join(["mg/cm3", *minerals, "per HU"]) if len(minerals) == 1 else "mg/cm3 per HU"
 
 
-def drift_observations(readings: Sequence[ScannerReading], rules: ChartRules) -> tuple[Observation, ...]:
+def drift_observations(readings: Sequence[ScannerReading], rules: ChartSettings) -> tuple[Observation, ...]:
     """`scanner_drift` for each quantity whose latest charted reading is out of control.
 
     Parameters

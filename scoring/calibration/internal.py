@@ -19,7 +19,7 @@ are this project's (R).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
 
@@ -38,11 +38,167 @@ from scoring.calibration import (
 )
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
+from scoring.settings import InternalCalibrationSettings, TissueSettings
 from segmentation.engines.geometric.column import ABOVE_SACRUM, course_of_bodies
 from segmentation.gates.great_vessels import great_vessels
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Mask, canonical
+
+Array = npt.NDArray[np.float64]
+
+INTERNAL = "internal"
+OWN_TISSUES = "own tissues"  # stands where a phantom's name does
+
+_KEV = np.arange(400, 1201) / 10  # searched; beyond what any tube voltage of CT comes to
+_TISSUES = tuple(Tissue)
+
+
+def sd_hu(rules: InternalCalibrationSettings, tissue: Tissue) -> float:
+    """How far one person's tissue may read from what it is taken to be (standard uncertainty), in HU."""
+    return {
+        Tissue.AIR: rules.air_sd_hu,
+        Tissue.ADIPOSE: rules.adipose_sd_hu,
+        Tissue.BLOOD: rules.blood_sd_hu,
+        Tissue.MUSCLE: rules.muscle_sd_hu,
+    }[tissue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """The energy at which the tissues lie best on a line, and that line."""
+
+    kev: float
+    scale: float
+    offset_hu: float
+    r2: float
+    max_residual_hu: float
+
+    @property
+    def slope(self) -> float:
+        """mg/cm3 of K2HPO4 per HU."""
+        return 1.0 / (self.scale * hu_per_mg_k2hpo4(self.kev))
+
+    @property
+    def intercept(self) -> float:
+        """mg/cm3."""
+        return -self.offset_hu * self.slope
+
+
+def internal_calibration(
+    tissues: Sequence[TissueReading], *, kvp: float | None, rules: InternalCalibrationSettings
+) -> Calibration:
+    """The calibration that a patient's own tissues make; its grade is `Grade.INTERNAL`.
+
+    Raises
+    ------
+    CalibrationImpossible
+        `internal_impossible`: a tissue is missing, blood does not read as blood (contrast medium), the tube
+        voltage is not stated, or the energy, scale or offset found is implausible.
+    """
+    hu = {Tissue(one.name): one.hu for one in tissues}
+    _require_all(hu, rules)
+    fit = _fit(tuple(hu[one] for one in _TISSUES), rules.adipose_density_g_cm3)
+    _require_plausible(fit, kvp, rules)
+    return Calibration(
+        method=INTERNAL,
+        phantom=OWN_TISSUES,
+        equivalent=Mineral.K2HPO4,
+        slope=fit.slope,
+        intercept=fit.intercept,
+        r2=fit.r2,
+        max_residual_hu=fit.max_residual_hu,
+        rods=(),
+        grade=Grade.INTERNAL,
+        uncertainty=_uncertainty(hu, fit, rules),
+        tissues=tuple(tissues),
+        effective_kev=fit.kev,
+    )
+
+
+def _require_all(hu: Mapping[Tissue, float], rules: InternalCalibrationSettings) -> None:
+    missing = [one.value for one in _TISSUES if one not in hu]
+    if missing:
+        raise _impossible(f"too little of {', '.join(missing)} was found")
+    low, high = rules.sampling.blood_hu
+    if not low <= hu[Tissue.BLOOD] <= high:
+        raise _impossible(f"blood reads {hu[Tissue.BLOOD]:.0f} HU, as with contrast medium")
+
+
+def _require_plausible(fit: _Fit, kvp: float | None, rules: InternalCalibrationSettings) -> None:
+    if kvp is None:
+        raise _impossible("the tube voltage is not stated")
+    kv = [one[0] for one in rules.kev]
+    if not kv[0] <= kvp <= kv[-1]:
+        raise _impossible(f"no energies are known for {kvp:g} kV")
+    lowest, highest = (float(np.interp(kvp, kv, [one[end] for one in rules.kev])) for end in (1, 2))
+    if not lowest <= fit.kev <= highest:
+        raise _impossible(
+            f"tissues read as at {fit.kev:.0f} keV, {kvp:g} kV gives {lowest:.0f} to {highest:.0f} keV"
+        )
+    if abs(fit.offset_hu) > rules.offset_hu or abs(fit.scale - 1) > rules.scale_percent / 100:
+        raise _impossible(f"HU would be off by {fit.offset_hu:.0f} and {100 * (fit.scale - 1):.0f} %")
+
+
+def _impossible(reason: str) -> CalibrationImpossible:
+    return CalibrationImpossible("internal_impossible", reason)
+
+
+@lru_cache(maxsize=8)
+def _expected(adipose_density_g_cm3: float) -> Array:
+    """HU of each tissue (columns) at each energy searched (rows)."""
+    densities = {Tissue.ADIPOSE: adipose_density_g_cm3}
+    return np.array(
+        [[expected_hu(one, kev, densities.get(one)) for one in _TISSUES] for kev in _KEV.tolist()]
+    )
+
+
+def _fit(hu: tuple[float, ...], adipose_density_g_cm3: float) -> _Fit:
+    """Least squares of measured on expected HU at every energy; the best energy by R squared.
+
+    Parameters
+    ----------
+    hu : in the order of `Tissue`.
+    """
+    expected, measured = _expected(adipose_density_g_cm3), np.asarray(hu)
+    x = expected - expected.mean(axis=1, keepdims=True)
+    y = measured - measured.mean()
+    r2 = (x @ y) ** 2 / ((x**2).sum(axis=1) * (y @ y))
+    best = int(np.argmax(r2))
+    scale = float(x[best] @ y / (x[best] @ x[best]))
+    offset_hu = float(measured.mean() - scale * expected[best].mean())
+    residuals = measured - scale * expected[best] - offset_hu
+    return _Fit(
+        kev=float(_KEV[best]),
+        scale=scale,
+        offset_hu=offset_hu,
+        r2=float(r2[best]),
+        max_residual_hu=float(np.abs(residuals).max()),
+    )
+
+
+def _uncertainty(
+    hu: Mapping[Tissue, float], fit: _Fit, rules: InternalCalibrationSettings
+) -> LineUncertainty:
+    """Each tissue's own deviation through the whole fit, and not less than comparison with QCT has shown."""
+    slopes, densities, errors = [], [], []
+    for tissue in _TISSUES:
+        own_sd_hu = sd_hu(rules, tissue)
+        up, down = (
+            _fit(
+                tuple(hu[one] + sign * own_sd_hu * (one is tissue) for one in _TISSUES),
+                rules.adipose_density_g_cm3,
+            )
+            for sign in (1, -1)
+        )
+        slopes.append((up.slope - down.slope) / (2 * own_sd_hu))
+        densities.append((up.intercept - down.intercept) / (2 * own_sd_hu))
+        errors.append(own_sd_hu)
+    least = LineUncertainty(
+        pivot_hu=fit.offset_hu, bmd_mg_cm3=0.0, slope=rules.least_uncertainty_percent / 100 * fit.slope
+    )
+    return combined_uncertainty(line_uncertainty(0.0, slopes, densities, errors), least)
+
 
 # The patient's own tissues as they read in a CT: air around the body, fat, muscle beside the spine, blood.
 # # Each is taken where it is even: smoothed HU within the tissue's window, and well inside; blood in the
@@ -55,26 +211,8 @@ _PADDING_BELOW_HU = -900.0
 _BODY_HU = -300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TissueRules:
-    """Where tissues are read. V: windows as published (Michalski et al. 2020); R: chosen here."""
-
-    air_hu: tuple[float, float] = (-1030.0, -980.0)  # V
-    adipose_hu: tuple[float, float] = (-130.0, -70.0)  # V
-    blood_hu: tuple[float, float] = (-20.0, 60.0)  # V
-    muscle_hu: tuple[float, float] = (-5.0, 65.0)  # V
-    smoothing_mm: float = 1.5  # R
-    inside_mm: float = 3.0  # R: from a tissue's border, beyond what smoothing reaches
-    from_body_mm: float = 10.0  # R: air, from whatever lies in it
-    every_mm: float = 5.0  # R: between the slices that are looked at
-    beside_mm: float = 60.0  # R: muscle, from the middle of the vertebral bodies ...
-    behind_mm: float = 80.0  # ... and from their front
-    from_bone_mm: float = 6.0  # R
-    minimum_cm3: float = 2.0  # R: of a tissue in the slices that are looked at
-
-
 def read_tissues(
-    volume: CtVolume, vertebrae: Vertebrae, rules: TissueRules, contrast: ImageSettings
+    volume: CtVolume, vertebrae: Vertebrae, rules: TissueSettings, contrast: ImageSettings
 ) -> tuple[TissueReading, ...]:
     """The tissues that are there in sufficient amount, from the lowest HU to the highest.
 
@@ -107,7 +245,7 @@ def _reading(tissue: Tissue, hu: npt.NDArray[np.float32], voxel_cm3: float) -> T
 
 
 def _slices(
-    volume: CtVolume, vertebrae: Vertebrae, rules: TissueRules
+    volume: CtVolume, vertebrae: Vertebrae, rules: TissueSettings
 ) -> Iterator[tuple[FloatArray, dict[Tissue, Mask]]]:
     """Slices along the vertebral bodies in view, with what is surely air, fat or muscle in each."""
     volume.grid.require_same(vertebrae.grid)
@@ -176,179 +314,3 @@ def _largest(mask: Mask) -> Mask:
         return mask
     largest: Mask = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
     return largest
-
-
-Array = npt.NDArray[np.float64]
-
-INTERNAL = "internal"
-OWN_TISSUES = "own tissues"  # stands where a phantom's name does
-
-_KEV = np.arange(400, 1201) / 10  # searched; beyond what any tube voltage of CT comes to
-_TISSUES = tuple(Tissue)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InternalRules:
-    """What tissues are taken to be, and when a fit of them is refused. R but where said otherwise."""
-
-    # NIST's (ICRP). With ICRU-44's 0.95 the fat of usual 120 kV scans, -105 to -109 HU, would mean 52 keV.
-    adipose_density_g_cm3: float = 0.92
-    # Effective energies that a tube voltage may have behind a patient: kV, lowest, highest keV.
-    kev: tuple[tuple[float, float, float], ...] = (
-        (80.0, 46.0, 60.0),
-        (100.0, 50.0, 67.0),
-        (120.0, 55.0, 76.0),
-        (140.0, 58.0, 84.0),
-    )
-    offset_hu: float = 15.0  # of the scanner's HU, as is accepted of a phantom's water
-    scale_percent: float = 5.0  # likewise
-    # How far one person's tissue may read from what it is taken to be (standard uncertainty).
-    air_sd_hu: float = 3.0
-    adipose_sd_hu: float = 5.0
-    blood_sd_hu: float = 5.0
-    muscle_sd_hu: float = 6.0
-    # V: RMS difference of densities by internal calibration from QCT (PMC5359785), without contrast.
-    least_uncertainty_percent: float = 7.8
-    sampling: TissueRules = field(default_factory=TissueRules)
-
-    def sd_hu(self, tissue: Tissue) -> float:
-        return {
-            Tissue.AIR: self.air_sd_hu,
-            Tissue.ADIPOSE: self.adipose_sd_hu,
-            Tissue.BLOOD: self.blood_sd_hu,
-            Tissue.MUSCLE: self.muscle_sd_hu,
-        }[tissue]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """The energy at which the tissues lie best on a line, and that line."""
-
-    kev: float
-    scale: float
-    offset_hu: float
-    r2: float
-    max_residual_hu: float
-
-    @property
-    def slope(self) -> float:
-        """mg/cm3 of K2HPO4 per HU."""
-        return 1.0 / (self.scale * hu_per_mg_k2hpo4(self.kev))
-
-    @property
-    def intercept(self) -> float:
-        """mg/cm3."""
-        return -self.offset_hu * self.slope
-
-
-def internal_calibration(
-    tissues: Sequence[TissueReading], *, kvp: float | None, rules: InternalRules
-) -> Calibration:
-    """The calibration that a patient's own tissues make; its grade is `Grade.INTERNAL`.
-
-    Raises
-    ------
-    CalibrationImpossible
-        `internal_impossible`: a tissue is missing, blood does not read as blood (contrast medium), the tube
-        voltage is not stated, or the energy, scale or offset found is implausible.
-    """
-    hu = {Tissue(one.name): one.hu for one in tissues}
-    _require_all(hu, rules)
-    fit = _fit(tuple(hu[one] for one in _TISSUES), rules.adipose_density_g_cm3)
-    _require_plausible(fit, kvp, rules)
-    return Calibration(
-        method=INTERNAL,
-        phantom=OWN_TISSUES,
-        equivalent=Mineral.K2HPO4,
-        slope=fit.slope,
-        intercept=fit.intercept,
-        r2=fit.r2,
-        max_residual_hu=fit.max_residual_hu,
-        rods=(),
-        grade=Grade.INTERNAL,
-        uncertainty=_uncertainty(hu, fit, rules),
-        tissues=tuple(tissues),
-        effective_kev=fit.kev,
-    )
-
-
-def _require_all(hu: Mapping[Tissue, float], rules: InternalRules) -> None:
-    missing = [one.value for one in _TISSUES if one not in hu]
-    if missing:
-        raise _impossible(f"too little of {', '.join(missing)} was found")
-    low, high = rules.sampling.blood_hu
-    if not low <= hu[Tissue.BLOOD] <= high:
-        raise _impossible(f"blood reads {hu[Tissue.BLOOD]:.0f} HU, as with contrast medium")
-
-
-def _require_plausible(fit: _Fit, kvp: float | None, rules: InternalRules) -> None:
-    if kvp is None:
-        raise _impossible("the tube voltage is not stated")
-    kv = [one[0] for one in rules.kev]
-    if not kv[0] <= kvp <= kv[-1]:
-        raise _impossible(f"no energies are known for {kvp:g} kV")
-    lowest, highest = (float(np.interp(kvp, kv, [one[end] for one in rules.kev])) for end in (1, 2))
-    if not lowest <= fit.kev <= highest:
-        raise _impossible(
-            f"tissues read as at {fit.kev:.0f} keV, {kvp:g} kV gives {lowest:.0f} to {highest:.0f} keV"
-        )
-    if abs(fit.offset_hu) > rules.offset_hu or abs(fit.scale - 1) > rules.scale_percent / 100:
-        raise _impossible(f"HU would be off by {fit.offset_hu:.0f} and {100 * (fit.scale - 1):.0f} %")
-
-
-def _impossible(reason: str) -> CalibrationImpossible:
-    return CalibrationImpossible("internal_impossible", reason)
-
-
-@lru_cache(maxsize=8)
-def _expected(adipose_density_g_cm3: float) -> Array:
-    """HU of each tissue (columns) at each energy searched (rows)."""
-    densities = {Tissue.ADIPOSE: adipose_density_g_cm3}
-    return np.array(
-        [[expected_hu(one, kev, densities.get(one)) for one in _TISSUES] for kev in _KEV.tolist()]
-    )
-
-
-def _fit(hu: tuple[float, ...], adipose_density_g_cm3: float) -> _Fit:
-    """Least squares of measured on expected HU at every energy; the best energy by R squared.
-
-    Parameters
-    ----------
-    hu : in the order of `Tissue`.
-    """
-    expected, measured = _expected(adipose_density_g_cm3), np.asarray(hu)
-    x = expected - expected.mean(axis=1, keepdims=True)
-    y = measured - measured.mean()
-    r2 = (x @ y) ** 2 / ((x**2).sum(axis=1) * (y @ y))
-    best = int(np.argmax(r2))
-    scale = float(x[best] @ y / (x[best] @ x[best]))
-    offset_hu = float(measured.mean() - scale * expected[best].mean())
-    residuals = measured - scale * expected[best] - offset_hu
-    return _Fit(
-        kev=float(_KEV[best]),
-        scale=scale,
-        offset_hu=offset_hu,
-        r2=float(r2[best]),
-        max_residual_hu=float(np.abs(residuals).max()),
-    )
-
-
-def _uncertainty(hu: Mapping[Tissue, float], fit: _Fit, rules: InternalRules) -> LineUncertainty:
-    """Each tissue's own deviation through the whole fit, and not less than comparison with QCT has shown."""
-    slopes, densities, errors = [], [], []
-    for tissue in _TISSUES:
-        sd_hu = rules.sd_hu(tissue)
-        up, down = (
-            _fit(
-                tuple(hu[one] + sign * sd_hu * (one is tissue) for one in _TISSUES),
-                rules.adipose_density_g_cm3,
-            )
-            for sign in (1, -1)
-        )
-        slopes.append((up.slope - down.slope) / (2 * sd_hu))
-        densities.append((up.intercept - down.intercept) / (2 * sd_hu))
-        errors.append(sd_hu)
-    least = LineUncertainty(
-        pivot_hu=fit.offset_hu, bmd_mg_cm3=0.0, slope=rules.least_uncertainty_percent / 100 * fit.slope
-    )
-    return combined_uncertainty(line_uncertainty(0.0, slopes, densities, errors), least)

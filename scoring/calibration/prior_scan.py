@@ -18,38 +18,13 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from scoring.calibration import Calibration, Grade, LineUncertainty, combined_uncertainty
-from scoring.calibration.control_charts import (
-    ChartRules,
-    ScannerReading,
-    comparable_groups,
-    made_alike,
-    scanner_charts,
-)
-from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance, technique_differences
+from scoring.calibration.control_charts import ScannerReading, comparable_groups, made_alike, scanner_charts
+from scoring.calibration.spectrum import ScanTechnique, technique_differences
+from scoring.settings import ChartSettings, PriorScanSettings
 from segmentation.vertebrae import Observation
 
 LENT = "asynchronous "  # before the method of a calibration that was lent
 _END_OF_DAY = "235959.999999"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LendingRules:
-    """When an earlier reading may calibrate a study. R: chosen here, for a site to confirm."""
-
-    max_age_days: int = 30  # R
-    table_height_mm: float = 20.0  # R: tolerance
-    field_of_view_mm: float = 50.0  # R: tolerance
-    minimum_readings: int = 5  # R: fewer tell no spread, and the two below take its place
-    # V as a number, R in this use: SD between scanners of one model, Skornitzke et al. 2022.
-    unknown_slope_percent: float = 1.4
-    unknown_water_hu: float = 3.0  # R: about what limits of +-5 HU, usual in acceptance tests, come to
-
-    @property
-    def tolerance(self) -> TechniqueTolerance:
-        """Charts group readings by the same."""
-        return TechniqueTolerance(
-            table_height_mm=self.table_height_mm, field_of_view_mm=self.field_of_view_mm
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +44,7 @@ class Borrower:
 
 
 def borrow(
-    study: Borrower, history: Sequence[ScannerReading], *, rules: LendingRules, charts: ChartRules
+    study: Borrower, history: Sequence[ScannerReading], *, rules: PriorScanSettings, charts: ChartSettings
 ) -> tuple[Calibration | None, Observation]:
     """The calibration by the latest fitting reading, or None, and what is to be said of it.
 
@@ -132,8 +107,8 @@ def lending_of(
     history: Sequence[ScannerReading],
     phantoms: Mapping[str, str],
     *,
-    rules: LendingRules,
-    charts: ChartRules,
+    rules: PriorScanSettings,
+    charts: ChartSettings,
 ) -> Lending:
     """Whether and until when a study made like the latest of some readings would borrow: `borrow` is asked.
 
@@ -211,7 +186,7 @@ def _is_earlier(reading: ScannerReading, study: Borrower) -> bool | None:
     return _before(reading.taken_on, reading.taken_at, study.taken_on, study.taken_at)
 
 
-def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) -> list[str]:
+def _differences(study: Borrower, reading: ScannerReading, rules: PriorScanSettings) -> list[str]:
     """Why this reading may not calibrate this study, in words; empty where it may."""
     protocol, technique = reading.protocol, reading.technique
     found = []
@@ -228,7 +203,7 @@ def _differences(study: Borrower, reading: ScannerReading, rules: LendingRules) 
     if technique is None:
         found.append("its technique was not kept")
     else:
-        found += technique_differences(study.technique, technique, rules.tolerance)
+        found += technique_differences(study.technique, technique, rules)
         found += _unstated(study.technique, technique)
     if study.taken_on is not None and study.taken_on - reading.taken_on > timedelta(days=rules.max_age_days):
         found.append(f"expired on {reading.taken_on + timedelta(days=rules.max_age_days + 1)}")
@@ -265,14 +240,14 @@ def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -
 
 
 def _drift(
-    lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules, charts: ChartRules
+    lender: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings, charts: ChartSettings
 ) -> str | None:
     """Which chart of the scanner is out of control, or was on the lender's day or since; None where none.
 
     Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
     chart itself can tell that the drift is over.
     """
-    for group in comparable_groups(known, rules.tolerance):
+    for group in comparable_groups(known, rules):
         readings = group.charted
         for chart in scanner_charts(readings, charts):
             for reading, point in zip(readings, chart.points, strict=True):
@@ -287,14 +262,14 @@ def _drift(
 
 
 def _borrowed(
-    lent: Calibration, lender: ScannerReading, known: Sequence[ScannerReading], rules: LendingRules
+    lent: Calibration, lender: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> Calibration:
     """The lent line, named as such, less certain by what the scanner may have changed since.
 
     Rods keep what they read, but not their places: those are places in another image.
     """
     # With and without a patient: how far a body moves the line belongs to its spread.
-    alike = [one for one in known if one.charted and made_alike(lender, one, rules.tolerance)]
+    alike = [one for one in known if one.charted and made_alike(lender, one, rules)]
     drift = drift_uncertainty(lent, alike, rules)
     return replace(
         lent,
@@ -307,7 +282,7 @@ def _borrowed(
 
 
 def drift_uncertainty(
-    lent: Calibration, readings: Sequence[ScannerReading], rules: LendingRules
+    lent: Calibration, readings: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> LineUncertainty:
     """How far a scanner's line may lie from the lent one, by how far its own lines lie from one another.
 

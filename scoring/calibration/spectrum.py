@@ -14,6 +14,7 @@ import numpy as np
 
 from scoring.calibration import Mineral, SlopeRanges
 from scoring.errors import CalibrationImpossible
+from scoring.settings import PriorScanSettings
 from segmentation.volume import known_kvp
 
 CONVENTIONAL = "single"  # energy type of an image of one polyenergetic spectrum
@@ -70,16 +71,8 @@ class ScanTechnique:
     single_slice: bool = False  # one thick slice, its gantry tilted, in place of a volume
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TechniqueTolerance:
-    """By how much two techniques may differ and still be alike. R: chosen here, for a site to confirm."""
-
-    table_height_mm: float = 20.0  # R
-    field_of_view_mm: float = 50.0  # R
-
-
 def technique_differences(
-    own: ScanTechnique, theirs: ScanTechnique, tolerance: TechniqueTolerance
+    own: ScanTechnique, theirs: ScanTechnique, tolerance: PriorScanSettings
 ) -> tuple[str, ...]:
     """What parts two series that are both to show the same HU, in words; empty where they are alike.
 

@@ -18,6 +18,7 @@ from scoring.calibration import Calibration, Grade, Mineral, RodReading
 from scoring.calibration.methods import density_uncertainty
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.errors import RegionEmpty
+from scoring.settings import NOISE_WINDOW_MM
 from segmentation.errors import GridMismatch
 from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Mask, Vector, canonical
@@ -27,13 +28,9 @@ from segmentation.volume import CtVolume, Mask, Vector, canonical
 # Noise of CT is not independent from voxel to voxel: reconstruction spreads it over a millimetre or two, so
 # that the standard error of a mean is not SD / sqrt(N). It is estimated here from the region itself: the
 # variance of a mean is the sum of all covariances between its voxels, and covariances at distances beyond
-# `WINDOW_MM` are taken for zero.
+# `NOISE_WINDOW_MM` are taken for zero.
 
 
-# R, and a site's to set: wide enough for the noise of soft kernels. Trabeculae are part of what is measured,
-# no noise; their pattern evens out over some millimetres, which a window this wide sees (measured:
-# docs/calibration.md).
-WINDOW_MM = 3.0
 COVERAGE_FACTOR = 1.959964  # of a normal distribution's central 95 %
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +42,7 @@ def interval95(value: float, sigma: float) -> tuple[float, float]:
 
 
 def standard_error_of_mean(
-    values: npt.NDArray[np.floating], mask: Mask, spacing_mm: Vector, *, window_mm: float = WINDOW_MM
+    values: npt.NDArray[np.floating], mask: Mask, spacing_mm: Vector, *, window_mm: float = NOISE_WINDOW_MM
 ) -> float:
     """Standard error of the mean of ``values[mask]``, from the correlation that the values themselves show.
 
@@ -88,7 +85,7 @@ def standard_error_of_mean(
 
 
 def with_standard_errors(
-    volume: CtVolume, rods: Sequence[RodReading], *, window_mm: float = WINDOW_MM
+    volume: CtVolume, rods: Sequence[RodReading], *, window_mm: float = NOISE_WINDOW_MM
 ) -> tuple[RodReading, ...]:
     """The rods with `standard_error_hu` measured in the volume they were read in.
 
@@ -272,7 +269,7 @@ def measure_bmd(
     *,
     level: str,
     kind: RegionKind = RegionKind.CORE,
-    noise_window_mm: float = WINDOW_MM,
+    noise_window_mm: float = NOISE_WINDOW_MM,
 ) -> BmdResult:
     """Mean HU and, with a calibration, mean BMD of one vertebra's cancellous region.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from scoring.calibration import FitRules, Mineral, RodReading
 from scoring.calibration.methods import SHIPPED_RULES
+from scoring.settings import TrunkSettings
 from segmentation.vertebrae import Observation
 from segmentation.volume import CtVolume
 
@@ -103,20 +104,10 @@ class PhantomReading:
 # Whether anybody lies on the table: a scan of a calibration phantom alone is no patient's study.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatientRules:
-    """What counts as a patient's trunk. All R: chosen here, to be confirmed."""
-
-    tissue_hu: tuple[float, float] = (-200.0, 3071.0)  # what is denser than foam and clothing
-    # The cross-section of a mat with its rods is about 100 cm2, that of a slender abdomen 300 cm2 and more.
-    least_cm2: float = 200.0
-    share_of_slices: float = 0.05  # so many slices may show more: the end of something
+SHIPPED_PATIENT_RULES = TrunkSettings()
 
 
-SHIPPED_PATIENT_RULES = PatientRules()
-
-
-def holds_no_patient(volume: CtVolume, rules: PatientRules = SHIPPED_PATIENT_RULES) -> bool:
+def holds_no_patient(volume: CtVolume, rules: TrunkSettings = SHIPPED_PATIENT_RULES) -> bool:
     """Whether slices show too little matter for a patient's trunk.
 
     Parameters

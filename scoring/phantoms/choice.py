@@ -14,10 +14,10 @@ from math import inf
 
 from scoring.calibration import Calibration, FitRules
 from scoring.calibration.methods import calibrate, fit_observations
-from scoring.density.bmd import WINDOW_MM
 from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.rod_reading import absence, find_rods, read_rods
+from scoring.settings import NOISE_WINDOW_MM
 from segmentation.vertebrae import Observation
 from segmentation.volume import CtVolume
 
@@ -33,7 +33,7 @@ class Image:
 
 
 def read_phantom(
-    images: Sequence[Image], models: Mapping[str, PhantomModel], *, noise_window_mm: float = WINDOW_MM
+    images: Sequence[Image], models: Mapping[str, PhantomModel], *, noise_window_mm: float = NOISE_WINDOW_MM
 ) -> tuple[PhantomReading, ...]:
     """The rods in each image of one study, which all show the same phantom.
 

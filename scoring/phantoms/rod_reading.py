@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from scoring.calibration import RodReading
-from scoring.density.bmd import WINDOW_MM, with_standard_errors
+from scoring.density.bmd import with_standard_errors
 from scoring.phantoms import PhantomModel, PhantomReading, RodModel, SliceReading
 from scoring.phantoms.checks import CrossSection, area_off, judge, read_together, slope_drift
 from scoring.phantoms.rod_volume import RodTarget, Scene, block_edges, padding_value, scene_of
@@ -31,6 +31,7 @@ from scoring.phantoms.rods import (
     share_a_rod,
     straight_rows,
 )
+from scoring.settings import NOISE_WINDOW_MM
 from segmentation.vertebrae import Observation
 from segmentation.volume import CtVolume, canonical
 
@@ -40,7 +41,9 @@ SMOOTHING_MM = 1.0
 END_MARGIN_MM = 5.0  # slices this close to a rod's end inside the image blend rod and air
 
 
-def find_rods(volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = WINDOW_MM) -> PhantomReading:
+def find_rods(
+    volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = NOISE_WINDOW_MM
+) -> PhantomReading:
     """Find the phantom's rods and read them.
 
     The phantom may lie anywhere in the plane, turned by any angle about the slice normal, and the array may
@@ -62,7 +65,7 @@ def find_rods(volume: CtVolume, model: PhantomModel, *, noise_window_mm: float =
 
 
 def read_rods(
-    volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = WINDOW_MM
+    volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = NOISE_WINDOW_MM
 ) -> PhantomReading | None:
     """The rods as `find_rods` reads them; None where not all of them lie in the image."""
     sought = _sought(volume, model)

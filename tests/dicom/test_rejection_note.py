@@ -22,7 +22,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
-from config.settings import Destination, Settings, load_settings
+from config.sections import Destination
+from config.settings import Settings, load_settings
 from node.dicom.conformance import check_object
 from node.dicom.encode import encode_rejection_note, encode_report
 from node.dicom.equipment import NOTE_DESCRIPTION, NOTE_SERIES

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from config.settings import Destination
+from config.sections import Destination
 from node.dicom.encode import encode_rejection_note
 from node.dicom.sr import SR_CLASSES, report_as
 from node.net.sender import DicomSender, Requestor

@@ -15,7 +15,8 @@ from node.pipeline.artefacts import REPORT
 from node.pipeline.context import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
-from scoring.phantoms import PatientRules, holds_no_patient
+from scoring.phantoms import holds_no_patient
+from scoring.settings import TrunkSettings
 from segmentation.volume import CtVolume, Grid
 from tests.e2e.in_process import Remembered, Run, unchecked
 
@@ -186,7 +187,7 @@ def test_how_far_noise_is_correlated_is_the_sites_to_set_and_changes_the_uncerta
 
 def test_what_counts_as_a_patient_is_the_sites_to_set(phantom):
     """The mat's 100 cm2 are somebody to a site that says so: then its study is refused aloud."""
-    assert PatientRules(**load_settings().quality.patient.model_dump()) == PatientRules()
+    assert load_settings().quality.patient == TrunkSettings()
     run = Run(
         phantom,
         settings=settings_with(patient={"least_cm2": 20.0}),

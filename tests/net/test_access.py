@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from config.settings import ConfigurationError, Destination, Settings, TlsSettings, load_settings
+from config.sections import Destination, TlsSettings
+from config.settings import ConfigurationError, Settings, load_settings
 from node.dicom.ct.series_choice import made_here
 from node.net import scp
 from node.net.access import (

@@ -19,7 +19,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from config.settings import Destination, load_settings
+from config.sections import Destination
+from config.settings import load_settings
 from node.commands.check import Standing, examine_archives
 from node.net.query import DicomArchive
 from node.net.sender import Requestor

@@ -14,7 +14,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from structlog.testing import capture_logs
 
-from config.settings import Peer, Settings
+from config.sections import Peer
+from config.settings import Settings
 from node.dicom.ct.series_choice import made_here
 from node.net import commitment as reporting
 from node.net.commitment import CommitmentService, Reporter

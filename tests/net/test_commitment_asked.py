@@ -22,7 +22,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from config.settings import Destination, Settings
+from config.sections import Destination
+from config.settings import Settings
 from node.dicom.ct.series_choice import made_here
 from node.net.commitment import CommitmentService, Reporter
 from node.net.query import DicomProver

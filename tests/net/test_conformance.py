@@ -21,7 +21,8 @@ from pydicom.uid import (
 from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, build_context, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from config.settings import Destination, Settings, load_settings
+from config.sections import Destination
+from config.settings import Settings, load_settings
 from node.dicom.ct.series_choice import made_here
 from node.dicom.pixel_data import DECODERS
 from node.dicom.sr import SR_CLASSES

@@ -16,7 +16,8 @@ from pynetdicom import evt
 from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from config.settings import Destination, Settings, load_settings
+from config.sections import Destination
+from config.settings import Settings, load_settings
 from node.dicom.ct.series_choice import made_here
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor, why_not_established

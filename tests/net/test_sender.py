@@ -15,7 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
-from config.settings import Destination, TlsSettings
+from config.sections import Destination, TlsSettings
 from node.net.sender import DicomSender, Requestor
 from node.net.status import outcome_of
 from node.pipeline.ports import SendOutcome

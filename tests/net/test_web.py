@@ -21,7 +21,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.settings import BrokerSettings, Settings, load_settings, remember_file
+from config.sections import BrokerSettings
+from config.settings import Settings, load_settings, remember_file
 from node import logs
 from node.net.scp import Listener
 from node.processes.page import run_page

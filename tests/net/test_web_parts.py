@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from config.settings import Destination
+from config.sections import Destination
 from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.overview import DeliveryRow, DestinationStanding
 from node.store.states import DeliveryState, Proof

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from config.settings import CompletenessSettings, load_settings
+from config.sections import CompletenessSettings
+from config.settings import load_settings
 from node.dicom.ct.slice_geometry import SlicePlace
 from node.pipeline.archives import Asking, Told
 from node.pipeline.completeness import (

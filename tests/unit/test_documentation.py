@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 from typer.main import get_command
 
-from config.settings import Destination, Peer, Settings
+from config.sections import Destination, Peer
+from config.settings import Settings
 from node.cli import build
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +27,17 @@ def test_every_setting_is_documented_and_every_documented_setting_exists():
     existing |= {f"peers.{name}" for name in Peer.model_fields}
     for section, field in Settings.model_fields.items():
         if section not in ("destinations", "peers"):
-            existing |= {f"{section}.{name}" for name in field.annotation.model_fields}
+            existing |= {f"{section}.{name}" for name in _fields_of(field.annotation)}
     assert documented == existing
+
+
+def _fields_of(table: Any) -> Mapping[str, Any]:
+    """Name and type of each setting of a section or table; empty for anything else."""
+    if not isinstance(table, type) or not (issubclass(table, BaseModel) or is_dataclass(table)):
+        return {}
+    names = getattr(table, "model_fields", None) or {one.name for one in fields(table)}
+    hints = get_type_hints(table)
+    return {name: hints[name] for name in names}
 
 
 def _named_in(text: str) -> list[str]:
@@ -37,11 +49,11 @@ def _is_setting(parts: Sequence[str]) -> bool:
     """Whether names lead from `Settings` to a setting, or to a table of settings."""
     model: Any = Settings
     for place, part in enumerate(parts):
-        fields = get_type_hints(model) if isinstance(model, type) else {}
-        if part not in fields:
+        inside = _fields_of(model)
+        if part not in inside:
             return False
         model = {"destinations": Destination, "peers": Peer}.get(part) if place == 0 else None
-        model = model or fields[part]
+        model = model or inside[part]
     return True
 
 

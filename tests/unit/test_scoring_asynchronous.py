@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from config.settings import load_settings
-from node.pipeline.calibration_rules import lending_rules
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading, combined_uncertainty
-from scoring.calibration.control_charts import ChartRules, Protocol, ScannerReading
-from scoring.calibration.prior_scan import Borrower, LendingRules, borrow, drift_uncertainty, lending_of
+from scoring.calibration.control_charts import Protocol, ScannerReading
+from scoring.calibration.prior_scan import Borrower, borrow, drift_uncertainty, lending_of
 from scoring.calibration.spectrum import ScanTechnique
+from scoring.settings import ChartSettings, PriorScanSettings
 
 DAY = date(2026, 3, 20)
-RULES = LendingRules()
-CHARTS = ChartRules()
+RULES = PriorScanSettings()
+CHARTS = ChartSettings()
 TECHNIQUE = ScanTechnique(
     spectral_filter="FLAT",
     energy="single",
@@ -80,7 +80,7 @@ def study(**changes) -> Borrower:
     )
 
 
-def lent(history, *, rules: LendingRules = RULES, **changes):
+def lent(history, *, rules: PriorScanSettings = RULES, **changes):
     return borrow(study(**changes), history, rules=rules, charts=CHARTS)
 
 
@@ -142,7 +142,7 @@ def test_table_height_and_field_of_view_have_their_tolerance():
 
 
 def test_no_setting_lends_across_tube_voltages():
-    assert "kvp" not in set(asdict(RULES)) | set(load_settings().calibration.asynchronous.model_dump())
+    assert "kvp" not in asdict(load_settings().calibration.asynchronous)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_independent_uncertainties_of_a_line_add_in_squares_everywhere():
 def test_shipped_rules_are_the_pure_rooms_own_and_lend_nothing_until_a_site_asks():
     shipped = load_settings().calibration.asynchronous
     assert not shipped.enabled
-    assert lending_rules(shipped) == LendingRules()
+    assert shipped == PriorScanSettings()
 
 
 def test_which_scan_may_lend_does_not_part_a_patients_studies():

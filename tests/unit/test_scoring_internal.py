@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK
 
 from config.settings import ConfigurationError, load_settings
-from node.pipeline.calibration_rules import internal_rules
 from node.reference.attenuation import EFFECTIVE_KEV, K2HPO4, hu_per_mg
 from node.reference.spec import Faults
 from scoring.calibration import Grade, Mineral, TissueReading
-from scoring.calibration.internal import InternalRules, TissueRules, internal_calibration, read_tissues
+from scoring.calibration.internal import internal_calibration, read_tissues, sd_hu
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
+from scoring.settings import InternalCalibrationSettings, TissueSettings
 from segmentation.regions.cancellous import regions_of
 from segmentation.settings import ImageSettings, RegionSettings
 from segmentation.volume import CtVolume, Grid
@@ -23,8 +23,8 @@ from tests.unit.reference_images import drawn, study
 
 pytestmark = pytest.mark.slow
 
-RULES = InternalRules()
-SAMPLING = TissueRules()
+RULES = InternalCalibrationSettings()
+SAMPLING = TissueSettings()
 CONTRAST = ImageSettings()
 STUDY_FAT_G_CM3 = 0.95  # what the reference study's fat is made of: heavier than NIST's
 
@@ -73,7 +73,7 @@ def test_the_uncertainty_is_each_tissues_own_through_the_fit_and_at_least_what_w
     hu = 150.0
     changes = [
         internal_calibration(
-            readings(**(REAL | {one.value: REAL[one.value] + RULES.sd_hu(one)})), kvp=120.0, rules=RULES
+            readings(**(REAL | {one.value: REAL[one.value] + sd_hu(RULES, one)})), kvp=120.0, rules=RULES
         ).bmd(hu)
         - found.bmd(hu)
         for one in Tissue
@@ -195,8 +195,7 @@ def read_nifti(path) -> CtVolume:
 
 def test_shipped_rules_are_the_pure_rooms_own():
     shipped = load_settings().calibration.internal
-    assert shipped.model_dump() == asdict(RULES)
-    assert internal_rules(shipped) == RULES
+    assert shipped == RULES
 
 
 def test_internal_calibration_is_a_sites_own_choice_and_parts_its_studies_from_others():

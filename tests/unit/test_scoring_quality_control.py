@@ -11,7 +11,6 @@ import pytest
 
 from scoring.calibration import Mineral
 from scoring.calibration.control_charts import (
-    ChartRules,
     Protocol,
     ScannerReading,
     Signal,
@@ -21,9 +20,10 @@ from scoring.calibration.control_charts import (
     drift_observations,
     scanner_charts,
 )
-from scoring.calibration.spectrum import ScanTechnique, TechniqueTolerance
+from scoring.calibration.spectrum import ScanTechnique
+from scoring.settings import ChartSettings, PriorScanSettings
 
-RULES = ChartRules(baseline_readings=4)
+RULES = ChartSettings(baseline_readings=4)
 
 
 def reading(number: int, **changes) -> ScannerReading:
@@ -169,7 +169,7 @@ TECHNIQUE = ScanTechnique(
 def test_a_chart_mixes_no_techniques_that_differ_in_what_moves_hu(changed):
     own = [reading(n, technique=TECHNIQUE) for n in range(3)]
     others = [reading(n + 9, technique=replace(TECHNIQUE, **changed)) for n in range(2)]
-    groups = comparable_groups([*others, *own], TechniqueTolerance())
+    groups = comparable_groups([*others, *own], PriorScanSettings())
     assert [len(group.readings) for group in groups] == [3, 2]
 
 
@@ -177,13 +177,13 @@ def test_a_chart_mixes_no_techniques_that_differ_in_what_moves_hu(changed):
 def test_two_scanners_of_one_serial_number_have_charts_of_their_own(technique):
     own = [reading(n, technique=technique) for n in range(3)]
     other = reading(9, technique=technique, model="Revolution")
-    groups = comparable_groups([other, *own], TechniqueTolerance())
+    groups = comparable_groups([other, *own], PriorScanSettings())
     assert {group.readings for group in groups} == {tuple(own), (other,)}
 
 
 def test_a_phantom_under_a_patient_is_charted_apart_from_one_alone():
     alone, beneath = reading(1, alone=True), reading(2)
-    assert len(comparable_groups([alone, beneath], TechniqueTolerance())) == 2
+    assert len(comparable_groups([alone, beneath], PriorScanSettings())) == 2
 
 
 def test_of_readings_kept_at_once_the_oldest_is_the_measure_of_table_height():
@@ -191,7 +191,7 @@ def test_of_readings_kept_at_once_the_oldest_is_the_measure_of_table_height():
     readings = [
         reading(n, technique=replace(TECHNIQUE, table_height_mm=height)) for n, height in enumerate(heights)
     ]
-    groups = comparable_groups(readings[::-1], TechniqueTolerance())
+    groups = comparable_groups(readings[::-1], PriorScanSettings())
     grouped = [[one.technique.table_height_mm for one in group.readings] for group in groups]
     assert grouped == [[150.0, 168.0, 133.0, 160.0], [171.0, 185.0]]
 
@@ -203,13 +203,13 @@ def test_a_reading_that_comes_late_parts_no_readings_that_were_together():
         for n, height in enumerate(heights)
     ]
     late = reading(0, technique=replace(TECHNIQUE, table_height_mm=128.0), first_kept_at_s=9.0)
-    groups = comparable_groups([late, *kept], TechniqueTolerance())
+    groups = comparable_groups([late, *kept], PriorScanSettings())
     assert {group.readings for group in groups} == {tuple(kept), (late,)}
     beside = replace(late, technique=replace(TECHNIQUE, table_height_mm=118.0))
-    (group,) = comparable_groups([beside, *kept], TechniqueTolerance())
+    (group,) = comparable_groups([beside, *kept], PriorScanSettings())
     assert (group.readings, group.measure) == ((beside, *kept), kept[0])
 
 
 def test_readings_kept_before_techniques_were_have_charts_of_their_own():
     old, new = reading(1), reading(2, technique=TECHNIQUE)
-    assert len(comparable_groups([old, new], TechniqueTolerance())) == 2
+    assert len(comparable_groups([old, new], PriorScanSettings())) == 2

@@ -17,7 +17,6 @@ from node.reference.spine import build_spine
 from scoring.calibration import Mineral, RodReading
 from scoring.calibration.methods import TWO_POINT, calibrate, density_uncertainty
 from scoring.density.bmd import (
-    WINDOW_MM,
     BmdResult,
     interval95,
     mean_density_uncertainty,
@@ -26,6 +25,7 @@ from scoring.density.bmd import (
     with_standard_errors,
 )
 from scoring.phantoms.rod_reading import find_rods
+from scoring.settings import NOISE_WINDOW_MM
 from segmentation.volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
 
@@ -79,7 +79,7 @@ def test_noise_of_a_softer_kernel_needs_a_wider_window():
         sqrt(
             np.mean([standard_error_of_mean(image, mask, SPACING_MM, window_mm=mm) ** 2 for image in images])
         )
-        for mm in (WINDOW_MM, 8.0)
+        for mm in (NOISE_WINDOW_MM, 8.0)
     )
     assert narrow < 0.7 * real
     assert 0.9 * real < wide < 1.3 * real  # a region of few windows is told a little too much
@@ -180,17 +180,19 @@ def test_a_rods_error_is_measured_where_it_lies():
 
 
 def test_a_window_that_a_site_widens_is_that_of_rods_and_region():
-    assert load_settings().scoring.noise_window_mm == WINDOW_MM
+    assert load_settings().scoring.noise_window_mm == NOISE_WINDOW_MM
     volume, reading = tilted_rod()
     soft = replace(volume, hu=gaussian_filter(volume.hu, (0.0, 2.0 / SPACING_MM[1], 2.0 / SPACING_MM[2])))
+    windows_mm = (NOISE_WINDOW_MM, 5.0)
     by_default, wide = (
-        with_standard_errors(soft, [reading], window_mm=mm)[0].standard_error_hu for mm in (WINDOW_MM, 5.0)
+        with_standard_errors(soft, [reading], window_mm=mm)[0].standard_error_hu for mm in windows_mm
     )
     assert wide > 1.1 * by_default
     region = np.zeros(soft.hu.shape, bool)
     region[5:35, 20:40, 20:40] = True
+    windows_mm = (NOISE_WINDOW_MM, 5.0)
     by_default, wide = (
-        measure_bmd(soft, region, calibration(), level="L3", noise_window_mm=mm) for mm in (WINDOW_MM, 5.0)
+        measure_bmd(soft, region, calibration(), level="L3", noise_window_mm=mm) for mm in windows_mm
     )
     assert wide.hu_standard_error > 1.1 * by_default.hu_standard_error
     assert wide.bmd_mg_cm3 == by_default.bmd_mg_cm3

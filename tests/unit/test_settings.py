@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from config.settings import (
-    PATHS,
-    ConfigurationError,
-    Settings,
-    default_toml,
-    load_settings,
-    source_date_epoch,
-)
+from config.settings import PATHS, ConfigurationError, Settings, load_settings, source_date_epoch
+from tools.write_default_toml import TOML, all_settings, toml_text
 
 
-def test_every_setting_has_its_default_in_the_shipped_file():
-    shipped = tomllib.loads(default_toml())
-    for section, field in Settings.model_fields.items():
-        if section not in ("destinations", "peers"):
-            assert set(shipped[section]) == set(field.annotation.model_fields)
+def test_the_shipped_file_is_what_the_settings_say():
+    """`make defaults` writes it."""
+    assert TOML.read_text("utf-8") == toml_text()
+
+
+def test_the_shipped_file_states_every_default(tmp_path):
+    shipped = tmp_path / "all.toml"
+    shipped.write_text(toml_text(), "utf-8")
+    (tmp_path / "empty.toml").touch()
+    assert load_settings(shipped).model_dump() == load_settings(tmp_path / "empty.toml").model_dump()
+    assert tomllib.loads(toml_text()).keys() == set(Settings.model_fields) - {"destinations", "peers"}
+
+
+def test_settings_load_no_image_library():
+    """A process that only receives reads them too."""
+    code = "import config.settings, sys; print(sorted({'numpy', 'scipy', 'SimpleITK'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_setting_says_what_it_is():
+    assert [one.path for one in all_settings() if not one.text] == []
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):

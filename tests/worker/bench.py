@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from config.settings import Destination
+from config.sections import Destination
 from node.pipeline.artefacts import store_objects
 from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult
 from node.pipeline.housekeeping import republish

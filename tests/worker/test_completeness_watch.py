@@ -15,7 +15,8 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from structlog.testing import capture_logs
 
-from config.settings import ConfigurationError, Destination, Peer, load_settings
+from config.sections import Destination, Peer
+from config.settings import ConfigurationError, load_settings
 from node.pipeline.archives import ArchivesInTurn
 from node.pipeline.artefacts import from_json
 from node.pipeline.ports import Answer, Archive

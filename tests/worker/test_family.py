@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 FAMILY = """
 import os, signal, sys, time
 from pathlib import Path
-from config.settings import LogSettings
+from config.sections import LogSettings
 from node import logs
 from node.processes.process_group import Family, Member, run_before
 logs.configure(LogSettings(level="INFO", format="json"))

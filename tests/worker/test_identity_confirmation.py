@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from config.settings import Destination, Peer
+from config.sections import Destination, Peer
 from node.dicom import content_comparison as likeness
 from node.pipeline.archives import ArchivesInTurn
 from node.pipeline.housekeeping import confirm_identities

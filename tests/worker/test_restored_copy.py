@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from config.settings import Destination, Peer
+from config.sections import Destination, Peer
 from node.dicom.uids import derived_uid, series_uid_of
 from node.pipeline.context import StepContext, StepResult
 from node.pipeline.ports import Answer, ArchivedReport, Issue, Step

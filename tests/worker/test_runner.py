@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Destination
+from config.sections import Destination
 from node.pipeline.artefacts import store_objects
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.housekeeping import republish

@@ -17,7 +17,8 @@ from alembic import command as alembic
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
-from config.settings import Settings, StorageSettings
+from config.sections import StorageSettings
+from config.settings import Settings
 from node.store.activations import FeatureStanding, FeatureStandings
 from node.store.database import Database
 from node.store.errors import WrongInstallation

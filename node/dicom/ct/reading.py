@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from config.settings import LimitSettings
+from config.sections import LimitSettings
 from node.dicom.ct.contrast_agent import ContrastStatement, contrast_of
 from node.dicom.ct.headers import (
     Instance,

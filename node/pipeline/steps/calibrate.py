@@ -7,19 +7,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
 
-from config.settings import QualitySettings, Settings
-from node.pipeline.calibration_rules import internal_rules, lending_rules
+from config.sections import QualitySettings
+from config.settings import Settings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.steps.selection import SelectionArtefact
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration
-from scoring.calibration.control_charts import (
-    ChartRules,
-    Protocol,
-    ScannerReading,
-    comparable_groups,
-    drift_observations,
-)
+from scoring.calibration.control_charts import Protocol, ScannerReading, comparable_groups, drift_observations
 from scoring.calibration.internal import INTERNAL, internal_calibration, read_tissues
 from scoring.calibration.prior_scan import Borrower, borrow
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, ScanTechnique, spectrum_differences
@@ -31,17 +25,6 @@ from segmentation.vertebrae import Observation, Vertebrae
 from segmentation.volume import CtVolume
 
 # Scanner quality: which phantom readings are kept, which studies hold nothing but a phantom, what drifts.
-
-
-def chart_rules(settings: QualitySettings) -> ChartRules:
-    return ChartRules(
-        baseline_readings=settings.baseline_readings,
-        limit_sigmas=settings.limit_sigmas,
-        cusum_k=settings.cusum_k,
-        cusum_h=settings.cusum_h,
-        minimum_slope_cv=settings.minimum_slope_cv,
-        minimum_water_sd_hu=settings.minimum_water_sd_hu,
-    )
 
 
 def shows_phantom(reading: PhantomReading) -> bool:
@@ -191,9 +174,9 @@ def _drift_with(
 ) -> tuple[Observation, ...]:
     kept = since_baseline(history.readings(reading.protocol.device_serial), settings.quality.baseline_from)
     upto = [one for one in kept if one.order <= reading.order]
-    groups = comparable_groups(upto, lending_rules(settings.calibration.asynchronous).tolerance)
+    groups = comparable_groups(upto, settings.calibration.asynchronous)
     own = next((group for group in groups if reading in group.readings), None)
-    return () if own is None else drift_observations(own.readings, chart_rules(settings.quality))
+    return () if own is None else drift_observations(own.readings, settings.quality)
 
 
 def since_baseline(
@@ -262,7 +245,7 @@ def _by_tissues(
     volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: Settings
 ) -> tuple[Calibration | None, tuple[Observation, ...]]:
     """`internal_calibration` is said where scores are judged, which must not rest on the caller's memory."""
-    rules = internal_rules(settings.calibration.internal)
+    rules = settings.calibration.internal
     try:
         if differences := spectrum_differences(series.spectrum, CONVENTIONAL_SPECTRUM):
             raise CalibrationImpossible("internal_impossible", "; ".join(differences))
@@ -299,6 +282,6 @@ def _borrow(
             phantoms={model.name: model.sha256 for model in phantoms.values()},
         ),
         since_baseline(kept, settings.quality.baseline_from),
-        rules=lending_rules(settings.calibration.asynchronous),
-        charts=chart_rules(settings.quality),
+        rules=settings.calibration.asynchronous,
+        charts=settings.quality,
     )

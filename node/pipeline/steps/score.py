@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from config.catalog import configured_phantoms, load_radiomics_settings_text
-from config.settings import SegmentationSettings
+from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import (
     MEASUREMENTS,
@@ -22,7 +22,6 @@ from node.pipeline.artefacts import (
     slices_from_bytes,
     to_json,
 )
-from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.measured_with import active_model, drift_observations
 from node.pipeline.steps.calibrate import (
@@ -310,7 +309,7 @@ def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepRes
         settings.segmentation.single_slice,
         noise_window_mm=settings.scoring.noise_window_mm,
     )
-    trunk = patient_rules(settings.quality.patient)
+    trunk = settings.quality.patient
     alone = tuple(holds_no_patient(one.volume, trunk) for one in loaded)
     readings = {
         chosen.sop_instance_uid: reading_of(
@@ -360,7 +359,7 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
         image=settings.segmentation.image,
         noise_window_mm=settings.scoring.noise_window_mm,
     )
-    alone = holds_no_patient(volume, patient_rules(settings.quality.patient))
+    alone = holds_no_patient(volume, settings.quality.patient)
     reading = reading_of(
         selection.study,
         series,

@@ -9,7 +9,6 @@ from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, identit
 from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
 from node.dicom.identity import IDENTITY_KEYWORDS
 from node.pipeline.artefacts import SELECTION, to_json
-from node.pipeline.calibration_rules import patient_rules
 from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
 from node.pipeline.steps.candidates import Choice, choose
@@ -104,7 +103,7 @@ def _may_be_phantom_alone(context: StepContext, choice: Choice) -> bool:
     loaded = choice.loaded
     if context.scanners is None or loaded is None:
         return False
-    if not holds_no_patient(loaded.volume, patient_rules(context.settings.quality.patient)):
+    if not holds_no_patient(loaded.volume, context.settings.quality.patient):
         return False
     return any(suspected_phantom(loaded.volume, reading) is not None for reading in choice.readings)
 

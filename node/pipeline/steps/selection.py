@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from config.settings import LimitSettings
+from config.sections import LimitSettings
 from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers, text_of
 from node.dicom.ct.reading import LoadedSeries, read_series, require_within
 from node.dicom.ct.series_choice import without_localizers
