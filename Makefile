@@ -18,7 +18,7 @@ help:
 	@echo "make chaos   a node killed, starved and cut off at random, and every report counted (ten minutes)"
 	@echo "make fuzz    damaged PDUs and data sets sent to a listener, each outcome counted (ten minutes)"
 	@echo "make sbom    the bill of materials of what the node runs on (CycloneDX), out of the hashed lock"
-	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make lint    ruff, codespell, mypy, import-linter"
 	@echo "make defaults   write config/default.toml, and the defaults in docs/configuration.md, from the settings"
 	@echo "make lock    compile the hashed requirements again"
 
@@ -50,7 +50,7 @@ defaults: setup
 	@$(BIN)/python tools/write_default_toml.py
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/lint-imports
 
 # Two workers: threads of theirs would only wait for each other. Compiled code is kept, whatever the environment says:
 # test files alone take ten seconds to compile, and every process that a test starts would compile the node anew.
