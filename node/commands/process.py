@@ -16,12 +16,18 @@ from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
 from node.commands.console import print_result, require_kept, require_outside, terminal
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
-from node.pipeline.artefacts import RESULT, MemoryArtefacts, stored_objects
-from node.pipeline.context import StepContext
+from node.pipeline.artefacts import (
+    CALIBRATION_PNG,
+    NOMOGRAM_PNG,
+    OVERLAY_PNG,
+    RESULT,
+    MemoryArtefacts,
+    stored_objects,
+)
 from node.pipeline.engine import settle_engine
-from node.pipeline.ports import Issue
-from node.pipeline.steps import run_locally
-from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
+from node.pipeline.ports import Artefacts, Issue
+from node.pipeline.step_functions import run_locally
+from node.pipeline.study_run import Arrival, StudyImages, StudyRun
 from node.research.extraction import NotOneStudy, study_in
 from node.result_document import ResultDocument, read_result
 from node.study_report import Outcome
@@ -76,23 +82,24 @@ def process(
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(str(error)) from error
     _prepare(out)
-    context = StepContext(
+    artefacts = MemoryArtefacts()
+    study = StudyRun(
         settings=settings,
-        instances=instances,
-        artefacts=MemoryArtefacts(),
+        images=StudyImages(instances, settings),
+        artefacts=artefacts,
         engine=lambda: segmenter,
         clinical=_laboratory(settings, laboratory),
         issue=lambda: Issue(issued_at=issued),
-        declared_qct=True,
+        arrival=Arrival(declared_qct=True),
     )
     with console.status("select") as status:
         try:
-            run = run_locally(context, lambda step: status.update(step.value))
+            run = run_locally(study, lambda step: status.update(step.value))
         except SegmentationError as error:  # a mask that does not fit this study
             raise ConfigurationError(str(error)) from error
     timings_s = run.timings_s | {"total": time.perf_counter() - started}
-    result = read_result(context.artefacts.get(RESULT)).with_timings(timings_s)
-    _write(out, context, result)
+    result = read_result(artefacts.get(RESULT)).with_timings(timings_s)
+    _write(out, artefacts, result)
     print_result(terminal(), result)
     if result.outcome is not Outcome.REPORTED:
         raise typer.Exit(REFUSED)
@@ -137,11 +144,11 @@ def _prepare(out: Path) -> None:
         raise typer.BadParameter(f"cannot write to {out}: {error.strerror}", param_hint="--out") from error
 
 
-def _write(out: Path, context: StepContext, result: ResultDocument) -> None:
-    for one in stored_objects(context.artefacts):
+def _write(out: Path, artefacts: Artefacts, result: ResultDocument) -> None:
+    for one in stored_objects(artefacts):
         (out / one.file_name).write_bytes(one.content)
     for picture in _PICTURES:
-        if picture in context.artefacts.names():
-            (out / picture).write_bytes(context.artefacts.get(picture))
+        if picture in artefacts.names():
+            (out / picture).write_bytes(artefacts.get(picture))
     # Written last: whoever finds it finds everything it speaks of.
     (out / RESULT).write_text(result.to_text(), "utf-8")

@@ -21,7 +21,7 @@ from segmentation.volume import Grid, Mask
 
 T = TypeVar("T")
 
-# Names of the artefacts, each written by one step.
+# Names of the artefacts, each written after one step.
 SELECTION = "selection.json"
 SEGMENTATION = "segmentation.npz"
 SLICES = "slices.npz"  # in its place where single slices are measured
@@ -29,6 +29,9 @@ MEASUREMENTS = "measurements.json"
 REPORT = "report.json"
 RESULT = "result.json"
 TIMINGS = "timings.json"
+NOMOGRAM_PNG = "nomogram.png"
+OVERLAY_PNG = "overlay.png"
+CALIBRATION_PNG = "calibration.png"
 
 
 def to_json(value: object) -> bytes:
@@ -55,7 +58,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationArtefact:
-    """What the segment step leaves behind."""
+    """What was found in a volume."""
 
     vertebrae: Vertebrae
     regions: tuple[Regions, ...]
@@ -152,6 +155,14 @@ class NamedSlice:
 
     name: str
     shown: SliceBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """What the segment step finds: in a volume, or in single slices; nothing where neither is measured."""
+
+    volume: SegmentationArtefact | None = None
+    slices: tuple[NamedSlice, ...] = ()  # in the selection's order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""What the pipeline needs of the rooms beside it, as protocols; node.processes binds them."""
+"""What the pipeline needs of network, broker and memory, as protocols; node.processes binds them.
+
+The store is used as it is: `node.pipeline` imports `node.store`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Stated = TypeVar("Stated")
 
 
 class Step(StrEnum):
-    """The steps of a study, in order."""
+    """The steps of a study; `STEPS` is their order."""
 
     SELECT = "select"
     SEGMENT = "segment"
@@ -28,9 +31,14 @@ class Step(StrEnum):
 
     @property
     def following(self) -> Step | None:
-        order = list(Step)
-        place = order.index(self) + 1
-        return order[place] if place < len(order) else None
+        """The step after this one; None after the last."""
+        place = STEPS.index(self) + 1
+        return STEPS[place] if place < len(STEPS) else None
+
+
+# The order of the steps. `node.pipeline.step_functions` says what each does, and
+# `node.pipeline.delivery` the last.
+STEPS = (Step.SELECT, Step.SEGMENT, Step.SCORE, Step.REPORT, Step.DELIVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

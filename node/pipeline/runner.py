@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -17,7 +17,6 @@ from config.settings import Settings
 from node.logs import describe
 from node.pipeline.archives import latest_unrecorded
 from node.pipeline.artefacts import TIMINGS, StoredArtefacts, from_json, stored_objects
-from node.pipeline.context import StepContext, StepFunction, StepResult, Verdict
 from node.pipeline.delivery import Waiting, deliver
 from node.pipeline.engine import Settled
 from node.pipeline.housekeeping import has_room, message_for
@@ -33,6 +32,7 @@ from node.pipeline.ports import (
     Step,
     StepMessage,
 )
+from node.pipeline.study_run import Arrival, ImagesInHand, StepFunction, StepResult, StudyRun, Verdict
 from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import DueJob, Lease, MadeObject, Unfit
 from node.store.states import StudyState
@@ -59,6 +59,7 @@ class Dependencies:
     owner: str  # of leases
     finder: ReportFinder | None = None  # None: no archive is asked what it holds of this node
     host: str = ""  # the machine
+    images: ImagesInHand = field(default_factory=ImagesInHand)  # kept from one step to the next
 
 
 def run_step(message: StepMessage, dependencies: Dependencies) -> None:
@@ -138,7 +139,7 @@ def _attempt(lease: Lease, basis: MeasuredWith, dependencies: Dependencies) -> D
         log.info("step_finished", seconds=round(time.perf_counter() - started, 3))
         return None
     with _kept(dependencies.store, lease, settings.worker.lease_s):
-        result = dependencies.functions[step](_context(lease, artefacts, dependencies))
+        result = dependencies.functions[step](_study_run(lease, step, artefacts, dependencies))
         if measured_with(settings) != basis:
             raise BasisChanged("software or configuration changed while the step ran")
         seconds = time.perf_counter() - started
@@ -187,7 +188,7 @@ def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
     log.info("study_finished", state=outcome.state.value, reason=outcome.reason)
 
 
-def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencies) -> StepContext:
+def _study_run(lease: Lease, step: Step, artefacts: StoredArtefacts, dependencies: Dependencies) -> StudyRun:
     store, uid = dependencies.store, lease.study_instance_uid
     completeness = store.studies.completeness(uid, lease.generation)
 
@@ -206,18 +207,22 @@ def _context(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
             predecessor_class_uid=issued.predecessor_class_uid,
         )
 
-    return StepContext(
+    return StudyRun(
         settings=dependencies.settings,
-        instances=store.instances.paths(uid),
+        images=dependencies.images.of(
+            store.instances.paths(uid), dependencies.settings, anew=step is Step.SELECT
+        ),
         artefacts=artefacts,
         engine=dependencies.engine,
         clinical=dependencies.clinical,
         issue=issue,
-        called_ae_titles=store.instances.called_ae_titles(uid),
-        declared_qct=store.studies.is_declared_qct(uid),
+        arrival=Arrival(
+            called_ae_titles=store.instances.called_ae_titles(uid),
+            declared_qct=store.studies.is_declared_qct(uid),
+            completeness=None if completeness is None else from_json(Completeness, completeness.encode()),
+        ),
         scanners=store.scanners,
         patients=store.scans,
-        completeness=None if completeness is None else from_json(Completeness, completeness.encode()),
         begun_again=lease.begun_again,
     )
 

@@ -21,10 +21,10 @@ from node.net.commitment import report_recorder
 from node.net.query import DicomProver, make_archive
 from node.net.sender import DicomSender, Requestor
 from node.parent_death_signal import tie_to_parent
-from node.pipeline.context import StepFunction
 from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.ports import FEATURES_QUEUE, ClinicalValues, FeatureRequest, Publisher, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
+from node.pipeline.study_run import StepFunction
 from node.processes.heartbeat import Heartbeat, root_problem
 from node.store.database import Database
 from node.store.errors import StoreError
@@ -69,7 +69,7 @@ def run_celery_worker(
         If this worker segments and the configured engine lacks what it needs.
     """
     if functions is None:
-        from node.pipeline.steps import FUNCTIONS  # noqa: PLC0415 - seconds of imports that a test can spare
+        from node.pipeline.step_functions import FUNCTIONS  # noqa: PLC0415 - seconds of imports that a test can spare
 
         functions = FUNCTIONS
         if at_start is None and {Step.SCORE, FEATURES_QUEUE} & set(queues):

@@ -13,7 +13,7 @@ from node.logs import describe
 from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.measured_with import installed_drift
 from node.pipeline.ports import Step
-from node.pipeline.steps import FUNCTIONS
+from node.pipeline.step_functions import FUNCTIONS
 from node.processes.process_group import Family, Member
 from node.processes.worker import run_celery_worker
 from node.store.activations import FeatureStanding, FeatureStandings

@@ -10,15 +10,12 @@ from pathlib import Path
 
 from config.catalog import load_model_card, load_radiomics_settings_text
 from config.settings import Settings
-from node.clinical.laboratory_csv import NoLaboratory
-from node.pipeline.artefacts import MemoryArtefacts
-from node.pipeline.context import StepContext
 from node.pipeline.engine import settle_engine
 from node.pipeline.measured_with import active_model
-from node.pipeline.ports import Issue
-from node.pipeline.steps import study_features
+from node.pipeline.study_run import StudyImages
 from node.reference.spec import DEFAULT_BMD_MG_CM3, StudySpec
 from node.reference.study import write_reference_study
+from node.research.extraction import study_features
 from node.store.activations import Activation, Activations
 from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
@@ -248,17 +245,8 @@ def measure_patients(
 def _measure(case: ReferenceCase, folder: Path, settings: Settings) -> ReferencePatient:
     write_reference_study(folder, case.spec)
     engine = settle_engine(settings.segmentation, folder / _MASK)
-    found = study_features(
-        StepContext(
-            settings=settings,
-            instances=tuple(sorted(folder.glob("*.dcm"))),
-            artefacts=MemoryArtefacts(),
-            engine=lambda: engine,
-            clinical=NoLaboratory(),
-            issue=_never,
-            declared_qct=True,
-        )
-    )
+    images = StudyImages(tuple(sorted(folder.glob("*.dcm"))), settings)
+    found = study_features(images, settings, lambda: engine)
     if found.values is None or found.series is None:
         raise ReferenceUnmeasured(f"{case.name}: {found.reason}")
     return ReferencePatient(
@@ -273,7 +261,3 @@ def _measure(case: ReferenceCase, folder: Path, settings: Settings) -> Reference
         alp=case.alp_u_l,
         homocysteine=case.homocysteine_umol_l,
     )
-
-
-def _never() -> Issue:
-    raise AssertionError("measuring issues no report")

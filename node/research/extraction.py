@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from config.catalog import load_radiomics_settings_text
+from config.findings import Finding, Output, withheld
 from config.settings import ConfigurationError, Settings, load_settings
-from node.clinical.laboratory_csv import NoLaboratory
 from node.csv_table import TableUnreadable, parse_table
 from node.dicom.ct.headers import read_headers, text_of
 from node.dicom.errors import MaskUnreadable
-from node.pipeline.artefacts import MemoryArtefacts
-from node.pipeline.context import StepContext
+from node.pipeline.artefacts import Segmentation
 from node.pipeline.engine import Settled, settle_engine
-from node.pipeline.ports import FeatureRequest, Issue
-from node.pipeline.steps import StudyFeatures, study_features
-from node.pipeline.steps.judge import basis_of, provenance_of
-from node.pipeline.steps.score import FEATURE_LEVEL
+from node.pipeline.ports import FeatureRequest
+from node.pipeline.steps.judge import Basis, basis_of, judge_study, provenance_of
+from node.pipeline.steps.score import FEATURE_LEVEL, Measurements, score
+from node.pipeline.steps.segment import segment
+from node.pipeline.steps.select import select
+from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.study_run import Arrival, StudyImages
+from node.study_report import Laboratory, SeriesFacts
+from scoring.density.bmd import BmdResult
 from scoring.radiomics import feature_names, parse_settings
 from segmentation.errors import SegmentationError
+from segmentation.vertebrae import EngineInfo
 
 # A folder that should hold one study's DICOM files.
 
@@ -265,6 +269,65 @@ def reason_row(name: str, sha256: str, reason: str) -> Row:
     return dict.fromkeys(ABOUT, "") | about
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFeatures:
+    """One study's features, or why it has none."""
+
+    study_instance_uid: str
+    series: SeriesFacts | None
+    engine: EngineInfo | None
+    equivalent: str | None
+    measured: BmdResult | None  # at the features' level
+    values: Mapping[str, float] | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why there are no features, in the findings' words; empty where there are."""
+        if self.values is not None:
+            return ""
+        told = [one.text for one in self.findings if withheld([one], Output.FEATURES, [FEATURE_LEVEL])]
+        return " ".join(told) or f"{FEATURE_LEVEL} was not found"
+
+
+def study_features(images: StudyImages, settings: Settings, engine: Callable[[], Settled]) -> StudyFeatures:
+    """Select, segment and measure one study, with every feature that the settings name.
+
+    Parameters
+    ----------
+    engine : gives what draws the vertebrae; called where there is a volume to draw in.
+    """
+    text, _ = load_radiomics_settings_text(settings.node.site_folder)
+    names = feature_names(parse_settings(text))
+    selection = select(images, settings, arrival=Arrival(declared_qct=True), scanners_watched=False)
+    assert isinstance(selection, SelectionArtefact), "a study that was asked for is always selected from"
+    segmentation, measurements = Segmentation(), Measurements()
+    if selection.is_identified:
+        chosen = images.read_chosen(selection)
+        segmentation = segment(
+            selection, chosen, files=images.paths, engine=engine, settings=settings.segmentation
+        )
+        scored = score(selection, chosen, segmentation, settings, declared_qct=True, feature_names=names)
+        assert isinstance(scored, Measurements), "no scanner is watched here"
+        measurements = scored
+    judgement = judge_study(selection, measurements, Laboratory(), _without_model(basis_of(settings)))
+    level = next((one for one in judgement.levels if one.name == FEATURE_LEVEL), None)
+    return StudyFeatures(
+        study_instance_uid=selection.study.study_instance_uid,
+        series=selection.series,
+        engine=segmentation.volume.vertebrae.engine if segmentation.volume else None,
+        equivalent=measurements.calibration.equivalent if measurements.calibration else None,
+        measured=level.measured if level else None,
+        values=judgement.features,
+        findings=judgement.findings,
+    )
+
+
+def _without_model(basis: Basis) -> Basis:
+    """A cohort's features serve to make a model: what an earlier one thinks of them is no matter."""
+    return replace(basis, card=None, card_refusal=None)
+
+
 def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> Row:
     """One study's row; a study that cannot be read has its reason there and stops no other."""
     blank = reason_row(name, sha256, "")
@@ -275,15 +338,7 @@ def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> R
         # Before the features: files that change meanwhile leave a row that the next run makes again.
         blank["content_sha256"] = content_sha256(study, drawn)
         found = study_features(
-            StepContext(
-                settings=settings,
-                instances=study.instances,
-                artefacts=MemoryArtefacts(),
-                engine=lambda: _engine(settings, drawn),
-                clinical=NoLaboratory(),
-                issue=lambda: Issue(issued_at=datetime.now(UTC)),
-                declared_qct=True,
-            )
+            StudyImages(study.instances, settings), settings, lambda: _engine(settings, drawn)
         )
     except (NotOneStudy, SegmentationError, MaskUnreadable, FileNotFoundError) as error:
         return blank | {"reason": str(error)}

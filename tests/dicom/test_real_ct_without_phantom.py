@@ -11,10 +11,9 @@ import pytest
 import SimpleITK
 from pydicom import dcmread, dcmwrite
 
-from node.pipeline.context import Verdict
-from node.pipeline.steps.select import select
+from node.pipeline.study_run import StepResult, Verdict
 from segmentation.gates.noise import shows_lumbar_spine
-from tests.e2e.in_process import context_of, unchecked
+from tests.e2e.in_process import select_in, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -47,9 +46,14 @@ def written(
     return write
 
 
+def is_not_applicable(folder, **how):
+    ended = select_in(folder, **how)
+    return isinstance(ended, StepResult) and ended.verdict is Verdict.NOT_APPLICABLE
+
+
 @pytest.mark.parametrize("name", NEGATIVES)
 def test_a_real_ct_without_a_phantom_is_not_applicable(written, name):
-    assert select(context_of(written(name))).verdict is Verdict.NOT_APPLICABLE
+    assert is_not_applicable(written(name))
 
 
 @pytest.mark.parametrize("name", ["chest with contrast", "abdomen"])
@@ -58,7 +62,7 @@ def test_nor_is_one_that_cannot_be_stacked(written, tmp_path, name):
         dataset = dcmread(path)
         dataset.SeriesInstanceUID += f".{number + 1}"
         dcmwrite(tmp_path / path.name, dataset)
-    assert select(context_of(tmp_path)).verdict is Verdict.NOT_APPLICABLE
+    assert is_not_applicable(tmp_path)
 
 
 def test_nor_is_an_abdomen_where_every_model_is_looked_for(written, tmp_path):
@@ -67,13 +71,13 @@ def test_nor_is_an_abdomen_where_every_model_is_looked_for(written, tmp_path):
         del dataset.FrameOfReferenceUID
         dcmwrite(tmp_path / path.name, dataset)
     settings = unchecked(calibration={"phantom": "auto"})
-    assert select(context_of(tmp_path, settings=settings)).verdict is Verdict.NOT_APPLICABLE
+    assert is_not_applicable(tmp_path, settings=settings)
 
 
 def test_nor_are_twenty_compressed_slices_without_identity(test_data, tmp_path):
     for path in (test_data / "ts_dicom20").glob("CT.*"):
         shutil.copyfile(path, tmp_path / f"{path.name}.dcm")
-    assert select(context_of(tmp_path)).verdict is Verdict.NOT_APPLICABLE
+    assert is_not_applicable(tmp_path)
 
 
 @pytest.mark.parametrize(

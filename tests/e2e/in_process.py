@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from config.settings import Settings, load_settings
 from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
-from node.pipeline.context import PROCEED, StepContext
 from node.pipeline.engine import settle_engine
 from node.pipeline.ports import ClinicalValues, Issue
-from node.pipeline.steps import LocalRun, run_locally
+from node.pipeline.step_functions import LocalRun, run_locally
 from node.pipeline.steps.select import select
-from node.pipeline.steps.selection import SelectionArtefact, selection_of
-from node.study_report import EncodedObject, Report
+from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.study_run import Arrival, StepResult, StudyImages, StudyRun
+from node.study_report import Completeness, EncodedObject, Report
 from scoring.calibration.control_charts import ScannerReading
 from segmentation.engines import Segmenter
 
@@ -85,22 +84,23 @@ class Run:
         declared_qct: bool = False,
         issue: Issue | None = None,
         clinical: ClinicalValues | None = None,
+        completeness: Completeness | None = None,
         **histories: Any,
     ) -> None:
         used = settings or unchecked()
         segmenter = engine or settle_engine(used.segmentation, mask)
         self.artefacts = MemoryArtefacts()
-        self.context = StepContext(
+        self.study = StudyRun(
             settings=used,
-            instances=tuple(sorted(folder.glob("*.dcm"))),
+            images=StudyImages(sorted(folder.glob("*.dcm")), used),
             artefacts=self.artefacts,
             engine=lambda: segmenter,
             clinical=clinical or NoLaboratory(),
             issue=lambda: issue or Issue(issued_at=ISSUED_AT),
-            declared_qct=declared_qct,
+            arrival=Arrival(declared_qct=declared_qct, completeness=completeness),
             **histories,
         )
-        self.local: LocalRun = run_locally(self.context)
+        self.local: LocalRun = run_locally(self.study)
 
     @property
     def report(self) -> Report:
@@ -121,22 +121,21 @@ class Run:
         return stored_objects(self.artefacts)
 
 
-def context_of(folder: Path, **changes: Any) -> StepContext:
-    """Of a study that nobody declared."""
-    segmentation = unchecked().segmentation
-    context = StepContext(
-        settings=unchecked(),
-        instances=tuple(sorted(folder.glob("*.dcm"))),
-        artefacts=MemoryArtefacts(),
-        engine=lambda: settle_engine(segmentation, None),
-        clinical=NoLaboratory(),
-        issue=lambda: Issue(issued_at=ISSUED_AT),
-    )
-    return replace(context, **changes)
+def select_in(
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    arrival: Arrival | None = None,
+    scanners_watched: bool = False,
+) -> SelectionArtefact | StepResult:
+    """What the select step alone decides; of a study that nobody declared, unless `arrival` says so."""
+    used = settings or unchecked()
+    images = StudyImages(sorted(folder.glob("*.dcm")), used)
+    return select(images, used, arrival=arrival or Arrival(), scanners_watched=scanners_watched)
 
 
-def selected(folder: Path, **changes: Any) -> SelectionArtefact:
-    """What the select step alone decides."""
-    context = context_of(folder, **changes)
-    assert select(context) == PROCEED
-    return selection_of(context)
+def selected(folder: Path, **how: Any) -> SelectionArtefact:
+    """As `select_in`, of a study that is selected from."""
+    found = select_in(folder, **how)
+    assert isinstance(found, SelectionArtefact)
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from config.vocabulary import Vocabulary
-from node.pipeline.context import Verdict
+from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.study_report import ObjectKind

@@ -12,7 +12,7 @@ from pydicom import dcmread, dcmwrite
 
 from config.settings import Settings, load_settings
 from node.pipeline.artefacts import REPORT
-from node.pipeline.context import Verdict
+from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from scoring.phantoms import holds_no_patient

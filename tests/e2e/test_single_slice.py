@@ -18,10 +18,9 @@ from config.phrases import load_phrases
 from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.sc.images import compose_slices, legend
 from node.dicom.sc.layout import FOOTER_RULE, HEIGHT, WIDTH, Typeface
-from node.pipeline.artefacts import RESULT, SLICES, slices_from_bytes
-from node.pipeline.context import Verdict
-from node.pipeline.steps.report import OVERLAY_PNG
-from node.pipeline.steps.selection import load_slices, selection_of
+from node.pipeline.artefacts import OVERLAY_PNG, RESULT, SLICES, slices_from_bytes
+from node.pipeline.step_functions import load_selection
+from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.study_report import ObjectKind, Outcome
@@ -142,7 +141,7 @@ def test_the_slices_are_drawn_without_clipping_or_overlap_in_either_language(
 
 
 def drawn_slices(run: Run) -> list[DrawnSlice]:
-    loaded = load_slices(run.context, selection_of(run.context))
+    loaded = run.study.images.read_chosen(load_selection(run.artefacts)).slices
     found = slices_from_bytes(run.artefacts.get(SLICES))
     return [
         DrawnSlice(name=one.name, series=series, body=one.shown.body, region=one.shown.region)

@@ -10,12 +10,11 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from config.findings import Output, load_findings
-from node.pipeline.context import Verdict
-from node.pipeline.steps.select import select
+from node.pipeline.study_run import StepResult, Verdict
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
-from tests.e2e.in_process import Run, context_of, selected
+from tests.e2e.in_process import Run, select_in, selected
 
 Edit = Callable[[int, Dataset], bool | None]  # False: the image is left out
 
@@ -152,9 +151,9 @@ def test_the_refusal_is_a_report_that_names_the_reason(with_phantom: Path, tmp_p
 def test_the_same_without_a_phantom_is_nobodys_business(
     without_phantom: Path, tmp_path: Path, case: str
 ) -> None:
-    context = context_of(edited(without_phantom, tmp_path / "study", CASES[case][0]))
-    assert select(context).verdict is Verdict.NOT_APPLICABLE
-    assert not context.artefacts.names()
+    ended = select_in(edited(without_phantom, tmp_path / "study", CASES[case][0]))
+    assert isinstance(ended, StepResult)
+    assert ended.verdict is Verdict.NOT_APPLICABLE
 
 
 def test_one_slice_that_shows_rods_makes_a_candidate(with_phantom: Path, tmp_path: Path) -> None:
@@ -192,7 +191,8 @@ def test_images_that_nobody_can_look_at_are_set_aside(with_phantom: Path, tmp_pa
         dataset = dcmread(path)
         dataset.PixelData = dataset.PixelData[:100]
         dcmwrite(folder / path.name, dataset)
-    result = select(context_of(folder))
+    result = select_in(folder)
+    assert isinstance(result, StepResult)
     assert result.verdict is Verdict.SET_ASIDE
     assert "pixels cannot be decoded" in result.reason
 

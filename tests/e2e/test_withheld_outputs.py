@@ -22,15 +22,13 @@ from node.dicom.sr.items import summary_lines
 from node.pipeline.artefacts import (
     MEASUREMENTS,
     SEGMENTATION,
-    MemoryArtefacts,
     SegmentationArtefact,
     from_json,
     segmentation_from_bytes,
-    to_json,
 )
+from node.pipeline.step_functions import laboratory_of, load_segmentation, load_selection
 from node.pipeline.steps.report import compose
 from node.pipeline.steps.score import Measurements
-from node.pipeline.steps.selection import load_chosen, selection_of
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from node.result_document import ResultDocument
@@ -84,14 +82,17 @@ class Measured:
         return {"seg": self.seg if segments else None, "segments": segments}
 
     def report(self, *noticed: Observation) -> Report:
-        artefacts = MemoryArtefacts()
-        for name in self.run.artefacts.names():
-            artefacts.put(name, self.run.artefacts.get(name))
+        study, artefacts = self.run.study, self.run.artefacts
+        selection = load_selection(artefacts)
         measurements = from_json(Measurements, artefacts.get(MEASUREMENTS))
-        observations = (*measurements.observations, *noticed)
-        artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=observations)))
-        context = replace(self.run.context, artefacts=artefacts)
-        return compose(context, selection_of(context), self.segmentation.vertebrae.engine)
+        return compose(
+            selection,
+            load_segmentation(artefacts, selection),
+            replace(measurements, observations=(*measurements.observations, *noticed)),
+            study.settings,
+            issue=study.issue(),
+            laboratory=laboratory_of(selection.study, study.clinical),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         settings=unchecked(scoring={"k2hpo4_from_ha": [1.0, 0.0]}),
         clinical=CsvLaboratory(laboratory, max_age_days=90),
     )
-    series = load_chosen(run.context, selection_of(run.context))
+    series = run.study.images.read_chosen(load_selection(run.artefacts)).volume
     assert series is not None
     (seg,) = (one for one in run.objects if one.file_name == "segmentation.dcm")
     return Measured(

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.sections import Destination
-from node.pipeline.steps.report import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
+from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.overview import DeliveryRow, DestinationStanding
 from node.store.states import DeliveryState, Proof
 from node.web.app import Guard, serve

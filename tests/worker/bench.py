@@ -9,10 +9,10 @@ from typing import Any
 
 from config.sections import Destination
 from node.pipeline.artefacts import store_objects
-from node.pipeline.context import PROCEED, StepContext, StepFunction, StepResult
 from node.pipeline.housekeeping import republish
 from node.pipeline.ports import FindResult, QueryResult, SendOutcome, SendResult, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
+from node.pipeline.study_run import PROCEED, StepFunction, StepResult, StudyRun
 from node.store.states import Proof, StudyState
 from node.store.store import Store
 from node.study_report import EncodedObject, ObjectKind
@@ -109,10 +109,10 @@ def made_object(kind: ObjectKind, name: str, uid: str) -> EncodedObject:
     )
 
 
-def make_report(context: StepContext) -> StepResult:
-    context.artefacts.put("issued.txt", context.issue().issued_at.isoformat().encode())
+def make_report(study: StudyRun) -> StepResult:
+    study.artefacts.put("issued.txt", study.issue().issued_at.isoformat().encode())
     store_objects(
-        context.artefacts,
+        study.artefacts,
         (
             made_object(ObjectKind.SEGMENTATION, "segmentation.dcm", SEG_UID),
             made_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", SR_UID),
@@ -121,7 +121,7 @@ def make_report(context: StepContext) -> StepResult:
     return PROCEED
 
 
-def proceed(context: StepContext) -> StepResult:
+def proceed(study: StudyRun) -> StepResult:
     return PROCEED
 
 

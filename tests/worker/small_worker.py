@@ -13,8 +13,8 @@ from pathlib import Path
 from config.settings import Settings
 from node import logs
 from node.pipeline.artefacts import store_objects
-from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.ports import Step
+from node.pipeline.study_run import PROCEED, StepResult, StudyRun
 from node.processes.worker import run_celery_worker
 from node.study_report import EncodedObject, ObjectKind
 
@@ -27,23 +27,23 @@ def _note(step: str) -> int:
     return len(list(FOLDER.glob(f"{step}-*")))
 
 
-def select(context: StepContext) -> StepResult:
+def select(study: StudyRun) -> StepResult:
     _note("select")
     return PROCEED
 
 
-def segment(context: StepContext) -> StepResult:
+def segment(study: StudyRun) -> StepResult:
     if _note("segment") == 1:
         signal.pause()
     return PROCEED
 
 
-def score(context: StepContext) -> StepResult:
+def score(study: StudyRun) -> StepResult:
     _note("score")
     return PROCEED
 
 
-def report(context: StepContext) -> StepResult:
+def report(study: StudyRun) -> StepResult:
     _note("report")
     content = (FOLDER / "report.dcm").read_bytes()
     one = EncodedObject(
@@ -53,7 +53,7 @@ def report(context: StepContext) -> StepResult:
         sop_instance_uid="2.25.11",
         content=content,
     )
-    store_objects(context.artefacts, (one,))
+    store_objects(study.artefacts, (one,))
     return PROCEED
 
 

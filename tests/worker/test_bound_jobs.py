@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.housekeeping import begin_again, republish
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import ArtefactMissing, Step
 from node.pipeline.runner import run_step
+from node.pipeline.study_run import PROCEED, StepResult, StudyRun
 from node.store import schema
 from node.store.database import now_s
 from node.store.errors import LeaseLost, NoSuchArtefact
@@ -182,8 +182,8 @@ def test_a_step_that_lacked_a_file_is_left_to_another_machine_where_there_is_one
 def test_a_missing_artefact_is_looked_for_elsewhere_before_a_person_is_called(bench: Bench) -> None:
     hosts: list[str] = []
 
-    def lacks(host: str) -> Callable[[StepContext], StepResult]:
-        def segment(context: StepContext) -> StepResult:
+    def lacks(host: str) -> Callable[[StudyRun], StepResult]:
+        def segment(study: StudyRun) -> StepResult:
             hosts.append(host)
             if host == "one":
                 raise ArtefactMissing("selection.json: its file is gone")
@@ -210,7 +210,7 @@ def test_a_missing_artefact_is_looked_for_elsewhere_before_a_person_is_called(be
 
 
 def test_what_no_machine_has_is_set_aside_after_three_attempts(bench: Bench) -> None:
-    def segment(context: StepContext) -> StepResult:
+    def segment(study: StudyRun) -> StepResult:
         raise ArtefactMissing("selection.json: its file is gone")
 
     bench.close()
@@ -226,9 +226,9 @@ def test_a_second_configuration_takes_part_in_no_study_of_the_first(
     bench = make_bench()
     seen: list[tuple[str, str]] = []
 
-    def note(context: StepContext) -> StepResult:
-        seen.append((context.settings.scoring.reference, context.settings.node.language))
-        context.artefacts.put("noted.txt", b"")
+    def note(study: StudyRun) -> StepResult:
+        seen.append((study.settings.scoring.reference, study.settings.node.language))
+        study.artefacts.put("noted.txt", b"")
         return PROCEED
 
     first = bench.with_step(Step.SEGMENT, note)
@@ -251,7 +251,7 @@ def test_a_file_that_changes_while_a_step_runs_has_the_step_done_again(
     bench = make_bench(node={"site": str(tmp_path)})
     runs: list[int] = []
 
-    def select(context: StepContext) -> StepResult:
+    def select(study: StudyRun) -> StepResult:
         runs.append(1)
         if len(runs) == 1:
             (tmp_path / "findings.toml").write_text("# a new row comes\n")
@@ -266,9 +266,9 @@ def test_a_file_that_changes_while_a_step_runs_has_the_step_done_again(
 def test_a_study_that_began_again_tells_its_steps_so(bench: Bench) -> None:
     told: list[str | None] = []
 
-    def report(context: StepContext) -> StepResult:
-        told.append(context.begun_again)
-        return bench.dependencies.functions[Step.REPORT](context)
+    def report(study: StudyRun) -> StepResult:
+        told.append(study.begun_again)
+        return bench.dependencies.functions[Step.REPORT](study)
 
     bench.close()
     republish(bench.store, bench.queue)

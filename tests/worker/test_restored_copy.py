@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from config.sections import Destination, Peer
 from node.dicom.uids import derived_uid, series_uid_of
-from node.pipeline.context import StepContext, StepResult
 from node.pipeline.ports import Answer, ArchivedReport, Issue, Step
+from node.pipeline.study_run import StepResult, StudyRun
 from node.store.files import ReceivedInstance
 from node.store.states import Reopening, StudyState
 from node.store.store import Store
@@ -53,10 +53,10 @@ def report(bench: Bench) -> Callable[[Archive], Issue]:
     def run(archive: Archive) -> Issue:
         issues: list[Issue] = []
 
-        def note(context: StepContext) -> StepResult:
-            issues.append(context.issue())
-            assert context.issue() == issues[-1]  # once minted it stays, whatever the archive says by then
-            return make_report(context)
+        def note(study: StudyRun) -> StepResult:
+            issues.append(study.issue())
+            assert study.issue() == issues[-1]  # once minted it stays, whatever the archive says by then
+            return make_report(study)
 
         bench.close()
         functions = {**bench.dependencies.functions, Step.REPORT: note}

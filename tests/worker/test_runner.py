@@ -13,10 +13,10 @@ import pytest
 
 from config.sections import Destination
 from node.pipeline.artefacts import store_objects
-from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.housekeeping import republish
 from node.pipeline.ports import SendOutcome, Step
 from node.pipeline.runner import run_step
+from node.pipeline.study_run import PROCEED, StepResult, StudyRun, Verdict
 from node.store.errors import StorageFull
 from node.store.files import ReceivedInstance
 from node.store.states import StudyState
@@ -54,18 +54,18 @@ def test_each_step_leaves_its_time_behind(bench: Bench) -> None:
 
 
 def test_a_step_is_told_how_the_study_arrived(bench: Bench) -> None:
-    seen: list[StepContext] = []
+    seen: list[StudyRun] = []
 
-    def look(context: StepContext) -> StepResult:
-        seen.append(context)
+    def look(study: StudyRun) -> StepResult:
+        seen.append(study)
         return PROCEED
 
     bench.close()
     bench.work(bench.with_step(Step.SELECT, look))
-    (context,) = seen
-    assert context.called_ae_titles == {"QCT"}
-    assert [path.read_bytes() for path in context.instances] == [b"headerpixels 1"]
-    assert not context.declared_qct
+    (study,) = seen
+    assert study.arrival.called_ae_titles == {"QCT"}
+    assert [path.read_bytes() for path in study.images.paths] == [b"headerpixels 1"]
+    assert not study.arrival.declared_qct
 
 
 def test_stale_and_repeated_messages_do_nothing(bench: Bench) -> None:
@@ -106,7 +106,7 @@ def test_a_busy_worker_does_not_let_the_queue_grow(bench: Bench) -> None:
 def test_a_failing_step_is_tried_three_times_and_then_set_aside(bench: Bench) -> None:
     attempts = []
 
-    def fail(context: StepContext) -> StepResult:
+    def fail(study: StudyRun) -> StepResult:
         attempts.append(1)
         raise ValueError("Doe^Jane")
 
@@ -125,7 +125,7 @@ def test_a_failing_step_is_tried_three_times_and_then_set_aside(bench: Bench) ->
 def test_a_full_disk_is_waited_for_and_costs_no_attempt(bench: Bench) -> None:
     attempts = []
 
-    def fail_for_a_while(context: StepContext) -> StepResult:
+    def fail_for_a_while(study: StudyRun) -> StepResult:
         attempts.append(1)
         if len(attempts) < 6:  # twice as often as a step may fail
             raise StorageFull("no space left")
@@ -140,7 +140,7 @@ def test_a_full_disk_is_waited_for_and_costs_no_attempt(bench: Bench) -> None:
 def test_a_step_that_recovers_starts_the_next_one_with_a_clean_count(bench: Bench) -> None:
     failures = iter([ValueError(), ValueError()])
 
-    def recover(context: StepContext) -> StepResult:
+    def recover(study: StudyRun) -> StepResult:
         for failure in failures:
             raise failure
         return PROCEED
@@ -154,9 +154,9 @@ def test_a_step_that_recovers_starts_the_next_one_with_a_clean_count(bench: Benc
 def test_an_error_that_no_retry_can_cure_is_set_aside_at_once(bench: Bench) -> None:
     attempts = []
 
-    def segment(context: StepContext) -> StepResult:
+    def segment(study: StudyRun) -> StepResult:
         attempts.append(1)
-        context.engine()
+        study.engine()
         return PROCEED
 
     bench.close()
@@ -184,7 +184,7 @@ def test_a_verdict_ends_the_study_and_nothing_is_sent(
         content="of an earlier generation",
         **whose,
     )
-    bench.work(bench.with_step(Step.SELECT, lambda context: StepResult(verdict=verdict, reason="because")))
+    bench.work(bench.with_step(Step.SELECT, lambda study: StepResult(verdict=verdict, reason="because")))
     assert (bench.summary.state, bench.summary.reason) == (state, "because")
     assert bench.sender.sent == []
     assert bench.store.scans.of_patient(**whose) == ()
@@ -212,7 +212,7 @@ def test_a_step_longer_than_its_lease_keeps_it(make_bench: Callable[..., Bench])
             bench.store.jobs.renew(lease, lease_s)
             renewals.release()
 
-    def outlast(context: StepContext) -> StepResult:
+    def outlast(study: StudyRun) -> StepResult:
         for _ in range(5):  # renewed every third of the lease: this outlasts it
             assert renewals.acquire(timeout=LIMIT_S)
         return PROCEED
@@ -225,9 +225,9 @@ def test_a_step_longer_than_its_lease_keeps_it(make_bench: Callable[..., Bench])
 
 
 def test_a_step_that_lost_its_lease_writes_nothing(bench: Bench) -> None:
-    def robbed(context: StepContext) -> StepResult:
+    def robbed(study: StudyRun) -> StepResult:
         bench.store.jobs.release_all("bench")
-        context.artefacts.put("selection.json", b"stale")
+        study.artefacts.put("selection.json", b"stale")
         return PROCEED
 
     bench.close()
@@ -318,11 +318,9 @@ def test_late_images_make_an_amended_report(
     bench.store.instances.receive(make_instance(2))
     bench.close()
 
-    def amended(context: StepContext) -> StepResult:
-        store_objects(
-            context.artefacts, (made_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", "2.25.12"),)
-        )
-        assert context.issue().predecessor_uid == SR_UID
+    def amended(study: StudyRun) -> StepResult:
+        store_objects(study.artefacts, (made_object(ObjectKind.STRUCTURED_REPORT, "report.dcm", "2.25.12"),))
+        assert study.issue().predecessor_uid == SR_UID
         return PROCEED
 
     bench.work(bench.with_step(Step.REPORT, amended))

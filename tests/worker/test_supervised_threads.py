@@ -22,10 +22,10 @@ from structlog.testing import capture_logs
 from config.settings import Settings, load_settings
 from node import supervised_thread as supervision
 from node.pipeline import housekeeping
-from node.pipeline.context import PROCEED, StepContext, StepResult
 from node.pipeline.housekeeping import republish
 from node.pipeline.ports import Step
 from node.pipeline.runner import run_step
+from node.pipeline.study_run import PROCEED, StepResult, StudyRun
 from node.processes import page
 from node.store.errors import StoreUnavailable
 from node.store.jobs import Jobs
@@ -200,7 +200,7 @@ def test_an_attempt_whose_lease_cannot_be_kept_fails_and_says_why(
         failed.set()
         raise KeyError("what nobody foresaw")
 
-    def select(_: StepContext) -> StepResult:
+    def select(_: StudyRun) -> StepResult:
         assert failed.wait(LIMIT_S)
         return PROCEED
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from config.catalog import configured_phantoms
+from config.settings import Settings
 from node.dicom.ct.contrast_agent import contrast_of
 from node.dicom.ct.headers import Instance, SeriesHeaders
 from node.dicom.ct.passes import take_one_pass
@@ -27,9 +28,8 @@ from node.dicom.ct.series_choice import (
 )
 from node.dicom.ct.single_slices import is_lone_series, lone_choices, prefer_lone, read_lone_slices
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.pipeline.context import StepContext
 from node.pipeline.steps.calibrate import shows_phantom
-from node.pipeline.steps.selection import load_series
+from node.pipeline.study_run import StudyImages
 from node.study_report import RejectedSeries, SeriesFacts
 from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.choice import Image, read_phantom
@@ -75,12 +75,12 @@ class Choice:
         return bool(self.phantom_in) or any(shows_phantom(reading) for reading in self.readings)
 
 
-def choose(context: StepContext, series: Sequence[SeriesHeaders]) -> Choice:
+def choose(images: StudyImages, settings: Settings) -> Choice:
     """The best of a study's CT series, with what its phantom reads.
 
     Ranked as `node.dicom.ct.series_choice` says. A volume goes before single slices, unless these alone
     show a phantom that can be used."""
-    search = _Search(context)
+    search, series = _Search(images, settings), images.series
     lone = [one for one in series if is_lone_series(one)]
     chosen = _best_volume(search, [one for one in series if not is_lone_series(one)])
     if chosen.loaded is not None and _grade(chosen.readings) is PhantomSeen.COMPLETE:
@@ -93,9 +93,10 @@ def choose(context: StepContext, series: Sequence[SeriesHeaders]) -> Choice:
 class _Search:
     """How rods are looked for in one study."""
 
-    def __init__(self, context: StepContext) -> None:
-        self.context = context
-        self.models: Mapping[str, PhantomModel] = configured_phantoms(context.settings)
+    def __init__(self, images: StudyImages, settings: Settings) -> None:
+        self.images = images
+        self._noise_window_mm = settings.scoring.noise_window_mm
+        self.models: Mapping[str, PhantomModel] = configured_phantoms(settings)
         self.glances: dict[str, Glance] = {}  # by series
         self.read_whole: set[str] = set()  # series
         self.disagreement = False  # whether any of them shows phantoms that disagree
@@ -104,8 +105,7 @@ class _Search:
         return self._read([Image(volume=one.volume, kvp=one.facts.beam_kvp) for one in shown])
 
     def _read(self, images: Sequence[Image]) -> tuple[PhantomReading, ...]:
-        window_mm = self.context.settings.scoring.noise_window_mm
-        return read_phantom(images, self.models, noise_window_mm=window_mm)
+        return read_phantom(images, self.models, noise_window_mm=self._noise_window_mm)
 
     def glance(self, images: Sequence[Instance], most_slices: int) -> Glance | None:
         """What a few slices show; None where none of them can be looked at."""
@@ -203,7 +203,7 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
             return Choice(rejected=(*selection.rejected, *unreadable), few_slices=only_few)
         uid = selection.chosen.series_instance_uid
         try:
-            loaded = load_series(search.context, uid)
+            loaded = search.images.read_series(uid)
         except SeriesUnusable as error:
             reason = _with_localizers(str(error), localizers[uid], selection.chosen)
             unreadable.append(RejectedSeries(series_instance_uid=uid, reason=reason))

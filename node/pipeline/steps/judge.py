@@ -11,7 +11,6 @@ from config.findings import Finding, FindingTable, Output, level_in_words, load_
 from config.settings import Settings
 from node import __version__
 from node.pipeline.artefacts import from_json, to_json
-from node.pipeline.context import StepContext
 from node.pipeline.measured_with import active_model, computing_packages
 from node.pipeline.ports import PatientHistory
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements
@@ -332,23 +331,22 @@ def basis_of(settings: Settings) -> Basis:
 
 
 def judge_study(
-    context: StepContext, selection: SelectionArtefact, measurements: Measurements, basis: Basis
-) -> tuple[Laboratory, Judgement]:
-    """The patient's laboratory values, and everything that the findings leave of the measurements."""
-    study = selection.study
-    laboratory = context.clinical.laboratory(
-        study.patient_id,
-        study.issuer_of_patient_id,
-        study.study_date.isoformat() if study.study_date else None,
-    )
+    selection: SelectionArtefact, measurements: Measurements, laboratory: Laboratory, basis: Basis
+) -> Judgement:
+    """Everything that the findings leave of the measurements.
+
+    Parameters
+    ----------
+    laboratory : values of this patient that count for this study.
+    """
     case = Case(
         measurements=measurements,
-        study=study,
+        study=selection.study,
         series=selection.series,
         observations=selection.observations,
         laboratory=laboratory,
     )
-    return laboratory, judge(case, basis)
+    return judge(case, basis)
 
 
 def provenance_of(

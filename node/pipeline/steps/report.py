@@ -1,36 +1,23 @@
-"""Report: judge the measurements, encode SEG, SR and pictures, and keep them for sending."""
+"""Report: judge the measurements, and encode SEG, SR and pictures."""
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
+from pydicom import Dataset
 
 from config.phrases import load_phrases
+from config.settings import Settings
 from config.vocabulary import wide_font
-from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.sc import Picture
 from node.dicom.sc.layout import Typeface
-from node.pipeline.artefacts import (
-    MEASUREMENTS,
-    REPORT,
-    RESULT,
-    SEGMENTATION,
-    SLICES,
-    TIMINGS,
-    SegmentationArtefact,
-    from_json,
-    segmentation_from_bytes,
-    slices_from_bytes,
-    store_objects,
-    to_json,
-)
-from node.pipeline.context import PROCEED, StepContext, StepResult
+from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG, NamedSlice, Segmentation
+from node.pipeline.ports import Issue, PatientHistory
 from node.pipeline.steps.judge import (
     Judgement,
     basis_of,
@@ -40,60 +27,49 @@ from node.pipeline.steps.judge import (
     scan_of,
 )
 from node.pipeline.steps.score import Measurements, slice_finder
-from node.pipeline.steps.selection import SelectionArtefact, load_chosen, load_slices, selection_of
-from node.result_document import ResultDocument
-from node.study_report import Outcome, Report
+from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.study_run import ChosenImages
+from node.study_report import Completeness, EncodedObject, Laboratory, Outcome, Report
 from scoring.density.follow_up import FollowUp, follow_up_observations
 from segmentation.vertebrae import EngineInfo
 
-NOMOGRAM_PNG = "nomogram.png"
-OVERLAY_PNG = "overlay.png"
-CALIBRATION_PNG = "calibration.png"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFiles:
+    """What is made of a report."""
+
+    objects: tuple[EncodedObject, ...]  # in the order they are sent; none without an identity
+    png_files: Mapping[str, bytes]  # by file name
 
 
-def report(context: StepContext) -> StepResult:
-    """Write the report, its DICOM objects (where identity allows), `result.json` and pictures."""
-    selection = selection_of(context)
-    segmentation = _segmentation(context)
-    slices = _slices(context, selection)
-    by_slices = slice_finder(context.settings.segmentation).info if slices else None
-    engine = by_slices or (segmentation.vertebrae.engine if segmentation else None)
-    composed = compose(context, selection, engine)
-    context.artefacts.put(REPORT, to_json(composed))
-    pictures = _encode(context, selection, segmentation, slices, composed)
-    for name, content in _png_files(pictures).items():
-        context.artefacts.put(name, content)
-    timings = json.loads(context.artefacts.get(TIMINGS)) if TIMINGS in context.artefacts.names() else {}
-    context.artefacts.put(RESULT, ResultDocument.of(composed, timings).to_text().encode())
-    return PROCEED
+def compose(
+    selection: SelectionArtefact,
+    segmentation: Segmentation,
+    measurements: Measurements,
+    settings: Settings,
+    *,
+    issue: Issue,
+    laboratory: Laboratory,
+    patients: PatientHistory | None = None,
+    completeness: Completeness | None = None,
+    begun_again: str | None = None,
+) -> Report:
+    """What is reported of the measurements: nothing that a finding withholds.
 
-
-def _segmentation(context: StepContext) -> SegmentationArtefact | None:
-    if SEGMENTATION not in context.artefacts.names():
-        return None
-    return segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
-
-
-def _slices(context: StepContext, selection: SelectionArtefact) -> tuple[DrawnSlice, ...]:
-    """The single slices with what was found in them; none where a volume is measured."""
-    loaded = load_slices(context, selection)
-    if not loaded:
-        return ()
-    shown = slices_from_bytes(context.artefacts.get(SLICES))
-    return tuple(
-        DrawnSlice(name=one.name, series=series, body=one.shown.body, region=one.shown.region)
-        for one, series in zip(shown, loaded, strict=True)
-    )
-
-
-def compose(context: StepContext, selection: SelectionArtefact, engine: EngineInfo | None) -> Report:
-    """What is reported of the kept measurements: nothing that a finding withholds."""
-    measurements = from_json(Measurements, context.artefacts.get(MEASUREMENTS))
-    basis, study = basis_of(context.settings), selection.study
-    laboratory, judgement = judge_study(context, selection, measurements, basis)
-    since = _follow_up(context, selection, measurements, judgement, engine)
+    Parameters
+    ----------
+    laboratory : values of this patient that count for this study.
+    patients : earlier studies to compare with, and where this one is kept; None where nothing is remembered.
+    completeness : what an archive has of this study; None where nothing was waited for.
+    begun_again : why the study's first steps were done twice.
+    """
+    basis, study = basis_of(settings), selection.study
+    engine = _engine_of(segmentation, settings)
+    judgement = judge_study(selection, measurements, laboratory, basis)
+    since = None
+    if patients is not None:
+        since = _follow_up(patients, selection, measurements, judgement, engine=engine, settings=settings)
     changed = follow_up_observations(since) if since else ()
-    issue = context.issue()
     return Report(
         outcome=Outcome.REPORTED if judgement.measured else Outcome.REFUSED,
         issued_at=issue.issued_at,
@@ -118,77 +94,105 @@ def compose(context: StepContext, selection: SelectionArtefact, engine: EngineIn
             *judgement.findings,
             *(basis.table.describe(one, basis.language) for one in changed),
         ),
-        provenance=provenance_of(context.settings, basis, engine, context.begun_again),
+        provenance=provenance_of(settings, basis, engine, begun_again),
         unnamed=judgement.unnamed,
         predecessor_uid=issue.predecessor_uid,
         predecessor_issued_at=issue.predecessor_issued_at,
         predecessor_class_uid=issue.predecessor_class_uid,
         amendment_reason=issue.amendment_reason,
         follow_up=since,
-        completeness=context.completeness,
+        completeness=completeness,
     )
 
 
+def _engine_of(segmentation: Segmentation, settings: Settings) -> EngineInfo | None:
+    if segmentation.slices:
+        return slice_finder(settings.segmentation).info
+    return segmentation.volume.vertebrae.engine if segmentation.volume else None
+
+
 def _follow_up(
-    context: StepContext,
+    patients: PatientHistory,
     selection: SelectionArtefact,
     measurements: Measurements,
     judgement: Judgement,
+    *,
     engine: EngineInfo | None,
+    settings: Settings,
 ) -> FollowUp | None:
-    """Change since an earlier study; None where nothing is remembered, or nothing can be compared later.
+    """Change since an earlier study; None where nothing can be compared later.
 
     Of a study without such a density nothing stays remembered from an earlier generation either.
     """
-    if context.patients is None:
-        return None
     series, calibration, study = selection.series, measurements.calibration, selection.study
     scan = None
     if study.patient_id and series is not None and calibration is not None and engine is not None:
         scan = scan_of(
-            judgement,
-            study=study,
-            series=series,
-            calibration=calibration,
-            engine=engine,
-            settings=context.settings,
+            judgement, study=study, series=series, calibration=calibration, engine=engine, settings=settings
         )
     if scan is None:
-        context.patients.forget(study.study_instance_uid)
+        patients.forget(study.study_instance_uid)
         return None
-    return compare_and_keep(context.patients, scan, study, context.settings)
+    return compare_and_keep(patients, scan, study, settings)
 
 
-def _encode(
-    context: StepContext,
-    selection: SelectionArtefact,
-    segmentation: SegmentationArtefact | None,
-    slices: tuple[DrawnSlice, ...],
-    composed: Report,
-) -> tuple[Picture, ...]:
-    """Make and keep the DICOM objects; without an identity there are pictures alone."""
-    loaded = load_chosen(context, selection)
-    about: Mapping[str, Any] = {
-        "series": loaded,
-        "vertebrae": segmentation.vertebrae if segmentation else None,
-        "regions": segmentation.regions if segmentation else (),
-        "slices": slices,
-        "typeface": Typeface(wide=wide_font(context.settings.node)),
-        "say": load_phrases(composed.language, context.settings.node.site_folder),
-    }
-    if not selection.study.study_instance_uid or not selection.study.patient_id:
-        store_objects(context.artefacts, ())
-        return draw_pictures(composed, **about)
-    if loaded is not None:
-        headers = loaded.headers
-    elif slices:
-        headers = tuple(one.series.headers[0] for one in slices)
+def encode(
+    report: Report,
+    images: ChosenImages,
+    segmentation: Segmentation,
+    settings: Settings,
+    *,
+    headers: Sequence[Dataset],
+) -> ReportFiles:
+    """Encode a report as DICOM objects and pictures; without an identity there are pictures alone.
+
+    Parameters
+    ----------
+    images : that were measured; nothing in a refusal.
+    segmentation : of `images`.
+    headers : of the images that the objects refer to and copy the identity from.
+    """
+    volume = segmentation.volume
+    vertebrae = volume.vertebrae if volume else None
+    regions = volume.regions if volume else ()
+    slices = _drawn_slices(images, segmentation.slices)
+    typeface = Typeface(wide=wide_font(settings.node))
+    say = load_phrases(report.language, settings.node.site_folder)
+    study = report.study
+    objects: tuple[EncodedObject, ...] = ()
+    if study.study_instance_uid and study.patient_id:
+        encoded = encode_report(
+            report,
+            headers,
+            series=images.volume,
+            vertebrae=vertebrae,
+            regions=regions,
+            slices=slices,
+            typeface=typeface,
+            say=say,
+        )
+        objects, pictures = encoded.objects, encoded.pictures
     else:
-        series = group_series(read_headers(context.instances))
-        headers = tuple(instance.header for one in series for instance in one.instances)
-    encoded = encode_report(composed, headers, **about)
-    store_objects(context.artefacts, encoded.objects)
-    return encoded.pictures
+        pictures = draw_pictures(
+            report,
+            series=images.volume,
+            vertebrae=vertebrae,
+            regions=regions,
+            slices=slices,
+            typeface=typeface,
+            say=say,
+        )
+    return ReportFiles(objects=objects, png_files=_png_files(pictures))
+
+
+def _drawn_slices(images: ChosenImages, found: Sequence[NamedSlice]) -> tuple[DrawnSlice, ...]:
+    """The single slices with what was found in them; none where a volume is measured."""
+    if not images.slices:
+        return ()
+    return tuple(
+        DrawnSlice(name=one.name, series=series, body=one.shown.body, region=one.shown.region)
+        for one, series in zip(found, images.slices, strict=True)
+    )
 
 
 def _png_files(pictures: tuple[Picture, ...]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Score: read every number from the pixels and write `measurements.json`."""
+"""Score: read every number from the pixels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ import numpy as np
 
 from config.catalog import configured_phantoms, load_radiomics_settings_text
 from config.sections import SegmentationSettings
+from config.settings import Settings
 from node.dicom.ct.reading import LoadedSeries
-from node.pipeline.artefacts import (
-    MEASUREMENTS,
-    SEGMENTATION,
-    SLICES,
-    NamedSlice,
-    SegmentationArtefact,
-    segmentation_from_bytes,
-    slices_from_bytes,
-    to_json,
-)
-from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
+from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
 from node.pipeline.measured_with import active_model, drift_observations
+from node.pipeline.ports import ScannerHistory
 from node.pipeline.steps.calibrate import (
     calibrate_study,
     is_declared_phantom,
@@ -31,14 +23,8 @@ from node.pipeline.steps.calibrate import (
     shows_phantom,
     watch_scanner,
 )
-from node.pipeline.steps.selection import (
-    SelectedSlice,
-    SelectionArtefact,
-    contrast_in_doubt,
-    load_chosen,
-    load_slices,
-    selection_of,
-)
+from node.pipeline.steps.selection import SelectedSlice, SelectionArtefact, contrast_in_doubt
+from node.pipeline.study_run import ChosenImages, StepResult, Verdict
 from node.study_report import LevelResult, SliceResult
 from scoring.calibration import Calibration
 from scoring.calibration.control_charts import ScannerReading
@@ -280,30 +266,83 @@ def _position(volume: CtVolume, found: NamedSlice) -> Vector:
 _PHANTOM_ALONE = "a phantom without a patient: it counts for the scanner's quality"
 
 
-def score(context: StepContext) -> StepResult:
-    """Measure the study; where no series can be measured, say so by empty measurements.
+def score(
+    selection: SelectionArtefact,
+    images: ChosenImages,
+    segmentation: Segmentation,
+    settings: Settings,
+    *,
+    scanners: ScannerHistory | None = None,
+    declared_qct: bool = False,
+    feature_names: Sequence[str] | None = None,
+) -> Measurements | StepResult:
+    """Measure the study; where no series can be measured, the measurements are empty.
 
-    Where scanners are remembered, what the phantom reads is kept; a phantom that was scanned alone ends here.
+    Parameters
+    ----------
+    segmentation : of `images`.
+    scanners : where what the phantom reads is kept; None where nothing is remembered.
+    declared_qct : whether a person asked for this study by name: then it gets a report, or its refusal.
+    feature_names : pyradiomics names of the features to compute; None: those that the model asks for.
+
+    Returns
+    -------
+    Measurements or StepResult
+        The latter where a phantom was scanned alone: the study ends here, as not applicable.
     """
-    selection = selection_of(context)
-    if selection.slices:
-        return _score_slices(context, selection)
-    loaded = load_chosen(context, selection)
-    if loaded is not None and selection.phantom is not None:
-        return _score_volume(context, selection, loaded.volume)
-    if _is_declared(context, selection):
+    watch = _Watch(selection, settings, scanners, declared_qct)
+    if images.slices:
+        return _score_slices(selection, images.slices, segmentation.slices, settings, watch)
+    if images.volume is not None and selection.phantom is not None:
+        assert segmentation.volume is not None, "of these images"
+        return _score_volume(
+            selection, images.volume, segmentation.volume, settings, watch, feature_names=feature_names
+        )
+    if watch.declared:
         return _phantom_alone(())
-    context.artefacts.put(MEASUREMENTS, to_json(Measurements()))
-    return PROCEED
+    return Measurements()
 
 
-def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepResult:
-    settings = context.settings
+class _Watch:
+    """What this study means for its scanner's quality."""
+
+    def __init__(
+        self,
+        selection: SelectionArtefact,
+        settings: Settings,
+        history: ScannerHistory | None,
+        declared_qct: bool,
+    ) -> None:
+        self.history = history
+        self._uid = selection.study.study_instance_uid
+        self._settings = settings
+        self._may_end_here = history is not None and not declared_qct
+        # Whether a site scans phantoms under this Patient ID, and nobody asked for a report by name.
+        self.declared = self._may_end_here and is_declared_phantom(
+            selection.study.patient_id, settings.quality
+        )
+
+    def keep(self, readings: Mapping[str, ScannerReading | None]) -> tuple[Observation, ...]:
+        if self.history is None:
+            return ()
+        return watch_scanner(self.history, self._uid, readings, self._settings)
+
+    def ends_here(self, *, seen: bool) -> bool:
+        """Declared by its Patient ID, or seen: a phantom, no vertebra, hardly anything else."""
+        return self._may_end_here and (seen or self.declared)
+
+
+def _score_slices(
+    selection: SelectionArtefact,
+    loaded: Sequence[LoadedSeries],
+    shown: Sequence[NamedSlice],
+    settings: Settings,
+    watch: _Watch,
+) -> Measurements | StepResult:
     phantoms = configured_phantoms(settings)
-    loaded = load_slices(context, selection)
     found = measure_slices(
         loaded,
-        slices_from_bytes(context.artefacts.get(SLICES)),
+        shown,
         selection.slices,
         phantoms,
         settings.segmentation.single_slice,
@@ -318,42 +357,46 @@ def _score_slices(context: StepContext, selection: SelectionArtefact) -> StepRes
             chosen.phantom,
             phantoms.get(chosen.phantom.model),
             alone=is_alone,
-            declared=_is_declared(context, selection),
+            declared=watch.declared,
         )
         for one, chosen, is_alone in zip(loaded, selection.slices, alone, strict=True)
     }
-    noticed = _watch(context, selection, readings)
-    shown = any(shows_phantom(chosen.phantom) for chosen in selection.slices)
+    noticed = watch.keep(readings)
+    in_view = any(shows_phantom(chosen.phantom) for chosen in selection.slices)
     measured = any(one.measured is not None for one in found.unnamed)
-    if _ends_here(context, selection, seen=shown and all(alone) and not measured):
+    if watch.ends_here(seen=in_view and all(alone) and not measured):
         return _phantom_alone(noticed)
-    found = replace(found, observations=(*found.observations, *noticed))
-    context.artefacts.put(MEASUREMENTS, to_json(found))
-    return PROCEED
+    return replace(found, observations=(*found.observations, *noticed))
 
 
-def _score_volume(context: StepContext, selection: SelectionArtefact, volume: CtVolume) -> StepResult:
-    settings, site = context.settings, context.settings.node.site_folder
-    series, phantom = selection.series, selection.phantom
+def _score_volume(
+    selection: SelectionArtefact,
+    loaded: LoadedSeries,
+    segmentation: SegmentationArtefact,
+    settings: Settings,
+    watch: _Watch,
+    *,
+    feature_names: Sequence[str] | None,
+) -> Measurements | StepResult:
+    series, phantom, volume = selection.series, selection.phantom, loaded.volume
     assert series is not None, "a volume is measured"
     assert phantom is not None, "a phantom was looked for in it"
     phantoms = configured_phantoms(settings)
-    radiomics, _ = load_radiomics_settings_text(site)
+    radiomics, _ = load_radiomics_settings_text(settings.node.site_folder)
     card = active_model(settings).card
-    segmentation = segmentation_from_bytes(context.artefacts.get(SEGMENTATION))
     calibration = calibrate_study(
         volume,
         segmentation.vertebrae,
         selection,
         phantoms,
         settings=settings,
-        history=context.scanners,
+        history=watch.history,
     )
     measurements = measure(
         volume,
         segmentation,
         calibration.used,
-        feature_names=context.feature_names if context.feature_names is not None else _asked_by(card),
+        feature_names=feature_names if feature_names is not None else _asked_by(card),
         radiomics=parse_settings(radiomics),
         quality=settings.segmentation.quality,
         image=settings.segmentation.image,
@@ -366,44 +409,20 @@ def _score_volume(context: StepContext, selection: SelectionArtefact, volume: Ct
         phantom,
         phantoms.get(phantom.model),
         alone=alone,
-        declared=_is_declared(context, selection),
+        declared=watch.declared,
         suspected=calibration.suspected,
     )
-    noticed = _watch(context, selection, {series.series_instance_uid: reading})
-    shown = shows_phantom(phantom) or calibration.suspected is not None
-    if _ends_here(context, selection, seen=shown and alone and not measurements.levels):
+    noticed = watch.keep({series.series_instance_uid: reading})
+    in_view = shows_phantom(phantom) or calibration.suspected is not None
+    if watch.ends_here(seen=in_view and alone and not measurements.levels):
         return _phantom_alone(noticed)
     doubt = contrast_in_doubt(volume, segmentation.vertebrae, series, settings.segmentation.image)
     said = (*measurements.observations, *doubt, *calibration.observations, *noticed)
-    context.artefacts.put(MEASUREMENTS, to_json(replace(measurements, observations=said)))
-    return PROCEED
+    return replace(measurements, observations=said)
 
 
 def _asked_by(card: ModelCard | None) -> tuple[str, ...]:
     return tuple(feature.name for feature in card.features) if card else ()
-
-
-def _watch(
-    context: StepContext, selection: SelectionArtefact, readings: Mapping[str, ScannerReading | None]
-) -> tuple[Observation, ...]:
-    if context.scanners is None:
-        return ()
-    uid = selection.study.study_instance_uid
-    return watch_scanner(context.scanners, uid, readings, context.settings)
-
-
-def _is_declared(context: StepContext, selection: SelectionArtefact) -> bool:
-    """Whether a site scans phantoms under this Patient ID, and nobody asked for a report by name."""
-    if context.scanners is None or context.declared_qct:
-        return False
-    return is_declared_phantom(selection.study.patient_id, context.settings.quality)
-
-
-def _ends_here(context: StepContext, selection: SelectionArtefact, *, seen: bool) -> bool:
-    """Declared by its Patient ID, or seen: a phantom, no vertebra, hardly anything else."""
-    if context.scanners is None or context.declared_qct:  # asked for by name: a report, or its refusal
-        return False
-    return seen or _is_declared(context, selection)
 
 
 def _phantom_alone(noticed: Sequence[Observation]) -> StepResult:

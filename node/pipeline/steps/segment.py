@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 
+from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
-from node.pipeline.artefacts import (
-    SEGMENTATION,
-    SLICES,
-    NamedSlice,
-    SegmentationArtefact,
-    segmentation_to_bytes,
-    slices_to_bytes,
-)
-from node.pipeline.context import PROCEED, StepContext, StepResult
-from node.pipeline.engine import StudyMask
+from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
+from node.pipeline.engine import Settled, StudyMask
 from node.pipeline.steps.score import slice_finder
-from node.pipeline.steps.selection import load_chosen, load_slices, selection_of, slice_step_mm
+from node.pipeline.steps.selection import SelectionArtefact, slice_step_mm
+from node.pipeline.study_run import ChosenImages
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.recognised import cross_checked
 from segmentation.regions.cancellous import regions_of
@@ -24,33 +21,42 @@ from segmentation.vertebrae import LUMBAR, EngineInfo, Observation, Regions, Ver
 from segmentation.volume import CtVolume
 
 
-def segment(context: StepContext) -> StepResult:
-    """Write `segmentation.npz` where a series can be measured, or `slices.npz`; nothing where none can."""
-    selection = selection_of(context)
-    slices = load_slices(context, selection)
-    if slices:
-        finder = slice_finder(context.settings.segmentation)
-        shown = [
+def segment(
+    selection: SelectionArtefact,
+    images: ChosenImages,
+    *,
+    files: Sequence[Path],
+    engine: Callable[[], Settled],
+    settings: SegmentationSettings,
+) -> Segmentation:
+    """Find the vertebrae in the volume, or the body in each single slice.
+
+    Parameters
+    ----------
+    files : all files of the study; a segmentation among them may be what counts.
+    engine : gives what draws in a volume; not called for single slices, which have a finder of their own.
+    """
+    slices: list[NamedSlice] = []
+    if images.slices:
+        finder = slice_finder(settings)
+        slices = [
             NamedSlice(name=chosen.name, shown=finder.find(one.volume, chosen.name, one.facts.kvp))
-            for chosen, one in zip(selection.slices, slices, strict=True)
+            for chosen, one in zip(selection.slices, images.slices, strict=True)
         ]
-        context.artefacts.put(SLICES, slices_to_bytes(shown))
-    loaded = load_chosen(context, selection)
-    if loaded is not None:
-        vertebrae = _vertebrae(context, loaded)
-        artefact = SegmentationArtefact(
-            vertebrae=vertebrae, regions=_lumbar_regions(context, loaded.volume, vertebrae)
-        )
-        context.artefacts.put(SEGMENTATION, segmentation_to_bytes(artefact))
-    return PROCEED
+    if images.volume is None:
+        return Segmentation(slices=tuple(slices))
+    vertebrae = _vertebrae(images.volume, files, engine(), settings)
+    regions = _lumbar_regions(images.volume.volume, vertebrae, settings)
+    return Segmentation(volume=SegmentationArtefact(vertebrae=vertebrae, regions=regions))
 
 
-def _vertebrae(context: StepContext, series: LoadedSeries) -> Vertebrae:
-    engine, settings = context.engine(), context.settings.segmentation
+def _vertebrae(
+    series: LoadedSeries, files: Sequence[Path], engine: Settled, settings: SegmentationSettings
+) -> Vertebrae:
     step_mm, limit_mm = slice_step_mm(series.facts), settings.geometric_max_step_mm
     too_thick = step_mm is not None and step_mm > limit_mm
     if isinstance(engine, StudyMask):
-        found = engine.segment_study(context.instances, series)
+        found = engine.segment_study(files, series)
     elif isinstance(engine, GeometricEngine) and too_thick:
         values = {"thickness_mm": f"{step_mm:.3g}", "limit_mm": f"{limit_mm:.3g}"}
         return _unseen(series.volume, engine.info, Observation(code="slices_too_thick", values=values))
@@ -74,10 +80,11 @@ def _unseen(volume: CtVolume, engine: EngineInfo, reason: Observation) -> Verteb
     )
 
 
-def _lumbar_regions(context: StepContext, volume: CtVolume, vertebrae: Vertebrae) -> tuple[Regions, ...]:
-    settings = context.settings.segmentation.regions
+def _lumbar_regions(
+    volume: CtVolume, vertebrae: Vertebrae, settings: SegmentationSettings
+) -> tuple[Regions, ...]:
     return tuple(
-        regions_of(volume, vertebrae, level.name, settings)
+        regions_of(volume, vertebrae, level.name, settings.regions)
         for level in vertebrae.levels
         if level.complete and level.name in LUMBAR
     )

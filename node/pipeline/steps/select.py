@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, identity_of, read_headers, text_of
+from config.sections import QualitySettings, SelectionSettings
+from config.settings import Settings
+from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of, text_of
 from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
 from node.dicom.identity import IDENTITY_KEYWORDS
-from node.pipeline.artefacts import SELECTION, to_json
-from node.pipeline.context import PROCEED, StepContext, StepResult, Verdict
 from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
 from node.pipeline.steps.candidates import Choice, choose
 from node.pipeline.steps.selection import (
@@ -19,6 +19,7 @@ from node.pipeline.steps.selection import (
     slice_step_mm,
     spectrum_observations,
 )
+from node.pipeline.study_run import Arrival, StepResult, StudyImages, Verdict
 from node.study_report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantoms import holds_no_patient
 from segmentation.settings import ImageSettings
@@ -28,20 +29,32 @@ from segmentation.vertebrae import Observation
 _NOT_LOOKED_AT = "its images cannot be looked at ({reasons}): whether a phantom is in view is not known"
 
 
-def select(context: StepContext) -> StepResult:
-    """Write `selection.json`, or end the study as not applicable or set aside."""
-    instances = read_headers(context.instances)
-    series = group_series(instances)
-    choice = choose(context, series)
-    slices = tuple(
-        SelectedSlice(
-            name=f"slice {number}",
-            sop_instance_uid=text_of(one.headers[0], "SOPInstanceUID"),
-            phantom=reading,
-        )
-        for number, (one, reading) in enumerate(zip(choice.slices, choice.readings, strict=False), start=1)
-    )
-    if not (_is_candidate(context, instances, choice) or _may_be_phantom_alone(context, choice)):
+def select(
+    images: StudyImages, settings: Settings, *, arrival: Arrival, scanners_watched: bool
+) -> SelectionArtefact | StepResult:
+    """Choose what is measured and read its phantom.
+
+    Parameters
+    ----------
+    images : all files of the study; the chosen series stays decoded there.
+    arrival : how the study came, and whether a person asked for it by name.
+    scanners_watched : whether phantom readings are remembered, so that a phantom scanned alone counts.
+
+    Returns
+    -------
+    SelectionArtefact or StepResult
+        The latter where the study ends here: not applicable, or set aside because no image can be looked at.
+    """
+    instances, series = images.instances, images.series
+    choice = choose(images, settings)
+    # A phantom that cannot be used, cut by the image for one, still declares what the study is for.
+    declared = scanners_watched and _holds_declared_phantom(instances, settings.quality)
+    if not (
+        declared
+        or choice.shows_phantom
+        or _is_declared_qct(instances, arrival, settings.selection)
+        or (scanners_watched and _may_be_phantom_alone(choice, settings.quality))
+    ):
         if choice.unseen:
             reason = _NOT_LOOKED_AT.format(reasons=_reasons(choice.rejected))
             return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
@@ -55,61 +68,55 @@ def select(context: StepContext) -> StepResult:
     for _, issuer in patients if len(patients) == 1 else ():
         study = replace(study, issuer_of_patient_id=issuer)
     measured = {one.facts.series_instance_uid for one in choice.shown}
-    context.artefacts.put(
-        SELECTION,
-        to_json(
-            SelectionArtefact(
-                study=study,
-                header_source=source.path.name,
-                series=choice.facts,
-                rejected=choice.rejected,
-                phantom=choice.readings[0] if choice.loaded is not None else None,
-                observations=(
-                    *_identity_observations(study, len(patients)),
-                    *_text_observations(instances),
-                    *_series_observations(choice, context.settings.segmentation.image),
-                    *_missing_observations(context.completeness, measured),
-                ),
-                slices=slices,
-            )
+    return SelectionArtefact(
+        study=study,
+        header_source=source.path.name,
+        series=choice.facts,
+        rejected=choice.rejected,
+        phantom=choice.readings[0] if choice.loaded is not None else None,
+        observations=(
+            *_identity_observations(study, len(patients)),
+            *_text_observations(instances),
+            *_series_observations(choice, settings.segmentation.image),
+            *_missing_observations(arrival.completeness, measured),
         ),
+        slices=_selected_slices(choice),
     )
-    if not study.patient_id or not study.study_instance_uid:
-        reason = "the study carries no patient or study identity, or more than one"
-        return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
-    return PROCEED
 
 
-def _is_candidate(context: StepContext, instances: tuple[Instance, ...], choice: Choice) -> bool:
-    """A phantom that cannot be used, cut by the image for one, still declares what the study is for.
+def _selected_slices(choice: Choice) -> tuple[SelectedSlice, ...]:
+    return tuple(
+        SelectedSlice(
+            name=f"slice {number}",
+            sop_instance_uid=text_of(one.headers[0], "SOPInstanceUID"),
+            phantom=reading,
+        )
+        for number, (one, reading) in enumerate(zip(choice.slices, choice.readings, strict=False), start=1)
+    )
 
-    One that a site declares does so even where it is not found: then that is its reading.
-    """
-    settings = context.settings.selection
+
+def _is_declared_qct(instances: Sequence[Instance], arrival: Arrival, settings: SelectionSettings) -> bool:
     return (
-        context.declared_qct
-        or bool(context.called_ae_titles & frozenset(settings.qct_ae_titles))
+        arrival.declared_qct
+        or bool(arrival.called_ae_titles & frozenset(settings.qct_ae_titles))
         or is_qct_candidate(instances, settings.qct_procedure_codes)
-        or choice.shows_phantom
-        or (context.scanners is not None and any(_is_declared_phantom(context, one) for one in instances))
     )
 
 
-def _may_be_phantom_alone(context: StepContext, choice: Choice) -> bool:
+def _holds_declared_phantom(instances: Sequence[Instance], settings: QualitySettings) -> bool:
+    """A phantom that a site declares makes a candidate even where it is not found: that is its reading."""
+    return any(is_declared_phantom(text_of(one.header, "PatientID"), settings) for one in instances)
+
+
+def _may_be_phantom_alone(choice: Choice, settings: QualitySettings) -> bool:
     """Whether nobody lies in the volume and something looks like a rod.
 
     Such a scan says that its scanner reads far off, and would otherwise be forgotten.
     """
     loaded = choice.loaded
-    if context.scanners is None or loaded is None:
-        return False
-    if not holds_no_patient(loaded.volume, context.settings.quality.patient):
+    if loaded is None or not holds_no_patient(loaded.volume, settings.patient):
         return False
     return any(suspected_phantom(loaded.volume, reading) is not None for reading in choice.readings)
-
-
-def _is_declared_phantom(context: StepContext, instance: Instance) -> bool:
-    return is_declared_phantom(text_of(instance.header, "PatientID"), context.settings.quality)
 
 
 def _header_source(

@@ -1,18 +1,9 @@
-"""The typed result of the select step, and how later steps load what it chose."""
+"""What the select step chose, and what headers say of contrast and energy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
-from config.sections import LimitSettings
-from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers, text_of
-from node.dicom.ct.reading import LoadedSeries, read_series, require_within
-from node.dicom.ct.series_choice import without_localizers
-from node.dicom.ct.single_slices import read_lone_slices
-from node.pipeline.artefacts import SELECTION, from_json
-from node.pipeline.context import StepContext
 from node.study_report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.calibration.spectrum import energy_in_words
 from scoring.phantoms import PhantomReading
@@ -43,10 +34,10 @@ class SelectionArtefact:
     observations: tuple[Observation, ...]
     slices: tuple[SelectedSlice, ...] = ()  # measured one by one; then no series is read as a volume
 
-
-def selection_of(context: StepContext) -> SelectionArtefact:
-    """What the select step left behind."""
-    return from_json(SelectionArtefact, context.artefacts.get(SELECTION))
+    @property
+    def is_identified(self) -> bool:
+        """Whether patient and study are known; of others no DICOM object is made."""
+        return bool(self.study.patient_id and self.study.study_instance_uid)
 
 
 def slice_step_mm(series: SeriesFacts) -> float | None:
@@ -54,61 +45,6 @@ def slice_step_mm(series: SeriesFacts) -> float | None:
     if series.slice_spacing_mm is None:
         return None
     return max(series.slice_thickness_mm or 0.0, series.slice_spacing_mm)
-
-
-def load_chosen(context: StepContext, selection: SelectionArtefact) -> LoadedSeries | None:
-    """The chosen series as a volume, None where there is none."""
-    if selection.series is None or selection.slices:
-        return None
-    return load_series(context, selection.series.series_instance_uid)
-
-
-def load_slices(context: StepContext, selection: SelectionArtefact) -> tuple[LoadedSeries, ...]:
-    """The chosen single slices, in the selection's order; none where a volume is measured."""
-    if not selection.slices:
-        return ()
-    return _read_slices(tuple(context.instances), tuple(one.sop_instance_uid for one in selection.slices))
-
-
-@lru_cache(maxsize=1)  # as below
-def _read_slices(paths: tuple[Path, ...], sop_instance_uids: tuple[str, ...]) -> tuple[LoadedSeries, ...]:
-    by_uid = {text_of(one.header, "SOPInstanceUID"): one for one in read_headers(paths)}
-    return read_lone_slices([by_uid[uid] for uid in sop_instance_uids])
-
-
-def load_series(context: StepContext, series_instance_uid: str) -> LoadedSeries:
-    """Decode one series out of a study's files, without the localizers among its slices.
-
-    Raises
-    ------
-    SeriesUnusable
-        If it is larger than the limits, or its slices are no regular grid or cannot be decoded.
-    LookupError
-        If no such series is among the files.
-    """
-    return _read_series(
-        tuple(context.instances),
-        series_instance_uid,
-        context.settings.selection.gantry_tilt_degrees,
-        context.settings.limits,
-    )
-
-
-@lru_cache(maxsize=1)  # the steps of one study follow one another in one process: decode once
-def _read_series(
-    paths: tuple[Path, ...], series_instance_uid: str, tilt_tolerance_degrees: float, limits: LimitSettings
-) -> LoadedSeries:
-    series = _series_named(group_series(read_headers(paths)), series_instance_uid)
-    chosen = without_localizers(series)[0]
-    require_within(chosen, limits)
-    return read_series(chosen, tilt_tolerance_degrees=tilt_tolerance_degrees)
-
-
-def _series_named(series: tuple[SeriesHeaders, ...], uid: str) -> SeriesHeaders:
-    found = next((candidate for candidate in series if candidate.series_instance_uid == uid), None)
-    if found is None:
-        raise LookupError("the chosen series is no longer among the files")
-    return found
 
 
 # Contrast medium in a study: what headers say, and the great vessels where headers leave it open.
