@@ -11,7 +11,7 @@ import structlog
 
 from node.csv_table import TableRow, TableUnreadable, read_table
 from node.study_report import Laboratory
-from scoring.training.cohort import decimal
+from scoring.decimals import decimal
 
 log = structlog.get_logger(__name__)
 

@@ -266,7 +266,7 @@ def _model(settings: Settings) -> tuple[Standing, str]:
 
 
 def _features(settings: Settings) -> tuple[Standing, str]:
-    from node.pipeline.measured_with import installed_drift  # noqa: PLC0415 - imports pyradiomics
+    from node.pipeline.known_features import installed_drift  # noqa: PLC0415 - imports pyradiomics
     from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - likewise
 
     text, sha256 = load_radiomics_settings_text(settings.node.site_folder)

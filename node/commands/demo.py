@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings, load_settings
-from node.commands.console import print_result, terminal
+from node.commands.console import terminal
+from node.commands.summary import print_result
 from node.pipeline.artefacts import RESULT
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, Received, StandInPacs, send_study

@@ -10,7 +10,8 @@ import typer
 
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings
-from node.commands.console import require_outside, require_table_of_features, terminal
+from node.commands.console import terminal
+from node.commands.output_folders import require_outside, require_table_of_features
 from node.logs import configure
 from node.pipeline.ports import StepMessage
 from node.research.extraction import Extraction, RowsOf, WorkersSilent, by_workers, extract_features

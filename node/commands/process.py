@@ -13,7 +13,9 @@ from rich.console import Console
 from config.catalog import require_configured
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
-from node.commands.console import print_result, require_kept, require_outside, terminal
+from node.commands.console import terminal
+from node.commands.output_folders import require_kept, require_outside
+from node.commands.summary import print_result
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
 from node.pipeline.artefacts import (

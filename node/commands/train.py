@@ -14,8 +14,9 @@ from rich.console import Console
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_card, require_configured
 from config.findings import load_findings
 from config.settings import Settings, load_settings
-from node.commands.console import require_outside, require_table_of_features, terminal
+from node.commands.console import terminal
 from node.commands.features import DEFAULT_JOBS
+from node.commands.output_folders import require_outside, require_table_of_features
 from node.logs import configure
 from node.research.cohort_tables import FeatureTable, read_features, read_rows
 from node.research.evaluation import CIRCULARITY, LABELS, card_of, evaluate_card, tells_its_studies

@@ -22,8 +22,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
+from node.dicom.ct.pixel_data import decoded
 from node.dicom.header_text import holds_items
-from node.dicom.pixel_data import decoded
 
 Source = Path | BinaryIO
 Place = tuple[int, ...]  # tag, then for each sequence on the way the item's number and the tag in it

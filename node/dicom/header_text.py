@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from math import isfinite
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.charset import (
@@ -168,9 +170,11 @@ def plain(text: str) -> str:
     )
 
 
-# Sequences as headers really hold them: what stands under a sequence's tag may be text. # Anonymisers and
-# routers write text there. Under an explicit VR the library gives that text; under an implicit one it
-# parses the text as items, of tags and lengths that its letters spell. Either counts as absent here.
+# Sequences as headers really hold them: what stands under a sequence's tag may be text.
+#
+# Anonymisers and routers write text there. Under an explicit VR the library gives that text; under an
+# implicit one it parses the text as items, of tags and lengths that its letters spell. Either counts as
+# absent here.
 
 
 _FUNCTIONAL_GROUPS = 0x5200
@@ -240,3 +244,22 @@ def _sequence(dataset: Dataset, tag: BaseTag) -> Items | None:
     else:
         value = None if element is None else element.value
     return value if isinstance(value, Items) else None
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """An attribute as text, "" where it is absent or empty; several values are joined by a blank."""
+    value: Any = header.get(keyword)
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
+        return " ".join(str(part) for part in value).strip()
+    return str(value).strip()
+
+
+def number_of(header: Dataset, keyword: str) -> float | None:
+    """An attribute as a number, None where it is absent, empty or no number."""
+    try:
+        value = float(text_of(header, keyword))
+    except ValueError:
+        return None
+    return value if isfinite(value) else None

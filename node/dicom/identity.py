@@ -7,9 +7,8 @@ from copy import deepcopy
 
 from pydicom import Dataset
 
-from node.dicom.ct.headers import text_of
 from node.dicom.errors import IdentityMissing
-from node.dicom.header_text import drop_non_sequences, is_well_formed, items_of
+from node.dicom.header_text import drop_non_sequences, is_well_formed, items_of, text_of
 
 # Type 2 in every object that is made here: present even if empty.
 _REQUIRED = (

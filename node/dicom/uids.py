@@ -21,7 +21,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from node import __version__
-from node.dicom.ct.headers import text_of
+from node.dicom.header_text import text_of
 
 # In files and associations alike (PS3.7 Annex D.3.3.2).
 IMPLEMENTATION_CLASS_UID = "2.25.250443633910069463941623059483127848771"

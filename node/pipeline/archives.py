@@ -12,7 +12,7 @@ from typing import Any, Generic
 import structlog
 
 from config.sections import CompletenessSettings, Destination, Peer
-from node.dicom.sr import SR_CLASSES
+from node.dicom.sr.report_class import SR_CLASSES
 from node.dicom.uids import series_uid_of
 from node.logs import describe
 from node.pipeline.completeness import ArchiveReading, Evidence, ask_after_s, backoff_s, is_answer_due
@@ -175,8 +175,9 @@ class Asking:
         return not self._failed and is_answer_due(evidence, rules)
 
 
-# Reports of this node that an archive holds and of which the database, an older copy, has no record. # A
-# node that was restored from a backup gets a study again of which it had issued a report in the time that
+# Reports of this node that an archive holds and of which the database, an older copy, has no record.
+#
+# A node that was restored from a backup gets a study again of which it had issued a report in the time that
 # is lost. The new report must not look like the first: it names the one that is there as its predecessor.
 
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-
-import structlog
 
 from config.catalog import (
     configuration_sha256,
-    load_golden_features,
     load_model_card,
-    load_radiomics_settings_text,
 )
 from config.settings import Settings
 from node import __version__
 from node.store.activations import Activation, Activations
 from node.store.errors import StoreError
 from node.store.workers import MeasuredWith
-from scoring.calibration.internal import INTERNAL
+from scoring.calibration import INTERNAL
 from scoring.models.card import ModelCard
-from scoring.radiomics import FeatureDrift, feature_drift, parse_settings
 from segmentation.vertebrae import Observation
 
 _COMPUTING_PACKAGES = ("numpy", "scipy", "SimpleITK", "pyradiomics", "pydicom", "highdicom")
@@ -87,34 +81,3 @@ def active_model(settings: Settings) -> ActiveModel:
 
 
 # Whether this process computes features as they were computed when they were first known.
-
-
-log = structlog.get_logger(__name__)
-
-
-@cache
-def installed_drift() -> FeatureDrift:
-    """Tried once for each process (a tenth of a second), with the shipped feature settings.
-
-    A site's own settings are not what this is about: a model card names those that it was made with.
-    """
-    shipped, _ = load_radiomics_settings_text()
-    found = feature_drift(load_golden_features(), parse_settings(shipped))
-    if found.drifted:
-        log.error("features_drift", drifted=len(found.drifted), checked=found.checked, example=found.example)
-    else:
-        log.info("features_as_known", checked=found.checked)
-    return found
-
-
-def drift_observations() -> tuple[Observation, ...]:
-    """`features_drift` where features cannot be trusted here; nothing else."""
-    found = installed_drift()
-    if not found.drifted:
-        return ()
-    values: dict[str, str | int | float] = {
-        "drifted": len(found.drifted),
-        "checked": found.checked,
-        "example": found.example,
-    }
-    return (Observation(code="features_drift", values=values),)

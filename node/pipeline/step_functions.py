@@ -29,11 +29,11 @@ from node.pipeline.artefacts import (
     to_json,
 )
 from node.pipeline.ports import STEPS, Artefacts, ClinicalValues, Step
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.report import compose, encode
 from node.pipeline.steps.score import Measurements, score
 from node.pipeline.steps.segment import segment
 from node.pipeline.steps.select import select
-from node.pipeline.steps.selection import SelectionArtefact
 from node.pipeline.study_run import PROCEED, StepFunction, StepResult, StudyRun, Verdict
 from node.result_document import ResultDocument
 from node.study_report import Laboratory, StudyIdentity

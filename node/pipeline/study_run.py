@@ -10,13 +10,14 @@ from pathlib import Path
 from pydicom import Dataset
 
 from config.settings import Settings
-from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, read_headers, text_of
+from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series, require_within
 from node.dicom.ct.series_choice import without_localizers
 from node.dicom.ct.single_slices import read_lone_slices
+from node.dicom.header_text import text_of
 from node.pipeline.engine import Settled
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
-from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.selection import SelectionArtefact
 from node.study_report import Completeness
 
 

@@ -73,7 +73,7 @@ def run_celery_worker(
 
         functions = FUNCTIONS
         if at_start is None and {Step.SCORE, FEATURES_QUEUE} & set(queues):
-            from node.processes.worker_pool import try_features  # noqa: PLC0415 - likewise
+            from node.pipeline.known_features import try_features  # noqa: PLC0415 - likewise
 
             at_start = partial(try_features, settings)
 

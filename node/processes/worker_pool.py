@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 
 from config.settings import Settings
-from node.logs import describe
 from node.pipeline.engine import Settled, settle_engine
-from node.pipeline.measured_with import installed_drift
+from node.pipeline.known_features import try_features
 from node.pipeline.ports import Step
 from node.pipeline.step_functions import FUNCTIONS
 from node.processes.process_group import Family, Member
 from node.processes.worker import run_celery_worker
-from node.store.activations import FeatureStanding, FeatureStandings
-from node.store.errors import StoreError
 
 # What a worker tries when it starts.
 
 
 log = structlog.get_logger(__name__)
-
-
-def try_features(settings: Settings) -> None:
-    """Compute the known image, and leave word for readiness and metrics.
-
-    In the process that will score, after its fork: pyradiomics' libraries start threads.
-    """
-    found = installed_drift()
-    standing = FeatureStanding(
-        drifted=len(found.drifted),
-        checked=found.checked,
-        example=found.example,
-        tried_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    try:
-        FeatureStandings(settings.storage.root).keep(standing)
-    except StoreError as error:  # each study's findings say it nevertheless
-        log.warning("feature_standing_not_kept", error=describe(error))
 
 
 class Workers:

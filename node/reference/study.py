@@ -26,11 +26,13 @@ from node.reference.spine import Vertebra, build_spine
 from node.reference.surroundings import AIR_HU, Painted
 from node.reference.truth import Truth, truth_mask, truth_of
 
-# One slice through the middle of each of some vertebral bodies, tilted along its endplates. # So was
-# quantitative CT done before spiral scanners: on a localizer the gantry is tilted to each body in turn, and
-# one slice of 8 to 10 mm is taken. A gantry tilts about the patient's transverse axis alone. DICOM states
-# where the slice lies by ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1); the tag
-# GantryDetectorTilt repeats the angle, as a nominal value that is not meant for computing (PS3.3 C.8.2.1).
+# One slice through the middle of each of some vertebral bodies, tilted along its endplates.
+#
+# So was quantitative CT done before spiral scanners: on a localizer the gantry is tilted to each body in
+# turn, and one slice of 8 to 10 mm is taken. A gantry tilts about the patient's transverse axis alone.
+# DICOM states where the slice lies by ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1);
+# the tag GantryDetectorTilt repeats the angle, as a nominal value that is not meant for computing (PS3.3
+# C.8.2.1).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

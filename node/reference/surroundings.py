@@ -80,7 +80,8 @@ def table_and_phantom(spec: StudySpec) -> Iterator[Painted]:
             yield Painted(solid=EllipticCylinder(centre=rod.centre_mm, radii=(radius, radius)), hu=rod.hu)
 
 
-# The European Spine Phantom in the patient's place: the object that calibrated densities are accepted by. #
+# The European Spine Phantom in the patient's place: the object that calibrated densities are accepted by.
+#
 # Three artificial vertebrae of 50, 100 and 200 mg hydroxyapatite per cm3 in a water-equivalent block. Their
 # densities are those cited in the Ogo software's reference (Michalski); all dimensions, the cortical shells
 # and the arches are this study's own: no drawing was at hand. The vertebrae are named L1 to L3, from above.

@@ -23,16 +23,17 @@ from config.catalog import load_radiomics_settings_text
 from config.findings import Finding, Output, withheld
 from config.settings import ConfigurationError, Settings, load_settings
 from node.csv_table import TableUnreadable, parse_table
-from node.dicom.ct.headers import read_headers, text_of
+from node.dicom.ct.headers import read_headers
 from node.dicom.errors import MaskUnreadable
+from node.dicom.header_text import text_of
 from node.pipeline.artefacts import Segmentation
 from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.ports import FeatureRequest
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.judge import Basis, basis_of, judge_study, provenance_of
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements, score
 from node.pipeline.steps.segment import segment
 from node.pipeline.steps.select import select
-from node.pipeline.steps.selection import SelectionArtefact
 from node.pipeline.study_run import Arrival, StudyImages
 from node.study_report import Laboratory, SeriesFacts
 from scoring.density.bmd import BmdResult
@@ -400,10 +401,11 @@ def _progress(console: Console, rows: Iterator[Row], total: int) -> Iterator[Row
             yield row
 
 
-# Features by Celery workers: a message asks for one study, a file answers. # Messages may be lost or
-# repeated, as everywhere in the node: what counts is the answer's file beside the table that is being made,
-# on a disk that command and workers share. A run that was stopped finds the answers that came meanwhile, to
-# studies whose files are still the same.
+# Features by Celery workers: a message asks for one study, a file answers.
+#
+# Messages may be lost or repeated, as everywhere in the node: what counts is the answer's file beside the
+# table that is being made, on a disk that command and workers share. A run that was stopped finds the
+# answers that came meanwhile, to studies whose files are still the same.
 
 
 POLL_S = 0.2

@@ -170,10 +170,11 @@ def _make(path: Path) -> bytes:
     return key
 
 
-# One `serve` for one storage root, on however many hosts it is mounted. Workers are not kept out. # The
-# kernel keeps the lock and frees it when the process ends, however it ends; network file systems pass it on
-# to other hosts (NFS since Linux 2.6.12). Where one does not, the holder's regular sign of life tells of
-# it.
+# One `serve` for one storage root, on however many hosts it is mounted. Workers are not kept out.
+#
+# The kernel keeps the lock and frees it when the process ends, however it ends; network file systems pass
+# it on to other hosts (NFS since Linux 2.6.12). Where one does not, the holder's regular sign of life tells
+# of it.
 
 
 LOCK_FILE = "serve.lock"

@@ -83,9 +83,10 @@ class Sources:
         )
 
 
-# The stored result that the page shows: findings and densities, nothing of the patient. # The study's
-# identity is dropped when the file is read, so that no template can show it. Scores that rest on a
-# reference population or a model are left to the report's own pages, which carry their caveats in the
+# The stored result that the page shows: findings and densities, nothing of the patient.
+#
+# The study's identity is dropped when the file is read, so that no template can show it. Scores that rest
+# on a reference population or a model are left to the report's own pages, which carry their caveats in the
 # picture.
 
 

@@ -10,6 +10,9 @@ from math import hypot, sqrt
 
 import numpy as np
 
+INTERNAL = "internal"  # the method
+OWN_TISSUES = "own tissues"  # stands where a phantom's name does
+
 
 class Mineral(StrEnum):
     """The substance a density is expressed in. HA and K2HPO4 are different quantities."""

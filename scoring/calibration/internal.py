@@ -28,6 +28,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from scoring.calibration import (
+    INTERNAL,
+    OWN_TISSUES,
     Calibration,
     Grade,
     LineUncertainty,
@@ -39,16 +41,13 @@ from scoring.calibration import (
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
-from segmentation.engines.geometric.column import ABOVE_SACRUM, course_of_bodies
 from segmentation.gates.great_vessels import great_vessels
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import Vertebrae
+from segmentation.vertebrae import ABOVE_SACRUM, Vertebrae, course_of_bodies
 from segmentation.volume import CtVolume, FloatArray, Mask, canonical
 
 Array = npt.NDArray[np.float64]
 
-INTERNAL = "internal"
-OWN_TISSUES = "own tissues"  # stands where a phantom's name does
 
 _KEV = np.arange(400, 1201) / 10  # searched; beyond what any tube voltage of CT comes to
 _TISSUES = tuple(Tissue)
@@ -201,7 +200,8 @@ def _uncertainty(
 
 
 # The patient's own tissues as they read in a CT: air around the body, fat, muscle beside the spine, blood.
-# # Each is taken where it is even: smoothed HU within the tissue's window, and well inside; blood in the
+#
+# Each is taken where it is even: smoothed HU within the tissue's window, and well inside; blood in the
 # great vessels. Cortical bone, the fifth tissue of Michalski et al. 2020, is left out: no place of a lumbar
 # field of view is thick enough to read it without its neighbours, and its HU depends on its density more
 # than on the photons' energy.

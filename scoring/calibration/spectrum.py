@@ -100,9 +100,10 @@ def technique_differences(
     return tuple(found)
 
 
-# Whether a calibration's slope is one that the tube voltage may give. # Rods of another phantom, read as
-# this one's, may lie on a straight line all the same: their slope is then that of no X-ray beam. The ranges
-# are wide (`FitRules`), so that only a gross error is noticed.
+# Whether a calibration's slope is one that the tube voltage may give.
+#
+# Rods of another phantom, read as this one's, may lie on a straight line all the same: their slope is then
+# that of no X-ray beam. The ranges are wide (`FitRules`), so that only a gross error is noticed.
 
 
 def slope_range(ranges: SlopeRanges, kvp: float | None) -> tuple[float, float]:

@@ -299,9 +299,10 @@ def density_category(mean_mg_cm3: float) -> DensityCategory:
     return DensityCategory.LOW
 
 
-# What a reader must know of the scores and categories that a report gives. # Called when everything that a
-# finding withholds has been taken out: a remark quotes what it is about, and must not give away what is
-# withheld.
+# What a reader must know of the scores and categories that a report gives.
+#
+# Called when everything that a finding withholds has been taken out: a remark quotes what it is about, and
+# must not give away what is withheld.
 
 
 # The two rules in each other's terms: "low bone mass" of the one stands where "osteopenia" of the other does.

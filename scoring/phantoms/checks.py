@@ -216,10 +216,11 @@ def _offset_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observ
     return [Observation(code="water_rod_drift", values=values)]
 
 
-# Several phantoms of one model in one image: which is read, and whether they agree. # Each row of rods in
-# view is read and judged by itself. Of those that pass every check the one farthest to the back is taken,
-# where calibration phantoms lie in use, unless another gives other densities: then neither can be believed
-# more than the other.
+# Several phantoms of one model in one image: which is read, and whether they agree.
+#
+# Each row of rods in view is read and judged by itself. Of those that pass every check the one farthest to
+# the back is taken, where calibration phantoms lie in use, unless another gives other densities: then
+# neither can be believed more than the other.
 
 
 # R: beside the lines' own uncertainties (95 %), by what two sound phantoms in one image may differ at

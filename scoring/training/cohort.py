@@ -22,33 +22,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from scoring.decimals import decimal
 from scoring.density.bmd import StudyClass
 from scoring.density.classification import study_class
 from scoring.errors import CohortUnusable
 from scoring.training.discrimination import Labels
 
 # Numbers as tables hold them, read strictly.
-
-
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-def decimal(cell: str) -> float | None:
-    """The finite number that a cell holds, or None.
-
-    Stricter than `float`, which reads "6_6" as 66 and takes digits of every script, "inf" and "nan".
-    """
-    if _DECIMAL.fullmatch(cell) is None:
-        return None
-    value = float(cell)
-    return value if isfinite(value) else None
 
 
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)

@@ -75,8 +75,9 @@ def _standardised(columns: Matrix) -> Matrix:
     return unit
 
 
-# LASSO logistic regression along a path of penalties, with the penalty chosen by cross-validation. # The
-# objective, the path and the two choices are glmnet's (Friedman, Hastie and Tibshirani, J Stat Softw
+# LASSO logistic regression along a path of penalties, with the penalty chosen by cross-validation.
+#
+# The objective, the path and the two choices are glmnet's (Friedman, Hastie and Tibshirani, J Stat Softw
 # 2010;33(1)): ``-log-likelihood / n + lambda * |beta|_1`` with the intercept free, columns scaled to
 # variance 1 (by n), a hundred penalties falling evenly in their logarithm, deviance as the measure.
 
@@ -270,10 +271,11 @@ def _scaled(columns: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return (columns - centre) / scale, centre, scale
 
 
-# Agreement of repeated measurements: the intraclass correlation coefficient. # The form is ICC(2,1) of
-# Shrout and Fleiss (Psychol Bull 1979;86:420), called ICC(A,1) by McGraw and Wong (Psychol Methods
-# 1996;1:30): two-way random effects, absolute agreement, a single measurement. Xie et al. 2022 do not say
-# which they used. The interval is McGraw and Wong's.
+# Agreement of repeated measurements: the intraclass correlation coefficient.
+#
+# The form is ICC(2,1) of Shrout and Fleiss (Psychol Bull 1979;86:420), called ICC(A,1) by McGraw and Wong
+# (Psychol Methods 1996;1:30): two-way random effects, absolute agreement, a single measurement. Xie et al.
+# 2022 do not say which they used. The interval is McGraw and Wong's.
 
 
 _ALIKE = 1e-12

@@ -228,9 +228,10 @@ def axis_of_body(inside: Mask, grid: Grid) -> Points:
     return frame.along
 
 
-# Whether named bodies, and the sacrum, lie as close to one another as a disc lets them. # Names in a row do
-# not tell that nothing was left out between two of them, or between the last and the sacrum: a network that
-# misses a vertebra, or whose name for it is dropped, leaves its place empty.
+# Whether named bodies, and the sacrum, lie as close to one another as a disc lets them.
+#
+# Names in a row do not tell that nothing was left out between two of them, or between the last and the
+# sacrum: a network that misses a vertebra, or whose name for it is dropped, leaves its place empty.
 
 
 PointsMm = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from scipy import ndimage
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
-from segmentation.levels import without_collapsed
+from segmentation.gates.fracture import without_collapsed
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical

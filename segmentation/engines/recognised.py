@@ -22,7 +22,8 @@ from segmentation.engines.drawn import (
     measure_bodies,
     neighbour_doubts,
 )
-from segmentation.levels import identity_observations, without_collapsed
+from segmentation.gates.fracture import without_collapsed
+from segmentation.levels import identity_observations
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Vertebrae

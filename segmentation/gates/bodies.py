@@ -22,10 +22,11 @@ from segmentation.vertebrae import (
 )
 from segmentation.volume import CtVolume, FloatArray, Mask
 
-# Something else than bone in a body: part of it by its clusters, all of it by its neighbours. # Cement,
-# dense and lytic lesions are clusters that differ from the rest of their body. A body that is replaced as a
-# whole has no rest to differ from, and is held against the other bodies in view. In faint bone lytic tissue
-# reads like the marrow beside it: that it cannot be told is said.
+# Something else than bone in a body: part of it by its clusters, all of it by its neighbours.
+#
+# Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that is
+# replaced as a whole has no rest to differ from, and is held against the other bodies in view. In faint
+# bone lytic tissue reads like the marrow beside it: that it cannot be told is said.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,15 @@ is a suspicion, for a radiologist to confirm.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.levels import identity_observations
 from segmentation.regions.surface import body_share, box_around
-from segmentation.settings import FractureSettings
+from segmentation.settings import FractureSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
 
@@ -306,3 +307,23 @@ def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence
         (getattr(other, which) * here / getattr(TYPICAL[label], which) for label, other in near.items()),
         reverse=True,
     )
+
+
+def without_collapsed(found: Vertebrae, settings: IdentitySettings | None = None) -> Vertebrae:
+    """The same vertebrae, less the doubts of their names that lost height alone gave rise to.
+
+    Parameters
+    ----------
+    found : its observations hold `identity_observations` of its levels.
+    settings : those that these observations were made with.
+    """
+    doubts = identity_observations(found.levels, settings)
+    if not doubts:  # heights take their time
+        return found
+    deformed = {one.level for one in fracture_observations(found) if one.level is not None}
+    left = identity_observations(found.levels, settings, deformed=deformed)
+    explained = [one for one in doubts if one not in left]
+    if not explained:
+        return found
+    kept = tuple(one for one in found.observations if one not in explained)
+    return replace(found, observations=kept, numbering_confirmed=not kept)

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.column import Lengths, course_of_bodies
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import Observation, Vertebrae
+from segmentation.vertebrae import Lengths, Observation, Vertebrae, course_of_bodies
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 # Of these the great vessels are neighbours; the aorta divides before L4, the vena cava is made before L5.

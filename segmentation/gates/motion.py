@@ -17,9 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.column import ABOVE_SACRUM, Course, Lengths, course_of_bodies, slices_of
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import LUMBAR, Observation, Vertebrae
+from segmentation.vertebrae import (
+    ABOVE_SACRUM,
+    LUMBAR,
+    Course,
+    Lengths,
+    Observation,
+    Vertebrae,
+    course_of_bodies,
+    slices_of,
+)
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 _CELL_MM = 1.5  # of the part of a slice that is compared

@@ -15,11 +15,18 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.ndimage import binary_fill_holes, binary_opening, label
 
-from segmentation.engines.geometric.column import ABOVE_SACRUM, Course, course_of_bodies, slices_of
 from segmentation.gates.great_vessels import contrast_observations
 from segmentation.gates.motion import motion_observations
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import LUMBAR, Observation, Vertebrae
+from segmentation.vertebrae import (
+    ABOVE_SACRUM,
+    LUMBAR,
+    Course,
+    Observation,
+    Vertebrae,
+    course_of_bodies,
+    slices_of,
+)
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 
 _MAD_TO_SD = 1.4826  # of a normal distribution

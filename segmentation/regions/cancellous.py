@@ -22,7 +22,8 @@ from segmentation.settings import DensityRegions, EllipseSettings, RegionSetting
 from segmentation.vertebrae import Level, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, Grid, Mask
 
-# An ellipse in the middle of a vertebral body, in front of the basivertebral veins, as readers draw it. #
+# An ellipse in the middle of a vertebral body, in front of the basivertebral veins, as readers draw it.
+#
 # It lies in the plane midway between the body's own endplates, whatever the tilt of gantry, table or spine,
 # and is turned with the body. Only the body's surface is asked for, so that it is the same for every
 # engine.

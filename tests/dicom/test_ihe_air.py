@@ -16,11 +16,12 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.dicom.conformance import check_object
-from node.dicom.encode import EncodedReport, encode_rejection_note, encode_report
+from node.dicom.encode import EncodedReport, encode_report
 from node.dicom.errors import IdentityMissing, ObjectInvalid
 from node.dicom.identity import IDENTITY_KEYWORDS
+from node.dicom.rejection_note import encode_rejection_note
 from node.dicom.sc.layout import LATIN, Typeface
-from node.dicom.sr import encode_sr
+from node.dicom.sr.document import encode_sr
 from node.result_document import ResultDocument
 from node.study_report import ObjectKind, Report
 from tests.dicom.drawn import pages_of, six_rods, words_of_page

@@ -13,10 +13,10 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers
+from node.dicom.ct.pixel_data import decoded_frames
 from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.ct.series_choice import select_series, unsuitable
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.pixel_data import decoded_frames
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import edited, enhanced_ct, item, legacy_ct, shuffled, write

@@ -21,7 +21,7 @@ from node.dicom.sc.layout import LATIN, Page, lines_of
 from node.dicom.sc.nomogram_page import compose_nomogram
 from node.result_document import ResultDocument
 from node.store.states import Reopening
-from scoring.calibration.internal import INTERNAL, OWN_TISSUES
+from scoring.calibration import INTERNAL, OWN_TISSUES
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory

@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.dicom.seg import encode_segmentation, plan_segments
-from node.dicom.sr import encode_sr
+from node.dicom.sr.document import encode_sr
 from node.result_document import ResultDocument
 from scoring.calibration import Grade, Mineral
 from segmentation.vertebrae import RegionKind

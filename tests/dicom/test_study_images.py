@@ -11,7 +11,7 @@ import pytest
 from config.settings import Settings, load_settings
 from node.dicom.ct.headers import identity_of
 from node.pipeline import study_run
-from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.study_run import ImagesInHand, StudyImages
 
 

@@ -13,9 +13,9 @@ from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
 from node.pipeline.engine import settle_engine
 from node.pipeline.ports import ClinicalValues, Issue
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.step_functions import LocalRun, run_locally
 from node.pipeline.steps.select import select
-from node.pipeline.steps.selection import SelectionArtefact
 from node.pipeline.study_run import Arrival, StepResult, StudyImages, StudyRun
 from node.study_report import Completeness, EncodedObject, Report
 from scoring.calibration.control_charts import ScannerReading

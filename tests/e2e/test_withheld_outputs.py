@@ -17,7 +17,7 @@ from node.clinical.laboratory_csv import CsvLaboratory
 from node.dicom.sc.answer_page import compose_answer
 from node.dicom.sc.nomogram_page import compose_nomogram
 from node.dicom.seg import plan_segments
-from node.dicom.sr import encode_sr, report_document
+from node.dicom.sr.document import encode_sr, report_document
 from node.dicom.sr.items import summary_lines
 from node.pipeline.artefacts import (
     MEASUREMENTS,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from node.pipeline.steps.selection import contrast_in_doubt, contrast_in_headers
+from node.pipeline.selection import contrast_in_doubt, contrast_in_headers
 from node.reference.spec import Faults
 from segmentation.settings import ImageSettings
 from segmentation.volume import CtVolume

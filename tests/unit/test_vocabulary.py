@@ -37,7 +37,7 @@ COMPOSED = {
     "node/dicom/seg/vertebra_masks.py": ("_grid_of", "_step_mm"),
     "node/pipeline/steps/judge.py": ("_rad_score",),
     "node/pipeline/steps/calibrate.py": ("_borrow",),
-    "node/pipeline/steps/selection.py": ("contrast_in_doubt",),
+    "node/pipeline/selection.py": ("contrast_in_doubt",),
     "scoring/models/applicability.py": ("technique_reasons", "score_observations"),
     "scoring/density/classification.py": (
         "reference_observations",

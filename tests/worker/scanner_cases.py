@@ -9,8 +9,8 @@ import numpy as np
 
 from config.catalog import configured_phantoms
 from config.settings import load_settings
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.calibrate import reading_of, technique_of
-from node.pipeline.steps.selection import SelectionArtefact
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration, Mineral, RodReading
 from scoring.calibration.control_charts import Protocol, ScannerReading

@@ -28,8 +28,7 @@ from functools import lru_cache
 
 from pydicom import Dataset
 
-from node.dicom.ct.headers import text_of
-from node.dicom.header_text import items_of
+from node.dicom.header_text import items_of, text_of
 
 _WORDS_SHOWN = 100  # characters of a header's words that a finding shows
 

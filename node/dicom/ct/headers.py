@@ -20,14 +20,15 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from node.dicom.header_text import drop_non_sequences, items_of, settle_identity_text
+from node.dicom.header_text import drop_non_sequences, items_of, number_of, settle_identity_text, text_of
 from node.study_report import StudyIdentity
 from segmentation.volume import known_kvp
 
 # Multi-frame CT as single slices: what the functional groups say of each frame, in the words of a CT image.
-# # Read from PS3.3 A.38 (Enhanced CT Image), A.70 (Legacy Converted Enhanced CT Image), C.7.6.16
-# (Multi-frame Functional Groups) and C.8.15.3 (CT functional groups): the rest of the node sees a frame as
-# it sees a slice. Nothing is taken from the order of the frames.
+#
+# Read from PS3.3 A.38 (Enhanced CT Image), A.70 (Legacy Converted Enhanced CT Image), C.7.6.16 (Multi-frame
+# Functional Groups) and C.8.15.3 (CT functional groups): the rest of the node sees a frame as it sees a
+# slice. Nothing is taken from the order of the frames.
 
 
 _SHARED = "SharedFunctionalGroupsSequence"
@@ -228,25 +229,6 @@ class SeriesHeaders:
     @property
     def first(self) -> Dataset:
         return self.instances[0].header
-
-
-def text_of(header: Dataset, keyword: str) -> str:
-    """An attribute as text, "" where it is absent or empty; several values are joined by a blank."""
-    value: Any = header.get(keyword)
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
-        return " ".join(str(part) for part in value).strip()
-    return str(value).strip()
-
-
-def number_of(header: Dataset, keyword: str) -> float | None:
-    """An attribute as a number, None where it is absent, empty or no number."""
-    try:
-        value = float(text_of(header, keyword))
-    except ValueError:
-        return None
-    return value if isfinite(value) else None
 
 
 def comparable(header: Dataset, keyword: str) -> str:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from node.dicom.ct.contrast_agent import ContrastStatement
-from node.dicom.ct.headers import Instance, comparable, number_of, text_of
+from node.dicom.ct.headers import Instance, comparable
 from node.dicom.ct.slice_geometry import normal_of, stack_slices
 from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.header_text import number_of, text_of
 from node.study_report import MeasuredPass
 
 _SAME_PLACE_MM = 0.01

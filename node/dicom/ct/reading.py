@@ -15,16 +15,9 @@ from pydicom.uid import UID
 
 from config.sections import LimitSettings
 from node.dicom.ct.contrast_agent import ContrastStatement, contrast_of
-from node.dicom.ct.headers import (
-    Instance,
-    SeriesHeaders,
-    comparable,
-    date_of,
-    number_of,
-    text_of,
-    tube_voltage_kv,
-)
+from node.dicom.ct.headers import Instance, SeriesHeaders, comparable, date_of, tube_voltage_kv
 from node.dicom.ct.passes import take_one_pass
+from node.dicom.ct.pixel_data import decoded, decoded_frames, loss_of
 from node.dicom.ct.slice_geometry import TILT_TOLERANCE_DEGREES, stack_slices
 from node.dicom.ct.technique import (
     acquisition_time,
@@ -36,7 +29,7 @@ from node.dicom.ct.technique import (
     unknown_filter_of,
 )
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.pixel_data import decoded, decoded_frames, loss_of
+from node.dicom.header_text import number_of, text_of
 from node.study_report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
 

@@ -11,21 +11,24 @@ from math import inf
 import numpy as np
 from pydicom import Dataset
 
-from node.dicom.ct.headers import Instance, SeriesHeaders, is_multi_frame_ct, number_of, text_of
+from node.dicom.ct.headers import Instance, SeriesHeaders, is_multi_frame_ct
 from node.dicom.ct.slice_geometry import normal_of
 from node.dicom.ct.technique import acquisition_time
 from node.dicom.equipment import MANUFACTURER
-from node.dicom.header_text import items_of
+from node.dicom.header_text import items_of, number_of, text_of
 from node.study_report import RejectedSeries
 
-# Which of several series, or sets of single slices, is measured, and by what the others lost to it. # In
-# this order: a phantom in view that can be used; no contrast medium by the header; a conventional spectrum;
-# how much of the lumbar spine is shown; the kernel; thin slices. Of equals the one that was acquired first
-# is taken, then the one with the lowest series number, and last that with the lowest UID, so that the
-# choice never depends on the order in which images arrived. # Coverage is an estimate, for nothing is
-# segmented to choose a series: the extent of the slices along the body, times the share of a few slices,
-# evenly spread, that look like a lumbar one (`segmentation.gates.noise`). What exceeds the length of L1 to
-# L5 does not count, and neither does a difference of less than a vertebra.
+# Which of several series, or sets of single slices, is measured, and by what the others lost to it.
+#
+# In this order: a phantom in view that can be used; no contrast medium by the header; a conventional
+# spectrum; how much of the lumbar spine is shown; the kernel; thin slices. Of equals the one that was
+# acquired first is taken, then the one with the lowest series number, and last that with the lowest UID, so
+# that the choice never depends on the order in which images arrived.
+#
+# Coverage is an estimate, for nothing is segmented to choose a series: the extent of the slices along the
+# body, times the share of a few slices, evenly spread, that look like a lumbar one
+# (`segmentation.gates.noise`). What exceeds the length of L1 to L5 does not count, and neither does a
+# difference of less than a vertebra.
 
 
 # L1 to L5 with their discs are 170 to 200 mm long. R.

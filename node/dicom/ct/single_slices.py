@@ -11,11 +11,12 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from pydicom import Dataset
 
-from node.dicom.ct.headers import Instance, SeriesHeaders, comparable, number_of
+from node.dicom.ct.headers import Instance, SeriesHeaders, comparable
 from node.dicom.ct.reading import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
 from node.dicom.ct.series_choice import Glance, Verdict, merits_of, prefer, unsuitable
 from node.dicom.ct.slice_geometry import lone_slice_grid
 from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.header_text import number_of
 from segmentation.volume import CtVolume, Grid, Mask
 
 # What makes slices single ones; project choices (R), not published. A protocol's slices are 8 to 10 mm thick

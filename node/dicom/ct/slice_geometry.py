@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from scipy.optimize import minimize_scalar
 
-from node.dicom.ct.headers import text_of
 from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.header_text import text_of
 from segmentation.volume import Grid, Vector
 
 # Scanners write positions with a few decimals: closer than this is the same place.

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydicom import Dataset
 
-from node.dicom.ct.headers import SeriesHeaders, text_of
+from node.dicom.ct.headers import SeriesHeaders
 from node.dicom.errors import SeriesUnusable, Unusable
-from node.dicom.header_text import items_of
+from node.dicom.header_text import items_of, text_of
 from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV
 
 PHOTON_COUNTING = "photon counting"
@@ -160,7 +160,8 @@ def _spectral_items(header: Dataset) -> Iterator[Dataset]:
 
 
 # How a series was made, as its headers tell: what decides whether another scan's phantom may calibrate it.
-# # What a header does not say stays empty. Makers write the strength of an iterative reconstruction in
+#
+# What a header does not say stays empty. Makers write the strength of an iterative reconstruction in
 # different places: Siemens beside the kernel, GE and Philips in private elements, named as in pydicom's
 # dictionary.
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from config.findings import level_in_words
 from config.phrases import Phrasebook
 from node.study_report import Report, SeriesFacts
-from scoring.calibration import Calibration, Grade, Mineral
-from scoring.calibration.internal import INTERNAL, OWN_TISSUES
+from scoring.calibration import INTERNAL, OWN_TISSUES, Calibration, Grade, Mineral
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.prior_scan import LENT
 from scoring.calibration.spectrum import Tissue

@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage
 
 from node.dicom import codes
 from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algorithm_type
-from node.dicom.ct.headers import text_of
+from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.ct.reading import LoadedSeries
 from node.dicom.equipment import (
     MANUFACTURER,
@@ -26,16 +26,16 @@ from node.dicom.equipment import (
     apply_equipment,
 )
 from node.dicom.errors import SegmentationMismatch
-from node.dicom.header_text import plain
+from node.dicom.header_text import plain, text_of
 from node.dicom.identity import copy_identity, identity_source, without_identity
-from node.dicom.pixel_data import iterate_frames
 from node.dicom.uids import derived_uid, mint, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Provenance, Report
 from scoring.calibration import Calibration, Grade, RodReading
 from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
-# What a segmentation says of the images it was drawn on, where those are frames of multi-frame CT. #
+# What a segmentation says of the images it was drawn on, where those are frames of multi-frame CT.
+#
 # highdicom takes one multi-frame image or many single ones, and of the first it keeps the frames' own
 # order. A series may hold several multi-frame instances, with frames in any order: so it is given the
 # frames as images, each under a name of its own, which then gives way to class, instance and frame number.

@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 from config.sections import QualitySettings
 from config.settings import Settings
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.steps.selection import SelectionArtefact
+from node.pipeline.selection import SelectionArtefact
 from node.study_report import SeriesFacts, StudyIdentity
-from scoring.calibration import Calibration
+from scoring.calibration import INTERNAL, Calibration
 from scoring.calibration.control_charts import Protocol, ScannerReading, comparable_groups, drift_observations
-from scoring.calibration.internal import INTERNAL, internal_calibration, read_tissues
+from scoring.calibration.internal import internal_calibration, read_tissues
 from scoring.calibration.prior_scan import Borrower, borrow
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, ScanTechnique, spectrum_differences
 from scoring.errors import CalibrationImpossible

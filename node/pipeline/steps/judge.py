@@ -13,8 +13,8 @@ from node import __version__
 from node.pipeline.artefacts import from_json, to_json
 from node.pipeline.measured_with import active_model, computing_packages
 from node.pipeline.ports import PatientHistory
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements
-from node.pipeline.steps.selection import SelectionArtefact
 from node.study_report import Laboratory, LevelResult, Provenance, SeriesFacts, SliceResult, StudyIdentity
 from scoring.calibration import Calibration, Grade, Mineral
 from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass

@@ -18,6 +18,7 @@ from node.dicom.sc import Picture
 from node.dicom.sc.layout import Typeface
 from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG, NamedSlice, Segmentation
 from node.pipeline.ports import Issue, PatientHistory
+from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.judge import (
     Judgement,
     basis_of,
@@ -27,7 +28,6 @@ from node.pipeline.steps.judge import (
     scan_of,
 )
 from node.pipeline.steps.score import Measurements, slice_finder
-from node.pipeline.steps.selection import SelectionArtefact
 from node.pipeline.study_run import ChosenImages
 from node.study_report import Completeness, EncodedObject, Laboratory, Outcome, Report
 from scoring.density.follow_up import FollowUp, follow_up_observations

@@ -14,8 +14,10 @@ from config.sections import SegmentationSettings
 from config.settings import Settings
 from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
-from node.pipeline.measured_with import active_model, drift_observations
+from node.pipeline.known_features import drift_observations
+from node.pipeline.measured_with import active_model
 from node.pipeline.ports import ScannerHistory
+from node.pipeline.selection import SelectedSlice, SelectionArtefact, contrast_in_doubt
 from node.pipeline.steps.calibrate import (
     calibrate_study,
     is_declared_phantom,
@@ -23,7 +25,6 @@ from node.pipeline.steps.calibrate import (
     shows_phantom,
     watch_scanner,
 )
-from node.pipeline.steps.selection import SelectedSlice, SelectionArtefact, contrast_in_doubt
 from node.pipeline.study_run import ChosenImages, StepResult, Verdict
 from node.study_report import LevelResult, SliceResult
 from scoring.calibration import Calibration

@@ -11,8 +11,8 @@ from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
 from node.pipeline.engine import Settled, StudyMask
+from node.pipeline.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.steps.score import slice_finder
-from node.pipeline.steps.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.study_run import ChosenImages
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.recognised import cross_checked

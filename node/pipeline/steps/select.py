@@ -7,18 +7,19 @@ from dataclasses import replace
 
 from config.sections import QualitySettings, SelectionSettings
 from config.settings import Settings
-from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of, text_of
+from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of
 from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
+from node.dicom.header_text import text_of
 from node.dicom.identity import IDENTITY_KEYWORDS
-from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
-from node.pipeline.steps.candidates import Choice, choose
-from node.pipeline.steps.selection import (
+from node.pipeline.selection import (
     SelectedSlice,
     SelectionArtefact,
     contrast_in_headers,
     slice_step_mm,
     spectrum_observations,
 )
+from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
+from node.pipeline.steps.candidates import Choice, choose
 from node.pipeline.study_run import Arrival, StepResult, StudyImages, Verdict
 from node.study_report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantoms import holds_no_patient

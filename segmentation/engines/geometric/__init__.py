@@ -25,7 +25,8 @@ from segmentation.engines.geometric.numbering import (
     straighten,
 )
 from segmentation.engines.geometric.thick_slices import refit
-from segmentation.levels import from_superior, identity_observations, level_of, without_collapsed
+from segmentation.gates.fracture import without_collapsed
+from segmentation.levels import from_superior, identity_observations, level_of
 from segmentation.settings import GeometricSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, bone_contrast, canonical

@@ -11,7 +11,8 @@ from scipy import ndimage, optimize, special
 from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, Points, Profile, sample
 from segmentation.volume import CtVolume
 
-# Where a thin cortex truly ends: the blur of the scanner pushes the steepest place of its flank outward. #
+# Where a thin cortex truly ends: the blur of the scanner pushes the steepest place of its flank outward.
+#
 # A plate of 1 mm seen through a blur of 2 mm has its steepest fall about half a millimetre outside its
 # surface, which on a whole body makes nearly a tenth of the volume. Fitting a blurred plate to the mean
 # profile across the surface finds the surface itself; after Treece et al., Med Image Anal 2010;14:276

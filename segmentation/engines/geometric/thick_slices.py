@@ -117,10 +117,11 @@ def _normal(x: Profile) -> Profile:
     return density
 
 
-# What is expected of the endplates of one study: the knowledge that thick slices alone do not hold. # Each
-# expectation is a line: a weighted sum of numbers, the value that it should have, and its spread. Numbers
-# of single endplates are tied to those that the study shares, and these loosely to anatomy. So endplates
-# that slices show well (tilted ones, which cross several) tell what the others are like.
+# What is expected of the endplates of one study: the knowledge that thick slices alone do not hold.
+#
+# Each expectation is a line: a weighted sum of numbers, the value that it should have, and its spread.
+# Numbers of single endplates are tied to those that the study shares, and these loosely to anatomy. So
+# endplates that slices show well (tilted ones, which cross several) tell what the others are like.
 
 
 # Values and spreads; all are proposals (R). The second spread of two is that of one endplate about the study.

@@ -35,11 +35,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from node.dicom.ct.headers import Instance, number_of, text_of
+from node.dicom.ct.headers import Instance
+from node.dicom.header_text import number_of, text_of
 
-# What a compressed frame says of its own size, before any decoder believes it. # A decoder makes room for
-# what the codestream states. Where that is not what the data set states, the image is not decoded: a slice
-# of some kilobytes can state billions of pixels.
+# What a compressed frame says of its own size, before any decoder believes it.
+#
+# A decoder makes room for what the codestream states. Where that is not what the data set states, the image
+# is not decoded: a slice of some kilobytes can state billions of pixels.
 
 
 MOST_PIXELS = 8192 * 8192  # of a frame: what `limits.matrix` can be raised to

@@ -1,0 +1,19 @@
+"""Numbers as tables hold them, read strictly."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def decimal(cell: str) -> float | None:
+    """The finite number that a cell holds, or None.
+
+    Stricter than `float`, which reads "6_6" as 66 and takes digits of every script, "inf" and "nan".
+    """
+    if _DECIMAL.fullmatch(cell) is None:
+        return None
+    value = float(cell)
+    return value if isfinite(value) else None
