@@ -32,7 +32,7 @@ from node.research.activation import (
     require_usable,
 )
 from node.research.activation import activate as record_activation
-from node.store.activations import Activations
+from node.store.activations import activation_history
 from node.store.errors import StoreError
 from scoring.models.card import ModelCard
 from scoring.models.comparison import Compared, Scored
@@ -80,7 +80,7 @@ def history(config: Config = None) -> None:
     """Every activation: when, by whom, why, and how many reference patients changed their class."""
     settings = load_settings(config)
     with _told():
-        found = Activations(settings.storage.root).history()
+        found = activation_history(settings.storage)
     if not found:
         terminal().print(f"none: scoring.model names the model ({settings.scoring.model or 'none'})")
         return

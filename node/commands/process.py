@@ -32,6 +32,7 @@ from node.pipeline.step_functions import run_locally
 from node.pipeline.study_run import Arrival, StudyImages, StudyRun
 from node.research.extraction import NotOneStudy, study_in
 from node.result_document import ResultDocument, read_result
+from node.store.errors import StoreUnavailable
 from node.study_report import Outcome
 from segmentation.errors import SegmentationError
 
@@ -99,6 +100,9 @@ def process(
             run = run_locally(study, lambda step: status.update(step.value))
         except SegmentationError as error:  # a mask that does not fit this study
             raise ConfigurationError(str(error)) from error
+        except StoreUnavailable as error:  # which model is active cannot be told
+            console.print(str(error), style="red", soft_wrap=True)
+            raise typer.Exit(1) from error
     timings_s = run.timings_s | {"total": time.perf_counter() - started}
     result = read_result(artefacts.get(RESULT)).with_timings(timings_s)
     _write(out, artefacts, result)

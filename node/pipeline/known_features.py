@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 
 import structlog
@@ -13,8 +12,9 @@ from config.catalog import (
 )
 from config.settings import Settings
 from node.logs import describe
-from node.store.activations import FeatureStanding, FeatureStandings
 from node.store.errors import StoreError
+from node.store.store import open_store
+from node.store.workers import FeatureStanding
 from scoring.radiomics import FeatureDrift, feature_drift, parse_settings
 from segmentation.vertebrae import Observation
 
@@ -55,13 +55,12 @@ def try_features(settings: Settings) -> None:
     In the process that will score, after its fork: pyradiomics' libraries start threads.
     """
     found = installed_drift()
-    standing = FeatureStanding(
-        drifted=len(found.drifted),
-        checked=found.checked,
-        example=found.example,
-        tried_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    standing = FeatureStanding(drifted=len(found.drifted), checked=found.checked, example=found.example)
     try:
-        FeatureStandings(settings.storage.root).keep(standing)
+        store = open_store(settings.storage)
+        try:
+            store.feature_standings.keep(standing)
+        finally:
+            store.close()
     except StoreError as error:  # each study's findings say it nevertheless
         log.warning("feature_standing_not_kept", error=describe(error))

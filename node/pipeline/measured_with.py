@@ -11,8 +11,7 @@ from config.catalog import (
 )
 from config.settings import Settings
 from node import __version__
-from node.store.activations import Activation, Activations
-from node.store.errors import StoreError
+from node.store.activations import Activation, ActivationsUnreadable, active_activation
 from node.store.workers import MeasuredWith
 from scoring.calibration import INTERNAL
 from scoring.models.card import ModelCard
@@ -66,12 +65,14 @@ def active_model(settings: Settings) -> ActiveModel:
     ------
     CatalogEntryMissing, CatalogEntryInvalid
         If nothing was activated and the file that `scoring.model` names cannot be used.
+    StoreUnavailable
+        If the database does not answer: which model is in force cannot be told.
     """
     if not settings.scoring.model:
         return ActiveModel(card=None)
     try:
-        activation = Activations(settings.storage.root).active()
-    except StoreError as error:
+        activation = active_activation(settings.storage)
+    except ActivationsUnreadable as error:
         return ActiveModel(
             card=None, refusal=Observation(code="model_not_pinned", values={"reason": str(error)})
         )

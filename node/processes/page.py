@@ -13,7 +13,6 @@ from node.net.sender import DicomSender, Requestor
 from node.net.tls import certificate_ends, speaks_tls
 from node.pipeline.measured_with import active_model
 from node.pipeline.ports import StepMessage
-from node.store.activations import FeatureStandings
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.store import Store, open_store
 from node.supervised_thread import SupervisedThread
@@ -126,7 +125,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
     def try_model() -> str:
         try:
             found = active_model(settings)
-        except (CatalogEntryInvalid, CatalogEntryMissing) as error:
+        except (CatalogEntryInvalid, CatalogEntryMissing, StoreError) as error:
             raise NotReady(str(error)) from error
         if found.refusal is not None:
             raise NotReady(str(found.refusal.values["reason"]))
@@ -134,7 +133,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
 
     def try_features() -> str:
         try:
-            found = FeatureStandings(settings.storage.root).here()
+            found = store.feature_standings.here()
         except StoreError as error:
             raise NotReady(str(error)) from error
         if found is None:

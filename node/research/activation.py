@@ -16,7 +16,14 @@ from node.pipeline.study_run import StudyImages
 from node.reference.spec import DEFAULT_BMD_MG_CM3, StudySpec
 from node.reference.study import write_reference_study
 from node.research.extraction import study_features
-from node.store.activations import Activation, Activations
+from node.store.activations import (
+    Activation,
+    ActivationsUnreadable,
+    activation_count,
+    activation_history,
+    active_activation,
+)
+from node.store.store import open_store
 from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.models.card import ModelCard, parse_model_card
@@ -35,7 +42,7 @@ class Proposal:
     card: ModelCard
     in_force: ModelCard | None  # None where no card is, or it cannot be used
     comparison: tuple[Compared, ...]
-    after_lines: int  # activations recorded when this was proposed
+    after: int  # activations recorded when this was proposed
 
 
 def find_card(named: str, settings: Settings) -> ModelCard:
@@ -55,7 +62,7 @@ def find_card(named: str, settings: Settings) -> ModelCard:
         except (OSError, UnicodeDecodeError, ModelCardInvalid) as error:
             raise NotActivated(f"{named}: {error}") from error
     if len(named) >= 8:
-        known = _recorded(Activations(settings.storage.root).history())
+        known = _recorded(activation_history(settings.storage))
         matching = [card for sha256, card in known.items() if sha256.startswith(named.lower())]
         if len(matching) == 1:
             return matching[0]
@@ -71,7 +78,7 @@ def previous_card(settings: Settings) -> ModelCard:
         If there is none that the record holds or `scoring.model` names.
     CatalogEntryMissing, CatalogEntryInvalid, StoreError
     """
-    history = Activations(settings.storage.root).history()
+    history = activation_history(settings.storage)
     if not history or history[-1].previous_sha256 is None:
         raise NotActivated("the record names no model before the active one")
     wanted = history[-1].previous_sha256
@@ -93,14 +100,18 @@ def _recorded(history: Sequence[Activation]) -> dict[str, ModelCard]:
 def require_change(card: ModelCard, settings: Settings) -> None:
     """Make sure that a card is not the activated one already.
 
-    The card that `scoring.model` names may be activated: so it is pinned.
+    The card that `scoring.model` names may be activated: so it is pinned. Any may where the record's last
+    activation is damaged.
 
     Raises
     ------
     NotActivated
     StoreError
     """
-    standing = Activations(settings.storage.root).active()
+    try:
+        standing = active_activation(settings.storage)
+    except ActivationsUnreadable:
+        return
     if standing is not None and standing.card.sha256 == card.sha256:
         raise NotActivated(f"{card.name} is the active model already")
 
@@ -133,7 +144,7 @@ def propose(card: ModelCard, settings: Settings, patients: Iterable[ReferencePat
     ------
     CatalogEntryMissing, CatalogEntryInvalid, StoreError
     """
-    after_lines = len(Activations(settings.storage.root).history())
+    after = activation_count(settings.storage)
     in_force = active_model(settings).card
     same_features = in_force is not None and (
         in_force.radiomics_settings_sha256 == card.radiomics_settings_sha256
@@ -142,7 +153,7 @@ def propose(card: ModelCard, settings: Settings, patients: Iterable[ReferencePat
         card=card,
         in_force=in_force,
         comparison=compare_models(in_force if same_features else None, card, tuple(patients)),
-        after_lines=after_lines,
+        after=after,
     )
 
 
@@ -163,7 +174,11 @@ def activate(proposal: Proposal, settings: Settings, *, at: datetime, by: str, r
         previous=proposal.in_force,
         comparison=proposal.comparison,
     )
-    Activations(settings.storage.root).record(activation, after_lines=proposal.after_lines)
+    store = open_store(settings.storage)
+    try:
+        store.activations.record(activation, after=proposal.after)
+    finally:
+        store.close()
 
 
 def class_changes(comparison: Sequence[Compared]) -> int:

@@ -1,33 +1,35 @@
-"""Which model card is in force: a file of lines that only grows, the last of which counts.
+"""Which model card is in force: a table that only grows, the last row of which counts.
 
-Each line is a JSON object: who made which card the active one, when, why, in place of which, how both cards
+Each row is a JSON object: who made which card the active one, when, why, in place of which, how both cards
 scored the reference patients, and both cards themselves. So an edited or deleted card file changes nothing
-until it is activated, and every earlier card can be taken up again. The line's `card_sha256` pins the card: a
+until it is activated, and every earlier card can be taken up again. The row's `card_sha256` pins the card: a
 card that is not the one pinned is never used.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import re
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from node.store.database import storage_error
-from node.store.durable import make_folder, write_private
+import structlog
+from sqlalchemy import func, inspect, make_url, select
+
+from config.sections import StorageSettings
+from node.store.database import Database, insert_unless_there, storage_error
+from node.store.durable import sync_folder, write_private
 from node.store.errors import StoreError
+from node.store.schema import activations
 from scoring.errors import ModelCardInvalid
 from scoring.models.card import ModelCard, card_document, parse_model_card
 from scoring.models.comparison import Compared, Scored
 
-_FILE = Path("models") / "activations.jsonl"
+_FILE = Path("models") / "activations.jsonl"  # of earlier versions
+_TAKEN_OVER = Path("models") / "activations.jsonl.taken-over"  # holds its size then
+
+log = structlog.get_logger(__name__)
 
 
 class ActivationsUnreadable(StoreError):
@@ -52,87 +54,121 @@ class Activation:
 
 
 class Activations:
-    """The record under a storage root. The root is not made until something is recorded."""
+    """The record of a node's database."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root.resolve() / _FILE
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def active(self) -> Activation | None:
-        """The card in force; None where none was ever activated.
+    def contents(self) -> tuple[str, ...] | None:
+        """Each activation as it was recorded; None where the database is older than their table."""
+        with self._database.reading() as connection:
+            if not inspect(connection).has_table(activations.name):
+                return None
+            rows = connection.execute(select(activations.c.content).order_by(activations.c.number))
+            return tuple(rows.scalars())
 
-        Raises
-        ------
-        ActivationsUnreadable
-        """
-        lines = self._lines()
-        return _activation(lines[-1], len(lines)) if lines else None
-
-    def history(self) -> tuple[Activation, ...]:
-        """Every activation, the first one first.
-
-        Raises
-        ------
-        ActivationsUnreadable
-        """
-        return tuple(_activation(line, number) for number, line in enumerate(self._lines(), start=1))
-
-    def record(self, activation: Activation, *, after_lines: int) -> None:
-        """Make a card the active one, durably: when this returns, the next study is scored by it.
+    def record(self, activation: Activation, *, after: int) -> None:
+        """Make a card the active one: when this returns, the next study is scored by it.
 
         Parameters
         ----------
-        after_lines : how long `history` was when the cards were compared.
+        after : how many activations there were when the cards were compared.
 
         Raises
         ------
         ActivationOvertaken
             If another activation was recorded since.
         StoreUnavailable
-            If the file system refuses.
         """
-        line = json.dumps(_document(activation), ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            make_folder(self._path.parent)
-            with _locked(self._path) as descriptor:
-                content = self._path.read_bytes()
-                if content.count(b"\n") != after_lines:
-                    raise ActivationOvertaken("another model was activated in the meantime: compare again")
-                os.ftruncate(descriptor, content.rfind(b"\n") + 1)  # what a power cut left of a line
-                os.lseek(descriptor, 0, os.SEEK_END)
-                written = 0
-                encoded = line.encode()
-                while written < len(encoded):
-                    written += os.write(descriptor, encoded[written:])
-                os.fsync(descriptor)
-        except OSError as error:
-            raise storage_error(error) from error
-
-    def _lines(self) -> list[str]:
-        """Whole lines: one without its end was never finished, and the line before it still counts."""
-        try:
-            text = self._path.read_bytes().decode("utf-8")
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise ActivationsUnreadable(
-                f"the record of activated models cannot be read: {type(error).__name__}"
-            ) from error
-        return text.split("\n")[:-1]
+        content = json.dumps(_document(activation), ensure_ascii=False, allow_nan=False)
+        with self._database.writing() as connection:
+            known = connection.execute(select(func.count()).select_from(activations)).scalar_one()
+            row = {"number": after + 1, "content": content}
+            if known != after or not insert_unless_there(connection, activations, row):
+                raise ActivationOvertaken("another model was activated in the meantime: compare again")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+def activation_history(storage: StorageSettings) -> tuple[Activation, ...]:
+    """Every activation, the first one first. Nothing is made: neither folder nor database.
+
+    Raises
+    ------
+    ActivationsUnreadable
+    StoreUnavailable
+        If the database does not answer.
+    """
+    return tuple(_activation(one, number) for number, one in enumerate(_contents(storage), start=1))
+
+
+def active_activation(storage: StorageSettings) -> Activation | None:
+    """The activation in force; None where there was none. Raises as `activation_history`."""
+    contents = _contents(storage)
+    return _activation(contents[-1], len(contents)) if contents else None
+
+
+def activation_count(storage: StorageSettings) -> int:
+    """How many activations there are, damaged ones among them. Raises StoreUnavailable."""
+    return len(_contents(storage))
+
+
+def _contents(storage: StorageSettings) -> tuple[str, ...]:
+    known = None
+    if _is_there(storage.resolved_database_url):
+        database = Database(storage.resolved_database_url)
         try:
-            os.fsync(folder)
+            known = Activations(database).contents()
         finally:
-            os.close(folder)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            database.close()
+    return lines_of_earlier_versions(storage.root) if known is None else known
+
+
+def _is_there(database_url: str) -> bool:
+    """Whether a database can be looked into without being made."""
+    url = make_url(database_url)
+    try:
+        return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def lines_of_earlier_versions(root: Path) -> tuple[str, ...]:
+    """The record as it was kept in a file, until migration 0018 took it over.
+
+    Whole lines only: one without its end was never finished, and the line before it counts.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the file is there and cannot be read.
+    """
+    try:
+        if (root / _TAKEN_OVER).exists():
+            return ()
+        text = (root / _FILE).read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise storage_error(error) from error
+    kept = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
+    return tuple(kept.split("\n")[:-1])
+
+
+def mark_taken_over(root: Path) -> None:
+    """Say beside the file of earlier versions that a table holds what is in it: it is taken over once.
+
+    The file stays: a worker of an earlier version may still run. Raises StoreUnavailable.
+    """
+    try:
+        size = str((root / _FILE).stat().st_size)
+        if not (root / _TAKEN_OVER).exists():
+            write_private(root / _TAKEN_OVER, size.encode())
+            sync_folder(root / _TAKEN_OVER.parent)
+        elif (root / _TAKEN_OVER).read_text("ascii") not in ("", size):
+            log.error("activation_by_an_earlier_version_is_not_in_force", file=str(root / _FILE))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error) from error
 
 
 def _document(one: Activation) -> dict[str, Any]:
@@ -189,49 +225,3 @@ def _compared(raw: dict[str, Any]) -> Compared:
         before=Scored(**before) if before is not None else None,
         after=Scored(**raw["after"]),
     )
-
-
-# What the workers of each machine found when they tried the known image: the latest start's answer.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureStanding:
-    """How one machine's features compare with the known ones."""
-
-    drifted: int
-    checked: int
-    example: str  # the first that drifted; "" where none did
-    tried_at: str  # ISO 8601, UTC
-
-
-class FeatureStandings:
-    """One small file for this machine under the storage root."""
-
-    def __init__(self, root: Path) -> None:
-        machine = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
-        self._path = root.resolve() / "workers" / f"features-{machine}.json"
-
-    def keep(self, standing: FeatureStanding) -> None:
-        """Raises StoreUnavailable if it cannot be written."""
-        temporary = self._path.with_suffix(".part")
-        try:
-            make_folder(self._path.parent)
-            write_private(temporary, json.dumps(asdict(standing)).encode())
-            temporary.replace(self._path)
-        except OSError as error:
-            raise storage_error(error) from error
-
-    def here(self) -> FeatureStanding | None:
-        """Of this machine; None where no worker has tried yet.
-
-        Raises
-        ------
-        StoreError
-            If the file is damaged.
-        """
-        try:
-            return FeatureStanding(**json.loads(self._path.read_text("utf-8")))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreError(f"what the workers found cannot be read ({type(error).__name__})") from error

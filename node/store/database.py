@@ -186,12 +186,13 @@ class Database:
             finally:
                 connection.close()
 
-    def migrate(self, key: bytes = b"") -> None:
+    def migrate(self, key: bytes = b"", root: Path | None = None) -> None:
         """Bring the tables to this version's shape. Several processes may do so at once; one works.
 
         Parameters
         ----------
         key : of the installation, which pseudonyms of an older version are made anew with.
+        root : where older versions kept in files what tables hold now.
         """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -200,6 +201,7 @@ class Database:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             config.attributes["key"] = key
+            config.attributes["root"] = root
             command.upgrade(config, "head")
 
     def close(self) -> None:

@@ -302,6 +302,23 @@ promises = Table(
     Index("ix_promises_state", "state", "not_before"),
 )
 
+activations = Table(
+    "activations",  # of model cards: rows are added, and none is changed or removed
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
+    Column("content", Text, nullable=False),  # JSON: see node.store.activations
+)
+
+feature_standings = Table(
+    "feature_standings",
+    metadata,
+    Column("host", String(255), primary_key=True),
+    Column("drifted", Integer, nullable=False),  # features of the known image, of those checked
+    Column("checked", Integer, nullable=False),
+    Column("example", Text, nullable=False),
+    Column("tried_at", Float, nullable=False),
+)
+
 scans = Table(
     "scans",
     metadata,

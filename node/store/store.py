@@ -14,6 +14,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from config.sections import StorageSettings
+from node.store.activations import Activations, mark_taken_over
 from node.store.binding import Bindings
 from node.store.commitments import CommitmentRequests, CommitmentTransactions
 from node.store.database import Database
@@ -36,7 +37,7 @@ from node.store.quarantine import Identities, Quarantine, QuarantineBounds
 from node.store.reports import Artefacts, Reports
 from node.store.retention import Orphans, Retention
 from node.store.study_lifecycle import Studies
-from node.store.workers import Parts, WorkerRows
+from node.store.workers import FeatureStandings, Parts, WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +63,10 @@ class Store:
     commitment_requests: CommitmentRequests
     scanners: Scanners
     scans: Scans
+    activations: Activations
     associations: Associations
     workers: WorkerRows
+    feature_standings: FeatureStandings
     parts: Parts
     overview: Overview
     census: CensusTaker
@@ -84,9 +87,10 @@ def open_store(settings: StorageSettings) -> Store:
     database = Database(settings.resolved_database_url)
     try:
         key = key_of(files.root, database)
-        database.migrate(key)
+        database.migrate(key, files.root)
         pseudonyms = Pseudonyms(key)
         require_key(database, pseudonyms, files.root / KEY_FILE)
+        mark_taken_over(files.root)
         _close_to_others(files, database)
     except BaseException:
         database.close()
@@ -118,8 +122,10 @@ def open_store(settings: StorageSettings) -> Store:
         commitment_requests=CommitmentRequests(database, files),
         scanners=Scanners(database),
         scans=Scans(database, pseudonyms),
+        activations=Activations(database),
         associations=Associations(database),
         workers=WorkerRows(database),
+        feature_standings=FeatureStandings(database),
         parts=Parts(database),
         overview=Overview(database),
         census=CensusTaker(database, acknowledged),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.store.database import Database, insert_unless_there, now_s
-from node.store.schema import parts, workers
+from node.store.schema import feature_standings, parts, workers
 from node.store.states import WorkerState
 
 HEARTBEAT_S = 10.0
@@ -347,3 +348,40 @@ class Beat:
         if now - self._last >= BEAT_S:
             self._parts.beat(self._name)
             self._last = now
+
+
+# What the workers of each machine found when they tried the known image.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureStanding:
+    """How one machine's features compare with the known ones."""
+
+    drifted: int
+    checked: int
+    example: str  # the first that drifted; "" where none did
+
+
+class FeatureStandings:
+    """One row for each machine: the latest start's answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._host = socket.gethostname()
+
+    def keep(self, standing: FeatureStanding) -> None:
+        """Of this machine. Raises StoreUnavailable."""
+        found = {**asdict(standing), "tried_at": now_s()}
+        with self._database.writing() as connection:
+            if not insert_unless_there(connection, feature_standings, {"host": self._host, **found}):
+                here = feature_standings.c.host == self._host
+                connection.execute(update(feature_standings).where(here).values(**found))
+
+    def here(self) -> FeatureStanding | None:
+        """Of this machine; None where no worker has tried yet. Raises StoreUnavailable."""
+        columns = [feature_standings.c[field.name] for field in fields(FeatureStanding)]
+        with self._database.reading() as connection:
+            row = connection.execute(
+                select(*columns).where(feature_standings.c.host == self._host)
+            ).one_or_none()
+        return FeatureStanding(**row._mapping) if row is not None else None

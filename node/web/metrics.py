@@ -19,7 +19,6 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from node import __version__
 from node.pipeline.measured_with import active_model
 from node.pipeline.ports import Step
-from node.store.activations import FeatureStandings
 from node.store.errors import StoreError
 from node.store.overview import Census, DestinationStanding, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
@@ -183,7 +182,7 @@ def _scores(sources: Sources) -> Iterator[Metric]:
     try:
         found = active_model(sources.settings)
         card, usable = found.card, found.refusal is None
-    except (CatalogEntryInvalid, CatalogEntryMissing):
+    except (CatalogEntryInvalid, CatalogEntryMissing, StoreError):
         usable = False
     yield GaugeMetricFamily(
         "osteonode_model_usable",
@@ -195,7 +194,7 @@ def _scores(sources: Sources) -> Iterator[Metric]:
         model.add_metric([], {"name": card.name, "version": card.version, "sha256": card.sha256})
         yield model
     try:
-        standing = FeatureStandings(sources.settings.storage.root).here()
+        standing = sources.store.feature_standings.here()
     except StoreError:  # readiness says so
         standing = None
     if standing is not None:

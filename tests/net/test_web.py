@@ -20,15 +20,16 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert
 
 from config.sections import BrokerSettings
 from config.settings import Settings, load_settings, remember_file
 from node import logs
 from node.net.scp import Listener
 from node.processes.page import run_page
-from node.store.activations import FeatureStanding, FeatureStandings
+from node.store.schema import activations
 from node.store.store import Store, open_store
-from node.store.workers import MeasuredWith, Worker
+from node.store.workers import FeatureStanding, MeasuredWith, Worker
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 from tests.net.page_content import (
@@ -455,21 +456,18 @@ def test_a_node_is_ready_while_every_part_answers(settings: Settings, filled: St
 
 
 def test_drifted_features_and_a_model_that_is_not_the_pinned_one_are_told_at_readiness(
-    own_page: httpx.Client, settings: Settings
+    own_page: httpx.Client, filled: Store
 ) -> None:
     said = own_page.get("/readyz").json()["checks"]
     assert said["features"] == {"ok": True, "detail": "not tried on this machine yet"}
     assert said["model"]["detail"].startswith("demonstration 1, ")
     assert "osteonode_model_usable 1.0" in own_page.get("/metrics").text
 
-    standing = FeatureStanding(
-        drifted=3, checked=851, example="original_glcm_Idn", tried_at="2026-03-01T00:00:00"
-    )
-    FeatureStandings(settings.storage.root).keep(standing)
+    filled.feature_standings.keep(FeatureStanding(drifted=4, checked=851, example="original_glcm_Id"))
+    filled.feature_standings.keep(FeatureStanding(drifted=3, checked=851, example="original_glcm_Idn"))
     assert own_page.get("/readyz").json()["checks"]["features"]["detail"].startswith("3 of 851 drifted")
-    record = settings.storage.root / "models/activations.jsonl"
-    record.parent.mkdir()
-    record.write_text('{"card_sha256": "00"}\n', "utf-8")
+    with filled.database.writing() as connection:
+        connection.execute(insert(activations).values(number=1, content='{"card_sha256": "00"}'))
     assert {"features", "model"} <= _failing(own_page.get("/readyz"))
     metrics = own_page.get("/metrics").text
     assert "osteonode_model_usable 0.0" in metrics

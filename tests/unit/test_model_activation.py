@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 from config.catalog import load_model_card
@@ -33,7 +36,10 @@ from node.research.activation import (
     require_change,
     require_usable,
 )
-from node.store.activations import ActivationOvertaken, Activations
+from node.store.activations import ActivationOvertaken, activation_history
+from node.store.errors import StoreUnavailable
+from node.store.schema import activations
+from node.store.store import open_store
 from scoring.calibration import Mineral
 from scoring.models.card import ModelCard, card_document
 from scoring.models.comparison import ReferencePatient, compare_models
@@ -82,8 +88,23 @@ def switch(settings: Settings) -> Callable[..., None]:
     return make
 
 
-def record(settings: Settings) -> Path:
-    return settings.storage.root / "models/activations.jsonl"
+def contents(settings: Settings) -> tuple[str, ...]:
+    with closing(open_store(settings.storage)) as store:
+        return store.activations.contents()
+
+
+def rewrite(settings: Settings, content: str) -> None:
+    """Change the first row behind the node's back."""
+    with closing(open_store(settings.storage)) as store, store.database.writing() as connection:
+        connection.execute(update(activations).where(activations.c.number == 1).values(content=content))
+
+
+def file_of_earlier_versions(settings: Settings, text: str) -> Path:
+    """What a node of an earlier version has: a record in a file, and tables that know of none."""
+    path = settings.storage.root / "models/activations.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
 
 
 def site_card(settings: Settings, card: ModelCard, name: str = "ours") -> Path:
@@ -150,7 +171,7 @@ def test_an_activation_says_who_what_when_why_and_in_place_of_what(settings, swi
     found = active_model(settings)
     assert found.card == STRICTER
     assert found.activation is not None
-    assert found.activation == Activations(settings.storage.root).history()[-1]
+    assert found.activation == activation_history(settings.storage)[-1]
     assert (found.activation.activated_by, found.activation.activated_at) == ("physicist", WHEN)
     assert found.activation.reason == "retrained on 2025"
     assert found.activation.previous_sha256 == SHIPPED.sha256
@@ -159,13 +180,13 @@ def test_an_activation_says_who_what_when_why_and_in_place_of_what(settings, swi
 
 def test_going_back_is_an_activation_and_the_record_only_grows(settings, switch):
     switch(STRICTER)
-    first = record(settings).read_bytes()
+    (first,) = contents(settings)
     assert previous_card(settings) == SHIPPED
     switch(previous_card(settings))
     assert active_model(settings).card == SHIPPED
-    assert record(settings).read_bytes().startswith(first)
+    assert contents(settings)[0] == first
     assert previous_card(settings) == STRICTER  # though no file of that name exists
-    names = [one.card.name for one in Activations(settings.storage.root).history()]
+    names = [one.card.name for one in activation_history(settings.storage)]
     assert names == ["stricter", "demonstration"]
 
 
@@ -185,9 +206,9 @@ def test_going_back_needs_no_card_file(settings, switch):
 def test_a_record_of_the_hash_alone_is_gone_back_by_the_card_of_the_settings(settings, switch):
     """As records of earlier versions are."""
     switch(STRICTER)
-    line = json.loads(record(settings).read_text("utf-8"))
-    del line["previous_card"]
-    record(settings).write_text(json.dumps(line) + "\n", "utf-8")
+    known = json.loads(contents(settings)[0])
+    del known["previous_card"]
+    rewrite(settings, json.dumps(known))
     assert previous_card(settings) == SHIPPED
 
 
@@ -217,9 +238,9 @@ def test_a_card_that_is_not_the_one_pinned_is_refused_with_its_finding(
 ):
     """And the model that the settings name does not step into its place."""
     switch(STRICTER)
-    text = record(settings).read_text("utf-8")
+    (text,) = contents(settings)
     assert before in text
-    record(settings).write_text(text.replace(before, after, 1), "utf-8")
+    rewrite(settings, text.replace(before, after, 1))
     found = active_model(settings)
     assert found.card is None
     assert found.refusal is not None
@@ -229,14 +250,71 @@ def test_a_card_that_is_not_the_one_pinned_is_refused_with_its_finding(
     assert (basis.card, basis.card_refusal) == (None, found.refusal)
 
 
-def test_a_record_cut_short_by_a_power_cut_leaves_the_earlier_model_in_force(settings, switch):
+def test_a_file_of_an_earlier_version_is_in_force_before_and_after_it_is_taken_over(settings, switch):
     switch(STRICTER)
-    whole = record(settings).read_bytes()
-    record(settings).write_bytes(whole + whole[: len(whole) // 2])
-    assert active_model(settings).card == STRICTER
     switch(SHIPPED)
+    earlier = contents(settings)
+    shutil.rmtree(settings.storage.root)
+    cut = earlier[0][:50]  # what a power cut left of a third
+    path = file_of_earlier_versions(settings, "".join(f"{one}\n" for one in earlier) + cut)
+    before = activation_history(settings.storage)
+    assert [one.card for one in before] == [STRICTER, SHIPPED]
+    assert list(settings.storage.root.iterdir()) == [path.parent]  # looking makes no database
+    kept = path.read_bytes()
+    assert contents(settings) == earlier
+    assert activation_history(settings.storage) == before
+    assert path.read_bytes() == kept
+    switch(STRICTER)
+    assert contents(settings)[:2] == earlier
+    assert active_model(settings).card == STRICTER
+
+
+def test_a_file_is_taken_over_once_even_where_the_database_is_lost(settings, switch, capsys):
+    switch(STRICTER)
+    (line,) = contents(settings)
+    shutil.rmtree(settings.storage.root)
+    path = file_of_earlier_versions(settings, f"{line}\n")
+    assert contents(settings) == (line,)
+    for lost in settings.storage.root.glob("osteonode.sqlite3*"):
+        lost.unlink()
     assert active_model(settings).card == SHIPPED
-    assert len(Activations(settings.storage.root).history()) == 2
+    assert contents(settings) == ()
+    assert "not_in_force" not in capsys.readouterr().out
+    path.write_text(f"{line}\n{line}\n", "utf-8")  # by an earlier version, which is told so in the log
+    assert contents(settings) == ()
+    assert "activation_by_an_earlier_version_is_not_in_force" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damaged", [b"{}\n", b"\n", b"\xff\x00\n"])
+def test_a_damaged_line_is_taken_over_as_it_is_and_scores_nobody(settings, damaged):
+    file_of_earlier_versions(settings, "").write_bytes(damaged)
+    for _ in range(2):
+        found = active_model(settings)
+        assert found.refusal is not None
+        assert "activation 1 of the record is damaged" in str(found.refusal.values["reason"])
+        contents(settings)
+
+
+def test_an_activation_after_a_damaged_one_puts_a_model_in_force_again(settings, switch):
+    switch(STRICTER)
+    rewrite(settings, "{}")
+    require_change(STRICTER, settings)
+    switch(STRICTER)
+    assert active_model(settings).card == STRICTER
+    assert contents(settings)[0] == "{}"
+
+
+def test_while_the_database_does_not_answer_no_model_is_taken_for_the_active_one(settings, switch):
+    switch(STRICTER)
+    away = settings.model_copy(
+        update={
+            "storage": settings.storage.model_copy(
+                update={"database_url": "postgresql+psycopg://127.0.0.1:1/x"}
+            )
+        }
+    )
+    with pytest.raises(StoreUnavailable):
+        active_model(away)
 
 
 def test_of_two_who_compare_at_the_same_time_the_second_must_compare_again(settings):
@@ -244,7 +322,7 @@ def test_of_two_who_compare_at_the_same_time_the_second_must_compare_again(setti
     activate(theirs, settings, at=WHEN, by="another", reason="")
     with pytest.raises(ActivationOvertaken):
         activate(mine, settings, at=WHEN, by="physicist", reason="")
-    assert [one.activated_by for one in Activations(settings.storage.root).history()] == ["another"]
+    assert [one.activated_by for one in activation_history(settings.storage)] == ["another"]
 
 
 def test_no_model_in_the_settings_is_no_model_whatever_was_activated(settings, switch):
@@ -346,8 +424,11 @@ def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_n
         assert back[answer] == before[answer]
     assert back["provenance"]["model_sha256"] == SHIPPED.sha256
 
-    earlier, key, last = record(settings).read_text("utf-8").rpartition('"card_sha256": "')
-    record(settings).write_text(f"{earlier}{key}f{last}", "utf-8")
+    with closing(open_store(settings.storage)) as store, store.database.writing() as connection:
+        number = activations.c.number == 2
+        content = connection.execute(select(activations.c.content).where(number)).scalar_one()
+        changed = content.replace('"card_sha256": "', '"card_sha256": "f', 1)
+        connection.execute(update(activations).where(number).values(content=changed))
     refused = Run(study, study / "truth_mask.nii.gz", settings=used)
     assert "model_not_pinned" in refused.codes
     assert "no_model" not in refused.codes
@@ -368,6 +449,6 @@ def test_check_tells_a_pinned_card_from_one_that_an_edit_would_change(settings, 
     switch(real)
     assert model_line().standing is Standing.OK
     assert model_line().detail.endswith("activated 2026-03-01 by physicist")
-    record(settings).write_text("{}\n", "utf-8")
+    rewrite(settings, "{}")
     assert model_line().standing is Standing.FAILED
     assert "damaged" in model_line().detail

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from node.store.activations import FeatureStanding, FeatureStandings
+from node.store.store import open_store
+from node.store.workers import FeatureStanding
 from node.worker.broker import EmbeddedRedis
 from tests.waiting import LIMIT_S, wait_until
 
@@ -23,14 +24,15 @@ PROGRAM = """
 import sys
 from config.settings import Settings
 from node import logs
-from node.pipeline import golden
+from node.pipeline import known_features
 from node.processes.worker import run_celery_worker
 
 settings = Settings.model_validate_json(sys.stdin.buffer.read())
 logs.configure(settings.log)
-known = golden.load_golden_features()
+known = known_features.load_golden_features()
 factor = float(sys.argv[1])
-golden.load_golden_features = lambda: {**known, "original_glcm_Idn": factor * known["original_glcm_Idn"]}
+moved = {"original_glcm_Idn": factor * known["original_glcm_Idn"]}
+known_features.load_golden_features = lambda: {**known, **moved}
 sys.exit(run_celery_worker(settings, ["score"]))
 """
 
@@ -58,16 +60,17 @@ def test_a_worker_says_whether_features_come_out_as_known(
         assert worker.stdin is not None
         with worker.stdin as stdin:
             stdin.write(settings.model_dump_json().encode())
-        standings = FeatureStandings(settings.storage.root)
+        store = open_store(settings.storage)
 
         def standing() -> FeatureStanding | None:
             assert worker.poll() is None, (tmp_path / "log").read_text()
-            return standings.here()
+            return store.feature_standings.here()
 
         found = wait_until(standing, "the worker says how features stand", every_s=0.1)
     finally:
         worker.kill()
         worker.wait(LIMIT_S)
+        store.close()
     assert isinstance(found, FeatureStanding)
     assert (found.drifted, found.checked) == (drifted, 851)
     assert found.example.startswith("original_glcm_Idn " if drifted else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,12 @@ from sqlalchemy import create_engine, text
 
 from config.sections import StorageSettings
 from config.settings import Settings
-from node.store.activations import FeatureStanding, FeatureStandings
 from node.store.database import Database
 from node.store.errors import WrongInstallation
 from node.store.files import ReceivedInstance
 from node.store.installation import KEY_FILE, key_of
 from node.store.store import Store, open_store
+from node.store.workers import FeatureStanding
 from tests.claiming import claim
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,6 @@ pytestmark = pytest.mark.slow
 Make = Callable[..., ReceivedInstance]
 PATIENT = {"patient_id": "4711", "issuer": "CLINIC"}
 PLAIN = hashlib.sha256(b"CLINIC\x004711").hexdigest()  # what a thief would compute of every number
-STANDING = FeatureStanding(drifted=0, checked=1, example="", tried_at="2026-01-01T00:00:00+00:00")
 
 
 @pytest.fixture
@@ -139,6 +139,31 @@ def test_pseudonyms_of_an_older_version_are_renewed_without_the_patient_id(
     assert len(renewed) == 64
 
 
+def test_files_of_an_older_version_become_rows_in_their_order_and_are_taken_over_once(
+    store: Store, storage: StorageSettings
+) -> None:
+    """Whether or not the first start ended between the tables' transaction and the mark."""
+    older = storage.model_copy(update={"database_url": _as_before(store, storage)})
+    record = storage.root / "models" / "activations.jsonl"
+    standing = storage.root / "workers" / f"features-{socket.gethostname()}.json"
+    lines = tuple(f'{{"reason": "{number} \N{SNOWMAN}\\r\\n"}}' for number in range(12))
+    for path in (record, standing):
+        path.parent.mkdir()
+    record.write_text("".join(f"{line}\n" for line in lines) + lines[0][:9], "utf-8", newline="")
+    standing.write_text(
+        '{"drifted": 1, "checked": 851, "example": "x", "tried_at": "2026-01-01T00:00:00+00:00"}', "utf-8"
+    )
+    (standing.parent / "features-damaged.json").write_text("{", "utf-8")
+    with closing(open_store(older)) as upgraded:
+        assert upgraded.activations.contents() == lines
+        assert upgraded.feature_standings.here() == FeatureStanding(drifted=1, checked=851, example="x")
+    mark = record.with_name("activations.jsonl.taken-over")
+    mark.unlink()  # as if the node had been killed before
+    with closing(open_store(older)) as again:
+        assert again.activations.contents() == lines
+    assert int(mark.read_text("ascii")) == record.stat().st_size
+
+
 def _as_before(store: Store, storage: StorageSettings) -> str:
     """A database as version 0010 left it, beside that of the fixture."""
     if storage.database_url.startswith("sqlite"):
@@ -193,7 +218,6 @@ def _fill(store: Store, make_instance: Make, close_study: Callable[[Store], obje
     )  # too large to be written directly
     store.quarantine.keep_undecodable(make_instance(3, content=(b"no", b"data set")), "why")
     store.artefacts.put(claim(store, close_study(store)), "result.json", b"{}", {})
-    FeatureStandings(store.files.root).keep(STANDING)
 
 
 def test_nobody_else_reads_what_the_node_keeps_whoever_made_its_folder(
