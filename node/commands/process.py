@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from config.settings import ConfigurationError, Settings, load_settings, source_
 from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
 from node.commands.console import terminal
 from node.commands.output_folders import require_kept, require_outside
+from node.commands.study_export import KeptArtefacts, describe_run
 from node.commands.summary import print_result
 from node.dicom.errors import MaskUnreadable
 from node.logs import configure
@@ -23,11 +25,12 @@ from node.pipeline.artefacts import (
     NOMOGRAM_PNG,
     OVERLAY_PNG,
     RESULT,
+    TIMINGS,
     MemoryArtefacts,
     stored_objects,
 )
 from node.pipeline.engine import settle_engine
-from node.pipeline.ports import Artefacts, Issue
+from node.pipeline.ports import Artefacts, Issue, Step
 from node.pipeline.step_functions import run_locally
 from node.pipeline.study_run import Arrival, StudyImages, StudyRun
 from node.research.extraction import NotOneStudy, study_in
@@ -67,6 +70,14 @@ def process(
             help="Time of issue, ISO 8601 (UTC where it names no offset); else SOURCE_DATE_EPOCH, else now."
         ),
     ] = None,
+    keep_artefacts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where what each step is given and makes is kept.",
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure one study in a folder and write SR, SEG, pictures and result.json."""
     console = terminal(stderr=True)
@@ -85,7 +96,13 @@ def process(
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(str(error)) from error
     _prepare(out)
-    artefacts = MemoryArtefacts()
+    kept = None
+    if keep_artefacts is not None:
+        require_outside(keep_artefacts, [study_dir], option="--keep-artefacts")
+        kept = KeptArtefacts(keep_artefacts)
+        given = {"study": study_dir, "laboratory": laboratory, "mask": mask, "issued_at": issued}
+        describe_run(keep_artefacts, settings, {**given, "images": [path.name for path in instances]})
+    artefacts = kept or MemoryArtefacts()
     study = StudyRun(
         settings=settings,
         images=StudyImages(instances, settings),
@@ -96,14 +113,21 @@ def process(
         arrival=Arrival(declared_qct=True),
     )
     with console.status("select") as status:
+
+        def begin(step: Step) -> None:
+            status.update(step.value)
+            if kept is not None:
+                kept.begin(step)
+
         try:
-            run = run_locally(study, lambda step: status.update(step.value))
+            run = run_locally(study, begin)
         except SegmentationError as error:  # a mask that does not fit this study
             raise ConfigurationError(str(error)) from error
         except StoreUnavailable as error:  # which model is active cannot be told
             console.print(str(error), style="red", soft_wrap=True)
             raise typer.Exit(1) from error
     timings_s = run.timings_s | {"total": time.perf_counter() - started}
+    artefacts.put(TIMINGS, json.dumps(timings_s).encode())
     result = read_result(artefacts.get(RESULT)).with_timings(timings_s)
     _write(out, artefacts, result)
     print_result(terminal(), result)

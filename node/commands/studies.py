@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from rich.text import Text
 
 from config.settings import ConfigurationError, load_settings
 from node.commands.console import Config, hand_down, terminal
+from node.commands.study_export import export_study
 from node.dicom.content_comparison import identity_values
+from node.dicom.deidentification import IdentityLeft
 from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
 from node.store.errors import NoSuchStudy, StoreError
@@ -83,6 +86,30 @@ def resend(uid: Uid, config: Config = None) -> None:
         store.retention.require_results(uid)
         store.deliveries.resend(uid, last_step=Step.DELIVER)
     terminal().print("the same objects will be sent again by a running node")
+
+
+@app.command("export")
+def export(
+    uid: Uid,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty, or not there yet.")],
+    config: Config = None,
+    with_identity: Annotated[
+        bool, typer.Option("--with-identity", help="Copy files as they came, with the patient's identity.")
+    ] = False,
+) -> None:
+    """Write what a developer needs to repeat a study, without identity unless it is asked for."""
+    with _store(config) as store:
+        try:
+            made = export_study(store, load_settings(config), uid, folder, with_identity=with_identity)
+        except FileExistsError as error:
+            raise typer.BadParameter(str(error), param_hint="DIR") from error
+        except IdentityLeft as error:
+            raise ConfigurationError(f"{error}: nothing was written; see --with-identity") from error
+    console = terminal()
+    console.print(f"{made.images} images and {made.artefacts} artefacts in {folder}", soft_wrap=True)
+    if made.left_out:
+        console.print(f"{made.left_out} other files are left out", style="yellow")
+    console.print(f"cd {shlex.quote(str(folder))} && {made.command}", soft_wrap=True)
 
 
 @app.command("quarantine")

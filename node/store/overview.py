@@ -26,7 +26,17 @@ from node.store.database import Database, now_s
 from node.store.errors import NoSuchStudy, StoreUnavailable
 from node.store.jobs import is_due
 from node.store.quarantine import QuarantineBounds, QuarantineLine, acknowledged, quarantine_lines
-from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, reports, studies
+from node.store.schema import (
+    artefacts,
+    deliveries,
+    instances,
+    jobs,
+    metadata,
+    objects,
+    quarantine,
+    reports,
+    studies,
+)
 from node.store.states import ARRIVED, CT_SOP_CLASSES, DeliveryState, JobState, QuarantineKind, StudyState
 from node.store.study_lifecycle import lacks_purged_images
 
@@ -156,6 +166,32 @@ class Overview:
                 reports=_reports(connection, study_instance_uid),
                 deliveries=_deliveries(connection, study_instance_uid),
             )
+
+    def rows(self, study_instance_uid: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What the database holds of one study, by table, as it is stored: for whoever looks for a fault.
+
+        Raises
+        ------
+        NoSuchStudy
+        """
+        of_study = {
+            name: select(table).where(table.c.study_instance_uid == study_instance_uid)
+            for name, table in metadata.tables.items()
+            if "study_instance_uid" in table.c
+        }
+        of_study["deliveries"] = (
+            select(deliveries)
+            .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+            .where(objects.c.study_instance_uid == study_instance_uid)
+        )
+        with self._database.reading() as connection:
+            found = {
+                name: tuple(dict(row) for row in connection.execute(wanted).mappings())
+                for name, wanted in of_study.items()
+            }
+        if not found["studies"]:
+            raise NoSuchStudy(study_instance_uid)
+        return found
 
 
 def _summaries(chosen: Select[Any]) -> Select[Any]:

@@ -249,6 +249,26 @@ def read_words(text: str) -> _Says:
     return _together(_clause(clause) for clause in _CLAUSE_ENDS.split(plain) if clause.strip(" .-:"))
 
 
+_SAME_IN_PLAIN_WORDS = {
+    _Says.NOTHING: "",
+    _Says.GIVEN: "CONTRAST",
+    _Says.ORAL: "ORAL",
+    _Says.DENIED: "NONE",
+    _Says.ORAL_DENIED: "NO ORAL",
+    _Says.UNCLEAR: "?",
+}
+
+
+def contrast_in_plain_words(text: str) -> str:
+    """A text that says the same of contrast in the vessels as a free text, and nothing else."""
+    return _SAME_IN_PLAIN_WORDS[read_words(text)]
+
+
+def route_in_plain_words(text: str) -> str:
+    """As `contrast_in_plain_words`, of a route of administration."""
+    return {_Says.GIVEN: "IV", _Says.ORAL: "ORAL"}.get(_route_in_words(text), "")
+
+
 def _plain(text: str) -> str:
     """Upper case without accents; what runs without blanks, is spelled with signs or counts, as words."""
     found = unicodedata.normalize("NFKC", text)

@@ -218,6 +218,11 @@ _DERIVATION_WORDS = re.compile(
 _LOSSY_COMPRESSION = ("113040", "DCM")
 
 
+def derivation_words(text: str) -> str:
+    """The words of DerivationDescription by which an image counts as derived, and no others."""
+    return " ".join(match[0] for match in _DERIVATION_WORDS.finditer(text))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """The series to measure, if any, and the others."""

@@ -94,6 +94,12 @@ def beam_filter_of(header: Dataset) -> str:
     return "tin by its description" if _TIN_DESCRIBED.search(described) else NO_FILTER
 
 
+def spectral_words(text: str) -> str:
+    """The words of a description that `energy_of` and `beam_filter_of` go by, and no others."""
+    patterns = (_KEV_DESCRIBED, _VIRTUAL_DESCRIBED, _TIN_DESCRIBED)
+    return " ".join(match[0] for pattern in patterns for match in pattern.finditer(text))
+
+
 def unknown_filter_of(header: Dataset) -> str:
     """FilterType and FilterMaterial where nobody here knows whether they change the spectrum, else ""."""
     words = _filter_words(header)

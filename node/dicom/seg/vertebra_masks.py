@@ -348,6 +348,17 @@ def read_mask(path: Path) -> tuple[LabelArray, Grid]:
     return labels, _image_grid(image)
 
 
+def write_mask(path: Path, labels: LabelMap, grid: Grid) -> None:
+    """Write labels, shape (z, y, x), as an image that `read_mask` reads: NIfTI, if `path` is called so."""
+    image = sitk.GetImageFromArray(labels)
+    z_mm, y_mm, x_mm = grid.spacing_mm
+    z_axis, y_axis, x_axis = grid.direction
+    image.SetSpacing((x_mm, y_mm, z_mm))
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(np.column_stack([x_axis, y_axis, z_axis]).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+
+
 def _image_grid(image: sitk.Image) -> Grid:
     sx, sy, sz = image.GetSpacing()
     cosines = np.asarray(image.GetDirection(), dtype=float).reshape(3, 3)  # columns: image axes x, y, z
