@@ -13,8 +13,8 @@ from typing import Annotated, Protocol, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter
 
+from config.phrases import ENGLISH, Phrasebook, load_phrases
 from config.settings import ConfigurationError
-from config.vocabulary import Vocabulary
 from scoring.errors import reasons
 from segmentation.vertebrae import Observation
 
@@ -50,9 +50,7 @@ FOLLOWS: Mapping[Output, frozenset[Output]] = {
 }
 
 
-ENGLISH = "en"
-_THE_STUDY = {ENGLISH: "the study", "zh": "本检查"}  # what a finding is about that names no level
-_SLICE = {ENGLISH: "slice ", "zh": "切片 "}  # before the number of a slice whose level is not known
+_SLICE = "slice "  # before the number of a slice whose level is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +105,6 @@ def gravest_first(findings: Iterable[AnyGraded]) -> list[AnyGraded]:
     return sorted(findings, key=lambda finding: grave.index(finding.severity))
 
 
-_AS_IT_IS = Vocabulary({})
-# What others have named or written: no language has other words for it.
-_NAMES = frozenset({"agent", "kernel", "model", "notice", "phantom", "population", "reference"})
-
-
 class UnknownFinding(KeyError):
     """An observation whose code stands in no row of the table."""
 
@@ -121,14 +114,16 @@ class FindingTable:
 
     Parameters
     ----------
-    inserted : language -> how that language says what findings fill in.
+    site : the folder of a site, whose phrases findings fill in.
     """
 
-    def __init__(
-        self, rows: Mapping[str, FindingRow], inserted: Mapping[str, Vocabulary] | None = None
-    ) -> None:
+    def __init__(self, rows: Mapping[str, FindingRow], site: Path | None = None) -> None:
         self.rows = rows
-        self._inserted = inserted or {}
+        self._site = site
+
+    def phrases(self, language: str) -> Phrasebook:
+        """What findings fill in, in one language."""
+        return load_phrases(language, self._site)
 
     def describe(self, observation: Observation, language: str = ENGLISH) -> Finding:
         """The finding for an observation, in English and in the site's `language`.
@@ -147,28 +142,23 @@ class FindingTable:
         return Finding(
             code=observation.code,
             severity=row.severity,
-            text=_filled(row.text[ENGLISH], observation, ENGLISH, _AS_IT_IS),
+            text=_filled(row.text[ENGLISH], observation, self.phrases(ENGLISH)),
             level=observation.level,
             withholds=row.withholds,
-            local_text=_filled(local, observation, language, self._inserted.get(language, _AS_IT_IS))
-            if local
-            else None,
+            local_text=_filled(local, observation, self.phrases(language)) if local else None,
         )
 
 
-def level_in_words(level: str, language: str) -> str:
-    """What a level, or a slice whose level is not known, is called in `language`."""
-    return level.replace(_SLICE[ENGLISH], _SLICE.get(language, _SLICE[ENGLISH]))
+def level_in_words(level: str, say: Phrasebook) -> str:
+    """What a level, or a slice whose level is not known, is called."""
+    is_slice = level.startswith(_SLICE)
+    return say("slice-numbered", number=level.removeprefix(_SLICE)) if is_slice else level
 
 
-def _filled(template: str, observation: Observation, language: str, vocabulary: Vocabulary) -> str:
-    level = observation.level or _THE_STUDY.get(language, _THE_STUDY[ENGLISH])
-    told = {
-        name: vocabulary(value) if isinstance(value, str) and name not in _NAMES else value
-        for name, value in observation.values.items()
-    }
-    values = {"level": level_in_words(level, language), **told}
-    return Formatter().vformat(template, (), values)
+def _filled(template: str, observation: Observation, say: Phrasebook) -> str:
+    level = level_in_words(observation.level, say) if observation.level else say("the-study")
+    values = {name: say.words(value) for name, value in observation.values.items()}
+    return Formatter().vformat(template, (), {"level": level, **values})
 
 
 def withheld(findings: Iterable[Finding], output: Output, levels: Iterable[str] = ()) -> bool:
@@ -209,9 +199,7 @@ def load_findings(site: Path | None = None) -> FindingTable:
     table = dict(parse_findings(files("config").joinpath("findings.toml").read_text("utf-8")).rows)
     if site is not None and (overlay := site / "findings.toml").exists():
         table |= _overlaid(table, overlay)
-    return FindingTable(
-        table, {language: _inserted_words(language) for language in _THE_STUDY if language != ENGLISH}
-    )
+    return FindingTable(table, site)
 
 
 def _overlaid(shipped: Mapping[str, FindingRow], overlay: Path) -> Mapping[str, FindingRow]:
@@ -260,8 +248,3 @@ def _least_of_refusal(shipped: FindingRow) -> frozenset[Output]:
 
 def _placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
-
-
-def _inserted_words(language: str) -> Vocabulary:
-    text = files("config").joinpath(f"inserted_{language}.toml").read_text("utf-8")
-    return Vocabulary(tomllib.loads(text))

@@ -16,8 +16,9 @@ from fluent.runtime.types import fluent_number
 from fluent.syntax import FluentParser, ast
 from fluent.syntax.visitor import Visitor
 
+from config.sections import NodeSettings
 from config.settings import ConfigurationError
-from segmentation.vertebrae import Phrase, Value
+from segmentation.phrase import Phrase, Value
 
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "zh")
@@ -86,6 +87,17 @@ def load_phrases(language: str = ENGLISH, site: Path | None = None) -> Phraseboo
     return Phrasebook(language, bundle)
 
 
+def in_english(value: Value) -> str:
+    """A value in the shipped English words."""
+    return load_phrases().words(value)
+
+
+def error_in_words(error: BaseException) -> str:
+    """What an error says, in English: its `reason` where that is a phrase, else its message."""
+    reason = getattr(error, "reason", None)
+    return in_english(reason) if isinstance(reason, Phrase) else str(error)
+
+
 def phrase_files(site: Path | None) -> dict[str, bytes]:
     """Every file of phrases that counts, shipped or a site's, by a name for it."""
     found = {f"shipped phrases/{language}": _shipped(language).encode() for language in LANGUAGES}
@@ -148,3 +160,35 @@ def _checked(own: Path, known: dict[str, frozenset[str]]) -> ast.Resource:
     if wrong:
         raise ConfigurationError(f"{own}: {'; '.join(wrong)}")
     return resource
+
+
+_CHINESE = "zh"
+# What a file of TrueType or OpenType outlines begins with, or a collection of them (OpenType 1.9, "otff").
+_SIGNATURES = (b"\x00\x01\x00\x00", b"OTTO", b"ttcf", b"true")
+
+
+def wide_font(node: NodeSettings) -> Path | None:
+    """The font for signs that DejaVu Sans lacks; None where it is not installed and the pages are English.
+
+    Raises
+    ------
+    ConfigurationError
+        If Chinese pages are asked for and there is no such font.
+    """
+    path = Path(node.wide_font)
+    if _is_font(path):
+        return path
+    if node.language != _CHINESE:
+        return None
+    raise ConfigurationError(
+        f"node.language is {node.language!r}, for which node.wide_font must be a TrueType or OpenType font "
+        f"with Chinese signs: {path} is none. Install Debian's package fonts-wqy-microhei, or name another."
+    )
+
+
+def _is_font(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _SIGNATURES
+    except OSError:
+        return False

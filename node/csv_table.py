@@ -13,9 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.phrases import in_english
+from segmentation.phrase import Phrase, phrase
+
 
 class TableUnreadable(Exception):
-    """A file that holds no table; the message says why, without anything that its rows hold."""
+    """A file that holds no table.
+
+    Attributes
+    ----------
+    reason : why not, without anything that its rows hold.
+    """
+
+    def __init__(self, reason: Phrase) -> None:
+        super().__init__(in_english(reason))
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +43,7 @@ class OddRow:
     """A row whose cells cannot be told to belong to any column."""
 
     line: int
-    reason: str  # in words, without what the row holds
+    reason: Phrase  # without what the row holds
     words: frozenset[
         str
     ]  # what stands between its separators: to see whom it may concern, and for nothing else
@@ -57,7 +69,7 @@ def read_table(path: Path) -> CsvTable:
     try:
         return parse_table(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise TableUnreadable(f"the file cannot be read ({type(error).__name__})") from error
+        raise TableUnreadable(phrase("file-unreadable", error=type(error).__name__)) from error
 
 
 def parse_table(text: str) -> CsvTable:
@@ -84,11 +96,11 @@ def parse_table(text: str) -> CsvTable:
             cells, unmatched = [], True
         line = reader.line_num
         if unmatched and head is None:
-            raise TableUnreadable("the quotation marks of its first line do not match")
+            raise TableUnreadable(phrase("first-line-quotation"))
         if head is None:
             head = _head(cells)
         elif unmatched:
-            told = f"the quotation marks of line {start + 1} do not match"
+            told = phrase("line-quotation", line=start + 1)
             odd.append(_odd(start + 1, told, lines[start:line]))
         elif reason := _misfit(head, cells, line):
             odd.append(_odd(line, reason, lines[start:line]))
@@ -101,14 +113,14 @@ def parse_table(text: str) -> CsvTable:
 
 def _head(cells: list[str]) -> tuple[str, ...]:
     if len(cells) == 1 and (other := "".join(sign for sign in ";\t|" if sign in cells[0])):
-        raise TableUnreadable(f"its columns are separated by {other!r}: commas are needed")
+        raise TableUnreadable(phrase("separator-wrong", sign=repr(other)))
     named = [name for name in cells if name]
     if len(set(named)) < len(named):
-        raise TableUnreadable("it names a column twice")
+        raise TableUnreadable(phrase("column-twice"))
     return tuple(cells)
 
 
-def _misfit(head: tuple[str, ...], cells: list[str], line: int) -> str | None:
+def _misfit(head: tuple[str, ...], cells: list[str], line: int) -> Phrase | None:
     """Why these cells do not belong to these columns; None of an empty line.
 
     Columns without a name at the end, which spreadsheets leave behind, stay empty: a shifted row ends there.
@@ -117,10 +129,10 @@ def _misfit(head: tuple[str, ...], cells: list[str], line: int) -> str | None:
         return None
     named = max((place for place, name in enumerate(head, start=1) if name), default=0)
     if not named <= len(cells) <= len(head):
-        return f"line {line} has {len(cells)} cells for {len(head)} columns"
-    return f"line {line} goes on beyond the last named column" if any(cells[named:]) else None
+        return phrase("line-cells", line=line, cells=len(cells), columns=len(head))
+    return phrase("line-beyond-columns", line=line) if any(cells[named:]) else None
 
 
-def _odd(line: int, reason: str, lines: list[str]) -> OddRow:
+def _odd(line: int, reason: Phrase, lines: list[str]) -> OddRow:
     words = re.split(r'[,;"\t\r\n]+', "".join(lines))
     return OddRow(line=line, reason=reason, words=frozenset(word.strip() for word in words) - {""})

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from config.phrases import error_in_words
 from config.sections import LogSettings
 
 # The least level at which a library is heard. The DICOM libraries can quote what they read, and the events of
@@ -91,7 +92,7 @@ def describe(error: BaseException) -> str:
     """
     name = type(error).__name__
     if _is_own(type(error).__module__):
-        return f"{name}: {error}"
+        return f"{name}: {error_in_words(error)}"
     told = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return f"{name}{told}{_place(error)}"
 

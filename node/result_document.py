@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from config.findings import Output, Severity
-from node.study_report import Completeness, MeasuredPass, Outcome, Report
+from config.phrases import in_english
+from node.study_report import Completeness, Outcome, Report
 from scoring.calibration import Calibration, Grade, Mineral, TissueReading
 from scoring.density.bmd import DensityVerdict, StudyClass
 from scoring.density.follow_up import FollowUp
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1.0"
 
+Words = Annotated[str, BeforeValidator(in_english)]  # a phrase, or text of earlier versions
 StatedText = Annotated[str | None, BeforeValidator(lambda text: text or None)]  # "" says nothing
 Moment = Annotated[
     datetime,
@@ -70,7 +72,17 @@ class RejectedSeriesEntry(_Entry):
     """A CT series that was not measured, and why."""
 
     series_instance_uid: StatedText
-    reason: str
+    reason: Words
+
+
+class MeasuredPassEntry(_Entry):
+    """Which of several passes in one series was measured, and why."""
+
+    number: int
+    passes: int
+    told_by: Words
+    reason: Words
+    images_left_out: int
 
 
 class SeriesEntry(_Entry):
@@ -88,7 +100,7 @@ class SeriesEntry(_Entry):
     manufacturer: StatedText
     model: StatedText
     device_serial: StatedText
-    measured_pass: MeasuredPass | None = None
+    measured_pass: MeasuredPassEntry | None = None
     """Which of several passes in the series was measured; null where it holds one."""
     rejected: tuple[RejectedSeriesEntry, ...]
 
@@ -260,12 +272,12 @@ class FollowUpEntry(_Entry):
     prior_study_instance_uid: str
     prior_date: date
     comparable: bool
-    reasons: tuple[str, ...]
+    reasons: tuple[Words, ...]
     """Why the two may not be compared."""
     lsc_mg_cm3: float | None
     """The site's least significant change."""
     equivalent: Mineral | None = None
-    accepted_unstated: tuple[str, ...] = ()
+    accepted_unstated: tuple[Words, ...] = ()
     """What neither study states and the site takes for equal."""
     levels: Mapping[str, ChangeEntry]
 

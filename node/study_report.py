@@ -13,6 +13,7 @@ from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
 from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.density.follow_up import FollowUp
 from scoring.models.nomogram import NomogramResult, RadScore
+from segmentation.phrase import Value
 from segmentation.vertebrae import EngineInfo
 
 
@@ -42,8 +43,8 @@ class MeasuredPass:
 
     number: int  # from 1, in the order of acquisition
     passes: int
-    told_by: str  # the attribute that tells them apart, in words
-    reason: str  # why this one, in words
+    told_by: Value  # the attribute that tells them apart
+    reason: Value  # why this one
     images_left_out: int
 
 
@@ -93,7 +94,7 @@ class RejectedSeries:
     """A CT series that was not measured, and why."""
 
     series_instance_uid: str
-    reason: str
+    reason: Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,7 @@ class Laboratory:
     homocysteine_umol_l: float | None = None
     homocysteine_taken_on: date | None = None
     source: str = ""  # "CSV"; "" where no source is configured
-    problems: tuple[str, ...] = ()  # what could not be read, without patient identity
+    problems: tuple[Value, ...] = ()  # what could not be read, without patient identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from segmentation.phrase import Value
+
 
 class ScoringError(Exception):
     """Base of every error that this room raises."""
@@ -15,11 +17,13 @@ class CalibrationImpossible(ScoringError):
     Attributes
     ----------
     code : the finding (config/findings.toml) that says why.
+    reason : particulars, which the finding may fill in.
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, reason: Value) -> None:
+        super().__init__(str(reason))
         self.code = code
+        self.reason = reason
 
 
 class ModelCardInvalid(ScoringError):
@@ -32,11 +36,13 @@ class FeaturesImpossible(ScoringError):
     Attributes
     ----------
     code : the finding (config/findings.toml) that says why.
+    reason : particulars, which the finding may fill in.
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, reason: Value) -> None:
+        super().__init__(str(reason))
         self.code = code
+        self.reason = reason
 
 
 class RegionEmpty(ScoringError):

@@ -30,6 +30,7 @@ from ruamel.yaml.error import YAMLError
 
 from scoring.errors import FeaturesImpossible, RadiomicsSettingsInvalid, UnknownFeature
 from segmentation.errors import GridMismatch
+from segmentation.phrase import phrase
 from segmentation.volume import CtVolume, Grid, Mask, canonical
 
 CROP_MARGIN = 6  # voxels; coif1's transform at level 1 reaches 4, and pyradiomics pads odd sizes by one
@@ -168,7 +169,9 @@ def compute_features(
                 values[f"{image_name}_{feature_class}_{feature}"] = float(value)
     undefined = [name for name in names if not isfinite(values[name])]
     if undefined:
-        raise FeaturesImpossible("features_impossible", f"no finite value of {', '.join(undefined)}")
+        raise FeaturesImpossible(
+            "features_impossible", phrase("feature-undefined", names=", ".join(undefined))
+        )
     return {name: values[name] for name in names}
 
 
@@ -197,10 +200,10 @@ def _cropped_images(volume: CtVolume, region: Mask) -> tuple[sitk.Image, sitk.Im
     slices = len(occupied[0])
     if slices < MINIMUM_SLICES:
         raise FeaturesImpossible(
-            "features_impossible", f"{slices} slices in the region, {MINIMUM_SLICES} are needed"
+            "features_impossible", phrase("region-slices", slices=slices, needed=MINIMUM_SLICES)
         )
     if not np.isfinite(turned.hu[inside]).all():
-        raise FeaturesImpossible("features_impossible", "a voxel of the region has no finite HU")
+        raise FeaturesImpossible("features_impossible", phrase("region-not-finite"))
     window = tuple(_window(at, size) for at, size in zip(occupied, inside.shape, strict=True))
     spacing_mm = turned.grid.spacing_mm
     return (

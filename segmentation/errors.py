@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from segmentation.phrase import Phrase, phrase
+
 
 class SegmentationError(Exception):
     """Base of every error that this room raises."""
@@ -12,12 +14,14 @@ class GridMismatch(SegmentationError):
 
     Attributes
     ----------
-    what : the property that differs ("shape", "spacing", "origin" or "direction").
+    what : the property that differs ("shape", "spacing", "origin", "direction" or "extent").
+    reason : how, to be said in any language.
     """
 
     def __init__(self, what: str, left: object, right: object) -> None:
         super().__init__(f"grids differ in {what}: {left} against {right}")
         self.what = what
+        self.reason = phrase("mask-grid", what=what, left=str(left), right=str(right))
 
 
 class EngineUnavailable(SegmentationError):
@@ -30,7 +34,16 @@ class EngineUnavailable(SegmentationError):
 
 
 class MaskNotUsable(SegmentationError):
-    """A mask drawn elsewhere cannot be read as vertebral levels."""
+    """A mask drawn elsewhere cannot be read as vertebral levels.
+
+    Attributes
+    ----------
+    reason : why not, to be said in any language.
+    """
+
+    def __init__(self, reason: Phrase) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class LevelUnknown(MaskNotUsable):

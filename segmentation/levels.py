@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.phrase import Phrase, phrase
 from segmentation.settings import IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level, Observation, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
@@ -89,16 +90,20 @@ def anchor_observations(found: Vertebrae) -> tuple[Observation, ...]:
     return () if code is None else (Observation(code=code),)
 
 
-def _gaps(row: Sequence[Level]) -> list[str]:
+def _gaps(row: Sequence[Level]) -> list[Phrase]:
     names = [level.name for level in row]
     first, last = (ANATOMICAL_ORDER.index(name) for name in (names[0], names[-1])) if names else (0, -1)
-    return [f"{name} is missing" for name in ANATOMICAL_ORDER[first : last + 1] if name not in names]
+    return [
+        phrase("level-missing", level=name)
+        for name in ANATOMICAL_ORDER[first : last + 1]
+        if name not in names
+    ]
 
 
-def _misplaced(row: Sequence[Level]) -> list[str]:
+def _misplaced(row: Sequence[Level]) -> list[Phrase]:
     """Each lies below the one before it, in the direction that its own axis says."""
     return [
-        f"{lower.name} does not lie below {upper.name}"
+        phrase("level-not-below", lower=lower.name, upper=upper.name)
         for upper, lower in pairwise(row)
         if _along_mm(upper, lower) <= 0
     ]
@@ -125,33 +130,41 @@ def _spacings(row: Sequence[Level]) -> list[tuple[str, str, float]]:
     ]
 
 
-def _too_far_apart(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+def _too_far_apart(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
     """Bodies that the volume cuts are asked too: what is left of one lies nearer to its neighbour."""
     return [
-        f"{upper} and {lower} lie {spacing:.0f} mm apart"
+        phrase("levels-apart", upper=upper, lower=lower, distance=f"{spacing:.0f}")
         for upper, lower, spacing in _spacings(row)
         if spacing > rules.spacing_mm[1]
     ]
 
 
-def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
     """The least spacing is that along the spine: two names side by side on one body lie no distance apart."""
     spacings = _spacings(row)
     doubts = [
-        f"{upper.name} and {lower.name} lie {along:.0f} mm apart along the spine"
+        phrase("levels-apart-along", upper=upper.name, lower=lower.name, distance=f"{along:.0f}")
         for upper, lower in _adjacent(row)
         if 0 < (along := _along_mm(upper, lower)) < rules.spacing_mm[0]
     ]
     for above, below in pairwise(spacings):
         if max(above[2], below[2]) > rules.spacing_ratio * min(above[2], below[2]):
-            doubts.append(f"the spacing changes from {above[2]:.0f} to {below[2]:.0f} mm at {below[0]}")
+            before, after = f"{above[2]:.0f}", f"{below[2]:.0f}"
+            doubts.append(phrase("spacing-changes", before=before, after=after, level=below[0]))
     return doubts
 
 
-def _odd_volumes(row: Sequence[Level], rules: IdentitySettings, deformed: Collection[str] = ()) -> list[str]:
+def _odd_volumes(
+    row: Sequence[Level], rules: IdentitySettings, deformed: Collection[str] = ()
+) -> list[Phrase]:
     return [
-        f"{upper.name} holds {upper.body_volume_mm3 / 1000:.0f} cm3 and {lower.name} "
-        f"{lower.body_volume_mm3 / 1000:.0f} cm3"
+        phrase(
+            "volumes-differ",
+            upper=upper.name,
+            more=f"{upper.body_volume_mm3 / 1000:.0f}",
+            lower=lower.name,
+            less=f"{lower.body_volume_mm3 / 1000:.0f}",
+        )
         for upper, lower in _adjacent(row)
         if _unlike(upper, lower, rules) and not _collapsed(upper, lower, row, rules, deformed)
     ]
@@ -178,7 +191,7 @@ def _collapsed(
     )
 
 
-def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
     """Bodies grow down the spine: a row that shrinks is named upside down, or is none.
 
     The median over all pairs of levels (Theil and Sen's slope) leaves a collapsed body or two without effect.
@@ -191,7 +204,7 @@ def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[str]
     trend = float(np.exp(np.median((volume[second] - volume[first]) / (place[second] - place[first]))))
     if trend >= rules.min_volume_trend:
         return []
-    return [f"bodies shrink downwards, each to {trend:.0%} of the one above"]
+    return [phrase("bodies-shrink", share=f"{trend:.0%}")]
 
 
 # Volumes that a fracture explains are not held against names.

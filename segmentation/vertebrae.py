@@ -5,70 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.phrase import Value
 from segmentation.volume import CtVolume, Grid, LabelMap, Mask
-
-# What the pure rooms notice: a code and its particulars, without words or consequences.
-#
-# The words (per language), the severity and the outputs that are withheld stand in config/findings.toml
-# alone. Particulars that are words are phrases, whose words stand in config/phrases/.
-
-
-Value: TypeAlias = "str | int | float | Phrase"  # text stands as it is: a name, or a number as it is shown
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """Words that every language has, by their id, and what fills them in."""
-
-    id: str  # of a message in config/phrases/
-    values: Mapping[str, Value] = field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return hash((self.id, *sorted(self.values)))
-
-    def __str__(self) -> str:
-        """For logs and error messages, which have no language."""
-        filled = ", ".join(f"{name}={value}" for name, value in self.values.items())
-        return f"{self.id}({filled})" if filled else self.id
-
-
-def phrase(id_: str, /, **values: Value) -> Phrase:
-    """The phrase of that id, filled in."""
-    return Phrase(id_, values)
-
-
-def listed(parts: Iterable[Value]) -> Value:
-    """Several values as a list: "a, b"; "" of none."""
-    *others, last = tuple(parts) or ("",)
-    for part in reversed(others):
-        last = phrase("list", first=part, rest=last)
-    return last
-
-
-def clauses(parts: Iterable[Value]) -> Value:
-    """Several statements beside each other: "a; b"; "" of none."""
-    *others, last = tuple(parts) or ("",)
-    for part in reversed(others):
-        last = phrase("clauses", first=part, rest=last)
-    return last
-
-
-def together(parts: Iterable[Value]) -> Value:
-    """Several values that count together: "a and b"; "" of none."""
-    *others, last = tuple(parts) or ("",)
-    for part in reversed(others):
-        last = phrase("together", first=part, rest=last)
-    return last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Something worth telling a reader about a study or one of its levels."""
+    """Something worth telling a reader about a study or one of its levels: a code, without words.
+
+    Words, severity and the outputs that are withheld stand in config/findings.toml.
+    """
 
     code: str  # a key of config/findings.toml
     level: str | None = None  # "L3", or None where it concerns the study

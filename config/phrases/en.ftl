@@ -170,3 +170,303 @@ fact-largest-distance = largest distance { $hu } HU
 list = { $first }, { $rest }
 clauses = { $first }; { $rest }
 together = { $first } and { $rest }
+
+## Shapes of a deformed vertebral body
+shape-wedge = wedge
+shape-biconcave = biconcave
+shape-crush = crush
+the-study = the study
+slice-numbered = slice { $number }
+
+## The laboratory's file
+line-cells = line { $line } has { $cells } cells for { $columns } columns
+line-beyond-columns = line { $line } goes on beyond the last named column
+line-quotation = the quotation marks of line { $line } do not match
+first-line-quotation = the quotation marks of its first line do not match
+row-not-used = the row is not used
+line-date = line { $line }: date is not YYYY-MM-DD
+line-number = line { $line }: { $name } is not a number
+columns-missing = the file lacks the columns { $names }
+file-unreadable = the file cannot be read ({ $error })
+column-twice = it names a column twice
+separator-wrong = its columns are separated by { $sign }: commas are needed
+study-without-date-laboratory = the study has no date to match laboratory values with
+
+## What may be absent from a report
+output-bmd = BMD
+output-t-score = T-score
+output-z-score = Z-score
+output-density-category = density category
+output-study-class = study class
+output-features = radiomic features
+output-rad-score = rad-score
+output-nomogram = nomogram
+label-homocysteine = homocysteine
+
+## Categories and patients
+taken-postmenopausal = postmenopausal, being 50 or older
+taken-premenopausal = premenopausal, being under 50
+
+## Calibration and scanner
+calibration-phantom = phantom
+calibration-asynchronous = asynchronous
+calibration-internal = internal
+not-stated = not stated
+tube-voltage = tube voltage
+region-of-interest = region of interest
+slope = slope
+signal-above = above its limit
+signal-below = below its limit
+signal-upwards = shifted upwards (CUSUM)
+signal-downwards = shifted downwards (CUSUM)
+
+## Why a series cannot be measured
+no-slices = no slices
+single-slice = single slice
+duplicate-positions = duplicate slice positions
+several-passes = several passes in one series
+slice-gap = missing slices
+spacing-varies = slice spacing varies
+orientation-varies = slice orientation varies
+size-varies = matrix or pixel spacing varies
+gantry-tilt = gantry tilt
+off-line = slices shifted against one another
+geometry-missing = geometry missing
+rescale-missing = rescale to Hounsfield units missing
+technique-varies = technique varies between slices
+energy-unsuited = at the image's energy the limits for rods, slope and vertebrae do not hold
+material-image = material was taken out of the image, or is shown by itself
+not-greyscale = not a single-frame greyscale image
+undecodable = pixels cannot be decoded
+damaged = the header of an image is damaged
+too-large = larger than the limits of this node
+parts-overlap = { $count } parts overlap and none is complete by itself; told apart by { $attributes }
+passes-woven = images lie { $steps } mm apart in turn, as of passes woven into one another
+energies-suited = { $energy }, they hold from { $low } to { $high } keV
+too-many-images = { $images } images, and limits.slices is { $most }
+matrix-too-large = { $rows } x { $columns } pixels, and limits.matrix is { $most }
+tilt-contradicted = { $stated } degrees by the header, { $shown } degrees by the images
+slices-sheared = slices shift by { $degrees } degrees
+different-images-at = different images at { $places }
+places = { $depths } mm
+places-and-more = { $depths } mm and { $more } more places
+image-missing-after = images lie { $step } mm apart, the next is missing after { $places }
+spacing-uneven = { $least } to { $most } mm, uneven at { $places }
+beside-line = up to { $distance } mm beside the line through the first and the last
+orientation-odd = orientation is no pair of unit vectors
+pixel-spacing-odd = PixelSpacing is not positive
+rows-or-columns = Rows or Columns
+decoded-otherwise = decoded to { $shape }
+frames-not-described = multi-frame CT that does not describe its frames
+made-here = made by this node
+not-original = not an original acquisition (ImageType)
+localizer = localizer
+reformatted = not a slice as acquired (volumetric properties)
+no-orientation = no orientation
+not-axial = not axial
+reason-of-some = { $reason } ({ $count } of { $images } images)
+only-few-slices = only { $count } slice(s)
+covers-little = covers only { $length } mm
+stack-in-parts = slices of one stack that came as { $count } series
+no-ct-image = no CT image
+reason-with-detail = { $reason }: { $detail }
+
+## Passes of one series
+temporal-position = temporal position
+cardiac-phase = cardiac phase
+contrast-medium = contrast medium
+acquisition-number = acquisition number
+acquisition-time = acquisition time
+irradiation-event = irradiation event
+image-number = image number
+first-complete = the first that is complete
+first-complete-native = the first that is complete and without contrast medium
+displaced-by = displaced by { $distance } mm
+nearer-by = nearer to one neighbour than to the other by { $share }
+
+## Why another series is measured
+lost-no-phantom = no phantom in view, which the chosen series has
+lost-phantom-unusable = a phantom that cannot be used, unlike that of the chosen series
+lost-contrast-given = contrast medium given, unlike the chosen series
+lost-contrast-doubtful = contrast medium in doubt, unlike the chosen series
+lost-spectrum = no conventional spectrum, unlike the chosen series
+lost-coverage = covers less than the chosen series
+lost-kernel = sharper kernel than the chosen series
+lost-thickness = thicker slices than the chosen series
+lost-acquired-later = acquired later than the chosen series
+lost-series-number = higher series number than the chosen series
+lost-same = same technique as the chosen series
+lost-single-slices = single slices beside a volume
+lost-repetition = a repetition of the chosen slices
+has-no-contrast = no contrast medium
+has-no-doubt = no doubt about contrast medium
+has-spectrum = a conventional spectrum
+has-coverage = more of the lumbar spine
+has-kernel = a softer kernel
+has-thickness = thinner slices
+
+## Contrast medium that a header leaves open
+vessels-unread = the great vessels could not be read
+vessels-read = the great vessels read { $hu } HU
+contrast-documented = contrast medium is documented
+
+## A segmentation that came along
+seg-several = several match, and which one counts is not told
+seg-other-series = it was drawn on another series
+seg-frame-of-reference = its frame of reference is not the series'
+seg-own = this node made it
+seg-no-segmentation = it is no DICOM segmentation
+seg-no-level = none of its segments is coded or configured as a vertebra
+seg-overlap = its segments of different vertebrae overlap
+seg-geometry = its frames do not lie on one regular grid
+seg-damaged = it cannot be decoded
+seg-voxels = { $count } voxels
+seg-orientation = orientation or pixel spacing varies
+seg-shifted = frames are shifted against each other
+seg-uneven = frames are unevenly spaced
+
+## A mask's numbers and names
+mask-empty = the mask is empty
+mask-unknown-levels = unknown levels: { $names }
+mask-only-value = its only value is { $value }
+mask-value-ambiguous = its only value { $value } means different vertebrae in different conventions
+mask-name-contradicts = its file name says { $named }, its value { $value } stands for { $level }
+mask-no-vertebra = none of the values { $values } stands for a vertebra in this convention
+mask-value-no-vertebra = the single value { $value } stands for no lumbar vertebra
+mask-first-version = the values { $values } are numbered as by TotalSegmentator's first version
+mask-convention-unknown = the values { $values } cannot be told to be TotalSegmentator's or VerSe's numbers
+mask-grid = grids differ in { $what }: { $left } against { $right }
+canal-missing = whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found
+body-inseparable = { $level }: the body cannot be told from the posterior elements
+
+## Levels
+level-missing = { $level } is missing
+level-not-below = { $lower } does not lie below { $upper }
+levels-apart = { $upper } and { $lower } lie { $distance } mm apart
+levels-apart-along = { $upper } and { $lower } lie { $distance } mm apart along the spine
+spacing-changes = the spacing changes from { $before } to { $after } mm at { $level }
+volumes-differ = { $upper } holds { $more } cm3 and { $lower } { $less } cm3
+level-holds = { $level } holds { $volume } cm3
+level-high = { $level } is { $height } mm high
+bodies-shrink = bodies shrink downwards, each to { $share } of the one above
+level-in-pieces = { $level } is in two pieces
+gap-between = { $gap } mm lie between { $upper } and { $lower }
+gap-to-sacrum = { $gap } mm lie between L5 and the sacrum
+sacrum-follows = the sacrum follows { $level }
+sacrum-not-below = the sacrum does not lie below L5
+mask-names-l6 = the mask names an L6
+counted-otherwise = { $level } is { $other } as counted from { $anchors }
+vertebrae-between = { $count } vertebrae lie between them
+sixth-body = a sixth whole body without ribs or wings lies above the sacrum
+no-ribs-as-counted = { $level } as counted bears no ribs
+ribs-as-counted = { $level } as counted bears ribs
+sacrum = sacrum
+last-rib = last rib
+ellipse-in-little-bone = only { $volume } cm3 of it lie in cancellous bone
+
+## Calibration by the patient's own tissues
+tissue-too-little = too little of { $tissues } was found
+blood-enhanced = blood reads { $hu } HU, as with contrast medium
+no-energies = no energies are known for { $kvp } kV
+energy-implausible = tissues read as at { $kev } keV, { $kvp } kV gives { $lowest } to { $highest } keV
+hu-off = HU would be off by { $offset } and { $percent } %
+
+## Calibration by an earlier scan of a phantom
+history-missing = earlier scans are remembered by a running node only
+single-slices-not-lent = single slices are never lent
+no-sound-reading = no reading of it passed every check with its technique known
+serial-not-stated = the scanner's serial number is not stated
+kvp-not-stated = the tube voltage is not stated
+kernel-not-stated = the kernel is not stated
+study-without-date = the study has no date
+no-reading = no phantom has been read on scanner { $scanner }
+no-earlier-reading = no phantom had been read on scanner { $scanner } before the study
+nearest-differs = the nearest reading, of { $date }, differs: { $differences }
+differs-kvp = tube voltage { $kvp } kV
+differs-kernel = kernel { $kernel }
+differs-phantom = phantom { $phantom }
+phantom-described-otherwise = its phantom was described otherwise
+technique-not-kept = its technique was not kept
+expired-on = expired on { $date }
+phantom-unsound = its phantom did not pass every check
+phantom-unsound-by = its phantom did not pass every check ({ $codes })
+quantity-not-stated = { $quantity } not stated
+quantity-is = { $quantity } { $value }
+quantity-off = { $quantity } { $distance } mm off
+table-height = table height
+field-of-view = field of view
+single-slices = single slices
+a-volume = a volume
+unsound-since = on { $date }, no earlier than the reading to be lent, a phantom on this scanner did not pass every check ({ $codes })
+scanner-drifts = the scanner drifts: at { $kvp } kV the phantom's { $quantity } was { $signal } on { $date }
+scanner-drifts-still = { $told } and has not been in control since
+
+## A reference or a model that does not fit
+equivalent-differs = it is given in { $theirs }, the phantom measures { $own }
+grade-differs = it takes { $grades } calibration, this study's is { $grade }
+sex-differs = it describes sex { $sex }
+range = { $low } to { $high }
+kvp-outside = { $kvp } kV is outside { $limits } kV
+slices-outside = slices { $spacing } mm apart are outside { $limits } mm
+pixels-outside = pixels of { $size } mm are outside { $limits } mm
+rad-score-outside = a rad-score of { $score } is outside { $limits }
+input-outside = { $name } { $value } is outside { $limits }
+region-differs = its region is the { $theirs }, this study's the { $own }
+region-is-core = core
+region-is-ellipse = ellipse
+levels-needed = it needs { $levels }; not measured: { $unmeasured }
+levels-taken-as = vertebral levels (taken as { $levels })
+energy-differs = the energy type is { $own }, { $asked } is asked for
+filter-differs = the spectral filter is { $own }, { $asked } is asked for
+slices-stand-alone = its slices stand alone
+pixel-spacing-not-stated = the pixel spacing is not stated
+densities-differ = densities are in { $own }, the model's labels rest on { $theirs }
+features-otherwise = its features were computed with other settings
+model-changed = another model was activated while this study was measured: have the node retry the study
+region-slices = { $slices } slices in the region, { $needed } are needed
+region-not-finite = a voxel of the region has no finite HU
+feature-undefined = no finite value of { $names }
+mean-density-of = Mean density of { $first } and { $second }
+interval-with-unit = { $low } to { $high } { $unit }
+many = many
+
+## Spectra
+energy-conventional = conventional
+energy-virtual = virtual { $energy } keV
+energy-virtual-described-at = virtual { $energy } keV by its description
+energy-virtual-described = virtual by its description
+energy-photon-counting = photon counting
+energy-multi = multi-energy { $words }
+filter-none = none
+filter-tin = tin
+filter-tin-described = tin by its description
+filter-silver = silver
+filter-gold = gold
+filter-copper = copper
+filter-molybdenum = molybdenum
+filter-rhodium = rhodium
+filter-niobium = niobium
+filter-tungsten = tungsten
+filter-europium = europium
+filter-lead = lead
+
+## An earlier study
+same-day = both are of one day: which came first is not known, and nothing changes in a day
+condition-not-stated = the { $condition } is not stated in either
+condition-differs = its { $condition } is { $theirs }, this study's { $own }
+condition-scanner = scanner
+condition-equivalent = mineral equivalent
+condition-phantom = phantom
+condition-method = calibration method
+condition-rules = set of rules for engine, regions and calibration
+condition-engine = segmentation engine
+condition-filter = spectral filter
+condition-energy = energy type
+condition-kernel = convolution kernel
+condition-reconstruction = reconstruction
+condition-phantom-description = description of the phantom
+condition-model = scanner model
+levels-not-confirmed = vertebral levels are not confirmed in both
+contrast-in-either = contrast medium was given or is suspected
+no-common-level = no level was measured in both
+no-level = no level

@@ -12,6 +12,7 @@ import structlog
 from node.csv_table import TableRow, TableUnreadable, read_table
 from node.study_report import Laboratory
 from scoring.decimals import decimal
+from segmentation.phrase import Value, clauses, phrase
 
 log = structlog.get_logger(__name__)
 
@@ -44,32 +45,32 @@ class CsvLaboratory:
         if not patient_id:
             return Laboratory()
         if study_date is None:
-            return Laboratory(
-                source="CSV", problems=("the study has no date to match laboratory values with",)
-            )
+            return Laboratory(source="CSV", problems=(phrase("study-without-date-laboratory"),))
         try:
             table = read_table(self._path)
         except TableUnreadable as error:
-            return Laboratory(source="CSV", problems=(str(error),))
+            return Laboratory(source="CSV", problems=(error.reason,))
         if absent := [name for name in COLUMNS if name not in table.columns]:
-            return Laboratory(source="CSV", problems=(f"the file lacks the columns {', '.join(absent)}",))
+            problem = phrase("columns-missing", names=", ".join(absent))
+            return Laboratory(source="CSV", problems=(problem,))
         if table.odd:
             log.warning(
                 "laboratory_rows_not_used",
                 rows=len(table.odd),
                 lines=[one.line for one in table.odd][:_LOGGED],
             )
-        unusable = [f"{one.reason}; the row is not used" for one in table.odd if patient_id in one.words]
+        unused = phrase("row-not-used")
+        unusable = [clauses([one.reason, unused]) for one in table.odd if patient_id in one.words]
         mine = [row for row in table.rows if _is_of(row.cells, patient_id, issuer)]
         return self._nearest(mine, date.fromisoformat(study_date), unusable)
 
-    def _nearest(self, rows: Iterable[TableRow], study: date, problems: list[str]) -> Laboratory:
+    def _nearest(self, rows: Iterable[TableRow], study: date, problems: list[Value]) -> Laboratory:
         best: dict[str, _Value] = {}
         for row in rows:
             try:
                 taken_on = date.fromisoformat(row.cells["date"])
             except ValueError:
-                problems.append(f"line {row.line}: date is not YYYY-MM-DD")
+                problems.append(phrase("line-date", line=row.line))
                 continue
             distance = abs((taken_on - study).days)
             if distance > self._max_age_days:
@@ -80,7 +81,7 @@ class CsvLaboratory:
                     continue
                 value = decimal(cell)
                 if value is None:
-                    problems.append(f"line {row.line}: {name} is not a number")
+                    problems.append(phrase("line-number", line=row.line, name=name))
                     continue
                 known = best.get(name)
                 # Of two values of one day the later row counts: laboratories append corrections.

@@ -24,9 +24,9 @@ from config.catalog import (
     load_reference,
 )
 from config.findings import load_findings
+from config.phrases import in_english, wide_font
 from config.sections import SegmentationSettings
 from config.settings import ConfigurationError, Settings, load_settings
-from config.vocabulary import wide_font
 from node import logs
 from node.commands.console import terminal
 from node.net.query import make_archive
@@ -237,7 +237,7 @@ def _reference(settings: Settings) -> tuple[Standing, str]:
         return Standing.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
     accepted = settings.scoring.accept_unstated.get(reference.name, ())
     if unknown := [name for name in reference.unstated if name not in accepted]:
-        unstated = unstated_in_words(reference, unknown)
+        unstated = in_english(unstated_in_words(reference, unknown))
         return (
             Standing.WARNING,
             f"{reference.name}: its {unstated} not stated, so that no study has a T-score",

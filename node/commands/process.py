@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from config.catalog import require_configured
+from config.phrases import error_in_words
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
 from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
 from node.commands.console import terminal
@@ -94,7 +95,7 @@ def process(
     try:
         segmenter = settle_engine(settings.segmentation, mask)
     except (SegmentationError, MaskUnreadable) as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(error_in_words(error)) from error
     _prepare(out)
     kept = None
     if keep_artefacts is not None:
@@ -122,7 +123,7 @@ def process(
         try:
             run = run_locally(study, begin)
         except SegmentationError as error:  # a mask that does not fit this study
-            raise ConfigurationError(str(error)) from error
+            raise ConfigurationError(error_in_words(error)) from error
         except StoreUnavailable as error:  # which model is active cannot be told
             console.print(str(error), style="red", soft_wrap=True)
             raise typer.Exit(1) from error

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from config.catalog import configured_phantoms
 from config.findings import load_findings
+from config.phrases import in_english
 from config.settings import ConfigurationError, Settings, load_settings
 from node.commands.console import terminal
 from node.pipeline.steps.calibrate import since_baseline
@@ -168,7 +169,8 @@ def _print_charts(
             lent = (lending.until.isoformat() if lending.until else "not lent",)
             if lending.reason:
                 reasons.append(
-                    f"not lent, {scanner_name(group.latest)} {protocol_text(group)}: {lending.reason}"
+                    f"not lent, {scanner_name(group.latest)} {protocol_text(group)}: "
+                    f"{in_english(lending.reason)}"
                 )
         for cells in _rows(group, settings):
             table.add_row(*cells, *lent)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
+
+from config.phrases import in_english
+from segmentation.phrase import Phrase, Value, phrase
 
 
 class DicomError(Exception):
     """Base of every error that this room raises."""
 
 
-class Unusable(StrEnum):
+class Unusable(Enum):
     """Why a series cannot become a volume."""
 
-    NO_SLICES = "no slices"
-    SINGLE_SLICE = "single slice"
-    DUPLICATE_POSITIONS = "duplicate slice positions"
-    SEVERAL_PASSES = "several passes in one series"
-    SLICE_GAP = "missing slices"
-    SPACING_VARIES = "slice spacing varies"
-    ORIENTATION_VARIES = "slice orientation varies"
-    SIZE_VARIES = "matrix or pixel spacing varies"
-    GANTRY_TILT = "gantry tilt"
-    OFF_LINE = "slices shifted against one another"
-    GEOMETRY_MISSING = "geometry missing"
-    RESCALE_MISSING = "rescale to Hounsfield units missing"
-    TECHNIQUE_VARIES = "technique varies between slices"
-    ENERGY_UNSUITED = "at the image's energy the limits for rods, slope and vertebrae do not hold"
-    MATERIAL_IMAGE = "material was taken out of the image, or is shown by itself"
-    NOT_GREYSCALE = "not a single-frame greyscale image"
-    UNDECODABLE = "pixels cannot be decoded"
-    DAMAGED = "the header of an image is damaged"
-    TOO_LARGE = "larger than the limits of this node"
+    NO_SLICES = phrase("no-slices")
+    SINGLE_SLICE = phrase("single-slice")
+    DUPLICATE_POSITIONS = phrase("duplicate-positions")
+    SEVERAL_PASSES = phrase("several-passes")
+    SLICE_GAP = phrase("slice-gap")
+    SPACING_VARIES = phrase("spacing-varies")
+    ORIENTATION_VARIES = phrase("orientation-varies")
+    SIZE_VARIES = phrase("size-varies")
+    GANTRY_TILT = phrase("gantry-tilt")
+    OFF_LINE = phrase("off-line")
+    GEOMETRY_MISSING = phrase("geometry-missing")
+    RESCALE_MISSING = phrase("rescale-missing")
+    TECHNIQUE_VARIES = phrase("technique-varies")
+    ENERGY_UNSUITED = phrase("energy-unsuited")
+    MATERIAL_IMAGE = phrase("material-image")
+    NOT_GREYSCALE = phrase("not-greyscale")
+    UNDECODABLE = phrase("undecodable")
+    DAMAGED = phrase("damaged")
+    TOO_LARGE = phrase("too-large")
 
 
 class SeriesUnusable(DicomError):
@@ -40,11 +43,13 @@ class SeriesUnusable(DicomError):
     ----------
     reason : the kind of problem.
     detail : particulars, free of patient data.
+    said : both, to be said in any language.
     slices : how many slices the series has.
     """
 
-    def __init__(self, reason: Unusable, detail: str, *, slices: int) -> None:
-        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+    def __init__(self, reason: Unusable, detail: Value, *, slices: int) -> None:
+        self.said = _with_detail(reason.value, detail)
+        super().__init__(in_english(self.said))
         self.reason = reason
         self.detail = detail
         self.slices = slices
@@ -54,18 +59,18 @@ class MaskUnreadable(DicomError):
     """A mask file that is no three-dimensional label image."""
 
 
-class SegProblem(StrEnum):
+class SegProblem(Enum):
     """Why a Segmentation object cannot serve as the mask of a series."""
 
-    SEVERAL = "several match, and which one counts is not told"
-    OTHER_SERIES = "it was drawn on another series"
-    FRAME_OF_REFERENCE = "its frame of reference is not the series'"
-    OWN = "this node made it"
-    NOT_A_SEGMENTATION = "it is no DICOM segmentation"
-    NO_LEVEL = "none of its segments is coded or configured as a vertebra"
-    OVERLAP = "its segments of different vertebrae overlap"
-    GEOMETRY = "its frames do not lie on one regular grid"
-    DAMAGED = "it cannot be decoded"
+    SEVERAL = phrase("seg-several")
+    OTHER_SERIES = phrase("seg-other-series")
+    FRAME_OF_REFERENCE = phrase("seg-frame-of-reference")
+    OWN = phrase("seg-own")
+    NOT_A_SEGMENTATION = phrase("seg-no-segmentation")
+    NO_LEVEL = phrase("seg-no-level")
+    OVERLAP = phrase("seg-overlap")
+    GEOMETRY = phrase("seg-geometry")
+    DAMAGED = phrase("seg-damaged")
 
 
 class SegUnusable(DicomError):
@@ -75,10 +80,12 @@ class SegUnusable(DicomError):
     ----------
     reason : the kind of problem.
     detail : particulars, free of patient data.
+    said : both, to be said in any language.
     """
 
-    def __init__(self, reason: SegProblem, detail: str = "") -> None:
-        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+    def __init__(self, reason: SegProblem, detail: Value = "") -> None:
+        self.said = _with_detail(reason.value, detail)
+        super().__init__(in_english(self.said))
         self.reason = reason
         self.detail = detail
 
@@ -102,3 +109,7 @@ class ObjectInvalid(DicomError):
     def __init__(self, violations: tuple[str, ...]) -> None:
         super().__init__("; ".join(violations))
         self.violations = violations
+
+
+def _with_detail(reason: Phrase, detail: Value) -> Phrase:
+    return phrase("reason-with-detail", reason=reason, detail=detail) if detail else reason

@@ -26,6 +26,7 @@ from segmentation.engines.recognised import nothing_found
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
 from segmentation.engines.totalsegmentator_weights import Mode, unavailable
 from segmentation.errors import EngineUnavailable, GridMismatch, MaskNotUsable
+from segmentation.phrase import Phrase
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Observation, Vertebrae
 
@@ -68,9 +69,15 @@ class StudyMask:
                 vouched=self.file is not None,
             )
             return engine.segment(series.volume)
-        except (SegUnusable, GridMismatch, MaskNotUsable) as error:
-            refused = Observation(code="mask_refused", values={"reason": str(error)})
-            return nothing_found(series.volume, self.info, refused)
+        except (GridMismatch, MaskNotUsable) as error:
+            return self._refused(series, error.reason)
+        except SegUnusable as error:
+            return self._refused(series, error.said)
+
+    def _refused(self, series: LoadedSeries, reason: Phrase) -> Vertebrae:
+        return nothing_found(
+            series.volume, self.info, Observation(code="mask_refused", values={"reason": reason})
+        )
 
     def _read(self, instances: Sequence[Path], series: LoadedSeries) -> SegMask | None:
         """None where no segmentation came. Of several, one alone must have been drawn on the series."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.study_report import RejectedSeries, SeriesFacts, StudyIdentity
-from scoring.calibration.spectrum import energy_in_words
+from scoring.calibration.spectrum import energy_in_words, filter_in_words
 from scoring.phantoms import PhantomReading
 from segmentation.gates.great_vessels import brightest_vessel
+from segmentation.phrase import Phrase, Value, phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Observation, Vertebrae
 from segmentation.volume import CtVolume
@@ -50,7 +51,7 @@ def slice_step_mm(series: SeriesFacts) -> float | None:
 # Contrast medium in a study: what headers say, and the great vessels where headers leave it open.
 
 
-_UNREAD = "the great vessels could not be read"
+_UNREAD = phrase("vessels-unread")
 
 
 def contrast_in_headers(series: SeriesFacts) -> tuple[Observation, ...]:
@@ -75,7 +76,7 @@ def contrast_in_doubt(
     if vessel is None:
         return (_in_doubt(series.contrast_agent, _UNREAD),)
     if vessel.hu > settings.contrast_hu:
-        return (_in_doubt(series.contrast_agent, f"the great vessels read {vessel.hu:.0f} HU"),)
+        return (_in_doubt(series.contrast_agent, phrase("vessels-read", hu=f"{vessel.hu:.0f}")),)
     values: dict[str, str | int | float] = {
         "words": series.contrast_agent,
         "hu": round(vessel.hu),
@@ -84,7 +85,7 @@ def contrast_in_doubt(
     return (Observation(code="contrast_not_seen", values=values),)
 
 
-def _in_doubt(words: str, reason: str) -> Observation:
+def _in_doubt(words: str, reason: Phrase) -> Observation:
     return Observation(code="contrast_doubtful", values={"words": words, "reason": reason})
 
 
@@ -96,9 +97,9 @@ def spectrum_observations(series: SeriesFacts) -> tuple[Observation, ...]:
     found = []
     spectrum = series.spectrum
     if not spectrum.is_conventional:
-        values: dict[str, str | int | float] = {
+        values: dict[str, Value] = {
             "energy": energy_in_words(spectrum.energy),
-            "filter": spectrum.beam_filter,
+            "filter": filter_in_words(spectrum.beam_filter),
         }
         found.append(Observation(code="spectrum_unusual", values=values))
     if series.filter_unknown:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from config.catalog import load_model_card, load_radiomics_settings_text
+from config.phrases import in_english
 from config.settings import Settings
 from node.pipeline.engine import settle_engine
 from node.pipeline.measured_with import active_model
@@ -152,7 +153,7 @@ def propose(card: ModelCard, settings: Settings, patients: Iterable[ReferencePat
     return Proposal(
         card=card,
         in_force=in_force,
-        comparison=compare_models(in_force if same_features else None, card, tuple(patients)),
+        comparison=compare_models(in_force if same_features else None, card, tuple(patients), in_english),
         after=after,
     )
 

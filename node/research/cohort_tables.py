@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config.phrases import in_english
 from node.csv_table import TableUnreadable, read_table
 from node.research.extraction import ABOUT, made_with_sha256
 from scoring.calibration import Mineral
@@ -27,6 +28,7 @@ from scoring.models.card import Applicability, Range
 from scoring.radiomics import feature_names, parse_settings
 from scoring.training.cohort import Cohort, GroupTest, Patient, compare_counted, compare_measured
 from scoring.training.discrimination import Labels
+from segmentation.phrase import clauses
 from segmentation.volume import known_kvp
 
 # CSV files of text cells, of which every row must be usable; and how many like problems are told of.
@@ -49,7 +51,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     except TableUnreadable as error:
         raise CohortUnusable(f"{path}: {error}") from error
     if table.odd:
-        raise CohortUnusable(f"{path}: {first_of([one.reason for one in table.odd])}")
+        raise CohortUnusable(f"{path}: {first_of([in_english(one.reason) for one in table.odd])}")
     return [dict(row.cells) for row in table.rows]
 
 
@@ -322,7 +324,9 @@ def technique_of(rows: Sequence[Row]) -> Applicability:
         raise CohortUnusable(f"one mineral equivalent is needed; the studies have {minerals or 'none'}")
     spectra = sorted({_spectrum(row) for row in rows}, key=lambda one: (one.energy, one.beam_filter))
     if len(spectra) != 1:
-        told = ", ".join(f"{energy_in_words(one.energy)} with filter {one.beam_filter}" for one in spectra)
+        told = ", ".join(
+            f"{in_english(energy_in_words(one.energy))} with filter {one.beam_filter}" for one in spectra
+        )
         raise CohortUnusable(
             f"studies to train on are of different spectra (energy type {told}): a card states one; train on "
             "those of one"
@@ -351,7 +355,7 @@ def outside(row: Row, technique: Applicability) -> str:
         pixel_spacing_mm=() if pixel_mm is None else (pixel_mm,),
         equivalent=Mineral(row["equivalent"]) if row["equivalent"] else None,
     )
-    return "; ".join(reasons)
+    return in_english(clauses(reasons))
 
 
 def _spectrum(row: Row) -> Spectrum:

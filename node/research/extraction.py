@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from config.catalog import load_radiomics_settings_text
 from config.findings import Finding, Output, withheld
+from config.phrases import error_in_words
 from config.settings import ConfigurationError, Settings, load_settings
 from node.csv_table import TableUnreadable, parse_table
 from node.dicom.ct.headers import read_headers
@@ -188,7 +189,7 @@ def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
     try:
         info = settle_engine(how.settings.segmentation).info if how.mask is None else None
     except (SegmentationError, MaskUnreadable) as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(error_in_words(error)) from error
     used = provenance_of(how.settings, basis_of(how.settings), info)
     return {
         "software": f"{used.software} {used.version}",
@@ -342,7 +343,7 @@ def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> R
             StudyImages(study.instances, settings), settings, lambda: _engine(settings, drawn)
         )
     except (NotOneStudy, SegmentationError, MaskUnreadable, FileNotFoundError) as error:
-        return blank | {"reason": str(error)}
+        return blank | {"reason": error_in_words(error)}
     return blank | _about(found) | _texts(found.values or {})
 
 

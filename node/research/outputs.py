@@ -12,6 +12,7 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
+from config.phrases import in_english
 from node.research.cohort_tables import Variable
 from node.research.evaluation import CIRCULARITY
 from node.research.model_training import AGREEMENT, COMBINED, Plan, Trained
@@ -374,7 +375,7 @@ def _use(card: ModelCard) -> str:
     limits = card.applicability
     return (
         f"{card.notice}. For patients with a T-score below -1; refused outside {_range(limits.kvp)} kV, "
-        f"energy type {energy_in_words(limits.spectrum.energy)}, "
+        f"energy type {in_english(energy_in_words(limits.spectrum.energy))}, "
         f"spectral filter {limits.spectrum.beam_filter}, "
         f"slices {_range(limits.slice_spacing_mm)} mm apart, pixels of {_range(limits.pixel_spacing_mm)} mm, "
         f"{limits.equivalent}."

@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from scoring.calibration import Calibration, Mineral
 from scoring.calibration.spectrum import ScanTechnique, technique_differences
 from scoring.settings import ChartSettings, PriorScanSettings
+from segmentation.phrase import phrase
 from segmentation.vertebrae import Observation
 
 # What a calibration phantom read in one series, and which readings may be held against one another.
@@ -160,6 +161,15 @@ class Signal(StrEnum):
     FALLING = "shifted downwards (CUSUM)"
 
 
+SIGNALS = {
+    Signal.HIGH: phrase("signal-above"),
+    Signal.LOW: phrase("signal-below"),
+    Signal.RISING: phrase("signal-upwards"),
+    Signal.FALLING: phrase("signal-downwards"),
+}
+QUANTITIES = {"slope": phrase("slope"), "water": phrase("water")}  # of the charts
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartPoint:
     """One reading on its chart."""
@@ -291,8 +301,8 @@ def drift_observations(readings: Sequence[ScannerReading], rules: ChartSettings)
         Observation(
             code="scanner_drift",
             values={
-                "quantity": chart.quantity,
-                "signal": chart.signal.value if chart.signal else "",
+                "quantity": QUANTITIES[chart.quantity],
+                "signal": SIGNALS[chart.signal] if chart.signal else "",
                 "value": f"{chart.points[-1].value:.4g}",
                 "mean": f"{chart.mean:.4g}",
                 "sigma": f"{chart.sigma:.2g}",

@@ -42,6 +42,7 @@ from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
 from segmentation.gates.great_vessels import great_vessels
+from segmentation.phrase import Phrase, listed, phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import ABOVE_SACRUM, Vertebrae, course_of_bodies
 from segmentation.volume import CtVolume, FloatArray, Mask, canonical
@@ -51,6 +52,12 @@ Array = npt.NDArray[np.float64]
 
 _KEV = np.arange(400, 1201) / 10  # searched; beyond what any tube voltage of CT comes to
 _TISSUES = tuple(Tissue)
+_IN_WORDS = {
+    Tissue.AIR: phrase("air"),
+    Tissue.ADIPOSE: phrase("adipose"),
+    Tissue.BLOOD: phrase("blood"),
+    Tissue.MUSCLE: phrase("muscle"),
+}
 
 
 def sd_hu(rules: InternalCalibrationSettings, tissue: Tissue) -> float:
@@ -116,30 +123,37 @@ def internal_calibration(
 
 
 def _require_all(hu: Mapping[Tissue, float], rules: InternalCalibrationSettings) -> None:
-    missing = [one.value for one in _TISSUES if one not in hu]
+    missing = [_IN_WORDS[one] for one in _TISSUES if one not in hu]
     if missing:
-        raise _impossible(f"too little of {', '.join(missing)} was found")
+        raise _impossible(phrase("tissue-too-little", tissues=listed(missing)))
     low, high = rules.sampling.blood_hu
     if not low <= hu[Tissue.BLOOD] <= high:
-        raise _impossible(f"blood reads {hu[Tissue.BLOOD]:.0f} HU, as with contrast medium")
+        raise _impossible(phrase("blood-enhanced", hu=f"{hu[Tissue.BLOOD]:.0f}"))
 
 
 def _require_plausible(fit: _Fit, kvp: float | None, rules: InternalCalibrationSettings) -> None:
     if kvp is None:
-        raise _impossible("the tube voltage is not stated")
+        raise _impossible(phrase("kvp-not-stated"))
     kv = [one[0] for one in rules.kev]
     if not kv[0] <= kvp <= kv[-1]:
-        raise _impossible(f"no energies are known for {kvp:g} kV")
+        raise _impossible(phrase("no-energies", kvp=f"{kvp:g}"))
     lowest, highest = (float(np.interp(kvp, kv, [one[end] for one in rules.kev])) for end in (1, 2))
     if not lowest <= fit.kev <= highest:
         raise _impossible(
-            f"tissues read as at {fit.kev:.0f} keV, {kvp:g} kV gives {lowest:.0f} to {highest:.0f} keV"
+            phrase(
+                "energy-implausible",
+                kev=f"{fit.kev:.0f}",
+                kvp=f"{kvp:g}",
+                lowest=f"{lowest:.0f}",
+                highest=f"{highest:.0f}",
+            )
         )
     if abs(fit.offset_hu) > rules.offset_hu or abs(fit.scale - 1) > rules.scale_percent / 100:
-        raise _impossible(f"HU would be off by {fit.offset_hu:.0f} and {100 * (fit.scale - 1):.0f} %")
+        percent = f"{100 * (fit.scale - 1):.0f}"
+        raise _impossible(phrase("hu-off", offset=f"{fit.offset_hu:.0f}", percent=percent))
 
 
-def _impossible(reason: str) -> CalibrationImpossible:
+def _impossible(reason: Phrase) -> CalibrationImpossible:
     return CalibrationImpossible("internal_impossible", reason)
 
 

@@ -18,9 +18,17 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from scoring.calibration import Calibration, Grade, LineUncertainty, combined_uncertainty
-from scoring.calibration.control_charts import ScannerReading, comparable_groups, made_alike, scanner_charts
+from scoring.calibration.control_charts import (
+    QUANTITIES,
+    SIGNALS,
+    ScannerReading,
+    comparable_groups,
+    made_alike,
+    scanner_charts,
+)
 from scoring.calibration.spectrum import ScanTechnique, technique_differences
 from scoring.settings import ChartSettings, PriorScanSettings
+from segmentation.phrase import Phrase, Value, listed, phrase
 from segmentation.vertebrae import Observation
 
 LENT = "asynchronous "  # before the method of a calibration that was lent
@@ -70,9 +78,8 @@ def borrow(
     fitting = [one for number, one in enumerate(known) if not misfits[number]]
     if not fitting:
         nearest = min(misfits, key=lambda number: (len(misfits[number]), -_order(known[number])))
-        return None, _missing(
-            f"the nearest reading, of {known[nearest].taken_on}, differs: {', '.join(misfits[nearest])}"
-        )
+        day, differences = str(known[nearest].taken_on), listed(misfits[nearest])
+        return None, _missing(phrase("nearest-differs", date=day, differences=differences))
     lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
     perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
     doubt = (
@@ -99,7 +106,7 @@ class Lending:
     """Until when studies made like a reading may be calibrated by one, as far as is known today."""
 
     until: date | None  # the last day; None: not at all
-    reason: str = ""  # why not
+    reason: Value = ""  # why not
 
 
 def lending_of(
@@ -121,8 +128,8 @@ def lending_of(
     able = [one for one in readings if one.calibration is not None and one.technique is not None]
     if not able:
         if any(one.technique is not None and one.technique.single_slice for one in readings):
-            return Lending(until=None, reason="single slices are never lent")
-        return Lending(until=None, reason="no reading of it passed every check with its technique known")
+            return Lending(until=None, reason=phrase("single-slices-not-lent"))
+        return Lending(until=None, reason=phrase("no-sound-reading"))
     latest = able[-1]
     assert latest.technique is not None, "chosen so"
     borrowed, said = borrow(
@@ -141,11 +148,11 @@ def lending_of(
         charts=charts,
     )
     if borrowed is None or borrowed.scanned_on is None:
-        return Lending(until=None, reason=str(said.values["reason"]))
+        return Lending(until=None, reason=said.values["reason"])
     return Lending(until=borrowed.scanned_on + timedelta(days=rules.max_age_days))
 
 
-def _missing(reason: str) -> Observation:
+def _missing(reason: Value) -> Observation:
     return Observation(code="asynchronous_missing", values={"reason": reason})
 
 
@@ -153,16 +160,16 @@ def _order(reading: ScannerReading) -> int:
     return reading.taken_on.toordinal()
 
 
-def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> str | None:
+def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> Phrase | None:
     """Why no reading can be compared with this study at all; None where some can."""
     scanner = f"{study.model} {study.device_serial}".strip()
     reasons = {
-        "the scanner's serial number is not stated": not study.device_serial,
-        "the tube voltage is not stated": study.kvp is None,
-        "the kernel is not stated": not study.kernel,
-        "the study has no date": study.taken_on is None,
-        f"no phantom has been read on scanner {scanner}": not own,
-        f"no phantom had been read on scanner {scanner} before the study": not known,
+        phrase("serial-not-stated"): not study.device_serial,
+        phrase("kvp-not-stated"): study.kvp is None,
+        phrase("kernel-not-stated"): not study.kernel,
+        phrase("study-without-date"): study.taken_on is None,
+        phrase("no-reading", scanner=scanner): not own,
+        phrase("no-earlier-reading", scanner=scanner): not known,
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
@@ -186,62 +193,62 @@ def _is_earlier(reading: ScannerReading, study: Borrower) -> bool | None:
     return _before(reading.taken_on, reading.taken_at, study.taken_on, study.taken_at)
 
 
-def _differences(study: Borrower, reading: ScannerReading, rules: PriorScanSettings) -> list[str]:
-    """Why this reading may not calibrate this study, in words; empty where it may."""
+def _differences(study: Borrower, reading: ScannerReading, rules: PriorScanSettings) -> list[Value]:
+    """Why this reading may not calibrate this study; empty where it may."""
     protocol, technique = reading.protocol, reading.technique
-    found = []
+    found: list[Value] = []
     if protocol.kvp != study.kvp:
-        found.append(f"tube voltage {protocol.kvp:g} kV")
+        found.append(phrase("differs-kvp", kvp=f"{protocol.kvp:g}"))
     if protocol.kernel != study.kernel:
-        found.append(f"kernel {protocol.kernel or 'not stated'}")
+        found.append(phrase("differs-kernel", kernel=protocol.kernel or phrase("not-stated")))
     if protocol.phantom not in study.phantoms:
-        found.append(f"phantom {protocol.phantom}")
+        found.append(phrase("differs-phantom", phantom=protocol.phantom))
     elif reading.calibration is None:
         found.append(_why_not_lent(reading))
     elif reading.calibration.phantom_sha256 != study.phantoms[protocol.phantom]:
-        found.append("its phantom was described otherwise")
+        found.append(phrase("phantom-described-otherwise"))
     if technique is None:
-        found.append("its technique was not kept")
+        found.append(phrase("technique-not-kept"))
     else:
         found += technique_differences(study.technique, technique, rules)
         found += _unstated(study.technique, technique)
     if study.taken_on is not None and study.taken_on - reading.taken_on > timedelta(days=rules.max_age_days):
-        found.append(f"expired on {reading.taken_on + timedelta(days=rules.max_age_days + 1)}")
+        expired = reading.taken_on + timedelta(days=rules.max_age_days + 1)
+        found.append(phrase("expired-on", date=str(expired)))
     return found
 
 
-def _why_not_lent(reading: ScannerReading) -> str:
+def _why_not_lent(reading: ScannerReading) -> Phrase:
     if reading.findings:
-        return f"its phantom did not pass every check ({', '.join(reading.findings)})"
-    return "its phantom did not pass every check"
+        return phrase("phantom-unsound-by", codes=", ".join(reading.findings))
+    return phrase("phantom-unsound")
 
 
-def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[str]:
+def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
     """Lengths that neither header states: charts may hold such readings together, but nothing is lent."""
     lengths = {
-        "table height": (study.table_height_mm, reading.table_height_mm),
-        "field of view": (study.field_of_view_mm, reading.field_of_view_mm),
+        phrase("table-height"): (study.table_height_mm, reading.table_height_mm),
+        phrase("field-of-view"): (study.field_of_view_mm, reading.field_of_view_mm),
     }
-    return [f"{name} not stated" for name, both in lengths.items() if both == (None, None)]
+    return [
+        phrase("quantity-not-stated", quantity=name) for name, both in lengths.items() if both == (None, None)
+    ]
 
 
-def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -> str | None:
+def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -> Phrase | None:
     """What was said against a phantom on this scanner no earlier than the lender; None where nothing was.
 
     Of the same day only what was certainly read before the lender is passed over.
     """
     for one in readings:
         if one.findings and not _before(one.taken_on, one.taken_at, lender.taken_on, lender.taken_at):
-            return (
-                f"on {one.taken_on}, no earlier than the reading to be lent, a phantom on this scanner did "
-                f"not pass every check ({', '.join(one.findings)})"
-            )
+            return phrase("unsound-since", date=str(one.taken_on), codes=", ".join(one.findings))
     return None
 
 
 def _drift(
     lender: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings, charts: ChartSettings
-) -> str | None:
+) -> Phrase | None:
     """Which chart of the scanner is out of control, or was on the lender's day or since; None where none.
 
     Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
@@ -253,11 +260,14 @@ def _drift(
             for reading, point in zip(readings, chart.points, strict=True):
                 lasts = reading is readings[-1]
                 if point.signal is not None and (lasts or reading.taken_on >= lender.taken_on):
-                    told = (
-                        f"the scanner drifts: at {group.protocol.kvp:g} kV the phantom's {chart.quantity} "
-                        f"was {point.signal.value} on {reading.taken_on}"
+                    told = phrase(
+                        "scanner-drifts",
+                        kvp=f"{group.protocol.kvp:g}",
+                        quantity=QUANTITIES[chart.quantity],
+                        signal=SIGNALS[point.signal],
+                        date=str(reading.taken_on),
                     )
-                    return f"{told} and has not been in control since" if lasts else told
+                    return phrase("scanner-drifts-still", told=told) if lasts else told
     return None
 
 

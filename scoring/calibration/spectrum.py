@@ -6,6 +6,7 @@ image: polyenergetic, of one source, behind ordinary filters.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -15,6 +16,7 @@ import numpy as np
 from scoring.calibration import Mineral, SlopeRanges
 from scoring.errors import CalibrationImpossible
 from scoring.settings import PriorScanSettings
+from segmentation.phrase import Value, phrase, together
 from segmentation.volume import known_kvp
 
 CONVENTIONAL = "single"  # energy type of an image of one polyenergetic spectrum
@@ -40,19 +42,54 @@ class Spectrum:
 CONVENTIONAL_SPECTRUM = Spectrum()
 
 
-def energy_in_words(energy: str) -> str:
-    """An energy type as a report says it."""
-    return "conventional" if energy == CONVENTIONAL else energy
+_VIRTUAL = re.compile(r"virtual (?P<energy>[\d.]+) keV(?P<described> by its description)?")
+_ENERGIES = {
+    CONVENTIONAL: phrase("energy-conventional"),
+    "virtual by its description": phrase("energy-virtual-described"),
+    "photon counting": phrase("energy-photon-counting"),
+}
+_FILTERS = {
+    NO_FILTER: phrase("filter-none"),
+    "tin": phrase("filter-tin"),
+    "tin by its description": phrase("filter-tin-described"),
+    "silver": phrase("filter-silver"),
+    "gold": phrase("filter-gold"),
+    "copper": phrase("filter-copper"),
+    "molybdenum": phrase("filter-molybdenum"),
+    "rhodium": phrase("filter-rhodium"),
+    "niobium": phrase("filter-niobium"),
+    "tungsten": phrase("filter-tungsten"),
+    "europium": phrase("filter-europium"),
+    "lead": phrase("filter-lead"),
+}
 
 
-def spectrum_differences(own: Spectrum, asked: Spectrum) -> list[str]:
-    """In what a study's spectrum differs from the one asked for, in words; empty where it does not."""
-    differences = []
+def energy_in_words(energy: str) -> Value:
+    """The phrase for a `Spectrum.energy`; one that is of no known kind stays as it is."""
+    if virtual := _VIRTUAL.fullmatch(energy):
+        if virtual["described"]:
+            return phrase("energy-virtual-described-at", energy=virtual["energy"])
+        return phrase("energy-virtual", energy=virtual["energy"])
+    kind, _, words = energy.partition(" ")
+    if kind == "multi-energy":
+        return phrase("energy-multi", words=words)
+    return _ENERGIES.get(energy, energy)
+
+
+def filter_in_words(beam_filter: str) -> Value:
+    """The phrase for a `Spectrum.beam_filter`; a metal that is not known stays as it is."""
+    return together(_FILTERS.get(metal, metal) for metal in beam_filter.split(" and "))
+
+
+def spectrum_differences(own: Spectrum, asked: Spectrum) -> list[Value]:
+    """In what a study's spectrum differs from the one asked for; empty where it does not."""
+    differences: list[Value] = []
     if own.energy != asked.energy:
         one, other = energy_in_words(own.energy), energy_in_words(asked.energy)
-        differences.append(f"the energy type is {one}, {other} is asked for")
+        differences.append(phrase("energy-differs", own=one, asked=other))
     if own.beam_filter != asked.beam_filter:
-        differences.append(f"the spectral filter is {own.beam_filter}, {asked.beam_filter} is asked for")
+        one, other = filter_in_words(own.beam_filter), filter_in_words(asked.beam_filter)
+        differences.append(phrase("filter-differs", own=one, asked=other))
     return differences
 
 
@@ -73,30 +110,35 @@ class ScanTechnique:
 
 def technique_differences(
     own: ScanTechnique, theirs: ScanTechnique, tolerance: PriorScanSettings
-) -> tuple[str, ...]:
-    """What parts two series that are both to show the same HU, in words; empty where they are alike.
+) -> tuple[Value, ...]:
+    """What parts two series that are both to show the same HU; empty where they are alike.
 
     A length that neither header states counts as equal here: who lends asks for more.
     """
-    words = {
-        "spectral filter": (own.spectral_filter, theirs.spectral_filter),
-        "energy": (own.energy, theirs.energy),
-        "reconstruction": (own.reconstruction, theirs.reconstruction),
-    }
-    found = [f"{name} {other or 'not stated'}" for name, (one, other) in words.items() if one != other]
+    words = (
+        (phrase("condition-filter"), own.spectral_filter, theirs.spectral_filter),
+        (phrase("condition-energy"), energy_in_words(own.energy), energy_in_words(theirs.energy)),
+        (phrase("condition-reconstruction"), own.reconstruction, theirs.reconstruction),
+    )
+    found: list[Value] = [
+        phrase("quantity-is", quantity=name, value=other or phrase("not-stated"))
+        for name, one, other in words
+        if one != other
+    ]
     lengths = (
-        ("table height", own.table_height_mm, theirs.table_height_mm, tolerance.table_height_mm),
-        ("field of view", own.field_of_view_mm, theirs.field_of_view_mm, tolerance.field_of_view_mm),
+        (phrase("table-height"), own.table_height_mm, theirs.table_height_mm, tolerance.table_height_mm),
+        (phrase("field-of-view"), own.field_of_view_mm, theirs.field_of_view_mm, tolerance.field_of_view_mm),
     )
     for name, one_mm, other_mm, tolerance_mm in lengths:
         if one_mm is None and other_mm is None:
             continue
         if one_mm is None or other_mm is None:
-            found.append(f"{name} not stated")
+            found.append(phrase("quantity-not-stated", quantity=name))
         elif abs(one_mm - other_mm) > tolerance_mm:
-            found.append(f"{name} {abs(one_mm - other_mm):.0f} mm off")
+            distance = f"{abs(one_mm - other_mm):.0f}"
+            found.append(phrase("quantity-off", quantity=name, distance=distance))
     if own.single_slice != theirs.single_slice:
-        found.append("single slices" if theirs.single_slice else "a volume")
+        found.append(phrase("single-slices") if theirs.single_slice else phrase("a-volume"))
     return tuple(found)
 
 

@@ -24,7 +24,15 @@ from scoring.density.bmd import (
     interval95,
     mean_density_uncertainty,
 )
+from segmentation.phrase import Phrase, Value, clauses, phrase, together
 from segmentation.vertebrae import Observation, RegionKind
+
+GRADES = {
+    Grade.PHANTOM: phrase("calibration-phantom"),
+    Grade.ASYNCHRONOUS: phrase("calibration-asynchronous"),
+    Grade.INTERNAL: phrase("calibration-internal"),
+}
+REGIONS = {RegionKind.CORE: phrase("region-is-core"), RegionKind.ELLIPSE: phrase("region-is-ellipse")}
 
 ADULT_FROM_YEARS = 20  # below: no score
 T_FROM_YEARS = 50  # below: the Z-score counts (ISCD)
@@ -168,44 +176,47 @@ def reference_observations(
     unknown = [name for name in reference.unstated if name not in accept_unstated]
     unstated = []
     if unknown:
-        values: dict[str, str | int | float] = {
+        values: dict[str, Value] = {
             "reference": reference.name,
             "unstated": unstated_in_words(reference, unknown),
         }
         unstated.append(Observation(code="reference_unstated", values=values))
-    reasons = []
+    reasons: list[Value] = []
     if reference.equivalent is not equivalent:
-        reasons.append(f"it is given in {reference.equivalent}, the phantom measures {equivalent}")
+        reasons.append(phrase("equivalent-differs", theirs=reference.equivalent, own=equivalent))
     if grade not in reference.grades:
-        reasons.append(f"it takes {' and '.join(reference.grades)} calibration, this study's is {grade}")
+        grades = together(GRADES[one] for one in reference.grades)
+        reasons.append(phrase("grade-differs", grades=grades, grade=GRADES[grade]))
     if reference.sex not in ("any", sex):
-        reasons.append(f"it describes sex {reference.sex}")
+        reasons.append(phrase("sex-differs", sex=reference.sex))
     if reference.kvp is not None:
         lower, upper = reference.kvp
         if kvp is None:
-            reasons.append("the tube voltage is not stated")
+            reasons.append(phrase("kvp-not-stated"))
         elif not lower <= kvp <= upper:
-            reasons.append(f"{kvp:g} kV is outside {lower:g} to {upper:g} kV")
+            limits = phrase("range", low=f"{lower:g}", high=f"{upper:g}")
+            reasons.append(phrase("kvp-outside", kvp=f"{kvp:g}", limits=limits))
         reasons += spectrum_differences(spectrum, reference.spectrum)
-    if reference.roi not in (None, roi):
-        reasons.append(f"its region is the {reference.roi}, this study's the {roi}")
+    if reference.roi is not None and reference.roi is not roi:
+        reasons.append(phrase("region-differs", theirs=REGIONS[reference.roi], own=REGIONS[roi]))
     unmeasured = [level for level in reference.levels if level not in measured]
     if unmeasured:
-        reasons.append(f"it needs {', '.join(reference.levels)}; not measured: {', '.join(unmeasured)}")
+        needed, lacking = ", ".join(reference.levels), ", ".join(unmeasured)
+        reasons.append(phrase("levels-needed", levels=needed, unmeasured=lacking))
     if not reasons:
         return unstated
-    values = {"reference": reference.name, "reason": "; ".join(reasons)}
+    values = {"reference": reference.name, "reason": clauses(reasons)}
     return [Observation(code="reference_mismatch", values=values), *unstated]
 
 
-def unstated_in_words(reference: Reference, names: Sequence[str]) -> str:
-    """What a reference's source does not state, as a report says it."""
+def unstated_in_words(reference: Reference, names: Sequence[str]) -> Value:
+    """What a reference's source does not state."""
     words = {
-        "kvp": "tube voltage",
-        "roi": "region of interest",
-        "levels": f"vertebral levels (taken as {', '.join(reference.levels)})",
+        "kvp": phrase("tube-voltage"),
+        "roi": phrase("region-of-interest"),
+        "levels": phrase("levels-taken-as", levels=", ".join(reference.levels)),
     }
-    return " and ".join(words[name] for name in names)
+    return together(words[name] for name in names)
 
 
 def t_score(
@@ -267,7 +278,7 @@ def density_verdict(
     `density_rule_grade` where no phantom is in the image: its cut-offs stand on such measurements.
     """
     if calibration.grade is not Grade.PHANTOM:
-        return None, [Observation(code="density_rule_grade", values={"grade": calibration.grade.value})]
+        return None, [Observation(code="density_rule_grade", values={"grade": GRADES[calibration.grade]})]
     equivalent = calibration.equivalent
     converted = equivalent is not Mineral.K2HPO4
     if converted and conversion is None:
@@ -311,6 +322,16 @@ _SAME = {
     StudyClass.OSTEOPENIA: DensityCategory.LOW,
     StudyClass.OSTEOPOROSIS: DensityCategory.OSTEOPOROSIS,
 }
+_CLASSES = {
+    StudyClass.NORMAL: phrase("normal"),
+    StudyClass.OSTEOPENIA: phrase("osteopenia"),
+    StudyClass.OSTEOPOROSIS: phrase("osteoporosis"),
+}
+_CATEGORIES = {
+    DensityCategory.NORMAL: phrase("normal"),
+    DensityCategory.LOW: phrase("low-bone-mass"),
+    DensityCategory.OSTEOPOROSIS: phrase("osteoporosis"),
+}
 
 
 def remarks(
@@ -336,9 +357,9 @@ def disagreement(study_class: StudyClass | None, density: DensityVerdict | None)
     """`rules_disagree` where the T-score's class and the density's category differ; the density leads."""
     if study_class is None or density is None or _SAME[study_class] is density.category:
         return ()
-    values: dict[str, str | int | float] = {
-        "study_class": study_class.value,
-        "category": density.category.value,
+    values: dict[str, Value] = {
+        "study_class": _CLASSES[study_class],
+        "category": _CATEGORIES[density.category],
         "bmd": round(density.mean_mg_cm3, 1),
         "equivalent": density.equivalent.value,
     }
@@ -353,7 +374,7 @@ def _on_reference(given: Assessment, reference: Reference | None) -> tuple[Obser
         found.append(Observation(code="demonstration_reference", values={"reference": reference.name}))
     if reference.unstated:  # and accepted by the site, else there were no score
         unstated = unstated_in_words(reference, reference.unstated)
-        values = {"reference": reference.name, "unstated": unstated}
+        values: dict[str, Value] = {"reference": reference.name, "unstated": unstated}
         found.append(Observation(code="reference_incomplete", values=values))
     if given.t_score is not None:
         found.append(Observation(code="not_dxa"))
@@ -364,9 +385,8 @@ def _on_menopause(given: Assessment, age_years: int | None, sex: str) -> tuple[O
     scored = given.t_score is not None or given.z_score is not None or given.density is not None
     if sex != "F" or age_years is None or not scored:
         return ()
-    taken = (
-        "postmenopausal, being 50 or older" if age_years >= T_FROM_YEARS else "premenopausal, being under 50"
-    )
+    postmenopausal = age_years >= T_FROM_YEARS
+    taken = phrase("taken-postmenopausal") if postmenopausal else phrase("taken-premenopausal")
     return (Observation(code="menopause_unknown", values={"taken": taken}),)
 
 
@@ -383,7 +403,7 @@ def _straddled_by_t(given: Assessment) -> tuple[Observation, ...]:
         return ()
     sigma = score.bmd_uncertainty_mg_cm3 / score.sd_mg_cm3
     return _straddled(
-        "T-score", score.value, sigma, (T_OSTEOPOROSIS_FROM, T_OSTEOPENIA_BELOW), digits=2, unit=""
+        phrase("t-score"), score.value, sigma, (T_OSTEOPOROSIS_FROM, T_OSTEOPENIA_BELOW), digits=2, unit=""
     )
 
 
@@ -391,21 +411,25 @@ def _straddled_by_density(density: DensityVerdict | None) -> tuple[Observation, 
     if density is None or density.uncertainty_mg_cm3 is None:
         return ()
     cut_offs = (DENSITY_OSTEOPOROSIS_BELOW, DENSITY_NORMAL_ABOVE)
-    what = f"Mean density of {density.levels[0]} and {density.levels[1]}"
-    unit = f" mg/cm3 {density.equivalent}"
+    first, second = density.levels
+    what = phrase("mean-density-of", first=first, second=second)
+    unit = f"mg/cm3 {density.equivalent}"
     return _straddled(what, density.mean_mg_cm3, density.uncertainty_mg_cm3, cut_offs, digits=1, unit=unit)
 
 
 def _straddled(
-    what: str, value: float, sigma: float, cut_offs: Sequence[float], *, digits: int, unit: str
+    what: Phrase, value: float, sigma: float, cut_offs: Sequence[float], *, digits: int, unit: str
 ) -> tuple[Observation, ...]:
     lower, upper = interval95(value, sigma)
     inside = [f"{cut_off:g}" for cut_off in cut_offs if lower <= cut_off <= upper]
     if not inside:
         return ()
-    values: dict[str, str | int | float] = {
+    low, high = f"{lower:.{digits}f}", f"{upper:.{digits}f}"
+    values: dict[str, Value] = {
         "what": what,
-        "interval": f"{lower:.{digits}f} to {upper:.{digits}f}{unit}",
-        "cut_offs": " and ".join(inside),
+        "interval": phrase("interval-with-unit", low=low, high=high, unit=unit)
+        if unit
+        else phrase("interval", low=low, high=high),
+        "cut_offs": together(inside),
     }
     return (Observation(code="cutoff_straddled", values=values),)

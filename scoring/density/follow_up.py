@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from datetime import date
 
 from scoring.calibration import Mineral
+from scoring.calibration.spectrum import energy_in_words
+from segmentation.phrase import Value, clauses, phrase, together
 from segmentation.vertebrae import Observation
 
 NO_PHANTOM = "no phantom"  # in place of a phantom's hash, where the patient's own tissues calibrate
@@ -70,27 +72,27 @@ class FollowUp:
     prior_study_instance_uid: str
     prior_taken_on: date
     changes: tuple[LevelChange, ...]
-    reasons: tuple[str, ...]
+    reasons: tuple[Value, ...]
     lsc_mg_cm3: float | None
     equivalent: Mineral  # of the later study's densities, and of every change
-    accepted: tuple[str, ...] = ()  # what neither study states and the site takes for equal, in words
+    accepted: tuple[Value, ...] = ()  # what neither study states and the site takes for equal
 
 
 # What each condition is called in a report.
 _NAMES = {
-    "device_serial": "scanner",
-    "kvp": "tube voltage",
-    "equivalent": "mineral equivalent",
-    "phantom": "phantom",
-    "method": "calibration method",
-    "rules_sha256": "set of rules for engine, regions and calibration",
-    "engine": "segmentation engine",
-    "spectral_filter": "spectral filter",
-    "energy": "energy type",
-    "kernel": "convolution kernel",
-    "reconstruction": "reconstruction",
-    "phantom_sha256": "description of the phantom",
-    "model": "scanner model",
+    "device_serial": phrase("condition-scanner"),
+    "kvp": phrase("tube-voltage"),
+    "equivalent": phrase("condition-equivalent"),
+    "phantom": phrase("condition-phantom"),
+    "method": phrase("condition-method"),
+    "rules_sha256": phrase("condition-rules"),
+    "engine": phrase("condition-engine"),
+    "spectral_filter": phrase("condition-filter"),
+    "energy": phrase("condition-energy"),
+    "kernel": phrase("condition-kernel"),
+    "reconstruction": phrase("condition-reconstruction"),
+    "phantom_sha256": phrase("condition-phantom-description"),
+    "model": phrase("condition-model"),
 }
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN_OF_SHA256 = 12  # digits: enough for a person to tell two apart
@@ -140,26 +142,33 @@ def follow_up(
     )
 
 
-def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[str, ...]:
+def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[Value, ...]:
     """Why the two may not be compared, with what either states; empty where they may."""
-    found = []
+    found: list[Value] = []
     if prior.taken_on == scan.taken_on:
-        found.append("both are of one day: which came first is not known, and nothing changes in a day")
+        found.append(phrase("same-day"))
     for field in fields(Conditions):
         own, theirs = getattr(scan.conditions, field.name), getattr(prior.conditions, field.name)
         if own == theirs and (_is_stated(own) or field.name in accept_unstated):
             continue
         name = _NAMES[field.name]
         if own == theirs:
-            found.append(f"the {name} is not stated in either")
+            found.append(phrase("condition-not-stated", condition=name))
         else:
-            found.append(f"its {name} is {_in_words(theirs)}, this study's {_in_words(own)}")
+            found.append(
+                phrase(
+                    "condition-differs",
+                    condition=name,
+                    theirs=_in_words(field.name, theirs),
+                    own=_in_words(field.name, own),
+                )
+            )
     if not (scan.levels_confirmed and prior.levels_confirmed):
-        found.append("vertebral levels are not confirmed in both")
+        found.append(phrase("levels-not-confirmed"))
     if scan.contrast or prior.contrast:
-        found.append("contrast medium was given or is suspected")
+        found.append(phrase("contrast-in-either"))
     if not set(scan.densities_mg_cm3) & set(prior.densities_mg_cm3):
-        found.append("no level was measured in both")
+        found.append(phrase("no-common-level"))
     return tuple(found)
 
 
@@ -167,15 +176,17 @@ def _is_stated(value: object) -> bool:
     return value not in ("", None)
 
 
-def _in_words(value: str | float | None) -> str:
+def _in_words(condition: str, value: str | float | None) -> Value:
     if not _is_stated(value):
-        return "not stated"
+        return phrase("not-stated")
     if isinstance(value, float):  # the only number is the tube voltage
         return f"{value:g} kV"
+    if condition == "energy":
+        return energy_in_words(str(value))
     return _SHA256.sub(lambda found: found.group()[:_SHOWN_OF_SHA256], str(value))
 
 
-def _stated_in_neither(own: Conditions, theirs: Conditions) -> tuple[str, ...]:
+def _stated_in_neither(own: Conditions, theirs: Conditions) -> tuple[Value, ...]:
     return tuple(
         name
         for field, name in _NAMES.items()
@@ -189,14 +200,14 @@ def follow_up_observations(found: FollowUp) -> tuple[Observation, ...]:
     """
     day = found.prior_taken_on.isoformat()
     if found.reasons:
-        values: dict[str, str | int | float] = {"date": day, "reasons": "; ".join(found.reasons)}
+        values: dict[str, Value] = {"date": day, "reasons": clauses(found.reasons)}
         return (Observation(code="follow_up_not_comparable", values=values),)
     return (_change_observation(found, day), *_accepted_observation(found, day))
 
 
 def _change_observation(found: FollowUp, day: str) -> Observation:
     changes = ", ".join(f"{one.level} {one.change_mg_cm3:+.1f}" for one in found.changes)
-    values: dict[str, str | int | float] = {
+    values: dict[str, Value] = {
         "date": day,
         "changes": changes,
         "equivalent": found.equivalent.value,
@@ -204,14 +215,14 @@ def _change_observation(found: FollowUp, day: str) -> Observation:
     if found.lsc_mg_cm3 is None:
         return Observation(code="follow_up_without_lsc", values=values)
     beyond = [one.level for one in found.changes if one.significant]
-    values |= {"lsc": f"{found.lsc_mg_cm3:g}", "levels": ", ".join(beyond) or "no level"}
+    values |= {"lsc": f"{found.lsc_mg_cm3:g}", "levels": ", ".join(beyond) or phrase("no-level")}
     return Observation(code="follow_up_change", values=values)
 
 
 def _accepted_observation(found: FollowUp, day: str) -> tuple[Observation, ...]:
     if not found.accepted:
         return ()
-    values: dict[str, str | int | float] = {"date": day, "unstated": " and ".join(found.accepted)}
+    values: dict[str, Value] = {"date": day, "unstated": together(found.accepted)}
     return (Observation(code="follow_up_unstated", values=values),)
 
 

@@ -9,6 +9,7 @@ from scoring.calibration.spectrum import Spectrum, spectrum_differences
 from scoring.density.classification import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.models.card import Applicability, CardTerm, ModelCard, Range
 from scoring.models.nomogram import NomogramResult
+from segmentation.phrase import Phrase, Value, clauses, listed, phrase
 from segmentation.vertebrae import Observation
 
 # Remarks on a model's numbers, which withhold nothing, and say nothing where the numbers are withheld.
@@ -52,7 +53,7 @@ def model_observations(
         equivalent=equivalent,
     )
     if reasons:
-        found.append(_out_of_range(card.name, "; ".join(reasons)))
+        found.append(_out_of_range(card.name, clauses(reasons)))
     if t_score is not None and not t_score < T_OSTEOPENIA_BELOW:
         found.append(Observation(code="t_above_model", values={"t": round(t_score, 2)}))
     return found
@@ -66,7 +67,7 @@ def technique_reasons(
     slice_spacing_mm: float | None,
     pixel_spacing_mm: Sequence[float],
     equivalent: Mineral | None,
-) -> list[str]:
+) -> list[Value]:
     """Why a model of studies by one technique does not cover a study by another; empty where it does.
 
     Parameters
@@ -75,26 +76,24 @@ def technique_reasons(
     pixel_spacing_mm : those known; none: not stated.
     equivalent : None where there is no calibration, which withholds by itself.
     """
-    reasons = []
+    reasons: list[Value] = []
     if kvp is None:
-        reasons.append("the tube voltage is not stated")
+        reasons.append(phrase("kvp-not-stated"))
     elif not _within(kvp, trained.kvp):
-        reasons.append(f"{kvp:g} kV is outside {_words(trained.kvp)} kV")
+        reasons.append(phrase("kvp-outside", kvp=f"{kvp:g}", limits=_words(trained.kvp)))
     reasons += spectrum_differences(spectrum, trained.spectrum)
     if slice_spacing_mm is None:
-        reasons.append("its slices stand alone")
+        reasons.append(phrase("slices-stand-alone"))
     elif not _within(slice_spacing_mm, trained.slice_spacing_mm):
-        reasons.append(
-            f"slices {slice_spacing_mm:g} mm apart are outside {_words(trained.slice_spacing_mm)} mm"
-        )
+        limits = _words(trained.slice_spacing_mm)
+        reasons.append(phrase("slices-outside", spacing=f"{slice_spacing_mm:g}", limits=limits))
     if not pixel_spacing_mm:
-        reasons.append("the pixel spacing is not stated")
+        reasons.append(phrase("pixel-spacing-not-stated"))
     elif not all(_within(pixel, trained.pixel_spacing_mm) for pixel in pixel_spacing_mm):
-        reasons.append(
-            f"pixels of {max(pixel_spacing_mm):g} mm are outside {_words(trained.pixel_spacing_mm)} mm"
-        )
-    if equivalent not in (None, trained.equivalent):
-        reasons.append(f"densities are in {equivalent}, the model's labels rest on {trained.equivalent}")
+        limits = _words(trained.pixel_spacing_mm)
+        reasons.append(phrase("pixels-outside", size=f"{max(pixel_spacing_mm):g}", limits=limits))
+    if equivalent is not None and equivalent is not trained.equivalent:
+        reasons.append(phrase("densities-differ", own=equivalent, theirs=trained.equivalent))
     return reasons
 
 
@@ -108,7 +107,8 @@ def score_observations(term: CardTerm, rad_score: float, *, model: str) -> list[
     """
     if _within(rad_score, term.plausible):
         return []
-    return [_out_of_range(model, f"a rad-score of {rad_score:.2f} is outside {_words(term.plausible)}")]
+    limits = _words(term.plausible)
+    return [_out_of_range(model, phrase("rad-score-outside", score=f"{rad_score:.2f}", limits=limits))]
 
 
 def input_observations(
@@ -132,9 +132,9 @@ def input_observations(
     found = []
     by_name = {term.name: term for term in terms}
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
-    missing = [by_name[name].label for name, value in given.items() if value is None]
+    missing = [label_in_words(by_name[name].label) for name, value in given.items() if value is None]
     if missing:
-        found.append(Observation(code="laboratory_missing", values={"names": ", ".join(missing)}))
+        found.append(Observation(code="laboratory_missing", values={"names": listed(missing)}))
     for name, value in given.items():
         if value is None:
             continue
@@ -148,8 +148,8 @@ def input_observations(
 
 def _beyond(code: str, term: CardTerm, value: float, limits: Range) -> Observation:
     unit = "" if term.unit in _UNSAID else f" {term.unit}"
-    values: dict[str, str | int | float] = {
-        "name": term.label,
+    values: dict[str, Value] = {
+        "name": label_in_words(term.label),
         "value": f"{value:.4g}",
         "unit": unit,
         "lower": f"{limits[0]:g}",
@@ -169,7 +169,7 @@ def contradiction_observations(nomogram: NomogramResult, t_score: float) -> list
     return [Observation(code="contradiction", values=values)]
 
 
-def _out_of_range(model: str, reason: str) -> Observation:
+def _out_of_range(model: str, reason: Value) -> Observation:
     return Observation(code="model_range", values={"model": model, "reason": reason})
 
 
@@ -177,5 +177,20 @@ def _within(value: float, limits: Range) -> bool:
     return limits[0] <= value <= limits[1]
 
 
-def _words(limits: Range) -> str:
-    return f"{limits[0]:g} to {limits[1]:g}"
+def _words(limits: Range) -> Phrase:
+    return phrase("range", low=f"{limits[0]:g}", high=f"{limits[1]:g}")
+
+
+_LABELS = {
+    "Rad-score": phrase("rad-score-axis"),
+    "Age": phrase("age-axis"),
+    "ALP": phrase("alp-axis"),
+    "Alkaline phosphatase": phrase("alkaline-phosphatase-axis"),
+    "Homocysteine": phrase("homocysteine-axis"),
+    "homocysteine": phrase("label-homocysteine"),
+}
+
+
+def label_in_words(label: str) -> Value:
+    """The phrase for a usual label of a model card's term; another label stays as it is."""
+    return _LABELS.get(label, label)

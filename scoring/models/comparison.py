@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scoring.calibration import Mineral
@@ -15,6 +15,7 @@ from scoring.models.applicability import (
 )
 from scoring.models.card import ModelCard
 from scoring.models.nomogram import apply_nomogram, rad_score
+from segmentation.phrase import Value, clauses, phrase
 from segmentation.vertebrae import Observation
 
 
@@ -64,12 +65,19 @@ class Compared:
 
 
 def compare_models(
-    before: ModelCard | None, after: ModelCard, patients: Sequence[ReferencePatient]
+    before: ModelCard | None,
+    after: ModelCard,
+    patients: Sequence[ReferencePatient],
+    in_words: Callable[[Value], str],
 ) -> tuple[Compared, ...]:
     """Both models' answers for each patient, in order.
 
     Numbers are given outside a model's range too, with the reason beside them: the node itself gives none
     there.
+
+    Parameters
+    ----------
+    in_words : says a reason.
 
     Raises
     ------
@@ -79,14 +87,14 @@ def compare_models(
     return tuple(
         Compared(
             patient=one.name,
-            before=_scored(before, one) if before is not None else None,
-            after=_scored(after, one),
+            before=_scored(before, one, in_words) if before is not None else None,
+            after=_scored(after, one, in_words),
         )
         for one in patients
     )
 
 
-def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
+def _scored(card: ModelCard, patient: ReferencePatient, in_words: Callable[[Value], str]) -> Scored:
     score = rad_score(card, patient.features).value
     nomogram = apply_nomogram(
         card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
@@ -111,13 +119,14 @@ def _scored(card: ModelCard, patient: ReferencePatient) -> Scored:
         rad_score=score,
         probability=nomogram.probability,
         likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
-        outside="; ".join(_reason(one) for one in noticed if one.code not in REMARKS_ON_MODEL),
+        outside=in_words(clauses(_reason(one) for one in noticed if one.code not in REMARKS_ON_MODEL)),
     )
 
 
-def _reason(noticed: Observation) -> str:
+def _reason(noticed: Observation) -> Value:
     values = noticed.values
     if noticed.code == "model_range":
-        return str(values["reason"])
-    value = f"{values['name']} {values['value']}{values['unit']}"
-    return f"{value} is outside {values['lower']} to {values['upper']}"
+        return values["reason"]
+    limits = phrase("range", low=values["lower"], high=values["upper"])
+    value = f"{values['value']}{values['unit']}"
+    return phrase("input-outside", name=values["name"], value=value, limits=limits)

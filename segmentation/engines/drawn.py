@@ -18,6 +18,7 @@ from segmentation.engines.geometric.endplates import fit_plane
 from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
 from segmentation.errors import MaskNotUsable
 from segmentation.levels import from_superior, level_of
+from segmentation.phrase import Phrase, phrase
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
 from segmentation.volume import CtVolume, Grid, LabelMap, Mask
@@ -31,7 +32,7 @@ WHOLE_WIDTH_MM = (
 DRAWN_HU = 400.0  # what the inside counts as where the geometric engine's tools read a drawing like an image
 CANAL_STEP_MM = 2.0  # the geometric engine's own step is a site's choice; this one only bounds drawings (R)
 DISC_HALF_MM = 3  # the search for an endplate begins this far outside the drawing
-CANAL_MISSING = "whole vertebrae are drawn, and the spinal canal that bounds their bodies is not found"
+CANAL_MISSING = phrase("canal-missing")
 SURROUNDINGS_MM = 12.0  # around a body, for the tools that look for its endplates
 EVEN_RUNS = (
     0.8  # share of the runs of equal planes that must be of one length, to one plane, to be slices (R)
@@ -43,7 +44,7 @@ Box = tuple[slice, slice, slice]
 
 def cut_to_bodies(
     drawn: LabelMap, volume: CtVolume, canal_rules: CanalSettings | None = None
-) -> tuple[LabelMap, tuple[str, ...]]:
+) -> tuple[LabelMap, tuple[Phrase, ...]]:
     """The drawing itself where it shows bodies alone; where a vertebra is whole, its body.
 
     Parameters
@@ -63,12 +64,12 @@ def cut_to_bodies(
     bodies: LabelMap = np.zeros_like(drawn)
     if curve is None:
         return bodies, (CANAL_MISSING,)
-    uncut = []
+    uncut: list[Phrase] = []
     for name, inside in there.items():
         try:
             bodies[cut_to_body(inside, volume.grid, curve, name)] = LABELS[name]
         except MaskNotUsable as error:
-            uncut.append(str(error))
+            uncut.append(error.reason)
     return bodies, tuple(uncut)
 
 
@@ -181,7 +182,7 @@ def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:
         box, within = rasterise(body, drawn)
         kept[box] = within & inside[box]
     elif not _at_edge(inside):
-        raise MaskNotUsable(f"{name}: the body cannot be told from the posterior elements")
+        raise MaskNotUsable(phrase("body-inseparable", level=name))
     return kept
 
 
@@ -265,7 +266,7 @@ class Piece:
 
 def neighbour_doubts(
     bodies: LabelMap, sacrum: Piece | None, grid: Grid, row: Sequence[Level], rules: IdentitySettings
-) -> tuple[str, ...]:
+) -> tuple[Phrase, ...]:
     """What speaks against the row's neighbours being neighbours, a clause each.
 
     Parameters
@@ -281,7 +282,7 @@ def neighbour_doubts(
         if (box := boxes[level.label - 1]) is not None
     }
     doubts = [
-        f"{gap:.0f} mm lie between {upper.name} and {lower.name}"
+        phrase("gap-between", gap=f"{gap:.0f}", upper=upper.name, lower=lower.name)
         for upper, lower in pairwise(row)
         if _follow(upper, lower)
         and (gap := _gap_mm(borders[upper.name], borders[lower.name])) > rules.max_gap_mm
@@ -293,14 +294,14 @@ def neighbour_doubts(
 
 def _sacrum_doubts(
     lowest: Level, border_mm: PointsMm, sacral_mm: PointsMm, rules: IdentitySettings
-) -> list[str]:
+) -> list[Phrase]:
     if lowest.name != "L5":
-        return [f"the sacrum follows {lowest.name}"]
+        return [phrase("sacrum-follows", level=lowest.name)]
     above_mm = np.subtract(lowest.centroid_mm, sacral_mm.mean(axis=0))
     if float(above_mm @ np.asarray(lowest.axis)) <= 0:
-        return ["the sacrum does not lie below L5"]
+        return [phrase("sacrum-not-below")]
     gap_mm = _gap_mm(border_mm, sacral_mm)
-    return [f"{gap_mm:.0f} mm lie between L5 and the sacrum"] if gap_mm > rules.max_gap_mm else []
+    return [phrase("gap-to-sacrum", gap=f"{gap_mm:.0f}")] if gap_mm > rules.max_gap_mm else []
 
 
 def _follow(upper: Level, lower: Level) -> bool:

@@ -15,6 +15,7 @@ from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.recognised import judge_names, nothing_found
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
 from segmentation.gates.fracture import without_collapsed
+from segmentation.phrase import phrase
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
@@ -134,7 +135,7 @@ class MaskEngine:
         try:
             naming = resolve_naming(labels, volume.grid, self._convention, self._named)
         except LevelUnknown as error:
-            unknown = Observation(code="mask_level_unknown", values={"reason": str(error)})
+            unknown = Observation(code="mask_level_unknown", values={"reason": error.reason})
             return nothing_found(volume, self.info, unknown)
         turned, turn = canonical(volume)
         judged = judge_names(
@@ -152,7 +153,7 @@ class MaskEngine:
         if naming.items() <= VERSE.items() and bool((labels == VERSE_L6).any()) and "L5" in naming.values():
             doubts = (
                 *doubts,
-                Observation(code="numbering_conflict", values={"detail": "the mask names an L6"}),
+                Observation(code="numbering_conflict", values={"detail": phrase("mask-names-l6")}),
             )
         if not self._vouched:
             doubts = (*doubts, *judged.unanchored)
@@ -253,10 +254,10 @@ def resolve_naming(
     named = named or FileNameSays(level=None, is_verse=False)
     present = [int(value) for value in np.unique(labels) if value != 0]
     if not present:
-        raise MaskNotUsable("the mask is empty")
+        raise MaskNotUsable(phrase("mask-empty"))
     if not isinstance(convention, Convention):
         if unknown := sorted(set(convention.values()) - set(LABELS)):
-            raise MaskNotUsable(f"unknown levels: {', '.join(unknown)}")
+            raise MaskNotUsable(phrase("mask-unknown-levels", names=", ".join(unknown)))
         return _used(convention, present)
     if len(present) == 1 and present[0] in BINARY:
         return {present[0]: _level_of_binary(present[0], named)}
@@ -271,14 +272,14 @@ def resolve_naming(
 
 def _level_of_binary(value: int, named: FileNameSays) -> str:
     if named.level is None:
-        raise LevelUnknown(f"its only value is {value}")
+        raise LevelUnknown(phrase("mask-only-value", value=value))
     return named.level
 
 
 def _used(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
     used = {value: name for value, name in naming.items() if value in present}
     if not used:
-        raise MaskNotUsable(f"none of the values {present} stands for a vertebra in this convention")
+        raise MaskNotUsable(phrase("mask-no-vertebra", values=str(present)))
     return used
 
 
@@ -286,12 +287,12 @@ def _naming_of_single(value: int, named: str | None) -> Mapping[int, str]:
     meant = [convention[value] for convention in _CONVENTIONS if value in convention]
     if named is not None:
         if meant and named not in meant:
-            raise LevelUnknown(f"its file name says {named}, its value {value} stands for {meant[0]}")
+            raise LevelUnknown(phrase("mask-name-contradicts", named=named, value=value, level=meant[0]))
         return {value: named}
     if value in AMBIGUOUS_ALONE:
-        raise LevelUnknown(f"its only value {value} means different vertebrae in different conventions")
+        raise LevelUnknown(phrase("mask-value-ambiguous", value=value))
     if not meant:  # another organ, or another region of the spine
-        raise MaskNotUsable(f"the single value {value} stands for no lumbar vertebra")
+        raise MaskNotUsable(phrase("mask-value-no-vertebra", value=value))
     return {value: meant[0]}
 
 
@@ -302,12 +303,12 @@ def _naming_by_order(labels: npt.NDArray[np.int16], grid: Grid, present: list[in
     # In version 2 the lower of these are organs, which do not lie one above the other below the sacrum.
     spine = [value for value in present if min(TOTALSEGMENTATOR_1) <= value <= max(TOTALSEGMENTATOR)]
     if downward == 1 and _runs(labels, grid, spine) == 1:
-        raise MaskNotUsable(f"the values {present} are numbered as by TotalSegmentator's first version")
+        raise MaskNotUsable(phrase("mask-first-version", values=str(present)))
     if upward == 1 and (organs or downward != -1):
         return _used(TOTALSEGMENTATOR, present)
     if downward == -1 and upward != 1:
         return _used(VERSE, present)
-    raise MaskNotUsable(f"the values {present} cannot be told to be TotalSegmentator's or VerSe's numbers")
+    raise MaskNotUsable(phrase("mask-convention-unknown", values=str(present)))
 
 
 def _runs(labels: npt.NDArray[np.int16], grid: Grid, values: list[int]) -> int:

@@ -24,6 +24,7 @@ from segmentation.engines.drawn import (
 )
 from segmentation.gates.fracture import without_collapsed
 from segmentation.levels import identity_observations
+from segmentation.phrase import Phrase, Value, phrase, together
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Vertebrae
@@ -70,7 +71,7 @@ class Judged:
     bodies: LabelMap  # shape of the labels that were judged; sacrum left out
     row: tuple[Level, ...]  # from superior to inferior
     doubts: tuple[Observation, ...]
-    uncut: tuple[str, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
+    uncut: tuple[Phrase, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
     basis: str  # what anchors the names by its own shape, as in `Vertebrae.numbering_basis`
 
     @property
@@ -116,7 +117,7 @@ def judge_names(
     doubts = [
         *identity_observations(row, rules),
         *(_implausible(reason) for reason in neighbour_doubts(cut, sacrum, volume.grid, row, rules)),
-        *(_implausible(f"{name} is in two pieces") for name in sorted({*pieces, *split})),
+        *(_implausible(phrase("level-in-pieces", level=name)) for name in sorted({*pieces, *split})),
         *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, rules)),
         *(_implausible(reason) for reason in (*oversized, *uncut)),
     ]
@@ -163,7 +164,7 @@ def to_vertebrae(
     return without_collapsed(found, identity)
 
 
-def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[str]:
+def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[Phrase]:
     """Take names that cover more than any vertebra out of `named`, and say so."""
     reasons = []
     for name, value in LABELS.items():
@@ -171,11 +172,11 @@ def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[str]:
         volume_mm3 = np.count_nonzero(inside) * grid.voxel_volume_mm3
         if volume_mm3 > MAX_VERTEBRA_MM3:
             named[inside] = 0
-            reasons.append(f"{name} holds {volume_mm3 / 1000:.0f} cm3")
+            reasons.append(phrase("level-holds", level=name, volume=f"{volume_mm3 / 1000:.0f}"))
     return reasons
 
 
-def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings) -> list[str]:
+def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
     """Bodies too high for one vertebra: a name that covers two, with the disc between them."""
     boxes = ndimage.find_objects(bodies)
     reasons = []
@@ -183,7 +184,7 @@ def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: Identit
         box = boxes[level.label - 1]
         low, high = height_range(body_coordinates(grid, level, box), bodies[box] == level.label, grid, level)
         if high - low > rules.max_height_mm:
-            reasons.append(f"{level.name} is {high - low:.0f} mm high")
+            reasons.append(phrase("level-high", level=level.name, height=f"{high - low:.0f}"))
     return reasons
 
 
@@ -215,7 +216,7 @@ def numbering_basis(row: Sequence[Level], sacrum: Piece | None, grid: Grid) -> s
     return "sacrum" if drawn_with_wings(row[-1], sacrum.border_mm(grid)) else "none"
 
 
-def _implausible(detail: str) -> Observation:
+def _implausible(detail: Phrase) -> Observation:
     return Observation(code="level_implausible", values={"detail": detail})
 
 
@@ -245,7 +246,11 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
     doubts += [
         Observation(
             code="level_implausible",
-            values={"detail": f"{name} is {other} as counted from {seen.numbering_basis}"},
+            values={
+                "detail": phrase(
+                    "counted-otherwise", level=name, other=other, anchors=_anchors(seen.numbering_basis)
+                )
+            },
         )
         for name, other in counted.items()
         if other != name
@@ -291,6 +296,14 @@ def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
 def _together(own: str, counted: str) -> str:
     """What names rest on where they have an anchor of their own, or none, and another's."""
     return " and ".join(one for one in ("sacrum", "last rib") if one in own or one in counted) or "none"
+
+
+_ANCHORS = {"sacrum": phrase("sacrum"), "last rib": phrase("last-rib")}
+
+
+def _anchors(basis: str) -> Value:
+    """What names are counted from."""
+    return together(_ANCHORS[one] for one in basis.split(" and "))
 
 
 def _same_body(level: Level, seen: Vertebrae) -> Level | None:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from segmentation.gates.fracture import fracture_observations
+from segmentation.phrase import Phrase, phrase
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebrae import (
@@ -236,12 +237,12 @@ def _region(volume: CtVolume, regions: Regions, rules: GateSettings) -> Iterable
         yield Observation(code="ellipse_not_measured", level=regions.level, values={"reason": reason})
 
 
-def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: GateSettings) -> str | None:
+def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: GateSettings) -> Phrase | None:
     """Why an ellipse that is measured beside the core gives no density; None where it does."""
     voxels = int(np.count_nonzero(ellipse))
     volume_cm3 = voxels * volume.grid.voxel_volume_mm3 / 1000.0
     small = voxels == 0 or volume_cm3 < settings.min_ellipse_cm3
-    return f"only {volume_cm3:.1f} cm3 of it lie in cancellous bone" if small else None
+    return phrase("ellipse-in-little-bone", volume=f"{volume_cm3:.1f}") if small else None
 
 
 def _largest_piece(mask: Mask) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.levels import identity_observations
+from segmentation.phrase import Value, phrase
 from segmentation.regions.surface import body_share, box_around
 from segmentation.settings import FractureSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
@@ -212,9 +213,9 @@ def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iter
         if loss < rules.suspected_loss:
             continue
         code = "fracture" if loss >= rules.refused_loss else "fracture_suspected"
-        values: dict[str, str | int | float] = {
+        values: dict[str, Value] = {
             "percent": round(100 * loss),
-            "shape": shape,
+            "shape": _SHAPES[shape],
             "grade": genant_grade(loss),
         }
         yield Observation(code=code, level=name, values=values)
@@ -228,6 +229,13 @@ def _hollow_alike(heights: Sequence[Heights], rules: FractureSettings) -> Iterat
     if loss >= rules.alike_loss:
         values: dict[str, str | int | float] = {"count": len(heights), "percent": round(100 * loss)}
         yield Observation(code="biconcave_alike", values=values)
+
+
+_SHAPES = {
+    "wedge": phrase("shape-wedge"),
+    "biconcave": phrase("shape-biconcave"),
+    "crush": phrase("shape-crush"),
+}
 
 
 def genant_grade(loss: float) -> int:

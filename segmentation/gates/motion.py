@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.phrase import phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
     ABOVE_SACRUM,
@@ -102,9 +103,9 @@ def _woven_observation(volume: CtVolume, course: Course, rules: ImageSettings) -
     displaced_mm = float(np.linalg.norm(_alternating(shifts)))
     share = float(abs(_alternating(unlike[:, np.newaxis])[0]) / max(float(np.median(unlike)), 1e-9))
     if displaced_mm > rules.alternate_mm:
-        difference = f"displaced by {displaced_mm:.1f} mm"
+        difference = phrase("displaced-by", distance=f"{displaced_mm:.1f}")
     elif share > _ALTERNATE_SHARE:
-        difference = f"nearer to one neighbour than to the other by {share:.0%}"
+        difference = phrase("nearer-by", share=f"{share:.0%}")
     else:
         return None
     return Observation(code="alternate_images_displaced", values={"difference": difference})

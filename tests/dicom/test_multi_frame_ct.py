@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from config.phrases import in_english
 from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers
 from node.dicom.ct.pixel_data import decoded_frames
 from node.dicom.ct.reading import LoadedSeries, read_series
@@ -275,7 +276,7 @@ def test_frames_that_are_no_original_slices_are_not_chosen(
     series = in_folder(tmp_path, edited(enhanced_ct(slices), _frame_type(*values)))
     selection = select_series([series])
     assert selection.chosen is None
-    assert selection.rejected[0].reason.startswith(reason)
+    assert in_english(selection.rejected[0].reason).startswith(reason)
 
 
 def test_an_instance_that_does_not_describe_each_frame_says_so(slices: list[Dataset], tmp_path: Path) -> None:

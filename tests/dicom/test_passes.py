@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from config.phrases import in_english
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.errors import SeriesUnusable, Unusable
@@ -69,7 +70,7 @@ def measured(loaded: LoadedSeries) -> tuple[int, int, str]:
     greys = {int(grey) // 100 for grey in np.unique(loaded.volume.hu)}
     assert len(greys) == 1, "a mixture"
     assert found.images_left_out > 0
-    return greys.pop(), found.passes, found.told_by
+    return greys.pop(), found.passes, in_english(found.told_by)
 
 
 def refusal(read: Callable[..., LoadedSeries], *arguments: object) -> str:
@@ -282,7 +283,10 @@ def test_the_native_pass_before_the_enhanced_one_is_read_as_native(read):
     loaded = read([WHOLE, BETWEEN], lambda which, k: _enhanced(which) | at_second(60 * which))
     assert measured(loaded) == (1, 2, "contrast medium")
     assert loaded.facts.contrast_agent == ""
-    assert loaded.facts.measured_pass.reason == "the first that is complete and without contrast medium"
+    assert (
+        in_english(loaded.facts.measured_pass.reason)
+        == "the first that is complete and without contrast medium"
+    )
 
 
 def test_a_pass_after_contrast_medium_counts_as_enhanced_whatever_it_says(read):

@@ -9,6 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
+from config.phrases import in_english
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.series_choice import is_qct_candidate, kernel_rank, made_here, select_series
 
@@ -38,7 +39,7 @@ def _select(tmp_path: Path):
 
 
 def _reasons(selection) -> dict[str, str]:
-    return {rejected.series_instance_uid: rejected.reason for rejected in selection.rejected}
+    return {rejected.series_instance_uid: in_english(rejected.reason) for rejected in selection.rejected}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
+from config.phrases import in_english
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import read_series
 from node.dicom.ct.technique import beam_filter_of, energy_of, unknown_filter_of
@@ -144,7 +145,7 @@ def test_an_energy_at_which_no_limit_holds_is_refused_by_its_name(
     with pytest.raises(SeriesUnusable) as error:
         read(lambda number, dataset: make_virtual(dataset, kev))
     assert error.value.reason is Unusable.ENERGY_UNSUITED
-    assert error.value.detail == f"virtual {kev} keV, they hold from 50 to 75 keV"
+    assert in_english(error.value.detail) == f"virtual {kev} keV, they hold from 50 to 75 keV"
 
 
 @pytest.mark.parametrize("word", ["MAT_REMOVED", "MAT_SPECIFIC", "ELECTRON_DENSITY", "VNC"])

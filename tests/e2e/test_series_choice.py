@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
+from config.phrases import in_english
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 from tests.e2e.in_process import selected
@@ -94,7 +95,7 @@ def choice(folder: Path, **changes: Any) -> tuple[str, dict[str, str], dict[str,
     """The chosen series, why the others were not, and what was found by its code."""
     found = selected(folder, **changes)
     assert found.series is not None
-    reasons = {one.series_instance_uid: one.reason for one in found.rejected}
+    reasons = {one.series_instance_uid: in_english(one.reason) for one in found.rejected}
     told = {one.code: " ".join(map(str, one.values.values())) for one in found.observations}
     return found.series.series_instance_uid, reasons, told
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
-from config.phrases import load_phrases
+from config.phrases import in_english, load_phrases
 from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.sc.images import compose_slices, legend
 from node.dicom.sc.layout import FOOTER_RULE, HEIGHT, WIDTH, Typeface
@@ -214,7 +214,7 @@ def test_a_second_reconstruction_is_not_a_second_vertebra(study, measured, tmp_p
     found = Run(folder).report
     assert len(found.unnamed) == 3
     assert found.series.kernel == "STANDARD"
-    assert [one.reason for one in found.rejected] == ["sharper kernel than the chosen series"]
+    assert [in_english(one.reason) for one in found.rejected] == ["sharper kernel than the chosen series"]
 
 
 def test_slices_through_discs_are_refused(tmp_path):

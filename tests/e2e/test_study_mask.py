@@ -13,6 +13,7 @@ import SimpleITK
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
+from config.phrases import in_english
 from config.settings import load_settings
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series
@@ -58,7 +59,7 @@ def reason(found: Vertebrae) -> str:
     assert found.levels == ()
     (told,) = found.observations
     assert told.code == "mask_refused"
-    return str(told.values["reason"])
+    return in_english(told.values["reason"])
 
 
 def processed(study: Path, tmp_path: Path, *objects: Path) -> Outcome:
@@ -171,6 +172,8 @@ def test_names_one_vertebra_off_are_contradicted_by_sacrum_and_rib(series, bodie
     assert found.numbering_confirmed  # in itself it is a spine's row
     checked = cross_checked(series.volume, found, GeometricEngine())
     assert not checked.numbering_confirmed
-    told = [str(one.values["detail"]) for one in checked.observations if one.code == "level_implausible"]
+    told = [
+        in_english(one.values["detail"]) for one in checked.observations if one.code == "level_implausible"
+    ]
     assert "L3 is L4 as counted from sacrum and last rib" in told
     assert np.array_equal(checked.bodies, found.bodies)

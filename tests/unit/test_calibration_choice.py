@@ -8,6 +8,7 @@ from datetime import date
 import numpy as np
 import pytest
 
+from config.phrases import in_english
 from config.settings import Settings, load_settings
 from node.pipeline.ports import ScannerHistory
 from node.pipeline.selection import SelectionArtefact
@@ -128,7 +129,10 @@ def test_what_remembers_nothing_lends_nothing_and_says_so():
     reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
     found = calibrated(reading, ALLOWED, history=None)
     assert [one.code for one in found.observations] == ["phantom_not_found", "asynchronous_missing"]
-    assert found.observations[1].values["reason"] == "earlier scans are remembered by a running node only"
+    assert (
+        in_english(found.observations[1].values["reason"])
+        == "earlier scans are remembered by a running node only"
+    )
 
 
 def test_documented_contrast_medium_refuses_internal_calibration():
@@ -136,7 +140,10 @@ def test_documented_contrast_medium_refuses_internal_calibration():
     internal = load_settings(calibration={"method": "internal"})
     found = calibrated(reading, internal, contrast_agent="iodinated")
     (said,) = found.observations
-    assert (said.code, said.values["reason"]) == ("internal_impossible", "contrast medium is documented")
+    assert (said.code, in_english(said.values["reason"])) == (
+        "internal_impossible",
+        "contrast medium is documented",
+    )
 
 
 def test_internal_calibration_takes_the_place_of_the_phantoms_refusals_and_never_of_its_own():
@@ -144,7 +151,7 @@ def test_internal_calibration_takes_the_place_of_the_phantoms_refusals_and_never
     found = calibrated(reading, load_settings(calibration={"method": "internal"}))
     assert found.used is None
     (said,) = found.observations
-    assert (said.code, said.values["reason"]) == (
+    assert (said.code, in_english(said.values["reason"])) == (
         "internal_impossible",
         "too little of air, adipose, blood, muscle was found",
     )

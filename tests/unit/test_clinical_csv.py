@@ -7,7 +7,9 @@ from datetime import date
 import pytest
 from structlog.testing import capture_logs
 
+from config.phrases import in_english
 from node.clinical.laboratory_csv import CsvLaboratory
+from node.study_report import Laboratory
 
 HEADER = "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\n"
 
@@ -20,6 +22,10 @@ def lookup(tmp_path):
         return CsvLaboratory(path, max_age_days=180)
 
     return write
+
+
+def problems(found: Laboratory) -> list[str]:
+    return [in_english(one) for one in found.problems]
 
 
 def test_the_value_nearest_to_the_study_counts_each_analyte_by_itself(lookup):
@@ -45,7 +51,7 @@ def test_what_is_no_number_is_told_and_not_used(lookup, cell):
     found = lookup(f'P1,,2026-03-01,"{cell}",12\n').laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None
     assert found.homocysteine_umol_l == 12
-    assert found.problems == ("line 2: alp_u_l is not a number",)
+    assert problems(found) == ["line 2: alp_u_l is not a number"]
 
 
 NOT_USED = "the row is not used"
@@ -67,7 +73,7 @@ def test_a_row_that_does_not_fit_the_head_is_told_and_not_used(lookup, row, told
     """A decimal comma, a sign for thousands, a cell left out: what follows stands under other columns."""
     found = lookup(f"{row}\n").laboratory("P1", "", "2026-03-01")
     assert (found.alp_u_l, found.homocysteine_umol_l) == (None, None)
-    assert found.problems == (f"{told}; {NOT_USED}",)
+    assert problems(found) == [f"{told}; {NOT_USED}"]
 
 
 def test_a_shifted_row_ends_in_no_column_without_a_name(lookup):
@@ -76,7 +82,7 @@ def test_a_shifted_row_ends_in_no_column_without_a_name(lookup):
     source = lookup("P1,,2026-03-01,92,5,16.5\nP2,,2026-03-01,92.5,16.5,\nP3,,2026-03-01,93.5,17.5\n", head)
     found = source.laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None
-    assert found.problems == (f"line 2 goes on beyond the last named column; {NOT_USED}",)
+    assert problems(found) == [f"line 2 goes on beyond the last named column; {NOT_USED}"]
     assert source.laboratory("P2", "", "2026-03-01").homocysteine_umol_l == 16.5
     assert source.laboratory("P3", "", "2026-03-01").homocysteine_umol_l == 17.5
 
@@ -88,7 +94,7 @@ def test_a_row_that_a_quotation_mark_swallowed_is_told_to_whomever_it_belongs(lo
     for patient in ("P1", "P2", "P3"):
         found = source.laboratory(patient, "", "2026-03-01")
         assert found.alp_u_l is None, patient
-        assert found.problems == (f"the quotation marks of line 2 do not match; {NOT_USED}",)
+        assert problems(found) == [f"the quotation marks of line 2 do not match; {NOT_USED}"]
     assert source.laboratory("P4", "", "2026-03-01").alp_u_l == 60
 
 
@@ -106,28 +112,28 @@ def test_a_row_of_another_patient_that_does_not_fit_is_logged_by_line_without_wh
 def test_a_file_that_names_a_column_twice_gives_no_value(lookup, head):
     found = lookup("P1,,2026-03-01,150,16.5,41\n", head).laboratory("P1", "", "2026-03-01")
     assert (found.alp_u_l, found.homocysteine_umol_l) == (None, None)
-    assert found.problems == ("it names a column twice",)
+    assert problems(found) == ["it names a column twice"]
 
 
 def test_a_file_separated_by_semicolons_is_told(lookup):
     found = lookup("P1;;2026-03-01;80;12\n", HEADER.replace(",", ";")).laboratory("P1", "", "2026-03-01")
-    assert found.problems == ("its columns are separated by ';': commas are needed",)
+    assert problems(found) == ["its columns are separated by ';': commas are needed"]
 
 
 def test_a_bad_date_is_told(lookup):
     found = lookup("P1,,01.03.2026,80,12\n").laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None
-    assert found.problems == ("line 2: date is not YYYY-MM-DD",)
+    assert problems(found) == ["line 2: date is not YYYY-MM-DD"]
 
 
 def test_a_file_without_its_columns_is_told(lookup):
     found = lookup("P1,80\n", header="patient_id,alp\n").laboratory("P1", "", "2026-03-01")
-    assert found.problems == ("the file lacks the columns issuer, date, alp_u_l, homocysteine_umol_l",)
+    assert problems(found) == ["the file lacks the columns issuer, date, alp_u_l, homocysteine_umol_l"]
 
 
 def test_a_missing_file_is_told(tmp_path):
     found = CsvLaboratory(tmp_path / "none.csv", max_age_days=180).laboratory("P1", "", "2026-03-01")
-    assert found.problems == ("the file cannot be read (FileNotFoundError)",)
+    assert problems(found) == ["the file cannot be read (FileNotFoundError)"]
 
 
 def test_a_study_without_date_matches_nothing(lookup):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.phrases import in_english
 from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
@@ -106,7 +107,7 @@ def test_a_real_fifth_lumbar_vertebra_called_s1_anchors_nothing(drawn: tuple[CtV
     alone, found = checked(volume, one_off(labels, 1))
     assert codes(alone) == ["level_unconfirmed"]
     assert codes(found) == ["level_implausible"]
-    told = [str(one.values["detail"]) for one in found.observations]
+    told = [in_english(one.values["detail"]) for one in found.observations]
     assert "L4 is L3 as counted from sacrum and last rib" in told
 
 

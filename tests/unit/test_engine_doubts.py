@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config.findings import Output, load_findings, withheld
+from config.phrases import in_english
 from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
@@ -161,7 +162,7 @@ def test_a_name_that_no_spine_has_withholds_what_rests_on_names(
     damage(labels)
     found = engine(labels, grid)
     doubts = [one for one in found.observations if one.code == "level_implausible"]
-    assert any(told in str(one.values["detail"]) for one in doubts), doubts
+    assert any(told in in_english(one.values["detail"]) for one in doubts), doubts
     assert not found.numbering_confirmed
     table = load_findings(None)
     findings = [table.describe(one) for one in found.observations]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from config.phrases import in_english
 from segmentation.engines.recognised import Recognised, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, reorientation_of
@@ -49,7 +50,7 @@ def judged(labels: LabelMap, bodies: np.ndarray | None = None, split: tuple[str,
 
 
 def details(found: Vertebrae) -> list[str]:
-    return [str(one.values.get("detail", one.code)) for one in found.observations]
+    return [in_english(one.values.get("detail", one.code)) for one in found.observations]
 
 
 @pytest.mark.parametrize("names", [ROW, ROW[:4]])

@@ -6,8 +6,8 @@ import pytest
 from matplotlib import get_data_path
 
 from config.catalog import require_configured
+from config.phrases import wide_font
 from config.settings import ConfigurationError, load_settings
-from config.vocabulary import wide_font
 from node.cli import main
 from node.commands.check import Standing, examine
 

@@ -160,9 +160,9 @@ def test_a_patient_who_loses_or_gains_a_class_counts_among_the_changes(settings)
     lost = propose(older, settings, PATIENTS).comparison
     assert [one.after.given for one in lost] == [None] * 3
     assert class_changes(lost) == 3
-    gained = compare_models(older, SHIPPED, PATIENTS)
+    gained = compare_models(older, SHIPPED, PATIENTS, str)
     assert class_changes(gained) == 3
-    assert class_changes(compare_models(older, older, PATIENTS)) == 0
+    assert class_changes(compare_models(older, older, PATIENTS, str)) == 0
 
 
 def test_an_activation_says_who_what_when_why_and_in_place_of_what(settings, switch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fluent.syntax import ast as fluent
 
+from config.findings import load_findings
 from config.phrases import (
     LANGUAGES,
     PhraseIncomplete,
@@ -18,13 +20,19 @@ from config.phrases import (
     parse_phrases,
 )
 from config.settings import ConfigurationError
-from segmentation.vertebrae import clauses, listed, phrase, together
+from node.dicom.errors import SeriesUnusable, Unusable
+from segmentation.phrase import clauses, listed, phrase, together
+from segmentation.vertebrae import Observation
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("node", "scoring", "segmentation", "config")
 RESOURCES = {
     language: parse_phrases((ROOT / f"config/phrases/{language}.ftl").read_text("utf-8"))
     for language in LANGUAGES
+}
+TERMS = {  # of Chinese reports, of headers and of files
+    *("BMD", "CUSUM", "DICOM", "DXA", "ImageType", "Mindways", "PixelSpacing", "QCT", "TotalSegmentator"),
+    *("VerSe", "WHO", "Xie", "keV", "limits", "matrix", "slices", "YYYY"),
 }
 ARGUMENTS = {language: arguments_of(resource) for language, resource in RESOURCES.items()}
 
@@ -74,6 +82,31 @@ def test_what_fills_in_a_phrase_is_said_in_the_same_language() -> None:
     told = phrase("not-given", name=phrase("study-rule"))
     assert load_phrases("en").words(told) == "Study rule, Xie 2022: not given, see findings"
     assert load_phrases("zh").words(told) == "研究规则（Xie 2022）：未给出，见提示"
+
+
+def test_a_chinese_phrase_has_no_english_but_terms() -> None:
+    foreign = {
+        (message.id.name, word)
+        for message in RESOURCES["zh"].body
+        if isinstance(message, fluent.Message) and message.value is not None
+        for part in message.value.elements
+        if isinstance(part, fluent.TextElement)
+        for word in re.findall(r"[A-Za-z]{3,}", part.value)
+        if word not in TERMS
+    }
+    assert foreign == set()
+
+
+def test_a_reason_that_a_room_composed_is_said_whole_in_either_language() -> None:
+    places = phrase("places", depths="-3.0")
+    gap = SeriesUnusable(
+        Unusable.SLICE_GAP, phrase("image-missing-after", step="1.00", places=places), slices=9
+    )
+    found = load_findings().describe(Observation(code="no_usable_series", values={"reasons": gap.said}), "zh")
+    assert str(gap) == "missing slices: images lie 1.00 mm apart, the next is missing after -3.0 mm"
+    assert str(gap) in found.text
+    assert found.local_text is not None
+    assert "缺少层面：层间距 1.00 mm，其后缺少层面：-3.0 mm" in found.local_text
 
 
 def test_names_and_numbers_stay_as_they_are() -> None:

@@ -9,6 +9,7 @@ from math import hypot, sqrt
 import numpy as np
 import pytest
 
+from config.phrases import in_english
 from config.settings import load_settings
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading, combined_uncertainty
 from scoring.calibration.control_charts import Protocol, ScannerReading
@@ -88,7 +89,7 @@ def refusal(history, **changes) -> str:
     calibration, said = lent(history, **changes)
     assert calibration is None
     assert said.code == "asynchronous_missing"
-    return str(said.values["reason"])
+    return in_english(said.values["reason"])
 
 
 def test_the_latest_fitting_reading_calibrates_and_is_named_with_its_age():
@@ -125,7 +126,7 @@ def test_another_protocol_lends_nothing(changed, told):
     ("changed", "told"),
     [
         ({"spectral_filter": "FLAT TIN"}, "spectral filter FLAT TIN"),
-        ({"energy": "virtual 70 keV"}, "energy virtual 70 keV"),
+        ({"energy": "virtual 70 keV"}, "energy type virtual 70 keV"),
         ({"reconstruction": ""}, "reconstruction not stated"),
         ({"table_height_mm": 181.0}, "table height 31 mm off"),
         ({"table_height_mm": None}, "table height not stated"),

@@ -9,6 +9,7 @@ from datetime import date
 import pytest
 
 from config.findings import load_findings
+from config.phrases import in_english
 from config.settings import ConfigurationError, load_settings
 from node.pipeline.artefacts import from_json, to_json
 from scoring.calibration import Mineral
@@ -85,7 +86,7 @@ OTHERWISE = {
     ),
     "engine": ("network 4 " + "d" * 64, "its segmentation engine is network 4 dddddddddddd, this study's"),
     "spectral_filter": ("TIN", "its spectral filter is TIN, this study's WEDGE_3"),
-    "energy": ("virtual 70 keV", "its energy type is virtual 70 keV, this study's single"),
+    "energy": ("virtual 70 keV", "its energy type is virtual 70 keV, this study's conventional"),
     "kernel": ("B30", "its convolution kernel is B30, this study's B40"),
     "reconstruction": ("ASIR 40", "its reconstruction is ASIR 40, this study's FBP"),
     "phantom_sha256": ("e" * 64, "its description of the phantom is eeeeeeeeeeee, this study's cccccccccccc"),
@@ -106,8 +107,13 @@ def test_what_differs_makes_two_studies_incomparable_and_is_named_with_both_valu
     found = follow_up(NOW, [prior], lsc_mg_cm3=8.0)
     assert found.changes == ()
     assert len(found.reasons) == 1
-    assert reason in found.reasons[0]
-    assert f"not comparable because {found.reasons[0]}" in said(found)
+    told = in_english(found.reasons[0])
+    assert reason in told
+    assert told in said(found)
+
+
+def told(*scans: Scan) -> list[str]:
+    return [in_english(one) for one in obstacles(*scans)]
 
 
 def test_every_condition_is_tried():
@@ -117,11 +123,11 @@ def test_every_condition_is_tried():
 @pytest.mark.parametrize(("name", "value"), UNSTATED.items())
 def test_what_either_study_leaves_unstated_is_not_equal(name, value):
     silent = changed(**{name: value})
-    (reason,) = obstacles(NOW, silent)
+    (reason,) = told(NOW, silent)
     assert " is not stated, this study's " in reason
-    (reason,) = obstacles(replace(NOW, conditions=silent.conditions), PRIOR)
+    (reason,) = told(replace(NOW, conditions=silent.conditions), PRIOR)
     assert reason.endswith(", this study's not stated")
-    (reason,) = obstacles(replace(NOW, conditions=silent.conditions), silent)
+    (reason,) = told(replace(NOW, conditions=silent.conditions), silent)
     assert reason.endswith("is not stated in either")
 
 
@@ -154,7 +160,7 @@ def test_a_study_kept_by_an_earlier_version_is_read_and_says_what_it_lacks():
     for name in later:
         del content["conditions"][name]
     old = from_json(Scan, json.dumps(content).encode())
-    reasons = obstacles(NOW, old)
+    reasons = told(NOW, old)
     assert len(reasons) == len(later)
     assert all("is not stated, this study's" in one for one in reasons)
 

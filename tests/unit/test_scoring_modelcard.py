@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from config.phrases import in_english
 from scoring.calibration import Mineral
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.errors import LaboratoryMissing, ModelCardInvalid, UnknownFeature
@@ -233,7 +234,7 @@ def test_a_missing_laboratory_value_is_never_filled_in(card):
         apply_nomogram(card, rad_score=0.0, age=67, alp=None, homocysteine=None)
     assert refused.value.names == ("alp", "homocysteine")
     notes = input_observations(card.terms, rad_score=0.0, age=67, alp=None, homocysteine=None)
-    assert [(note.code, note.values["names"]) for note in notes] == [
+    assert [(note.code, in_english(note.values["names"])) for note in notes] == [
         ("laboratory_missing", "ALP, Homocysteine")
     ]
 
@@ -241,7 +242,7 @@ def test_a_missing_laboratory_value_is_never_filled_in(card):
 def test_implausible_inputs_are_named_with_their_range(card):
     notes = input_observations(card.terms, rad_score=0.0, age=67, alp=2000.0, homocysteine=14.0)
     assert [note.code for note in notes] == ["laboratory_implausible"]
-    assert notes[0].values == {
+    assert {name: in_english(value) for name, value in notes[0].values.items()} == {
         "name": "ALP",
         "value": "2000",
         "unit": " U/L",

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import pytest
 
+from config.phrases import in_english
 from scoring.calibration import Mineral
 from scoring.calibration.control_charts import (
     Protocol,
@@ -122,9 +123,12 @@ def test_slope_and_water_are_charted_apart_and_their_drift_is_named():
     assert [chart.quantity for chart in scanner_charts(steady, RULES)] == ["slope", "water"]
     assert drift_observations(steady, RULES) == ()
     (slope,) = drift_observations([*steady, reading(8, slope=0.83)], RULES)
-    assert (slope.code, slope.values["quantity"]) == ("scanner_drift", "slope")
+    assert (slope.code, in_english(slope.values["quantity"])) == ("scanner_drift", "slope")
     (water,) = drift_observations([*steady, reading(8, water_hu=-9.0)], RULES)
-    assert (water.values["quantity"], water.values["signal"]) == ("water", "below its limit")
+    assert tuple(map(in_english, (water.values["quantity"], water.values["signal"]))) == (
+        "water",
+        "below its limit",
+    )
 
 
 def test_without_readings_nothing_is_charted():

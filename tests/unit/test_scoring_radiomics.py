@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its own documentation giv
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from config.catalog import load_radiomics_settings_text
+from config.phrases import in_english
 from scoring.errors import FeaturesImpossible, RadiomicsSettingsInvalid, UnknownFeature
 from scoring.radiomics import compute_features, feature_names, parse_settings
 from segmentation.errors import GridMismatch
@@ -128,9 +129,10 @@ def test_the_ibsi_digital_phantom_has_its_published_values(test_data: Path):
 def test_too_few_slices_have_no_features(settings):
     region = np.zeros((20, 40, 40), bool)
     region[8:11, 10:30, 10:30] = True
-    with pytest.raises(FeaturesImpossible, match="3 slices") as refused:
+    with pytest.raises(FeaturesImpossible, match="region-slices") as refused:
         compute_features(textured((20, 40, 40)), region, SIX, settings)
     assert refused.value.code == "features_impossible"
+    assert in_english(refused.value.reason) == "3 slices in the region, 4 are needed"
 
 
 def test_too_small_a_region_has_no_features(settings):
@@ -141,7 +143,7 @@ def test_too_small_a_region_has_no_features(settings):
 
 
 def test_an_empty_region_has_no_features(settings):
-    with pytest.raises(FeaturesImpossible, match="0 slices"):
+    with pytest.raises(FeaturesImpossible, match="region-slices"):
         compute_features(textured((20, 40, 40)), np.zeros((20, 40, 40), bool), SIX, settings)
 
 
@@ -150,7 +152,7 @@ def test_a_region_with_a_voxel_that_is_no_number_is_refused(settings):
     region = np.zeros((20, 40, 40), bool)
     region[5:12, 10:20, 10:20] = True
     volume.hu[8, 15, 15] = np.nan
-    with pytest.raises(FeaturesImpossible, match="no finite HU"):
+    with pytest.raises(FeaturesImpossible, match="region-not-finite"):
         compute_features(volume, region, ("original_firstorder_Mean",), settings)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config.findings import Output, load_findings, withheld
+from config.phrases import in_english
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from node.reference.spec import Faults, Fracture, FractureShape
 from segmentation.engines.drawn import drawing_grid
@@ -133,7 +134,7 @@ def test_each_shape_of_fracture_is_named_at_its_level(
 ) -> None:
     first, second = fracture_observations(spine(grid_of(step_mm), {"L3": lost}))
     assert (first.code, first.level) == ("fracture", "L3")
-    assert first.values["shape"] == shape
+    assert in_english(first.values["shape"]) == shape
     assert second.code == "fracture_in_spine"
     assert second.values["levels"] == "L3"
 
@@ -255,7 +256,7 @@ def test_a_body_bitten_by_metal_is_neither_judged_nor_a_measure() -> None:
 
 def test_a_body_that_lost_its_back_is_crushed() -> None:
     (found, _) = fracture_observations(spine(grid_of(1.0), {"L3": (0.0, 0.10, 0.40)}))
-    assert (found.code, found.level, found.values["shape"]) == ("fracture", "L3", "crush")
+    assert (found.code, found.level, in_english(found.values["shape"])) == ("fracture", "L3", "crush")
 
 
 def test_the_wedge_that_l5_is_by_nature_is_no_fracture() -> None:

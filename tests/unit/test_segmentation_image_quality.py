@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from config.phrases import in_english
 from node.reference.spec import Faults, Fracture, FractureShape, Implant, Jerk, Starved
 from segmentation.gates.motion import motion_observations
 from segmentation.gates.noise import image_observations, noise_observations
@@ -129,7 +130,7 @@ def test_passes_woven_into_one_stack_are_seen(changes: dict[str, object]) -> Non
         hu[1::2] = ndimage.shift(hu[1::2], (0, 0, aside_mm / 1.7), order=1, mode="nearest")
         (found,) = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
         assert (found.code, found.level) == ("alternate_images_displaced", None)
-        assert found.values["difference"] == f"displaced by {abs(aside_mm):.1f} mm"
+        assert in_english(found.values["difference"]) == f"displaced by {abs(aside_mm):.1f} mm"
 
 
 def test_passes_between_which_the_patient_slid_along_the_table_are_seen() -> None:
@@ -139,7 +140,9 @@ def test_passes_between_which_the_patient_slid_along_the_table_are_seen() -> Non
         hu[1::2] = np.roll(hu, slices, axis=0)[1::2]
         (found,) = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
         assert found.code == "alternate_images_displaced"
-        assert str(found.values["difference"]).startswith("nearer to one neighbour than to the other by")
+        assert in_english(found.values["difference"]).startswith(
+            "nearer to one neighbour than to the other by"
+        )
 
 
 def test_how_far_every_second_slice_may_be_displaced_is_the_sites() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from config.phrases import in_english
 from segmentation.levels import anchor_observations, from_superior, identity_observations, level_of
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
 from segmentation.volume import Grid
@@ -50,7 +51,7 @@ def spine(**heights: float) -> list[Level]:
 def details(levels: list[Level]) -> list[str]:
     found = identity_observations(levels)
     assert all(observation.code == "level_implausible" for observation in found)
-    return [str(observation.values["detail"]) for observation in found]
+    return [in_english(observation.values["detail"]) for observation in found]
 
 
 def test_an_even_row_raises_no_doubt_in_any_order() -> None:

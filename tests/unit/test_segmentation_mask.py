@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from config.phrases import in_english
 from config.settings import load_settings
 from node.pipeline.engine import settle_engine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
@@ -73,7 +74,7 @@ def test_one_vertebra_that_nothing_names_is_not_measured(value: int) -> None:
     found = read(blocks([value]))
     assert names(found) == []
     assert [one.code for one in found.observations] == ["mask_level_unknown"]
-    assert str(value) in str(found.observations[0].values["reason"])
+    assert str(value) in in_english(found.observations[0].values["reason"])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_file_name_of_several_levels_or_against_the_value_names_none(value: in
 def test_numbers_of_totalsegmentator_s_first_version_are_not_taken_for_those_of_its_second() -> None:
     """Where its upper vertebrae are in view, 27 is T8 there and L5 here."""
     for values in ([22, 23, 24, 25, 26, 27], [23, 24, 27, 28]):
-        with pytest.raises(MaskNotUsable, match="first version"):
+        with pytest.raises(MaskNotUsable, match="mask-first-version"):
             read(blocks(values[:6]))
 
 

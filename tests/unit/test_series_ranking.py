@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from config.phrases import in_english
 from node.dicom.ct.series_choice import Contrast, Glance, Merits, PhantomSeen, prefer
 
 BEST = Merits(
@@ -48,7 +49,7 @@ def test_whoever_loses_is_told_by_which_criterion(other: Merits, reason: str) ->
     for merits, best in (((BEST, other), 0), ((other, BEST), 1)):
         verdict = prefer(merits)
         assert verdict.best == best
-        assert verdict.reasons == {1 - best: reason}
+        assert {place: in_english(one) for place, one in verdict.reasons.items()} == {1 - best: reason}
 
 
 # Each is worst in one respect, and in every later respect the best of all.
@@ -86,14 +87,15 @@ def test_coverage_is_held_against_the_best_not_against_a_neighbour() -> None:
     chain = [worse(covered_mm=covered, thickness_mm=covered / 100) for covered in (140.0, 160.0, 180.0)]
     verdict = prefer(chain)
     assert verdict.best == 1
-    assert verdict.reasons[0] == "covers less than the chosen series"
-    assert verdict.reasons[2] == "thicker slices than the chosen series"
+    assert in_english(verdict.reasons[0]) == "covers less than the chosen series"
+    assert in_english(verdict.reasons[2]) == "thicker slices than the chosen series"
 
 
 def test_what_a_series_that_was_passed_over_had_is_told() -> None:
     target = worse(phantom=PhantomSeen.ABSENT, thickness_mm=0.6)
     sharp = worse(sharpness=2, contrast=Contrast.GIVEN)
-    assert prefer([sharp, target]).passed_over == ("no contrast medium", "a softer kernel", "thinner slices")
+    passed_over = [in_english(one) for one in prefer([sharp, target]).passed_over]
+    assert passed_over == ["no contrast medium", "a softer kernel", "thinner slices"]
 
 
 def test_what_lost_for_its_kernel_alone_is_not_called_passed_over() -> None:

@@ -21,6 +21,7 @@ from node.dicom.ct.slice_geometry import normal_of, stack_slices
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of, text_of
 from node.study_report import MeasuredPass
+from segmentation.phrase import Phrase, Value, listed, phrase
 
 _SAME_PLACE_MM = 0.01
 _COMPLETE_SHARE = 0.9  # R: of the series' extent that a pass must cover to be measured alone
@@ -49,7 +50,7 @@ class OnePass:
 class _Attribute:
     """What may tell passes apart."""
 
-    name: str  # in words
+    name: Phrase
     values: Sequence[_Value | None]  # of each image; None where it is not stated
     is_loose: bool = False  # a few images may be out of order
     is_weak: bool = False  # says nothing where it does not part the series into whole passes
@@ -69,7 +70,7 @@ class _Part:
 
     places: tuple[int, ...]
     is_usable: bool  # complete, even, and no mixture of acquisitions
-    told_by: str
+    told_by: Value
 
 
 def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStatement]) -> OnePass:
@@ -95,9 +96,9 @@ def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStat
     parts = _Series(headers, depths).parts(range(len(headers)), _attributes(headers, contrast))
     if len(parts) < 2:
         return OnePass(instances=tuple(instances), measured=None, contrast=None)
-    told_by = ", ".join(dict.fromkeys(part.told_by for part in parts))
+    told_by = listed(dict.fromkeys(part.told_by for part in parts))
     if not any(part.is_usable for part in parts):
-        detail = f"{len(parts)} parts overlap and none is complete by itself; told apart by {told_by}"
+        detail = phrase("parts-overlap", count=len(parts), attributes=told_by)
         raise SeriesUnusable(Unusable.SEVERAL_PASSES, detail, slices=len(headers))
     orders = [_order([headers[place] for place in part.places]) for part in parts]
     given = [_contrast_in(number, parts, orders, contrast) for number in range(len(parts))]
@@ -118,18 +119,18 @@ def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStat
     )
 
 
-_FIRST = "the first that is complete"
-_FIRST_NATIVE = "the first that is complete and without contrast medium"
+_FIRST = phrase("first-complete")
+_FIRST_NATIVE = phrase("first-complete-native")
 
 _PHASES = {
-    "TemporalPositionIdentifier": "temporal position",
-    "TemporalPositionIndex": "temporal position",
-    "TemporalPositionTimeOffset": "temporal position",
-    "NominalPercentageOfCardiacPhase": "cardiac phase",
-    "CardiacCyclePosition": "cardiac phase",
-    "TriggerTime": "cardiac phase",
-    "NominalCardiacTriggerDelayTime": "cardiac phase",
-    "ActualCardiacTriggerDelayTime": "cardiac phase",
+    "TemporalPositionIdentifier": phrase("temporal-position"),
+    "TemporalPositionIndex": phrase("temporal-position"),
+    "TemporalPositionTimeOffset": phrase("temporal-position"),
+    "NominalPercentageOfCardiacPhase": phrase("cardiac-phase"),
+    "CardiacCyclePosition": phrase("cardiac-phase"),
+    "TriggerTime": phrase("cardiac-phase"),
+    "NominalCardiacTriggerDelayTime": phrase("cardiac-phase"),
+    "ActualCardiacTriggerDelayTime": phrase("cardiac-phase"),
 }
 # What counts passes in the order in which they were acquired, the first that is stated.
 _IN_ORDER = (
@@ -153,13 +154,16 @@ def _attributes(headers: Sequence[Dataset], contrast: Sequence[ContrastStatement
     agents = [" ".join([said.words, *detail]).strip() for said, detail in zip(contrast, details, strict=True)]
     return (
         *(_Attribute(name=name, values=_values(headers, keyword)) for keyword, name in _PHASES.items()),
-        _Attribute(name="contrast medium", values=agents, is_weak=True),
-        _Attribute(name="acquisition number", values=_values(headers, "AcquisitionNumber")),
-        _Attribute(name="acquisition number", values=_values(headers, "FrameAcquisitionNumber")),
-        _Attribute(name="acquisition time", values=[_moment(one) for one in headers], is_loose=True),
-        _Attribute(name="irradiation event", values=_values(headers, "IrradiationEventUID")),
+        _Attribute(name=phrase("contrast-medium"), values=agents, is_weak=True),
+        _Attribute(name=phrase("acquisition-number"), values=_values(headers, "AcquisitionNumber")),
+        _Attribute(name=phrase("acquisition-number"), values=_values(headers, "FrameAcquisitionNumber")),
+        _Attribute(name=phrase("acquisition-time"), values=[_moment(one) for one in headers], is_loose=True),
+        _Attribute(name=phrase("irradiation-event"), values=_values(headers, "IrradiationEventUID")),
         _Attribute(
-            name="image number", values=_values(headers, "InstanceNumber"), is_loose=True, is_weak=True
+            name=phrase("image-number"),
+            values=_values(headers, "InstanceNumber"),
+            is_loose=True,
+            is_weak=True,
         ),
     )
 

@@ -31,6 +31,7 @@ from node.dicom.ct.technique import (
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of, text_of
 from node.study_report import SeriesFacts
+from segmentation.phrase import phrase
 from segmentation.volume import CtVolume, FloatArray, Grid
 
 _Told = TypeVar("_Told")
@@ -141,12 +142,12 @@ def require_within(series: SeriesHeaders, limits: LimitSettings) -> None:
     """Raise `SeriesUnusable` for a series of more or larger images than this node decodes."""
     slices = len(series.instances)
     if slices > limits.slices:
-        detail = f"{slices} images, and limits.slices is {limits.slices}"
+        detail = phrase("too-many-images", images=slices, most=limits.slices)
         raise SeriesUnusable(Unusable.TOO_LARGE, detail, slices=slices)
     for instance in series.instances:
         rows, columns = (int(number_of(instance.header, one) or 0) for one in ("Rows", "Columns"))
         if max(rows, columns) > limits.matrix:
-            detail = f"{rows} x {columns} pixels, and limits.matrix is {limits.matrix}"
+            detail = phrase("matrix-too-large", rows=rows, columns=columns, most=limits.matrix)
             raise SeriesUnusable(Unusable.TOO_LARGE, detail, slices=slices)
 
 
@@ -181,7 +182,8 @@ def hounsfield_in_file(
     scales = [_scale(image, slices) for image in images]
     for image, (slope, intercept), stored in zip(images, scales, _stored(images, slices), strict=True):
         if stored.shape != shape:
-            raise SeriesUnusable(Unusable.UNDECODABLE, f"decoded to {stored.shape}", slices=slices)
+            detail = phrase("decoded-otherwise", shape=str(stored.shape))
+            raise SeriesUnusable(Unusable.UNDECODABLE, detail, slices=slices)
         hu: FloatArray = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
         hu[_is_bright_padding(image.header, stored, hu)] = _BACKGROUND_HU
         yield hu

@@ -17,6 +17,7 @@ from node.dicom.ct.technique import acquisition_time
 from node.dicom.equipment import MANUFACTURER
 from node.dicom.header_text import items_of, number_of, text_of
 from node.study_report import RejectedSeries
+from segmentation.phrase import Phrase, Value, phrase
 
 # Which of several series, or sets of single slices, is measured, and by what the others lost to it.
 #
@@ -80,14 +81,14 @@ class Verdict:
     """The place of the best, and why each other lost to it."""
 
     best: int
-    reasons: dict[int, str]
-    passed_over: tuple[str, ...]  # what others have that lost for their phantom, contrast or spectrum
+    reasons: dict[int, Value]
+    passed_over: tuple[Value, ...]  # what others have that lost for their phantom, contrast or spectrum
 
 
 def prefer(merits: Sequence[Merits]) -> Verdict:
     """The best of at least one, by the criteria in their order; each other is told by which it lost."""
     left = list(range(len(merits)))
-    reasons: dict[int, str] = {}
+    reasons: dict[int, Value] = {}
     unfit: list[int] = []
     for criterion in _criteria():
         best = min(criterion.key(merits[place]) for place in left)
@@ -101,11 +102,11 @@ def prefer(merits: Sequence[Merits]) -> Verdict:
     return Verdict(best=chosen, reasons=reasons, passed_over=_advantages(others, merits[chosen]))
 
 
-def lacking_phantom(seen: PhantomSeen) -> str:
+def lacking_phantom(seen: PhantomSeen) -> Phrase:
     """What a series is told that lost for its phantom."""
     if seen is PhantomSeen.ABSENT:
-        return "no phantom in view, which the chosen series has"
-    return "a phantom that cannot be used, unlike that of the chosen series"
+        return phrase("lost-no-phantom")
+    return phrase("lost-phantom-unusable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +114,8 @@ class _Criterion:
     """Something by which series are compared; less is better."""
 
     key: Callable[[Merits], tuple[float, str]]
-    reason: str  # what whoever loses by it is told; "" for the phantom
-    advantage: str = ""  # what a better one has
+    reason: Phrase | None  # what whoever loses by it is told; None: as for the phantom
+    advantage: Phrase | None = None  # what a better one has
     alike: float = 0.0  # a difference up to this does not decide
     of_fitness: bool = False  # whether it says what a series is fit for, not how well it shows
 
@@ -127,55 +128,55 @@ class _Criterion:
 
 def _criteria() -> tuple[_Criterion, ...]:
     return (
-        _Criterion(key=lambda one: (one.glance.phantom, ""), reason="", of_fitness=True),
+        _Criterion(key=lambda one: (one.glance.phantom, ""), reason=None, of_fitness=True),
         _Criterion(
             key=lambda one: (one.glance.contrast is Contrast.GIVEN, ""),
-            reason="contrast medium given, unlike the chosen series",
-            advantage="no contrast medium",
+            reason=phrase("lost-contrast-given"),
+            advantage=phrase("has-no-contrast"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (one.glance.contrast is Contrast.DOUBTFUL, ""),
-            reason="contrast medium in doubt, unlike the chosen series",
-            advantage="no doubt about contrast medium",
+            reason=phrase("lost-contrast-doubtful"),
+            advantage=phrase("has-no-doubt"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (one.glance.spectral, ""),
-            reason="no conventional spectrum, unlike the chosen series",
-            advantage="a conventional spectrum",
+            reason=phrase("lost-spectrum"),
+            advantage=phrase("has-spectrum"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (-one.covered_mm, ""),
-            reason="covers less than the chosen series",
-            advantage="more of the lumbar spine",
+            reason=phrase("lost-coverage"),
+            advantage=phrase("has-coverage"),
             alike=_ALIKE_MM,
         ),
         _Criterion(
             key=lambda one: (one.sharpness, ""),
-            reason="sharper kernel than the chosen series",
-            advantage="a softer kernel",
+            reason=phrase("lost-kernel"),
+            advantage=phrase("has-kernel"),
         ),
         _Criterion(
             key=lambda one: (inf if one.thickness_mm is None else one.thickness_mm, ""),
-            reason="thicker slices than the chosen series",
-            advantage="thinner slices",
+            reason=phrase("lost-thickness"),
+            advantage=phrase("has-thickness"),
             alike=1e-3,
         ),
         _Criterion(
             key=lambda one: (not one.acquired, one.acquired),
-            reason="acquired later than the chosen series",
+            reason=phrase("lost-acquired-later"),
         ),
         _Criterion(
             key=lambda one: (inf if one.number is None else one.number, ""),
-            reason="higher series number than the chosen series",
+            reason=phrase("lost-series-number"),
         ),
-        _Criterion(key=lambda one: (0.0, one.uid), reason="same technique as the chosen series"),
+        _Criterion(key=lambda one: (0.0, one.uid), reason=phrase("lost-same")),
     )
 
 
-def _advantages(others: Sequence[Merits], chosen: Merits) -> tuple[str, ...]:
+def _advantages(others: Sequence[Merits], chosen: Merits) -> tuple[Value, ...]:
     """In what the others are better, of those that show about as much of the spine."""
     rivals = [one for one in others if one.covered_mm >= chosen.covered_mm - _ALIKE_MM]
     return tuple(
@@ -230,7 +231,7 @@ class Selection:
     chosen: SeriesHeaders | None
     rejected: tuple[RejectedSeries, ...]
     too_few: int | None  # slices of the longest series that lacks nothing but slices, where none is chosen
-    passed_over: tuple[str, ...] = ()  # what others have that the chosen one has not
+    passed_over: tuple[Value, ...] = ()  # what others have that the chosen one has not
 
 
 def made_here(dataset: Dataset) -> bool:
@@ -295,12 +296,12 @@ def _sorted_out(
         if reason := unsuitable(candidate):
             rejected.append(_rejection(candidate, reason))
         elif together := scattered.get(candidate.series_instance_uid):
-            rejected.append(_rejection(candidate, f"slices of one stack that came as {together} series"))
+            rejected.append(_rejection(candidate, phrase("stack-in-parts", count=together)))
         elif count < MIN_SLICES:
-            rejected.append(_rejection(candidate, f"only {count} slice(s)"))
+            rejected.append(_rejection(candidate, phrase("only-few-slices", count=count)))
             short.append(count)
         elif (covered := coverage_mm(candidate)) < _MIN_COVERAGE_MM:
-            rejected.append(_rejection(candidate, f"covers only {covered:.0f} mm"))
+            rejected.append(_rejection(candidate, phrase("covers-little", length=f"{covered:.0f}")))
         else:
             fit.append(candidate)
     return fit, tuple(rejected), short
@@ -353,7 +354,7 @@ def _moment(header: Dataset) -> str:
     return f"{text_of(header, 'AcquisitionDate')}{time[:6]}" if time else ""
 
 
-def _rejection(series: SeriesHeaders, reason: str) -> RejectedSeries:
+def _rejection(series: SeriesHeaders, reason: Value) -> RejectedSeries:
     return RejectedSeries(series_instance_uid=series.series_instance_uid, reason=reason)
 
 
@@ -370,32 +371,32 @@ def is_localizer(header: Dataset) -> bool:
     return "LOCALIZER" in text_of(header, "ImageType").upper().split()
 
 
-def unsuitable(series: SeriesHeaders) -> str | None:
+def unsuitable(series: SeriesHeaders) -> Phrase | None:
     """Why this series must not be measured at all, None if it may be. Every image of it is looked at."""
     reasons = [reason for instance in series.instances if (reason := _unsuitable_image(instance))]
     if not reasons:
         return None
-    first, count = reasons[0], len(series.instances)
-    return first if reasons.count(first) == count else f"{first} ({reasons.count(first)} of {count} images)"
+    first, images = reasons[0], len(series.instances)
+    count = reasons.count(first)
+    return first if count == images else phrase("reason-of-some", reason=first, count=count, images=images)
 
 
-def _unsuitable_image(instance: Instance) -> str | None:
+def _unsuitable_image(instance: Instance) -> Phrase | None:
     header = instance.header
     kinds = text_of(header, "ImageType").upper().split()
     orientation = header.get("ImageOrientationPatient")
     problems = {
-        "multi-frame CT that does not describe its frames": is_multi_frame_ct(instance)
-        and instance.frame is None,
-        "made by this node": made_here(header),
-        "not an original acquisition (ImageType)": not _is_original(header, kinds),
-        "localizer": is_localizer(header),
-        "not a slice as acquired (volumetric properties)": _is_reformatted(header),
-        "no orientation": orientation is None or len(orientation) != 6,
+        phrase("frames-not-described"): is_multi_frame_ct(instance) and instance.frame is None,
+        phrase("made-here"): made_here(header),
+        phrase("not-original"): not _is_original(header, kinds),
+        phrase("localizer"): is_localizer(header),
+        phrase("reformatted"): _is_reformatted(header),
+        phrase("no-orientation"): orientation is None or len(orientation) != 6,
     }
-    reason = next((text for text, applies in problems.items() if applies), None)
+    reason = next((problem for problem, applies in problems.items() if applies), None)
     # A normal that is no number (cosines that are zero) is for the geometry to refuse.
     if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < AXIAL_COSINE:
-        reason = "not axial"
+        reason = phrase("not-axial")
     return reason
 
 

@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import text_of
+from segmentation.phrase import Phrase, phrase, together
 from segmentation.volume import Grid, Vector
 
 # Scanners write positions with a few decimals: closer than this is the same place.
@@ -62,7 +63,7 @@ def _vector(header: Dataset, keyword: str, length: int, slices: int) -> FloatArr
 def _size(header: Dataset, slices: int) -> tuple[int, int]:
     rows, columns = header.get("Rows"), header.get("Columns")
     if not rows or not columns:
-        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "Rows or Columns", slices=slices)
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, phrase("rows-or-columns"), slices=slices)
     return int(rows), int(columns)
 
 
@@ -160,11 +161,9 @@ def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -
     row, column = orientation[:3], orientation[3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(float(row @ column)) > 1e-2:
-        raise SeriesUnusable(
-            Unusable.GEOMETRY_MISSING, "orientation is no pair of unit vectors", slices=count
-        )
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, phrase("orientation-odd"), slices=count)
     if not bool(np.all(spacing > 0)):
-        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "PixelSpacing is not positive", slices=count)
+        raise SeriesUnusable(Unusable.GEOMETRY_MISSING, phrase("pixel-spacing-odd"), slices=count)
 
 
 def _require_stated_tilt(headers: Sequence[Dataset], orientation: FloatArray, tolerance: float) -> None:
@@ -177,7 +176,7 @@ def _require_stated_tilt(headers: Sequence[Dataset], orientation: FloatArray, to
     worst = max((float(np.abs(np.asarray(tilt, dtype=float)).max()) for tilt in stated), default=0.0)
     shown = float(np.degrees(np.arccos(np.clip(np.abs(normal_of(orientation)[2]), 0.0, 1.0))))
     if not min(worst, abs(worst - shown)) <= tolerance:
-        detail = f"{worst:.1f} degrees by the header, {shown:.1f} degrees by the images"
+        detail = phrase("tilt-contradicted", stated=f"{worst:.1f}", shown=f"{shown:.1f}")
         raise SeriesUnusable(Unusable.GANTRY_TILT, detail, slices=len(headers))
 
 
@@ -200,22 +199,23 @@ def _regular_step(depths_mm: FloatArray, rounding_mm: float) -> float:
     steps = np.diff(depths_mm)
     if bool(np.any(steps < _SAME_POSITION_MM)):
         repeated = depths_mm[1:][steps < _SAME_POSITION_MM]
-        raise SeriesUnusable(
-            Unusable.DUPLICATE_POSITIONS, f"different images at {_places(repeated)}", slices=count
-        )
+        detail = phrase("different-images-at", places=_places(repeated))
+        raise SeriesUnusable(Unusable.DUPLICATE_POSITIONS, detail, slices=count)
     _require_unwoven(steps, rounding_mm)
     median = float(np.median(steps))
     typical = float(steps[steps <= _GAP_FACTOR * median + rounding_mm].mean())
     has_gap = steps > _GAP_FACTOR * typical + rounding_mm
     if bool(np.any(has_gap)):
         before = depths_mm[:-1][has_gap]
-        detail = f"images lie {typical:.2f} mm apart, the next is missing after {_places(before)}"
+        detail = phrase("image-missing-after", step=f"{typical:.2f}", places=_places(before))
         raise SeriesUnusable(Unusable.SLICE_GAP, detail, slices=count)
     allowed_mm = max(_SPACING_TOLERANCE * typical + _SAME_POSITION_MM, rounding_mm) + _SAME_NUMBER_MM
     if _width(depths_mm) > allowed_mm:
         off_mm = _beside_even_grid(depths_mm)
         displaced = depths_mm[off_mm > max(allowed_mm, 0.5 * off_mm.max())]
-        detail = f"{steps.min():.3f} to {steps.max():.3f} mm, uneven at {_places(displaced)}"
+        detail = phrase(
+            "spacing-uneven", least=f"{steps.min():.3f}", most=f"{steps.max():.3f}", places=_places(displaced)
+        )
         raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
     return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
 
@@ -235,8 +235,7 @@ def _require_unwoven(steps: FloatArray, rounding_mm: float) -> None:
         is_whole = np.abs(ratios - np.round(ratios)) * typical.min() <= allowed_mm
         if is_whole.all() or any(float(np.ptp(turn)) > allowed_mm for turn in turns):
             continue
-        told = " and ".join(f"{step:.2f}" for step in typical)
-        detail = f"images lie {told} mm apart in turn, as of passes woven into one another"
+        detail = phrase("passes-woven", steps=together(f"{step:.2f}" for step in typical))
         raise SeriesUnusable(Unusable.SEVERAL_PASSES, detail, slices=len(steps) + 1)
 
 
@@ -263,11 +262,11 @@ def _beside_even_grid(depths_mm: FloatArray) -> FloatArray:
     return beside
 
 
-def _places(depths_mm: FloatArray) -> str:
+def _places(depths_mm: FloatArray) -> Phrase:
     """Positions along the slice normal, in words; the first few where there are many."""
     named = ", ".join(f"{depth:.1f}" for depth in depths_mm[:_NAMED_PLACES])
     more = len(depths_mm) - _NAMED_PLACES
-    return f"{named} mm" + (f" and {more} more places" if more > 0 else "")
+    return phrase("places-and-more", depths=named, more=more) if more > 0 else phrase("places", depths=named)
 
 
 def _require_straight(positions: FloatArray, normal: FloatArray, rounding_mm: float) -> None:
@@ -277,12 +276,13 @@ def _require_straight(positions: FloatArray, normal: FloatArray, rounding_mm: fl
     sideways = float(np.linalg.norm(travel - along * normal))
     degrees = float(np.degrees(np.arctan2(max(0.0, sideways - rounding_mm), along)))
     if degrees > _SHEAR_TOLERANCE_DEGREES:
-        raise SeriesUnusable(Unusable.GANTRY_TILT, f"slices shift by {degrees:.1f} degrees", slices=count)
+        detail = phrase("slices-sheared", degrees=f"{degrees:.1f}")
+        raise SeriesUnusable(Unusable.GANTRY_TILT, detail, slices=count)
     depths = (positions - positions[0]) @ normal
     line = positions[0] + np.outer(depths / along, travel)
     off_mm = np.linalg.norm(positions - line, axis=1)
     if bool(np.any(off_mm > _OFF_LINE_MM)):
-        detail = f"up to {off_mm.max():.1f} mm beside the line through the first and the last"
+        detail = phrase("beside-line", distance=f"{off_mm.max():.1f}")
         raise SeriesUnusable(Unusable.OFF_LINE, detail, slices=count)
 
 

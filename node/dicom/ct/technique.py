@@ -15,7 +15,8 @@ from pydicom import Dataset
 from node.dicom.ct.headers import SeriesHeaders
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import items_of, text_of
-from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV, energy_in_words
+from segmentation.phrase import phrase
 
 PHOTON_COUNTING = "photon counting"
 
@@ -112,7 +113,7 @@ def require_one_spectrum(series: SeriesHeaders) -> None:
     """Raise `SeriesUnusable` unless all slices show one spectrum, and one that can be measured at all."""
     slices = len(series.instances)
     headers = [instance.header for instance in series.instances]
-    for name, read in (("energy type", energy_of), ("spectral filter", beam_filter_of)):
+    for name, read in ((phrase("condition-energy"), energy_of), (phrase("condition-filter"), beam_filter_of)):
         if len({read(header) for header in headers}) > 1:
             raise SeriesUnusable(Unusable.TECHNIQUE_VARIES, name, slices=slices)
     if found := _MATERIAL_WORDS.search(_image_words(headers[0])):
@@ -121,7 +122,7 @@ def require_one_spectrum(series: SeriesHeaders) -> None:
     match = re.match(r"virtual (\d+(?:\.\d+)?) keV", energy)
     low, high = VIRTUAL_KEV
     if match and not low <= float(match[1]) <= high:
-        detail = f"{energy}, they hold from {low:g} to {high:g} keV"
+        detail = phrase("energies-suited", energy=energy_in_words(energy), low=f"{low:g}", high=f"{high:g}")
         raise SeriesUnusable(Unusable.ENERGY_UNSUITED, detail, slices=slices)
 
 

@@ -38,7 +38,7 @@ from node.dicom.sc.words import (
 )
 from node.study_report import LevelResult, Report, SliceResult
 from scoring.density.bmd import BmdResult, DensityVerdict, ReferenceScore
-from segmentation.vertebrae import phrase
+from segmentation.phrase import phrase
 
 # The densities of page 1: one row for each level, or for each single slice.
 
@@ -73,7 +73,7 @@ def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:
         _row(page, report, level, y, ellipse=ellipse)
         y += row
     for one in report.unnamed:
-        _slice_row(page, report, one, y)
+        _slice_row(page, one, y)
         y += row
     if not report.levels and not report.unnamed:
         y = page.text(_COLUMNS[0], y, say("no-level-measured"), size=15, colour=CAUTION)
@@ -118,8 +118,8 @@ def _in_ellipse(say: Phrasebook, read: BmdResult | None) -> str:
     return number(read.bmd_mg_cm3, 1) + (f" ± {number(uncertainty, 1)}" if uncertainty is not None else "")
 
 
-def _slice_row(page: Page, report: Report, one: SliceResult, y: float) -> None:
-    _cell(page, 0, y, level_in_words(one.name, report.language), size=17, bold=True)
+def _slice_row(page: Page, one: SliceResult, y: float) -> None:
+    _cell(page, 0, y, level_in_words(one.name, page.say), size=17, bold=True)
     _density_cells(page, page.say, one.measured, y)
     if one.region_mm2 is not None:
         _cell(page, 4, y, number(one.region_mm2, 0))

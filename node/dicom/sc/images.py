@@ -388,7 +388,6 @@ def compose_slices(
         left, upper = MARGIN + column * (width + _GAP), top + row * (height + _GAP)
         _caption(
             page,
-            report,
             results[drawn.name],
             Box(left=left, top=upper, right=left + width, bottom=upper + _CAPTION),
         )
@@ -410,10 +409,10 @@ def legend(report: Report, say: Phrasebook) -> str:
     return "   ·   ".join(parts)
 
 
-def _caption(page: Page, report: Report, result: SliceResult, box: Box) -> None:
+def _caption(page: Page, result: SliceResult, box: Box) -> None:
     """Three lines above a slice."""
     say, left, top = page.say, box.left, box.top
-    title = say("slice-level-unknown", slice=level_in_words(result.name, report.language))
+    title = say("slice-level-unknown", slice=level_in_words(result.name, say))
     page.text(left, top, title, size=16, bold=True, colour=ACCENT)
     measured = result.measured
     if measured is None or measured.bmd_mg_cm3 is None or result.calibration is None:

@@ -15,7 +15,8 @@ from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory, StudyClass
 from scoring.models.card import NEGATIVE_CLASS
 from scoring.models.nomogram import NomogramResult
-from segmentation.vertebrae import Phrase, RegionKind, Value, phrase
+from segmentation.phrase import Phrase, Value, phrase
+from segmentation.vertebrae import RegionKind
 
 MINUS = "−"
 MINERALS = {Mineral.HA: "HA", Mineral.K2HPO4: "K₂HPO₄"}
@@ -121,7 +122,7 @@ def calibration_line(report: Report, say: Phrasebook) -> str | None:
     if report.calibration is not None:
         return say("calibration-line", facts=_calibration(say, report.calibration))
     own = [
-        f"{level_in_words(one.name, report.language)}: {_calibration(say, one.calibration)}"
+        f"{level_in_words(one.name, say)}: {_calibration(say, one.calibration)}"
         for one in report.unnamed
         if one.calibration
     ]

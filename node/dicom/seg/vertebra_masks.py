@@ -28,6 +28,7 @@ from node.dicom.ct.series_choice import made_here
 from node.dicom.ct.slice_geometry import normal_of
 from node.dicom.errors import MaskUnreadable, SegProblem, SegUnusable
 from node.dicom.header_text import items_of, number_of, text_of
+from segmentation.phrase import phrase
 from segmentation.vertebrae import LABELS
 from segmentation.volume import Grid, LabelMap, Mask, Vector
 
@@ -244,7 +245,7 @@ def _drawn(
         labels[plane][inside] = value
         labels[plane][other] = 0
     if contested > _OVERLAP * np.count_nonzero(labels):
-        raise SegUnusable(SegProblem.OVERLAP, f"{contested} voxels")
+        raise SegUnusable(SegProblem.OVERLAP, phrase("seg-voxels", count=contested))
     return labels, grid
 
 
@@ -271,14 +272,14 @@ def _grid_of(frames: Sequence[_Frame], size: tuple[int, int], source: Grid) -> t
         and np.allclose(frame.spacing_mm, first.spacing_mm, atol=1e-4)
         for frame in frames
     ):
-        raise SegUnusable(SegProblem.GEOMETRY, "orientation or pixel spacing varies")
+        raise SegUnusable(SegProblem.GEOMETRY, phrase("seg-orientation"))
     normal = normal_of(first.orientation)
     corners = np.stack([frame.corner_mm for frame in frames])
     depths = corners @ normal
     lowest = int(np.argmin(depths))
     sideways = (corners - corners[lowest]) - np.outer(depths - depths[lowest], normal)
     if np.linalg.norm(sideways, axis=1).max() > _STEP_TOLERANCE * min(first.spacing_mm):
-        raise SegUnusable(SegProblem.GEOMETRY, "frames are shifted against each other")
+        raise SegUnusable(SegProblem.GEOMETRY, phrase("seg-shifted"))
     offsets = depths - depths[lowest]
     step_mm = _step_mm(offsets, first, normal, source)
     planes = [round(float(offset) / step_mm) for offset in offsets]
@@ -305,7 +306,7 @@ def _step_mm(offsets_mm: FloatArray, frame: _Frame, normal: FloatArray, source: 
         places = offsets_mm / step_mm if 0 < step_mm < np.inf else np.array([np.inf])
         if np.isfinite(places).all() and np.abs(places - np.round(places)).max() <= _STEP_TOLERANCE:
             return step_mm
-    raise SegUnusable(SegProblem.GEOMETRY, "frames are unevenly spaced")
+    raise SegUnusable(SegProblem.GEOMETRY, phrase("seg-uneven"))
 
 
 def _vector(values: FloatArray) -> tuple[float, float, float]:

@@ -21,6 +21,7 @@ from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.choice import calibration_of, line_as_read
 from scoring.phantoms.rod_candidates import rod_like_objects
+from segmentation.phrase import clauses, phrase
 from segmentation.vertebrae import Observation, Vertebrae
 from segmentation.volume import CtVolume
 
@@ -248,14 +249,14 @@ def _by_tissues(
     rules = settings.calibration.internal
     try:
         if differences := spectrum_differences(series.spectrum, CONVENTIONAL_SPECTRUM):
-            raise CalibrationImpossible("internal_impossible", "; ".join(differences))
+            raise CalibrationImpossible("internal_impossible", clauses(differences))
         if series.contrast_agent and not series.contrast_doubtful:  # else the blood tells, which is needed
-            raise CalibrationImpossible("internal_impossible", "contrast medium is documented")
+            raise CalibrationImpossible("internal_impossible", phrase("contrast-documented"))
         contrast = settings.segmentation.image
         tissues = read_tissues(volume, vertebrae, rules.sampling, contrast)
         return internal_calibration(tissues, kvp=series.kvp, rules=rules), ()
     except CalibrationImpossible as error:
-        return None, (Observation(code=error.code, values={"reason": str(error)}),)
+        return None, (Observation(code=error.code, values={"reason": error.reason}),)
 
 
 def _borrow(
@@ -266,7 +267,7 @@ def _borrow(
     history: ScannerHistory | None,
 ) -> tuple[Calibration | None, Observation]:
     if history is None:
-        reason = "earlier scans are remembered by a running node only"
+        reason = phrase("history-missing")
         return None, Observation(code="asynchronous_missing", values={"reason": reason})
     kept = history.readings(series.device_serial) if series.device_serial else ()
     taken_on, taken_at = scanned_at(selection.study, series)

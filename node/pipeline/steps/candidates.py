@@ -35,6 +35,7 @@ from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.choice import Image, read_phantom
 from scoring.phantoms.rod_reading import absence, read_rods
 from segmentation.gates.noise import shows_lumbar_spine
+from segmentation.phrase import Phrase, Value, clauses, phrase
 from segmentation.vertebrae import Observation
 
 _MOST_READ_WHOLE = 3  # where the whole of a series shows a worse phantom than its slices promised
@@ -55,7 +56,7 @@ class Choice:
     readings: tuple[PhantomReading, ...] = ()  # of the phantom in the volume, or in each slice
     rejected: tuple[RejectedSeries, ...] = ()
     few_slices: int | None = None  # slices of a series that only lacks slices
-    passed_over: tuple[str, ...] = ()  # what a series has that is better, and was not measured all the same
+    passed_over: tuple[Value, ...] = ()  # what a series has that is better, and was not measured all the same
     phantom_in: tuple[str, ...] = ()  # UIDs of series that are not measured and show a phantom
     disagreement: bool = False  # whether another series shows phantoms that disagree, and the chosen does not
     localizers: int = 0  # images that were left out of the volume
@@ -84,7 +85,7 @@ def choose(images: StudyImages, settings: Settings) -> Choice:
     lone = [one for one in series if is_lone_series(one)]
     chosen = _best_volume(search, [one for one in series if not is_lone_series(one)])
     if chosen.loaded is not None and _grade(chosen.readings) is PhantomSeen.COMPLETE:
-        return _also_rejecting(chosen, lone, "single slices beside a volume")
+        return _also_rejecting(chosen, lone, phrase("lost-single-slices"))
     if lone:
         chosen = _lone_or_volume(search, lone, chosen)
     return chosen if chosen.shows_phantom else _look_elsewhere(search, chosen, series)
@@ -205,7 +206,7 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
         try:
             loaded = search.images.read_series(uid)
         except SeriesUnusable as error:
-            reason = _with_localizers(str(error), localizers[uid], selection.chosen)
+            reason = _with_localizers(error.said, localizers[uid], selection.chosen)
             unreadable.append(RejectedSeries(series_instance_uid=uid, reason=reason))
             if error.reason is Unusable.SINGLE_SLICE:
                 few_slices = few_slices or 1
@@ -238,18 +239,20 @@ def _one_pass(series: SeriesHeaders) -> tuple[Instance, ...]:
         return series.instances
 
 
-def _with_localizers(reason: str, localizers: int, kept: SeriesHeaders) -> str:
+def _with_localizers(reason: Phrase, localizers: int, kept: SeriesHeaders) -> Value:
     """A series that cannot be read without its localizers might have been one with them."""
     if not localizers:
         return reason
-    return f"localizer ({localizers} of {localizers + len(kept.instances)} images); {reason}"
+    images = localizers + len(kept.instances)
+    left_out = phrase("reason-of-some", reason=phrase("localizer"), count=localizers, images=images)
+    return clauses([left_out, reason])
 
 
 def _is_single(rejected: RejectedSeries) -> bool:
-    return rejected.reason.startswith(Unusable.SINGLE_SLICE.value)
+    return rejected.reason == Unusable.SINGLE_SLICE.value
 
 
-def _also_rejecting(choice: Choice, series: Sequence[SeriesHeaders], reason: str) -> Choice:
+def _also_rejecting(choice: Choice, series: Sequence[SeriesHeaders], reason: Value) -> Choice:
     rejected = [RejectedSeries(series_instance_uid=one.series_instance_uid, reason=reason) for one in series]
     return replace(choice, rejected=(*choice.rejected, *rejected))
 
@@ -263,7 +266,7 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
     readings = search.read(read)
     if volume.loaded is not None:
         if _grade(readings) is not PhantomSeen.COMPLETE:
-            return _also_rejecting(volume, lone, "single slices beside a volume")
+            return _also_rejecting(volume, lone, phrase("lost-single-slices"))
         rejected += (
             RejectedSeries(
                 series_instance_uid=volume.loaded.facts.series_instance_uid,
@@ -275,16 +278,16 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
 
 def _best_slices(
     search: _Search, lone: Sequence[SeriesHeaders]
-) -> tuple[tuple[LoadedSeries, ...], tuple[RejectedSeries, ...], tuple[str, ...]]:
+) -> tuple[tuple[LoadedSeries, ...], tuple[RejectedSeries, ...], tuple[Value, ...]]:
     """The best set of slices that can be read, why the other series are not used, and what those have."""
     readable: dict[int, tuple[LoadedSeries, ...]] = {}
     choices = lone_choices(lone)
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Value] = {}
     for place, choice in enumerate(choices):
         try:
             readable[place] = read_lone_slices(choice.instances)
         except SeriesUnusable as error:
-            reasons.update(dict.fromkeys(choice.series_instance_uids, str(error)))
+            reasons.update(dict.fromkeys(choice.series_instance_uids, error.said))
     places = list(readable)
     if not places:
         return (), _with_reasons(lone, reasons, frozenset()), ()
@@ -303,12 +306,12 @@ def _glance_of_slices(search: _Search, slices: Sequence[LoadedSeries], sets: int
 
 
 def _with_reasons(
-    series: Sequence[SeriesHeaders], reasons: Mapping[str, str], used: frozenset[str]
+    series: Sequence[SeriesHeaders], reasons: Mapping[str, Value], used: frozenset[str]
 ) -> tuple[RejectedSeries, ...]:
     return tuple(
         RejectedSeries(
             series_instance_uid=one.series_instance_uid,
-            reason=reasons.get(one.series_instance_uid, "a repetition of the chosen slices"),
+            reason=reasons.get(one.series_instance_uid, phrase("lost-repetition")),
         )
         for one in series
         if one.series_instance_uid not in used

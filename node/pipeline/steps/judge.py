@@ -29,6 +29,7 @@ from scoring.models.applicability import (
 )
 from scoring.models.card import ModelCard
 from scoring.models.nomogram import NomogramResult, RadScore, apply_nomogram, rad_score
+from segmentation.phrase import clauses, listed, phrase
 from segmentation.vertebrae import EngineInfo, Observation, RegionKind
 
 
@@ -88,7 +89,7 @@ class _Ledger:
     def _with_place(self, finding: Finding, level: str) -> Finding:
         local = finding.local_text
         if local is not None:
-            local = f"{level_in_words(level, self.basis.language)}: {local}"
+            local = f"{level_in_words(level, self.basis.table.phrases(self.basis.language))}: {local}"
         return replace(finding, text=f"{level}: {finding.text}", local_text=local)
 
     def allows(self, output: Output, levels: Sequence[str] = ()) -> bool:
@@ -237,10 +238,10 @@ def _rad_score(
     if card is None:
         return None
     if card.radiomics_settings_sha256 != ledger.basis.radiomics_settings_sha256:
-        reason = "its features were computed with other settings"
+        reason = phrase("features-otherwise")
         ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
     if features is not None and any(one.name not in features for one in card.features):
-        reason = "another model was activated while this study was measured: have the node retry the study"
+        reason = phrase("model-changed")
         ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
     if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
         return None
@@ -254,7 +255,7 @@ def _nomogram(
 ) -> NomogramResult | None:
     card, laboratory = ledger.basis.card, case.laboratory
     if laboratory.problems:
-        problems = "; ".join(laboratory.problems)
+        problems = clauses(laboratory.problems)
         ledger.add([Observation(code="laboratory_unreadable", values={"problems": problems})])
     if score is None or card is None or t_score is None:
         return None
@@ -278,14 +279,14 @@ def _about_what_is_there(findings: Sequence[Finding], judgement: Judgement) -> t
 
 
 _WORDS = {
-    Output.BMD: "BMD",
-    Output.T_SCORE: "T-score",
-    Output.Z_SCORE: "Z-score",
-    Output.DENSITY_CATEGORY: "density category",
-    Output.STUDY_CLASS: "study class",
-    Output.FEATURES: "radiomic features",
-    Output.RAD_SCORE: "rad-score",
-    Output.NOMOGRAM: "nomogram",
+    Output.BMD: phrase("output-bmd"),
+    Output.T_SCORE: phrase("output-t-score"),
+    Output.Z_SCORE: phrase("output-z-score"),
+    Output.DENSITY_CATEGORY: phrase("output-density-category"),
+    Output.STUDY_CLASS: phrase("output-study-class"),
+    Output.FEATURES: phrase("output-features"),
+    Output.RAD_SCORE: phrase("output-rad-score"),
+    Output.NOMOGRAM: phrase("output-nomogram"),
 }
 
 
@@ -307,7 +308,7 @@ def _unexplained(judgement: Judgement, ledger: _Ledger) -> list[Observation]:
         for output, present in given.items()
         if not present and ledger.allows(output, everywhere)
     ]
-    return [Observation(code="not_available", values={"outputs": ", ".join(absent)})] if absent else []
+    return [Observation(code="not_available", values={"outputs": listed(absent)})] if absent else []
 
 
 # What a study's numbers are judged by, as the settings name it, and the judgement.

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from PIL import Image
 from pydicom import Dataset
 
-from config.phrases import load_phrases
+from config.phrases import load_phrases, wide_font
 from config.settings import Settings
-from config.vocabulary import wide_font
 from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.sc import Picture

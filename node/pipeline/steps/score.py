@@ -38,6 +38,7 @@ from scoring.radiomics import RadiomicsSettings, compute_features, parse_setting
 from segmentation.gates.bodies import bone_observations, ellipse_objection, quality_observations
 from segmentation.gates.noise import image_observations
 from segmentation.levels import anchor_observations
+from segmentation.phrase import Value, phrase
 from segmentation.settings import GateSettings, ImageSettings, SliceSettings
 from segmentation.single_slice import SliceFinder
 from segmentation.vertebrae import LUMBAR, Observation, RegionKind, Regions
@@ -162,7 +163,7 @@ def _features(
     try:
         return compute_features(volume, regions.radiomics, names, settings), ()
     except FeaturesImpossible as error:
-        return None, (Observation(code=error.code, values={"reason": str(error)}),)
+        return None, (Observation(code=error.code, values={"reason": error.reason}),)
 
 
 # What is read from single slices: each is calibrated by the rods it shows itself.
@@ -225,8 +226,8 @@ def _denser_than_others(results: Sequence[SliceResult], limits: SliceSettings) -
         others = [other for of_name, other in known if of_name != name]
         usual = median(others) if others else bmd
         if bmd > usual + limits.excess_mg_cm3 and bmd > usual * limits.excess_ratio:
-            values = {"times": f"{bmd / usual:.1f}"} if usual > 0 else {"times": "many"}
-            found.append(Observation(code="slice_denser_than_others", level=name, values=values))
+            times: Value = f"{bmd / usual:.1f}" if usual > 0 else phrase("many")
+            found.append(Observation(code="slice_denser_than_others", level=name, values={"times": times}))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from config.phrases import in_english
 from config.sections import QualitySettings, SelectionSettings
 from config.settings import Settings
 from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of
@@ -23,6 +24,7 @@ from node.pipeline.steps.candidates import Choice, choose
 from node.pipeline.study_run import Arrival, StepResult, StudyImages, Verdict
 from node.study_report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.phantoms import holds_no_patient
+from segmentation.phrase import Value, clauses, listed, phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Observation
 
@@ -57,7 +59,8 @@ def select(
         or (scanners_watched and _may_be_phantom_alone(choice, settings.quality))
     ):
         if choice.unseen:
-            reason = _NOT_LOOKED_AT.format(reasons=_reasons(choice.rejected))
+            reasons = in_english(_reasons(choice.rejected))
+            reason = _NOT_LOOKED_AT.format(reasons=reasons)
             return StepResult(verdict=Verdict.SET_ASIDE, reason=reason)
         return StepResult(verdict=Verdict.NOT_APPLICABLE, reason="no phantom in view and not declared as QCT")
 
@@ -167,7 +170,7 @@ def _series_observations(choice: Choice, image: ImageSettings) -> list[Observati
     if facts is None:
         if choice.few_slices is not None:
             return [Observation(code="slices_too_few", values={"slices": choice.few_slices})]
-        reasons = _reasons(choice.rejected) or "no CT image"
+        reasons = _reasons(choice.rejected) or phrase("no-ct-image")
         return [Observation(code="no_usable_series", values={"reasons": reasons})]
     noticed = []
     if choice.slices:
@@ -182,7 +185,7 @@ def _series_observations(choice: Choice, image: ImageSettings) -> list[Observati
     if choice.localizers:
         noticed.append(Observation(code="localizers_left_out", values={"images": choice.localizers}))
     if choice.passed_over:
-        values = {"advantages": ", ".join(choice.passed_over)}
+        values = {"advantages": listed(choice.passed_over)}
         noticed.append(Observation(code="series_passed_over", values=values))
     if choice.disagreement:
         noticed.append(Observation(code="phantoms_disagree_elsewhere"))
@@ -202,7 +205,7 @@ def _pass_observations(facts: SeriesFacts) -> list[Observation]:
     found = facts.measured_pass
     if found is None:
         return []
-    values: dict[str, str | int | float] = {
+    values: dict[str, Value] = {
         "number": found.number,
         "passes": found.passes,
         "told_by": found.told_by,
@@ -212,8 +215,8 @@ def _pass_observations(facts: SeriesFacts) -> list[Observation]:
     return [Observation(code="one_pass_measured", values=values)]
 
 
-def _reasons(rejected: Sequence[RejectedSeries]) -> str:
-    return "; ".join(sorted({one.reason for one in rejected}))
+def _reasons(rejected: Sequence[RejectedSeries]) -> Value:
+    return clauses(sorted({one.reason for one in rejected}, key=in_english))
 
 
 def _loss_observation(ratio: float | None, limit: float) -> Observation:
@@ -249,4 +252,4 @@ def _kernel_observations(kernel: str) -> list[Observation]:
     if rank is Sharpness.SOFT:
         return []
     code = "sharp_kernel" if rank is Sharpness.SHARP else "kernel_unknown"
-    return [Observation(code=code, values={"kernel": kernel or "not stated"})]
+    return [Observation(code=code, values={"kernel": kernel or phrase("not-stated")})]

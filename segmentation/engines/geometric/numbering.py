@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.frame import Points, Profile, sample
+from segmentation.phrase import Phrase, phrase
 from segmentation.settings import AnchorSettings
 from segmentation.volume import CtVolume, Mask
 
@@ -204,7 +205,7 @@ class Numbering:
     names: tuple[str | None, ...]  # None: sacrum, or beyond the names in use
     confirmed: bool
     basis: str  # as in `Vertebrae.numbering_basis`
-    conflict: str | None = None  # how sacrum and ribs disagree
+    conflict: Phrase | None = None  # how sacrum and ribs disagree
 
 
 # From inferior to superior, beginning above the sacrum.
@@ -237,7 +238,7 @@ def _counted(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbe
             names=_names(len(segments), sacrum + 1),
             confirmed=between == LUMBAR_COUNT,
             basis="sacrum and last rib",
-            conflict=None if between == LUMBAR_COUNT else f"{between} vertebrae lie between them",
+            conflict=None if between == LUMBAR_COUNT else phrase("vertebrae-between", count=between),
         )
     if sacrum is not None:
         return Numbering(names=_names(len(segments), sacrum + 1), confirmed=True, basis="sacrum")
@@ -248,12 +249,12 @@ def _counted(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbe
             names=_names(len(segments), last_rib - LUMBAR_COUNT),
             confirmed=not sixth,
             basis="last rib",
-            conflict="a sixth whole body without ribs or wings lies above the sacrum" if sixth else None,
+            conflict=phrase("sixth-body") if sixth else None,
         )
     return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
 
 
-def _ribs_against(segments: Sequence[Segment], names: Sequence[str | None]) -> str | None:
+def _ribs_against(segments: Sequence[Segment], names: Sequence[str | None]) -> Phrase | None:
     """What the ribs say against the names: a thoracic vertebra without ribs, or a lumbar one with them.
 
     Six lumbar vertebrae counted from the sacrum make the sixth "T12", five of them with a rib on the first
@@ -264,9 +265,9 @@ def _ribs_against(segments: Sequence[Segment], names: Sequence[str | None]) -> s
         if name is None:
             continue
         if name in THORACIC and segment.ribs is Rib.ABSENT:
-            return f"{name} as counted bears no ribs"
+            return phrase("no-ribs-as-counted", level=name)
         if name not in THORACIC and number == lowest:
-            return f"{name} as counted bears ribs"
+            return phrase("ribs-as-counted", level=name)
     return None
 
 
