@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-import structlog
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
@@ -316,9 +315,6 @@ def _text(value: Any) -> str:
 
 
 # What a destination holds: storage commitment asked of it, and C-FIND.
-
-
-log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.05
 _FIND_MODELS = (StudyRootQueryRetrieveInformationModelFind, PatientRootQueryRetrieveInformationModelFind)

@@ -300,11 +300,6 @@ class Publishing:
         return due
 
 
-def republish(store: Store, broker: Publisher) -> int:
-    """As `Publishing.publish_due`, by one who has published nothing before."""
-    return Publishing(store, broker).publish_due()
-
-
 def begin_again(store: Store, after_s: float) -> None:
     """Take studies back to their first step whose configuration or software no worker has any more.
 

@@ -28,7 +28,6 @@ class SelectionArtefact:
     """Who was scanned, which series is measured and what its phantom reads."""
 
     study: StudyIdentity
-    header_source: str  # file name of the instance whose identity results copy
     series: SeriesFacts | None  # None: nothing can be measured
     rejected: tuple[RejectedSeries, ...]
     phantom: PhantomReading | None  # None where no series is read as a volume

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import structlog
-
 from config.settings import Settings
 from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.known_features import try_features
@@ -16,9 +14,6 @@ from node.processes.process_group import Family, Member
 from node.processes.worker import run_celery_worker
 
 # What a worker tries when it starts.
-
-
-log = structlog.get_logger(__name__)
 
 
 class Workers:

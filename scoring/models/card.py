@@ -29,7 +29,6 @@ from scoring.errors import ModelCardInvalid, reasons
 SCHEMA: Final = "osteonode-model-card"
 SCHEMA_VERSION: Final = 1
 CLINICAL_INPUTS = ("rad_score", "age", "alp", "homocysteine")
-POSITIVE_CLASS = "osteoporosis"
 NEGATIVE_CLASS = "osteopenia"
 # Model -> where a card's `training` keeps its cut-off.
 CUTOFFS = {"radiomics": "cutoff_radiomics", "combined": "cutoff_combined"}

@@ -25,7 +25,7 @@ from scoring.calibration import INTERNAL, OWN_TISSUES
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory
-from scoring.models.card import NEGATIVE_CLASS, POSITIVE_CLASS
+from scoring.models.card import NEGATIVE_CLASS
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def chinese_pages(study, variants, to_chinese, chinese_typeface) -> dict[tuple[s
     "name",
     sorted(
         {
-            *(*Reopening, *DensityCategory, NEGATIVE_CLASS, POSITIVE_CLASS),
+            *(*Reopening, *DensityCategory, NEGATIVE_CLASS, "osteoporosis"),
             *(*Tissue, OWN_TISSUES, INTERNAL, TWO_POINT, LEAST_SQUARES, MINDWAYS, "water"),
             *("Rad-score", "Age", "ALP", "Alkaline phosphatase", "Homocysteine"),  # as cards label their axes
         }

@@ -55,7 +55,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def chosen(images: StudyImages, name: str) -> SelectionArtefact:
     return SelectionArtefact(
         study=identity_of(images.instances[0].header),
-        header_source="",
         series=images.read_series(SERIES[name]).facts,
         rejected=(),
         phantom=None,

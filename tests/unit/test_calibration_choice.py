@@ -51,7 +51,6 @@ def selection(reading: PhantomReading, contrast_agent: str) -> SelectionArtefact
             age_years=60,
             sex="F",
         ),
-        header_source="",
         series=SeriesFacts(
             series_instance_uid="1.2.3",
             instances=100,

@@ -9,8 +9,8 @@ from typing import Any
 
 from config.sections import Destination
 from node.pipeline.artefacts import store_objects
-from node.pipeline.housekeeping import republish
-from node.pipeline.ports import FindResult, QueryResult, SendOutcome, SendResult, Step, StepMessage
+from node.pipeline.housekeeping import Publishing
+from node.pipeline.ports import FindResult, Publisher, QueryResult, SendOutcome, SendResult, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
 from node.pipeline.study_run import PROCEED, StepFunction, StepResult, StudyRun
 from node.store.states import Proof, StudyState
@@ -131,6 +131,11 @@ FUNCTIONS: Mapping[Step, StepFunction] = {
     Step.SCORE: proceed,
     Step.REPORT: make_report,
 }
+
+
+def republish(store: Store, queue: Publisher) -> int:
+    """Publish what is due, as one who has published nothing before; how many messages these were."""
+    return Publishing(store, queue).publish_due()
 
 
 @dataclass

@@ -82,7 +82,6 @@ def selection(study_uid: str, **series) -> SelectionArtefact:
             age_years=60,
             sex="F",
         ),
-        header_source="",
         series=replace(SERIES, **series),
         rejected=(),
         phantom=PhantomReading(model="siemens-osteo", tilt_degrees=0.7),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from node.pipeline.housekeeping import begin_again, republish
+from node.pipeline.housekeeping import begin_again
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import ArtefactMissing, Step
 from node.pipeline.runner import run_step
@@ -23,7 +23,7 @@ from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import MeasuredWith, Worker
 from tests.claiming import MEASURED_WITH, claim
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, republish
 from tests.worker.conftest import STUDY
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from sqlalchemy import select
 from config.settings import Settings
 from node.net.query import make_watch
 from node.parent_death_signal import leashed
-from node.pipeline.housekeeping import reconcile_forever, republish
+from node.pipeline.housekeeping import reconcile_forever
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import Step, StepMessage
 from node.store.files import ReceivedInstance
@@ -38,6 +38,7 @@ from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.closing import close_due
 from tests.waiting import LIMIT_S, wait_until
+from tests.worker.bench import republish
 
 pytestmark = pytest.mark.slow
 

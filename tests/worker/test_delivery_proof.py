@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from node.pipeline.housekeeping import republish
 from node.pipeline.policy import way_to_prove
 from node.pipeline.ports import FindResult, SendOutcome
 from node.pipeline.runner import run_step
 from node.store.commitments import ReportedInstance
 from node.store.files import ReceivedInstance
 from node.store.states import CommitmentVerdict, Proof, StudyState
-from tests.worker.bench import PACS, SEG_UID, SR_UID, Bench
+from tests.worker.bench import PACS, SEG_UID, SR_UID, Bench, republish
 
 pytestmark = pytest.mark.slow
 

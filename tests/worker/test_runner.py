@@ -13,7 +13,6 @@ import pytest
 
 from config.sections import Destination
 from node.pipeline.artefacts import store_objects
-from node.pipeline.housekeeping import republish
 from node.pipeline.ports import SendOutcome, Step
 from node.pipeline.runner import run_step
 from node.pipeline.study_run import PROCEED, StepResult, StudyRun, Verdict
@@ -23,7 +22,7 @@ from node.store.states import StudyState
 from node.study_report import ObjectKind
 from tests.claiming import claim
 from tests.waiting import LIMIT_S
-from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object
+from tests.worker.bench import SEG_UID, SR_UID, Bench, ScriptedSender, made_object, republish
 
 pytestmark = pytest.mark.slow
 

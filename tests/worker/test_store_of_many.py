@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, select, text
 
 from config.settings import Settings, load_settings
 from node.pipeline.archives import ArchivesInTurn
-from node.pipeline.housekeeping import Publishing, has_room, republish
+from node.pipeline.housekeeping import Publishing, has_room
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.runner import run_step
 from node.pipeline.study_watch import CompletenessWatch
@@ -28,7 +28,7 @@ from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.claiming import MEASURED_WITH, claim
 from tests.waiting import LIMIT_S
-from tests.worker.bench import Bench, Queue
+from tests.worker.bench import Bench, Queue, republish
 from tests.worker.conftest import CT
 from tests.worker.test_completeness_watch import ScriptedArchive
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
-from node.pipeline.housekeeping import republish
 from node.pipeline.ports import SendOutcome
 from node.pipeline.runner import run_step
 from node.processes.heartbeat import listed
@@ -17,7 +16,7 @@ from node.store.jobs import DueJob
 from node.store.schema import deliveries, jobs, parts
 from node.store.store import Store
 from node.store.workers import PUBLISHING, Beat
-from tests.worker.bench import SR_UID, Bench
+from tests.worker.bench import SR_UID, Bench, republish
 
 
 def test_a_part_that_did_not_say_that_it_ended_died(store: Store) -> None:

@@ -22,7 +22,6 @@ from structlog.testing import capture_logs
 from config.settings import Settings, load_settings
 from node import supervised_thread as supervision
 from node.pipeline import housekeeping
-from node.pipeline.housekeeping import republish
 from node.pipeline.ports import Step
 from node.pipeline.runner import run_step
 from node.pipeline.study_run import PROCEED, StepResult, StudyRun
@@ -33,7 +32,7 @@ from node.store.quarantine import Identities
 from node.store.retention import Retention
 from node.store.store import Store
 from tests.waiting import LIMIT_S, wait_until
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, republish
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 

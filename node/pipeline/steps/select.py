@@ -74,7 +74,6 @@ def select(
     measured = {one.facts.series_instance_uid for one in choice.shown}
     return SelectionArtefact(
         study=study,
-        header_source=source.path.name,
         series=choice.facts,
         rejected=choice.rejected,
         phantom=choice.readings[0] if choice.loaded is not None else None,
