@@ -63,7 +63,7 @@ _NO_STUDY = "2.25.0"  # UUID 0
 _FREE_BYTES_WANTED = 5 * 1024**3  # a few dozen studies
 
 
-class Standing(StrEnum):
+class CheckStatus(StrEnum):
     OK = "ok"
     WARNING = "warning"
     FAILED = "FAILED"
@@ -74,7 +74,7 @@ class Line:
     """One thing that was tried."""
 
     what: str
-    standing: Standing
+    standing: CheckStatus
     detail: str
 
 
@@ -91,10 +91,10 @@ def check(
     console = terminal()
     if download:
         _download(settings.segmentation, console)
-    colours = {Standing.OK: "green", Standing.WARNING: "yellow", Standing.FAILED: "red"}
+    colours = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.FAILED: "red"}
     failed = False
     for line in examine(settings):
-        failed |= line.standing is Standing.FAILED
+        failed |= line.standing is CheckStatus.FAILED
         colour = colours[line.standing]
         console.print(
             Text.assemble((f"{line.standing.value:<8}", colour), f"{line.what:<16}{line.detail}"),
@@ -133,12 +133,12 @@ def examine(settings: Settings) -> Iterator[Line]:
     ):
         yield _tried(what, trial)
     if not settings.destinations:
-        yield Line(what="destination", standing=Standing.WARNING, detail="none: results stay in the node")
+        yield Line(what="destination", standing=CheckStatus.WARNING, detail="none: results stay in the node")
     for destination in settings.destinations:
         answer = DicomSender(Requestor(settings.node.ae_title, tls=settings.tls)).echo(destination)
         yield Line(
             what="destination",
-            standing=Standing.OK if answer.answered else Standing.FAILED,
+            standing=CheckStatus.OK if answer.answered else CheckStatus.FAILED,
             detail=f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port}): "
             f"{answer.detail}",
         )
@@ -149,14 +149,14 @@ def examine_archives(settings: Settings) -> Iterator[Line]:
     """Whether archives take the question that studies are closed by, here about a study that nobody has."""
     for name, peer in settings.archives.items():
         answer = make_archive(settings).count_ct_images(peer, _NO_STUDY)
-        standing, detail = Standing.OK, f"{name} answers queries"
+        standing, detail = CheckStatus.OK, f"{name} answers queries"
         if answer.stated is None:
-            standing = Standing.WARNING
+            standing = CheckStatus.WARNING
             detail = f"{name}: {answer.problem}. Slices and silence close studies instead of its counts"
         yield Line(what="archive", standing=standing, detail=detail)
 
 
-_Trial = Callable[[], tuple[Standing, str]]
+_Trial = Callable[[], tuple[CheckStatus, str]]
 _EXPECTED = (
     BrokerNotStarted,
     CatalogEntryInvalid,
@@ -176,18 +176,18 @@ def _tried(what: str, trial: _Trial) -> Line:
     try:
         standing, detail = trial()
     except _EXPECTED as error:
-        standing, detail = Standing.FAILED, str(error) or type(error).__name__
+        standing, detail = CheckStatus.FAILED, str(error) or type(error).__name__
     return Line(what=what, standing=standing, detail=detail)
 
 
-def _packages() -> tuple[Standing, str]:
+def _packages() -> tuple[CheckStatus, str]:
     owners = packages_distributions()
     for name in _PACKAGES:
         import_module(name)
-    return Standing.OK, ", ".join(f"{name} {version(owners[name][0])}" for name in _PACKAGES)
+    return CheckStatus.OK, ", ".join(f"{name} {version(owners[name][0])}" for name in _PACKAGES)
 
 
-def _own_packages() -> tuple[Standing, str]:
+def _own_packages() -> tuple[CheckStatus, str]:
     """`config` and `node` are also the names of other people's distributions, which would overwrite ours."""
     intruders = sorted(
         {
@@ -202,96 +202,99 @@ def _own_packages() -> tuple[Standing, str]:
     if len(places) != 1:
         intruders.append(f"they lie in {len(places)} different places")
     if intruders:
-        return Standing.FAILED, "; ".join(intruders)
-    return Standing.OK, f"{_DISTRIBUTION} {version(_DISTRIBUTION)} alone owns {', '.join(_OWN_PACKAGES)}"
+        return CheckStatus.FAILED, "; ".join(intruders)
+    return CheckStatus.OK, f"{_DISTRIBUTION} {version(_DISTRIBUTION)} alone owns {', '.join(_OWN_PACKAGES)}"
 
 
-def _findings(settings: Settings) -> tuple[Standing, str]:
+def _findings(settings: Settings) -> tuple[CheckStatus, str]:
     site = settings.node.site_folder
     if site is not None and not site.is_dir():
-        return Standing.FAILED, f"node.site: {site} is no folder"
-    return Standing.OK, f"{len(load_findings(site).rows)} rows"
+        return CheckStatus.FAILED, f"node.site: {site} is no folder"
+    return CheckStatus.OK, f"{len(load_findings(site).rows)} rows"
 
 
-def _pictures(settings: Settings) -> tuple[Standing, str]:
+def _pictures(settings: Settings) -> tuple[CheckStatus, str]:
     font = wide_font(settings.node)
     named = f"signs that DejaVu Sans lacks by {font}" if font else "no font for signs that DejaVu Sans lacks"
-    return Standing.OK, f"language {settings.node.language}, {named}"
+    return CheckStatus.OK, f"language {settings.node.language}, {named}"
 
 
-def _phantom(settings: Settings) -> tuple[Standing, str]:
+def _phantom(settings: Settings) -> tuple[CheckStatus, str]:
     models = configured_phantoms(settings).values()
     told = [
         f"{model.name} {model.serial}".strip()
         + f": {len(model.rods)} rods, {model.equivalent}, {model.method}"
         for model in models
     ]
-    return Standing.OK, told[0] if len(told) == 1 else f"recognised among {'; '.join(told)}"
+    return CheckStatus.OK, told[0] if len(told) == 1 else f"recognised among {'; '.join(told)}"
 
 
-def _reference(settings: Settings) -> tuple[Standing, str]:
+def _reference(settings: Settings) -> tuple[CheckStatus, str]:
     if not settings.scoring.reference:
-        return Standing.WARNING, "none: no T-score and no score that needs one"
+        return CheckStatus.WARNING, "none: no T-score and no score that needs one"
     reference, _ = load_reference(settings.scoring.reference, settings.node.site_folder)
     if reference.demonstration:
-        return Standing.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
+        return CheckStatus.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
     accepted = settings.scoring.accept_unstated.get(reference.name, ())
     if unknown := [name for name in reference.unstated if name not in accepted]:
         unstated = in_english(unstated_in_words(reference, unknown))
         return (
-            Standing.WARNING,
+            CheckStatus.WARNING,
             f"{reference.name}: its {unstated} not stated, so that no study has a T-score",
         )
-    return Standing.OK, f"{reference.name}: {reference.population} ({reference.source})"
+    return CheckStatus.OK, f"{reference.name}: {reference.population} ({reference.source})"
 
 
-def _model(settings: Settings) -> tuple[Standing, str]:
+def _model(settings: Settings) -> tuple[CheckStatus, str]:
     if not settings.scoring.model:
-        return Standing.WARNING, "none: no rad-score and no nomogram"
+        return CheckStatus.WARNING, "none: no rad-score and no nomogram"
     found = active_model(settings)
     if found.card is None:
-        return Standing.FAILED, str(found.refusal.values["reason"]) if found.refusal else "none"
+        return CheckStatus.FAILED, str(found.refusal.values["reason"]) if found.refusal else "none"
     card = found.card
     _, radiomics_sha256 = load_radiomics_settings_text(settings.node.site_folder)
     if card.radiomics_settings_sha256 != radiomics_sha256:
-        return Standing.FAILED, f"{card.name}: its features were computed with other settings"
+        return CheckStatus.FAILED, f"{card.name}: its features were computed with other settings"
     told = f"{card.name} {card.version}, sha256 {card.sha256[:12]}"
     if found.activation is not None:
         told += f", activated {found.activation.activated_at:%Y-%m-%d} by {found.activation.activated_by}"
     if card.demonstration:
-        return Standing.WARNING, f"{told}: fitted to synthetic data, NOT FOR CLINICAL USE"
+        return CheckStatus.WARNING, f"{told}: fitted to synthetic data, NOT FOR CLINICAL USE"
     if found.activation is None:
-        return Standing.WARNING, f"{told}: not pinned, an edit of its file takes effect at once; activate it"
-    return Standing.OK, told
+        return (
+            CheckStatus.WARNING,
+            f"{told}: not pinned, an edit of its file takes effect at once; activate it",
+        )
+    return CheckStatus.OK, told
 
 
-def _features(settings: Settings) -> tuple[Standing, str]:
+def _features(settings: Settings) -> tuple[CheckStatus, str]:
     from node.pipeline.known_features import installed_drift  # noqa: PLC0415 - imports pyradiomics
     from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - likewise
 
     text, sha256 = load_radiomics_settings_text(settings.node.site_folder)
     drift = installed_drift()
     if drift.drifted:
-        return Standing.FAILED, f"{len(drift.drifted)} of {drift.checked} drifted: {drift.example}"
+        return CheckStatus.FAILED, f"{len(drift.drifted)} of {drift.checked} drifted: {drift.example}"
     told = f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"
-    return Standing.OK, f"{told}; {drift.checked} of a known image come out as known"
+    return CheckStatus.OK, f"{told}; {drift.checked} of a known image come out as known"
 
 
-def _engine(settings: Settings) -> tuple[Standing, str]:
+def _engine(settings: Settings) -> tuple[CheckStatus, str]:
     wanted = settings.segmentation
     engine = settle_engine(wanted)
     told = f"{engine.info.name} {engine.info.version}, configured as {wanted.engine!r}"
     if isinstance(engine, TotalSegmentatorEngine | NnunetEngine):
         engine.load()
         parameters = ", ".join(f"{name} {value}" for name, value in engine.info.parameters.items())
-        return Standing.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} load; {parameters}"
+        return CheckStatus.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} load; {parameters}"
     if wanted.engine == "auto":
         reason = unavailable(wanted.weights, Mode(wanted.totalsegmentator_mode))
         told += f"; TotalSegmentator is not used: {reason}"
-    return Standing.OK, told
+    return CheckStatus.OK, told
 
 
-def _access(settings: Settings) -> tuple[Standing, str]:
+def _access(settings: Settings) -> tuple[CheckStatus, str]:
     """Whether whoever reaches the port may send. Certificates are read, as the listener will."""
     encrypted = listener_context(settings.tls) is not None
     told = f"{settings.node.host}:{settings.node.port}, {'TLS' if encrypted else 'plain DICOM'}"
@@ -304,45 +307,45 @@ def _access(settings: Settings) -> tuple[Standing, str]:
     guarded = rules.networks or rules.known_peers_only
     certified = encrypted and settings.tls.require_peer_certificate
     if guarded or certified or settings.node.host in _LOOPBACK:
-        return Standing.OK, told
-    return Standing.WARNING, f"{told}: whoever reaches it may send; see [access] and [tls]"
+        return CheckStatus.OK, told
+    return CheckStatus.WARNING, f"{told}: whoever reaches it may send; see [access] and [tls]"
 
 
-def _laboratory(settings: Settings) -> tuple[Standing, str]:
+def _laboratory(settings: Settings) -> tuple[CheckStatus, str]:
     if not settings.clinical.csv:
-        return Standing.WARNING, "no source: the nomogram is not computed"
+        return CheckStatus.WARNING, "no source: the nomogram is not computed"
     with Path(settings.clinical.csv).open("rb"):
-        return Standing.OK, settings.clinical.csv
+        return CheckStatus.OK, settings.clinical.csv
 
 
-def _storage(settings: Settings) -> tuple[Standing, str]:
+def _storage(settings: Settings) -> tuple[CheckStatus, str]:
     store = open_store(settings.storage)
     try:
         studies = sum(store.census.take().studies.values())
     finally:
         store.close()
-    return Standing.OK, f"{settings.storage.root.resolve()}: {studies} studies"
+    return CheckStatus.OK, f"{settings.storage.root.resolve()}: {studies} studies"
 
 
-def _disk(settings: Settings) -> tuple[Standing, str]:
+def _disk(settings: Settings) -> tuple[CheckStatus, str]:
     free = shutil.disk_usage(settings.storage.root.resolve()).free
     told = f"{free / 1024**3:.1f} GiB free"
     if free < settings.storage.min_free_bytes:
-        return Standing.FAILED, f"{told}, less than storage.min_free_bytes: nothing is received"
-    return Standing.OK if free >= _FREE_BYTES_WANTED else Standing.WARNING, told
+        return CheckStatus.FAILED, f"{told}, less than storage.min_free_bytes: nothing is received"
+    return CheckStatus.OK if free >= _FREE_BYTES_WANTED else CheckStatus.WARNING, told
 
 
-def _broker(settings: Settings) -> tuple[Standing, str]:
+def _broker(settings: Settings) -> tuple[CheckStatus, str]:
     if settings.broker.url:
         with redis.Redis.from_url(_plain_redis(settings.broker.url), socket_timeout=5.0) as client:
             client.ping()
-        return Standing.OK, "answers"
+        return CheckStatus.OK, "answers"
     embedded = EmbeddedRedis()
     try:
         embedded.start()
     finally:
         embedded.close()
-    return Standing.OK, "the embedded redis-server starts and answers"
+    return CheckStatus.OK, "the embedded redis-server starts and answers"
 
 
 def _plain_redis(url: str) -> str:

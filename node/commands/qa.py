@@ -34,7 +34,7 @@ from scoring.calibration.control_charts import (
     scanner_charts,
     slope_unit,
 )
-from scoring.calibration.prior_scan import Lending, lending_of
+from scoring.calibration.prior_scan import PriorScanUse, prior_scan_use
 from scoring.calibration.spectrum import CONVENTIONAL
 
 # Control charts as a picture: readings with their limits, and the CUSUM beneath.
@@ -179,8 +179,8 @@ def _print_charts(
         terminal().print(reason, soft_wrap=True)
 
 
-def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings) -> Lending:
-    return lending_of(
+def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings) -> PriorScanUse:
+    return prior_scan_use(
         group.readings,
         readings,
         {model.name: model.sha256 for model in configured_phantoms(settings).values()},

@@ -45,7 +45,7 @@ _DEFAULT = python_encoding[""]
 _STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
 
 
-def settle_identity_text(header: Dataset) -> tuple[str, ...]:
+def decide_identity_text(header: Dataset) -> tuple[str, ...]:
     """Find the attributes of identity whose bytes are no text, and see to it that none is altered.
 
     Names keep their bytes, so that they are written again as they came, under the same declaration. Of other

@@ -12,7 +12,7 @@ from node.dicom.uids import transaction_uid
 from node.pipeline.policy import delay_s, in_words, way_to_prove
 from node.pipeline.ports import Artefacts, FindResult, ProofSession, Prover, Sender, SendOutcome, SendResult
 from node.pipeline.report_variants import RejectionNotes, ReportClasses
-from node.store.deliveries import OpenDelivery, Standing
+from node.store.deliveries import DeliveryCount, OpenDelivery
 from node.store.jobs import Lease
 from node.store.states import DeliveryState, Proof, StudyState
 from node.store.store import Store
@@ -184,7 +184,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class DeliveryPending:
     """Some objects have to wait for their destination, or for what proves that it holds them."""
 
     reason: str
@@ -200,7 +200,7 @@ def deliver(
     sender: Sender,
     prover: Prover,
     settings: WorkerSettings,
-) -> Delivered | Waiting:
+) -> Delivered | DeliveryPending:
     """Send what is due, and seek proof of what was taken.
 
     An object that a destination has taken is not sent to it again, unless it turns out to be lost there.
@@ -299,15 +299,15 @@ def _record(
     )
 
 
-def _standing(store: Store, lease: Lease, destinations: set[str]) -> Delivered | Waiting:
+def _standing(store: Store, lease: Lease, destinations: set[str]) -> Delivered | DeliveryPending:
     standing = store.deliveries.standing(lease)
     # A destination that is no longer configured does not keep a study from being finished.
     configured = [one for one in standing if one.destination in destinations]
     if unsent := [one for one in configured if one.state is DeliveryState.PENDING]:
-        return Waiting(reason=f"to be sent: {_told(unsent)}")
+        return DeliveryPending(reason=f"to be sent: {_told(unsent)}")
     taken = [one for one in configured if one.state is DeliveryState.SENT]
     if unproven := [one for one in taken if one.proof != Proof.STATUS]:
-        return Waiting(reason=f"sent, proof awaited: {_told(unproven)}")
+        return DeliveryPending(reason=f"sent, proof awaited: {_told(unproven)}")
     if failed := [one for one in standing if one.state is DeliveryState.FAILED]:
         return Delivered(
             state=StudyState.UNDELIVERED,
@@ -332,7 +332,7 @@ _HOW = {
 }
 
 
-def _told(rows: Sequence[Standing], how: str = "to", *, why: bool = False) -> str:
+def _told(rows: Sequence[DeliveryCount], how: str = "to", *, why: bool = False) -> str:
     """How many objects, where, and why where that is asked for."""
     numbers: dict[str, int] = {}
     for row in rows:

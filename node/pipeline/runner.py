@@ -17,7 +17,7 @@ from config.settings import Settings
 from node.logs import describe
 from node.pipeline.archives import latest_unrecorded
 from node.pipeline.artefacts import TIMINGS, StoredArtefacts, from_json, stored_objects
-from node.pipeline.delivery import Waiting, deliver
+from node.pipeline.delivery import DeliveryPending, deliver
 from node.pipeline.engine import Settled
 from node.pipeline.housekeeping import has_room, message_for
 from node.pipeline.measured_with import BasisChanged, measured_with
@@ -179,7 +179,7 @@ def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencie
             prover=dependencies.prover,
             settings=settings.worker,
         )
-    if isinstance(outcome, Waiting):
+    if isinstance(outcome, DeliveryPending):
         names = [destination.name for destination in settings.destinations]
         pause_s = store.jobs.await_deliveries(lease, outcome.reason, names)
         log.info("delivery_waits", reason=outcome.reason, pause_s=round(pause_s, 1))

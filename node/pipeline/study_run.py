@@ -13,7 +13,7 @@ from config.settings import Settings
 from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series, require_within
 from node.dicom.ct.series_choice import without_localizers
-from node.dicom.ct.single_slices import read_lone_slices
+from node.dicom.ct.single_slices import read_single_slices
 from node.dicom.header_text import text_of
 from node.pipeline.engine import Settled
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
@@ -123,7 +123,7 @@ class StudyImages:
         wanted = tuple(sop_instance_uids)
         if self._decoded_slices is None or self._decoded_slices[0] != wanted:
             by_uid = {text_of(one.header, "SOPInstanceUID"): one for one in self.instances}
-            self._decoded_slices = wanted, read_lone_slices([by_uid[uid] for uid in wanted])
+            self._decoded_slices = wanted, read_single_slices([by_uid[uid] for uid in wanted])
         return self._decoded_slices[1]
 
     def read_chosen(self, selection: SelectionArtefact) -> ChosenImages:

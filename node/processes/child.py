@@ -18,7 +18,7 @@ import structlog
 from config.settings import Settings
 from node import logs
 from node.logs import describe
-from node.parent_death_signal import tie_to_parent
+from node.parent_death_signal import end_with_parent
 from node.supervised_thread import status_at_end
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ def main() -> int:
     role, parent_pid, ready_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     # Without its supervisor a worker would finish half an hour of work that nobody waits for. Every state of
     # this process can be left at once: what is not yet recorded is done again.
-    tie_to_parent(parent_pid, signal.SIGKILL)
+    end_with_parent(parent_pid, signal.SIGKILL)
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
     logs.configure(settings.log)
     logs.name_process(role)

@@ -18,7 +18,7 @@ from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.installation import require_root
 from node.store.store import Store
-from node.store.workers import HEARTBEAT_S, Beat, MeasuredWith, Parts, Worker, WorkerRows
+from node.store.workers import HEARTBEAT_S, Beat, MeasuredWith, ServiceParts, Worker, WorkerRows
 from node.supervised_thread import status_at_end
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Heartbeat:
                 deaths = workers.enter(self._worker, known, problem, _lives)
                 self._entered = True
                 for _ in range(deaths):
-                    Parts(database).note_death(part_of(self._worker))
+                    ServiceParts(database).note_death(part_of(self._worker))
         except StoreError as error:
             log.warning("worker_not_listed", error=describe(error))
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed

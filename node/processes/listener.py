@@ -26,7 +26,7 @@ from node.net.tls import listener_context
 from node.pipeline.housekeeping import keep_house_forever, reconcile_forever
 from node.pipeline.ports import StepMessage
 from node.processes.heartbeat import listed
-from node.processes.process_group import Family, Member, run_before
+from node.processes.process_group import GroupMember, ProcessGroup, run_before
 from node.store.store import await_store, open_store
 from node.store.workers import PUBLISHING
 from node.supervised_thread import SupervisedThread
@@ -57,17 +57,19 @@ def run_listeners(
     OSError
         If the port cannot be bound.
     """
-    awaited = run_before(Member(name="database", work=partial(_await_store, settings)), on_trouble)
+    awaited = run_before(GroupMember(name="database", work=partial(_await_store, settings)), on_trouble)
     if awaited is None or awaited != 0:  # told to stop, or it said why the store cannot be used
         return awaited or 0
     listening = listening_socket(settings.node.host, settings.node.port)
     port = int(listening.getsockname()[1])
     count = settings.node.listeners or min(_MOST_BY_ITSELF, os.cpu_count() or 1)
-    family = Family(
+    family = ProcessGroup(
         [
-            Member(name="reconcile", work=partial(_reconcile, settings)),
+            GroupMember(name="reconcile", work=partial(_reconcile, settings)),
             *(
-                Member(name=f"listener {number}", work=partial(_listen, settings, listening, seat, number))
+                GroupMember(
+                    name=f"listener {number}", work=partial(_listen, settings, listening, seat, number)
+                )
                 for number, seat in enumerate(seats(count), start=1)
             ),
         ]

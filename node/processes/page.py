@@ -17,7 +17,7 @@ from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.store import Store, open_store
 from node.supervised_thread import SupervisedThread
 from node.web.alerts import NotReady, Probe
-from node.web.app import Waiting, create_app, serve
+from node.web.app import UnavailablePage, create_app, serve
 from node.web.sources import Sources
 from node.worker.tasks import CeleryBroker
 from node.worker.tasks import create_app as create_celery
@@ -36,7 +36,7 @@ def run_page(settings: Settings, engine: str, on_ready: Callable[[str], None], s
     engine : the segmentation engine as the workers settled it, in words.
     on_ready : told the port.
     """
-    waiting = Waiting(settings.web.host)
+    waiting = UnavailablePage(settings.web.host)
 
     def look() -> None:
         """Until the store can be opened; the listener's process says in the log what it waits for."""

@@ -20,7 +20,7 @@ from typing import NoReturn
 import structlog
 
 from node.logs import describe, name_process
-from node.parent_death_signal import show_as, tie_to_parent
+from node.parent_death_signal import end_with_parent, set_process_name
 from node.supervised_thread import RestartPause, status_at_end
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ _SAY_WAITING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class GroupMember:
     """One process of a family."""
 
     name: str
@@ -42,7 +42,7 @@ class Member:
 class _Running:
     """A member and its present process. Times by the monotonic clock."""
 
-    member: Member
+    member: GroupMember
     pid: int | None = None  # None while it waits to be forked again
     began: float = 0.0
     fork_at: float = 0.0
@@ -50,10 +50,10 @@ class _Running:
     pause: RestartPause = field(default_factory=RestartPause)
 
 
-class Family:
+class ProcessGroup:
     """Members, each forked again when it dies, later each time it dies young. None takes another along."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[GroupMember]) -> None:
         self._running = [_Running(member=member) for member in members]
         self._stopping = False
 
@@ -122,7 +122,7 @@ class Family:
             on_trouble(f"failed {one.member.name}")
 
 
-def run_before(member: Member, on_trouble: Callable[[str], None]) -> int | None:
+def run_before(member: GroupMember, on_trouble: Callable[[str], None]) -> int | None:
     """Have one process do what all others need, and wait for its end.
 
     Parameters
@@ -169,7 +169,7 @@ def _signals_in_turn() -> Iterator[int]:
         os.close(writing)
 
 
-def _fork(member: Member, say_ready: Callable[[], None], signals: int) -> int:
+def _fork(member: GroupMember, say_ready: Callable[[], None], signals: int) -> int:
     """Begin a member's process. Raises OSError."""
     parent_pid = os.getpid()
     # In the child no handler of the parent may run, which would tell the parent of a signal to the child.
@@ -183,7 +183,7 @@ def _fork(member: Member, say_ready: Callable[[], None], signals: int) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
-def _live(member: Member, parent_pid: int, say_ready: Callable[[], None], signals: int) -> NoReturn:
+def _live(member: GroupMember, parent_pid: int, say_ready: Callable[[], None], signals: int) -> NoReturn:
     status = 1
     try:
         for number in _HANDLED:
@@ -191,9 +191,9 @@ def _live(member: Member, parent_pid: int, say_ready: Callable[[], None], signal
         os.close(signal.set_wakeup_fd(-1))
         os.close(signals)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        tie_to_parent(parent_pid, signal.SIGKILL)
+        end_with_parent(parent_pid, signal.SIGKILL)
         name_process(member.name)
-        show_as(member.name)
+        set_process_name(member.name)
         status = status_at_end(member.work(say_ready))
     except Exception as error:  # noqa: BLE001 - the process's boundary
         log.error("process_failed", error=describe(error))

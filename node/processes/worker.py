@@ -20,7 +20,7 @@ from node.logs import describe
 from node.net.commitment import report_recorder
 from node.net.query import DicomProver, make_archive
 from node.net.sender import DicomSender, Requestor
-from node.parent_death_signal import tie_to_parent
+from node.parent_death_signal import end_with_parent
 from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.ports import FEATURES_QUEUE, ClinicalValues, FeatureRequest, Publisher, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
@@ -90,7 +90,7 @@ def run_celery_worker(
     parent_pid = os.getpid()
 
     def begin() -> None:
-        tie_to_parent(parent_pid, signal.SIGKILL)
+        end_with_parent(parent_pid, signal.SIGKILL)
         heartbeat.begin()
         if at_start is not None:
             at_start()

@@ -10,7 +10,7 @@ from node.pipeline.engine import Settled, settle_engine
 from node.pipeline.known_features import try_features
 from node.pipeline.ports import Step
 from node.pipeline.step_functions import FUNCTIONS
-from node.processes.process_group import Family, Member
+from node.processes.process_group import GroupMember, ProcessGroup
 from node.processes.worker import run_celery_worker
 
 # What a worker tries when it starts.
@@ -28,8 +28,11 @@ class Workers:
     def __init__(self, settings: Settings, groups: Sequence[Sequence[str]]) -> None:
         self._settings = settings
         self._engine = settle_engine(settings.segmentation)
-        self._family = Family(
-            [Member(name=f"worker:{','.join(queues)}", work=partial(self._work, queues)) for queues in groups]
+        self._family = ProcessGroup(
+            [
+                GroupMember(name=f"worker:{','.join(queues)}", work=partial(self._work, queues))
+                for queues in groups
+            ]
         )
 
     def run(self, on_ready: Callable[[str], None], on_trouble: Callable[[str], None] = lambda _: None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-from node.reference.shapes import Body, Ellipsoid, Point, Solid, Tube
+from node.reference.shapes import Ellipsoid, Point, Solid, Tube, VertebralSolid
 from node.reference.spec import LESION_HU, LUMBAR, Faults, Lesion, LesionKind, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import SKIN_BACK_MM, Painted
@@ -235,7 +235,7 @@ def plaques(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
         yield Painted(solid=solid, hu=CHALK_HU)
 
 
-def _spur(body: Body, end: float, degrees: float, length_mm: float) -> list[Point]:
+def _spur(body: VertebralSolid, end: float, degrees: float, length_mm: float) -> list[Point]:
     """From inside the rim outwards, and a little towards the disc. `end` is 1 at the upper endplate."""
     angle = radians(degrees)
     rim = np.array([sin(angle) * body.width / 2, -cos(angle) * body.depth / 2])

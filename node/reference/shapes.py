@@ -13,7 +13,7 @@ Point = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class Extent:
     """An upright box that holds a solid."""
 
     low: Point  # (x, y, z)
@@ -22,15 +22,15 @@ class Box:
 
 class Solid(Protocol):
     @property
-    def box(self) -> Box: ...
+    def box(self) -> Extent: ...
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """About the distance in mm to the surface, negative inside; x, y, z broadcast against one another."""
         ...
 
 
-def _around(points: Point, reach: float | Point) -> Box:
-    return Box(low=points.min(axis=0) - reach, high=points.max(axis=0) + reach)
+def _around(points: Point, reach: float | Point) -> Extent:
+    return Extent(low=points.min(axis=0) - reach, high=points.max(axis=0) + reach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Ellipsoid:
     radii: Point
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         return _around(self.centre[None], self.radii)
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
@@ -60,9 +60,9 @@ class EllipticCylinder:
     radii: tuple[float, float]
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         centre, radii = np.array([*self.centre, 0.0]), np.array([*self.radii, np.inf])
-        return Box(low=centre - radii, high=centre + radii)
+        return Extent(low=centre - radii, high=centre + radii)
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:  # noqa: ARG002 - endless along z
         a, b = (np.float32(r) for r in self.radii)
@@ -72,7 +72,7 @@ class EllipticCylinder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class TrunkSection:
     """The section of a trunk, along z without end: broad, flat-backed, with a furrow over the spine."""
 
     middle: tuple[float, float]  # x, y
@@ -84,10 +84,10 @@ class Outline:
     power: float = 2.3  # 2 is an ellipse; more is squarer
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         half = np.array([self.half_width * (1 + 4 * self.flare), max(self.front, self.back), np.inf])
         centre = np.array([*self.middle, 0.0])
-        return Box(low=centre - half, high=centre + half)
+        return Extent(low=centre - half, high=centre + half)
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         px, py = x - np.float32(self.middle[0]), y - np.float32(self.middle[1])
@@ -102,7 +102,7 @@ class Outline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plate:
+class RoundedBox:
     """A box with rounded edges, turned any way."""
 
     centre: Point
@@ -111,7 +111,7 @@ class Plate:
     rounding: float
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         return _around(self.centre[None], np.abs(self.axes.T) @ self.half)
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
@@ -135,9 +135,9 @@ class Common:
     second: Solid
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         a, b = self.first.box, self.second.box
-        return Box(low=np.maximum(a.low, b.low), high=np.minimum(a.high, b.high))
+        return Extent(low=np.maximum(a.low, b.low), high=np.minimum(a.high, b.high))
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         both: Field = np.maximum(self.first.distance(x, y, z), self.second.distance(x, y, z))
@@ -152,7 +152,7 @@ class Shrunk:
     by_mm: float
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         return self.solid.box
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
@@ -168,8 +168,8 @@ class Slab:
     high: tuple[float, float]
 
     @property
-    def box(self) -> Box:
-        return Box(low=np.array([*self.low, -np.inf]), high=np.array([*self.high, np.inf]))
+    def box(self) -> Extent:
+        return Extent(low=np.array([*self.low, -np.inf]), high=np.array([*self.high, np.inf]))
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:  # noqa: ARG002 - endless along z
         across = np.maximum(np.float32(self.low[0]) - x, x - np.float32(self.high[0]))
@@ -187,7 +187,7 @@ class Tube:
     flatten: float = 1.0
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         return _around(self.path, float(self.radii.max()))
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
@@ -233,7 +233,7 @@ def _sinking(along: Field, sunk: Sunk) -> Field:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class VertebralSolid:
     """A vertebral body, or the disc between two: kidney-shaped in section, waisted, with hollow endplates."""
 
     centre: Point
@@ -248,7 +248,7 @@ class Body:
     sunk_bottom: Sunk = INTACT  # mm that the lower endplate lies higher than it did
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Extent:
         reach = float(np.linalg.norm([self.width, self.depth * 1.1, self.height + 6])) / 2 + 2
         return _around(self.centre[None], reach)
 

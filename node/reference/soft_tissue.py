@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from node.reference.attenuation import ADIPOSE, hounsfield
-from node.reference.shapes import Common, Ellipsoid, EllipticCylinder, Outline, Point, Slab, Solid, Tube
+from node.reference.shapes import Common, Ellipsoid, EllipticCylinder, Point, Slab, Solid, TrunkSection, Tube
 from node.reference.spec import LUMBAR, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import SKIN_BACK_MM, Painted
@@ -21,10 +21,10 @@ GAS_HU = -850.0
 _MIDDLE = (0.0, -22.0)
 _SIDES = (-1.0, 1.0)  # patient's right, left
 _BACK_MM = SKIN_BACK_MM - _MIDDLE[1]
-_SKIN = Outline(middle=_MIDDLE, half_width=161, front=114, back=_BACK_MM, furrow=9, flare=0.025)
-_FAT = Outline(middle=_MIDDLE, half_width=159, front=112, back=_BACK_MM - 2, furrow=9, flare=0.025)
-_WALL = Outline(middle=_MIDDLE, half_width=143, front=97, back=84, flare=0.02)
-_CAVITY = Outline(middle=_MIDDLE, half_width=130, front=90, back=66, flare=0.02)
+_SKIN = TrunkSection(middle=_MIDDLE, half_width=161, front=114, back=_BACK_MM, furrow=9, flare=0.025)
+_FAT = TrunkSection(middle=_MIDDLE, half_width=159, front=112, back=_BACK_MM - 2, furrow=9, flare=0.025)
+_WALL = TrunkSection(middle=_MIDDLE, half_width=143, front=97, back=84, flare=0.02)
+_CAVITY = TrunkSection(middle=_MIDDLE, half_width=130, front=90, back=66, flare=0.02)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from math import cos, radians, sin
 
 import numpy as np
 
-from node.reference.shapes import Body, Ellipsoid, Plate, Point, Solid, Tube
+from node.reference.shapes import Ellipsoid, Point, RoundedBox, Solid, Tube, VertebralSolid
 from node.reference.spec import Faults, FractureShape, StudySpec
 
 
@@ -48,7 +48,7 @@ class Vertebra:
     """One vertebra in place."""
 
     name: str
-    body: Body
+    body: VertebralSolid
 
     def at(self, left: float, back: float, up: float) -> Point:
         """A point given in the body's own directions, from its centre."""
@@ -61,7 +61,7 @@ class Vertebra:
         return self.at(0, self.body.depth / 2 + CANAL_BEHIND_MM, 0)
 
     @property
-    def core(self) -> Body:
+    def core(self) -> VertebralSolid:
         """The cancellous bone inside the cortex."""
         b = self.body
         return replace(
@@ -88,7 +88,7 @@ def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
     }
 
 
-def _broken(body: Body, faults: Faults, name: str) -> Body:
+def _broken(body: VertebralSolid, faults: Faults, name: str) -> VertebralSolid:
     """The body as its fracture leaves it."""
     fracture = faults.fracture_of(name)
     if fracture is None:
@@ -128,10 +128,10 @@ def _step(axes: dict[str, Point], upper: str, lower: str) -> Point:
     return step
 
 
-def _body(name: str, centre: Point, axes: Point) -> Body:
+def _body(name: str, centre: Point, axes: Point) -> VertebralSolid:
     size = _SIZES[name]
     sacral = name.startswith("S")
-    return Body(
+    return VertebralSolid(
         centre=centre,
         axes=axes,
         width=size.width,
@@ -143,7 +143,7 @@ def _body(name: str, centre: Point, axes: Point) -> Body:
     )
 
 
-def disc_below(spine: dict[str, Vertebra], name: str) -> Body:
+def disc_below(spine: dict[str, Vertebra], name: str) -> VertebralSolid:
     """The disc between a vertebra and the next one: it bulges into the hollow endplates."""
     names = list(spine)
     upper, lower = spine[name].body, spine[names[names.index(name) + 1]].body
@@ -151,7 +151,7 @@ def disc_below(spine: dict[str, Vertebra], name: str) -> Body:
     axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
     top = upper.centre - upper.axes[2] * upper.height / 2
     bottom = lower.centre + lower.axes[2] * lower.height / 2
-    return Body(
+    return VertebralSolid(
         centre=(top + bottom) / 2,
         axes=axes,
         width=(upper.width + lower.width) / 2 + 1,
@@ -267,12 +267,12 @@ def _plate(
     *,
     turn: float = 0.0,
     tilt: float = 0.0,
-) -> Plate:
+) -> RoundedBox:
     """A plate given in the vertebra's own directions: turned about its height, its back end tilted down."""
     a, b = radians(turn), radians(tilt)
     turned = np.array([[cos(a), -sin(a), 0], [sin(a), cos(a), 0], [0, 0, 1]])
     tilted = np.array([[1, 0, 0], [0, cos(b), -sin(b)], [0, sin(b), cos(b)]])
-    return Plate(
+    return RoundedBox(
         centre=vertebra.at(*place),
         axes=tilted @ turned @ vertebra.body.axes,
         half=np.array(half),

@@ -36,7 +36,7 @@ from node.reference.truth import Truth, truth_mask, truth_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plane:
+class TiltedSlice:
     """Where one slice lies; its rows run to the patient's left."""
 
     level: str  # the body that it is meant for
@@ -50,12 +50,12 @@ class Plane:
         return np.array([0.0, -self.down[2], self.down[1]])
 
 
-def planes_of(spec: StudySpec, spine: dict[str, Vertebra]) -> tuple[Plane, ...]:
+def planes_of(spec: StudySpec, spine: dict[str, Vertebra]) -> tuple[TiltedSlice, ...]:
     """The slices of `spec`, in the order of its levels."""
     return tuple(_plane(spec, spine[level]) for level in spec.slice_levels)
 
 
-def _plane(spec: StudySpec, vertebra: Vertebra) -> Plane:
+def _plane(spec: StudySpec, vertebra: Vertebra) -> TiltedSlice:
     up = vertebra.body.axes[2]
     tilt = atan2(-up[1], up[2]) + 0.0  # never minus zero
     down, normal = np.array([0.0, cos(tilt), sin(tilt)]), np.array([0.0, -sin(tilt), cos(tilt)])
@@ -63,10 +63,10 @@ def _plane(spec: StudySpec, vertebra: Vertebra) -> Plane:
     z_mm = float(normal @ vertebra.body.centre + spec.slice_offset_mm) / cos(tilt)
     half_y, half_x = ((spec.matrix - 1) / 2 * spacing for spacing in spec.pixel_spacing_mm)
     corner = np.array([0.0, 0.0, z_mm]) - half_y * down - np.array([half_x, 0.0, 0.0])
-    return Plane(level=vertebra.name, corner_mm=corner, down=down, tilt_degrees=degrees(tilt))
+    return TiltedSlice(level=vertebra.name, corner_mm=corner, down=down, tilt_degrees=degrees(tilt))
 
 
-def render_planes(spec: StudySpec, spine: dict[str, Vertebra], planes: Sequence[Plane]) -> Volume:
+def render_planes(spec: StudySpec, spine: dict[str, Vertebra], planes: Sequence[TiltedSlice]) -> Volume:
     """HU, float32, shape (slices, y, x): each averaged over its thickness, blurred, with noise.
 
     Trabeculae are left out: over 10 mm their pattern averages away, and its mean is zero in any case.
@@ -83,7 +83,7 @@ def render_planes(spec: StudySpec, spine: dict[str, Vertebra], planes: Sequence[
 
 
 def _layer(
-    spec: StudySpec, painted: Sequence[Painted], plane: Plane, offset_mm: float
+    spec: StudySpec, painted: Sequence[Painted], plane: TiltedSlice, offset_mm: float
 ) -> npt.NDArray[np.float32]:
     """An infinitely thin slice; an edge is as soft as a pixel is wide."""
     steps_mm = np.arange(spec.matrix)
@@ -106,7 +106,7 @@ def _layer(
     return hu
 
 
-def slices_document(spec: StudySpec, planes: Sequence[Plane]) -> list[dict[str, Any]]:
+def slices_document(spec: StudySpec, planes: Sequence[TiltedSlice]) -> list[dict[str, Any]]:
     """What each slice truly shows, for truth.json."""
     return [
         {

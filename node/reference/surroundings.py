@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.reference.attenuation import HA, K2HPO4, ROWS, hu_per_mg
-from node.reference.shapes import Common, EllipticCylinder, Plate, Slab, Solid
+from node.reference.shapes import Common, EllipticCylinder, RoundedBox, Slab, Solid
 from node.reference.spec import StudySpec
 
 AIR_HU = -1000.0
@@ -145,7 +145,7 @@ def spine_phantom(spec: StudySpec) -> Iterator[Painted]:
     yield Painted(solid=_upright(back, _BLOCK_RADII_MM, _BLOCK_LENGTH_MM), hu=_WATER_HU)
     for one in VERTEBRAE:
         x, y, z = one.centre_mm
-        arch = Plate(
+        arch = RoundedBox(
             centre=np.array([x, y + _BODY_RADII_MM[1] + 16.0, z]),
             axes=np.eye(3),
             half=np.array([16.0, 5.0, 8.0]),
@@ -184,7 +184,7 @@ def inside(
 def _upright(centre_mm: tuple[float, float, float], radii_mm: tuple[float, float], height_mm: float) -> Solid:
     """A cylinder along z with flat ends."""
     wide = _EVERYWHERE_MM
-    ends = Plate(
+    ends = RoundedBox(
         centre=np.array(centre_mm),
         axes=np.eye(3),
         half=np.array([wide, wide, height_mm / 2]),

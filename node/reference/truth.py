@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from node.reference.attenuation import cancellous_reading
 from node.reference.damage import displace
 from node.reference.render import Raster
-from node.reference.shapes import Body
+from node.reference.shapes import VertebralSolid
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import VERTEBRAE, compositions, inside, rods
@@ -158,7 +158,7 @@ def _filled_by(vertebra: Vertebra) -> _Filled:
 
 @cache  # vertebrae stand in one place in many studies
 def _filled(place: tuple[tuple[float, ...], tuple[tuple[float, ...], ...]], shape: _Shape) -> _Filled:
-    body = Body(centre=np.array(place[0]), axes=np.array(place[1]), **dict(shape))
+    body = VertebralSolid(centre=np.array(place[0]), axes=np.array(place[1]), **dict(shape))
     axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
     x, y, z = (axis.astype(np.float32) for axis in axes)
     index = np.nonzero(body.distance(x[None, None, :], y[None, :, None], z[:, None, None]) < 0)
@@ -177,9 +177,9 @@ def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
     return _core_volume_mm3(_shape(vertebra.body), depth_mm)
 
 
-def _shape(body: Body) -> _Shape:
+def _shape(body: VertebralSolid) -> _Shape:
     """What makes a body, its place left out."""
-    own = {one.name: getattr(body, one.name) for one in fields(Body)}
+    own = {one.name: getattr(body, one.name) for one in fields(VertebralSolid)}
     del own["centre"], own["axes"]
     return tuple(own.items())
 
@@ -190,7 +190,7 @@ def _core_volume_mm3(shape: _Shape, depth_mm: float) -> float:
 
     A solid's own distance is a bound only.
     """
-    body = Body(centre=np.zeros(3), axes=np.eye(3), **dict(shape))
+    body = VertebralSolid(centre=np.zeros(3), axes=np.eye(3), **dict(shape))
     axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
     x, y, z = (axis.astype(np.float32) for axis in axes)
     field = body.distance(x[:, None, None], y[None, :, None], z[None, None, :]).astype(float)

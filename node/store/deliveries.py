@@ -55,7 +55,7 @@ class OpenDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class DeliveryCount:
     """How many objects of a generation stand alike at one destination."""
 
     destination: str
@@ -332,7 +332,7 @@ class Deliveries:
         with self._database.reading() as connection:
             return connection.execute(wanted.limit(1)).first() is not None
 
-    def standing(self, lease: Lease) -> Sequence[Standing]:
+    def standing(self, lease: Lease) -> Sequence[DeliveryCount]:
         """Of all objects of the generation, by destination."""
         reason = case((deliveries.c.status.is_(None), deliveries.c.detail), else_="").label("reason")
         alike = (
@@ -351,7 +351,7 @@ class Deliveries:
         )
         with self._database.reading() as connection:
             return tuple(
-                Standing(
+                DeliveryCount(
                     destination=row.destination,
                     state=DeliveryState(row.state),
                     proof=row.proof,

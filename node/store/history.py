@@ -24,7 +24,7 @@ _CALIBRATION: TypeAdapter[Calibration | None] = TypeAdapter(Calibration | None)
 _CODES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 
-class Scanners:
+class ScannerReadings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -119,7 +119,7 @@ def _written(kind: TypeAdapter[T | None], value: T | None) -> str | None:
 # Densities of each study, by patient: what a later study of the same patient is compared with.
 
 
-class Scans:
+class PatientScans:
     def __init__(self, database: Database, pseudonyms: Pseudonyms) -> None:
         self._database = database
         self._pseudonyms = pseudonyms

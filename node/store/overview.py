@@ -327,7 +327,7 @@ def _utc(seconds: float) -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
+class NodeCounts:
     """Counts at one moment. States that nothing is in count 0."""
 
     studies: Mapping[StudyState, int]
@@ -356,7 +356,7 @@ class DestinationStanding:
     taken_s: float | None = None  # since it took an object last
 
 
-class CensusTaker:
+class StatusCounts:
     """Reads only.
 
     Parameters
@@ -379,12 +379,12 @@ class CensusTaker:
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
             raise StoreUnavailable("the database's file is gone")
 
-    def take(self) -> Census:
+    def take(self) -> NodeCounts:
         """Raises StoreUnavailable."""
         with self._database.reading() as connection:
             by_state = _by_state(connection)
             due, oldest_due_s = _due(connection)
-            return Census(
+            return NodeCounts(
                 studies={state: by_state.get(state, 0) for state in StudyState},
                 jobs={
                     (step, JobState(state)): number

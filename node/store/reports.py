@@ -163,7 +163,7 @@ def _predecessor(connection: Connection, lease: Lease) -> Row[Any, Any, Any] | N
 # Intermediate results and finished objects, by study, generation and name.
 
 
-class Artefacts:
+class ArtefactStore:
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
         self._files = files

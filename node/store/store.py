@@ -21,7 +21,7 @@ from node.store.database import Database
 from node.store.deliveries import Deliveries
 from node.store.errors import DatabaseRefuses, StorageFull, StoreUnavailable, WrongInstallation
 from node.store.files import FileStore
-from node.store.history import Scanners, Scans
+from node.store.history import PatientScans, ScannerReadings
 from node.store.installation import (
     KEY_FILE,
     Pseudonyms,
@@ -32,12 +32,12 @@ from node.store.installation import (
 )
 from node.store.instances import Associations, Instances
 from node.store.jobs import Jobs
-from node.store.overview import CensusTaker, Overview
+from node.store.overview import Overview, StatusCounts
 from node.store.quarantine import Identities, Quarantine, QuarantineBounds
-from node.store.reports import Artefacts, Reports
+from node.store.reports import ArtefactStore, Reports
 from node.store.retention import Orphans, Retention
 from node.store.study_lifecycle import Studies
-from node.store.workers import FeatureStandings, Parts, WorkerRows
+from node.store.workers import FeatureStandings, ServiceParts, WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -56,20 +56,20 @@ class Store:
     studies: Studies
     jobs: Jobs
     bindings: Bindings
-    artefacts: Artefacts
+    artefacts: ArtefactStore
     reports: Reports
     deliveries: Deliveries
     commitment_transactions: CommitmentTransactions
     commitment_requests: CommitmentRequests
-    scanners: Scanners
-    scans: Scans
+    scanners: ScannerReadings
+    scans: PatientScans
     activations: Activations
     associations: Associations
     workers: WorkerRows
     feature_standings: FeatureStandings
-    parts: Parts
+    parts: ServiceParts
     overview: Overview
-    census: CensusTaker
+    census: StatusCounts
 
     def close(self) -> None:
         self.database.close()
@@ -115,20 +115,20 @@ def open_store(settings: StorageSettings) -> Store:
         studies=Studies(database),
         jobs=Jobs(database),
         bindings=Bindings(database, files),
-        artefacts=Artefacts(database, files),
+        artefacts=ArtefactStore(database, files),
         reports=Reports(database),
         deliveries=Deliveries(database),
         commitment_transactions=CommitmentTransactions(database),
         commitment_requests=CommitmentRequests(database, files),
-        scanners=Scanners(database),
-        scans=Scans(database, pseudonyms),
+        scanners=ScannerReadings(database),
+        scans=PatientScans(database, pseudonyms),
         activations=Activations(database),
         associations=Associations(database),
         workers=WorkerRows(database),
         feature_standings=FeatureStandings(database),
-        parts=Parts(database),
+        parts=ServiceParts(database),
         overview=Overview(database),
-        census=CensusTaker(database, acknowledged),
+        census=StatusCounts(database, acknowledged),
     )
 
 

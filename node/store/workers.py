@@ -233,7 +233,7 @@ class PartLine:
     died_s: float | None  # since the last of them was noticed
 
 
-class Parts:
+class ServiceParts:
     """Each part writes its own row; everybody reads. Times are by the database's clock."""
 
     def __init__(self, database: Database) -> None:
@@ -337,7 +337,7 @@ def _death(connection: Connection, name: str) -> dict[str, object]:
 class Beat:
     """Says, at most every few seconds, that a part has finished a round."""
 
-    def __init__(self, of: Parts, name: str) -> None:
+    def __init__(self, of: ServiceParts, name: str) -> None:
         self._parts = of
         self._name = name
         self._last = 0.0

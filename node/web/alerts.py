@@ -11,7 +11,7 @@ from config.sections import AlertSettings
 from config.settings import command_line
 from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
-from node.store.overview import Census, DestinationStanding
+from node.store.overview import DestinationStanding, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
 from node.store.workers import PUBLISHING, PartLine, WorkerLine
 from node.web.presentation import count, duration, size
@@ -59,7 +59,7 @@ _LOW_DISK_BYTES = 5 * 1024**3  # a few dozen studies
 _NEARLY_FULL = 0.9  # of the room in quarantine for what was acknowledged
 
 
-class Severity(StrEnum):
+class AlertSeverity(StrEnum):
     """What happens if nobody comes."""
 
     URGENT = "urgent"  # studies are not received, not measured, or their results do not arrive
@@ -100,8 +100,8 @@ class AlertCode(StrEnum):
     UNDECODABLE = "undecodable"
 
 
-SEVERITIES: Mapping[AlertCode, Severity] = {
-    code: Severity.URGENT
+SEVERITIES: Mapping[AlertCode, AlertSeverity] = {
+    code: AlertSeverity.URGENT
     if code
     in {
         AlertCode.DATABASE_NOT_READY,
@@ -117,7 +117,7 @@ SEVERITIES: Mapping[AlertCode, Severity] = {
         AlertCode.DESTINATION_AWAY,
         AlertCode.CERTIFICATE_EXPIRED,
     }
-    else Severity.ATTENTION
+    else AlertSeverity.ATTENTION
     for code in AlertCode
 }
 
@@ -127,16 +127,16 @@ class Alert:
     """Something that needs a person."""
 
     code: AlertCode
-    severity: Severity
+    severity: AlertSeverity
     text: str
     since: datetime | None  # UTC; None where that is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class StoreSnapshot:
     """What the store says at one moment."""
 
-    census: Census
+    census: NodeCounts
     destinations: Sequence[DestinationStanding]
     workers: Sequence[WorkerLine]
     parts: Sequence[PartLine]
@@ -152,7 +152,7 @@ class Surroundings:
 
 
 def alerts(
-    surroundings: Surroundings, standing: Standing | None, rules: AlertSettings, now: datetime
+    surroundings: Surroundings, standing: StoreSnapshot | None, rules: AlertSettings, now: datetime
 ) -> tuple[Alert, ...]:
     """Everything that needs a person, the urgent first; empty where all is well.
 
@@ -197,7 +197,7 @@ def _of_surroundings(seen: Surroundings, rules: AlertSettings, now: datetime) ->
             yield _alert(AlertCode.CERTIFICATE_EXPIRES, text)
 
 
-def _of_work(standing: Standing, rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+def _of_work(standing: StoreSnapshot, rules: AlertSettings, now: datetime) -> Iterator[Alert]:
     census = standing.census
     for part in standing.parts:
         if part.name == PUBLISHING and not part.has_ended and part.heard_s > rules.publish_silence_s:
@@ -285,7 +285,7 @@ def _of_workers(workers: Sequence[WorkerLine], now: datetime) -> Iterator[Alert]
             yield _alert(AlertCode.WORKER_DIFFERS, f"{name} has {one.differs} than most.")
 
 
-def _of_studies(census: Census) -> Iterator[Alert]:
+def _of_studies(census: NodeCounts) -> Iterator[Alert]:
     if number := census.studies[StudyState.SET_ASIDE]:
         text = f"{count(number, 'study is', 'studies are')} set aside and will not go on without you."
         yield _alert(AlertCode.STUDY_SET_ASIDE, text)

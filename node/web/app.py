@@ -211,7 +211,7 @@ def _family(host: str) -> socket.AddressFamily:
 _FOR_MACHINES_WHILE_WAITING = ("/api/", "/metrics", "/readyz")
 
 
-class Waiting:
+class UnavailablePage:
     """Stands for the application until there is one: it says that nothing is received, and why.
 
     Parameters

@@ -20,7 +20,7 @@ from node import __version__
 from node.pipeline.measured_with import active_model
 from node.pipeline.ports import Step
 from node.store.errors import StoreError
-from node.store.overview import Census, DestinationStanding, StudyDetail, StudySummary
+from node.store.overview import DestinationStanding, NodeCounts, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
 from node.store.workers import PartLine, WorkerLine
 from node.web.alerts import SEVERITIES, Alert
@@ -122,7 +122,7 @@ def _certificate(ends: datetime | None) -> Iterator[Metric]:
         )
 
 
-def _counts(census: Census, destinations: Iterable[str]) -> Iterator[Metric]:
+def _counts(census: NodeCounts, destinations: Iterable[str]) -> Iterator[Metric]:
     """Series that may occur are there from the start, at 0, so that a first failure shows as an increase."""
     studies = GaugeMetricFamily("osteonode_studies", "Studies by state.", labels=["state"])
     for study_state, number in census.studies.items():

@@ -16,7 +16,7 @@ from node.result_document import FindingEntry, ResultDocument, read_result
 from node.store.errors import NoSuchArtefact
 from node.store.overview import StudyDetail
 from node.store.store import Store
-from node.web.alerts import Alert, Check, Probe, Standing, Surroundings, alerts, try_all
+from node.web.alerts import Alert, Check, Probe, StoreSnapshot, Surroundings, alerts, try_all
 from segmentation.vertebrae import RegionKind
 
 
@@ -58,17 +58,17 @@ class Sources:
             return None
         return Disk(free_bytes=usage.free, total_bytes=usage.total)
 
-    def standing(self) -> Standing:
+    def standing(self) -> StoreSnapshot:
         """What the store says now. Raises StoreError."""
         store = self.store
-        return Standing(
+        return StoreSnapshot(
             census=store.census.take(),
             destinations=store.census.destinations(),
             workers=store.workers.list(),
             parts=store.parts.list(),
         )
 
-    def alerts(self, checks: Sequence[Check], standing: Standing | None) -> Sequence[Alert]:
+    def alerts(self, checks: Sequence[Check], standing: StoreSnapshot | None) -> Sequence[Alert]:
         """What needs a person. `standing` is None where the database does not answer."""
         disk = self.disk()
         return alerts(

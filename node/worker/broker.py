@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 import structlog
 
-from node.parent_death_signal import leashed
+from node.parent_death_signal import with_parent_death_signal
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class EmbeddedRedis:
         }
         arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
         self._process = subprocess.Popen(
-            leashed([program, *arguments]),
+            with_parent_death_signal([program, *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is for the node, which stops its broker last

@@ -1,8 +1,8 @@
 """Asynchronous calibration: a study without a phantom, calibrated by one scanned earlier on the same scanner.
 
-A reading is lent only where everything that moves HU is the same: the scanner by its serial number, tube
-voltage, spectral filter, energy type, kernel and reconstruction exactly, table height and field of view
-within a tolerance. Borrowed from another tube voltage the error was 3.8 +- 28.2 % (Skornitzke et al. 2022):
+An earlier reading is used only where everything that moves HU is the same: the scanner by its serial number,
+tube voltage, spectral filter, energy type, kernel and reconstruction exactly, table height and field of view
+within a tolerance. With a scan of another tube voltage the error was 3.8 +- 28.2 % (Skornitzke et al. 2022):
 no setting allows that. What no header tells, how far another body in the beam moves HU, is not in the stated
 uncertainty: published accuracy with the European Spine Phantom is 1.4 to 6.7 % (PMC5524691).
 """
@@ -31,12 +31,12 @@ from scoring.settings import ChartSettings, PriorScanSettings
 from segmentation.phrase import Phrase, Value, listed, phrase
 from segmentation.vertebrae import Observation
 
-LENT = "asynchronous "  # before the method of a calibration that was lent
+BY_PRIOR_SCAN = "asynchronous "  # before the method by which the earlier scan was calibrated
 _END_OF_DAY = "235959.999999"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Borrower:
+class UncalibratedStudy:
     """The study that has no phantom in view."""
 
     device_serial: str
@@ -47,17 +47,21 @@ class Borrower:
     taken_on: date | None
     taken_at: str  # HHMMSS[.ffffff], "" where it is not stated
     # The models that the site measures with, and the hash of what describes each today: a calibration by a
-    # certificate that has been corrected since is not lent.
+    # certificate that has been corrected since is not used.
     phantoms: Mapping[str, str]
 
 
-def borrow(
-    study: Borrower, history: Sequence[ScannerReading], *, rules: PriorScanSettings, charts: ChartSettings
+def calibrate_by_prior_scan(
+    study: UncalibratedStudy,
+    history: Sequence[ScannerReading],
+    *,
+    rules: PriorScanSettings,
+    charts: ChartSettings,
 ) -> tuple[Calibration | None, Observation]:
     """The calibration by the latest fitting reading, or None, and what is to be said of it.
 
     A reading later than the study never counts: it would change a number that may have been sent already. Of
-    the same day only one that was certainly taken earlier is lent, and one that failed a check or shows a
+    the same day only one that was certainly taken earlier is used, and one that failed a check or shows a
     drift counts unless it was certainly taken later.
 
     Parameters
@@ -80,60 +84,60 @@ def borrow(
         nearest = min(misfits, key=lambda number: (len(misfits[number]), -_order(known[number])))
         day, differences = str(known[nearest].taken_on), listed(misfits[nearest])
         return None, _missing(phrase("nearest-differs", date=day, differences=differences))
-    lender = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
+    prior = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
     perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
     doubt = (
-        _failure_since(lender, perhaps_known)
-        or _drift(lender, known, rules, charts)  # what was perhaps taken later clears no drift
-        or _drift(lender, perhaps_known, rules, charts)
+        _failure_since(prior, perhaps_known)
+        or _drift(prior, known, rules, charts)  # what was perhaps taken later clears no drift
+        or _drift(prior, perhaps_known, rules, charts)
     )
     if doubt is not None:
         return None, _missing(doubt)
-    assert lender.calibration is not None, "a reading without a calibration differs"
+    assert prior.calibration is not None, "a reading without a calibration differs"
     assert study.taken_on is not None, "a study without a date has no earlier reading"
-    return _borrowed(lender.calibration, lender, known, rules), Observation(
+    return _from_prior(prior.calibration, prior, known, rules), Observation(
         code="asynchronous_calibration",
         values={
-            "phantom": lender.calibration.phantom,
-            "date": str(lender.taken_on),
-            "age_days": (study.taken_on - lender.taken_on).days,
+            "phantom": prior.calibration.phantom,
+            "date": str(prior.taken_on),
+            "age_days": (study.taken_on - prior.taken_on).days,
         },
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lending:
+class PriorScanUse:
     """Until when studies made like a reading may be calibrated by one, as far as is known today."""
 
     until: date | None  # the last day; None: not at all
     reason: Value = ""  # why not
 
 
-def lending_of(
+def prior_scan_use(
     readings: Sequence[ScannerReading],
     history: Sequence[ScannerReading],
     phantoms: Mapping[str, str],
     *,
     rules: PriorScanSettings,
     charts: ChartSettings,
-) -> Lending:
-    """Whether and until when a study made like the latest of some readings would borrow: `borrow` is asked.
+) -> PriorScanUse:
+    """Whether, and until when, a study made like the latest of some readings would be calibrated by them.
 
     Parameters
     ----------
     readings : of one group (`comparable_groups`), oldest first.
-    history : of any scanners, as for `borrow`.
-    phantoms : as in `Borrower`.
+    history : of any scanners, as for `calibrate_by_prior_scan`.
+    phantoms : as in `UncalibratedStudy`.
     """
     able = [one for one in readings if one.calibration is not None and one.technique is not None]
     if not able:
         if any(one.technique is not None and one.technique.single_slice for one in readings):
-            return Lending(until=None, reason=phrase("single-slices-not-lent"))
-        return Lending(until=None, reason=phrase("no-sound-reading"))
+            return PriorScanUse(until=None, reason=phrase("single-slices-not-lent"))
+        return PriorScanUse(until=None, reason=phrase("no-sound-reading"))
     latest = able[-1]
     assert latest.technique is not None, "chosen so"
-    borrowed, said = borrow(
-        Borrower(
+    found, said = calibrate_by_prior_scan(
+        UncalibratedStudy(
             device_serial=latest.protocol.device_serial,
             model=latest.model,
             kvp=latest.protocol.kvp,
@@ -147,9 +151,9 @@ def lending_of(
         rules=rules,
         charts=charts,
     )
-    if borrowed is None or borrowed.scanned_on is None:
-        return Lending(until=None, reason=said.values["reason"])
-    return Lending(until=borrowed.scanned_on + timedelta(days=rules.max_age_days))
+    if found is None or found.scanned_on is None:
+        return PriorScanUse(until=None, reason=said.values["reason"])
+    return PriorScanUse(until=found.scanned_on + timedelta(days=rules.max_age_days))
 
 
 def _missing(reason: Value) -> Observation:
@@ -160,7 +164,7 @@ def _order(reading: ScannerReading) -> int:
     return reading.taken_on.toordinal()
 
 
-def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -> Phrase | None:
+def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[object]) -> Phrase | None:
     """Why no reading can be compared with this study at all; None where some can."""
     scanner = f"{study.model} {study.device_serial}".strip()
     reasons = {
@@ -174,7 +178,7 @@ def _unusable(study: Borrower, own: Sequence[object], known: Sequence[object]) -
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _of_its_scanner(reading: ScannerReading, study: Borrower) -> bool:
+def _of_its_scanner(reading: ScannerReading, study: UncalibratedStudy) -> bool:
     """Makers number their scanners each for themselves, so that a serial number alone names none."""
     own = study.device_serial, study.model
     return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == own
@@ -187,13 +191,13 @@ def _before(day: date, time: str, other_day: date, other_time: str) -> bool | No
     return time < other_time if time and other_time else None
 
 
-def _is_earlier(reading: ScannerReading, study: Borrower) -> bool | None:
+def _is_earlier(reading: ScannerReading, study: UncalibratedStudy) -> bool | None:
     if study.taken_on is None:
         return False
     return _before(reading.taken_on, reading.taken_at, study.taken_on, study.taken_at)
 
 
-def _differences(study: Borrower, reading: ScannerReading, rules: PriorScanSettings) -> list[Value]:
+def _differences(study: UncalibratedStudy, reading: ScannerReading, rules: PriorScanSettings) -> list[Value]:
     """Why this reading may not calibrate this study; empty where it may."""
     protocol, technique = reading.protocol, reading.technique
     found: list[Value] = []
@@ -225,7 +229,7 @@ def _why_not_lent(reading: ScannerReading) -> Phrase:
 
 
 def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
-    """Lengths that neither header states: charts may hold such readings together, but nothing is lent."""
+    """Lengths that neither header states: charts may join such readings; none calibrates."""
     lengths = {
         phrase("table-height"): (study.table_height_mm, reading.table_height_mm),
         phrase("field-of-view"): (study.field_of_view_mm, reading.field_of_view_mm),
@@ -235,21 +239,21 @@ def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
     ]
 
 
-def _failure_since(lender: ScannerReading, readings: Sequence[ScannerReading]) -> Phrase | None:
-    """What was said against a phantom on this scanner no earlier than the lender; None where nothing was.
+def _failure_since(prior: ScannerReading, readings: Sequence[ScannerReading]) -> Phrase | None:
+    """What was said against a phantom on this scanner no earlier than the prior; None where nothing was.
 
-    Of the same day only what was certainly read before the lender is passed over.
+    Of the same day only what was certainly read before the prior is passed over.
     """
     for one in readings:
-        if one.findings and not _before(one.taken_on, one.taken_at, lender.taken_on, lender.taken_at):
+        if one.findings and not _before(one.taken_on, one.taken_at, prior.taken_on, prior.taken_at):
             return phrase("unsound-since", date=str(one.taken_on), codes=", ".join(one.findings))
     return None
 
 
 def _drift(
-    lender: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings, charts: ChartSettings
+    prior: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings, charts: ChartSettings
 ) -> Phrase | None:
-    """Which chart of the scanner is out of control, or was on the lender's day or since; None where none.
+    """Which chart of the scanner is out of control, or was on the prior's day or since; None where none.
 
     Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
     chart itself can tell that the drift is over.
@@ -259,7 +263,7 @@ def _drift(
         for chart in scanner_charts(readings, charts):
             for reading, point in zip(readings, chart.points, strict=True):
                 lasts = reading is readings[-1]
-                if point.signal is not None and (lasts or reading.taken_on >= lender.taken_on):
+                if point.signal is not None and (lasts or reading.taken_on >= prior.taken_on):
                     told = phrase(
                         "scanner-drifts",
                         kvp=f"{group.protocol.kvp:g}",
@@ -271,30 +275,30 @@ def _drift(
     return None
 
 
-def _borrowed(
-    lent: Calibration, lender: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings
+def _from_prior(
+    earlier: Calibration, prior: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> Calibration:
-    """The lent line, named as such, less certain by what the scanner may have changed since.
+    """The earlier line, named as such, less certain by what the scanner may have changed since.
 
     Rods keep what they read, but not their places: those are places in another image.
     """
     # With and without a patient: how far a body moves the line belongs to its spread.
-    alike = [one for one in known if one.charted and made_alike(lender, one, rules)]
-    drift = drift_uncertainty(lent, alike, rules)
+    alike = [one for one in known if one.charted and made_alike(prior, one, rules)]
+    drift = drift_uncertainty(earlier, alike, rules)
     return replace(
-        lent,
-        method=f"{LENT}{lent.method}",
+        earlier,
+        method=f"{BY_PRIOR_SCAN}{earlier.method}",
         grade=Grade.ASYNCHRONOUS,
-        rods=tuple(replace(rod, axis_points_mm=()) for rod in lent.rods),
-        uncertainty=None if lent.uncertainty is None else combined_uncertainty(lent.uncertainty, drift),
-        scanned_on=lender.taken_on,
+        rods=tuple(replace(rod, axis_points_mm=()) for rod in earlier.rods),
+        uncertainty=None if earlier.uncertainty is None else combined_uncertainty(earlier.uncertainty, drift),
+        scanned_on=prior.taken_on,
     )
 
 
 def drift_uncertainty(
-    lent: Calibration, readings: Sequence[ScannerReading], rules: PriorScanSettings
+    earlier: Calibration, readings: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> LineUncertainty:
-    """How far a scanner's line may lie from the lent one, by how far its own lines lie from one another.
+    """How far a scanner's line may lie from the earlier one, by how far its own lines lie from one another.
 
     Line now and line then are two draws from the same spread, so that their difference has twice its
     variance, widened by Student's t for the number of readings. The rods' noise is in the spread too: it
@@ -302,14 +306,14 @@ def drift_uncertainty(
 
     Parameters
     ----------
-    readings : made like the lender and charted. Below `minimum_readings` what is usual takes their place.
+    readings : made like the prior and charted. Below `minimum_readings` what is usual takes their place.
     """
     if len(readings) < rules.minimum_readings:
-        water_hu = -lent.intercept / lent.slope
+        water_hu = -earlier.intercept / earlier.slope
         return LineUncertainty(
             pivot_hu=water_hu,
-            bmd_mg_cm3=sqrt(2) * abs(lent.slope) * rules.unknown_water_hu,
-            slope=sqrt(2) * abs(lent.slope) * rules.unknown_slope_percent / 100,
+            bmd_mg_cm3=sqrt(2) * abs(earlier.slope) * rules.unknown_water_hu,
+            slope=sqrt(2) * abs(earlier.slope) * rules.unknown_slope_percent / 100,
         )
     lines = np.array([(one.slope, one.intercept) for one in readings])
     freedom = len(readings) - 1

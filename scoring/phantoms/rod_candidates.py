@@ -46,7 +46,7 @@ DISCS_PER_BLOCK = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RodLike:
+class RodCandidate:
     """Something that looks like a calibration rod."""
 
     diameter_mm: float  # to about 3 mm
@@ -66,7 +66,7 @@ class _Line:
         return centre
 
 
-def rod_like_objects(volume: CtVolume) -> tuple[RodLike, ...]:
+def find_rod_candidates(volume: CtVolume) -> tuple[RodCandidate, ...]:
     """What looks like a rod outside the patient, or like two of a row against the patient's back.
 
     Parameters
@@ -75,7 +75,7 @@ def rod_like_objects(volume: CtVolume) -> tuple[RodLike, ...]:
 
     Returns
     -------
-    tuple[RodLike, ...]
+    tuple[RodCandidate, ...]
         All of one width, the first that shows any; empty where nothing looks like a rod. Arms and fingers
         beside a patient are kept out by their bones, tubing by its width. A phantom of which only the body
         between its rods is in view is not seen.
@@ -90,7 +90,7 @@ def rod_like_objects(volume: CtVolume) -> tuple[RodLike, ...]:
         touching = _rows(_lines(_discs(blocks, radius_mm, at_back), blocks, needed), blocks)
         if beside or touching:
             return tuple(
-                RodLike(diameter_mm=2 * radius_mm, centre_mm=_middle(line, blocks, turned))
+                RodCandidate(diameter_mm=2 * radius_mm, centre_mm=_middle(line, blocks, turned))
                 for line in (*beside, *touching)
             )
     return ()

@@ -18,14 +18,14 @@ from scoring.calibration import RodReading
 from scoring.density.bmd import with_standard_errors
 from scoring.phantoms import PhantomModel, PhantomReading, RodModel, SliceReading
 from scoring.phantoms.checks import CrossSection, area_off, judge, read_together, slope_drift
-from scoring.phantoms.rod_volume import RodTarget, Scene, block_edges, padding_value, scene_of
+from scoring.phantoms.rod_volume import RodTarget, RodVolume, block_edges, padding_value, rod_volume_of
 from scoring.phantoms.rods import (
     Lines,
     Pose,
     bridges,
-    cut_off,
     fit_lines,
     in_row,
+    is_truncated,
     parallel,
     rows_in_one_slice,
     share_a_rod,
@@ -79,7 +79,7 @@ def read_rods(
 def absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
     """Why `read_rods` found nothing: `phantom_truncated`, or else `phantom_not_found`."""
     sought = _sought(volume, model)
-    code = "phantom_truncated" if cut_off(sought.scene, sought.minimum_blocks) else "phantom_not_found"
+    code = "phantom_truncated" if is_truncated(sought.scene, sought.minimum_blocks) else "phantom_not_found"
     return PhantomReading(
         model=model.name, observations=(Observation(code=code, values={"phantom": model.name}),)
     )
@@ -91,14 +91,14 @@ class _Sought:
 
     volume: CtVolume
     targets: tuple[RodTarget, ...]
-    scene: Scene
+    scene: RodVolume
     minimum_blocks: int  # that rods must be seen in
 
 
 def _sought(volume: CtVolume, model: PhantomModel) -> _Sought:
     turned, _ = canonical(volume)
     targets = tuple(_target(rod, model.body_hu) for rod in model.rods)
-    scene = scene_of(turned, targets, model.body_hu)
+    scene = rod_volume_of(turned, targets, model.body_hu)
     block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
     return _Sought(
         volume=turned,

@@ -40,7 +40,7 @@ class RodTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class RodVolume:
     """The volume in coarse blocks, with what every pixel would read as the centre of a rod's core.
 
     Arrays have the shape (blocks, y, x); those of rods one such array for each rod.
@@ -62,7 +62,7 @@ class Scene:
         above: Images = self.core_hu[rod] - self.ring_hu[rod]
         return above if self.targets[rod].brighter else -above
 
-    def part(self, rods: Sequence[int]) -> Scene:
+    def part(self, rods: Sequence[int]) -> RodVolume:
         """The same scene, seen with some of the rods alone."""
         return replace(
             self,
@@ -140,7 +140,7 @@ def blocks_of(volume: CtVolume) -> Blocks:
     )
 
 
-def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> Scene:
+def rod_volume_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> RodVolume:
     """The coarse blocks of a canonical volume, caudal to cranial, and their maps."""
     blocks = blocks_of(volume)
     hu, inside = blocks.hu, blocks.inside
@@ -152,7 +152,7 @@ def scene_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[floa
         radius: _disc_means(hu, inside, pitch, radius + RING_MM[0], radius + RING_MM[1])[0]
         for radius in radii
     }
-    return Scene(
+    return RodVolume(
         z_mm=blocks.z_mm,
         hu=hu,
         inside=inside,

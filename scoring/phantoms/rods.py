@@ -19,7 +19,7 @@ from math import cos, pi, radians, sin, tan
 import numpy as np
 import numpy.typing as npt
 
-from scoring.phantoms.rod_volume import PITCH_MM, Floats, Images, RodTarget, Scene
+from scoring.phantoms.rod_volume import PITCH_MM, Floats, Images, RodTarget, RodVolume
 
 # Tuning of the search alone: none of these decides whether a reading is accepted (see PhantomLimits).
 STANDS_OUT_HU = 60.0  # the densest rod above the mean of that ring
@@ -67,12 +67,12 @@ class Search:
     missing: RodTarget | None = None  # a rod of the row that the border of the image must cut
 
     @classmethod
-    def whole(cls, scene: Scene) -> Search:
+    def whole(cls, scene: RodVolume) -> Search:
         """For all rods of a phantom, by its densest."""
         return cls(anchor=len(scene.targets) - 1, stands_out_hu=STANDS_OUT_HU)
 
 
-def poses_of(scene: Scene, search: Search) -> list[Pose]:
+def poses_of(scene: RodVolume, search: Search) -> list[Pose]:
     """Places in each block where the row of rods fits, the clearest of each."""
     return clearest(rows_by_block(scene, search))
 
@@ -82,7 +82,7 @@ def clearest(rows: Sequence[Sequence[Pose]]) -> list[Pose]:
     return [pose for block in rows for pose in block[:POSES_PER_BLOCK]]
 
 
-def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: Scene) -> list[list[Pose]]:
+def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: RodVolume) -> list[list[Pose]]:
     """The rows of each block without those that share a rod with a row that was found.
 
     Beyond the stretch in which it was seen, what lies off its line is kept: a table that moved parts one
@@ -99,14 +99,14 @@ def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: Scene) ->
     return [[pose for pose in block if not belongs(pose)] for block in rows]
 
 
-def share_a_rod(scene: Scene, one_mm: Floats, other_mm: Floats) -> bool:
+def share_a_rod(scene: RodVolume, one_mm: Floats, other_mm: Floats) -> bool:
     """Whether a rod of one row (rods, 2) lies in one of another, so that they are no two phantoms."""
     radii = np.array([target.diameter_mm / 2 for target in scene.targets])
     between = one_mm[:, None, :] - other_mm[None, :, :]
     return bool(np.any(np.hypot(between[..., 0], between[..., 1]) < radii[:, None] + radii[None, :]))
 
 
-def rows_by_block(scene: Scene, search: Search) -> list[list[Pose]]:
+def rows_by_block(scene: RodVolume, search: Search) -> list[list[Pose]]:
     """All places in each block where the row of rods fits, the clearest first."""
     rows = []
     stands_out_hu = scene.stands_out_hu(search.anchor)
@@ -123,7 +123,7 @@ def rows_by_block(scene: Scene, search: Search) -> list[list[Pose]]:
     return rows
 
 
-def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
+def disc_candidates(scene: RodVolume, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
     """Centres (y, x in mm) in one block of discs that may be that rod, by falling merit."""
     rows, columns = np.nonzero(scene.possible[rod][block] & (merit >= minimum))
     points = np.column_stack([rows, columns]) * scene.pitch_mm + scene.corner_mm
@@ -136,7 +136,7 @@ def disc_candidates(scene: Scene, block: int, rod: int, merit: Images, minimum: 
     return chosen
 
 
-def _turned_row(scene: Scene, block: int, anchor_mm: Floats, search: Search) -> tuple[float, Pose] | None:
+def _turned_row(scene: RodVolume, block: int, anchor_mm: Floats, search: Search) -> tuple[float, Pose] | None:
     """The best turn of the row about one rod at `anchor_mm`, with its contrast, if any fits."""
     origin_mm = scene.targets[search.anchor].offset_mm
     offsets = np.array([target.offset_mm - origin_mm for target in scene.targets])
@@ -157,7 +157,7 @@ def _turned_row(scene: Scene, block: int, anchor_mm: Floats, search: Search) -> 
     return float(contrast[best]), Pose(z_mm=float(scene.z_mm[block]), centres_mm=centres[best])
 
 
-def row_contrast(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+def row_contrast(scene: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
     """Contrast of each row's faintest rod to the body between its rods, -inf where a row cannot be there.
 
     Parameters
@@ -182,7 +182,7 @@ def row_contrast(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) 
     return contrast
 
 
-def _body_between(scene: Scene, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+def _body_between(scene: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
     """Mean HU (n,) of what lies between the rods of each row, NaN where that is no phantom body."""
     points = bridges(centres_mm, scene.targets)  # (n, lanes, steps, 2)
     row, column, in_image = scene.pixels(points)
@@ -227,7 +227,7 @@ class FoundRow:
     seen_mm: tuple[float, float]
 
 
-def straight_rows(scene: Scene, minimum_blocks: int) -> list[FoundRow]:
+def straight_rows(scene: RodVolume, minimum_blocks: int) -> list[FoundRow]:
     """Rows of rods that share no rod with each other, the clearest first; at most `MOST_ROWS`."""
     rows: Sequence[Sequence[Pose]] = rows_by_block(scene, Search.whole(scene))
     found: list[FoundRow] = []
@@ -242,7 +242,7 @@ def straight_rows(scene: Scene, minimum_blocks: int) -> list[FoundRow]:
     return found
 
 
-def _are_one(scene: Scene, one: FoundRow, other: FoundRow) -> bool:
+def _are_one(scene: RodVolume, one: FoundRow, other: FoundRow) -> bool:
     """Whether two rows share a rod where both were seen: then a phantom's blurred ends made the second."""
     low, high = max(one.seen_mm[0], other.seen_mm[0]), min(one.seen_mm[1], other.seen_mm[1])
     both = scene.z_mm[(scene.z_mm >= low) & (scene.z_mm <= high)]
@@ -250,7 +250,7 @@ def _are_one(scene: Scene, one: FoundRow, other: FoundRow) -> bool:
 
 
 def straight_lines(
-    scene: Scene, poses: Sequence[Pose], minimum_blocks: int
+    scene: RodVolume, poses: Sequence[Pose], minimum_blocks: int
 ) -> tuple[Lines, tuple[float, float]] | None:
     """The straight row of rods that the image supports best, and the z range in which it was seen.
 
@@ -279,7 +279,7 @@ def straight_lines(
     return _steadied(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
 
 
-def rows_in_one_slice(scene: Scene) -> list[Lines]:
+def rows_in_one_slice(scene: RodVolume) -> list[Lines]:
     """Rows of rods in a scene of one block, the clearest first, as lines along the slice normal.
 
     A single block has no straight line to confirm a chance match, so a row must show the contrast that
@@ -350,7 +350,7 @@ NEAR_SIDE_MM = 4  # of body on the cut side: the least that can be told from the
 FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
-def cut_off(scene: Scene, minimum_blocks: int) -> bool:
+def is_truncated(scene: RodVolume, minimum_blocks: int) -> bool:
     """Whether some of the rods lie in the image, and the border cuts the next one of their row.
 
     They must be seen along a straight line through at least half of the blocks, so that no chance discs in
@@ -366,7 +366,7 @@ def cut_off(scene: Scene, minimum_blocks: int) -> bool:
     return False
 
 
-def _ends(scene: Scene) -> Iterator[tuple[Scene, Search]]:
+def _ends(scene: RodVolume) -> Iterator[tuple[RodVolume, Search]]:
     """From either end, the longest first: some of a row's rods, and how to look for them."""
     order = [int(rod) for rod in np.argsort([target.offset_mm for target in scene.targets])]
     for kept in range(len(order) - 1, 1, -1):
@@ -384,7 +384,7 @@ def _ends(scene: Scene) -> Iterator[tuple[Scene, Search]]:
             )
 
 
-def _blocks_that_run_out(part: Scene, search: Search, lines: Lines) -> int:
+def _blocks_that_run_out(part: RodVolume, search: Search, lines: Lines) -> int:
     """In how many blocks phantom body leads from the rods seen to the border, where the next rod would be."""
     missing = search.missing
     assert missing is not None  # `_ends` names one
@@ -413,12 +413,12 @@ def _blocks_that_run_out(part: Scene, search: Search, lines: Lines) -> int:
     return count
 
 
-def _contrast_hu(target: RodTarget, scene: Scene) -> float:
+def _contrast_hu(target: RodTarget, scene: RodVolume) -> float:
     """About what a rod reads above the phantom's body."""
     return (sum(target.search_hu) - sum(scene.body_hu)) / 2
 
 
-def _lone_rod(scene: Scene, needed: int) -> bool:
+def _lone_rod(scene: RodVolume, needed: int) -> bool:
     """Whether a lone rod lies in phantom body that runs on to the border of the image.
 
     So reads a phantom of which the field of view has cut another rod away. The same rod must be seen along a
@@ -459,7 +459,7 @@ def _on_one_line(places: Sequence[Pose]) -> int:
     return most
 
 
-def _leads_out(scene: Scene, block: int, rod: int, centre_mm: Floats) -> bool:
+def _leads_out(scene: RodVolume, block: int, rod: int, centre_mm: Floats) -> bool:
     """Whether phantom body lies on both sides of this rod, and on one of them ends at the border too soon."""
     target = scene.targets[rod]
     radius = target.diameter_mm / 2

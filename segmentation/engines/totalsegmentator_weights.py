@@ -48,17 +48,17 @@ BODIES = Model(dataset=305, classes="vertebrae_body", spacing_mm=1.5, tile_step=
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ModelsOfMode:
     """The models of one mode."""
 
     locating: Model | None
     naming: Model
 
 
-PARTS: Mapping[Mode, Parts] = {
-    Mode.STANDARD: Parts(locating=TOTAL_6_MM, naming=VERTEBRAE),
-    Mode.ROBUST: Parts(locating=TOTAL_3_MM, naming=VERTEBRAE),
-    Mode.FAST: Parts(locating=None, naming=TOTAL_3_MM),
+PARTS: Mapping[Mode, ModelsOfMode] = {
+    Mode.STANDARD: ModelsOfMode(locating=TOTAL_6_MM, naming=VERTEBRAE),
+    Mode.ROBUST: ModelsOfMode(locating=TOTAL_3_MM, naming=VERTEBRAE),
+    Mode.FAST: ModelsOfMode(locating=None, naming=TOTAL_3_MM),
 }
 
 

@@ -33,7 +33,7 @@ from node.dicom.uids import series_uid_of, to_bytes
 from node.net.query import DicomProver
 from node.net.sender import DicomSender, Requestor
 from node.pipeline.artefacts import StoredArtefacts
-from node.pipeline.delivery import Delivered, Waiting, deliver
+from node.pipeline.delivery import Delivered, DeliveryPending, deliver
 from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import MadeObject
 from node.store.states import DeliveryState, StudyState
@@ -179,7 +179,7 @@ def store(settings: Settings) -> Iterator[Store]:
 @pytest.fixture
 def run(
     store: Store, settings: Settings, reports: Mapping[str, tuple[EncodedObject, ...]]
-) -> Callable[..., Delivered | Waiting]:
+) -> Callable[..., Delivered | DeliveryPending]:
     """Deliver the complete report, again and again until nothing waits; leases are taken anew each time."""
     content = (b"header", b"pixels")
     store.instances.receive(
@@ -215,9 +215,9 @@ def run(
     job = store.jobs.advance(held, "deliver", made)
     lease = claim(store, job)
 
-    def deliver_all(*destinations: Destination, rounds: int = 4) -> Delivered | Waiting:
+    def deliver_all(*destinations: Destination, rounds: int = 4) -> Delivered | DeliveryPending:
         requestor = Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S)
-        outcome: Delivered | Waiting = Waiting(reason="")
+        outcome: Delivered | DeliveryPending = DeliveryPending(reason="")
         for _ in range(rounds):
             if isinstance(outcome, Delivered):
                 break

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from config.settings import load_settings
-from node.commands.check import Standing, examine
+from node.commands.check import CheckStatus, examine
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
 
@@ -57,7 +57,7 @@ def test_each_package_name_belongs_to_this_distribution_alone(tmp_path):
     """Distributions named config, node and scoring exist publicly and would overwrite these silently."""
     settings = load_settings(storage={"root": str(tmp_path)})
     lines = {line.what: line for line in examine(settings)}
-    assert lines["own packages"].standing is Standing.OK, lines["own packages"].detail
+    assert lines["own packages"].standing is CheckStatus.OK, lines["own packages"].detail
 
 
 # pynetdicom drops the socket of a connection that was refused, and the interpreter says so.
@@ -66,14 +66,14 @@ def test_check_fails_on_a_pacs_that_does_not_answer(tmp_path):
     destination = {"name": "gone", "ae_title": "GONE", "host": "127.0.0.1", "port": 9}
     settings = load_settings(storage={"root": str(tmp_path)}, destinations=[destination])
     told = {line.what: line.standing for line in examine(settings)}
-    assert told["destination"] is Standing.FAILED
-    assert told["archive"] is Standing.WARNING  # it is asked how many images there are, too
+    assert told["destination"] is CheckStatus.FAILED
+    assert told["archive"] is CheckStatus.WARNING  # it is asked how many images there are, too
 
 
 def test_check_warns_of_what_is_only_a_demonstration(tmp_path):
     lines = {line.what: line for line in examine(load_settings(storage={"root": str(tmp_path)}))}
     for what in ("reference", "model"):
-        assert lines[what].standing is Standing.WARNING
+        assert lines[what].standing is CheckStatus.WARNING
         assert "NOT FOR CLINICAL USE" in lines[what].detail
 
 
@@ -87,6 +87,6 @@ def test_check_warns_of_a_reference_that_fits_no_study_for_what_it_leaves_unstat
         return next(line for line in found if line.what == "reference")
 
     refused = line_for("kvp", "roi")
-    assert refused.standing is Standing.WARNING
+    assert refused.standing is CheckStatus.WARNING
     assert "vertebral levels (taken as L1, L2)" in refused.detail
-    assert line_for("kvp", "roi", "levels").standing is Standing.OK
+    assert line_for("kvp", "roi", "levels").standing is CheckStatus.OK

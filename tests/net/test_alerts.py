@@ -10,17 +10,17 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.ports import Step
-from node.store.overview import Census, DestinationStanding
+from node.store.overview import DestinationStanding, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
 from node.store.workers import MeasuredWith, PartLine, Worker, WorkerLine
-from node.web.alerts import SEVERITIES, AlertCode, Check, Severity, Standing, Surroundings, alerts
+from node.web.alerts import SEVERITIES, AlertCode, AlertSeverity, Check, StoreSnapshot, Surroundings, alerts
 
 OPERATION = Path(__file__).parents[2] / "docs/operation.md"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = load_settings().alerts
 HOUR = 3600.0
 
-CENSUS = Census(
+CENSUS = NodeCounts(
     studies=dict.fromkeys(StudyState, 0),
     jobs={},
     deliveries={},
@@ -49,13 +49,13 @@ WORKER = WorkerLine(
     started_at=NOW,
     heard_s=4.0,
 )
-QUIET = Standing(census=CENSUS, destinations=[PACS], workers=[WORKER], parts=[PART])
+QUIET = StoreSnapshot(census=CENSUS, destinations=[PACS], workers=[WORKER], parts=[PART])
 AROUND = Surroundings(
     checks=[Check(name="engine", ok=True, detail="")], free_bytes=10**12, certificate_ends=None
 )
 
 
-def told(standing: Standing | None = QUIET, around: Surroundings = AROUND) -> dict[str, str]:
+def told(standing: StoreSnapshot | None = QUIET, around: Surroundings = AROUND) -> dict[str, str]:
     """Texts by code."""
     return {one.code.value: one.text for one in alerts(around, standing, RULES, NOW)}
 
@@ -67,7 +67,7 @@ def test_nothing_needs_a_person_on_a_quiet_node() -> None:
 def test_a_pacs_that_takes_nothing_for_an_hour_is_told_and_since_when() -> None:
     away = replace(PACS, pending=12, last_detail="connection refused", waiting_s=HOUR, taken_s=2 * HOUR)
     (alert,) = alerts(AROUND, replace(QUIET, destinations=[away]), RULES, NOW)
-    assert (alert.code, alert.severity) == (AlertCode.DESTINATION_AWAY, Severity.URGENT)
+    assert (alert.code, alert.severity) == (AlertCode.DESTINATION_AWAY, AlertSeverity.URGENT)
     assert alert.text == (
         "pacs has taken nothing for 1 h: 12 objects are pending, "
         "the last attempt ended with: connection refused."
@@ -197,4 +197,4 @@ def test_operation_says_of_each_alert_what_to_do() -> None:
 
 def test_the_urgent_come_first() -> None:
     severities = [SEVERITIES[code] for code in AlertCode]
-    assert severities == sorted(severities, key=list(Severity).index)
+    assert severities == sorted(severities, key=list(AlertSeverity).index)

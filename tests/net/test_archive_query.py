@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (
 
 from config.sections import Destination
 from config.settings import load_settings
-from node.commands.check import Standing, examine_archives
+from node.commands.check import CheckStatus, examine_archives
 from node.net.query import DicomArchive
 from node.net.sender import Requestor
 from node.pipeline.ports import Answer
@@ -302,8 +302,8 @@ def test_check_says_which_archive_answers_queries(start: Start) -> None:
         {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port} for name, port in ports.items()
     ]
     good, mute = examine_archives(load_settings(destinations=destinations))
-    assert (good.standing, good.detail) == (Standing.OK, "good answers queries")
-    assert mute.standing is Standing.WARNING
+    assert (good.standing, good.detail) == (CheckStatus.OK, "good answers queries")
+    assert mute.standing is CheckStatus.WARNING
     assert mute.detail.startswith("mute: the peer does not accept queries")
     assert list(examine_archives(load_settings(destinations=destinations, completeness={"ask": []}))) == []
 

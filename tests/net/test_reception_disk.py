@@ -112,7 +112,7 @@ def test_work_in_hand_is_finished_with_what_is_kept_back(store: Store, ballast: 
 
 def test_check_fails_under_the_watermark(settings: Settings, store: Store, ballast: Path) -> None:
     standing, told = check._disk(settings)
-    assert standing is check.Standing.FAILED
+    assert standing is check.CheckStatus.FAILED
     assert "nothing is received" in told
     ballast.unlink()
-    assert check._disk(settings)[0] is check.Standing.WARNING  # 32 MiB are few
+    assert check._disk(settings)[0] is check.CheckStatus.WARNING  # 32 MiB are few

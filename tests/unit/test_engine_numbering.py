@@ -6,7 +6,7 @@ import pytest
 
 from node.reference.spec import Faults, Fracture, FractureShape, Lumbar, StudySpec
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.engines.geometric.numbering import Rib, Segment, number_segments
+from segmentation.engines.geometric.numbering import ColumnSegment, Rib, number_segments
 from segmentation.gates.fracture import fracture_observations
 from segmentation.settings import IdentitySettings
 from tests.unit.segmentation_matrix_run import volume_of
@@ -14,11 +14,11 @@ from tests.unit.segmentation_matrix_run import volume_of
 pytestmark = pytest.mark.slow
 
 
-def segments(*, ribs: str, sacrum: bool = True) -> list[Segment]:
+def segments(*, ribs: str, sacrum: bool = True) -> list[ColumnSegment]:
     """From inferior to superior, a letter each: Present, Absent or Unclear; the sacrum below them."""
     kinds = {"P": Rib.PRESENT, "A": Rib.ABSENT, "U": Rib.UNCLEAR}
-    row = [Segment(first_mm=0, last_mm=30, ribs=kinds[letter], wings=False) for letter in ribs]
-    wings = Segment(first_mm=0, last_mm=30, ribs=Rib.ABSENT, wings=True)
+    row = [ColumnSegment(first_mm=0, last_mm=30, ribs=kinds[letter], wings=False) for letter in ribs]
+    wings = ColumnSegment(first_mm=0, last_mm=30, ribs=Rib.ABSENT, wings=True)
     return [wings, *row] if sacrum else row
 
 

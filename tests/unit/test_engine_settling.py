@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import load_settings
-from node.commands.check import Standing, examine
+from node.commands.check import CheckStatus, examine
 from node.pipeline.engine import settle_engine
 from segmentation.errors import EngineUnavailable
 
@@ -64,10 +64,10 @@ def test_where_weights_lie_does_not_change_what_the_settings_hash_to():
 def test_check_loads_the_weights_and_names_them(weights_constant, tmp_path):
     settings = load_settings(segmentation={"weights": weights_constant, "device": "cpu"})
     line = next(one for one in examine(settings) if one.what == "engine")
-    assert line.standing is Standing.OK
+    assert line.standing is CheckStatus.OK
     assert "totalsegmentator 2.18.0, configured as 'auto'; weights" in line.detail
     assert "mode standard" in line.detail
     settings = load_settings(segmentation={"engine": "totalsegmentator", "weights": tmp_path})
     line = next(one for one in examine(settings) if one.what == "engine")
-    assert line.standing is Standing.FAILED
+    assert line.standing is CheckStatus.FAILED
     assert "check --download" in line.detail

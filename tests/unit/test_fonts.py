@@ -9,7 +9,7 @@ from config.catalog import require_configured
 from config.phrases import wide_font
 from config.settings import ConfigurationError, load_settings
 from node.cli import main
-from node.commands.check import Standing, examine
+from node.commands.check import CheckStatus, examine
 
 ABSENT = "/nonexistent/font.ttc"
 
@@ -57,7 +57,7 @@ def test_a_command_that_draws_ends_with_status_2(command, tmp_path, monkeypatch,
 
 def test_check_says_that_the_font_is_missing():
     lines = {line.what: line for line in _first_lines(settings_with("zh", ABSENT))}
-    assert lines["pictures"].standing is Standing.FAILED
+    assert lines["pictures"].standing is CheckStatus.FAILED
     assert "fonts-wqy-microhei" in lines["pictures"].detail
 
 

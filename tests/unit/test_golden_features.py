@@ -14,7 +14,7 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from config.catalog import load_golden_features, load_radiomics_settings_text
 from config.settings import load_settings
-from node.commands.check import Standing, examine
+from node.commands.check import CheckStatus, examine
 from node.pipeline import measured_with as installed
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
@@ -100,5 +100,5 @@ def test_a_drift_withholds_features_and_scores_and_density_goes_on(drifting, tmp
 def test_check_says_that_features_drift(drifting, tmp_path):
     settings = load_settings(storage={"root": str(tmp_path)})
     (line,) = [one for one in examine(settings) if one.what == "features"]
-    assert line.standing is Standing.FAILED
+    assert line.standing is CheckStatus.FAILED
     assert f"1 of 851 drifted: {drifting}" in line.detail

@@ -19,7 +19,7 @@ from config.catalog import load_model_card
 from config.settings import Settings, load_settings
 from node.cli import build
 from node.commands import model as command
-from node.commands.check import Line, Standing, examine
+from node.commands.check import CheckStatus, Line, examine
 from node.pipeline.measured_with import active_model
 from node.pipeline.steps.judge import basis_of
 from node.reference.spec import StudySpec
@@ -444,11 +444,11 @@ def test_check_tells_a_pinned_card_from_one_that_an_edit_would_change(settings, 
     real = replace(STRICTER, name="ours", demonstration=False, notice="")
     site_card(settings, real)
     named = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"model": "ours"})})
-    assert model_line().standing is Standing.WARNING
+    assert model_line().standing is CheckStatus.WARNING
     assert "not pinned" in model_line().detail
     switch(real)
-    assert model_line().standing is Standing.OK
+    assert model_line().standing is CheckStatus.OK
     assert model_line().detail.endswith("activated 2026-03-01 by physicist")
     rewrite(settings, "{}")
-    assert model_line().standing is Standing.FAILED
+    assert model_line().standing is CheckStatus.FAILED
     assert "damaged" in model_line().detail

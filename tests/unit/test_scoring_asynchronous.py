@@ -13,7 +13,12 @@ from config.phrases import in_english
 from config.settings import load_settings
 from scoring.calibration import Calibration, Grade, LineUncertainty, Mineral, RodReading, combined_uncertainty
 from scoring.calibration.control_charts import Protocol, ScannerReading
-from scoring.calibration.prior_scan import Borrower, borrow, drift_uncertainty, lending_of
+from scoring.calibration.prior_scan import (
+    UncalibratedStudy,
+    calibrate_by_prior_scan,
+    drift_uncertainty,
+    prior_scan_use,
+)
 from scoring.calibration.spectrum import ScanTechnique
 from scoring.settings import ChartSettings, PriorScanSettings
 
@@ -65,9 +70,9 @@ def reading(days_before: int = 5, **changes) -> ScannerReading:
     )
 
 
-def study(**changes) -> Borrower:
+def study(**changes) -> UncalibratedStudy:
     return replace(
-        Borrower(
+        UncalibratedStudy(
             device_serial="S/1",
             model="Scanner",
             kvp=120.0,
@@ -82,7 +87,7 @@ def study(**changes) -> Borrower:
 
 
 def lent(history, *, rules: PriorScanSettings = RULES, **changes):
-    return borrow(study(**changes), history, rules=rules, charts=CHARTS)
+    return calibrate_by_prior_scan(study(**changes), history, rules=rules, charts=CHARTS)
 
 
 def refusal(history, **changes) -> str:
@@ -317,7 +322,7 @@ def test_until_when_a_protocol_lends_is_what_a_study_of_that_day_is_told():
     phantoms = {"siemens-osteo": ""}
 
     def until(readings, history):
-        return lending_of(readings, history, phantoms, rules=RULES, charts=CHARTS).until
+        return prior_scan_use(readings, history, phantoms, rules=RULES, charts=CHARTS).until
 
     quiet = [reading(9), reading(3)]
     assert until(quiet, quiet) == DAY + timedelta(days=27)

@@ -11,7 +11,7 @@ import SimpleITK
 
 from config.catalog import load_phantom
 from node.reference.spec import Faults, Implant
-from scoring.phantoms.rod_candidates import rod_like_objects
+from scoring.phantoms.rod_candidates import find_rod_candidates
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
@@ -31,7 +31,7 @@ def shifted(volume: CtVolume, hu: float) -> CtVolume:
 def test_a_phantom_is_seen_whatever_it_reads(name):
     volume = drawn(Scan(phantom=name, spacing_mm=COARSE_MM))
     for offset_hu in (-60.0, 40.0, 100.0):
-        assert rod_like_objects(shifted(volume, offset_hu)), offset_hu
+        assert find_rod_candidates(shifted(volume, offset_hu)), offset_hu
 
 
 @pytest.mark.parametrize(
@@ -47,21 +47,21 @@ def test_a_phantom_is_seen_whatever_it_reads(name):
     ],
 )
 def test_a_phantom_is_seen_however_it_lies(scan):
-    assert rod_like_objects(drawn(scan))
+    assert find_rod_candidates(drawn(scan))
 
 
 def test_a_phantom_too_far_off_to_be_found_is_seen_where_it_lies():
     volume = shifted(drawn(Scan(phantom="siemens-osteo", spacing_mm=COARSE_MM)), 60.0)
     found = find_rods(volume, load_phantom("siemens-osteo")[0])
     assert [one.code for one in found.observations] == ["phantom_not_found"]
-    (right, left) = sorted(one.centre_mm for one in rod_like_objects(volume))
+    (right, left) = sorted(one.centre_mm for one in find_rod_candidates(volume))
     assert right[:2] == pytest.approx((-30.0, 60.0), abs=2.0)
     assert left[:2] == pytest.approx((30.0, 60.0), abs=2.0)
 
 
 @pytest.mark.parametrize("keep", ["left", "right"])
 def test_a_phantom_cut_to_a_single_rod_is_seen(keep):
-    assert rod_like_objects(cut(drawn(Scan(phantom="siemens-osteo")), beyond_mm=0.0, keep=keep))
+    assert find_rod_candidates(cut(drawn(Scan(phantom="siemens-osteo")), beyond_mm=0.0, keep=keep))
 
 
 def test_a_phantom_joined_to_the_patients_back_by_gel_is_seen():
@@ -69,7 +69,7 @@ def test_a_phantom_joined_to_the_patients_back_by_gel_is_seen():
     y_mm, x_mm = (volume.grid.origin_mm[axis] + 1.2 * np.arange(volume.hu.shape[2 - axis]) for axis in (1, 0))
     between = ((y_mm[:, None] > -30) & (y_mm[:, None] < 50) & (np.abs(x_mm) < 100))[None] & (volume.hu < -500)
     noise = np.random.default_rng(3).normal(10.0, 18.0, volume.hu.shape)
-    assert rod_like_objects(replace(volume, hu=np.where(between, noise, volume.hu).astype(np.float32)))
+    assert find_rod_candidates(replace(volume, hu=np.where(between, noise, volume.hu).astype(np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_phantom_joined_to_the_patients_back_by_gel_is_seen():
 )
 def test_a_reference_study_without_a_phantom_shows_nothing_like_one(changes):
     volume, _ = study(phantom="none", **changes)
-    assert rod_like_objects(volume) == ()
+    assert find_rod_candidates(volume) == ()
 
 
 def test_lines_and_straps_beside_a_patient_are_no_rods():
@@ -94,7 +94,7 @@ def test_lines_and_straps_beside_a_patient_are_no_rods():
     for across_mm, read_hu in ((-120.0, 350.0), (-100.0, 20.0), (120.0, 2500.0)):  # 8 mm: infusion, cable
         hu[np.broadcast_to(np.hypot(x_mm - across_mm, y_mm - 100.0) < 4.0, hu.shape)] = read_hu
     hu[(np.abs(y_mm + 108.0) < 3.0) & (np.abs(x_mm) < 150.0) & (np.abs(z - 20) < 9)] = -150.0
-    assert rod_like_objects(replace(volume, hu=hu)) == ()
+    assert find_rod_candidates(replace(volume, hu=hu)) == ()
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_real_patients_without_a_phantom_show_nothing_like_one(test_data: Path, 
         origin_mm=tuple(image.GetOrigin()),
         direction=tuple(tuple(float(value) for value in axis) for axis in axes),
     )
-    assert rod_like_objects(CtVolume(hu=hu, grid=grid)) == ()
+    assert find_rod_candidates(CtVolume(hu=hu, grid=grid)) == ()

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from config.phrases import in_english
-from node.dicom.ct.series_choice import Contrast, Glance, Merits, PhantomSeen, prefer
+from node.dicom.ct.series_choice import Contrast, Merits, PhantomInView, SeriesPreview, rank_series
 
 BEST = Merits(
-    glance=Glance(phantom=PhantomSeen.COMPLETE, contrast=Contrast.NONE, spectral=False, extent_mm=200.0),
+    glance=SeriesPreview(
+        phantom=PhantomInView.COMPLETE, contrast=Contrast.NONE, spectral=False, extent_mm=200.0
+    ),
     covered_mm=200.0,
     sharpness=0,
     thickness_mm=1.0,
@@ -28,8 +30,8 @@ def worse(**changes: Any) -> Merits:
 
 
 LOSERS = [
-    (worse(phantom=PhantomSeen.ABSENT), "no phantom in view, which the chosen series has"),
-    (worse(phantom=PhantomSeen.FLAWED), "a phantom that cannot be used, unlike that of the chosen series"),
+    (worse(phantom=PhantomInView.ABSENT), "no phantom in view, which the chosen series has"),
+    (worse(phantom=PhantomInView.FLAWED), "a phantom that cannot be used, unlike that of the chosen series"),
     (worse(contrast=Contrast.GIVEN), "contrast medium given, unlike the chosen series"),
     (worse(contrast=Contrast.DOUBTFUL), "contrast medium in doubt, unlike the chosen series"),
     (worse(spectral=True), "no conventional spectrum, unlike the chosen series"),
@@ -47,14 +49,16 @@ LOSERS = [
 @pytest.mark.parametrize(("other", "reason"), LOSERS)
 def test_whoever_loses_is_told_by_which_criterion(other: Merits, reason: str) -> None:
     for merits, best in (((BEST, other), 0), ((other, BEST), 1)):
-        verdict = prefer(merits)
+        verdict = rank_series(merits)
         assert verdict.best == best
         assert {place: in_english(one) for place, one in verdict.reasons.items()} == {1 - best: reason}
 
 
 # Each is worst in one respect, and in every later respect the best of all.
 _LADDER = [
-    worse(phantom=PhantomSeen.ABSENT, covered_mm=300.0, thickness_mm=0.4, acquired="1", number=1, uid="1.1"),
+    worse(
+        phantom=PhantomInView.ABSENT, covered_mm=300.0, thickness_mm=0.4, acquired="1", number=1, uid="1.1"
+    ),
     worse(contrast=Contrast.GIVEN, covered_mm=290.0, thickness_mm=0.5, acquired="2", number=1.1, uid="1.2"),
     worse(contrast=Contrast.DOUBTFUL, covered_mm=285.0, thickness_mm=0.5, acquired="2", number=1, uid="1.2"),
     worse(spectral=True, covered_mm=280.0, thickness_mm=0.6, acquired="202601", number=1.2, uid="1.3"),
@@ -69,39 +73,39 @@ _LADDER = [
 
 @pytest.mark.parametrize("worst", range(len(_LADDER) - 1))
 def test_what_comes_first_outweighs_all_that_follows(worst: int) -> None:
-    assert prefer([_LADDER[worst], BEST]).best == 1
+    assert rank_series([_LADDER[worst], BEST]).best == 1
 
 
 def test_the_choice_does_not_depend_on_the_order_of_arrival() -> None:
     for order in permutations(_LADDER[5:]):
-        assert order[prefer(order).best] is BEST
+        assert order[rank_series(order).best] is BEST
 
 
 def test_a_little_more_coverage_does_not_outweigh_thinner_slices() -> None:
     """Where a border of a fixed step lies between them, too."""
     thick = worse(covered_mm=151.0, thickness_mm=5.0)
-    assert prefer([thick, worse(covered_mm=149.0)]).best == 1
+    assert rank_series([thick, worse(covered_mm=149.0)]).best == 1
 
 
 def test_coverage_is_held_against_the_best_not_against_a_neighbour() -> None:
     chain = [worse(covered_mm=covered, thickness_mm=covered / 100) for covered in (140.0, 160.0, 180.0)]
-    verdict = prefer(chain)
+    verdict = rank_series(chain)
     assert verdict.best == 1
     assert in_english(verdict.reasons[0]) == "covers less than the chosen series"
     assert in_english(verdict.reasons[2]) == "thicker slices than the chosen series"
 
 
 def test_what_a_series_that_was_passed_over_had_is_told() -> None:
-    target = worse(phantom=PhantomSeen.ABSENT, thickness_mm=0.6)
+    target = worse(phantom=PhantomInView.ABSENT, thickness_mm=0.6)
     sharp = worse(sharpness=2, contrast=Contrast.GIVEN)
-    passed_over = [in_english(one) for one in prefer([sharp, target]).passed_over]
+    passed_over = [in_english(one) for one in rank_series([sharp, target]).passed_over]
     assert passed_over == ["no contrast medium", "a softer kernel", "thinner slices"]
 
 
 def test_what_lost_for_its_kernel_alone_is_not_called_passed_over() -> None:
-    assert prefer([BEST, worse(sharpness=2, thickness_mm=0.5)]).passed_over == ()
+    assert rank_series([BEST, worse(sharpness=2, thickness_mm=0.5)]).passed_over == ()
 
 
 def test_a_thin_series_of_another_region_is_no_rival() -> None:
-    chest = worse(phantom=PhantomSeen.ABSENT, covered_mm=20.0, thickness_mm=0.5)
-    assert prefer([BEST, chest]).passed_over == ()
+    chest = worse(phantom=PhantomInView.ABSENT, covered_mm=20.0, thickness_mm=0.5)
+    assert rank_series([BEST, chest]).passed_over == ()

@@ -26,7 +26,7 @@ from sqlalchemy import select
 
 from config.settings import Settings
 from node.net.query import make_watch
-from node.parent_death_signal import leashed
+from node.parent_death_signal import with_parent_death_signal
 from node.pipeline.housekeeping import reconcile_forever
 from node.pipeline.measured_with import measured_with
 from node.pipeline.ports import Step, StepMessage
@@ -363,4 +363,4 @@ def test_a_leashed_program_dies_with_its_parent() -> None:
 
 
 def test_a_leash_names_the_process_that_holds_it() -> None:
-    assert leashed(["/bin/true"])[-2:] == [str(os.getpid()), "/bin/true"]
+    assert with_parent_death_signal(["/bin/true"])[-2:] == [str(os.getpid()), "/bin/true"]

@@ -20,7 +20,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from node.dicom.header_text import drop_non_sequences, items_of, number_of, settle_identity_text, text_of
+from node.dicom.header_text import decide_identity_text, drop_non_sequences, items_of, number_of, text_of
 from node.study_report import StudyIdentity
 from segmentation.volume import known_kvp
 
@@ -263,7 +263,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
         header, damaged = readable
         meta = header.file_meta
         malformed = drop_non_sequences(header)
-        unreadable = settle_identity_text(header)
+        unreadable = decide_identity_text(header)
         _drop_malformed(header)
         found.append(
             Instance(

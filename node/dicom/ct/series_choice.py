@@ -37,7 +37,7 @@ LUMBAR_MM = 200.0
 _ALIKE_MM = 25.0  # R: coverage that differs by less does not decide: less than a vertebra with its disc
 
 
-class PhantomSeen(IntEnum):
+class PhantomInView(IntEnum):
     """What is known of the phantom in a series, best first."""
 
     COMPLETE = 0  # every rod is in view, and nothing is to be said against them
@@ -54,10 +54,10 @@ class Contrast(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
+class SeriesPreview:
     """What a few slices of a series, and their headers, tell."""
 
-    phantom: PhantomSeen
+    phantom: PhantomInView
     contrast: Contrast  # by the headers
     spectral: bool  # whether it is monoenergetic or of several energies
     extent_mm: float  # of the lumbar spine in view, estimated
@@ -67,7 +67,7 @@ class Glance:
 class Merits:
     """What series are compared by."""
 
-    glance: Glance
+    glance: SeriesPreview
     covered_mm: float  # what counts as coverage, at most `LUMBAR_MM`
     sharpness: int
     thickness_mm: float | None
@@ -77,7 +77,7 @@ class Merits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class SeriesRanking:
     """The place of the best, and why each other lost to it."""
 
     best: int
@@ -85,7 +85,7 @@ class Verdict:
     passed_over: tuple[Value, ...]  # what others have that lost for their phantom, contrast or spectrum
 
 
-def prefer(merits: Sequence[Merits]) -> Verdict:
+def rank_series(merits: Sequence[Merits]) -> SeriesRanking:
     """The best of at least one, by the criteria in their order; each other is told by which it lost."""
     left = list(range(len(merits)))
     reasons: dict[int, Value] = {}
@@ -99,12 +99,12 @@ def prefer(merits: Sequence[Merits]) -> Verdict:
                 unfit += [place] if criterion.of_fitness else []
     chosen = left[0]
     others = [merits[place] for place in unfit]
-    return Verdict(best=chosen, reasons=reasons, passed_over=_advantages(others, merits[chosen]))
+    return SeriesRanking(best=chosen, reasons=reasons, passed_over=_advantages(others, merits[chosen]))
 
 
-def lacking_phantom(seen: PhantomSeen) -> Phrase:
+def lacking_phantom(seen: PhantomInView) -> Phrase:
     """What a series is told that lost for its phantom."""
-    if seen is PhantomSeen.ABSENT:
+    if seen is PhantomInView.ABSENT:
         return phrase("lost-no-phantom")
     return phrase("lost-phantom-unusable")
 
@@ -259,7 +259,9 @@ def _procedure_codes(header: Dataset) -> Iterable[str]:
                 yield f"{text_of(code, 'CodeValue')}^{text_of(code, 'CodingSchemeDesignator')}"
 
 
-def select_series(series: Sequence[SeriesHeaders], glances: Mapping[str, Glance] | None = None) -> Selection:
+def select_series(
+    series: Sequence[SeriesHeaders], glances: Mapping[str, SeriesPreview] | None = None
+) -> Selection:
     """Choose among the CT series of one study, as `node.dicom.ct.series_choice` says.
 
     Parameters
@@ -270,7 +272,7 @@ def select_series(series: Sequence[SeriesHeaders], glances: Mapping[str, Glance]
     fit, rejected, short = _sorted_out(series)
     if not fit:
         return Selection(chosen=None, rejected=rejected, too_few=max(short, default=None))
-    verdict = prefer([merits_of([one], (glances or {}).get(one.series_instance_uid)) for one in fit])
+    verdict = rank_series([merits_of([one], (glances or {}).get(one.series_instance_uid)) for one in fit])
     lost = tuple(_rejection(fit[place], reason) for place, reason in verdict.reasons.items())
     return Selection(
         chosen=fit[verdict.best],
@@ -324,7 +326,7 @@ def _scattered(series: Sequence[SeriesHeaders]) -> dict[str, int]:
 
 
 def merits_of(
-    series: Sequence[SeriesHeaders], glance: Glance | None, covered_mm: float | None = None
+    series: Sequence[SeriesHeaders], glance: SeriesPreview | None, covered_mm: float | None = None
 ) -> Merits:
     """What series are compared by; several are measured together.
 
@@ -334,8 +336,8 @@ def merits_of(
     """
     header = series[0].first
     extent_mm = coverage_mm(series[0])
-    seen = glance or Glance(
-        phantom=PhantomSeen.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=extent_mm
+    seen = glance or SeriesPreview(
+        phantom=PhantomInView.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=extent_mm
     )
     return Merits(
         glance=seen,

@@ -13,8 +13,8 @@ from pydicom import Dataset
 
 from node.dicom.ct.headers import Instance, SeriesHeaders, comparable
 from node.dicom.ct.reading import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
-from node.dicom.ct.series_choice import Glance, Verdict, merits_of, prefer, unsuitable
-from node.dicom.ct.slice_geometry import lone_slice_grid
+from node.dicom.ct.series_choice import SeriesPreview, SeriesRanking, merits_of, rank_series, unsuitable
+from node.dicom.ct.slice_geometry import single_slice_grid
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of
 from segmentation.volume import CtVolume, Grid, Mask
@@ -28,7 +28,7 @@ _VERTEBRA_MM = 33.0  # with its disc: about as long as L1 to L5 are six slices t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoneSlices:
+class SingleSlices:
     """Slices that are measured each by itself."""
 
     instances: tuple[Instance, ...]  # from superior to inferior
@@ -36,7 +36,7 @@ class LoneSlices:
     series_instance_uids: frozenset[str]  # that they come from
 
 
-def is_lone_series(series: SeriesHeaders) -> bool:
+def is_single_slice_series(series: SeriesHeaders) -> bool:
     """Whether a series holds nothing but single slices: thick, few, and a vertebra apart.
 
     Frames of one file are none: a slice that is measured by itself is named by its instance.
@@ -45,13 +45,13 @@ def is_lone_series(series: SeriesHeaders) -> bool:
     return whole and len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
 
 
-def lone_choices(series: Sequence[SeriesHeaders]) -> tuple[LoneSlices, ...]:
+def single_slice_candidates(series: Sequence[SeriesHeaders]) -> tuple[SingleSlices, ...]:
     """The sets of slices that can be measured, among series of single slices.
 
     Series of one technique are taken together where their slices lie apart: each vertebra may have been
     scanned as a series of its own. Slices that were scanned or reconstructed twice are not doubled.
     """
-    lone = [one for one in series if is_lone_series(one)]
+    lone = [one for one in series if is_single_slice_series(one)]
     groups: dict[tuple[str, ...], tuple[SeriesHeaders, ...]] = {}
     for one in lone:
         key = _technique(one)
@@ -68,7 +68,7 @@ def lone_choices(series: Sequence[SeriesHeaders]) -> tuple[LoneSlices, ...]:
     )
 
 
-def prefer_lone(choices: Sequence[LoneSlices], glances: Sequence[Glance]) -> Verdict:
+def rank_single_slices(choices: Sequence[SingleSlices], glances: Sequence[SeriesPreview]) -> SeriesRanking:
     """The best of at least one set of slices, as `node.dicom.ct.series_choice` says; each slice counts as a
     vertebra.
 
@@ -76,7 +76,7 @@ def prefer_lone(choices: Sequence[LoneSlices], glances: Sequence[Glance]) -> Ver
     ----------
     glances : what each shows.
     """
-    return prefer(
+    return rank_series(
         [
             merits_of(choice.series, glance, _VERTEBRA_MM * len(choice.instances))
             for choice, glance in zip(choices, glances, strict=True)
@@ -84,17 +84,17 @@ def prefer_lone(choices: Sequence[LoneSlices], glances: Sequence[Glance]) -> Ver
     )
 
 
-def _lone_slices(choice: Sequence[SeriesHeaders]) -> LoneSlices:
+def _lone_slices(choice: Sequence[SeriesHeaders]) -> SingleSlices:
     instances = [instance for one in choice for instance in one.instances]
     instances.sort(key=lambda instance: -_centre(instance.header)[2])
-    return LoneSlices(
+    return SingleSlices(
         instances=tuple(instances),
         series=tuple(choice),
         series_instance_uids=frozenset(one.series_instance_uid for one in choice),
     )
 
 
-def read_lone_slices(instances: Sequence[Instance]) -> tuple[LoadedSeries, ...]:
+def read_single_slices(instances: Sequence[Instance]) -> tuple[LoadedSeries, ...]:
     """Each slice as a volume of its own, shape (1, rows, columns); its first spacing is its thickness.
 
     Raises
@@ -125,7 +125,7 @@ def _grid(header: Dataset) -> Grid:
     thickness_mm = number_of(header, "SliceThickness")
     if thickness_mm is None:
         raise SeriesUnusable(Unusable.GEOMETRY_MISSING, "SliceThickness", slices=1)
-    return lone_slice_grid(header, thickness_mm)
+    return single_slice_grid(header, thickness_mm)
 
 
 def _stand_alone(instances: Sequence[Instance]) -> bool:

@@ -128,7 +128,7 @@ def stack_slices(
     )
 
 
-def lone_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
+def single_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
     """The grid of one slice that stands alone, as tilted as its cosines say; shape (1, rows, columns).
 
     Where the slice lies is told by position and cosines; GantryDetectorTilt is a nominal value beside them.

@@ -10,7 +10,7 @@ from config.phrases import Phrasebook
 from node.study_report import Report, SeriesFacts
 from scoring.calibration import INTERNAL, OWN_TISSUES, Calibration, Grade, Mineral
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
-from scoring.calibration.prior_scan import LENT
+from scoring.calibration.prior_scan import BY_PRIOR_SCAN
 from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory, StudyClass
 from scoring.models.card import NEGATIVE_CLASS
@@ -131,7 +131,7 @@ def calibration_line(report: Report, say: Phrasebook) -> str | None:
 
 def named_in(say: Phrasebook, calibration: Calibration) -> Calibration:
     """A calibration whose method, rods and tissues have the names that the page's language knows."""
-    method = calibration.method.removeprefix(LENT)
+    method = calibration.method.removeprefix(BY_PRIOR_SCAN)
     lent = method != calibration.method
     return replace(
         calibration,

@@ -15,12 +15,12 @@ from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import INTERNAL, Calibration
 from scoring.calibration.control_charts import Protocol, ScannerReading, comparable_groups, drift_observations
 from scoring.calibration.internal import internal_calibration, read_tissues
-from scoring.calibration.prior_scan import Borrower, borrow
+from scoring.calibration.prior_scan import UncalibratedStudy, calibrate_by_prior_scan
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, ScanTechnique, spectrum_differences
 from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.choice import calibration_of, line_as_read
-from scoring.phantoms.rod_candidates import rod_like_objects
+from scoring.phantoms.rod_candidates import find_rod_candidates
 from segmentation.phrase import clauses, phrase
 from segmentation.vertebrae import Observation, Vertebrae
 from segmentation.volume import CtVolume
@@ -38,7 +38,7 @@ def suspected_phantom(volume: CtVolume, reading: PhantomReading) -> Observation 
 
     A phantom may read so far off, or be of such a model, that it is not found.
     """
-    objects = () if shows_phantom(reading) else rod_like_objects(volume)
+    objects = () if shows_phantom(reading) else find_rod_candidates(volume)
     if not objects:
         return None
     x, y, z = objects[0].centre_mm
@@ -271,8 +271,8 @@ def _borrow(
         return None, Observation(code="asynchronous_missing", values={"reason": reason})
     kept = history.readings(series.device_serial) if series.device_serial else ()
     taken_on, taken_at = scanned_at(selection.study, series)
-    return borrow(
-        Borrower(
+    return calibrate_by_prior_scan(
+        UncalibratedStudy(
             device_serial=series.device_serial,
             model=series.model,
             kvp=series.kvp,

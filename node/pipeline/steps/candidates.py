@@ -19,14 +19,19 @@ from node.dicom.ct.sampling import SampledStack, may_be_axial, sample_series, sl
 from node.dicom.ct.series_choice import (
     MIN_SLICES,
     Contrast,
-    Glance,
-    PhantomSeen,
+    PhantomInView,
+    SeriesPreview,
     lacking_phantom,
     select_series,
     suitable_series,
     without_localizers,
 )
-from node.dicom.ct.single_slices import is_lone_series, lone_choices, prefer_lone, read_lone_slices
+from node.dicom.ct.single_slices import (
+    is_single_slice_series,
+    rank_single_slices,
+    read_single_slices,
+    single_slice_candidates,
+)
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.pipeline.steps.calibrate import shows_phantom
 from node.pipeline.study_run import StudyImages
@@ -43,7 +48,9 @@ _MOST_READ_WHOLE = 3  # where the whole of a series shows a worse phantom than i
 _LEFT_TO_THE_WHOLE = frozenset({"calibration_drift", "water_rod_drift"})
 # Rows of discs that chance makes in a patient have neither the sizes nor the order of rods.
 _NO_RODS = frozenset({"rod_order", "rod_area_off"})
-_NOTHING_SEEN = Glance(phantom=PhantomSeen.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=0.0)
+_NOTHING_SEEN = SeriesPreview(
+    phantom=PhantomInView.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=0.0
+)
 _CUT_SEEN_MM = 80.0  # R: along less, chance looks like a phantom that the border cuts
 
 
@@ -82,9 +89,9 @@ def choose(images: StudyImages, settings: Settings) -> Choice:
     Ranked as `node.dicom.ct.series_choice` says. A volume goes before single slices, unless these alone
     show a phantom that can be used."""
     search, series = _Search(images, settings), images.series
-    lone = [one for one in series if is_lone_series(one)]
-    chosen = _best_volume(search, [one for one in series if not is_lone_series(one)])
-    if chosen.loaded is not None and _grade(chosen.readings) is PhantomSeen.COMPLETE:
+    lone = [one for one in series if is_single_slice_series(one)]
+    chosen = _best_volume(search, [one for one in series if not is_single_slice_series(one)])
+    if chosen.loaded is not None and _grade(chosen.readings) is PhantomInView.COMPLETE:
         return _also_rejecting(chosen, lone, phrase("lost-single-slices"))
     if lone:
         chosen = _lone_or_volume(search, lone, chosen)
@@ -98,7 +105,7 @@ class _Search:
         self.images = images
         self._noise_window_mm = settings.scoring.noise_window_mm
         self.models: Mapping[str, PhantomModel] = configured_phantoms(settings)
-        self.glances: dict[str, Glance] = {}  # by series
+        self.glances: dict[str, SeriesPreview] = {}  # by series
         self.read_whole: set[str] = set()  # series
         self.disagreement = False  # whether any of them shows phantoms that disagree
 
@@ -108,7 +115,7 @@ class _Search:
     def _read(self, images: Sequence[Image]) -> tuple[PhantomReading, ...]:
         return read_phantom(images, self.models, noise_window_mm=self._noise_window_mm)
 
-    def glance(self, images: Sequence[Instance], most_slices: int) -> Glance | None:
+    def glance(self, images: Sequence[Instance], most_slices: int) -> SeriesPreview | None:
         """What a few slices show; None where none of them can be looked at."""
         stacks = sample_series(images, most_slices)
         if not stacks:
@@ -120,10 +127,10 @@ class _Search:
             extent_mm=sum(map(_lumbar_mm, stacks)),
         )
 
-    def _phantom_in(self, stack: SampledStack) -> PhantomSeen:
+    def _phantom_in(self, stack: SampledStack) -> PhantomInView:
         volume = stack.volume
         if not any(_are_rods(read_rods(volume, model)) for model in self.models.values()):
-            return PhantomSeen.ABSENT
+            return PhantomInView.ABSENT
         (reading,) = self._read([Image(volume=volume, kvp=stack.facts.beam_kvp)])
         self.disagreement |= _disagree([reading])
         return _grade([replace(reading, observations=_told_by_a_few(reading))])
@@ -143,8 +150,8 @@ def _disagree(readings: Sequence[PhantomReading]) -> bool:
     return any(one.code == "phantoms_disagree" for reading in readings for one in reading.observations)
 
 
-def glance_of(facts: SeriesFacts, *, phantom: PhantomSeen, extent_mm: float) -> Glance:
-    return Glance(
+def glance_of(facts: SeriesFacts, *, phantom: PhantomInView, extent_mm: float) -> SeriesPreview:
+    return SeriesPreview(
         phantom=phantom,
         contrast=_contrast_in(facts),
         spectral=not facts.spectrum.is_conventional,
@@ -166,11 +173,11 @@ def _told_by_a_few(reading: PhantomReading) -> tuple[Observation, ...]:
     return tuple(one for one in reading.observations if one.code not in _LEFT_TO_THE_WHOLE)
 
 
-def _grade(readings: Sequence[PhantomReading]) -> PhantomSeen:
+def _grade(readings: Sequence[PhantomReading]) -> PhantomInView:
     """Of the images that are measured together: complete where every one shows a usable phantom."""
     if readings and all(reading.usable for reading in readings):
-        return PhantomSeen.COMPLETE
-    return PhantomSeen.FLAWED if any(map(shows_phantom, readings)) else PhantomSeen.ABSENT
+        return PhantomInView.COMPLETE
+    return PhantomInView.FLAWED if any(map(shows_phantom, readings)) else PhantomInView.ABSENT
 
 
 def _lumbar_mm(stack: SampledStack) -> float:
@@ -265,7 +272,7 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
         return replace(volume, rejected=rejected)
     readings = search.read(read)
     if volume.loaded is not None:
-        if _grade(readings) is not PhantomSeen.COMPLETE:
+        if _grade(readings) is not PhantomInView.COMPLETE:
             return _also_rejecting(volume, lone, phrase("lost-single-slices"))
         rejected += (
             RejectedSeries(
@@ -281,18 +288,18 @@ def _best_slices(
 ) -> tuple[tuple[LoadedSeries, ...], tuple[RejectedSeries, ...], tuple[Value, ...]]:
     """The best set of slices that can be read, why the other series are not used, and what those have."""
     readable: dict[int, tuple[LoadedSeries, ...]] = {}
-    choices = lone_choices(lone)
+    choices = single_slice_candidates(lone)
     reasons: dict[str, Value] = {}
     for place, choice in enumerate(choices):
         try:
-            readable[place] = read_lone_slices(choice.instances)
+            readable[place] = read_single_slices(choice.instances)
         except SeriesUnusable as error:
             reasons.update(dict.fromkeys(choice.series_instance_uids, error.said))
     places = list(readable)
     if not places:
         return (), _with_reasons(lone, reasons, frozenset()), ()
     glances = [_glance_of_slices(search, readable[place], len(places)) for place in places]
-    verdict = prefer_lone([choices[place] for place in places], glances)
+    verdict = rank_single_slices([choices[place] for place in places], glances)
     for place, reason in verdict.reasons.items():
         reasons.update(dict.fromkeys(choices[places[place]].series_instance_uids, reason))
     best = choices[places[verdict.best]]
@@ -300,8 +307,8 @@ def _best_slices(
     return readable[places[verdict.best]], lost, verdict.passed_over
 
 
-def _glance_of_slices(search: _Search, slices: Sequence[LoadedSeries], sets: int) -> Glance:
-    phantom = _grade(search.read(slices)) if sets > 1 else PhantomSeen.ABSENT  # of one, nothing is decided
+def _glance_of_slices(search: _Search, slices: Sequence[LoadedSeries], sets: int) -> SeriesPreview:
+    phantom = _grade(search.read(slices)) if sets > 1 else PhantomInView.ABSENT  # of one, nothing is decided
     return glance_of(slices[0].facts, phantom=phantom, extent_mm=0.0)
 
 
@@ -323,7 +330,7 @@ def _look_elsewhere(search: _Search, choice: Choice, series: Sequence[SeriesHead
     in_view = [
         uid
         for uid, glance in search.glances.items()
-        if glance.phantom is not PhantomSeen.ABSENT and uid not in search.read_whole
+        if glance.phantom is not PhantomInView.ABSENT and uid not in search.read_whole
     ]
     if in_view:
         return replace(choice, phantom_in=tuple(in_view))
@@ -340,7 +347,7 @@ def _look_elsewhere(search: _Search, choice: Choice, series: Sequence[SeriesHead
         images = [image for one in part for image in one.instances]
         glance = search.glance(images, most)
         looked |= glance is not None
-        if glance is not None and glance.phantom is not PhantomSeen.ABSENT:
+        if glance is not None and glance.phantom is not PhantomInView.ABSENT:
             return replace(choice, phantom_in=tuple(one.series_instance_uid for one in part))
     if parts and not choice.shown:
         images = [image for one in parts[0] for image in one.instances]

@@ -18,8 +18,8 @@ from segmentation.engines.geometric.column import Curve, body_curve
 from segmentation.engines.geometric.discs import find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
+    ColumnSegment,
     Numbering,
-    Segment,
     describe_segments,
     number_segments,
     straighten,
@@ -79,7 +79,7 @@ class GeometricEngine:
             observations=(Observation(code="no_lumbar_level"),),
         )
 
-    def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[Segment]) -> list[Body | None]:
+    def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[ColumnSegment]) -> list[Body | None]:
         """The body of each segment; None where none is found or the segment is longer than a vertebra."""
         cortex_hu = self._settings.cortex_hu * bone_contrast(volume.kvp, relative_to=_CORTEX_KVP)
         bodies: list[Body | None] = []

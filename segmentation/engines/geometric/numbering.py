@@ -40,7 +40,7 @@ class Rib(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class ColumnSegment:
     """What lies between two discs of the straightened column, or beyond the first and last."""
 
     first_mm: int
@@ -70,7 +70,7 @@ def straighten(volume: CtVolume, curve: Curve) -> Straightened:
 
 def describe_segments(
     column: Straightened, disc_mm: Sequence[int], rules: AnchorSettings
-) -> tuple[Segment, ...]:
+) -> tuple[ColumnSegment, ...]:
     """Ribs and wings of every segment, from inferior to superior."""
     beside = (column.hu > rules.bone_hu) & (np.abs(column.u_mm) >= BESIDE_MM)[None, :, None]
     reach = _rib_reach(column, beside, disc_mm, rules)
@@ -83,7 +83,7 @@ def describe_segments(
         in_view = top_in_view and _sides_in_view(column, rows, rules)
         wings = number in winged
         ribs = Rib.ABSENT if wings else _rib(reach[number], in_view, rules)
-        segments.append(Segment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
+        segments.append(ColumnSegment(first_mm=first, last_mm=last, ribs=ribs, wings=wings))
     return tuple(segments)
 
 
@@ -214,7 +214,7 @@ LUMBAR_COUNT = 5
 THORACIC = UPWARD[LUMBAR_COUNT:]
 
 
-def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbering:
+def number_segments(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> Numbering:
     """Name the segments from the sacrum, from the last rib, or, failing both, by position alone.
 
     Parameters
@@ -228,7 +228,7 @@ def number_segments(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -
     return replace(counted, confirmed=False, conflict=against)
 
 
-def _counted(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbering:
+def _counted(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> Numbering:
     """Names counted from the anchors; whether the ribs beside every other vertebra agree is not asked."""
     sacrum = _sacrum(segments)
     last_rib = _last_rib(segments)
@@ -254,7 +254,7 @@ def _counted(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> Numbe
     return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
 
 
-def _ribs_against(segments: Sequence[Segment], names: Sequence[str | None]) -> Phrase | None:
+def _ribs_against(segments: Sequence[ColumnSegment], names: Sequence[str | None]) -> Phrase | None:
     """What the ribs say against the names: a thoracic vertebra without ribs, or a lumbar one with them.
 
     Six lumbar vertebrae counted from the sacrum make the sixth "T12", five of them with a rib on the first
@@ -276,14 +276,14 @@ def _names(count: int, fifth: int) -> tuple[str | None, ...]:
     return tuple(UPWARD[k - fifth] if 0 <= k - fifth < len(UPWARD) else None for k in range(count))
 
 
-def _sacrum(segments: Sequence[Segment]) -> int | None:
+def _sacrum(segments: Sequence[ColumnSegment]) -> int | None:
     """The topmost of the winged segments that reach up from the lowest one in view."""
     winged = [k for k, segment in enumerate(segments) if segment.wings]
     # Below the first sacral segment there may be one that no longer tells itself from its surroundings.
     return max(winged) if winged and max(winged) <= len(winged) else None
 
 
-def _last_rib(segments: Sequence[Segment]) -> int | None:
+def _last_rib(segments: Sequence[ColumnSegment]) -> int | None:
     """The lowest segment with ribs, where the one below it is in view and clearly has none."""
     lowest = _lowest_rib(segments)
     if lowest is None or lowest == 0:
@@ -291,7 +291,7 @@ def _last_rib(segments: Sequence[Segment]) -> int | None:
     return lowest if segments[lowest - 1].ribs is Rib.ABSENT else None
 
 
-def _lowest_rib(segments: Sequence[Segment]) -> int | None:
+def _lowest_rib(segments: Sequence[ColumnSegment]) -> int | None:
     """The lowest ribbed segment of the row that begins at the top: below a bare vertebra none bears ribs."""
     lowest = None
     for number in range(len(segments) - 1, -1, -1):
@@ -302,7 +302,7 @@ def _lowest_rib(segments: Sequence[Segment]) -> int | None:
     return lowest
 
 
-def _presumed(segments: Sequence[Segment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
+def _presumed(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
     """The middle one of the whole bodies without ribs is taken for L3: lumbar CT is planned around it."""
     rib = _lowest_rib(segments)
     below_ribs = lumbar_sized[:rib] if rib is not None else lumbar_sized
