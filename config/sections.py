@@ -186,6 +186,7 @@ class SelectionSettings(_Section):
     qct_ae_titles: Site[Words] = ()  #: called AE titles whose studies are QCT by declaration
     #: "CODE^SCHEME" of ProcedureCodeSequence or RequestedProcedureCodeSequence
     qct_procedure_codes: Site[Words] = ()
+    # GantryDetectorTilt is a nominal value (PS3.3 C.8.2.1).
     #: (R) by how much GantryDetectorTilt may contradict the tilt that the images show
     gantry_tilt_degrees: Annotated[float, Ge(0), Le(10)] = 1.0
 

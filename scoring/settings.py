@@ -39,11 +39,11 @@ class PriorScanSettings(Limits):
 class TissueSettings(Limits):
     """Where tissues are read for internal calibration. Windows: Michalski et al. 2020."""
 
-    air_hu: Span = (-1030.0, -980.0)  #: (V)
-    adipose_hu: Span = (-130.0, -70.0)  #: (V)
-    blood_hu: Span = (-20.0, 60.0)  #: (V) in the great vessels; above: contrast medium
-    muscle_hu: Span = (-5.0, 65.0)  #: (V)
-    smoothing_mm: NotNegative = 1.5  #: (R)
+    air_hu: Span = (-1030.0, -980.0)  #: (V) of air
+    adipose_hu: Span = (-130.0, -70.0)  #: (V) of fat
+    blood_hu: Span = (-20.0, 60.0)  #: (V) of blood in the great vessels; above: contrast medium
+    muscle_hu: Span = (-5.0, 65.0)  #: (V) of muscle
+    smoothing_mm: NotNegative = 1.5  #: (R) of the image that tissues are looked for in
     inside_mm: NotNegative = 3.0  #: (R) from a tissue's border, beyond what smoothing reaches
     from_body_mm: NotNegative = 10.0  #: (R) air, from whatever lies in it
     every_mm: Positive = 5.0  #: (R) between the slices that are looked at

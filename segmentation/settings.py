@@ -120,7 +120,7 @@ class GeometricSettings(Limits):
     """Limits of the model-free engine."""
 
     # At 4 mm the sacrum is lost; below 1 mm a study takes minutes.
-    working_step_mm: Annotated[float, Ge(1), Le(3)] = 2.0  #: 1 to 3
+    working_step_mm: Annotated[float, Ge(1), Le(3)] = 2.0  #: voxels in which the column is sought; 1 to 3
     # From 500 to 900 HU volumes fall by 5 %; masks that others drew on real CTs are 5 to 10 % larger than
     # bodies drawn with 600.
     #: a body's thin shell, pores included and free of partial volume, at 120 kV; bone's contrast scales it
@@ -199,8 +199,8 @@ class RegionSettings(Limits):
 class FractureSettings(Limits):
     """When a body is taken for fractured, by losses of height. They follow Genant's grades."""
 
-    suspected_loss: Loss = 0.2  #: of height
-    refused_loss: Loss = 0.25  #: of height
+    suspected_loss: Loss = 0.2  #: of height: a fracture is suspected
+    refused_loss: Loss = 0.25  #: of height: the body is not measured
     # Heights read from a label map step with its slices: further apart they step by more than a grade.
     max_step_mm: Positive = 3.2  #: between voxels along a body: above, heights are not assessed
     max_step_of_shares_mm: Positive = 5.0  #: the same where each voxel's share inside the body is known
@@ -214,12 +214,12 @@ class FractureSettings(Limits):
     # Intact bodies at hand: 0.68 to 0.79.
     #: mean height of an intact body over the square root of its mean cross-section
     proportion: Positive = 0.72
-    neighbours_apart: Annotated[int, Ge(1)] = 5  #: levels
+    neighbours_apart: Annotated[int, Ge(1)] = 5  #: levels, up to which another body counts as a neighbour
     # Fish vertebrae throughout: the median loss of the middles, each within its own body, of several bodies.
     # Of a person whose bodies are intact it is 0.02 on a real CT; reference bodies that all lost a fifth
     # read 0.08 and more.
     alike_loss: Loss = 0.075  #: median loss of the middles of `alike_bodies` and more: biconcave alike
-    alike_bodies: Annotated[int, Ge(2)] = 3  #: bodies
+    alike_bodies: Annotated[int, Ge(2)] = 3  #: how many bodies that are
 
     def __post_init__(self) -> None:
         Limits.__post_init__(self)
@@ -233,17 +233,17 @@ class LesionSettings(Limits):
 
     depth_mm: NotNegative = 4.0  #: beneath the body's surface: past cortex and endplates, and their blur
     smoothing_mm: NotNegative = 2.0  #: so that neither noise nor trabeculae make clusters
-    cement_hu: Hounsfield = 500.0  #: cement is brighter
+    cement_hu: Hounsfield = 500.0  #: above: cement
     cement_min_mm3: NotNegative = 100.0  #: of one piece of cement
     # Young bone at 80 kVp may reach 300 HU: both limits must be exceeded.
-    dense_above_median_hu: NotNegative = 150.0  #: a dense lesion over the body's median
-    dense_hu: Hounsfield = 300.0  #: and at least
+    dense_above_median_hu: NotNegative = 150.0  #: of a dense lesion over the body's median ...
+    dense_hu: Hounsfield = 300.0  #: ... and by itself: both must be exceeded
     # Bone islands are smaller; the regions leave them out by themselves.
     dense_min_mm3: NotNegative = 300.0  #: of one dense lesion
-    lytic_below_median_hu: NotNegative = 60.0  #: a lytic lesion beneath the body's median
+    lytic_below_median_hu: NotNegative = 60.0  #: of a lytic lesion beneath the body's median ...
     # Lytic tissue replaces marrow fat as well: it is not darker than blood. Fat in a haemangioma is.
     # Dense bone about a hole is blurred into it: there the limit lies midway from such tissue to the median.
-    lytic_hu: Span = (0.0, 80.0)  #: and within
+    lytic_hu: Span = (0.0, 80.0)  #: ... and by itself
     # A sphere of 10 mm; the veins' entry and fatty gaps are smaller.
     lytic_min_mm3: NotNegative = 500.0  #: of one lytic lesion
     #: as such tissue commonly reads: above what is looked for, a lesion cannot be seen, which is said
@@ -259,12 +259,12 @@ class GateSettings(Limits):
 
     height_mm: Span = (18.0, 40.0)  #: of a body
     # Compact bone seen through the scanner's blur stays below.
-    metal_hu: Hounsfield = 1000.0  #: in the body
-    metal_near_hu: Hounsfield = 1800.0  #: around it, where the dense bone of facets and laminae lies
-    metal_margin_mm: NotNegative = 10.0  #: how far around it
+    metal_hu: Hounsfield = 1000.0  #: of metal in the body
+    metal_near_hu: Hounsfield = 1800.0  #: of metal around it, where the dense bone of facets and laminae lies
+    metal_margin_mm: NotNegative = 10.0  #: how far around it metal is looked for
     # A screw has hundreds, noise has a voxel or two.
-    metal_min_mm3: NotNegative = 30.0  #: of one connected piece
-    metal_min_voxels: Annotated[int, Ge(1)] = 3  #: of one connected piece
+    metal_min_mm3: NotNegative = 30.0  #: of one connected piece of metal
+    metal_min_voxels: Annotated[int, Ge(1)] = 3  #: of one connected piece of metal
     # Even a body of 20 mg/cm3 stands out from muscle, fat and bowel by its cortex: this is half of what the
     # least dense bodies of the digital reference study and of the real CTs at hand show.
     min_contrast_hu: NotNegative = 40.0  #: of a body over what surrounds it: less is no bone

@@ -17,6 +17,7 @@ import textwrap
 import tokenize
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -30,9 +31,7 @@ from segmentation.settings import SITE
 ROOT = Path(__file__).parents[1]
 TOML = ROOT / "config/default.toml"
 PAGE = ROOT / "docs/configuration.md"
-LIMITS = re.compile(
-    r"(<!-- limits: written by `make defaults` -->\n).*?(\n<!-- end of limits -->)", re.DOTALL
-)
+LIMITS = re.compile(r"(<!-- limits: written by `make defaults` -->\n).*?(<!-- end of limits -->)", re.DOTALL)
 ROW = re.compile(r"^\| `(?P<path>\w+(?:\.\w+)+)` \| (?P<default>.*?) \| (?P<text>.+) \|$", re.MULTILINE)
 _HEAD = """\
 # Every setting with its default, written by `make defaults`. A site copies the lines it changes into a file
@@ -77,14 +76,20 @@ class Table:
             yield from table.everything()
 
 
+@cache
 def tables() -> tuple[Table, ...]:
     """All sections, in the order in which they are written; `[[destinations]]` and `[[peers]]` last."""
     root = _table(Settings, "", "")
     return root.tables
 
 
+def all_tables() -> tuple[Table, ...]:
+    """Sections, and the tables within them."""
+    return tuple(table for section in tables() for table in section.everything())
+
+
 def all_settings() -> tuple[Setting, ...]:
-    return tuple(one for section in tables() for table in section.everything() for one in table.settings)
+    return tuple(one for table in all_tables() for one in table.settings)
 
 
 def _table(cls: type, path: str, text: str) -> Table:

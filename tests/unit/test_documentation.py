@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import pytest
-from pydantic import BaseModel
 from typer.main import get_command
 
-from config.sections import Destination, Peer
 from config.settings import Settings
 from node.cli import build
+from tools.write_default_toml import all_settings, all_tables, page_text
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_setting_is_documented_and_every_documented_setting_exists():
-    documented = set(
-        re.findall(r"^\| `(\w+\.\w+)` \|", (ROOT / "docs/configuration.md").read_text("utf-8"), re.MULTILINE)
+def test_every_setting_is_documented_once_and_every_documented_setting_exists():
+    """Those that a site decides come first, all others under a heading for experts."""
+    site, heading, expert = (
+        (ROOT / "docs/configuration.md").read_text("utf-8").partition("## Expert settings\n")
     )
-    existing = {f"destinations.{name}" for name in Destination.model_fields}
-    existing |= {f"peers.{name}" for name in Peer.model_fields}
-    for section, field in Settings.model_fields.items():
-        if section not in ("destinations", "peers"):
-            existing |= {f"{section}.{name}" for name in _fields_of(field.annotation)}
-    assert documented == existing
+    assert heading
+    for part, for_sites in ((site, True), (expert, False)):
+        documented = re.findall(r"^\| `(\w+(?:\.\w+)+)` \|", part, re.MULTILINE)
+        assert sorted(documented) == sorted(one.path for one in all_settings() if one.site is for_sites)
 
 
-def _fields_of(table: Any) -> Mapping[str, Any]:
-    """Name and type of each setting of a section or table; empty for anything else."""
-    if not isinstance(table, type) or not (issubclass(table, BaseModel) or is_dataclass(table)):
-        return {}
-    names = getattr(table, "model_fields", None) or {one.name for one in fields(table)}
-    hints = get_type_hints(table)
-    return {name: hints[name] for name in names}
+def test_the_page_states_the_defaults_that_hold():
+    """`make defaults` writes them, and the tables of limits whole."""
+    page = (ROOT / "docs/configuration.md").read_text("utf-8")
+    assert page == page_text(page)
 
 
 def _named_in(text: str) -> list[str]:
@@ -47,14 +40,7 @@ def _named_in(text: str) -> list[str]:
 
 def _is_setting(parts: Sequence[str]) -> bool:
     """Whether names lead from `Settings` to a setting, or to a table of settings."""
-    model: Any = Settings
-    for place, part in enumerate(parts):
-        inside = _fields_of(model)
-        if part not in inside:
-            return False
-        model = {"destinations": Destination, "peers": Peer}.get(part) if place == 0 else None
-        model = model or inside[part]
-    return True
+    return ".".join(parts) in {one.path for one in (*all_settings(), *all_tables())}
 
 
 def _is_in_the_code(parts: Sequence[str]) -> bool:

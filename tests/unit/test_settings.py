@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from config.settings import PATHS, ConfigurationError, Settings, load_settings, source_date_epoch
-from tools.write_default_toml import TOML, all_settings, toml_text
+from tools.write_default_toml import ROOT, TOML, all_settings, all_tables, toml_text
 
 
 def test_the_shipped_file_is_what_the_settings_say():
@@ -24,6 +26,64 @@ def test_the_shipped_file_states_every_default(tmp_path):
     (tmp_path / "empty.toml").touch()
     assert load_settings(shipped).model_dump() == load_settings(tmp_path / "empty.toml").model_dump()
     assert tomllib.loads(toml_text()).keys() == set(Settings.model_fields) - {"destinations", "peers"}
+
+
+# Another thing of the same name and value: why a setting does not rule it.
+_NO_SETTING = {
+    ("node/net/sender.py", "_MAX_PDU_BYTES"): "what this node takes as a requestor",
+    ("scoring/calibration/__init__.py", "offset_hu"): "a phantom's own file may state it",
+    ("segmentation/gates/motion.py", "_BESIDE_MM"): "where motion is looked for",
+    ("segmentation/single_slice.py", "WORKING_STEP_MM"): "of one slice, in its own plane",
+}
+
+
+def test_no_setting_is_stated_twice():
+    """Neither as a constant, nor as a field or argument with a default, outside the modules of settings."""
+    stated: dict[str, list[object]] = {}
+    for one in all_settings():
+        stated.setdefault(one.name, []).append(one.default)
+    homes = {Path(sys.modules[table.cls.__module__].__file__) for table in all_tables()}
+    found = {
+        (str(source.relative_to(ROOT)), name)
+        for room in ("config", "node", "scoring", "segmentation")
+        for source in (ROOT / room).rglob("*.py")
+        if source not in homes
+        and source.parent.name != "reference"  # which shares nothing with what it tests
+        for name, value in _numbers_in(source)
+        if value in stated.get(name.lower().strip("_"), [])
+    }
+    assert found == set(_NO_SETTING)
+
+
+def _numbers_in(source: Path) -> Iterator[tuple[str, object]]:
+    """Names that a module gives a number or a span to, but for 0, 1 and what is empty."""
+    given: list[tuple[str, ast.expr | None]] = []
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            given.append((node.target.id, node.value))
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            given.append((node.targets[0].id, node.value))
+        elif isinstance(node, ast.arguments):
+            arguments = [*node.posonlyargs, *node.args][::-1]
+            pairs = [
+                *zip(arguments, node.defaults[::-1], strict=False),
+                *zip(node.kwonlyargs, node.kw_defaults, strict=True),
+            ]
+            given += [(argument.arg, default) for argument, default in pairs]
+    for name, expression in given:
+        try:
+            value = None if expression is None else ast.literal_eval(expression)
+        except ValueError:
+            continue
+        if isinstance(value, int | float | tuple) and value not in (0, 1, ()):
+            yield name, value
+
+
+def test_tables_and_their_classes_have_one_place_each():
+    tables = all_tables()
+    assert (
+        len({table.path for table in tables}) == len({table.cls.__name__ for table in tables}) == len(tables)
+    )
 
 
 def test_settings_load_no_image_library():

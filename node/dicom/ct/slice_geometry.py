@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from scipy.optimize import minimize_scalar
 
+from config.sections import SelectionSettings
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import text_of
 from segmentation.phrase import Phrase, phrase, together
@@ -31,8 +32,7 @@ _COSINE_TOLERANCE = 1e-3
 # Slices that shift sideways from one to the next (a tilted gantry shears the volume).
 _SHEAR_TOLERANCE_DEGREES = 0.2
 _OFF_LINE_MM = 0.5  # R: of a slice's corner from the straight line that all of them should lie on
-# R: GantryDetectorTilt is a nominal value (PS3.3 C.8.2.1): so far may it lie from what the images show.
-TILT_TOLERANCE_DEGREES = 1.0
+TILT_TOLERANCE_DEGREES = SelectionSettings().gantry_tilt_degrees
 
 _MOST_PASSES = 4  # that are looked for where positions alone can tell
 _LEAST_TURNS = 3  # by which steps must repeat to be those of passes
