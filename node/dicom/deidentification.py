@@ -147,6 +147,7 @@ class Deidentification:
         dataset = dcmread(path)
         age_years = identity_of(found.header).age_years
         self._clean(dataset)
+        dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: one encoding to search for what must not stay
         dataset.PatientName = "ANONYMOUS"
         dataset.PatientID = self.patient_id(text_of(found.header, "PatientID"))
         if age_years is not None:

@@ -18,6 +18,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study
+from segmentation.vertebrae import LABELS
 from tests.e2e.conftest import OSTEONODE
 
 ISSUED_AT = "2026-01-16T09:00:00+00:00"
@@ -214,6 +215,39 @@ def test_the_same_issue_time_gives_the_same_bytes(study, laboratory, reported, t
     assert [path.name for path in again.dicom] == [path.name for path in reported.dicom]
     for path in [*again.dicom, *again.out.glob("*.png")]:
         assert path.read_bytes() == (reported.out / path.name).read_bytes(), path.name
+
+
+def test_what_each_step_left_is_kept_to_be_read_and_to_go_on_from(study, tmp_path):
+    kept = tmp_path / "kept"
+    found = process(study, tmp_path / "out", "--keep-artefacts", kept)
+    assert found.status == 0, found.printed
+    for name in (
+        "README.txt", "settings.json", "versions.json", "run.json", "1-select/selection.json",
+        "2-segment/segmentation.npz", "2-segment/vertebrae.nii.gz", "2-segment/regions.nii.gz",
+        "3-score/measurements.json", "4-report/report.json", "4-report/report.dcm", "4-report/overlay.png",
+    ):  # fmt: skip
+        assert (kept / name).stat().st_size, name
+    timings_s = json.loads((kept / "4-report" / "timings.json").read_text("utf-8"))
+    assert {"select", "segment", "score", "report"} <= timings_s.keys()
+    # The regions are those of the densities, where the images are: a viewer shows them so.
+    regions = SimpleITK.ReadImage(str(kept / "2-segment" / "regions.nii.gz"))
+    voxels = int((SimpleITK.GetArrayFromImage(regions) == LABELS["L3"]).sum())
+    level = found.result["levels"]["L3"]
+    assert voxels * np.prod(regions.GetSpacing()) == pytest.approx(level["roi_volume_mm3"])
+    vertebrae = kept / "2-segment" / "vertebrae.nii.gz"
+    again = process(study, tmp_path / "again", "--mask", vertebrae, "--keep-artefacts", kept)
+    assert again.status == 0, again.printed  # in place of what the run before left
+    for name, before in found.result["levels"].items():  # a label map has whole voxels alone
+        assert again.result["levels"][name]["volume_mm3"] == pytest.approx(before["volume_mm3"], rel=0.03)
+
+
+def test_artefacts_are_kept_among_no_other_files(study, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    for folder, said in ((tmp_path, "name an empty"), (study / "kept", "which is read")):
+        run = process(study, tmp_path / "out", "--keep-artefacts", folder)
+        assert run.status == 2
+        assert said in " ".join(run.printed.split())
+    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_without_laboratory_values_the_rad_score_stands_alone(study, reported, tmp_path):
