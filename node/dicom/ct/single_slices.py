@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+from contourpy import contour_generator
 from pydicom import Dataset
 
 from node.dicom.ct.headers import Instance, SeriesHeaders, comparable
@@ -185,6 +186,6 @@ def outline_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     Shape (n, 2): column and row of its corners as SCOORD counts them, the first pixel's centre at (0.5, 0.5)
     (PS3.3 C.18.6.1.1); the first corner is repeated as the last.
     """
-    lines = Figure().subplots().contour(mask.astype(float), levels=[0.5]).allsegs[0]
+    lines: Any = contour_generator(z=mask.astype(float), name="mpl2014").lines(0.5)[0]
     longest: npt.NDArray[np.float64] = np.asarray(max(lines, key=len), dtype=np.float64) + 0.5
     return np.vstack([longest[:-1], longest[:1]])
