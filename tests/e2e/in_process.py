@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from config.settings import Settings, load_settings
+from node.cli import main
 from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
 from node.pipeline.engine import settle_engine
@@ -28,6 +35,28 @@ def unchecked(**sections: Any) -> Settings:
     """Settings without the second look at a mask, which takes longer than all the rest."""
     segmentation = {"cross_check": False} | sections.pop("segmentation", {})
     return load_settings(segmentation=segmentation, **sections)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def osteonode(*words: object) -> Ended:
+    """The command line as `osteonode` has it, without the seconds that a process takes to load its libraries.
+
+    Whoever needs a process of its own for what is claimed starts `OSTEONODE` of `tests/e2e/conftest.py`.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.setattr(sys, "argv", ["osteonode", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return Ended(status=int(ended.value.code or 0), output=output.getvalue(), errors=errors.getvalue())
 
 
 class Remembered:
