@@ -41,9 +41,8 @@ def trained(files, tmp_path_factory) -> Path:
     repeated[:, 30] = rng.normal(size=len(repeated)) * 10 + 50  # nothing left of this feature
     again = write_features(files.folder / "again.csv", repeated)
     out = tmp_path_factory.mktemp("trained")
-    found = run(
-        "train", files.cohort, "--out", out, "--features", files.features, "--repeat", again, "--bootstrap", 2
-    )
+    command = ("train", files.cohort, "--out", out, "--features", files.features, "--repeat", again)
+    found = run(*command, "--bootstrap", 2, figures=True)
     assert found.exit_code == 0, found.output
     return out
 
@@ -259,8 +258,9 @@ def test_patients_with_normal_bone_train_nothing_and_are_compared(trained, files
 
 def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
     outs = [tmp_path / "one", tmp_path / "two"]
+    command = ("train", files.cohort, "--features", files.features, "--bootstrap", 0)
     for out in outs:
-        found = run("train", files.cohort, "--out", out, "--features", files.features, "--bootstrap", 0)
+        found = run(*command, "--out", out, figures=True)
         assert found.exit_code == 0, found.output
     written = [{p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()} for out in outs]
     assert written[0] == written[1]
@@ -321,7 +321,7 @@ def test_a_table_with_its_own_split_and_folds_is_obeyed_and_gaps_are_told(files,
 def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(trained, tmp_path):
     new = write_cohort(tmp_path / "new", 6)
     command = ("evaluate", trained / "model.json", new.cohort, "--features", new.features)
-    found = run(*command, "--out", tmp_path / "out")
+    found = run(*command, "--out", tmp_path / "out", figures=True)
     assert found.exit_code == 0, found.output
     card = parse_model_card((trained / "model.json").read_text("utf-8"))
     (row,) = [
