@@ -52,11 +52,18 @@ logging.getLogger("radiomics").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadiomicsSettings:
-    """What pyradiomics is asked to do, as its own parameter file says it."""
+    """What pyradiomics is asked to do, as its own parameter file says it.
 
-    wavelet: Mapping[str, Any] | None  # the filter's settings; None where no wavelet is wanted
-    feature_classes: Mapping[str, tuple[str, ...]]  # class -> its features
-    parameters: Mapping[str, Any]  # pyradiomics settings, its defaults included
+    Attributes
+    ----------
+    wavelet : settings of the filter; None without wavelets.
+    feature_classes : names of features by class.
+    parameters : settings of pyradiomics, defaults included.
+    """
+
+    wavelet: Mapping[str, Any] | None
+    feature_classes: Mapping[str, tuple[str, ...]]
+    parameters: Mapping[str, Any]
 
 
 def parse_settings(text: str) -> RadiomicsSettings:
@@ -244,11 +251,17 @@ _DIRECTION = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureDrift:
-    """Features of the known image that do not come out as they should."""
+    """Features of the known image that do not come out as they should.
 
-    drifted: tuple[str, ...]  # names; none where all is well
+    Attributes
+    ----------
+    drifted : names of features; empty where all are reproduced.
+    example : the first of them with both values; "" where all are reproduced.
+    """
+
+    drifted: tuple[str, ...]
     checked: int
-    example: str  # the first of them in words; "" where all is well
+    example: str
 
 
 def golden_image() -> tuple[CtVolume, Mask]:

@@ -12,9 +12,15 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that every language has, by their id, and what fills them in."""
+    """Words that every language has, by their id, and what fills them in.
 
-    id: str  # of a message in config/phrases/
+    Attributes
+    ----------
+    id : of a message in config/phrases/.
+    values : the message's arguments.
+    """
+
+    id: str
     values: Mapping[str, Value] = field(default_factory=dict)
 
     def __hash__(self) -> int:

@@ -39,12 +39,19 @@ OUTLINE_ANGLES = np.arange(ANGLES) * (_TURN / ANGLES)  # from left over front
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceOutline:
-    """An outline about a body, in the canonical slice."""
+    """An outline about a body, in the canonical slice.
+
+    Attributes
+    ----------
+    radius_mm : (ANGLES,), angles from left over front.
+    supported : share of the outline with an edge against soft tissue.
+    canal : (3,), local (h, u, v) of the canal's middle.
+    """
 
     frame: BodyFrame
-    radius_mm: Profile  # (ANGLES,)
+    radius_mm: Profile
     supported: float
-    canal: Points  # local (h, u, v) of the canal's middle
+    canal: Points
 
     def radius(self, angle: Profile) -> Profile:
         r: Profile = np.interp(
@@ -179,11 +186,16 @@ _RAY_MM = np.arange(4.0, 24.1, 0.75)  # from the canal's middle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRules:
-    """All limits for one slice."""
+    """All limits for one slice.
+
+    Attributes
+    ----------
+    contrast : contrast of bone, relative to 80 kV.
+    """
 
     slices: SliceSettings
     quality: GateSettings
-    contrast: float  # of bone, relative to 80 kV
+    contrast: float
 
 
 def objections(
@@ -342,10 +354,16 @@ def _cluster_mm2(volume: CtVolume, region: npt.NDArray[np.bool_], rules: SliceSe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceBody:
-    """What one slice shows. With any observation there is no region."""
+    """What one slice shows. With any observation there is no region.
 
-    body: Mask | None  # shape of the volume, (1, y, x) in any axis order; None where no body was found
-    region: Mask | None  # cancellous bone in which density is read
+    Attributes
+    ----------
+    body : shape of the volume; None where no body was found.
+    region : cancellous bone in which density is read; None with any observation.
+    """
+
+    body: Mask | None
+    region: Mask | None
     observations: tuple[Observation, ...] = ()
 
 

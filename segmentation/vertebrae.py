@@ -18,11 +18,17 @@ class Observation:
     """Something worth telling a reader about a study or one of its levels: a code, without words.
 
     Words, severity and the outputs that are withheld stand in config/findings.toml.
+
+    Attributes
+    ----------
+    code : a key of config/findings.toml.
+    level : such as "L3"; None where it concerns the study.
+    values : arguments of the finding's text.
     """
 
-    code: str  # a key of config/findings.toml
-    level: str | None = None  # "L3", or None where it concerns the study
-    values: Mapping[str, Value] = field(default_factory=dict)  # fill the text's placeholders
+    code: str
+    level: str | None = None
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 # Values of the label map. They are TotalSegmentator's `total` class numbers, a convention many tools read.
@@ -35,33 +41,53 @@ ANATOMICAL_ORDER = ("T10", "T11", "T12", *LUMBAR, "S1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """Who drew the label map."""
+    """Who drew the label map.
+
+    Attributes
+    ----------
+    model_free : True where no trained network took part.
+    """
 
     name: str
     version: str
-    model_free: bool  # True where no trained network took part
+    model_free: bool
     weights_sha256: str | None = None
     parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One vertebra found in the image."""
+    """One vertebra found in the image.
 
-    name: str  # "L3"
-    label: int  # its value in the label map
-    complete: bool  # the whole body lies inside the volume
-    centroid_mm: tuple[float, float, float]  # of the body, patient coordinates (LPS)
+    Attributes
+    ----------
+    name : such as "L3".
+    label : its value in the label map.
+    complete : whether the whole body lies inside the volume.
+    centroid_mm : of the body, LPS.
+    axis : unit vector of the body's long axis, towards superior, LPS.
+    """
+
+    name: str
+    label: int
+    complete: bool
+    centroid_mm: tuple[float, float, float]
     body_volume_mm3: float
-    axis: tuple[float, float, float]  # unit vector of the body's own long axis, towards superior (LPS)
+    axis: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """How much of each voxel lies inside one body: finer than a label map where voxels are large."""
+    """How much of each voxel lies inside one body: finer than a label map where voxels are large.
 
-    corner: tuple[int, int, int]  # index (z, y, x) of its first voxel in the volume
-    share: LabelMap  # uint8: 0 outside, 255 wholly inside; holds every voxel with a part inside
+    Attributes
+    ----------
+    corner : index (z, y, x) of its first voxel in the volume.
+    share : (z, y, x): 0 outside, 255 wholly inside; covers every voxel with a part inside.
+    """
+
+    corner: tuple[int, int, int]
+    share: LabelMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +95,26 @@ class Vertebrae:
     """Vertebral bodies and their names.
 
     `bodies` holds one value per vertebral *body* (posterior elements left out), on the source grid.
+
+    Attributes
+    ----------
+    bodies : uint8, shape of the grid; values of LABELS, 0 elsewhere.
+    levels : from superior to inferior.
+    numbering_confirmed : whether sacrum or last rib anchor the names, and nothing contradicts them.
+    numbering_basis : "sacrum", "last rib", "sacrum and last rib", "mask" or "none".
+    occupancy : by level; empty where an engine gives whole voxels only.
+    drawn_on : grid on which the map was drawn, if other than `grid`.
     """
 
     grid: Grid
-    bodies: LabelMap  # uint8, shape of the grid; values of LABELS, 0 elsewhere
-    levels: tuple[Level, ...]  # from superior to inferior
-    numbering_confirmed: bool  # names anchored by the sacrum or the last rib, not by position alone
-    numbering_basis: str  # "sacrum", "last rib", "sacrum and last rib", "mask" or "none"
+    bodies: LabelMap
+    levels: tuple[Level, ...]
+    numbering_confirmed: bool
+    numbering_basis: str
     engine: EngineInfo
     observations: tuple[Observation, ...] = ()
-    occupancy: Mapping[str, Occupancy] = field(
-        default_factory=dict
-    )  # by level; none where only voxels are known
-    drawn_on: Grid | None = None  # where the map was drawn, if on another grid than `grid`
+    occupancy: Mapping[str, Occupancy] = field(default_factory=dict)
+    drawn_on: Grid | None = None
 
     def level(self, name: str) -> Level | None:
         return next((found for found in self.levels if found.name == name), None)
@@ -96,14 +129,23 @@ class RegionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regions:
-    """The measured parts of one vertebral body, as masks on the source grid."""
+    """The measured parts of one vertebral body, as masks on the source grid.
+
+    Attributes
+    ----------
+    bmd : mid-body cancellous bone, or the ellipse: the density that leads is read here.
+    radiomics : the whole eroded cancellous volume, for features.
+    core_volume_mm3 : volume of the radiomics region; voxels at its border count by their share.
+    kind : which of the two `bmd` is.
+    ellipse : region of a second density; None where none is read.
+    """
 
     level: str
-    bmd: Mask  # mid-body cancellous bone: where the density that leads is read
-    radiomics: Mask  # the whole eroded cancellous volume: where features are computed
-    core_volume_mm3: float  # of the radiomics region, voxels at its border counted by their share
-    kind: RegionKind = RegionKind.CORE  # what `bmd` is
-    ellipse: Mask | None = None  # where a second density is read beside it; None: nowhere
+    bmd: Mask
+    radiomics: Mask
+    core_volume_mm3: float
+    kind: RegionKind = RegionKind.CORE
+    ellipse: Mask | None = None
 
 
 Lengths = npt.NDArray[np.float64]
@@ -120,11 +162,18 @@ _FOREMOST_PERCENT = 10  # of a section may be an osteophyte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """The bodies' place in consecutive slices of a volume in the canonical frame."""
+    """The bodies' place in consecutive slices of a volume in the canonical frame.
 
-    slices: npt.NDArray[np.intp]  # ascending towards superior
-    middle_mm: Lengths  # along x, from the first column
-    front_mm: Lengths  # along y, from the first row
+    Attributes
+    ----------
+    slices : (n,), indices ascending towards superior.
+    middle_mm : (n,), along x from the first column.
+    front_mm : (n,), along y from the first row.
+    """
+
+    slices: npt.NDArray[np.intp]
+    middle_mm: Lengths
+    front_mm: Lengths
 
 
 def course_of_bodies(

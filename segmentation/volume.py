@@ -25,12 +25,19 @@ class Grid:
 
     The centre of voxel (k, j, i) is ``origin_mm + k*s[0]*d[0] + j*s[1]*d[1] + i*s[2]*d[2]`` in DICOM
     patient coordinates (LPS, mm).
+
+    Attributes
+    ----------
+    shape : (z, y, x).
+    spacing_mm : along the array axes (z, y, x).
+    origin_mm : (x, y, z) in LPS: centre of voxel [0, 0, 0].
+    direction : unit vectors in LPS, one for each array axis (z, y, x).
     """
 
-    shape: tuple[int, int, int]  # (z, y, x)
-    spacing_mm: Vector  # along the array axes (z, y, x)
-    origin_mm: Vector  # (x, y, z) in LPS: centre of voxel [0, 0, 0]
-    direction: tuple[Vector, Vector, Vector]  # unit vectors in LPS, one for each array axis (z, y, x)
+    shape: tuple[int, int, int]
+    spacing_mm: Vector
+    origin_mm: Vector
+    direction: tuple[Vector, Vector, Vector]
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -79,11 +86,17 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CtVolume:
-    """A CT series as one array of Hounsfield units."""
+    """A CT series as one array of Hounsfield units.
 
-    hu: FloatArray  # shape (z, y, x)
+    Attributes
+    ----------
+    hu : (z, y, x), float32.
+    kvp : tube voltage in kV, where it is known.
+    """
+
+    hu: FloatArray
     grid: Grid
-    kvp: float | None = None  # tube voltage, where it is known
+    kvp: float | None = None
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.grid.shape:
@@ -95,10 +108,15 @@ class Reorientation:
     """A lossless change of axis order and sense between a source grid and the canonical frame.
 
     In the canonical frame array axes (z, y, x) run most nearly towards superior, posterior and left.
+
+    Attributes
+    ----------
+    axes : source axis that becomes canonical axis 0, 1, 2.
+    flips : per canonical axis: reversed after the permutation.
     """
 
-    axes: tuple[int, int, int]  # source axis that becomes canonical axis 0, 1, 2
-    flips: tuple[bool, bool, bool]  # per canonical axis: reversed after the permutation
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
 
     def forward(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Source array (z, y, x) -> canonical array."""

@@ -31,16 +31,25 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodReading:
-    """One calibration rod as it reads in the image."""
+    """One calibration rod as it reads in the image.
+
+    Attributes
+    ----------
+    density_mg_cm3 : certified mineral density.
+    hu_sd : SD of single voxels.
+    axis_points_mm : centres along the rod, LPS, caudal to cranial.
+    water_mg_cm3 : certified water density, where the rod is certified as mineral and water.
+    standard_error_hu : of `hu_mean`, correlated noise included; None where it was not measured.
+    """
 
     name: str
-    density_mg_cm3: float  # certified mineral density
+    density_mg_cm3: float
     hu_mean: float
-    hu_sd: float  # of single voxels
+    hu_sd: float
     voxels: int
-    axis_points_mm: tuple[tuple[float, float, float], ...]  # centres along the rod, LPS, caudal to cranial
-    water_mg_cm3: float | None = None  # where a rod is certified as mineral and water
-    standard_error_hu: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+    axis_points_mm: tuple[tuple[float, float, float], ...]
+    water_mg_cm3: float | None = None
+    standard_error_hu: float | None = None
 
     @property
     def hu_standard_error(self) -> float:
@@ -55,20 +64,33 @@ class RodReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TissueReading:
-    """One of the patient's own tissues as it reads in the image."""
+    """One of the patient's own tissues as it reads in the image.
+
+    Attributes
+    ----------
+    hu : median.
+    volume_cm3 : of the voxels that were read.
+    """
 
     name: str
     hu: float
-    volume_cm3: float  # that was read
+    volume_cm3: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineUncertainty:
-    """Standard uncertainty (k = 1) of the line itself, in two parts that are independent of each other."""
+    """Standard uncertainty (k = 1) of the line itself, in two parts that are independent of each other.
 
-    pivot_hu: float  # where the line is known best
-    bmd_mg_cm3: float  # there
-    slope: float  # mg/cm3 per HU
+    Attributes
+    ----------
+    pivot_hu : HU at which the line is best determined.
+    bmd_mg_cm3 : standard uncertainty of the density at `pivot_hu`.
+    slope : standard uncertainty of the slope, in mg/cm3 per HU.
+    """
+
+    pivot_hu: float
+    bmd_mg_cm3: float
+    slope: float
 
     def at(self, hu: float) -> float:
         """In mg/cm3, of the density that the line gives at `hu`."""
@@ -77,24 +99,44 @@ class LineUncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Linear map: BMD [mg/cm3] = slope * HU + intercept."""
+    """Linear map: BMD [mg/cm3] = slope * HU + intercept.
 
-    method: str  # of `calibration.methods.METHODS`, after "asynchronous" by a prior scan; or "internal"
-    phantom: str  # the phantom's model name, as in config/phantoms/
+    Attributes
+    ----------
+    method : one of `calibration.methods.METHODS`, with "asynchronous " before it for a prior scan; or
+        "internal".
+    phantom : the phantom's model name, as in config/phantoms/.
+    slope : mg/cm3 per HU.
+    intercept : mg/cm3.
+    r2 : R squared of the fit; None for two rods, which always lie on a line.
+    max_residual_hu : largest distance of a rod from the line; None for two rods.
+    rods : all rods of the phantom, by rising density; see `FitRules.fit_up_to_mg_cm3`.
+    uncertainty : None where it is not stated.
+    phantom_serial : serial number of the phantom whose own certificate was used; "" where the model's
+        densities were used.
+    phantom_sha256 : of the files that describe the phantom; "" where there are none.
+    left_out : names of rods that do not determine the line.
+    scanned_on : date of the prior scan; None where the phantom is in the same image.
+    tissues : the patient's tissues, where these calibrate in place of rods.
+    effective_kev : effective photon energy, where tissues calibrate; None where rods do.
+    """
+
+    method: str
+    phantom: str
     equivalent: Mineral
-    slope: float  # mg/cm3 per HU
-    intercept: float  # mg/cm3
-    r2: float | None  # None for two rods, where it is 1 by construction and means nothing
-    max_residual_hu: float | None  # None for two rods, likewise
-    rods: tuple[RodReading, ...]  # all that were read, by rising density; see FitRules.fit_up_to_mg_cm3
+    slope: float
+    intercept: float
+    r2: float | None
+    max_residual_hu: float | None
+    rods: tuple[RodReading, ...]
     grade: Grade = Grade.PHANTOM
-    uncertainty: LineUncertainty | None = None  # None: not stated
-    phantom_serial: str = ""  # whose own certificate was used; "" where the model's densities were
-    phantom_sha256: str = ""  # of the files that describe the phantom; "" where there are none
-    left_out: tuple[str, ...] = ()  # names of rods that were read but do not determine the line
-    scanned_on: date | None = None  # when an earlier scan's phantom was; None: in this very image
-    tissues: tuple[TissueReading, ...] = ()  # of the patient, in place of rods
-    effective_kev: float | None = None  # that tissues attenuate at; None where rods calibrate
+    uncertainty: LineUncertainty | None = None
+    phantom_serial: str = ""
+    phantom_sha256: str = ""
+    left_out: tuple[str, ...] = ()
+    scanned_on: date | None = None
+    tissues: tuple[TissueReading, ...] = ()
+    effective_kev: float | None = None
 
     @property
     def phantom_named(self) -> str:
@@ -116,13 +158,21 @@ class FitRules:
 
     V: published in the Ogo software's reference (Michalski). R: recalled or chosen here, to be confirmed
     before anything clinical rests on it.
+
+    Attributes
+    ----------
+    fit_up_to_mg_cm3 : denser rods are left out of the fit (R).
+    r2_refused_below : R squared below which there is no calibration (V).
+    r2_doubted_below : R squared below which the fit is called poor (V; a stricter 0.99 is R).
+    residual_doubted_hu : largest distance of a rod from the line before the fit is called poor (R).
+    offset_hu : limit of abs(beta_CT) of the Mindways method, the HU of water (R).
     """
 
-    fit_up_to_mg_cm3: float = 400.0  # R: denser rods are left out, for trabecular bone is measured
-    r2_refused_below: float = 0.90  # V
-    r2_doubted_below: float = 0.98  # V; a stricter 0.99 is R
-    residual_doubted_hu: float = 10.0  # R: largest distance of a rod from the line
-    offset_hu: float = 15.0  # R: |beta_CT| of the Mindways method, the HU of water
+    fit_up_to_mg_cm3: float = 400.0
+    r2_refused_below: float = 0.90
+    r2_doubted_below: float = 0.98
+    residual_doubted_hu: float = 10.0
+    offset_hu: float = 15.0
     # V: the constants of the Mindways method, from water and K2HPO4 apart to K2HPO4 in the place of water
     # (user guide of QCT PRO, as cited by Ogo's reference): mg of water that a mg of K2HPO4 displaces, and
     # water in mg/cm3. The first defines what is measured, so that there is no doubt about it unless a site
@@ -186,11 +236,17 @@ def combined_uncertainty(*parts: LineUncertainty) -> LineUncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitLine:
-    """The line that was fitted to the rods: ``HU = hu_per_mg * density + offset_hu``."""
+    """The line that was fitted to the rods: ``HU = hu_per_mg * density + offset_hu``.
 
-    hu_per_mg: float  # HU per mg/cm3
+    Attributes
+    ----------
+    hu_per_mg : in HU per mg/cm3.
+    without_water : True where the rods' water is subtracted from their HU (Mindways).
+    """
+
+    hu_per_mg: float
     offset_hu: float
-    without_water: bool  # HU less the rod's water, as the Mindways method fits them
+    without_water: bool
 
     def hu(self, density_mg_cm3: float) -> float:
         return self.hu_per_mg * density_mg_cm3 + self.offset_hu
@@ -198,12 +254,19 @@ class FitLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitPoint:
-    """One rod beside the line."""
+    """One rod beside the line.
+
+    Attributes
+    ----------
+    hu : HU that was fitted: without the rod's water where `FitLine.without_water`.
+    residual_hu : measured minus the line.
+    fitted : False for a rod that does not determine the line.
+    """
 
     rod: RodReading
-    hu: float  # as fitted: less the rod's water where `FitLine.without_water`
-    residual_hu: float  # measured less the line
-    fitted: bool  # False: read, but it does not determine the line
+    hu: float
+    residual_hu: float
+    fitted: bool
 
 
 def fit_line(calibration: Calibration) -> FitLine:

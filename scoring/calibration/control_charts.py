@@ -27,13 +27,20 @@ from segmentation.vertebrae import Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """What must be equal for two phantom readings to be comparable, beside their technique."""
+    """What must be equal for two phantom readings to be comparable, beside their technique.
 
-    device_serial: str  # makers number each for themselves: of one scanner only with its model
+    Attributes
+    ----------
+    device_serial : unique only together with the scanner's model.
+    phantom : the phantom's model; "" where it is unknown.
+    phantom_serial : "" where it is unknown.
+    """
+
+    device_serial: str
     kvp: float
     kernel: str
-    phantom: str  # its model; "" where none could be told
-    phantom_serial: str  # "" where it is not known
+    phantom: str
+    phantom_serial: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +48,41 @@ class ScannerReading:
     """What the phantom read in one series or single slice. Nothing in it tells who was scanned.
 
     A reading that failed a check is kept as well, with the line that its rods give as far as they give one.
+
+    Attributes
+    ----------
+    model : the scanner's model.
+    slope : in mg/cm3 of `equivalent` per HU; None where the rods give no line.
+    intercept : in mg/cm3 of `equivalent`.
+    water_hu : HU of the water rod; without one, the HU at which the line gives 0 mg/cm3.
+    r2 : None for two rods.
+    tilt_degrees : of the rods against the slice normal.
+    taken_at : HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated.
+    technique : None in readings kept by versions that did not record it.
+    calibration : may calibrate later studies; None where any check failed.
+    equivalent : None in readings kept by versions that did not record it.
+    findings : codes of the findings against the reading; () where it passed every check.
+    failed : whether these findings forbid a density.
+    alone : whether the phantom was scanned without a patient.
+    first_kept_at_s : UNIX time at which the series was first stored.
     """
 
     protocol: Protocol
-    model: str  # of the scanner
+    model: str
     taken_on: date
-    slope: float | None  # mg/cm3 of `equivalent` per HU; None where the rods give no line
-    intercept: float | None  # mg/cm3 of `equivalent`
-    water_hu: float | None  # of the water rod; without one, the HU at which the line gives no mineral
-    r2: float | None  # None for two rods
-    tilt_degrees: float | None  # of the rods against the slice normal
-    taken_at: str = ""  # HHMMSS[.ffffff] by the scanner's clock, "" where it is not stated
-    technique: ScanTechnique | None = None  # None in what was kept before it was asked for
-    calibration: Calibration | None = None  # that may be lent; None where anything is said against it
-    equivalent: Mineral | None = None  # None in what was kept before it was asked for
-    findings: tuple[str, ...] = ()  # codes of what is said against it; () where it passed every check
-    failed: bool = False  # whether they forbid a density
-    alone: bool = False  # no patient in the beam
-    first_kept_at_s: float = field(default=0.0, compare=False)  # UNIX time at which its series was first kept
+    slope: float | None
+    intercept: float | None
+    water_hu: float | None
+    r2: float | None
+    tilt_degrees: float | None
+    taken_at: str = ""
+    technique: ScanTechnique | None = None
+    calibration: Calibration | None = None
+    equivalent: Mineral | None = None
+    findings: tuple[str, ...] = ()
+    failed: bool = False
+    alone: bool = False
+    first_kept_at_s: float = field(default=0.0, compare=False)
 
     @property
     def charted(self) -> bool:
@@ -172,21 +196,34 @@ QUANTITIES = {"slope": phrase("slope"), "water": phrase("water")}  # of the char
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartPoint:
-    """One reading on its chart."""
+    """One reading on its chart.
+
+    Attributes
+    ----------
+    upper_sum : upper CUSUM in sigmas; 0 within the baseline.
+    lower_sum : lower CUSUM in sigmas; 0 within the baseline.
+    signal : None where the reading is in control or part of the baseline.
+    """
 
     value: float
-    upper_sum: float  # CUSUM, in sigmas; 0 within the baseline
+    upper_sum: float
     lower_sum: float
-    signal: Signal | None  # None: in control, or part of the baseline
+    signal: Signal | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlChart:
-    """Readings of one quantity under one protocol, oldest first."""
+    """Readings of one quantity under one protocol, oldest first.
+
+    Attributes
+    ----------
+    mean : of the baseline.
+    sigma : of the baseline.
+    """
 
     quantity: str
     unit: str
-    mean: float  # of the baseline
+    mean: float
     sigma: float
     baseline_readings: int
     rules: ChartSettings

@@ -37,17 +37,23 @@ _END_OF_DAY = "235959.999999"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UncalibratedStudy:
-    """The study that has no phantom in view."""
+    """The study that has no phantom in view.
+
+    Attributes
+    ----------
+    model : the scanner's model.
+    taken_at : HHMMSS[.ffffff], "" where it is not stated.
+    phantoms : phantom models that the site measures with, and the SHA-256 of today's description of each: a
+        calibration by a certificate that was corrected later is not used.
+    """
 
     device_serial: str
-    model: str  # of the scanner
+    model: str
     kvp: float | None
     kernel: str
     technique: ScanTechnique
     taken_on: date | None
-    taken_at: str  # HHMMSS[.ffffff], "" where it is not stated
-    # The models that the site measures with, and the hash of what describes each today: a calibration by a
-    # certificate that has been corrected since is not used.
+    taken_at: str
     phantoms: Mapping[str, str]
 
 
@@ -107,10 +113,16 @@ def calibrate_by_prior_scan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorScanUse:
-    """Until when studies made like a reading may be calibrated by one, as far as is known today."""
+    """Until when studies made like a reading may be calibrated by one, as far as is known today.
 
-    until: date | None  # the last day; None: not at all
-    reason: Value = ""  # why not
+    Attributes
+    ----------
+    until : the last day; None where the reading calibrates no study.
+    reason : why it calibrates no study.
+    """
+
+    until: date | None
+    reason: Value = ""
 
 
 def prior_scan_use(

@@ -28,10 +28,16 @@ VIRTUAL_KEV = (50.0, 75.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spectrum:
-    """What decides HU beside the tube voltage. By default an image as conventional CT makes it."""
+    """What decides HU beside the tube voltage. By default an image as conventional CT makes it.
 
-    energy: str = CONVENTIONAL  # or "virtual 70 keV", "photon counting", "multi-energy ..."
-    beam_filter: str = NO_FILTER  # or what hardens the beam: "tin"
+    Attributes
+    ----------
+    energy : "single", "virtual 70 keV", "photon counting" or "multi-energy ...".
+    beam_filter : "none", or the metal of a filter that hardens the beam: "tin".
+    """
+
+    energy: str = CONVENTIONAL
+    beam_filter: str = NO_FILTER
 
     @property
     def is_conventional(self) -> bool:
@@ -98,14 +104,20 @@ def spectrum_differences(own: Spectrum, asked: Spectrum) -> list[Value]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanTechnique:
-    """What moves HU on one scanner at one tube voltage and kernel; "" or None where the header is silent."""
+    """What moves HU on one scanner at one tube voltage and kernel; "" or None where the header is silent.
+
+    Attributes
+    ----------
+    energy : "single", "virtual 70 keV", ...
+    single_slice : one thick slice, its gantry tilted, in place of a volume.
+    """
 
     spectral_filter: str
-    energy: str  # "single", "virtual 70 keV", ...
+    energy: str
     reconstruction: str
     table_height_mm: float | None
     field_of_view_mm: float | None
-    single_slice: bool = False  # one thick slice, its gantry tilted, in place of a volume
+    single_slice: bool = False
 
 
 def technique_differences(

@@ -164,16 +164,25 @@ def _voxels_in_window(spacing_mm: Vector, window_mm: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BmdResult:
-    """What one level's cancellous region reads."""
+    """What one level's cancellous region reads.
+
+    Attributes
+    ----------
+    hu_sd : SD of single voxels.
+    roi_volume_mm3 : volume of the BMD region, not of the body.
+    bmd_mg_cm3 : None without a calibration.
+    bmd_uncertainty_mg_cm3 : standard uncertainty (k = 1), without the error by marrow fat.
+    hu_standard_error : of `hu_mean`, correlated noise included; None where it was not measured.
+    """
 
     level: str
     hu_mean: float
-    hu_sd: float  # of single voxels
+    hu_sd: float
     voxels: int
-    roi_volume_mm3: float  # of the BMD region, not of the body
-    bmd_mg_cm3: float | None  # None without a calibration
-    bmd_uncertainty_mg_cm3: float | None  # standard uncertainty (k = 1); marrow-fat error not included
-    hu_standard_error: float | None = None  # of `hu_mean`, correlated noise included; None: not measured
+    roi_volume_mm3: float
+    bmd_mg_cm3: float | None
+    bmd_uncertainty_mg_cm3: float | None
+    hu_standard_error: float | None = None
     region: RegionKind = RegionKind.CORE
 
     @property
@@ -202,33 +211,53 @@ class DensityCategory(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgeBin:
-    """Mean and SD of a reference population in an age range."""
+    """Mean and SD of a reference population in an age range.
 
-    age_from: int  # years, inclusive
-    age_to: int  # years, inclusive
+    Attributes
+    ----------
+    age_from : years, inclusive.
+    age_to : years, inclusive.
+    """
+
+    age_from: int
+    age_to: int
     mean_mg_cm3: float
     sd_mg_cm3: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A named reference population: without one there is no T-score."""
+    """A named reference population: without one there is no T-score.
+
+    Attributes
+    ----------
+    sex : "M", "F" or "any".
+    levels : levels whose mean density is compared.
+    young : young adults, for the T-score.
+    ages : age groups, for the Z-score; may be empty.
+    kvp : inclusive range in kV; None where the source states none.
+    demonstration : True for a reference that is marked in every output.
+    roi : region in which the population was measured; None where the source states none.
+    levels_stated : False where the source names no levels and `levels` are an assumption.
+    spectrum : required where the source states a tube voltage.
+    grades : calibrations that the reference applies to; never internal ones.
+    """
 
     name: str
     population: str
     authority: str
     source: str
-    sex: str  # "M", "F" or "any"
+    sex: str
     equivalent: Mineral
-    levels: tuple[str, ...]  # the levels whose mean is compared
-    young: AgeBin  # for T
-    ages: tuple[AgeBin, ...]  # for Z; may be empty
-    kvp: tuple[float, float] | None  # inclusive range, None where the source states none
-    demonstration: bool  # True: marked in every output that uses it
-    roi: RegionKind | None = None  # the region its people were measured in; None where the source states none
-    levels_stated: bool = True  # False: the source names no levels, and `levels` are an assumption
-    spectrum: Spectrum = CONVENTIONAL_SPECTRUM  # asked for where the source states a tube voltage
-    grades: tuple[Grade, ...] = (Grade.PHANTOM,)  # of calibrations that it may judge; never internal
+    levels: tuple[str, ...]
+    young: AgeBin
+    ages: tuple[AgeBin, ...]
+    kvp: tuple[float, float] | None
+    demonstration: bool
+    roi: RegionKind | None = None
+    levels_stated: bool = True
+    spectrum: Spectrum = CONVENTIONAL_SPECTRUM
+    grades: tuple[Grade, ...] = (Grade.PHANTOM,)
 
     @property
     def unstated(self) -> tuple[str, ...]:
@@ -239,7 +268,12 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceScore:
-    """A T- or Z-score and what it was compared with; densities are all of `equivalent`."""
+    """A T- or Z-score and what it was compared with; densities are all of `equivalent`.
+
+    Attributes
+    ----------
+    bmd_uncertainty_mg_cm3 : standard uncertainty (k = 1) of `bmd_mg_cm3`.
+    """
 
     value: float
     equivalent: Mineral
@@ -247,19 +281,25 @@ class ReferenceScore:
     bmd_mg_cm3: float
     mean_mg_cm3: float
     sd_mg_cm3: float
-    bmd_uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of `bmd_mg_cm3`
+    bmd_uncertainty_mg_cm3: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DensityVerdict:
-    """The density category with the two bodies it rests on."""
+    """The density category with the two bodies it rests on.
+
+    Attributes
+    ----------
+    uncertainty_mg_cm3 : standard uncertainty (k = 1) of the mean.
+    converted_from : the measured mineral, where a site's conversion was applied.
+    """
 
     category: DensityCategory
     levels: tuple[str, str]
     mean_mg_cm3: float
-    uncertainty_mg_cm3: float | None = None  # standard uncertainty (k = 1) of the mean
+    uncertainty_mg_cm3: float | None = None
     equivalent: Mineral
-    converted_from: Mineral | None = None  # what was measured, where a site's conversion was applied
+    converted_from: Mineral | None = None
 
 
 def measure_bmd(

@@ -26,56 +26,85 @@ class Conditions:
     """What must be equal for densities to be compared; "" or None where it is not stated.
 
     The last six have a default because earlier versions kept studies without them: those count as unstated.
+
+    Attributes
+    ----------
+    method : of calibration.
+    rules_sha256 : SHA-256 of the settings of engine, regions and calibration.
+    engine : name, version and weights.
+    energy : "single", "virtual 70 keV", ...
+    phantom_sha256 : SHA-256 of the files that describe the phantom, its certificate included; or
+        `NO_PHANTOM`.
+    model : the scanner's model: a serial number alone is not unique.
     """
 
     device_serial: str
     kvp: float | None
     equivalent: Mineral
     phantom: str
-    method: str  # of calibration
-    rules_sha256: str  # of the settings of engine, regions and calibration
-    engine: str  # with version and weights
+    method: str
+    rules_sha256: str
+    engine: str
     spectral_filter: str = ""
-    energy: str = ""  # "single", "virtual 70 keV", ...
+    energy: str = ""
     kernel: str = ""
     reconstruction: str = ""
-    phantom_sha256: str = ""  # of the files that describe it, its certificate included; or `NO_PHANTOM`
-    model: str = ""  # of the scanner: a serial number alone names none
+    phantom_sha256: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """One study's densities, as far as its report gave them."""
+    """One study's densities, as far as its report gave them.
+
+    Attributes
+    ----------
+    densities_mg_cm3 : by level.
+    contrast : whether contrast medium was given or is suspected.
+    """
 
     study_instance_uid: str
     taken_on: date
     conditions: Conditions
-    densities_mg_cm3: Mapping[str, float]  # by level
+    densities_mg_cm3: Mapping[str, float]
     levels_confirmed: bool
-    contrast: bool  # given or suspected
+    contrast: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelChange:
-    """Change of one level's density."""
+    """Change of one level's density.
+
+    Attributes
+    ----------
+    change_mg_cm3 : later minus earlier.
+    significant : None without a least significant change.
+    """
 
     level: str
     earlier_mg_cm3: float
-    change_mg_cm3: float  # later minus earlier
-    significant: bool | None  # None without an LSC
+    change_mg_cm3: float
+    significant: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowUp:
-    """Comparison with an earlier study; `changes` is empty where there are `reasons` against it."""
+    """Comparison with an earlier study; `changes` is empty where there are `reasons` against it.
+
+    Attributes
+    ----------
+    reasons : why the studies are not comparable.
+    equivalent : mineral of the later study's densities and of every change.
+    accepted : conditions that neither study states and the site accepts as equal.
+    """
 
     prior_study_instance_uid: str
     prior_taken_on: date
     changes: tuple[LevelChange, ...]
     reasons: tuple[Value, ...]
     lsc_mg_cm3: float | None
-    equivalent: Mineral  # of the later study's densities, and of every change
-    accepted: tuple[Value, ...] = ()  # what neither study states and the site takes for equal
+    equivalent: Mineral
+    accepted: tuple[Value, ...] = ()
 
 
 # What each condition is called in a report.

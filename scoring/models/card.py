@@ -56,37 +56,61 @@ _FEATURE_NAME = r"^(original|wavelet-[LH]{3})_(shape|firstorder|glcm|gldm|glrlm|
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class CardFeature:
-    """One feature of the rad-score: coefficient * (value - mean) / sd."""
+    """One feature of the rad-score: coefficient * (value - mean) / sd.
 
-    name: Annotated[str, Field(pattern=_FEATURE_NAME)]  # pyradiomics name
-    mean: float  # of the training cohort
+    Attributes
+    ----------
+    name : pyradiomics name.
+    mean : of the training cohort.
+    origin : whether the publication of the method names the feature.
+    """
+
+    name: Annotated[str, Field(pattern=_FEATURE_NAME)]
+    mean: float
     sd: Annotated[float, Field(gt=0)]
     coefficient: float
-    origin: Literal["documented", "chosen"]  # named by the publication of the method or not
+    origin: Literal["documented", "chosen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class CardTerm:
-    """One predictor of the combined model: coefficient * value, on the log-odds scale."""
+    """One predictor of the combined model: coefficient * value, on the log-odds scale.
 
-    name: str  # of CLINICAL_INPUTS
-    label: _Text  # as printed
-    unit: _Text  # UCUM
-    coefficient: float  # per unit
-    axis: Range  # of the patients it was made from; drawn on the nomogram, and not left
-    plausible: Range  # values outside are taken for mistakes
+    Attributes
+    ----------
+    name : one of `CLINICAL_INPUTS`.
+    label : as printed.
+    unit : UCUM code.
+    coefficient : per unit.
+    axis : range of the training patients: the nomogram's axis, and the range in which the model applies.
+    plausible : values outside this range are taken for errors.
+    """
+
+    name: str
+    label: _Text
+    unit: _Text
+    coefficient: float
+    axis: Range
+    plausible: Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class Applicability:
-    """What the model was trained on. Inclusive ranges."""
+    """What the model was trained on. Inclusive ranges.
+
+    Attributes
+    ----------
+    equivalent : mineral of the densities behind the training labels.
+    energy : None for conventional images.
+    beam_filter : None for ordinary filters.
+    """
 
     kvp: Range
     slice_spacing_mm: Range
     pixel_spacing_mm: Range
-    equivalent: Mineral  # of the densities behind the labels
-    energy: _Text | None = None  # None: the card is silent, and one of conventional images
-    beam_filter: _Text | None = None  # None: likewise, and ordinary filters
+    equivalent: Mineral
+    energy: _Text | None = None
+    beam_filter: _Text | None = None
 
     @property
     def spectrum(self) -> Spectrum:
@@ -118,10 +142,15 @@ def _each_input_once(terms: tuple[CardTerm, ...]) -> tuple[CardTerm, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class ClinicalModel:
-    """The combined model: log-odds of the positive class."""
+    """The combined model: log-odds of the positive class.
+
+    Attributes
+    ----------
+    terms : in the order of the nomogram's axes.
+    """
 
     intercept: float
-    terms: Annotated[tuple[CardTerm, ...], AfterValidator(_each_input_once)]  # as the nomogram shows them
+    terms: Annotated[tuple[CardTerm, ...], AfterValidator(_each_input_once)]
 
 
 def _probabilities(training: dict[str, Any]) -> dict[str, Any]:
@@ -134,22 +163,32 @@ def _probabilities(training: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class ModelCard:
-    """A model, whole."""
+    """A model, whole.
+
+    Attributes
+    ----------
+    demonstration : True for a model whose every number is marked as a demonstration.
+    notice : shown beside every number of the model; required for a demonstration.
+    positive_class : the class whose probability the model gives.
+    label : how the training labels were made.
+    software : versions that computed the features and fitted the model.
+    radiomics_settings_sha256 : SHA-256 of the settings file.
+    """
 
     schema: Literal["osteonode-model-card"]
     schema_version: Literal[1]
     name: _Text
     version: _Text
-    demonstration: bool  # then every number of the model is marked as such
-    notice: str  # stands beside every number of the model; a demonstration must have one
-    positive_class: Literal["osteoporosis"]  # that the probability is of
+    demonstration: bool
+    notice: str
+    positive_class: Literal["osteoporosis"]
     negative_class: Literal["osteopenia"]
-    label: _Text  # how the training labels came about
+    label: _Text
     rad_score: RadScoreModel
     clinical: ClinicalModel
     applicability: Applicability
-    software: dict[str, _Text]  # what computed features and fit
-    radiomics_settings_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of the settings file's bytes
+    software: dict[str, _Text]
+    radiomics_settings_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     training: Annotated[dict[str, _Scalar], AfterValidator(_probabilities)]
 
     @model_validator(mode="after")

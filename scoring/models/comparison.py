@@ -21,28 +21,44 @@ from segmentation.vertebrae import Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencePatient:
-    """One invented patient with everything that a model may ask for."""
+    """One invented patient with everything that a model may ask for.
+
+    Attributes
+    ----------
+    features : values by pyradiomics name.
+    pixel_spacing_mm : (row, column).
+    age : years.
+    alp : U/L.
+    homocysteine : umol/L.
+    """
 
     name: str
-    features: Mapping[str, float]  # pyradiomics names
+    features: Mapping[str, float]
     kvp: float | None
     slice_spacing_mm: float | None
-    pixel_spacing_mm: tuple[float, float]  # (row, column)
+    pixel_spacing_mm: tuple[float, float]
     equivalent: Mineral | None
-    age: float  # years
-    alp: float  # U/L
-    homocysteine: float  # umol/L
+    age: float
+    alp: float
+    homocysteine: float
     spectrum: Spectrum = CONVENTIONAL_SPECTRUM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What one model says of one patient."""
+    """What one model says of one patient.
+
+    Attributes
+    ----------
+    probability : of the positive class.
+    likelier : the class with the larger probability.
+    outside : why a node gives no class: the model's range is left; "" where it gives one.
+    """
 
     rad_score: float
-    probability: float  # of the positive class
-    likelier: str  # the class with the greater probability
-    outside: str  # why a node gives no class here, beyond the model's range; "" where it gives one
+    probability: float
+    likelier: str
+    outside: str
 
     @property
     def given(self) -> str | None:
@@ -52,10 +68,15 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One patient before and after a change of model."""
+    """One patient before and after a change of model.
+
+    Attributes
+    ----------
+    before : None where no earlier model can score the patient.
+    """
 
     patient: str
-    before: Scored | None  # None where there is no earlier model that can be asked
+    before: Scored | None
     after: Scored
 
     @property

@@ -12,11 +12,18 @@ from scoring.models.card import ModelCard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NomogramAxis:
-    """One predictor's scale: points rise linearly from one end of its range to the other."""
+    """One predictor's scale: points rise linearly from one end of its range to the other.
 
-    name: str  # "rad_score", "age", "alp", "homocysteine"
-    label: str  # as printed
-    unit: str  # UCUM
+    Attributes
+    ----------
+    name : "rad_score", "age", "alp", "homocysteine".
+    label : as printed.
+    unit : UCUM code.
+    """
+
+    name: str
+    label: str
+    unit: str
     lower: float
     upper: float
     points_at_lower: float
@@ -25,21 +32,32 @@ class NomogramAxis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NomogramInput:
-    """This patient's value on one axis."""
+    """This patient's value on one axis.
+
+    Attributes
+    ----------
+    unit : UCUM code.
+    """
 
     name: str
     value: float
-    unit: str  # UCUM
+    unit: str
     points: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NomogramScale:
-    """The drawing's axes: they belong to the model, not to the patient."""
+    """The drawing's axes: they belong to the model, not to the patient.
+
+    Attributes
+    ----------
+    points_per_lp : points for one unit of the linear predictor.
+    lp_at_zero_points : linear predictor at a total of 0 points.
+    """
 
     axes: tuple[NomogramAxis, ...]
     total_points_max: float
-    points_per_lp: float  # points for one unit of the linear predictor
+    points_per_lp: float
     lp_at_zero_points: float
 
     def probability(self, total_points: float) -> float:
@@ -49,13 +67,18 @@ class NomogramScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NomogramResult:
-    """This patient on the nomogram."""
+    """This patient on the nomogram.
+
+    Attributes
+    ----------
+    positive_class : "osteoporosis".
+    """
 
     scale: NomogramScale
     inputs: tuple[NomogramInput, ...]
     total_points: float
     probability: float
-    positive_class: str  # "osteoporosis"
+    positive_class: str
     model_name: str
     demonstration: bool
 
@@ -149,9 +172,14 @@ def apply_nomogram(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTerm:
-    """One feature's way into the score: coefficient * (value - mean) / sd."""
+    """One feature's way into the score: coefficient * (value - mean) / sd.
 
-    name: str  # pyradiomics name, e.g. "wavelet-LLL_firstorder_10Percentile"
+    Attributes
+    ----------
+    name : pyradiomics name, such as "wavelet-LLL_firstorder_10Percentile".
+    """
+
+    name: str
     value: float
     standardised: float
     contribution: float

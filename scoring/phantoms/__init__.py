@@ -18,28 +18,48 @@ from segmentation.volume import CtVolume
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodModel:
-    """One rod as its certificate and the maker's drawing describe it. Rods are upright cylinders."""
+    """One rod as its certificate and the maker's drawing describe it. Rods are upright cylinders.
+
+    Attributes
+    ----------
+    density_mg_cm3 : certified mineral density.
+    offset_mm : position of the centre along the phantom's row of rods.
+    expected_hu : range over the tube voltages in use; for water see `PhantomLimits`.
+    search_hu : wider range, in which an object is taken for the rod and then checked.
+    water_mg_cm3 : certified water density, where the rod is certified as mineral and water.
+    """
 
     name: str
-    density_mg_cm3: float  # certified
+    density_mg_cm3: float
     diameter_mm: float
-    offset_mm: float  # of its centre along the phantom's row of rods
-    expected_hu: tuple[float, float]  # over the tube voltages of use; for water see PhantomLimits
-    search_hu: tuple[float, float]  # wider: an object that reads so is taken for the rod and then judged
-    water_mg_cm3: float | None = None  # where a rod is certified as mineral and water
+    offset_mm: float
+    expected_hu: tuple[float, float]
+    search_hu: tuple[float, float]
+    water_mg_cm3: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomLimits:
-    """When a reading is refused. None of these is published: see the phantom's file."""
+    """When a reading is refused. None of these is published: see the phantom's file.
 
-    water_rod_hu: float  # |HU| of a rod of density 0
-    tilt_degrees: float  # between a rod and the slice normal
-    slope_drift_percent: float  # change of the calibration slope from one end of the phantom to the other
-    water_drift_hu: float  # shift of all rods' mean from one part of the phantom to the rest
-    area_tolerance: float  # relative, of a rod's cross-section
-    rod_sd_hu: float  # of a rod in a slab of 10 mm, smoothed by 1 mm in the plane
-    minimum_length_mm: float  # of phantom in view
+    Attributes
+    ----------
+    water_rod_hu : limit of abs(HU) of a rod of density 0.
+    tilt_degrees : limit of the angle between a rod and the slice normal.
+    slope_drift_percent : limit of the change of slope from one end of the phantom to the other.
+    water_drift_hu : limit of the shift of the rods' mean HU between two parts of the phantom.
+    area_tolerance : relative tolerance of a rod's cross-section.
+    rod_sd_hu : limit of the SD in a rod, over a slab of 10 mm, smoothed by 1 mm in the plane.
+    minimum_length_mm : least length of phantom in view.
+    """
+
+    water_rod_hu: float
+    tilt_degrees: float
+    slope_drift_percent: float
+    water_drift_hu: float
+    area_tolerance: float
+    rod_sd_hu: float
+    minimum_length_mm: float
     # R: a shift of offset along the phantom must have a stretch of this length on either side, and exceed
     # this many standard errors: more than chance makes at whatever place it is looked for.
     offset_stretch_mm: float = 8.0
@@ -51,20 +71,30 @@ class PhantomLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomModel:
-    """A kind of calibration phantom."""
+    """A kind of calibration phantom.
+
+    Attributes
+    ----------
+    method : one of `scoring.calibration.methods.METHODS`.
+    rods : by rising expected HU: by rising density, except for dissolved mineral.
+    body_hu : range of the material around the rods.
+    roi_margin_mm : distance of the rods' regions from their walls.
+    serial : of the single phantom whose certificate gives the densities; "" for the model's densities.
+    sha256 : of the files that describe the phantom.
+    """
 
     name: str
     manufacturer: str
     equivalent: Mineral
-    method: str  # a key of scoring.calibration.methods.METHODS
-    rods: tuple[RodModel, ...]  # by rising expected HU: by rising density, but for dissolved mineral
-    body_hu: tuple[float, float]  # of the material around the rods
-    roi_margin_mm: float  # a rod is read this far inside its wall
+    method: str
+    rods: tuple[RodModel, ...]
+    body_hu: tuple[float, float]
+    roi_margin_mm: float
     limits: PhantomLimits
     source: str
     rules: FitRules = SHIPPED_RULES
-    serial: str = ""  # of the one phantom whose own certificate the densities are; "" for the model's
-    sha256: str = ""  # of the files that this was read from
+    serial: str = ""
+    sha256: str = ""
 
     @property
     def rod_distance_mm(self) -> float:
@@ -75,25 +105,42 @@ class PhantomModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceReading:
-    """All rods in one slice."""
+    """All rods in one slice.
 
-    z_mm: float  # along the slice normal, from the caudal end of the volume
-    hu: tuple[float, ...]  # mean of each rod, in the order of `PhantomReading.rods`
+    Attributes
+    ----------
+    z_mm : along the slice normal, from the caudal end of the volume.
+    hu : mean of each rod, in the order of `PhantomReading.rods`.
+    """
+
+    z_mm: float
+    hu: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomReading:
-    """The phantom in one volume. With any observation there is no calibration."""
+    """The phantom in one volume. With any observation there is no calibration.
+
+    Attributes
+    ----------
+    rods : in the order of the model's rods; empty where no phantom was found.
+    slices : caudal to cranial.
+    areas_mm2 : cross-section of each rod.
+    tilt_degrees : angle between rods and slice normal; None in a single slice.
+    slope_drift_percent : from the caudal to the cranial end; None below 3 slices.
+    observations : reasons against a calibration.
+    remarks : observations on other phantoms in view, which leave the calibration valid.
+    """
 
     model: str
-    rods: tuple[RodReading, ...] = ()  # in the order of the model's; empty where no phantom was found
-    slices: tuple[SliceReading, ...] = ()  # caudal to cranial
-    areas_mm2: tuple[float, ...] = ()  # cross-section of each rod
+    rods: tuple[RodReading, ...] = ()
+    slices: tuple[SliceReading, ...] = ()
+    areas_mm2: tuple[float, ...] = ()
     body_hu: float | None = None
-    tilt_degrees: float | None = None  # of the rods against the slice normal; None in a single slice
-    slope_drift_percent: float | None = None  # end to end, towards cranial; None below 3 slices
+    tilt_degrees: float | None = None
+    slope_drift_percent: float | None = None
     observations: tuple[Observation, ...] = ()
-    remarks: tuple[Observation, ...] = ()  # said with a calibration that stands: of another phantom in view
+    remarks: tuple[Observation, ...] = ()
 
     @property
     def usable(self) -> bool:

@@ -23,11 +23,17 @@ Particulars = dict[str, str | int | float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossSection:
-    """What a rod shows across its axis."""
+    """What a rod shows across its axis.
+
+    Attributes
+    ----------
+    standard_error_mm2 : from the scatter between slabs; 0 of a single slice.
+    sd_hu : largest SD over the slabs, as defined by `PhantomLimits.rod_sd_hu`.
+    """
 
     area_mm2: float
-    standard_error_mm2: float  # as the phantom's stretches scatter; 0 of a single slice, which tells none
-    sd_hu: float  # unevenness where it is worst, as `PhantomLimits.rod_sd_hu` defines it
+    standard_error_mm2: float
+    sd_hu: float
 
 
 def judge(
@@ -56,10 +62,15 @@ def judge(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Change of the calibration slope from the caudal to the cranial end of the phantom."""
+    """Change of the calibration slope from the caudal to the cranial end of the phantom.
+
+    Attributes
+    ----------
+    noise_percent : half width of the change's 95 % interval.
+    """
 
     percent: float
-    noise_percent: float  # half width of the change's 95 % interval
+    noise_percent: float
 
 
 def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:

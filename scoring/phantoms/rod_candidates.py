@@ -47,10 +47,16 @@ DISCS_PER_BLOCK = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodCandidate:
-    """Something that looks like a calibration rod."""
+    """Something that looks like a calibration rod.
 
-    diameter_mm: float  # to about 3 mm
-    centre_mm: tuple[float, float, float]  # LPS, half way along it
+    Attributes
+    ----------
+    diameter_mm : accurate to about 3 mm.
+    centre_mm : LPS, at half its length.
+    """
+
+    diameter_mm: float
+    centre_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

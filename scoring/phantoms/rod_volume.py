@@ -31,12 +31,19 @@ MINIMUM_COVERAGE = 0.5  # part of a core that must lie inside the image for it t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodTarget:
-    """What the search knows about one rod."""
+    """What the search knows about one rod.
+
+    Attributes
+    ----------
+    offset_mm : position along the phantom's row of rods.
+    search_hu : range wide enough to find a rod that fails its checks later.
+    brighter : whether the rod is denser than the phantom's body.
+    """
 
     diameter_mm: float
-    offset_mm: float  # along the phantom's row of rods
-    search_hu: tuple[float, float]  # wide enough to find a rod that will then be judged off
-    brighter: bool  # than the phantom's body
+    offset_mm: float
+    search_hu: tuple[float, float]
+    brighter: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +51,30 @@ class RodVolume:
     """The volume in coarse blocks, with what every pixel would read as the centre of a rod's core.
 
     Arrays have the shape (blocks, y, x); those of rods one such array for each rod.
+
+    Attributes
+    ----------
+    z_mm : (blocks,), middles of the blocks along the slice normal.
+    hu : (blocks, y, x).
+    inside : (blocks, y, x); False outside the scanner's field of view (padding).
+    core_hu : for each rod, mean HU of a core centred at each pixel.
+    possible : for each rod, whether that core has the rod's HU, is even, and lies in the image.
+    ring_hu : for each rod, mean HU of the ring around that core.
+    targets : the last is the densest rod.
+    pitch_mm : (2,), y and x.
+    corner_mm : (2,), y and x of the centre of pixel [0, 0].
     """
 
-    z_mm: Floats  # (blocks,): of their middles
+    z_mm: Floats
     hu: Images
-    inside: Bools  # False where the scanner padded: outside the field of view
+    inside: Bools
     core_hu: tuple[Images, ...]
-    possible: tuple[Bools, ...]  # the core reads like that rod, is even, and lies in the image well enough
-    ring_hu: tuple[Images, ...]  # what surrounds each rod's core
-    targets: tuple[RodTarget, ...]  # the last is the densest
+    possible: tuple[Bools, ...]
+    ring_hu: tuple[Images, ...]
+    targets: tuple[RodTarget, ...]
     body_hu: tuple[float, float]
-    pitch_mm: Floats  # (2,): y, x
-    corner_mm: Floats  # (2,): centre of pixel [0, 0]
+    pitch_mm: Floats
+    corner_mm: Floats
 
     def stands_out_hu(self, rod: int) -> Images:
         """How far that rod's core, centred at each pixel, reads from its ring towards the rod's own side."""
@@ -110,13 +129,22 @@ def block_edges(slices: int, spacing_mm: float) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """A canonical volume averaged over `BLOCK_MM` of slices and about `PITCH_MM` in the plane."""
+    """A canonical volume averaged over `BLOCK_MM` of slices and about `PITCH_MM` in the plane.
 
-    hu: Images  # (blocks, y, x), caudal to cranial
-    inside: Bools  # False where the scanner padded: outside the field of view
-    z_mm: Floats  # (blocks,): of their middles
-    pitch_mm: Floats  # (2,): y, x
-    corner_mm: Floats  # (2,): centre of pixel [0, 0]
+    Attributes
+    ----------
+    hu : (blocks, y, x), caudal to cranial.
+    inside : (blocks, y, x); False outside the scanner's field of view (padding).
+    z_mm : (blocks,), middles of the blocks along the slice normal.
+    pitch_mm : (2,), y and x.
+    corner_mm : (2,), y and x of the centre of pixel [0, 0].
+    """
+
+    hu: Images
+    inside: Bools
+    z_mm: Floats
+    pitch_mm: Floats
+    corner_mm: Floats
 
 
 def blocks_of(volume: CtVolume) -> Blocks:

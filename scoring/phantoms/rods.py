@@ -39,18 +39,29 @@ FAINT_HU = 80.0  # from the body: of such a rod half is its own centroid, half i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """The rods' centres in one block."""
+    """The rods' centres in one block.
+
+    Attributes
+    ----------
+    centres_mm : (rods, 2), y and x.
+    """
 
     z_mm: float
-    centres_mm: Floats  # (rods, 2): y, x
+    centres_mm: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """The rods' axes: centre(z) = intercept + gradient * z."""
+    """The rods' axes: centre(z) = intercept + gradient * z.
 
-    intercept_mm: Floats  # (rods, 2): y, x
-    gradient: Floats  # (rods, 2): mm in the plane per mm along z
+    Attributes
+    ----------
+    intercept_mm : (rods, 2), y and x.
+    gradient : (rods, 2), mm in the plane per mm along z.
+    """
+
+    intercept_mm: Floats
+    gradient: Floats
 
     def at(self, z_mm: float | Floats) -> Floats:
         """Centres (..., rods, 2) in the plane at `z_mm` (...)."""
@@ -60,11 +71,18 @@ class Lines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """By which rod a row is looked for, and what is known of a rod beyond its end."""
+    """By which rod a row is looked for, and what is known of a rod beyond its end.
 
-    anchor: int  # index of the rod that the row is turned about
-    stands_out_hu: float  # that rod, at least, from its ring
-    missing: RodTarget | None = None  # a rod of the row that the border of the image must cut
+    Attributes
+    ----------
+    anchor : index of the rod about which the row is turned.
+    stands_out_hu : least contrast of that rod to its ring.
+    missing : a rod of the row that the border of the image cuts away.
+    """
+
+    anchor: int
+    stands_out_hu: float
+    missing: RodTarget | None = None
 
     @classmethod
     def whole(cls, scene: RodVolume) -> Search:

@@ -78,13 +78,20 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
-    """The patients that take part, and what stood in others' way."""
+    """The patients that take part, and what stood in others' way.
+
+    Attributes
+    ----------
+    variables : numeric columns, the clinical ones first.
+    excluded : reason by patient.
+    missing : number of patients without a value, by column, of all in the table.
+    """
 
     patients: tuple[Patient, ...]
     label_kind: LabelKind
-    variables: tuple[str, ...]  # numeric columns, the clinical ones first
-    excluded: Mapping[str, str]  # patient -> reason
-    missing: Mapping[str, int]  # column -> patients without a value, of all in the table
+    variables: tuple[str, ...]
+    excluded: Mapping[str, str]
+    missing: Mapping[str, int]
 
 
 def read_cohort(rows: Sequence[Mapping[str, str]]) -> Cohort:
@@ -215,9 +222,14 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupTest:
-    """A test of one variable between two groups."""
+    """A test of one variable between two groups.
 
-    test: str  # "Welch t", "Mann-Whitney U" or "chi-squared"
+    Attributes
+    ----------
+    test : "Welch t", "Mann-Whitney U" or "chi-squared".
+    """
+
+    test: str
     statistic: float
     p: float
 

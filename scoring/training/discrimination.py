@@ -51,11 +51,18 @@ class Auc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AucComparison:
-    """Two scores on the same patients."""
+    """Two scores on the same patients.
 
-    difference: float  # first less second
-    z: float | None  # 0 where both AUCs are the same in every sense; None where they differ without variance
-    p: float | None  # two-sided
+    Attributes
+    ----------
+    difference : first minus second.
+    z : 0 where both scores order the patients alike; None where the AUCs differ without variance.
+    p : two-sided.
+    """
+
+    difference: float
+    z: float | None
+    p: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

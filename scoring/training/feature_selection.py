@@ -93,11 +93,18 @@ _UNEXPLAINED = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LassoPath:
-    """One model for each penalty, in the units of the columns that were given."""
+    """One model for each penalty, in the units of the columns that were given.
 
-    penalties: Matrix  # (penalties,), falling
-    intercepts: Matrix  # (penalties,)
-    coefficients: Matrix  # (penalties, columns)
+    Attributes
+    ----------
+    penalties : (penalties,), falling.
+    intercepts : (penalties,).
+    coefficients : (penalties, columns).
+    """
+
+    penalties: Matrix
+    intercepts: Matrix
+    coefficients: Matrix
 
     def probabilities(self, columns: Matrix) -> Matrix:
         """Of the positive class, shape (patients, penalties)."""
@@ -107,13 +114,22 @@ class LassoPath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LassoChoice:
-    """Cross-validated deviance along the path, and the penalties it speaks for."""
+    """Cross-validated deviance along the path, and the penalties it speaks for.
 
-    path: LassoPath  # of all patients
-    deviance: Matrix  # (penalties,), mean per patient in folds left out
-    deviance_error: Matrix  # (penalties,), standard error of that mean over the folds
-    at_minimum: int  # lambda.min: least deviance
-    at_one_error: int  # lambda.1se: the largest penalty within one standard error of it
+    Attributes
+    ----------
+    path : fitted to all patients.
+    deviance : (penalties,), mean per patient in the folds left out.
+    deviance_error : (penalties,), standard error of that mean over the folds.
+    at_minimum : index of lambda.min, the penalty of least deviance.
+    at_one_error : index of lambda.1se, the largest penalty within one standard error of it.
+    """
+
+    path: LassoPath
+    deviance: Matrix
+    deviance_error: Matrix
+    at_minimum: int
+    at_one_error: int
 
 
 def penalty_path(columns: Matrix, labels: Labels, count: int = PENALTIES) -> Matrix:

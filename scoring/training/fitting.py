@@ -155,13 +155,20 @@ class ScaledFeature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadScoreFit:
-    """The rad-score and how it came about."""
+    """The rad-score and how it came about.
 
-    relevant: tuple[str, ...]  # what mRMR chose, in its order
-    choice: LassoChoice  # over `relevant`, in standard deviations
+    Attributes
+    ----------
+    relevant : features that mRMR selected, in its order.
+    choice : LASSO over `relevant`, per standard deviation.
+    features : those with a coefficient other than 0, in mRMR's order.
+    """
+
+    relevant: tuple[str, ...]
+    choice: LassoChoice
     penalty: PenaltyChoice
     intercept: float
-    features: tuple[ScaledFeature, ...]  # with a coefficient other than 0, in mRMR's order
+    features: tuple[ScaledFeature, ...]
 
     def score(self, values: Matrix, names: tuple[str, ...]) -> Matrix:
         """Of patients, shape (patients,); `values` has a column for each of `names`."""
@@ -229,11 +236,16 @@ def _without_features(penalty: PenaltyChoice, choice: LassoChoice) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFits:
-    """The three models of the paper."""
+    """The three models of the paper.
+
+    Attributes
+    ----------
+    combined : its first term is the rad-score.
+    """
 
     rad_score: RadScoreFit
     clinical: LogisticModel
-    combined: LogisticModel  # the rad-score first
+    combined: LogisticModel
 
 
 def fit_models(

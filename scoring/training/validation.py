@@ -146,11 +146,17 @@ _LEAST_VARIANCE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskGroup:
-    """Patients of neighbouring predicted risk."""
+    """Patients of neighbouring predicted risk.
+
+    Attributes
+    ----------
+    observed : patients of the positive class.
+    expected : sum of the predicted probabilities.
+    """
 
     patients: int
-    observed: int  # of the positive class
-    expected: float  # sum of probabilities
+    observed: int
+    expected: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,25 +235,36 @@ def brier_score(probabilities: Scores, labels: Labels) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelValidation:
-    """One model on one set of patients. The positive class is osteoporosis throughout."""
+    """One model on one set of patients. The positive class is osteoporosis throughout.
+
+    Attributes
+    ----------
+    cutoff : probability from which a patient counts as positive.
+    calibration : None where the risks allow no test.
+    """
 
     auc: Auc
     roc: RocCurve
-    cutoff: float  # a probability: positive is at least that
+    cutoff: float
     counts: Counts
-    calibration: HosmerLemeshow | None  # None where risks do not allow its test
+    calibration: HosmerLemeshow | None
     brier: float
     decision: DecisionCurve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Several models on the same patients."""
+    """Several models on the same patients.
+
+    Attributes
+    ----------
+    comparisons : DeLong's test of each pair of models.
+    """
 
     patients: int
     positives: int
     models: Mapping[str, ModelValidation]
-    comparisons: Mapping[tuple[str, str], AucComparison]  # of each pair, by DeLong
+    comparisons: Mapping[tuple[str, str], AucComparison]
 
 
 def validate(

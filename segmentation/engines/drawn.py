@@ -240,10 +240,16 @@ PointsMm = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A part of a drawing, in the box that holds it."""
+    """A part of a drawing, in the box that holds it.
+
+    Attributes
+    ----------
+    box : of the grid's array.
+    inside : shape of the box.
+    """
 
     box: Box
-    inside: Mask  # shape of the box
+    inside: Mask
 
     @classmethod
     def largest_of(cls, drawn: Mask) -> Piece | None:
@@ -323,7 +329,12 @@ def _gap_mm(one: PointsMm, other: PointsMm) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WingShape:
-    """What counts as a wing that was drawn. All values are proposals for adults (R)."""
+    """What counts as a wing that was drawn. All values are proposals for adults (R).
+
+    Attributes
+    ----------
+    middle_mm : half the width of the strip that defines the top.
+    """
 
     # To the side of the middle. TotalSegmentator's drawing of a real sacrum is 21 mm high there on both sides
     # within the depth below, that of the fifth lumbar vertebra above it 14 mm.
@@ -331,7 +342,7 @@ class WingShape:
     min_height_mm: float = 17.0
     # Below the top, less than a body: a lumbar vertebra drawn as one with the sacrum has no wings so high up.
     depth_mm: float = 22.0
-    middle_mm: float = 15.0  # half the width of the strip in which the top is looked for
+    middle_mm: float = 15.0
 
 
 def drawn_with_wings(lowest: Level, sacral_mm: PointsMm, shape: WingShape | None = None) -> bool:

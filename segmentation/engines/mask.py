@@ -68,9 +68,14 @@ class LabelImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileNameSays:
-    """What a mask's file name tells of its values."""
+    """What a mask's file name tells of its values.
 
-    level: str | None  # of the only vertebra that it shows
+    Attributes
+    ----------
+    level : of a mask that shows one vertebra.
+    """
+
+    level: str | None
     is_verse: bool
 
 

@@ -33,10 +33,16 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """Where and how a network runs."""
+    """Where and how a network runs.
 
-    device: str  # "auto": a CUDA GPU where there is one; "cpu", "cuda", "cuda:1"
-    threads: int  # of the processor; 0: as many as torch finds best
+    Attributes
+    ----------
+    device : "auto" (a CUDA GPU where there is one), "cpu", "cuda" or "cuda:1".
+    threads : CPU threads; 0 leaves the number to torch.
+    """
+
+    device: str
+    threads: int
     # On a processor: bfloat16 where it is safe, for half the time on one that has it. On a GPU nnU-Net always
     # mixes float16 in.
     mixed_precision: bool
@@ -48,11 +54,16 @@ class Compute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFolder:
-    """A trained configuration as nnU-Net v2 leaves it: plans, data set and one checkpoint for each fold."""
+    """A trained configuration as nnU-Net v2 leaves it: plans, data set and one checkpoint for each fold.
+
+    Attributes
+    ----------
+    classes : value by name, without background.
+    """
 
     path: Path
     folds: tuple[str, ...]
-    classes: Mapping[str, int]  # name: value; background left out
+    classes: Mapping[str, int]
 
     @property
     def files(self) -> tuple[Path, ...]:

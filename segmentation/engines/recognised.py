@@ -41,14 +41,24 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """A network's answer within a box of the canonical frame."""
+    """A network's answer within a box of the canonical frame.
 
-    turned: CtVolume  # in the canonical frame
-    turn: Reorientation  # how it got there
+    Attributes
+    ----------
+    turned : the CT in the canonical frame.
+    turn : from the source grid to the canonical frame.
+    box : the part of `turned` that `labels` covers.
+    labels : shape of the box; values of `LABELS`, of whole vertebrae or of bodies, sacrum included.
+    bodies : vertebral bodies without names, shape of the box; None where no network segments them.
+    split : names whose voxels form two pieces of comparable size.
+    """
+
+    turned: CtVolume
+    turn: Reorientation
     box: Box
-    labels: LabelMap  # shape of the box; values of `LABELS`, of whole vertebrae or of bodies; sacrum included
-    bodies: Mask | None  # vertebral bodies, unnamed; None where no network was asked for them
-    split: tuple[str, ...] = ()  # names that came in two pieces of comparable size
+    labels: LabelMap
+    bodies: Mask | None
+    split: tuple[str, ...] = ()
 
 
 def nothing_found(volume: CtVolume, engine: EngineInfo, why: Observation | None = None) -> Vertebrae:
@@ -66,13 +76,21 @@ def nothing_found(volume: CtVolume, engine: EngineInfo, why: Observation | None 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """Named bodies, and what speaks against their names."""
+    """Named bodies, and what speaks against their names.
 
-    bodies: LabelMap  # shape of the labels that were judged; sacrum left out
-    row: tuple[Level, ...]  # from superior to inferior
+    Attributes
+    ----------
+    bodies : shape of the labels, without the sacrum.
+    row : from superior to inferior.
+    uncut : why a whole vertebra could not be cut to its body; also among the doubts.
+    basis : the anchor that the labels themselves show, as in `Vertebrae.numbering_basis`.
+    """
+
+    bodies: LabelMap
+    row: tuple[Level, ...]
     doubts: tuple[Observation, ...]
-    uncut: tuple[Phrase, ...]  # why a whole vertebra could not be cut to its body; among the doubts as well
-    basis: str  # what anchors the names by its own shape, as in `Vertebrae.numbering_basis`
+    uncut: tuple[Phrase, ...]
+    basis: str
 
     @property
     def unanchored(self) -> tuple[Observation, ...]:

@@ -33,10 +33,17 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One of TotalSegmentator's networks, and how TotalSegmentator 2.18 itself asks it."""
+    """One of TotalSegmentator's networks, and how TotalSegmentator 2.18 itself asks it.
+
+    Attributes
+    ----------
+    dataset : number of nnU-Net's Dataset folder.
+    classes : key of its class map.
+    tile_step : step between tiles, as a share of their size.
+    """
 
     dataset: int
-    classes: str  # key of its class map
+    classes: str
     spacing_mm: float
     tile_step: float
 

@@ -43,12 +43,17 @@ HALF = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heights:
-    """Of one body, in mm, after Genant et al. 1993."""
+    """Of one body, in mm, after Genant et al. 1993.
+
+    Attributes
+    ----------
+    volume_mm3 : of the body; None where it is unknown.
+    """
 
     anterior_mm: float
     middle_mm: float
     posterior_mm: float
-    volume_mm3: float | None = None  # None where it is not known
+    volume_mm3: float | None = None
 
     @property
     def mean_mm(self) -> float:

@@ -40,10 +40,16 @@ _DRIFT_MM = 3.0  # sideways, per step, against the spine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vessel:
-    """A great vessel as it was found."""
+    """A great vessel as it was found.
 
-    hu: float  # median over its height of the medians of its inner part: a calcified wall is left out
-    height_mm: float  # over which it can be followed
+    Attributes
+    ----------
+    hu : median over its height of the medians of its inner part, without a calcified wall.
+    height_mm : length over which it can be followed.
+    """
+
+    hu: float
+    height_mm: float
     radius_mm: float
 
 

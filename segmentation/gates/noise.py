@@ -43,11 +43,18 @@ _LEAST_CELLS = 40  # places in a slice, else it says nothing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grain:
-    """What varies in the muscle of one slice; NaN where there is too little muscle."""
+    """What varies in the muscle of one slice; NaN where there is too little muscle.
 
-    noise_hu: float  # SD of voxels in its most even quarter
-    streaks_hu: float  # SD of streaks from side to side, freed from noise
-    ratio: float  # of the variation across such streaks to that along them
+    Attributes
+    ----------
+    noise_hu : SD of voxels in the most even quarter of the muscle.
+    streaks_hu : SD of streaks from side to side, noise subtracted.
+    ratio : variation across such streaks over that along them.
+    """
+
+    noise_hu: float
+    streaks_hu: float
+    ratio: float
 
 
 def noise_observations(

@@ -38,10 +38,16 @@ _OVAL = 1.15  # ratio of variances from which a body's width tells how it is tur
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MidPlane:
-    """The plane midway between two endplates and the body's outline in it."""
+    """The plane midway between two endplates and the body's outline in it.
 
-    middle_mm: Points  # (3,), LPS: the middle of the outline
-    axes: Points  # (3, 3): unit vectors towards superior (the normal), posterior and left, LPS
+    Attributes
+    ----------
+    middle_mm : (3,), LPS: the middle of the outline.
+    axes : (3, 3): unit vectors towards superior (the normal), posterior and left, LPS.
+    """
+
+    middle_mm: Points
+    axes: Points
     width_mm: float
     depth_mm: float
 

@@ -48,14 +48,21 @@ HEIGHT_ORDER = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """Wall radius in mm over angle (from left over front) and height."""
+    """Wall radius in mm over angle (from left over front) and height.
 
-    radius_mm: Profile  # (heights, ANGLES)
-    heights_mm: Profile  # (heights,) evenly spaced
-    supported: float  # share of the wall where an edge against soft tissue was seen
-    profile_hu: (
-        Profile | None
-    )  # mean HU across the wall, at `cortex.profile_distances` from its steepest place
+    Attributes
+    ----------
+    radius_mm : (heights, ANGLES), angles from left over front.
+    heights_mm : (heights,), evenly spaced, in the body's frame.
+    supported : share of the wall with an edge against soft tissue.
+    profile_hu : mean HU across the wall, at `endplates.profile_distances` from its steepest place; None
+        where no edge is believed.
+    """
+
+    radius_mm: Profile
+    heights_mm: Profile
+    supported: float
+    profile_hu: Profile | None
 
     def radius(self, h: Profile, angle: Profile) -> Profile:
         """Interpolated radius; heights outside the table take the nearest row."""

@@ -30,10 +30,16 @@ MAX_SIDE_SLOPE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canal:
-    """The canal's centre line, from inferior to superior, one point per working slice."""
+    """The canal's centre line, from inferior to superior, one point per working slice.
 
-    points_mm: Points  # shape (n, 3), (z, y, x)
-    enclosure: Profile  # shape (n,), share of rays that meet bone, 0..1
+    Attributes
+    ----------
+    points_mm : (n, 3), (z, y, x) in the working frame.
+    enclosure : (n,), share of rays that meet bone, 0..1.
+    """
+
+    points_mm: Points
+    enclosure: Profile
 
 
 def enclosure_map(work: WorkingVolume, rules: CanalSettings) -> npt.NDArray[np.float32]:

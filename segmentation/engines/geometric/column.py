@@ -19,13 +19,22 @@ CURVE_SMOOTHING_MM = 14.0  # about half a vertebra: the curve follows the column
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The line through the vertebral bodies, sampled every mm from inferior to superior, with its frames."""
+    """The line through the vertebral bodies, sampled every mm from inferior to superior, with its frames.
 
-    centre_mm: Points  # (n, 3)
-    along: Points  # (n, 3) unit vectors towards superior
-    front: Points  # (n, 3) unit vectors towards anterior, square to `along`
-    left: Points  # (n, 3)
-    canal_mm: Points  # (m, 3) the smoothed middle of the canal
+    Attributes
+    ----------
+    centre_mm : (n, 3).
+    along : (n, 3), unit vectors towards superior.
+    front : (n, 3), unit vectors towards anterior, perpendicular to `along`.
+    left : (n, 3), unit vectors towards left.
+    canal_mm : (m, 3), the smoothed centre line of the canal.
+    """
+
+    centre_mm: Points
+    along: Points
+    front: Points
+    left: Points
+    canal_mm: Points
 
     @property
     def length(self) -> int:

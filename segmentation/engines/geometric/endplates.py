@@ -30,11 +30,17 @@ def profile_distances() -> Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plate:
-    """The compact bone at a surface."""
+    """The compact bone at a surface.
+
+    Attributes
+    ----------
+    hu : HU of compact bone.
+    shift_mm : of the surface from the steepest place of the profile; negative is inward.
+    """
 
     hu: float
     thickness_mm: float
-    shift_mm: float  # of the true surface from the steepest place of the profile; negative is inward
+    shift_mm: float
 
 
 def fit_plate(profile: Profile, cortex_hu: float) -> Plate:
@@ -91,13 +97,18 @@ class Plane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
-    """An endplate's height over the body's cross-section, on `column_grid`."""
+    """An endplate's height over the body's cross-section, on `column_grid`.
 
-    heights_mm: Profile  # (u, v) in the body's frame
-    found: bool  # False where the volume ends before the endplate
-    profile_hu: Profile | None = (
-        None  # mean HU across it, at `cortex.profile_distances` from its steepest place
-    )
+    Attributes
+    ----------
+    heights_mm : (u, v) on `column_grid`, in the body's frame.
+    found : False where the volume ends before the endplate.
+    profile_hu : mean HU across it, at `profile_distances` from its steepest place.
+    """
+
+    heights_mm: Profile
+    found: bool
+    profile_hu: Profile | None = None
 
     def height(self, u: Profile, v: Profile) -> Profile:
         """Bilinear interpolation; the border value outside the grid."""

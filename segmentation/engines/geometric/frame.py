@@ -23,9 +23,14 @@ OUTSIDE_HU = -2000.0  # what sampling gives outside the volume: below any HU a s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkingVolume:
-    """A coarse isotropic copy, for finding things; measuring samples the full volume."""
+    """A coarse isotropic copy, for finding things; measuring samples the full volume.
 
-    hu: FloatArray  # shape (z, y, x)
+    Attributes
+    ----------
+    hu : shape (z, y, x).
+    """
+
+    hu: FloatArray
     step_mm: float
 
 
@@ -84,12 +89,20 @@ def sample(volume: CtVolume, points_mm: Points) -> Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyFrame:
-    """One vertebral body's own axes; heights h along, u left and v front, in mm from `origin_mm`."""
+    """One vertebral body's own axes; heights h along, u left and v front, in mm from `origin_mm`.
 
-    origin_mm: Points  # (3,)
-    along: Points  # (3,) unit vector towards superior
-    front: Points  # (3,)
-    left: Points  # (3,)
+    Attributes
+    ----------
+    origin_mm : (3,), (z, y, x) in the working frame.
+    along : (3,), unit vector towards superior.
+    front : (3,), unit vector towards anterior.
+    left : (3,), unit vector towards left.
+    """
+
+    origin_mm: Points
+    along: Points
+    front: Points
+    left: Points
 
     def points(self, h: npt.ArrayLike, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
         """Working-frame points of local coordinates (broadcast)."""

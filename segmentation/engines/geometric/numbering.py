@@ -41,12 +41,19 @@ class Rib(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnSegment:
-    """What lies between two discs of the straightened column, or beyond the first and last."""
+    """What lies between two discs of the straightened column, or beyond the first and last.
+
+    Attributes
+    ----------
+    first_mm : position along the column.
+    last_mm : position along the column.
+    wings : whether bone joins the segment to the ilium on both sides.
+    """
 
     first_mm: int
     last_mm: int
     ribs: Rib
-    wings: bool  # bone joins it to the ilium on both sides
+    wings: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,12 +207,19 @@ def _height_mm(part: Mask) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbering:
-    """Names of the segments, and what they rest on."""
+    """Names of the segments, and what they rest on.
 
-    names: tuple[str | None, ...]  # None: sacrum, or beyond the names in use
+    Attributes
+    ----------
+    names : by segment, from inferior to superior; None for the sacrum and for names not in use.
+    basis : as in `Vertebrae.numbering_basis`.
+    conflict : how sacrum and ribs disagree; None where they agree.
+    """
+
+    names: tuple[str | None, ...]
     confirmed: bool
-    basis: str  # as in `Vertebrae.numbering_basis`
-    conflict: Phrase | None = None  # how sacrum and ribs disagree
+    basis: str
+    conflict: Phrase | None = None
 
 
 # From inferior to superior, beginning above the sacrum.

@@ -33,13 +33,22 @@ _LEAST_WAY_MM = 0.3  # through a slab, along the normal: slabs that lie in the e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slabs:
-    """The voxels about one endplate, each as the slab that it averages."""
+    """The voxels about one endplate, each as the slab that it averages.
 
-    sense: int  # +1 for an upper endplate, -1 for a lower one
-    hu: Profile  # (n,)
-    heights_mm: Profile  # (2, n): of the middles of each slab's lower and upper face, in the body's frame
-    terms: Points  # (2, n, 6): of `SHAPE`, there
-    slope: Profile  # (n,): mm of height for one mm along the normal, at least 1
+    Attributes
+    ----------
+    sense : +1 for an upper endplate, -1 for a lower one.
+    hu : (n,).
+    heights_mm : (2, n): of the middles of each slab's lower and upper face, in the body's frame.
+    terms : (2, n, 6), of `SHAPE` at these heights.
+    slope : (n,), mm of height for one mm along the normal, at least 1.
+    """
+
+    sense: int
+    hu: Profile
+    heights_mm: Profile
+    terms: Points
+    slope: Profile
 
 
 def terms_of(u: Profile, v: Profile) -> Points:
@@ -141,13 +150,21 @@ SHARED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """One endplate that is to be fitted."""
+    """One endplate that is to be fitted.
 
-    body: int  # its body's place among the study's, from one end of the spine to the other
+    Attributes
+    ----------
+    body : index of its body, from one end of the spine to the other.
+    first : (6,), the shape at the steepest fall of HU.
+    columns : (m, 6), `terms_of` the columns well within the body.
+    bone_hu : HU of the body's middle.
+    """
+
+    body: int
     slabs: Slabs
-    first: Profile  # (6,) the shape found where HU falls most steeply
-    columns: Points  # (m, 6): `terms_of` the columns well within the body
-    bone_hu: float  # of the body's middle
+    first: Profile
+    columns: Points
+    bone_hu: float
 
     def farthest_mm(self, shape: Profile) -> float:
         """The most that a shape departs from the first one within the body."""
@@ -156,10 +173,16 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectations:
-    """Lines ``rows @ numbers - wanted``, each in units of its spread."""
+    """Lines ``rows @ numbers - wanted``, each in units of its spread.
 
-    rows: Points  # (lines, numbers)
-    wanted: Profile  # (lines,)
+    Attributes
+    ----------
+    rows : (lines, numbers).
+    wanted : (lines,).
+    """
+
+    rows: Points
+    wanted: Profile
 
 
 def own_numbers(place: int) -> slice:
@@ -255,11 +278,16 @@ _DAMPING = (1e-3, 1e6)  # at first, and at most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The endplates of a study, and what is expected of them."""
+    """The endplates of a study, and what is expected of them.
+
+    Attributes
+    ----------
+    cortex_hu : of compact bone, free of partial volume.
+    """
 
     ends: Sequence[End]
     expected: Expectations
-    cortex_hu: float  # of compact bone, free of partial volume
+    cortex_hu: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
