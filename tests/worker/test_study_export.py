@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,6 +208,23 @@ def test_an_export_with_identity_holds_the_files_as_they_came(measured, tmp_path
     assert numbers(repeat(found)) == numbers(found.result)
     label_map = segmentation_from_bytes((found.folder / "2-segment" / SEGMENTATION).read_bytes())
     assert label_map.regions
+
+
+def test_the_command_says_what_it_wrote_and_how_to_go_on(measured, tmp_path):
+    bench, source = measured
+    folder, uid = tmp_path / "export", bench.summary.study_instance_uid
+    environment = os.environ | {"OSTEONODE_STORAGE__ROOT": str(tmp_path / "var")}
+
+    def export(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [OSTEONODE, "studies", "export", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    found = export(uid, str(folder))
+    assert found.returncode == 0, found.stderr
+    assert f"{len(source)} images" in found.stdout
+    assert f"cd {folder} && osteonode process images --out result --config osteonode.toml" in found.stdout
+    assert export(uid, str(folder)).returncode == 2  # it holds the first export
+    assert export("1.2.404", str(tmp_path / "none")).returncode == 1
 
 
 def test_nothing_is_written_over_other_files_nor_of_a_study_that_is_not_there(measured, tmp_path):
