@@ -199,7 +199,11 @@ def _plane_beyond(
 
 
 def robust_fit(design: Points, values: Profile, weights: Profile, *, scale_mm: float) -> Profile:
-    """Weighted least squares with Tukey's biweight: outliers beyond three scales count for nothing."""
+    """Weighted least squares with Tukey's biweight: outliers beyond three scales count for nothing.
+
+    The scale is known beforehand. statsmodels' RLM estimates it from the residuals, which puts endplates up
+    to 1.5 mm elsewhere, and takes forty times as long.
+    """
     weight = weights / weights.max()
     solution = np.zeros(design.shape[1])
     ridge = 1e-9 * np.eye(design.shape[1])  # keeps what no value bears on at zero

@@ -262,7 +262,9 @@ def _heights_of(ends: Sequence[End]) -> Mapping[int, dict[int, float]]:
 # Fits endplates to voxels and expectations: damped least squares (Marquardt, SIAM J Appl Math 1963;11:431).
 #
 # Misfits count with their square while they are small, and in proportion where they are large: a voxel that
-# holds something else, or an endplate that is not as expected, pulls no harder than others.
+# holds something else, or an endplate that is not as expected, pulls no harder than others. SciPy's
+# `least_squares` with the same losses finds the same minima (to its tolerance) in nearly four times the time:
+# it holds the derivatives of every voxel, and this the sums that a step needs.
 
 
 # Of a voxel, as if voxels were independent: noise, trabeculae, and what the model leaves out (R). From 40 to
