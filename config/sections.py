@@ -96,6 +96,8 @@ class AccessSettings(_Section):
     max_pdu_bytes: Annotated[int, Ge(4096), Le(1 << 20)] = 131072  #: of one P-DATA-TF PDU
     idle_s: Positive = 60.0  #: a peer that says nothing for so long is gone
     association_s: Positive = 14400.0  #: the longest that an association may last
+    #: false: pynetdicom's own loops serve associations, slower, and for fewer peers
+    event_driven: bool = True
 
 
 class LimitSettings(_Section):

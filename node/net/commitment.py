@@ -18,6 +18,7 @@ from pynetdicom import build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from config.settings import ConfigurationError, Settings
+from node.checkpoint import pause_reactor, resume_reactor
 from node.dicom.header_text import holds_items, items_of
 from node.logs import describe
 from node.net.sender import Address, Requestor, why_not_established
@@ -243,13 +244,13 @@ class Reporter:
                 log.error("commitment_reports_failed", error=describe(error))
 
     def _tell_here(self, association: Any, request: CommitmentRequest) -> str | None:
-        if not _hold_still(association):
+        if not pause_reactor(association, within_s=_STILL_WITHIN_S):
             return "the peer left"
         association.dimse_timeout = _ANSWER_HERE_S
         try:
             return _tell(association, request)
         finally:
-            association._reactor_checkpoint.set()
+            resume_reactor(association)
 
     def _tell_there(self, address: Address, request: CommitmentRequest) -> str | None:
         ae = self._requestor.entity()
@@ -308,21 +309,6 @@ def _tell(association: Any, request: CommitmentRequest) -> str | None:
         return "no answer to the report"
     status = int(answer.Status)
     return None if status == Status.SUCCESS else f"the report was answered {in_words(status)}"
-
-
-def _hold_still(association: Any) -> bool:
-    """Have an acceptor's thread rest between two messages; False where the association is over.
-
-    pynetdicom does so itself before it sends, but waits for ever for a thread that has ended.
-    """
-    association._reactor_checkpoint.clear()
-    deadline = time.monotonic() + _STILL_WITHIN_S
-    while association.is_established and time.monotonic() < deadline:
-        if association._is_paused:
-            return True
-        time.sleep(0.005)
-    association._reactor_checkpoint.set()
-    return False
 
 
 # Storage commitment at the listener: questions of peers, and reports about what this node asked of them.

@@ -25,7 +25,6 @@ from node.dicom import content_comparison as likeness
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.logs import describe
 from node.net.access import AssociationPolicy, AssociationSlots, access_rules
-from node.net.association import StoreRequest
 from node.net.commitment import CommitmentService
 from node.net.elements import (
     BreaksOff,
@@ -38,8 +37,9 @@ from node.net.elements import (
     inflated,
 )
 from node.net.encoding import file_header
+from node.net.event_driven.acceptor import EventDrivenServer
 from node.net.load import Seat, seats
-from node.net.server import Server
+from node.net.server import PynetdicomServer, StoreRequest
 from node.net.sockets import listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for
 from node.store.errors import StoreError
@@ -132,7 +132,8 @@ class Listener:
         OSError
             If the address cannot be bound.
         """
-        self._server = Server(
+        serve = EventDrivenServer if self._policy.rules.event_driven else PynetdicomServer
+        self._server = serve(
             self._ae,
             listening or listening_socket(self._settings.host, self._settings.port),
             self._policy,
@@ -206,8 +207,8 @@ class Listener:
     def _received(self, request: StoreRequest) -> tuple[ReceivedInstance, bool]:
         """What came, and whether this node made it."""
         association = request.association
-        if request.refused:
-            raise LimitExceeded(request.refused)
+        if request.too_large:
+            raise LimitExceeded(request.too_large)
         for of, uid in (("Class", request.sop_class_uid), ("Instance", request.sop_instance_uid)):
             if not _UID.fullmatch(uid):
                 raise IdentifierMismatch(f"the SOP {of} UID of the command is missing or is no UID")

@@ -11,17 +11,16 @@ from typing import Any, Protocol
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification
 
 from config.sections import Destination, TlsSettings
 from config.settings import ConfigurationError
 from node.checkpoint import make_pauses_sure
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.net.event_driven.repairs import read_answers_plainly, read_early_rejection
 from node.net.sockets import send_at_once
 from node.net.status import outcome_of
 from node.net.tls import sender_context
-from node.net.upper_layer import read_answers_plainly
 from node.pipeline.ports import SendOutcome, SendResult
 from node.study_report import EncodedObject, ObjectKind
 
@@ -120,7 +119,7 @@ class Requestor:
         if association.is_established:
             make_pauses_sure(association)
         else:
-            _read_quick_rejection(association)
+            read_early_rejection(association)
         return association
 
     def _tls_to(self, peer: Address) -> tuple[ssl.SSLContext, str] | None:
@@ -133,20 +132,6 @@ class Requestor:
 
 def _read_plainly(event: evt.Event) -> None:
     read_answers_plainly(event.assoc)
-
-
-def _read_quick_rejection(association: Any) -> None:
-    """Note a rejection that came before the library looked whether the connection stands.
-
-    Its provider has closed the connection by then, which the library takes for none at all, and the answer
-    stays unread. A peer that refuses for good would be asked again.
-    """
-    if association.acceptor.primitive is not None:
-        return
-    for answer in tuple(association.dul.to_user_queue.queue):
-        if isinstance(answer, A_ASSOCIATE) and answer.result:
-            association.acceptor.primitive = answer
-            association.is_rejected = True
 
 
 def why_not_established(association: Any) -> tuple[SendOutcome, str]:

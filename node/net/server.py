@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
+from socketserver import BaseServer
 from typing import Any
 
 import structlog
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from structlog.contextvars import bind_contextvars
 
-from node.net.access import AssociationPolicy, RefusalLog
-from node.net.association import PromptAssociation, StoreRequest
+from node.net.access import AssociationPolicy, RefusalLog, Rejection
 from node.net.load import Seat
-from node.net.messages import Room
-from node.net.upper_layer import PromptSocket
 from node.supervised_thread import SupervisedThread
 
 log = structlog.get_logger(__name__)
@@ -28,53 +30,57 @@ log = structlog.get_logger(__name__)
 _ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _STOP_S = 5.0  # for peers to take note that their associations are aborted
 _STEP_BACK_S = 0.03  # that a process with fewer associations has to accept; Python gives each thread 0.005
-_PDU_PATIENCE_S = 30.0  # from a PDU's first byte to its last
 
 
-class _Handler(RequestHandler):
-    """Makes an association of a connection."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """A C-STORE-RQ with its data set.
 
-    server: Server
+    Parameters
+    ----------
+    association : pynetdicom's, or one derived from it.
+    sop_class_uid, sop_instance_uid : as the command states them; they may be no UIDs.
+    dataset : as the peer encoded it, in pieces.
+    sha256 : of the data set.
+    too_large : why the data set is not here; "" where it is.
+    """
 
-    def _create_association(self) -> PromptAssociation:
-        association = PromptAssociation(self.ae, "acceptor")
-        # By these two the library finds a server's associations.
-        association._server = self.server
-        association.client_address = self.client_address
-        association.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
-        association.set_socket(PromptSocket(association, self.request, patience_s=_PDU_PATIENCE_S))
-        acceptor = association.acceptor
-        acceptor.maximum_length = self.ae.maximum_pdu_size
-        acceptor.ae_title = self.server.ae_title
-        acceptor.address_info = self.local
-        acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        acceptor.implementation_version_name = self.ae.implementation_version_name
-        # The library copies them for each connection, a tenth of a second; negotiation only reads them.
-        acceptor.supported_contexts = self.server.contexts
-        association.requestor.address_info = self.remote
-        for event, bound in self.server._handlers.items():
-            if isinstance(event, evt.InterventionEvent):
-                if bound:
-                    association.bind(event, *bound)
-            else:
-                for handler, arguments in bound:
-                    association.bind(event, handler, arguments)
-        return association
+    association: Any
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset: Sequence[bytes | memoryview]
+    sha256: str
+    too_large: str = ""
 
 
-class Server(ThreadedAssociationServer):
-    """Accepts from a socket that is listening already; TLS is agreed upon in the connection's own thread.
+@dataclass(slots=True, kw_only=True)
+class _OpenAssociation:
+    """What is to be given back when an association has ended."""
+
+    client_address: Any
+    began_s: float  # by the monotonic clock
+    slots: tuple[int, ...] = ()
+
+
+class PynetdicomServer(ThreadedAssociationServer):
+    """Accepts from a socket that listens already. pynetdicom's own loops serve the associations.
+
+    It uses pynetdicom's public interface alone. TLS is agreed upon in the connection's own thread.
 
     Parameters
     ----------
     listening : as `listening_socket` makes it. Other processes may accept from it too.
     policy : says who may connect, and who may have an association.
-    on_store : keeps an instance and gives the status to answer; never raises. In the association's thread.
+    on_store : keeps an instance and gives the status to answer; never raises. In a thread of the association.
     seat : this process's among those that accept from the socket.
+    handlers : pynetdicom's event handlers.
     """
 
     daemon_threads = True
     block_on_close = False
+    handler_class: type[RequestHandler] = RequestHandler  # makes an association of a connection
+    pdu_patience_s = 30.0  # for the rest of a PDU that has begun, and for a peer to read
 
     def __init__(
         self,
@@ -90,45 +96,51 @@ class Server(ThreadedAssociationServer):
         self._listening = listening
         self.policy = policy
         self.on_store = on_store
-        self.room = Room(2 * policy.limits.instance_bytes)
         self._seat = seat
         self.refusals = RefusalLog()
         self._connections = 0  # that are served, or about to be
-        self._counted: dict[
-            str, list[int]
-        ] = {}  # for each connection of an address, what is to be given back
+        self._counted: dict[str, list[int]] = {}  # slots of the connections of each address
+        self._associations: dict[Any, _OpenAssociation] = {}
         self._lock = threading.Lock()
+        self._stopped = False
         super().__init__(
             ae,
             listening.getsockname(),
             ae.ae_title,
             ae.supported_contexts,
             ssl_context=ssl_context,
-            evt_handlers=list(handlers),
-            request_handler=_Handler,
+            evt_handlers=[*handlers, (evt.EVT_CONN_OPEN, self._note_association), *self.loop_handlers()],
+            request_handler=self.handler_class,
         )
+
+    def loop_handlers(self) -> Sequence[Any]:
+        """Event handlers that have pynetdicom's loops ask the policy, and store."""
+        return [(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_STORE, self._store)]
 
     def start(self) -> None:
         """Accept in a thread of its own."""
-        self.ae._servers.append(self)  # by which the library counts associations
         SupervisedThread(partial(self.serve_forever, _ACCEPT_LOOK_S), name="accept").start()
 
     def stop(self) -> None:
         """Accept no more, and abort what is open. Once is enough."""
-        if self not in self.ae._servers:
+        if self._stopped:
             return
-        self.shutdown()
+        self._stopped = True
+        BaseServer.shutdown(self)
+        self.server_close()
         # One whose thread is just being started is not waited for: this process ends with it.
-        open_still = [one for one in self.active_associations if one.is_alive()]
-        for association in open_still:
+        still_open = [one for one in list(self._associations) if one.is_alive()]
+        for association in still_open:
             association.abort(block=False)
         deadline = time.monotonic() + _STOP_S
-        for association in open_still:
+        for association in still_open:
             association.join(max(0.0, deadline - time.monotonic()))
+        self._end_associations()
 
     def server_bind(self) -> None:
+        """Take the socket that listens already, in place of the one that socketserver made."""
         if self.socket is not None:
-            self.socket.close()  # socketserver made one of its own
+            self.socket.close()
         self.socket = self._listening
         self.server_address = self.socket.getsockname()
 
@@ -149,20 +161,27 @@ class Server(ThreadedAssociationServer):
         return self.socket.accept()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._note(+1)
+        self._count(+1)
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Make the connection an association, whose own thread says when it is over."""
+        """Make the connection an association."""
         try:
             self.finish_request(request, client_address)
         except Exception:  # noqa: BLE001 - of TLS, or whatever a connection that breaks off leads to
             self.handle_error(request, client_address)
             self.shutdown_request(request)
-            self.note_over(client_address)
+            self._end_connection(client_address)
 
-    def note_over(self, client_address: Any) -> None:
-        """That a connection is served no more."""
+    def end_association(self, association: Any) -> None:
+        """Give back what an association had taken. Twice is harmless."""
+        with self._lock:
+            ended = self._associations.pop(association, None)
+        if ended is not None:
+            self.policy.release(ended.slots)
+            self._end_connection(ended.client_address)
+
+    def _end_connection(self, client_address: Any) -> None:
         address = client_address[0]
         with self._lock:
             slots = self._counted[address]
@@ -170,9 +189,9 @@ class Server(ThreadedAssociationServer):
             if not slots:
                 del self._counted[address]
         self.policy.release((slot,))
-        self._note(-1)
+        self._count(-1)
 
-    def _note(self, change: int) -> None:
+    def _count(self, change: int) -> None:
         with self._lock:
             self._connections += change
             self._seat.note(self._connections)
@@ -200,11 +219,24 @@ class Server(ThreadedAssociationServer):
         """Several times a second, in the thread that accepts."""
         super().service_actions()
         self.refusals.tell_repeated()
+        self._end_associations()
+
+    def _end_associations(self) -> None:
+        """End those that last too long, and give back what those had taken whose thread has ended."""
+        latest = time.monotonic() - self.policy.rules.association_s
+        for association, opened in list(self._associations.items()):
+            if association.ident is not None and not association.is_alive():
+                self.end_association(association)
+            elif opened.began_s < latest and association.is_established:
+                opened.began_s = math.inf  # once is enough
+                log.warning("association_too_long", peer=opened.client_address[0])
+                association.abort(block=False)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.ssl_context is not None:
             request.settimeout(self.ae.acse_timeout)
             request = self.ssl_context.wrap_socket(request, server_side=True)
+        request.settimeout(self.pdu_patience_s)
         super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
@@ -215,3 +247,75 @@ class Server(ThreadedAssociationServer):
     def server_close(self) -> None:
         """Close this process's hold on the socket; others go on accepting from it."""
         self._listening.close()
+
+    # ---- what an association asks, in its own thread
+
+    def admit(self, association: Any, rejection: Rejection | None = None) -> bool:
+        """Whether an association may be had; rejects it where not.
+
+        Parameters
+        ----------
+        rejection : why it cannot be served, if that is known already.
+        """
+        requestor = association.requestor
+        asked = {
+            "calling": requestor.primitive.calling_ae_title,
+            "called": requestor.primitive.called_ae_title,
+        }
+        admitted = rejection or self.policy.admit(
+            **asked, address=requestor.address, here=association.acceptor.address
+        )
+        if not isinstance(admitted, Rejection):
+            self._associations[association].slots = admitted
+            return True
+        self.refusals.tell(
+            "association_refused",
+            reason=admitted.text,
+            peer=requestor.address,
+            calling_ae=asked["calling"],
+            called_ae=asked["called"],
+        )
+        association.acse.send_reject(admitted.result, admitted.source, admitted.reason)
+        evt.trigger(association, evt.EVT_REJECTED, {})
+        return False
+
+    def _note_association(self, event: evt.Event) -> None:
+        with self._lock:
+            self._associations[event.assoc] = _OpenAssociation(
+                client_address=event.address, began_s=time.monotonic()
+            )
+
+    def _admit(self, event: evt.Event) -> None:
+        association = event.assoc
+        requested = association.requestor.primitive
+        if not isinstance(requested, A_ASSOCIATE):  # the connection has closed
+            return
+        bind_contextvars(
+            peer=association.requestor.address,
+            calling_ae=requested.calling_ae_title,
+            called_ae=requested.called_ae_title,
+        )
+        if not self.admit(association):
+            association.is_rejected = True
+            association.kill()  # returns when the rejection has been sent
+
+    def _store(self, event: evt.Event) -> int:
+        request, content = event.request, event.request.DataSet
+        dataset = content.getvalue() if content is not None else b""
+        most = self.policy.limits.instance_bytes
+        return self.on_store(
+            StoreRequest(
+                association=event.assoc,
+                sop_class_uid=str(request.AffectedSOPClassUID),
+                sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                transfer_syntax_uid=str(event.context.transfer_syntax),
+                dataset=[dataset],
+                sha256=hashlib.sha256(dataset).hexdigest(),
+                too_large=too_large(most) if len(dataset) > most else "",
+            )
+        )
+
+
+def too_large(most_bytes: int) -> str:
+    """Why a data set of more than so many bytes is refused."""
+    return f"more than {most_bytes} bytes (limits.instance_bytes)"

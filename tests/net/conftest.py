@@ -23,10 +23,36 @@ from node import logs
 from node.dicom.ct.series_choice import made_here
 from node.net.scp import Listener
 from node.store.store import Store, open_store
+from tests import waiting
+from tests.net.pynetdicom_shortcomings import shortcoming_of
+from tests.net.raw_peer import RawPeer
 from tests.waiting import LIMIT_S
 
+PYNETDICOM_LOOPS = "pynetdicom"
 STUDY_UID = "2.25.100"
 IDENTITY = {"PatientName": "Doe^Jane", "PatientID": "MRN-4711", "PatientBirthDate": "19510203"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect pynetdicom's loops to fail where they fall short; a test that passes there is red."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or callspec.params.get("loops") != PYNETDICOM_LOOPS:
+            continue
+        # A thread of pynetdicom's may die of what a test sends, in this test or after it.
+        item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"))
+        case = callspec.id.removeprefix(PYNETDICOM_LOOPS).removeprefix("-")
+        found = shortcoming_of(getattr(item, "originalname", item.name), case)
+        if found is not None:
+            item.add_marker(pytest.mark.xfail(strict=True, reason=found.why))
+
+
+@pytest.fixture(autouse=True)
+def soon_given_up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is expected not to come is waited for two seconds."""
+    if request.node.get_closest_marker("xfail"):
+        monkeypatch.setattr(RawPeer, "timeout_s", 2.0)
+        monkeypatch.setattr(waiting, "LIMIT_S", 2.0)
 
 
 @pytest.fixture
@@ -47,8 +73,16 @@ class Running:
     port: int
 
 
+@pytest.fixture(scope="module", params=["event-driven", PYNETDICOM_LOOPS])
+def loops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Whose loops serve the listener's associations, as a site says it by `access.event_driven`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSTEONODE_ACCESS__EVENT_DRIVEN", str(request.param == "event-driven").lower())
+        yield request.param
+
+
 @pytest.fixture
-def listener(settings: Settings, store: Store) -> Iterator[Running]:
+def listener(loops: str, settings: Settings, store: Store) -> Iterator[Running]:
     running = Listener(settings.node, store, made_here)
     yield Running(listener=running, port=running.start())
     running.stop()

@@ -31,12 +31,14 @@ ECHO_CONTEXT, CT_CONTEXT = 1, 3
 class RawPeer:
     """One connection to a listener."""
 
+    timeout_s = LIMIT_S  # for each answer
+
     def __init__(
         self, port: int, connection: socket.socket | None = None, *, address: str = "127.0.0.1"
     ) -> None:
         """From an address of this machine: all that begin with 127 are."""
         self.socket = connection or socket.create_connection(
-            ("127.0.0.1", port), timeout=LIMIT_S, source_address=(address, 0)
+            ("127.0.0.1", port), timeout=self.timeout_s, source_address=(address, 0)
         )
 
     def __enter__(self) -> RawPeer:

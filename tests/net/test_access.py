@@ -122,6 +122,7 @@ def test_addresses_are_admitted_as_configured(
     assert access.accepts_address(address, here=HERE) is admitted
 
 
+@pytest.mark.usefixtures("loops")
 def test_dcmtk_is_rejected_with_the_reason_that_the_standard_numbers(
     tmp_path: Path, store: Store, dcmtk: Dcmtk
 ) -> None:
@@ -137,6 +138,7 @@ def test_dcmtk_is_rejected_with_the_reason_that_the_standard_numbers(
     assert "Reason: Called AE Title Not Recognized" in mistaken.stderr
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_connection_from_elsewhere_is_closed_before_a_byte_is_read(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_connection_from_elsewhere_is_closed_before_a_byte_is_read(
         assert peer.pdu() == (0, b"")
 
 
+@pytest.mark.usefixtures("loops")
 def test_one_peer_more_than_its_share_is_told_to_come_later_and_others_are_served(
     tmp_path: Path, store: Store
 ) -> None:
@@ -171,6 +174,7 @@ def test_one_peer_more_than_its_share_is_told_to_come_later_and_others_are_serve
         wait_until(is_let_in_again, "there is room for it again")
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_stranger_keeps_nobody_out_whatever_it_opens(
     tmp_path: Path, store: Store, logged: Callable[[], str]
 ) -> None:
@@ -231,6 +235,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(("access", "request_", "reason"), REFUSED.values(), ids=REFUSED)
 def test_who_is_refused_stands_in_the_log_with_address_and_titles(
     tmp_path: Path,
@@ -251,6 +256,7 @@ def test_who_is_refused_stands_in_the_log_with_address_and_titles(
     assert told == ("127.0.0.9", "STRANGER", "SOMEBODY", reason)
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
@@ -336,6 +342,7 @@ def test_who_cannot_be_counted_is_told_to_come_later(tmp_path: Path) -> None:
     assert entered == TOO_MANY
 
 
+@pytest.mark.usefixtures("loops")
 def test_silence_and_length_end_an_association(tmp_path: Path, store: Store) -> None:
     with _listening(_settings(tmp_path, access={"idle_s": 0.3}), store) as port, RawPeer(port) as peer:
         assert peer.associate() == ASSOCIATE_AC
@@ -409,6 +416,7 @@ def _tls(pki: Path, **changed: Any) -> TlsSettings:
     return TlsSettings(**given)
 
 
+@pytest.mark.usefixtures("loops")
 def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
     tmp_path: Path,
     store: Store,
@@ -440,6 +448,7 @@ def test_dcmtk_is_served_over_tls_with_the_right_certificate_alone(
     assert reasons >= {"CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE"}
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_peer_may_be_let_in_without_certificate(
     tmp_path: Path, store: Store, pki: Path, version: ssl.TLSVersion
@@ -456,6 +465,7 @@ def test_a_peer_may_be_let_in_without_certificate(
         assert "GCM" in peer.cipher()[0] or "POLY1305" in peer.cipher()[0]
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 def test_tls_before_1_2_is_refused(tmp_path: Path, store: Store, pki: Path) -> None:
     context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
@@ -469,6 +479,7 @@ def test_tls_before_1_2_is_refused(tmp_path: Path, store: Store, pki: Path) -> N
         context.wrap_socket(plain, server_hostname="127.0.0.1")
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_peer_that_opens_tls_and_says_nothing_keeps_nobody_waiting(
     tmp_path: Path, store: Store, pki: Path, dcmtk: Dcmtk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,14 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from node import checkpoint
-from node.checkpoint import Checkpoint, make_pauses_sure
+from node.checkpoint import ReactorCheckpoint, make_pauses_sure
 from node.reference.stand_in_pacs import StandInPacs
 from tests.waiting import LIMIT_S, wait_until
 
 PREEMPTED_S = 0.02
 
 
-class Preempted(Checkpoint):
+class Preempted(ReactorCheckpoint):
     """The reactor's thread loses the processor just after it has passed."""
 
     def wait(self) -> None:
@@ -48,7 +48,7 @@ def asked(pacs: StandInPacs) -> Any:
 def test_every_request_is_answered_though_both_threads_are_interrupted_at_their_worst_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "Checkpoint", Preempted)
+    monkeypatch.setattr(checkpoint, "ReactorCheckpoint", Preempted)
     with StandInPacs(tmp_path) as pacs:
         association = asked(pacs)
         make_pauses_sure(association)
@@ -62,7 +62,7 @@ def test_every_request_is_answered_though_both_threads_are_interrupted_at_their_
 
 def test_who_has_passed_is_not_paused_and_who_stands_there_is() -> None:
     association = SimpleNamespace(_is_paused=True)
-    point = Checkpoint(association)
+    point = ReactorCheckpoint(association)
     point.wait()
     assert association._is_paused is False
     point.clear()

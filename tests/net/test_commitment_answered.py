@@ -105,7 +105,7 @@ class NodeSide:
 
 
 @pytest.fixture
-def start(settings: Settings, store: Store) -> Iterator[Callable[..., NodeSide]]:
+def start(loops: str, settings: Settings, store: Store) -> Iterator[Callable[..., NodeSide]]:
     listeners: list[Listener] = []
 
     def begin(peers: Sequence[Peer] = (), give_up_after_s: float = 3600.0) -> NodeSide:
@@ -309,11 +309,11 @@ def test_a_report_that_fails_on_the_peer_s_own_association_is_told_elsewhere(
         transaction_uid="2.25.700", calling_ae="ASKER", asked=[(CTImageStorage, HELD)], pause_s=0.0
     )
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **options: object) -> None:
         raise KeyError("what nobody foresaw")
 
     with monkeypatch.context() as broken, capture_logs() as noted:
-        broken.setattr(reporting, "_hold_still", fail)
+        broken.setattr(reporting, "pause_reactor", fail)
         node.reporter.report_here(None, request, 0.0)  # in a thread of its own, whose death nobody would see
     assert [one["event"] for one in noted] == ["commitment_report_not_noted"]
     told(node, asker)

@@ -300,7 +300,7 @@ def service(record: Callable[..., ReportOutcome], store: Store) -> CommitmentSer
 
 
 @pytest.fixture
-def listening(settings: Settings, store: Store) -> Iterator[tuple[int, Ledger]]:
+def listening(loops: str, settings: Settings, store: Store) -> Iterator[tuple[int, Ledger]]:
     ledger = Ledger({"2.25.500"})
     listener = Listener(settings.node, store, made_here, commitment=service(ledger.record, store))
     yield listener.start(), ledger

@@ -72,7 +72,7 @@ def _known_uids(*kinds: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def service(loops: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a listener with everything that it offers."""
     settings = load_settings(node={"port": 0}, storage={"root": str(tmp_path_factory.mktemp("node") / "var")})
     store = open_store(settings.storage)

@@ -62,7 +62,7 @@ def _listening(root: Path, **limits: int) -> Iterator[tuple[int, Store]]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Store]]:
+def served(loops: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Store]]:
     """As a site that lowered every bound; 2 MiB of an instance, 64 rows and columns, 3 frames."""
     root = tmp_path_factory.mktemp("limits") / "var"
     with _listening(root, instance_bytes=2 * MIB, matrix=64, frames=3) as running:
@@ -217,6 +217,7 @@ def test_a_uid_that_breaks_off_is_none(served: tuple[int, Store], sop_class: UID
 # ---- what is too much
 
 
+@pytest.mark.usefixtures("loops")
 def test_an_instance_that_is_too_long_is_refused_and_the_next_one_kept(
     tmp_path: Path, logged: Callable[[], str]
 ) -> None:
@@ -253,6 +254,7 @@ def bomb(request: pytest.FixtureRequest) -> Callable[[Dataset], bytes]:
     return make
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("sop_class", [CTImageStorage, BasicTextSRStorage], ids=["an image", "a report"])
 def test_a_deflated_data_set_is_inflated_no_further_than_is_allowed(
     tmp_path: Path, sop_class: UID, bomb: Callable[[Dataset], bytes]
@@ -288,6 +290,7 @@ def test_a_deflated_data_set_that_breaks_off_is_not_understood(served: tuple[int
         assert _send(port, broken, dataset.SOPInstanceUID, DeflatedExplicitVRLittleEndian) == [NOT_UNDERSTOOD]
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("behind", [0x0010_0020, 0x0028_0010, None], ids=["before", "amid", "behind"])
 def test_a_deflated_data_set_of_millions_of_elements_is_refused_soon(
     tmp_path: Path, behind: int | None
@@ -334,6 +337,7 @@ def test_what_is_legal_and_large_is_within_the_shipped_bounds() -> None:
     assert limits.matrix >= 2048
 
 
+@pytest.mark.usefixtures("loops")
 def test_what_a_broken_association_had_sent_is_not_held(tmp_path: Path) -> None:
     """Twice the longest instance may be held at once: of eight halves, each broken off, nothing is."""
     dataset = _image(PixelData=bytes(MIB))

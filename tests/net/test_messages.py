@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -23,6 +24,7 @@ from tests.net.raw_peer import (
     echo_request,
     store_request_of,
 )
+from tests.waiting import wait_until
 
 IMAGE = "2.25.100.1.1"
 
@@ -188,6 +190,19 @@ def test_an_image_is_kept_as_sent_however_it_is_cut(
     assert (answer.Status, answer.AffectedSOPInstanceUID) == (0x0000, uid)
     (path,) = store.instances.paths("2.25.100")
     assert path.read_bytes().endswith(sent)
+
+
+def test_a_store_request_on_a_context_that_was_not_accepted_ends_its_association_and_both_threads(
+    listener: Any, make_dataset: Any
+) -> None:
+    uid, sent = content(make_dataset)
+    before = threading.active_count()
+    with RawPeer(listener.port) as peer:
+        assert peer.associate() == ASSOCIATE_AC
+        message = pdu(fragment(0x03, encoded(AffectedSOPInstanceUID=uid)), fragment(0x02, sent))
+        peer.send(message.replace(bytes((CT_CONTEXT, 3)), bytes((99, 3)), 1))
+        assert peer.pdu()[0] == ABORT
+    wait_until(lambda: threading.active_count() <= before, "the association's threads have ended")
 
 
 def test_two_images_in_one_pdu_are_both_kept(listener: Any, store: Store, make_dataset: Any) -> None:

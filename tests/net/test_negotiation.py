@@ -56,7 +56,7 @@ COMMITMENT = context_item(5, abstract(StorageCommitmentPushModel), transfer(Impl
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(loops: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     root = tmp_path_factory.mktemp("negotiation") / "var"
     return load_settings(node={"port": 0}, storage={"root": str(root)})
 

@@ -194,7 +194,7 @@ def test_undecodable_bytes_are_refused_and_kept_and_no_study_is_made(
 
 
 @pytest.fixture
-def make_listener(tmp_path: Path) -> Iterator[Callable[..., tuple[int, Store, Path]]]:
+def make_listener(loops: str, tmp_path: Path) -> Iterator[Callable[..., tuple[int, Store, Path]]]:
     """Starts a listener on a store with other bounds; gives port, store and configuration."""
     made: list[tuple[Listener, Store]] = []
 
@@ -260,6 +260,7 @@ def test_a_person_makes_room_in_quarantine_but_not_of_what_waits(
     assert _send(port, another) == [0x0000]
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(
     ("bounds", "numbers"),
     [
@@ -348,6 +349,7 @@ def test_a_hostile_uid_in_the_command_reaches_neither_path_nor_row(
     association.release()
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(
     ("engine", "maker", "generations"),
     [("mask", "Acme AI", 2), ("mask", "Other", 1), ("geometric", "Acme AI", 1)],

@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def settings(small_disk: Path) -> Settings:
+def settings(loops: str, small_disk: Path) -> Settings:
     return load_settings(
         node={"port": 0}, storage={"root": str(small_disk / "var"), "min_free_bytes": 12 * MIB}
     )

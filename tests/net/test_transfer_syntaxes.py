@@ -210,7 +210,9 @@ def _ht(header: Dataset, path: Path, syntax: UID, stream: str, *, signed: int) -
 
 
 @pytest.fixture(scope="module")
-def kept(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def kept(
+    loops: str, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Path]]:
     """Where a node keeps each, once it was sent to its listener."""
     settings = load_settings(node={"port": 0}, storage={"root": str(tmp_path_factory.mktemp("node") / "var")})
     store = open_store(settings.storage)

@@ -1,22 +1,21 @@
-"""DIMSE messages out of the fragments that they come in; a C-STORE-RQ is read without the library's help."""
+"""DIMSE messages out of their fragments. A C-STORE-RQ is read here, all others by pynetdicom."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import structlog
+from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from node.net.encoding import StoreCommand, store_command
-from node.net.upper_layer import Fragment, data_primitive
-
-if TYPE_CHECKING:
-    from node.net.association import PromptAssociation
+from node.net.event_driven.upper_layer import data_primitive
+from node.net.server import too_large
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +28,7 @@ _LONGEST_OTHER = (
 )  # bytes of a message that is no C-STORE: a question about 100,000 instances has 15 MiB
 
 
-class Room:
+class MemoryBudget:
     """Bytes of data sets that a process holds in memory at once, of all associations together."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -37,7 +36,7 @@ class Room:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> bool:
-        """Whether there was room for so many more."""
+        """Whether there was room for `count` bytes more."""
         with self._lock:
             if count > self._left:
                 return False
@@ -45,6 +44,7 @@ class Room:
             return True
 
     def give_back(self, count: int) -> None:
+        """Bytes that are held no more."""
         with self._lock:
             self._left += count
 
@@ -52,33 +52,34 @@ class Room:
 class ReceivedDataSet:
     """A data set in the pieces that it came in, hashed while the peer sends the next.
 
-    Of one that is too long, or for which there is no room, nothing is held.
+    Of one that is too large, or for which there is no room, nothing is held.
 
     Attributes
     ----------
     size_bytes : of all that came.
-    refused : why nothing is held; "" where all is.
+    too_large : why nothing is held; "" where all is.
     """
 
-    def __init__(self, most_bytes: int, room: Room) -> None:
+    def __init__(self, most_bytes: int, budget: MemoryBudget) -> None:
         self.pieces: list[bytes | memoryview] = []
         self.size_bytes = 0
-        self.refused = ""
+        self.too_large = ""
         self._most_bytes = most_bytes
-        self._room = room
+        self._budget = budget
         self._held = 0
         self._lock = threading.Lock()
         self._sha256 = hashlib.sha256()
 
     def add(self, piece: bytes | memoryview) -> None:
+        """Append a piece, if there is room for it."""
         with self._lock:
             self.size_bytes += len(piece)
-            if self.refused:
+            if self.too_large:
                 return
             if self.size_bytes > self._most_bytes:
-                self.refused = f"more than {self._most_bytes} bytes (limits.instance_bytes)"
-            elif not self._room.take(len(piece)):
-                self.refused = "too many large instances at once: twice limits.instance_bytes are held"
+                self.too_large = too_large(self._most_bytes)
+            elif not self._budget.take(len(piece)):
+                self.too_large = "too many large instances at once: twice limits.instance_bytes are held"
             else:
                 self._held += len(piece)
                 self._sha256.update(piece)
@@ -87,11 +88,11 @@ class ReceivedDataSet:
         self.drop()
 
     def drop(self) -> None:
-        """Hold nothing any more, whichever of an association's threads is adding."""
+        """Hold nothing any more. From any thread."""
         with self._lock:
-            self.refused = self.refused or "dropped"
+            self.too_large = self.too_large or "dropped"
             self.pieces = []
-            self._room.give_back(self._held)
+            self._budget.give_back(self._held)
             self._held = 0
 
     @property
@@ -100,7 +101,7 @@ class ReceivedDataSet:
 
 
 class StoreMessage(C_STORE):
-    """A C-STORE-RQ that was read here. The library does not see its UIDs, which may be none."""
+    """A C-STORE-RQ that was read here. pynetdicom does not see its UIDs, which may be none."""
 
     def __init__(self, command: StoreCommand, data_set: ReceivedDataSet) -> None:
         super().__init__()
@@ -109,32 +110,48 @@ class StoreMessage(C_STORE):
         self.received = data_set
 
 
-class PromptMessages(DIMSEServiceProvider):
-    """Has a C-STORE served by the thread that read it, so that no other need be woken."""
+class EventDrivenMessages(DIMSEServiceProvider):
+    """Has a C-STORE served by the thread that read it, so that no other need be woken.
 
-    def __init__(self, association: PromptAssociation, tell_user: Callable[[], None]) -> None:
+    Parameters
+    ----------
+    serve : does what a message asks for in a context, and answers it.
+    new_data_set : makes an empty one for what is to be stored.
+    notify_user : called when a message waits for the association's own thread.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        *,
+        serve: Callable[[Any, int], None],
+        new_data_set: Callable[[], ReceivedDataSet],
+        notify_user: Callable[[], None],
+    ) -> None:
         super().__init__(association)
-        self._association = association
-        self._tell_user = tell_user
+        self._serve = serve
+        self._new_data_set = new_data_set
+        self._notify_user = notify_user
         self._serving = threading.Lock()
         self._command = b""  # what has come of a command set
         self._storing: tuple[StoreCommand, ReceivedDataSet] | None = None  # while its data set comes
-        self._left_bytes = 0  # of a message that the library puts together
+        self._left_bytes = 0  # of a message that pynetdicom puts together
+        self._contexts: dict[int, Any] = {}
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        self.receive_fragments(primitive.presentation_data_value_list)
-
-    def receive_fragments(self, fragments: Sequence[Fragment]) -> None:
-        """What a P-DATA brought. In the provider's thread."""
-        for context_id, value in fragments:
+        """Take what a P-DATA brought. In the provider's thread."""
+        for context_id, value in primitive.presentation_data_value_list:
             self._take(context_id, value)
         while (message := self.peek_msg()[1]) is not None:
-            if not (isinstance(message, C_STORE) and self.serve_next()):
-                self._tell_user()
+            # Over any other pynetdicom may end the association, and would then wait for this very thread.
+            # Before the association's own thread knows that it is established, no answer would be sent.
+            mine = isinstance(message, StoreMessage) and self.assoc.is_established
+            if not (mine and self.serve_next()):
+                self._notify_user()
                 return
 
     def drop(self) -> None:
-        """That the association is over: what has come and was not served is not held any more."""
+        """Hold nothing any more of what came and was not served. When the association is over."""
         storing, self._storing = self._storing, None
         if storing is not None:
             storing[1].drop()
@@ -147,7 +164,7 @@ class PromptMessages(DIMSEServiceProvider):
         if self._storing is not None:
             self._add(context_id, value)
         elif self.message is not None or not control & _COMMAND:
-            self._leave_to_library(context_id, value)
+            self._leave_to_pynetdicom(context_id, value)
         else:
             self._command += value[1:]
             if len(self._command) > _LONGEST_COMMAND:
@@ -156,13 +173,19 @@ class PromptMessages(DIMSEServiceProvider):
                 command, self._command = self._command, b""
                 self._begin(context_id, command)
 
+    def context(self, context_id: int) -> Any:
+        """The accepted presentation context of this id; None where there is none."""
+        if not self._contexts:  # they never change once they are agreed upon
+            self._contexts = {one.context_id: one for one in self.assoc.accepted_contexts}
+        return self._contexts.get(context_id)
+
     def _begin(self, context_id: int, encoded: bytes) -> None:
         """A command set has come as a whole."""
-        command = store_command(encoded) if context_id in self._association._accepted_cx else None
+        command = store_command(encoded) if self.context(context_id) is not None else None
         if command is None:
-            self._leave_to_library(context_id, memoryview(_LAST_OF_COMMAND + encoded))
+            self._leave_to_pynetdicom(context_id, memoryview(_LAST_OF_COMMAND + encoded))
             return
-        data_set = self._association.new_data_set()
+        data_set = self._new_data_set()
         if command.has_data_set:
             self._storing = command, data_set
         else:
@@ -184,14 +207,14 @@ class PromptMessages(DIMSEServiceProvider):
             self._storing = None
             self.msg_queue.put((context_id, StoreMessage(command, data_set)))
 
-    def _leave_to_library(self, context_id: int, value: memoryview) -> None:
+    def _leave_to_pynetdicom(self, context_id: int, value: memoryview) -> None:
         self._left_bytes += len(value)
         if self._left_bytes > _LONGEST_OTHER:
             self._end_association("a message that is too long")
             return
         try:
             super().receive_primitive(data_primitive([(context_id, value)]))
-        except Exception as error:  # noqa: BLE001 - the library takes every command set for a whole one
+        except Exception as error:  # noqa: BLE001 - it takes every command set for a whole one
             self._end_association(type(error).__name__)
         if self.message is None:
             self._left_bytes = 0
@@ -209,7 +232,7 @@ class PromptMessages(DIMSEServiceProvider):
             if message is None or context_id is None:
                 return False
             try:
-                self._association.serve(message, context_id)
+                self._serve(message, context_id)
             finally:
                 if isinstance(message, StoreMessage):
                     message.received.drop()

@@ -1,0 +1,1 @@
+"""Associations whose threads wake for what comes, in place of pynetdicom's polling loops. See README.md."""
