@@ -19,7 +19,6 @@ from rich.text import Text
 
 from config.settings import ConfigurationError, load_settings
 from node.commands.console import Config, hand_down, terminal
-from node.commands.study_export import export_study
 from node.dicom.content_comparison import identity_values
 from node.dicom.deidentification import IdentityLeft
 from node.pipeline.policy import in_words
@@ -98,6 +97,8 @@ def export(
     ] = False,
 ) -> None:
     """Write what a developer needs to repeat a study, without identity unless it is asked for."""
+    from node.commands.study_export import export_study  # noqa: PLC0415 - reads images: seconds of imports
+
     with _store(config) as store:
         try:
             made = export_study(store, load_settings(config), uid, folder, with_identity=with_identity)
