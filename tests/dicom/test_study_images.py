@@ -11,7 +11,9 @@ import pytest
 from config.settings import Settings, load_settings
 from node.dicom.ct.headers import identity_of
 from node.pipeline import study_run
+from node.pipeline.ports import STEPS, Step
 from node.pipeline.selection import SelectionArtefact
+from node.pipeline.step_functions import FUNCTIONS
 from node.pipeline.study_run import ImagesInHand, StudyImages
 
 
@@ -101,3 +103,9 @@ def test_headers_of_what_is_not_measured_do_not_stay_in_memory(study, settings, 
 def test_a_series_that_is_gone_is_an_error(study, settings):
     with pytest.raises(LookupError, match="no longer among the files"):
         StudyImages(study, settings).read_series("2.25.404")
+
+
+def test_every_step_but_the_last_has_a_function_in_the_order_of_the_steps():
+    assert set(STEPS) == set(Step)
+    assert (*FUNCTIONS, Step.DELIVER) == STEPS
+    assert [step.following for step in STEPS] == [*STEPS[1:], None]
