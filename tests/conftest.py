@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from config.settings import load_settings
+from tests.made_studies import keep_studies
 from tests.waiting import HANGS_AFTER_S
 
 # What a test needs beyond Python and `make setup`, by the fixtures that it asks for and by its folder.
@@ -51,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(_MARKERS_OF_FOLDERS[folder])
         if not _NEEDS & {marker.name for marker in item.iter_markers()}:
             item.add_marker("quick")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_studies(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    keep_studies(tmp_path_factory, worker_id)
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from pydicom import dcmread, dcmwrite
 from pydicom.uid import generate_uid
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.chaos.node_under_fire import AE_TITLE
+from tests.made_studies import write_reference_study
 
 STORESCU = Path("/usr/bin/storescu")
 SPEC = StudySpec.one_slice_each("L1", "L2", "L3", pixel_spacing_mm=(1.7, 1.7), matrix=208)

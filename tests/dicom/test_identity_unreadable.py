@@ -16,8 +16,8 @@ from node.dicom.header_text import IDENTITY_TEXT, is_text
 from node.dicom.identity import IDENTITY_KEYWORDS, copy_identity
 from node.dicom.uids import to_bytes
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.ct.series_choice import select_series, unsuitable
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import edited, enhanced_ct, item, legacy_ct, shuffled, write
+from tests.made_studies import write_reference_study
 
 pytestmark = pytest.mark.slow
 

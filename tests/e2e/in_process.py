@@ -17,11 +17,13 @@ import pytest
 from config.settings import Settings, load_settings
 from node.cli import main
 from node.clinical.laboratory_csv import NoLaboratory
+from node.pipeline import step_functions
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
 from node.pipeline.engine import settle_engine
 from node.pipeline.ports import ClinicalValues, Issue
 from node.pipeline.selection import SelectionArtefact
 from node.pipeline.step_functions import LocalRun, run_locally
+from node.pipeline.steps.report import ReportFiles
 from node.pipeline.steps.select import select
 from node.pipeline.study_run import Arrival, StepResult, StudyImages, StudyRun
 from node.study_report import Completeness, EncodedObject, Report
@@ -101,6 +103,8 @@ class Run:
     ----------
     mask : the segmentation that is used; None: that of the settings' engine.
     engine : takes the place of both.
+    files : whether SEG, SR and pictures are made: more than half of the time. Not where a test looks at the
+        result and its findings alone; `test_withheld_outputs.py` makes them for every finding there is.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Run:
         issue: Issue | None = None,
         clinical: ClinicalValues | None = None,
         completeness: Completeness | None = None,
+        files: bool = True,
         **histories: Any,
     ) -> None:
         used = settings or unchecked()
@@ -129,7 +134,12 @@ class Run:
             arrival=Arrival(declared_qct=declared_qct, completeness=completeness),
             **histories,
         )
-        self.local: LocalRun = run_locally(self.study)
+        with pytest.MonkeyPatch.context() as patch:
+            if not files:
+                patch.setattr(
+                    step_functions, "encode", lambda *_, **__: ReportFiles(objects=(), png_files={})
+                )
+            self.local: LocalRun = run_locally(self.study)
 
     @property
     def report(self) -> Report:

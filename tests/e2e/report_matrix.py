@@ -16,9 +16,9 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from node.clinical.laboratory_csv import CsvLaboratory
 from node.pipeline.ports import Issue
 from node.reference.spec import Faults, Fracture, FractureShape, Implant, Lesion, LesionKind, StudySpec
-from node.reference.study import write_reference_study
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
 from tests.e2e.in_process import ISSUED_AT, Remembered, RememberedPatients, Run, unchecked
+from tests.made_studies import write_reference_study
 
 # Name as it goes over the wire, and the set that its study declares.
 CHARACTER_SETS: Mapping[str, tuple[str | list[str], bytes]] = {
@@ -210,7 +210,7 @@ class Studies:
         if case.earlier is not None:
             histories = {"scanners": Remembered(), "patients": RememberedPatients()}
             earlier = self.rendered(case.earlier)
-            Run(earlier, earlier / "truth_mask.nii.gz", settings=settings, **histories)
+            Run(earlier, earlier / "truth_mask.nii.gz", settings=settings, files=False, **histories)
         if case.laboratory:
             histories["clinical"] = CsvLaboratory(self._laboratory, max_age_days=90)
         declared = case.spec.phantom == "none"  # then nothing in view says what the study is for

@@ -21,9 +21,9 @@ from node.clinical.laboratory_csv import CsvLaboratory
 from node.pipeline.artefacts import REPORT, RESULT
 from node.pipeline.ports import Issue
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ClosedBy, Completeness, SeriesCount
 from tests.e2e.in_process import RememberedPatients, Run, unchecked
+from tests.made_studies import write_reference_study
 
 KEPT = Path(__file__).parents[1] / "data" / "results"
 _LABORATORY = "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\nREFERENCE-1,OSTEONODE,2026-01-10,92,16.5\n"

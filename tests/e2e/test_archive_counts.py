@@ -20,11 +20,12 @@ from node.net.sender import DicomSender, Requestor
 from node.pipeline.ports import Answer, SendOutcome
 from node.pipeline.study_watch import CompletenessWatch
 from node.reference.spec import StudySpec
-from node.reference.study import uid_of, write_reference_study
+from node.reference.study import uid_of
 from node.store.states import StudyState
 from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind
 from tests.e2e.conftest import free_port, running_orthanc, storescu
+from tests.made_studies import write_reference_study
 from tests.waiting import wait_until
 
 SPEC = StudySpec.reduced(seed=41, view=("L3", "L3"))

@@ -11,9 +11,9 @@ import pytest
 from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.e2e.in_process import Remembered, Run, unchecked
+from tests.made_studies import write_reference_study
 
 ALLOWED = {"asynchronous": {"enabled": True}}
 SCORES = ("t_score", "z_score", "rad_score", "nomogram")
@@ -57,7 +57,7 @@ def history() -> Remembered:
 @pytest.fixture(scope="module")
 def own(earlier, history) -> Run:
     """The earlier study by its own phantom, which is kept."""
-    return Run(earlier, earlier / "truth_mask.nii.gz", scanners=history)
+    return Run(earlier, earlier / "truth_mask.nii.gz", scanners=history, files=False)
 
 
 @pytest.fixture
@@ -114,14 +114,23 @@ def test_no_score_and_no_category_rests_on_it_unless_the_reference_takes_it(
     settings = unchecked(
         calibration=ALLOWED, node={"site": str(tmp_path)}, scoring={"reference": "own", "model": ""}
     )
-    accepted = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=settings, scanners=history)
+    accepted = Run(
+        bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=settings, scanners=history, files=False
+    )
     assert accepted.result["t_score"] is not None
     assert accepted.result["categories"]["density"] is None
 
 
 def test_without_a_fitting_scan_the_study_is_refused_and_told_why(bare):
     settings = unchecked(calibration=ALLOWED)
-    run = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=settings, scanners=Remembered())
+    run = Run(
+        bare,
+        bare / "truth_mask.nii.gz",
+        declared_qct=True,
+        settings=settings,
+        scanners=Remembered(),
+        files=False,
+    )
     assert {"phantom_not_found", "asynchronous_missing"} <= run.codes
     assert any(
         "no phantom has been read on scanner Analytic scanner REF-1" in finding["text"]
@@ -142,6 +151,7 @@ def test_a_phantom_of_another_model_than_the_configured_one_is_not_replaced_by_a
         settings=unchecked(calibration=ALLOWED),
         scanners=own_history,
         declared_qct=True,
+        files=False,
     )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert "asynchronous_calibration" not in run.codes
@@ -161,6 +171,7 @@ def test_a_phantom_45_hu_too_low_is_not_replaced_by_an_earlier_scan(tmp_path, ow
         settings=unchecked(calibration=ALLOWED),
         scanners=own_history,
         declared_qct=True,
+        files=False,
     )
     assert {"phantom_not_found", "phantom_suspected"} <= run.codes
     assert run.result["calibration"] is None
@@ -176,12 +187,19 @@ def test_a_phantom_too_far_off_to_be_found_ends_the_lending_to_the_next_study(
         dcmwrite(path, dataset)
     mask, allowed = off / "truth_mask.nii.gz", unchecked(calibration=ALLOWED)
     assert (
-        "phantom_suspected" in Run(off, mask, scanners=own_history, declared_qct=True).codes
+        "phantom_suspected" in Run(off, mask, scanners=own_history, declared_qct=True, files=False).codes
     )  # lending is off
     (kept,) = (one for one in own_history.kept.values() if one.taken_on == date(2026, 1, 12))
     assert (kept.findings, kept.failed) == (("phantom_not_found", "phantom_suspected"), True)
 
-    after = Run(bare, bare / "truth_mask.nii.gz", declared_qct=True, settings=allowed, scanners=own_history)
+    after = Run(
+        bare,
+        bare / "truth_mask.nii.gz",
+        declared_qct=True,
+        settings=allowed,
+        scanners=own_history,
+        files=False,
+    )
     assert after.result["calibration"] is None
     (told,) = (one["text"] for one in after.result["findings"] if one["code"] == "asynchronous_missing")
     assert "2026-01-12" in told

@@ -11,10 +11,10 @@ import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import Outcome
 from segmentation.errors import MaskNotUsable
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from node.reference.spec import BODIES, StudySpec
-from node.reference.study import write_reference_study
 from node.research.extraction import ABOUT
 from scoring.models.card import ModelCard, parse_model_card
 from tests.e2e.conftest import OSTEONODE
+from tests.made_studies import write_reference_study
 
 MASK = "truth_mask.nii.gz"
 DENSITIES_MG_CM3 = (65.0, 135.0)  # of the studies that are read

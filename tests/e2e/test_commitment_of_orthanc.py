@@ -14,9 +14,9 @@ from node.dicom.ct.series_choice import made_here
 from node.net.commitment import CommitmentService, make_reporter, report_recorder
 from node.net.scp import Listener
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.store.store import open_store
 from tests.e2e.conftest import Orthanc, free_port, running_orthanc, storescu
+from tests.made_studies import write_reference_study
 from tests.waiting import LIMIT_S, wait_until
 
 SPEC = StudySpec(matrix=64, pixel_spacing_mm=(5.5, 5.5), slice_spacing_mm=10, view=("L3", "L3"))

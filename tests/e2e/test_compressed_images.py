@@ -11,8 +11,8 @@ import pytest
 from pydicom import dcmread
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 WITHHELD_TEXTURE = ("features", "rad_score", "nomogram")
 
@@ -31,7 +31,7 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    result: dict[str, Any] = Run(folder, folder / "truth_mask.nii.gz").result
+    result: dict[str, Any] = Run(folder, folder / "truth_mask.nii.gz", files=False).result
     return result
 
 

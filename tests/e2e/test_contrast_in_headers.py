@@ -9,8 +9,8 @@ import pytest
 from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import Faults, StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 VIEW = ("L1", "L4")
 CODES = {"contrast_given", "contrast_doubtful", "contrast_not_seen", "contrast_suspected"}
@@ -40,7 +40,7 @@ def measure(studies: Callable[[bool], Path], tmp_path: Path) -> Callable[..., Ru
             for keyword, value in header.items():
                 setattr(dataset, keyword, value)
             dcmwrite(tmp_path / path.name, dataset)
-        return Run(tmp_path, study / "truth_mask.nii.gz")
+        return Run(tmp_path, study / "truth_mask.nii.gz", files=False)
 
     return run
 

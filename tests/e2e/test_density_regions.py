@@ -10,9 +10,9 @@ from pydicom import dcmread
 
 from config.settings import Settings
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, unchecked
+from tests.made_studies import write_reference_study
 
 
 def _reading(choice: str) -> Settings:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import RememberedPatients, Run, unchecked
+from tests.made_studies import write_reference_study
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,34 @@ def second(first, tmp_path_factory) -> Path:
 ACCEPTED = {"lsc_mg_cm3": 4.0, "accept_unstated": ["spectral_filter", "reconstruction"]}
 
 
-def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(first, second):
-    mask, history = first / "truth_mask.nii.gz", RememberedPatients()
-    before = Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
+def measured(study, mask, **how) -> dict[str, Any]:
+    return Run(study, mask, files=False, **how).result
+
+
+@pytest.fixture(scope="module")
+def mask(first) -> Path:
+    return first / "truth_mask.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def before(first, mask) -> tuple[dict[str, Any], RememberedPatients]:
+    """The result of the first study, and what is remembered of it."""
+    history = RememberedPatients()
+    return measured(first, mask, settings=unchecked(followup=ACCEPTED), patients=history), history
+
+
+@pytest.fixture
+def history(before) -> RememberedPatients:
+    """What is remembered of the first study, for a test that adds to it."""
+    remembered = RememberedPatients()
+    remembered.kept.update(before[1].kept)
+    return remembered
+
+
+def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(before, history, second, mask):
+    before, _ = before
     assert before["follow_up"] is None
-    after = Run(second, mask, settings=unchecked(followup=ACCEPTED), patients=history).result
+    after = measured(second, mask, settings=unchecked(followup=ACCEPTED), patients=history)
 
     found = after["follow_up"]
     assert found["comparable"]
@@ -59,12 +83,9 @@ def test_the_change_of_every_level_is_reported_with_the_sites_own_significance(f
     assert {"follow_up_change", "follow_up_unstated"} <= {finding["code"] for finding in after["findings"]}
 
 
-def test_other_headers_or_other_limits_of_the_engine_part_two_studies(first, second):
-    mask, history = first / "truth_mask.nii.gz", RememberedPatients()
-    Run(first, mask, settings=unchecked(followup=ACCEPTED), patients=history)
-    after = Run(
-        second, mask, settings=unchecked(segmentation={"geometric": {"cortex_hu": 450.0}}), patients=history
-    ).result["follow_up"]
+def test_other_headers_or_other_limits_of_the_engine_part_two_studies(history, second, mask):
+    settings = unchecked(segmentation={"geometric": {"cortex_hu": 450.0}})
+    after = measured(second, mask, settings=settings, patients=history)["follow_up"]
     assert (after["comparable"], after["levels"]) == (False, {})
     rules, *unstated = after["reasons"]
     assert rules.startswith("its set of rules for engine, regions and calibration is ")
@@ -73,21 +94,22 @@ def test_other_headers_or_other_limits_of_the_engine_part_two_studies(first, sec
     ]
 
 
-def test_a_study_without_memory_has_no_follow_up(first):
-    assert Run(first, first / "truth_mask.nii.gz").result["follow_up"] is None
+def test_a_study_without_memory_has_no_follow_up(first, mask):
+    assert measured(first, mask)["follow_up"] is None
 
 
-def test_a_density_that_a_later_generation_withdrew_is_compared_with_nothing(first, second, tmp_path):
-    mask, settings, history = first / "truth_mask.nii.gz", unchecked(followup=ACCEPTED), RememberedPatients()
-    Run(first, mask, settings=settings, patients=history)
+def test_a_density_that_a_later_generation_withdrew_is_compared_with_nothing(
+    first, second, mask, history, tmp_path
+):
+    settings = unchecked(followup=ACCEPTED)
     assert len(history.kept) == 1
     for path in first.glob("*.dcm"):
         dataset = dcmread(path)
         dataset.RescaleIntercept = float(dataset.RescaleIntercept) - 45.0
         dcmwrite(tmp_path / path.name, dataset)
     # Rods that read so far off are no phantom: nothing but its being declared says what the study is for.
-    withdrawn = Run(tmp_path, mask, settings=settings, patients=history, declared_qct=True).result
+    withdrawn = measured(tmp_path, mask, settings=settings, patients=history, declared_qct=True)
     assert withdrawn["study"]["study_instance_uid"] == dcmread(next(first.glob("*.dcm"))).StudyInstanceUID
     assert all(level["bmd_mg_cm3"] is None for level in withdrawn["levels"].values())
     assert history.kept == {}
-    assert Run(second, mask, settings=settings, patients=history).result["follow_up"] is None
+    assert measured(second, mask, settings=settings, patients=history)["follow_up"] is None

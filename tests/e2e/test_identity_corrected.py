@@ -11,8 +11,9 @@ from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import StandInPacs, send_study
-from node.reference.study import uid_of, write_reference_study
+from node.reference.study import uid_of
 from tests.e2e.conftest import OSTEONODE, Node, running_node
+from tests.made_studies import write_reference_study
 from tests.waiting import LIMIT_S, wait_until
 
 SPEC = StudySpec.reduced(seed=31)

@@ -10,8 +10,8 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import BODIES, Faults, Fracture, FractureShape, Jerk, Starved, StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 WITHHELD_TEXTURE = ("features", "rad_score", "nomogram")
 
@@ -47,14 +47,14 @@ def edited(study: Path, tmp_path: Path) -> Callable[[Callable[[int, Dataset], st
             if wish == "double":
                 dataset.SOPInstanceUID += ".1"
                 dcmwrite(tmp_path / f"again-{path.name}", dataset)
-        return Run(tmp_path, study / "truth_mask.nii.gz").result
+        return Run(tmp_path, study / "truth_mask.nii.gz", files=False).result
 
     return run
 
 
 def of_reference(folder: Path, **changes: object) -> Result:
     write_reference_study(folder, StudySpec.reduced(view=("L1", "L4"), **changes))
-    return Run(folder, folder / "truth_mask.nii.gz").result
+    return Run(folder, folder / "truth_mask.nii.gz", files=False).result
 
 
 def test_the_unchanged_study_has_none_of_these_findings(edited) -> None:

@@ -9,9 +9,9 @@ import pytest
 from pydicom import dcmread
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ClosedBy, Completeness, SeriesCount
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 SCORES = ("t_score", "z_score", "features", "rad_score", "nomogram")
 
@@ -36,7 +36,7 @@ def result_of(study: Path, by: ClosedBy, *missing: SeriesCount) -> dict[str, Any
         silent_s=900.0,
         series=missing or (measured,),
     )
-    return Run(study, study / "truth_mask.nii.gz", completeness=found).result
+    return Run(study, study / "truth_mask.nii.gz", completeness=found, files=False).result
 
 
 def finding(result: dict[str, Any], code: str) -> str:

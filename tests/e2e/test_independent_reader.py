@@ -18,10 +18,10 @@ from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.seg import Part
 from node.pipeline.artefacts import SEGMENTATION, SegmentationArtefact, segmentation_from_bytes
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from segmentation.engines.mask import LabelImage, MaskEngine
 from segmentation.vertebrae import LABELS
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 READER = Path(sys.executable).with_name("segimage2itkimage")
 # About the patient's x axis, then y: slices that lie across no axis of the patient.

@@ -10,9 +10,9 @@ import pytest
 from pydicom import dcmread
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, unchecked
+from tests.made_studies import write_reference_study
 
 # The reference study's fat is heavier than NIST's, which is what a site's fat is taken to be.
 CHOSEN = {"method": "internal", "internal": {"adipose_density_g_cm3": 0.95}}

@@ -10,9 +10,9 @@ import pytest
 from config.phrases import load_phrases
 from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, selected, unchecked
+from tests.made_studies import write_reference_study
 
 
 @pytest.fixture(scope="module")

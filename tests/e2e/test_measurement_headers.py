@@ -11,8 +11,8 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 Result = dict[str, Any]
 Measure = Callable[[Callable[[int, Dataset], None]], Result]
@@ -28,7 +28,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(study: Path) -> Result:
-    return Run(study, study / "truth_mask.nii.gz").result
+    return Run(study, study / "truth_mask.nii.gz", files=False).result
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def measure(study: Path, tmp_path: Path) -> Measure:
             dataset = dcmread(path)
             edit(number, dataset)
             dcmwrite(tmp_path / path.name, dataset)
-        return Run(tmp_path, study / "truth_mask.nii.gz").result
+        return Run(tmp_path, study / "truth_mask.nii.gz", files=False).result
 
     return run
 

@@ -10,9 +10,9 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import Outcome
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 Edit = Callable[[Dataset], None]
 
@@ -37,7 +37,7 @@ def measure(study: Path, tmp_path: Path) -> Callable[..., Run]:
             dataset.PixelData = np.clip(np.rint(scaled), 0, 4095).astype(np.uint16).tobytes()
             edit(dataset)
             dcmwrite(tmp_path / path.name, dataset)
-        return Run(tmp_path, study / "truth_mask.nii.gz", **more)  # type: ignore[arg-type]
+        return Run(tmp_path, study / "truth_mask.nii.gz", files=False, **more)  # type: ignore[arg-type]
 
     return run
 

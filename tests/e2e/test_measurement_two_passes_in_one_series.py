@@ -14,8 +14,8 @@ from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 Result = dict[str, Any]
 Mark = Callable[[Dataset, int], None]  # sets what tells an image of the second pass apart, by its number
@@ -33,7 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_one_pass(study: Path) -> Result:
-    return Run(study, study / "truth_mask.nii.gz").result
+    return Run(study, study / "truth_mask.nii.gz", files=False).result
 
 
 def write_passes(study: Path, folder: Path, mark: Mark, *, up_mm: float, aside_mm: float = ASIDE_MM) -> Path:
@@ -109,7 +109,7 @@ def test_passes_of_which_none_is_complete_are_refused_for_that(study: Path, tmp_
         drop = f"1{number:03d}.dcm" if number > 0.6 * count else f"2{number:03d}.dcm"
         if number > 0.6 * count or number < 0.4 * count:
             (folder / drop).unlink()
-    result = Run(folder, study / "truth_mask.nii.gz").result
+    result = Run(folder, study / "truth_mask.nii.gz", files=False).result
     assert result["outcome"] == "refused"
     assert "several passes in one series: 2 parts overlap and none is complete by itself" in text_of(
         result, "no_usable_series"
@@ -126,7 +126,7 @@ def test_passes_that_no_header_tells_of_are_refused_by_what_images_show(study: P
     doubled.SetOrigin(mask.GetOrigin())
     doubled.SetDirection(mask.GetDirection())
     SimpleITK.WriteImage(doubled, str(tmp_path / "mask.nii.gz"))
-    result = Run(folder, tmp_path / "mask.nii.gz").result
+    result = Run(folder, tmp_path / "mask.nii.gz", files=False).result
     assert result["outcome"] == "refused"
     told = text_of(result, "alternate_images_displaced")
     assert "Every second image of the spine is displaced by 3.4 mm" in told

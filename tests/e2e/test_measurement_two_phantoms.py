@@ -8,9 +8,9 @@ import numpy as np
 from pydicom import dcmread, dcmwrite
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import Outcome
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 PHANTOM_MM = (93.0, 131.0)  # y of the reference study's phantom
 
@@ -33,7 +33,7 @@ def test_two_phantoms_that_disagree_give_a_refusal_that_tells_both(tmp_path: Pat
     write_reference_study(tmp_path, StudySpec.reduced(view=("L2", "L4")))
     for path in tmp_path.glob("*.dcm"):
         add_second_phantom(path, 1.08)
-    found = Run(tmp_path, tmp_path / "truth_mask.nii.gz")
+    found = Run(tmp_path, tmp_path / "truth_mask.nii.gz", files=False)
     assert found.report.outcome is Outcome.REFUSED
     assert found.report.calibration is None
     assert all(one.measured is None or one.measured.bmd_mg_cm3 is None for one in found.report.levels)

@@ -15,9 +15,9 @@ from pydicom.uid import generate_uid
 
 from node.clinical.laboratory_csv import CsvLaboratory
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import Outcome
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 Edit = Callable[[int, Dataset], None]
 

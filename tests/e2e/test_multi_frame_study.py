@@ -15,10 +15,10 @@ from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageSt
 
 from node.dicom.conformance import check_object
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 # What may differ: names of the series and its images, times, and what a converter says of the technique.
 _ITS_OWN = ("study", "series", "provenance", "timings_s")
@@ -33,7 +33,7 @@ def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_classic(classic: Path) -> dict[str, Any]:
-    return Run(classic, classic / "truth_mask.nii.gz").result
+    return Run(classic, classic / "truth_mask.nii.gz", files=False).result
 
 
 @pytest.fixture(scope="module", params=[enhanced_ct, legacy_ct], ids=["enhanced", "legacy converted"])

@@ -11,8 +11,9 @@ from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageSt
 
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import StandInPacs, send_study
-from node.reference.study import uid_of, write_reference_study
+from node.reference.study import uid_of
 from tests.e2e.conftest import Node, running_node
+from tests.made_studies import write_reference_study
 from tests.waiting import wait_until
 
 PLAIN = StudySpec.reduced(phantom="none", seed=21)

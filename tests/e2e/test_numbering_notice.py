@@ -8,8 +8,8 @@ import pytest
 from pydicom import dcmread
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.test_process import Outcome, process
+from tests.made_studies import write_reference_study
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 
 from node.reference.spec import StudySpec
-from node.reference.study import uid_of, write_reference_study
+from node.reference.study import uid_of
 from tests.e2e.conftest import free_port, running_node, running_orthanc, storescu
+from tests.made_studies import write_reference_study
 from tests.waiting import holds_for, wait_until
 
 SPEC = StudySpec.reduced(seed=5)

@@ -14,11 +14,11 @@ from config.settings import Settings, load_settings
 from node.pipeline.artefacts import REPORT
 from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from scoring.phantoms import holds_no_patient
 from scoring.settings import TrunkSettings
 from segmentation.volume import CtVolume, Grid
 from tests.e2e.in_process import Remembered, Run, unchecked
+from tests.made_studies import write_reference_study
 
 PHANTOM_BELOW_MM = 92.0  # LPS y: the reference study's phantom lies behind the patient's back
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
@@ -113,7 +113,7 @@ def test_an_undeclared_phantom_too_far_off_to_be_found_is_kept_as_failed(phantom
 def test_the_drift_that_a_phantom_alone_shows_is_told_to_the_operator(phantom):
     history = Remembered()
     settings = settings_with()
-    Run(phantom, settings=settings, scanners=history)
+    Run(phantom, settings=settings, scanners=history, files=False)
     (reading,) = history.kept.values()
     for number in range(settings.quality.baseline_readings):
         earlier = reading.taken_on - timedelta(days=number + 1)
@@ -124,13 +124,13 @@ def test_the_drift_that_a_phantom_alone_shows_is_told_to_the_operator(phantom):
 
 
 def test_without_a_history_the_same_scan_is_refused_aloud(phantom):
-    run = Run(phantom, settings=settings_with(), scanners=None)
+    run = Run(phantom, settings=settings_with(), scanners=None, files=False)
     assert run.local.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)
 
 
 def test_whoever_asks_for_a_study_by_name_gets_an_answer(phantom):
-    run = Run(phantom, settings=settings_with(), scanners=Remembered(), declared_qct=True)
+    run = Run(phantom, settings=settings_with(), scanners=Remembered(), declared_qct=True, files=False)
     assert run.local.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)
 
@@ -177,6 +177,7 @@ def test_how_far_noise_is_correlated_is_the_sites_to_set_and_changes_the_uncerta
         patient,
         patient / "truth_mask.nii.gz",
         settings=unchecked(scoring={"noise_window_mm": 0.1}),
+        files=False,
     )
     shipped = reported[0].result["levels"]["L3"]
     single = narrow.result["levels"]["L3"]
@@ -192,6 +193,7 @@ def test_what_counts_as_a_patient_is_the_sites_to_set(phantom):
         phantom,
         settings=settings_with(patient={"least_cm2": 20.0}),
         scanners=Remembered(),
+        files=False,
     )
     assert run.local.verdict is Verdict.PROCEED
     assert b"no_lumbar_level" in run.artefacts.get(REPORT)

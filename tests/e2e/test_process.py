@@ -19,10 +19,10 @@ from pydicom import Dataset, dcmread, dcmwrite
 from node.dicom.seg.vertebra_masks import read_mask
 from node.pipeline.artefacts import segmentation_from_bytes
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from segmentation.vertebrae import LABELS
 from tests.e2e.conftest import OSTEONODE
 from tests.e2e.in_process import osteonode
+from tests.made_studies import write_reference_study
 
 ISSUED_AT = "2026-01-16T09:00:00+00:00"
 DSRDUMP = Path("/usr/bin/dsrdump")

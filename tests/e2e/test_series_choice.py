@@ -14,8 +14,8 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from config.phrases import in_english
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from tests.e2e.in_process import selected
+from tests.made_studies import write_reference_study
 
 Hu = npt.NDArray[np.float32]
 PHANTOM_BEHIND_MM = 92.0  # LPS y: behind it lies the reference study's phantom alone

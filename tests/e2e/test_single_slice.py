@@ -22,10 +22,10 @@ from node.pipeline.artefacts import OVERLAY_PNG, RESULT, SLICES, slices_from_byt
 from node.pipeline.step_functions import load_selection
 from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind, Outcome
 from tests.e2e.conftest import OSTEONODE
 from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
+from tests.made_studies import write_reference_study
 
 DSRDUMP = Path("/usr/bin/dsrdump")
 LEVELS = ("L2", "L3", "L4")

@@ -19,13 +19,13 @@ from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series
 from node.pipeline.engine import StudyMask, settle_engine
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.recognised import cross_checked
 from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
 from tests.dicom.foreign_seg import MANUFACTURER, MODEL, make_seg, save
 from tests.e2e.test_process import Outcome, process
+from tests.made_studies import write_reference_study
 
 ORIGIN = {"manufacturer": MANUFACTURER, "model": "Vertebrae *"}
 

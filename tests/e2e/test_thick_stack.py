@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import Outcome
 from tests.e2e.in_process import Run, unchecked
+from tests.made_studies import write_reference_study
 
 
 def run(folder: Path, step_mm: float, *, mask: bool = False, **segmentation: object) -> Run:
@@ -22,6 +22,7 @@ def run(folder: Path, step_mm: float, *, mask: bool = False, **segmentation: obj
         folder,
         folder / "truth_mask.nii.gz" if mask else None,
         settings=unchecked(segmentation=segmentation or {"engine": "auto" if mask else "geometric"}),
+        files=False,
     )
 
 

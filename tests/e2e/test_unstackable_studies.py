@@ -13,9 +13,9 @@ from config.findings import Output, load_findings
 from config.phrases import in_english
 from node.pipeline.study_run import StepResult, Verdict
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.study_report import ObjectKind
 from tests.e2e.in_process import Run, select_in, selected
+from tests.made_studies import write_reference_study
 
 Edit = Callable[[int, Dataset], bool | None]  # False: the image is left out
 

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from config.settings import load_settings
 from node.commands.check import CheckStatus, examine
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
+from tests.made_studies import write_reference_study
 
 ROOT = Path(__file__).parents[2]
 

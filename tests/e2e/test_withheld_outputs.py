@@ -30,12 +30,12 @@ from node.pipeline.step_functions import laboratory_of, load_segmentation, load_
 from node.pipeline.steps.report import compose
 from node.pipeline.steps.score import Measurements
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.result_document import ResultDocument
 from node.study_report import EncodedObject, Report
 from segmentation.vertebrae import Observation
 from tests.e2e.in_process import Run, unchecked
 from tests.e2e.sr_reader import read_document, read_report
+from tests.made_studies import write_reference_study
 
 ROWS = load_findings().rows
 LEVELS = ("L1", "L2", "L3", "L4", "L5")

@@ -20,7 +20,6 @@ from config.catalog import load_phantom
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import read_series
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from scoring.density.bmd import BmdResult, measure_bmd
 from scoring.phantoms.choice import calibration_of
 from scoring.phantoms.rod_reading import find_rods
@@ -29,6 +28,7 @@ from segmentation.regions.cancellous import regions_of
 from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Grid
+from tests.made_studies import write_reference_study
 from tests.unit.segmentation_matrix_run import volume_of
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from config.settings import load_settings
 from node.commands.check import CheckStatus, examine
 from node.pipeline import measured_with as installed
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from scoring.radiomics import feature_drift, feature_names, golden_features, golden_image, parse_settings
 from tests.e2e.in_process import Run
+from tests.made_studies import write_reference_study
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ def test_rounding_is_no_drift_and_a_sixth_digit_is():
 
 def test_a_drift_withholds_features_and_scores_and_density_goes_on(drifting, tmp_path):
     write_reference_study(tmp_path, StudySpec.reduced(view=("L2", "L4")))
-    run = Run(tmp_path, tmp_path / "truth_mask.nii.gz")
+    run = Run(tmp_path, tmp_path / "truth_mask.nii.gz", files=False)
     assert "features_drift" in run.codes
     (finding,) = [one for one in run.report.findings if one.code == "features_drift"]
     assert f"1 of 851 come out otherwise ({drifting} " in finding.text

@@ -23,7 +23,6 @@ from node.commands.check import CheckStatus, Line, examine
 from node.pipeline.measured_with import active_model
 from node.pipeline.steps.judge import basis_of
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.research.activation import (
     CASES,
     NotActivated,
@@ -44,6 +43,7 @@ from scoring.calibration import Mineral
 from scoring.models.card import ModelCard, card_document
 from scoring.models.comparison import ReferencePatient, compare_models
 from tests.e2e.in_process import Run, unchecked
+from tests.made_studies import write_reference_study
 
 pytestmark = pytest.mark.slow
 
@@ -412,14 +412,14 @@ def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_n
         STRICTER, rad_score=replace(SHIPPED.rad_score, intercept=SHIPPED.rad_score.intercept + 1.0)
     )
     used = unchecked(storage={"root": str(settings.storage.root)})
-    before = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    before = Run(study, study / "truth_mask.nii.gz", settings=used, files=False).result
     switch(doubled)
-    after = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    after = Run(study, study / "truth_mask.nii.gz", settings=used, files=False).result
     assert before["provenance"]["model_sha256"] == SHIPPED.sha256
     assert after["provenance"]["model_sha256"] == doubled.sha256
     assert after["rad_score"] == pytest.approx(before["rad_score"] + 1.0)
     switch(previous_card(settings))
-    back = Run(study, study / "truth_mask.nii.gz", settings=used).result
+    back = Run(study, study / "truth_mask.nii.gz", settings=used, files=False).result
     for answer in ("rad_score", "nomogram"):
         assert back[answer] == before[answer]
     assert back["provenance"]["model_sha256"] == SHIPPED.sha256
@@ -429,7 +429,7 @@ def test_a_study_is_scored_by_the_activated_card_which_its_result_names_and_by_n
         content = connection.execute(select(activations.c.content).where(number)).scalar_one()
         changed = content.replace('"card_sha256": "', '"card_sha256": "f', 1)
         connection.execute(update(activations).where(number).values(content=changed))
-    refused = Run(study, study / "truth_mask.nii.gz", settings=used)
+    refused = Run(study, study / "truth_mask.nii.gz", settings=used, files=False)
     assert "model_not_pinned" in refused.codes
     assert "no_model" not in refused.codes
     assert (refused.result["rad_score"], refused.result["nomogram"]) == (None, None)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from node.cli import build
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
+from tests.made_studies import write_reference_study
 
 
 def run(*words: str | Path) -> Result:

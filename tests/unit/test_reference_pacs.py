@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, StandInPacs, send_study
-from node.reference.study import write_reference_study
+from tests.made_studies import write_reference_study
 from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow

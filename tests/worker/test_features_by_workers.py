@@ -19,7 +19,6 @@ from config.settings import ConfigurationError, Settings, load_settings
 from node.cli import build
 from node.pipeline.ports import FeatureRequest
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.research.extraction import (
     Extraction,
     Row,
@@ -34,6 +33,7 @@ from node.research.extraction import (
 from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 from tests.e2e.conftest import OSTEONODE
+from tests.made_studies import write_reference_study
 from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow

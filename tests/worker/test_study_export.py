@@ -24,11 +24,11 @@ from node.pipeline.engine import settle_engine
 from node.pipeline.runner import Dependencies
 from node.pipeline.step_functions import FUNCTIONS
 from node.reference.spec import StudySpec
-from node.reference.study import write_reference_study
 from node.store.errors import NoSuchStudy
 from node.store.files import ReceivedInstance
 from node.store.states import StudyState
 from node.store.store import Store
+from tests.made_studies import write_reference_study
 from tests.worker.bench import Bench, Queue, ScriptedProver, ScriptedSender
 
 pytestmark = pytest.mark.slow
