@@ -10,8 +10,8 @@ from highdicom.sr import AlgorithmIdentification
 from pydicom.sr.coding import Code
 
 from node.dicom import codes
-from node.dicom.equipment import MANUFACTURER
 from node.dicom.header_text import plain
+from node.dicom.result_headers import MANUFACTURER
 from node.study_report import Provenance
 from segmentation.vertebrae import EngineInfo
 

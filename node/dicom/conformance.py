@@ -26,10 +26,9 @@ from pydicom.uid import (
 from pydicom.valuerep import validate_value
 
 from node.dicom.ct.pixel_data import iterate_frames
-from node.dicom.ct.series_choice import made_here
 from node.dicom.errors import ObjectInvalid
 from node.dicom.header_text import declared_sets, is_text, items_of, text_of
-from node.dicom.identity import IDENTITY_KEYWORDS
+from node.dicom.result_headers import IDENTITY_KEYWORDS, made_here
 
 # What every object must hold by the standard: attributes of its modules, valid values, text in its set.
 #

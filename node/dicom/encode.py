@@ -11,7 +11,7 @@ from config.phrases import Phrasebook
 from node.dicom.conformance import check_object
 from node.dicom.ct.reading import LoadedSeries
 from node.dicom.ct.single_slices import DrawnSlice
-from node.dicom.identity import identity_source, require_study
+from node.dicom.result_headers import identity_source, require_study
 from node.dicom.sc import Picture, encode_pictures
 from node.dicom.sc.answer_page import draw_answer, draw_refusal
 from node.dicom.sc.calibration_page import draw_fit
@@ -107,9 +107,3 @@ def encode_report(
     for encoded in objects:
         check_object(encoded.content)
     return EncodedReport(objects=tuple(objects), pictures=pictures)
-
-
-# A rejection note: a Key Object Selection that names objects which no viewer shall show any more.
-#
-# IHE Radiology, Imaging Object Change Management (RAD-66): an archive that supports it hides what is named.
-# The pictures and the segmentation of an amended report cannot name what they replace; this can.

@@ -12,7 +12,7 @@ from typing import Any, Generic
 import structlog
 
 from config.sections import CompletenessSettings, Destination, Peer
-from node.dicom.sr.report_class import SR_CLASSES
+from node.dicom.destination_objects import SR_CLASSES
 from node.dicom.uids import series_uid_of
 from node.logs import describe
 from node.pipeline.completeness import ArchiveReading, Evidence, ask_after_s, backoff_s, is_answer_due

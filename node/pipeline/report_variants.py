@@ -10,8 +10,7 @@ from pydicom import dcmread
 
 from config.sections import Destination
 from node.dicom.conformance import check_object
-from node.dicom.rejection_note import RemovedObject, encode_rejection_note
-from node.dicom.sr.report_class import SR_CLASSES, report_as
+from node.dicom.destination_objects import SR_CLASSES, RemovedObject, encode_rejection_note, report_as
 from node.dicom.uids import series_uid_of
 from node.pipeline.artefacts import MANIFEST, listed_objects
 from node.pipeline.ports import Artefacts

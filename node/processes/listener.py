@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from config.sections import SegmentationSettings
 from config.settings import Settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.dicom.seg.vertebra_masks import is_measured_from
 from node.net.access import association_policy
 from node.net.commitment import CommitmentService, make_reporter, report_recorder

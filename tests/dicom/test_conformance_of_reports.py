@@ -13,9 +13,9 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.coding import Code
 
 from node.dicom import codes
+from node.dicom.destination_objects import encode_rejection_note
 from node.dicom.encode import encode_report
-from node.dicom.identity import IDENTITY_KEYWORDS
-from node.dicom.rejection_note import encode_rejection_note
+from node.dicom.result_headers import IDENTITY_KEYWORDS
 from node.study_report import ObjectKind
 
 STATEMENT = (Path(__file__).parents[2] / "docs/conformance.md").read_text("utf-8")

@@ -14,9 +14,9 @@ from pydicom import Dataset, config, dcmread
 from pydicom.uid import ComprehensiveSRStorage
 
 from node.dicom.conformance import check_object
-from node.dicom.ct.series_choice import made_here
 from node.dicom.encode import encode_report
 from node.dicom.errors import IdentityMissing, ObjectInvalid
+from node.dicom.result_headers import made_here
 from node.dicom.sr.document import encode_sr
 from node.dicom.uids import derived_uid, series_uid_of
 from node.study_report import ObjectKind

@@ -13,7 +13,7 @@ from pydicom.datadict import dictionary_VR
 
 from node.dicom.ct.headers import Instance, identity_of, read_headers
 from node.dicom.header_text import IDENTITY_TEXT, is_text
-from node.dicom.identity import IDENTITY_KEYWORDS, copy_identity
+from node.dicom.result_headers import IDENTITY_KEYWORDS, copy_identity
 from node.dicom.uids import to_bytes
 from node.reference.spec import StudySpec
 from tests.e2e.in_process import Run

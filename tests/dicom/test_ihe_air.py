@@ -16,10 +16,10 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.dicom.conformance import check_object
+from node.dicom.destination_objects import encode_rejection_note
 from node.dicom.encode import EncodedReport, encode_report
 from node.dicom.errors import IdentityMissing, ObjectInvalid
-from node.dicom.identity import IDENTITY_KEYWORDS
-from node.dicom.rejection_note import encode_rejection_note
+from node.dicom.result_headers import IDENTITY_KEYWORDS
 from node.dicom.sc.layout import LATIN, Typeface
 from node.dicom.sr.document import encode_sr
 from node.result_document import ResultDocument

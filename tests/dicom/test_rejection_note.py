@@ -25,10 +25,10 @@ from pynetdicom.sop_class import Verification
 from config.sections import Destination
 from config.settings import Settings, load_settings
 from node.dicom.conformance import check_object
+from node.dicom.destination_objects import encode_rejection_note
 from node.dicom.encode import encode_report
-from node.dicom.equipment import NOTE_DESCRIPTION, NOTE_SERIES
 from node.dicom.errors import ObjectInvalid
-from node.dicom.rejection_note import encode_rejection_note
+from node.dicom.result_headers import NOTE_DESCRIPTION, NOTE_SERIES
 from node.dicom.uids import to_bytes
 from node.net.query import DicomProver
 from node.net.sender import DicomSender, Requestor

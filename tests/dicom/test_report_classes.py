@@ -26,9 +26,9 @@ from pynetdicom.sop_class import Verification
 from config.sections import Destination
 from config.settings import Settings, load_settings
 from node.dicom.conformance import check_object
+from node.dicom.destination_objects import SR_CLASSES, report_as
 from node.dicom.encode import encode_report
 from node.dicom.errors import ObjectInvalid
-from node.dicom.sr.report_class import SR_CLASSES, report_as
 from node.dicom.uids import series_uid_of, to_bytes
 from node.net.query import DicomProver
 from node.net.sender import DicomSender, Requestor

@@ -14,8 +14,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.equipment import MANUFACTURER as OWN_MANUFACTURER
 from node.dicom.errors import SegProblem, SegUnusable
+from node.dicom.result_headers import MANUFACTURER as OWN_MANUFACTURER
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.seg.vertebra_masks import SegMask, read_segmentation, segmentations_among
 from segmentation.engines.mask import LabelImage, on_grid

@@ -11,7 +11,8 @@ from pydicom.uid import CTImageStorage
 
 from config.phrases import in_english
 from node.dicom.ct.headers import group_series, read_headers
-from node.dicom.ct.series_choice import is_qct_candidate, kernel_rank, made_here, select_series
+from node.dicom.ct.series_choice import is_qct_candidate, kernel_rank, select_series
+from node.dicom.result_headers import made_here
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from node.dicom.content_comparison import identity_difference, identity_values
-from node.dicom.ct.series_choice import made_here
 from node.dicom.errors import SegUnusable
 from node.dicom.header_text import drop_non_sequences, items_of
-from node.dicom.identity import copy_identity
+from node.dicom.result_headers import copy_identity, made_here
 from node.dicom.seg.vertebra_masks import read_segmentation
 from node.net.commitment import MessageInvalid, references_in
 

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from config.settings import Settings, load_settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.dicom.uids import mint, to_bytes
 from node.net.query import make_archive, make_watch
 from node.net.scp import Listener

@@ -16,8 +16,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 
 from config.sections import Destination
-from node.dicom.rejection_note import encode_rejection_note
-from node.dicom.sr.report_class import SR_CLASSES, report_as
+from node.dicom.destination_objects import SR_CLASSES, encode_rejection_note, report_as
 from node.net.sender import DicomSender, Requestor
 from node.pipeline.ports import SendOutcome
 from node.study_report import EncodedObject, ObjectKind

@@ -10,7 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import CTImageStorage
 
 from config.settings import load_settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.commitment import CommitmentService, make_reporter, report_recorder
 from node.net.scp import Listener
 from node.reference.spec import StudySpec

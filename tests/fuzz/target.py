@@ -24,7 +24,7 @@ from structlog.testing import LogCapture
 
 from config.settings import load_settings
 from node import logs
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.access import association_policy
 from node.net.scp import Listener
 from node.store.store import open_store

@@ -20,7 +20,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from config.settings import Settings, load_settings
 from node import logs
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.scp import Listener
 from node.store.store import Store, open_store
 from tests import waiting

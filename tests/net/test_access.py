@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from config.sections import Destination, TlsSettings
 from config.settings import ConfigurationError, Settings, load_settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net import scp
 from node.net.access import (
     CALLED_UNKNOWN,

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from config.sections import Peer
 from config.settings import Settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net import commitment as reporting
 from node.net.commitment import CommitmentService, Reporter
 from node.net.scp import Listener

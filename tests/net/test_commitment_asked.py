@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (
 
 from config.sections import Destination
 from config.settings import Settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.commitment import CommitmentService, Reporter
 from node.net.query import DicomProver
 from node.net.scp import Listener

@@ -24,8 +24,8 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from config.sections import Destination
 from config.settings import Settings, load_settings
 from node.dicom.ct.pixel_data import DECODERS
-from node.dicom.ct.series_choice import made_here
-from node.dicom.sr.report_class import SR_CLASSES
+from node.dicom.destination_objects import SR_CLASSES
+from node.dicom.result_headers import made_here
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.net.commitment import CommitmentService, Reporter
 from node.net.query import DicomArchive, DicomProver

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from config.settings import load_settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.access import association_policy
 from node.net.scp import Listener
 from node.store.store import Store, open_store

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.dsutils import split_dataset
 
-from node.dicom.equipment import MANUFACTURER
+from node.dicom.result_headers import MANUFACTURER
 from node.net.scp import Listener
 from node.store import durable
 from node.store.store import Store

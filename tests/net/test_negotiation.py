@@ -18,7 +18,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from config.sections import Destination
 from config.settings import Settings, load_settings
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor, why_not_established
 from node.pipeline.ports import SendOutcome

@@ -13,7 +13,7 @@ from pynetdicom import AE
 
 from config.settings import Settings, load_settings
 from node.commands import check
-from node.dicom.ct.series_choice import made_here
+from node.dicom.result_headers import made_here
 from node.net.scp import Listener
 from node.processes.page import make_probes
 from node.store import files as store_files

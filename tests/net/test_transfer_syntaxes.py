@@ -46,8 +46,8 @@ from config.settings import load_settings
 from node.dicom.ct.headers import read_headers
 from node.dicom.ct.pixel_data import Loss, loss_of
 from node.dicom.ct.reading import hounsfield
-from node.dicom.ct.series_choice import made_here
 from node.dicom.errors import SeriesUnusable, Unusable
+from node.dicom.result_headers import made_here
 from node.net.scp import Listener
 from node.reference.spec import StudySpec
 from node.reference.study import write_reference_study

@@ -16,10 +16,11 @@ from pydicom import Dataset
 
 from node.dicom.ct.headers import Instance, is_multi_frame_ct
 from node.dicom.ct.reading import facts_of, hounsfield_in_file
-from node.dicom.ct.series_choice import AXIAL_COSINE, is_localizer, made_here
+from node.dicom.ct.series_choice import AXIAL_COSINE, is_localizer
 from node.dicom.ct.slice_geometry import normal_of
 from node.dicom.errors import SeriesUnusable
 from node.dicom.header_text import number_of, text_of
+from node.dicom.result_headers import made_here
 from node.study_report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
 

@@ -14,8 +14,8 @@ from pydicom import Dataset
 from node.dicom.ct.headers import Instance, SeriesHeaders, is_multi_frame_ct
 from node.dicom.ct.slice_geometry import normal_of
 from node.dicom.ct.technique import acquisition_time
-from node.dicom.equipment import MANUFACTURER
 from node.dicom.header_text import items_of, number_of, text_of
+from node.dicom.result_headers import made_here
 from node.study_report import RejectedSeries
 from segmentation.phrase import Phrase, Value, phrase
 
@@ -232,12 +232,6 @@ class Selection:
     rejected: tuple[RejectedSeries, ...]
     too_few: int | None  # slices of the longest series that lacks nothing but slices, where none is chosen
     passed_over: tuple[Value, ...] = ()  # what others have that the chosen one has not
-
-
-def made_here(dataset: Dataset) -> bool:
-    """Whether this node (any version of it) made the object: it names itself as contributing equipment."""
-    items = items_of(dataset, "ContributingEquipmentSequence")
-    return any(text_of(item, "Manufacturer") == MANUFACTURER for item in items)
 
 
 def is_qct_candidate(instances: Iterable[Instance], procedure_codes: Collection[str]) -> bool:

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from node.dicom.equipment import PICTURE_DESCRIPTION, PICTURE_SERIES, apply_equipment
-from node.dicom.identity import copy_identity
+from node.dicom.result_headers import PICTURE_DESCRIPTION, PICTURE_SERIES, apply_equipment, copy_identity
 from node.dicom.uids import mint, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Report
 

@@ -18,16 +18,18 @@ from node.dicom import codes
 from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algorithm_type
 from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.equipment import (
+from node.dicom.errors import SegmentationMismatch
+from node.dicom.header_text import plain, text_of
+from node.dicom.result_headers import (
     MANUFACTURER,
     MODEL_NAME,
     SEGMENTATION_DESCRIPTION,
     SEGMENTATION_SERIES,
     apply_equipment,
+    copy_identity,
+    identity_source,
+    without_identity,
 )
-from node.dicom.errors import SegmentationMismatch
-from node.dicom.header_text import plain, text_of
-from node.dicom.identity import copy_identity, identity_source, without_identity
 from node.dicom.uids import derived_uid, mint, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Provenance, Report
 from scoring.calibration import Calibration, Grade, RodReading

@@ -24,10 +24,10 @@ from pydicom.uid import SegmentationStorage
 from node.dicom import codes
 from node.dicom.ct.pixel_data import iterate_frames, require_stated_size
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.ct.series_choice import made_here
 from node.dicom.ct.slice_geometry import normal_of
 from node.dicom.errors import MaskUnreadable, SegProblem, SegUnusable
 from node.dicom.header_text import items_of, number_of, text_of
+from node.dicom.result_headers import made_here
 from segmentation.phrase import phrase
 from segmentation.vertebrae import LABELS
 from segmentation.volume import Grid, LabelMap, Mask, Vector

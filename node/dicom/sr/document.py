@@ -35,16 +35,19 @@ from pydicom.uid import Comprehensive3DSRStorage
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification
 from node.dicom.ct.single_slices import DrawnSlice, outline_of
-from node.dicom.equipment import (
+from node.dicom.header_text import number_of, text_of
+from node.dicom.result_headers import (
     MANUFACTURER,
     MODEL_NAME,
     REPORT_DESCRIPTION,
     REPORT_SERIES,
     apply_equipment,
+    copy_identity,
     device_uid,
+    identity_source,
+    require_study,
+    without_identity,
 )
-from node.dicom.header_text import number_of, text_of
-from node.dicom.identity import copy_identity, identity_source, require_study, without_identity
 from node.dicom.seg import Segment
 from node.dicom.sr.items import (
     CONTAINS,
@@ -370,9 +373,3 @@ def _predecessor(report: Report, uid: str) -> Dataset:
     study.StudyInstanceUID = report.study.study_instance_uid
     study.ReferencedSeriesSequence = [series]
     return study
-
-
-# The report in another SR class, for a PACS that does not take Comprehensive 3D SR.
-#
-# Another class is another instance: its UID follows from content, issue time and class, so that it is the
-# same bytes whenever it is made. The content is the same: it holds nothing that the lesser classes forbid.

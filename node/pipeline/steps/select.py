@@ -11,7 +11,7 @@ from config.settings import Settings
 from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of
 from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
 from node.dicom.header_text import text_of
-from node.dicom.identity import IDENTITY_KEYWORDS
+from node.dicom.result_headers import IDENTITY_KEYWORDS
 from node.pipeline.selection import (
     SelectedSlice,
     SelectionArtefact,
