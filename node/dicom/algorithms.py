@@ -10,7 +10,7 @@ from highdicom.sr import AlgorithmIdentification
 from pydicom.sr.coding import Code
 
 from node.dicom import codes
-from node.dicom.header_text import plain
+from node.dicom.header_text import to_ascii
 from node.dicom.result_headers import MANUFACTURER
 from node.study_report import Provenance
 from segmentation.vertebrae import EngineInfo
@@ -23,16 +23,16 @@ def _family(engine: EngineInfo) -> Code:
 
 
 def _engine_parameters(engine: EngineInfo) -> Mapping[str, str]:
-    parameters = {plain(key): plain(str(value)) for key, value in sorted(engine.parameters.items())}
+    parameters = {to_ascii(key): to_ascii(str(value)) for key, value in sorted(engine.parameters.items())}
     return parameters | ({"weights_sha256": engine.weights_sha256} if engine.weights_sha256 else {})
 
 
 def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
     """The engine for the segments that it drew."""
     return AlgorithmIdentificationSequence(
-        name=plain(engine.name),
+        name=to_ascii(engine.name),
         family=_family(engine),
-        version=plain(engine.version),
+        version=to_ascii(engine.version),
         source=MANUFACTURER,
         parameters=dict(_engine_parameters(engine)) or None,
     )
@@ -43,7 +43,7 @@ def rod_algorithm(provenance: Provenance) -> AlgorithmIdentificationSequence:
     return AlgorithmIdentificationSequence(
         name=provenance.software,
         family=codes.MORPHOLOGICAL,
-        version=plain(provenance.version),
+        version=to_ascii(provenance.version),
         source=MANUFACTURER,
     )
 
@@ -57,8 +57,8 @@ def segment_algorithm_type(engine: EngineInfo) -> SegmentAlgorithmTypeValues:
 
 def engine_identification(engine: EngineInfo) -> AlgorithmIdentification:
     return AlgorithmIdentification(
-        name=plain(engine.name),
-        version=plain(engine.version),
+        name=to_ascii(engine.name),
+        version=to_ascii(engine.version),
         parameters=[f"{key}={value}" for key, value in _engine_parameters(engine).items()] or None,
         family=_family(engine),
     )
@@ -87,7 +87,7 @@ def model_identification(provenance: Provenance) -> AlgorithmIdentification | No
         "radiomics_settings_sha256": provenance.radiomics_settings_sha256,
     }
     return AlgorithmIdentification(
-        name=plain(provenance.model),
+        name=to_ascii(provenance.model),
         version=(provenance.model_sha256 or "unknown")[:16],
         parameters=[f"{key}={value}" for key, value in hashes.items() if value] or None,
         family=codes.ARTIFICIAL_INTELLIGENCE,

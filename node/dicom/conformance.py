@@ -27,7 +27,7 @@ from pydicom.valuerep import validate_value
 
 from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.errors import ObjectInvalid
-from node.dicom.header_text import declared_sets, is_text, items_of, text_of
+from node.dicom.header_text import declared_sets, is_valid_text, items_of, text_of
 from node.dicom.result_headers import IDENTITY_KEYWORDS, made_here
 
 # What every object must hold by the standard: attributes of its modules, valid values, text in its set.
@@ -190,7 +190,7 @@ def _is_no_text(dataset: Dataset, tag: BaseTag, declared: tuple[str, ...]) -> bo
     element = dataset.get_item(tag)
     if not isinstance(element, RawDataElement) or element.VR not in _TEXT or not element.value:
         return False
-    return not is_text(element.value.rstrip(b" \0"), declared)
+    return not is_valid_text(element.value.rstrip(b" \0"), declared)
 
 
 def _name(tag: BaseTag) -> str:

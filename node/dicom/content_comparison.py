@@ -22,7 +22,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
-from node.dicom.ct.pixel_data import decoded
+from node.dicom.ct.pixel_data import decode_image
 from node.dicom.header_text import holds_items
 
 Source = Path | BinaryIO
@@ -120,7 +120,7 @@ def identity_values(source: Source) -> Mapping[str, str]:
     return told
 
 
-def as_compared(keyword: str, text: str) -> str:
+def canonical_value(keyword: str, text: str) -> str:
     """A value from elsewhere, in the form of `identity_values`."""
     plain = text.strip(_PADDING.decode())
     return _canonical_name(plain) if _public_vr(BaseTag(tag_for_keyword(keyword) or 0)) == "PN" else plain
@@ -252,4 +252,4 @@ def _is_encoded_alike(ours: Dataset, theirs: Dataset) -> bool:
 
 
 def _decoded(dataset: Dataset) -> np.ndarray[Any, Any] | None:
-    return decoded(dataset) if any(name in dataset for name in _PIXELS) else None
+    return decode_image(dataset) if any(name in dataset for name in _PIXELS) else None

@@ -45,7 +45,7 @@ _DEFAULT = python_encoding[""]
 _STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
 
 
-def decide_identity_text(header: Dataset) -> tuple[str, ...]:
+def protect_identity_text(header: Dataset) -> tuple[str, ...]:
     """Find the attributes of identity whose bytes are no text, and see to it that none is altered.
 
     Names keep their bytes, so that they are written again as they came, under the same declaration. Of other
@@ -74,12 +74,12 @@ def decide_identity_text(header: Dataset) -> tuple[str, ...]:
             altered = _rewritten(content, encodings) != content
             if altered:
                 header[keyword] = element._replace(value=b"", length=0)
-        if altered or not is_text(content, declared):
+        if altered or not is_valid_text(content, declared):
             found.append(keyword)
     return tuple(found)
 
 
-def is_text(content: bytes, declared: tuple[str, ...]) -> bool:
+def is_valid_text(content: bytes, declared: tuple[str, ...]) -> bool:
     """Whether bytes decode, each part in the set that its escape sequence names, else in the first one.
 
     Parameters
@@ -159,7 +159,7 @@ _SPELLED = {
 }
 
 
-def plain(text: str) -> str:
+def to_ascii(text: str) -> str:
     """`text` in ASCII. The source's character set is kept for names, and not every set holds every sign."""
     spelled = "".join(_SPELLED.get(sign, sign) for sign in text)
     decomposed = unicodedata.normalize("NFKD", spelled)

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from node.dicom.errors import IdentityMissing
-from node.dicom.header_text import drop_non_sequences, is_well_formed, items_of, plain, text_of
+from node.dicom.header_text import drop_non_sequences, is_well_formed, items_of, text_of, to_ascii
 from node.dicom.uids import derived_uid
 from node.study_report import Provenance, Report
 
@@ -181,7 +181,7 @@ def apply_equipment(dataset: Dataset, report: Report, *, series_number: int, des
     """
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME
-    dataset.SoftwareVersions = plain(report.provenance.version)[:64]
+    dataset.SoftwareVersions = to_ascii(report.provenance.version)[:64]
     dataset.DeviceSerialNumber = report.provenance.configuration_sha256[:16]
     dataset.SeriesNumber = series_number
     dataset.SeriesDescription = description
@@ -212,8 +212,8 @@ def _contribution(model: str, version: str, uid: str, what: str) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [purpose]
     item.Manufacturer = MANUFACTURER
-    item.ManufacturerModelName = plain(model)[:64]
-    item.SoftwareVersions = plain(version)[:64]
+    item.ManufacturerModelName = to_ascii(model)[:64]
+    item.SoftwareVersions = to_ascii(version)[:64]
     item.DeviceUID = uid
     item.ContributionDescription = what
     return item

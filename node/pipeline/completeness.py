@@ -16,7 +16,7 @@ from math import log2
 import numpy as np
 
 from config.sections import CompletenessSettings
-from node.dicom.ct.slice_geometry import SlicePlace
+from node.dicom.ct.slice_geometry import SlicePosition
 from node.study_report import ClosedBy, Completeness, SeriesCount
 
 _LEAST_SLICES = 3  # two have one step, and nothing to compare it with
@@ -168,13 +168,13 @@ def backoff_s(failures: int) -> float:
     return min(30.0, 2.0 ** min(failures - 1, 5))
 
 
-def without_gaps(places: Iterable[SlicePlace]) -> bool:
+def without_gaps(places: Iterable[SlicePosition]) -> bool:
     """Whether the slices of every series follow one another in even steps; localizers are left out.
 
     False, too, where a series cannot be judged: too few slices, several at one place or of several
     orientations, or positions that are not stated.
     """
-    series: defaultdict[str, list[SlicePlace]] = defaultdict(list)
+    series: defaultdict[str, list[SlicePosition]] = defaultdict(list)
     for place in places:
         if not place.is_localizer:
             series[place.series_instance_uid].append(place)
@@ -241,7 +241,7 @@ def _of_pauses_s(evidence: Evidence, rules: CompletenessSettings) -> float:
     return min(rules.quiet_max_s, rules.quiet_pauses * evidence.longest_pause_s)
 
 
-def _is_even(slices: Sequence[SlicePlace]) -> bool:
+def _is_even(slices: Sequence[SlicePosition]) -> bool:
     placed = [(one.position_mm, one.orientation) for one in slices if one.position_mm and one.orientation]
     if len(placed) < len(slices) or len(placed) < _LEAST_SLICES:
         return False

@@ -14,7 +14,7 @@ import structlog
 from config.sections import StorageSettings
 from config.settings import Settings
 from node.dicom import content_comparison as likeness
-from node.dicom.content_comparison import as_compared, identity_values
+from node.dicom.content_comparison import canonical_value, identity_values
 from node.logs import describe
 from node.pipeline.artefacts import MANIFEST
 from node.pipeline.ports import IdentitySource, Publisher, Step, StepMessage
@@ -76,7 +76,7 @@ def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:
     differing = {keyword for keyword in old.keys() | new.keys() if old.get(keyword) != new.get(keyword)}
     differing -= _NOTES
     return bool(differing) and all(
-        keyword in said and as_compared(keyword, said[keyword]) == new.get(keyword, "")
+        keyword in said and canonical_value(keyword, said[keyword]) == new.get(keyword, "")
         for keyword in differing
     )
 

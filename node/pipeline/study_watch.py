@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from config.sections import CompletenessSettings
-from node.dicom.ct.slice_geometry import slice_places
+from node.dicom.ct.slice_geometry import slice_positions
 from node.logs import describe
 from node.pipeline.archives import ArchivesInTurn, Asking, Told
 from node.pipeline.artefacts import to_json
@@ -299,7 +299,7 @@ class CompletenessWatch:
     def _is_without_gaps(self, study_instance_uid: str) -> bool:
         try:
             paths = self._store.instances.paths(study_instance_uid, ct_alone=True)
-            return without_gaps(slice_places(paths))
+            return without_gaps(slice_positions(paths))
         except Exception as error:  # noqa: BLE001 - a broken header tells nothing: silence closes the study
             log.warning("slices_not_looked_at", study_instance_uid=study_instance_uid, error=describe(error))
             return False

@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from node.dicom.ct.contrast_agent import contrast_in_plain_words, contrast_of, read_words
+from node.dicom.ct.contrast_agent import contrast_in_plain_words, contrast_in_text, contrast_of
 from node.dicom.ct.headers import identity_of
 from node.dicom.ct.technique import beam_filter_of, energy_of
 from node.dicom.deidentification import Deidentification, IdentityLeft
@@ -115,7 +115,7 @@ def test_contrast_medium_is_said_in_plain_words(image, text):
 
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(TEXTS), max_size=3).map(", ".join)))
 def test_plain_words_say_the_same_of_contrast_medium(text):
-    assert read_words(contrast_in_plain_words(text)) is read_words(text)
+    assert contrast_in_text(contrast_in_plain_words(text)) is contrast_in_text(text)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.dicom.encode import encode_report
-from node.dicom.header_text import decide_identity_text
+from node.dicom.header_text import protect_identity_text
 from node.dicom.seg import encode_segmentation, plan_segments
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def _source(study, charset: str, name: bytes) -> Dataset:
     header.save_as(buffer, implicit_vr=False, little_endian=True)
     raw = buffer.getvalue().replace(b"P" * len(name), name)
     dataset = dcmread(BytesIO(raw), force=True)
-    decide_identity_text(dataset)
+    protect_identity_text(dataset)
     return dataset
 
 

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 
 from node.dicom.ct.headers import Instance, identity_of, read_headers
-from node.dicom.header_text import IDENTITY_TEXT, is_text
+from node.dicom.header_text import IDENTITY_TEXT, is_valid_text
 from node.dicom.result_headers import IDENTITY_KEYWORDS, copy_identity
 from node.dicom.uids import to_bytes
 from node.reference.spec import StudySpec
@@ -46,7 +46,7 @@ IR_87 = b"Yamada=\x1b\x24\x42\x3b\x33\x45\x44\x1b\x28\x42"
     ],
 )
 def test_text_of_the_declared_set_is_known_as_such(declared: tuple[str, ...], content: bytes) -> None:
-    assert is_text(content, declared)
+    assert is_valid_text(content, declared)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_text_of_the_declared_set_is_known_as_such(declared: tuple[str, ...], co
     ],
 )
 def test_bytes_of_another_set_are_no_text(declared: tuple[str, ...], content: bytes) -> None:
-    assert not is_text(content, declared)
+    assert not is_valid_text(content, declared)
 
 
 @pytest.fixture

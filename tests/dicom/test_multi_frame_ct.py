@@ -14,7 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from config.phrases import in_english
 from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers
-from node.dicom.ct.pixel_data import decoded_frames
+from node.dicom.ct.pixel_data import decode_frames
 from node.dicom.ct.reading import LoadedSeries, read_series
 from node.dicom.ct.series_choice import select_series, unsuitable
 from node.dicom.errors import SeriesUnusable, Unusable
@@ -309,7 +309,7 @@ def test_frames_of_two_files_are_not_decoded_as_of_one(slices: list[Dataset], tm
     write(tmp_path / "a.dcm", enhanced_ct(slices[:2], uid="2.25.1"))
     write(tmp_path / "b.dcm", enhanced_ct(slices[2:4], uid="2.25.2"))
     with pytest.raises(ValueError, match="one file"):
-        list(decoded_frames(series_in(tmp_path).instances))
+        list(decode_frames(series_in(tmp_path).instances))
 
 
 def test_a_damaged_item_outside_the_groups_refuses_the_series(slices: list[Dataset], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from node.dicom.ct.headers import Instance, group_series, read_headers
-from node.dicom.ct.sampling import LEAST_SLICES, MOST_SLICES, sample_series, slices_to_look_at
+from node.dicom.ct.sampling import LEAST_SLICES, MOST_SLICES, sample_series, slices_per_series
 
 pytestmark = [pytest.mark.slow, pytest.mark.slow]
 
@@ -51,7 +51,7 @@ def test_a_whole_body_is_looked_at_every_30_mm(images):
 
 @pytest.mark.parametrize(("series", "slices"), [(1, 48), (20, 48), (40, 24), (1000, LEAST_SLICES)])
 def test_of_many_series_fewer_slices_are_looked_at(series, slices):
-    assert slices_to_look_at(series) == slices
+    assert slices_per_series(series) == slices
 
 
 def test_slices_of_another_size_make_a_stack_of_their_own(images, tmp_path, make_slice):

@@ -44,7 +44,7 @@ from pynetdicom import AE
 
 from config.settings import load_settings
 from node.dicom.ct.headers import read_headers
-from node.dicom.ct.pixel_data import Loss, loss_of
+from node.dicom.ct.pixel_data import CompressionLoss, compression_loss
 from node.dicom.ct.reading import hounsfield
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.result_headers import made_here
@@ -257,8 +257,8 @@ def _hu(path: Path) -> npt.NDArray[np.float32]:
     return hounsfield(instance, (int(instance.header.Rows), int(instance.header.Columns)), 1)
 
 
-def _loss(path: Path) -> Loss:
-    return loss_of(read_headers([path]))
+def _loss(path: Path) -> CompressionLoss:
+    return compression_loss(read_headers([path]))
 
 
 LOSSLESS_NAMES = [
@@ -284,7 +284,7 @@ def test_what_lost_nothing_reads_as_it_was_stored(
     name: str, cases: dict[str, Case], kept: dict[str, Path]
 ) -> None:
     assert np.array_equal(_hu(kept[name]), cases[name].hu)
-    assert _loss(kept[name]) == Loss(lossy=False, ratio=None)
+    assert _loss(kept[name]) == CompressionLoss(lossy=False, ratio=None)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_weak_loss_is_told_with_its_ratio(
 def test_lossy_htj2k_is_told(cases: dict[str, Case], kept: dict[str, Path]) -> None:
     name = f"signed, {HTJ2K.name}"
     assert np.abs(_hu(kept[name]) - cases[name].hu).max() < 40
-    assert _loss(kept[name]) == Loss(lossy=True, ratio=pytest.approx(2 * 24 * 16 / 252, rel=0.1))
+    assert _loss(kept[name]) == CompressionLoss(lossy=True, ratio=pytest.approx(2 * 24 * 16 / 252, rel=0.1))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_lossy_htj2k_is_told(cases: dict[str, Case], kept: dict[str, Path]) -> N
     ],
 )
 def test_a_loss_that_no_ratio_tells_is_of_unknown_strength(name: str, kept: dict[str, Path]) -> None:
-    assert _loss(kept[name]) == Loss(lossy=True, ratio=None)
+    assert _loss(kept[name]) == CompressionLoss(lossy=True, ratio=None)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_pixels_that_were_lossy_once_are_lossy_for_good(
     if stated is not None:
         dataset.LossyImageCompressionRatio = stated
     dataset.save_as(tmp_path / "a.dcm")
-    assert _loss(tmp_path / "a.dcm") == Loss(lossy=True, ratio=ratio)
+    assert _loss(tmp_path / "a.dcm") == CompressionLoss(lossy=True, ratio=ratio)
 
 
 @pytest.mark.parametrize("syntax", [MPEG2MPML, UID("1.2.826.0.1.3680043.2.1125.77")])

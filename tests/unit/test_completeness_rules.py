@@ -8,7 +8,7 @@ import pytest
 
 from config.sections import CompletenessSettings
 from config.settings import load_settings
-from node.dicom.ct.slice_geometry import SlicePlace
+from node.dicom.ct.slice_geometry import SlicePosition
 from node.pipeline.archives import Asking, Told
 from node.pipeline.completeness import (
     Archived,
@@ -279,10 +279,10 @@ def test_a_study_does_not_wait_for_an_archive_that_does_not_answer() -> None:
     assert not gone.is_waited_for(evidence(reading=gone.reading(1.0)), rules())
 
 
-def stack(positions_mm: list[float], series: str = "a", **replaced: Any) -> list[SlicePlace]:
+def stack(positions_mm: list[float], series: str = "a", **replaced: Any) -> list[SlicePosition]:
     place: dict[str, Any] = {"series_instance_uid": series, "is_localizer": False, "orientation": AXIAL}
     return [
-        SlicePlace(**{**place, "position_mm": (-100.0, -100.0, z_mm), **replaced}) for z_mm in positions_mm
+        SlicePosition(**{**place, "position_mm": (-100.0, -100.0, z_mm), **replaced}) for z_mm in positions_mm
     ]
 
 
@@ -311,5 +311,5 @@ LOCALIZER = stack([0.0], "scout", is_localizer=True, orientation=CORONAL)
         pytest.param([], False, id="nothing"),
     ],
 )
-def test_slices_without_gaps_are_told_from_their_places(places: list[SlicePlace], expected: bool) -> None:
+def test_slices_without_gaps_are_told_from_their_places(places: list[SlicePosition], expected: bool) -> None:
     assert without_gaps(places) is expected

@@ -1,20 +1,18 @@
-"""Whether intravenous contrast was given, as the headers of a series say it: given, not given, or doubtful.
+"""Whether intravenous contrast was given, by the headers of a series: given, not given, or doubtful.
 
-The attributes are free text that people, scanners and anonymisers fill in. The rule, in this order:
+People, scanners and anonymisers fill the attributes with free text. The rules, in this order:
 
 1. A text is cut into clauses (commas, semicolons, slashes, brackets, "and", "+"), a clause into words.
 2. A denial ("no", "without", "ohne", "sans", "sin", "无") beside nothing but nouns of contrast and small
-   words denies; so does a word for an unenhanced scan ("plain", "nativ", "平扫"), "N/A" or a mere dash.
-3. An agent's name, an amount above 0, "with", "yes" or a noun of contrast without a denial gives.
-4. Contrast by mouth or rectum alone is none in the vessels: it counts as not given.
+   words means not given; so does a word for an unenhanced scan ("plain", "nativ", "平扫"), "N/A" or a dash.
+3. An agent's name, an amount above 0, "with", "yes" or a noun of contrast without a denial means given.
+4. Contrast by mouth or rectum alone does not reach the vessels: it counts as not given.
 5. Anything else is unclear, and so is a text whose clauses contradict each other.
 
 Amounts above 0 without any agent count as given. A route or a time of injection alone and an amount beside a
-denial are doubtful. An amount of 0 says nothing: scanners that no injector tells write it beside an agent
-that was given (seen: "APPLIED", 0 ml). Of all headers of a series, and of all frames, one that says "given"
-decides; else one that is doubtful. The words are R: seen or recalled, and no standard's.
-
-Read from PS3.3 C.7.6.4 (Contrast/Bolus), C.7.6.4b (Enhanced Contrast/Bolus) and its usage, frame by frame.
+denial are doubtful. An amount of 0 means nothing: scanners without a connected injector write it beside an
+agent that was given (seen: "APPLIED", 0 ml). Of all headers of a series, and of all frames, one that states
+"given" decides; else one that is doubtful. The words are R: seen or recalled, from no standard.
 """
 
 from __future__ import annotations
@@ -35,14 +33,21 @@ _WORDS_SHOWN = 100  # characters of a header's words that a finding shows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastStatement:
-    """What headers say of intravenous contrast; with no words: not given, or nothing is said."""
+    """What headers state of intravenous contrast.
 
-    words: str = ""  # where it was given, or may have been: what stands there
-    doubtful: bool = False  # whether the words leave that open
+    Attributes
+    ----------
+    words : quoted from the headers, at most 100 characters, where contrast was given or may have been. Empty:
+        it was not given, or nothing is stated.
+    doubtful : whether the words leave open if it was given.
+    """
+
+    words: str = ""
+    doubtful: bool = False
 
 
-class _Says(Enum):
-    """What a text, or one clause of it, says of contrast in the vessels."""
+class _Meaning(Enum):
+    """What a text, or one clause of it, means for contrast in the vessels."""
 
     NOTHING = auto()
     GIVEN = auto()
@@ -102,7 +107,7 @@ _WITHOUT_BLANKS = {
     "使用": " USED ", "无": " NO ", "無": " NO ", "未": " NO ", "不": " NO ", "没": " NO ", "否": " NO ",
     "非": " NO ", "有": " YES ", "是": " YES ", "用": " USED ", "碘": " IODINE ",
 }  # fmt: skip
-_SPELLED = (  # what punctuation would take apart
+_SPELLED = (  # abbreviations that punctuation would take apart
     (r"\bW\s*/\s*O\b", " WITHOUT "),
     (r"\bW\s*/", " WITH "),
     (r"\bS\s*/", " WITHOUT "),  # "s/ contraste"
@@ -119,7 +124,12 @@ _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SIGN = re.compile(r"(?:C|KM|CM|IV|CE|MDC|CONTRAST|KONTRAST)?\s*([+-])\s*(?:C|KM|CM|IV|CE|MDC)?")
 
-_ROUTES = {"47625008": _Says.GIVEN, "G-D101": _Says.GIVEN, "26643006": _Says.ORAL, "G-D140": _Says.ORAL}
+_ROUTES = {
+    "47625008": _Meaning.GIVEN,
+    "G-D101": _Meaning.GIVEN,
+    "26643006": _Meaning.ORAL,
+    "G-D140": _Meaning.ORAL,
+}
 _AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate")
 _TIMES = ("ContrastBolusStartTime", "ContrastBolusStopTime")
 _ATTRIBUTES = (
@@ -129,79 +139,90 @@ _ATTRIBUTES = (
 
 
 def contrast_of(headers: Iterable[Dataset]) -> ContrastStatement:
-    """What the headers of a series, all of them together, say of intravenous contrast."""
+    """What the headers of a series together state of intravenous contrast.
+
+    Parameters
+    ----------
+    headers : of all images and frames. The first that states "given" decides; else the doubtful ones
+        together.
+
+    Source: PS3.3 C.7.6.4 (Contrast/Bolus), C.7.6.4b (Enhanced Contrast/Bolus) and its usage, frame by frame.
+    """
     doubts: dict[str, None] = {}
     for header in headers:
         if not any(keyword in header for keyword in _ATTRIBUTES):
             continue
-        told = _statement(header)
-        if told.words and not told.doubtful:
-            return told
-        if told.words:
-            doubts[told.words] = None
-    return ContrastStatement(words=_shown("; ".join(doubts)), doubtful=bool(doubts))
+        stated = _statement_of(header)
+        if stated.words and not stated.doubtful:
+            return stated
+        if stated.words:
+            doubts[stated.words] = None
+    return ContrastStatement(words=_shortened("; ".join(doubts)), doubtful=bool(doubts))
 
 
-def _statement(header: Dataset) -> ContrastStatement:
-    """What one header says."""
+def _statement_of(header: Dataset) -> ContrastStatement:
+    """What one header states."""
     agents = [*_coded_agents(header), *_plain_agent(header)]
-    agent, route = _together(says for says, _ in agents), _route(header)
+    agent, route = _combined(meaning for meaning, _ in agents), _route(header)
     amounts = {keyword: value for keyword in _AMOUNTS for value in _largest(header, keyword)}
     injected = any(value > 0 for value in amounts.values())
-    times = [f"{keyword} {told}" for keyword in _TIMES if (told := text_of(header, keyword))]
-    verdict = _judged(agent, route, injected=injected)
-    if agent is _Says.NOTHING and verdict is _Says.NOTHING and times:
-        verdict = _Says.UNCLEAR
-    if verdict is _Says.GIVEN and agent is _Says.GIVEN:
-        return ContrastStatement(words=_shown(next(text for says, text in agents if says is _Says.GIVEN)))
-    if verdict not in (_Says.GIVEN, _Says.UNCLEAR):
+    times = [f"{keyword} {stated}" for keyword in _TIMES if (stated := text_of(header, keyword))]
+    verdict = _verdict(agent, route, injected=injected)
+    if agent is _Meaning.NOTHING and verdict is _Meaning.NOTHING and times:
+        verdict = _Meaning.UNCLEAR
+    if verdict is _Meaning.GIVEN and agent is _Meaning.GIVEN:
+        given = next(text for meaning, text in agents if meaning is _Meaning.GIVEN)
+        return ContrastStatement(words=_shortened(given))
+    if verdict not in (_Meaning.GIVEN, _Meaning.UNCLEAR):
         return ContrastStatement()
     words = [f'ContrastBolusAgent "{text}"' for _, text in agents]
     words += [f"{keyword} {value:g}" for keyword, value in amounts.items()]
-    if route is not _Says.NOTHING:
+    if route is not _Meaning.NOTHING:
         words.append(f"ContrastBolusRoute {text_of(header, 'ContrastBolusRoute') or 'coded'}")
-    return ContrastStatement(words=_shown(", ".join([*words, *times])), doubtful=verdict is _Says.UNCLEAR)
-
-
-def _judged(agent: _Says, route: _Says, *, injected: bool) -> _Says:
-    """What agent, route and amounts of one header say together; clauses later in the list give way."""
-    into_vessels, by_mouth = route is _Says.GIVEN, route is _Says.ORAL
-    rules = (
-        (agent is _Says.UNCLEAR, _Says.UNCLEAR),
-        (agent is _Says.ORAL, _Says.UNCLEAR if into_vessels else _Says.ORAL),
-        (agent is _Says.DENIED, _Says.UNCLEAR if injected or into_vessels else _Says.DENIED),
-        (by_mouth, _Says.ORAL),
-        (agent is _Says.GIVEN or injected, _Says.GIVEN),
-        (into_vessels, _Says.UNCLEAR),
+    return ContrastStatement(
+        words=_shortened(", ".join([*words, *times])), doubtful=verdict is _Meaning.UNCLEAR
     )
-    return next((verdict for applies, verdict in rules if applies), _Says.NOTHING)
 
 
-def _plain_agent(header: Dataset) -> Iterator[tuple[_Says, str]]:
+def _verdict(agent: _Meaning, route: _Meaning, *, injected: bool) -> _Meaning:
+    """What agent, route and amounts of one header mean together; the first rule that applies decides."""
+    into_vessels, by_mouth = route is _Meaning.GIVEN, route is _Meaning.ORAL
+    rules = (
+        (agent is _Meaning.UNCLEAR, _Meaning.UNCLEAR),
+        (agent is _Meaning.ORAL, _Meaning.UNCLEAR if into_vessels else _Meaning.ORAL),
+        (agent is _Meaning.DENIED, _Meaning.UNCLEAR if injected or into_vessels else _Meaning.DENIED),
+        (by_mouth, _Meaning.ORAL),
+        (agent is _Meaning.GIVEN or injected, _Meaning.GIVEN),
+        (into_vessels, _Meaning.UNCLEAR),
+    )
+    return next((verdict for applies, verdict in rules if applies), _Meaning.NOTHING)
+
+
+def _plain_agent(header: Dataset) -> Iterator[tuple[_Meaning, str]]:
     text = text_of(header, "ContrastBolusAgent")
     if text:
-        yield read_words(text), text
+        yield contrast_in_text(text), text
 
 
-def _coded_agents(header: Dataset) -> Iterator[tuple[_Says, str]]:
-    """Agents by code, each by its own route, and of a frame those that were in the patient by then."""
+def _coded_agents(header: Dataset) -> Iterator[tuple[_Meaning, str]]:
+    """Coded agents, each by its own route; in a frame only those that the patient had received by then."""
     for item in items_of(header, "ContrastBolusAgentSequence"):
         text = text_of(item, "CodeMeaning") or "coded agent"
-        says = _Says.GIVEN if text == "coded agent" else read_words(text)
-        if says is _Says.UNCLEAR and text_of(item, "CodeValue"):
-            says = _Says.GIVEN  # a code, whatever it is called, names an agent
-        route = _together(
+        meaning = _Meaning.GIVEN if text == "coded agent" else contrast_in_text(text)
+        if meaning is _Meaning.UNCLEAR and text_of(item, "CodeValue"):
+            meaning = _Meaning.GIVEN  # a code, whatever its meaning, names an agent
+        route = _combined(
             _route_of(one) for one in items_of(item, "ContrastBolusAdministrationRouteSequence")
         )
-        if says is _Says.GIVEN and route is _Says.ORAL:
-            says = _Says.ORAL
-        if says is _Says.GIVEN and _is_unused(header, text_of(item, "ContrastBolusAgentNumber")):
-            says = _Says.ORAL
-        yield says, text
+        if meaning is _Meaning.GIVEN and (
+            route is _Meaning.ORAL or _is_unused(header, text_of(item, "ContrastBolusAgentNumber"))
+        ):
+            meaning = _Meaning.ORAL
+        yield meaning, text
 
 
 def _is_unused(frame: Dataset, agent_number: str) -> bool:
-    """Whether a frame says that this agent had not been given by then, nor is seen."""
+    """Whether a frame states that this agent had not been given by then and is not visible."""
     used = [
         one
         for one in items_of(frame, "ContrastBolusUsageSequence")
@@ -214,63 +235,80 @@ def _is_unused(frame: Dataset, agent_number: str) -> bool:
     )
 
 
-def _route(header: Dataset) -> _Says:
+def _route(header: Dataset) -> _Meaning:
     found = [_route_of(one) for one in items_of(header, "ContrastBolusAdministrationRouteSequence")]
     text = text_of(header, "ContrastBolusRoute")
     if text:
         found.append(_route_in_words(text))
     said = set(found)
-    return next((one for one in (_Says.GIVEN, _Says.ORAL) if one in said), _Says.NOTHING)
+    return next((one for one in (_Meaning.GIVEN, _Meaning.ORAL) if one in said), _Meaning.NOTHING)
 
 
-def _route_of(item: Dataset) -> _Says:
+def _route_of(item: Dataset) -> _Meaning:
     known = _ROUTES.get(text_of(item, "CodeValue"))
     return known if known is not None else _route_in_words(text_of(item, "CodeMeaning"))
 
 
-def _route_in_words(text: str) -> _Says:
+def _route_in_words(text: str) -> _Meaning:
     """`GIVEN` for a route into the vessels, `ORAL`, else `NOTHING`."""
     words = frozenset(_WORD.findall(_plain(text)))
     if words & _DENIALS:
-        return _Says.NOTHING
+        return _Meaning.NOTHING
     if words & _INTRAVENOUS:
-        return _Says.GIVEN
-    return _Says.ORAL if words & _ORAL else _Says.NOTHING
+        return _Meaning.GIVEN
+    return _Meaning.ORAL if words & _ORAL else _Meaning.NOTHING
 
 
 @lru_cache(maxsize=1024)
-def read_words(text: str) -> _Says:
-    """What a free text says of contrast in the vessels, by the rule of this module."""
+def contrast_in_text(text: str) -> _Meaning:
+    """What a free text means for contrast in the vessels, by the rules of this module.
+
+    Returns
+    -------
+    A member of `_Meaning`: texts may be compared by it.
+    """
     plain = _plain(text)
     if sign := _SIGN.fullmatch(plain.replace("–", "-").strip(" .")):
-        return _Says.GIVEN if sign[1] == "+" else _Says.DENIED
+        return _Meaning.GIVEN if sign[1] == "+" else _Meaning.DENIED
     if not _WORD.search(plain):
-        return _Says.UNCLEAR if "?" in plain else _Says.DENIED
-    return _together(_clause(clause) for clause in _CLAUSE_ENDS.split(plain) if clause.strip(" .-:"))
+        return _Meaning.UNCLEAR if "?" in plain else _Meaning.DENIED
+    return _combined(
+        _meaning_of_clause(clause) for clause in _CLAUSE_ENDS.split(plain) if clause.strip(" .-:")
+    )
 
 
-_SAME_IN_PLAIN_WORDS = {
-    _Says.NOTHING: "",
-    _Says.GIVEN: "CONTRAST",
-    _Says.ORAL: "ORAL",
-    _Says.DENIED: "NONE",
-    _Says.ORAL_DENIED: "NO ORAL",
-    _Says.UNCLEAR: "?",
+_PLAIN_WORDS = {
+    _Meaning.NOTHING: "",
+    _Meaning.GIVEN: "CONTRAST",
+    _Meaning.ORAL: "ORAL",
+    _Meaning.DENIED: "NONE",
+    _Meaning.ORAL_DENIED: "NO ORAL",
+    _Meaning.UNCLEAR: "?",
 }
 
 
 def contrast_in_plain_words(text: str) -> str:
-    """A text that says the same of contrast in the vessels as a free text, and nothing else."""
-    return _SAME_IN_PLAIN_WORDS[read_words(text)]
+    """Fixed words that mean the same for contrast in the vessels as a free text.
+
+    Returns
+    -------
+    "", "CONTRAST", "ORAL", "NONE", "NO ORAL" or "?". `contrast_in_text` reads it as it reads the free text.
+    """
+    return _PLAIN_WORDS[contrast_in_text(text)]
 
 
 def route_in_plain_words(text: str) -> str:
-    """As `contrast_in_plain_words`, of a route of administration."""
-    return {_Says.GIVEN: "IV", _Says.ORAL: "ORAL"}.get(_route_in_words(text), "")
+    """Fixed words that mean the same as a free text of a route of administration.
+
+    Returns
+    -------
+    "IV", "ORAL" or "".
+    """
+    return {_Meaning.GIVEN: "IV", _Meaning.ORAL: "ORAL"}.get(_route_in_words(text), "")
 
 
 def _plain(text: str) -> str:
-    """Upper case without accents; what runs without blanks, is spelled with signs or counts, as words."""
+    """Upper case without accents; scripts without blanks, abbreviations with signs, and amounts as words."""
     found = unicodedata.normalize("NFKC", text)
     for phrase, word in _WITHOUT_BLANKS.items():
         found = found.replace(phrase, word)
@@ -282,34 +320,34 @@ def _plain(text: str) -> str:
     return found
 
 
-def _clause(clause: str) -> _Says:
+def _meaning_of_clause(clause: str) -> _Meaning:
     words = frozenset("NO" if word == "0" else word for word in _WORD.findall(clause))
     agents = {word for word in words if _AGENT.fullmatch(word)}
     affirmed = bool(agents) or bool(words & _WITH)
     nouns, oral_alone = bool(words & _NOUNS), bool(words & _ORAL) and not words & _INTRAVENOUS
     strange = bool(words - agents - _DENIALS - _UNENHANCED - _NOUNS - _WITH - _SMALL - _ORAL)
     rules = (
-        ("?" in clause, _Says.UNCLEAR),
+        ("?" in clause, _Meaning.UNCLEAR),
         (
             words & _UNENHANCED and not words & _DENIALS,
-            _Says.UNCLEAR if affirmed or nouns or strange else _Says.DENIED,
+            _Meaning.UNCLEAR if affirmed or nouns or strange else _Meaning.DENIED,
         ),
-        (words & _DENIALS and (affirmed or strange), _Says.UNCLEAR),
-        (words & _DENIALS, _Says.ORAL_DENIED if oral_alone else _Says.DENIED),
-        (oral_alone, _Says.ORAL),
-        (agents or ((affirmed or nouns) and not strange), _Says.GIVEN),
+        (words & _DENIALS and (affirmed or strange), _Meaning.UNCLEAR),
+        (words & _DENIALS, _Meaning.ORAL_DENIED if oral_alone else _Meaning.DENIED),
+        (oral_alone, _Meaning.ORAL),
+        (agents or ((affirmed or nouns) and not strange), _Meaning.GIVEN),
     )
-    return next((verdict for applies, verdict in rules if applies), _Says.UNCLEAR)
+    return next((verdict for applies, verdict in rules if applies), _Meaning.UNCLEAR)
 
 
-def _together(parts: Iterable[_Says]) -> _Says:
-    """What clauses, or several agents, say together."""
-    said = set(parts) - {_Says.NOTHING}
-    if _Says.GIVEN in said:
-        return _Says.UNCLEAR if _Says.DENIED in said else _Says.GIVEN
-    if _Says.UNCLEAR in said or said == {_Says.ORAL_DENIED}:
-        return _Says.UNCLEAR
-    return next((one for one in (_Says.DENIED, _Says.ORAL) if one in said), _Says.NOTHING)
+def _combined(parts: Iterable[_Meaning]) -> _Meaning:
+    """What clauses, or several agents, mean together."""
+    said = set(parts) - {_Meaning.NOTHING}
+    if _Meaning.GIVEN in said:
+        return _Meaning.UNCLEAR if _Meaning.DENIED in said else _Meaning.GIVEN
+    if _Meaning.UNCLEAR in said or said == {_Meaning.ORAL_DENIED}:
+        return _Meaning.UNCLEAR
+    return next((one for one in (_Meaning.DENIED, _Meaning.ORAL) if one in said), _Meaning.NOTHING)
 
 
 def _largest(header: Dataset, keyword: str) -> list[float]:
@@ -318,5 +356,5 @@ def _largest(header: Dataset, keyword: str) -> list[float]:
     return [max(found)] if found else []
 
 
-def _shown(words: str) -> str:
+def _shortened(words: str) -> str:
     return words if len(words) <= _WORDS_SHOWN else f"{words[: _WORDS_SHOWN - 3]}..."

@@ -1,4 +1,10 @@
-"""Headers of a study: read, grouped into series, and asked who the patient is."""
+"""Headers of a study: read from files, grouped into series, and the identity that they state.
+
+Each frame of a multi-frame CT gets a header of its own, as a CT image would have it, so that the rest of the
+node treats a frame like a slice. It is made from PS3.3 A.38 (Enhanced CT Image), A.70 (Legacy Converted
+Enhanced CT Image), C.7.6.16 (Multi-frame Functional Groups) and C.8.15.3 (CT functional groups). The order of
+the frames means nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +26,9 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from node.dicom.header_text import decide_identity_text, drop_non_sequences, items_of, number_of, text_of
+from node.dicom.header_text import drop_non_sequences, items_of, number_of, protect_identity_text, text_of
 from node.study_report import StudyIdentity
 from segmentation.volume import known_kvp
-
-# Multi-frame CT as single slices: what the functional groups say of each frame, in the words of a CT image.
-#
-# Read from PS3.3 A.38 (Enhanced CT Image), A.70 (Legacy Converted Enhanced CT Image), C.7.6.16 (Multi-frame
-# Functional Groups) and C.8.15.3 (CT functional groups): the rest of the node sees a frame as it sees a
-# slice. Nothing is taken from the order of the frames.
-
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _PER_FRAME = "PerFrameFunctionalGroupsSequence"
@@ -49,7 +48,7 @@ _CLASSIC_NAMES = (
     *((group, name, name) for group, names in _SAME_NAMES.items() for name in names),
     ("CTImageFrameTypeSequence", "FrameType", "ImageType"),
 )
-# What is told of a frame where it differs from what is told of all: to tell passes of a scan apart.
+# Attributes that tell passes of a scan apart. Those of all frames stay where a frame states none of its own.
 _OF_A_PASS = (
     ("FrameContentSequence", "FrameAcquisitionNumber", "FrameAcquisitionNumber"),
     ("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIndex"),
@@ -65,7 +64,7 @@ _OF_A_PASS = (
         )
     ),
 )
-# What a converter could assign to no group (C.7.6.16.2.25 and .26): attributes of the images it came from.
+# Attributes of the source images that a converter could assign to no group (C.7.6.16.2.25 and .26).
 _UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
 _MOMENT = re.compile(r"(\d{8})(\d{6}(?:\.\d{1,6})?)")  # a DT value: date, time and perhaps an offset
 
@@ -73,16 +72,16 @@ _Groups: TypeAlias = Mapping[str, Sequence[Dataset]]  # items of each functional
 
 
 def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
-    """One header for each frame of a multi-frame CT, in the order of the file, as a CT image would have it.
+    """One header for each frame of a multi-frame CT, as a CT image would have it.
 
-    What a group says of one frame comes before what it says of all, and this before what stands outside the
-    groups. Where the items of a group differ (two X-ray sources at two voltages), the attribute is absent.
+    A frame's own group takes precedence over the shared one, and this over the instance's attributes. Where
+    the items of a group differ (two X-ray sources at two voltages), the attribute is absent.
 
     Returns
     -------
-    One data set per frame, without pixels. The groups' own sequences stay in it; elements are shared between
-    frames. Empty where the frames are not described one by one: no per-frame groups, another number of
-    them than of frames, or bytes that cannot be parsed.
+    One data set per frame, in the order of the file, without pixels. The groups' own sequences stay in it;
+    elements are shared between frames. Empty where the frames are not described one by one: no per-frame
+    groups, another number of them than of frames, or bytes that cannot be parsed.
     """
     try:
         own = items_of(header, _PER_FRAME)
@@ -110,7 +109,7 @@ def _groups(items: Iterable[Dataset]) -> dict[str, Sequence[Dataset]]:
 
 
 def _outside_groups(header: Dataset) -> Dataset:
-    """What the instance says of itself; a position there would be that of no frame."""
+    """The attributes of the instance itself, without a position: that would be the position of no frame."""
     base = _copy(header)
     for keyword in (_SHARED, _PER_FRAME, "ImagePositionPatient"):
         if keyword in base:
@@ -134,30 +133,30 @@ def _frame_header(base: Dataset, groups: _Groups) -> Dataset:
     for group, keyword, classic in _CLASSIC_NAMES:
         stated = [item.get(Tag(keyword)) for item in groups.get(group, ())]
         if stated:
-            _say(flat, classic, stated)
+            _set_if_agreed(flat, classic, stated)
     for group, keyword, classic in _OF_A_PASS:
         stated = [item.get(Tag(keyword)) for item in groups.get(group, ())]
         if any(one is not None for one in stated):
-            _say(flat, classic, stated)
+            _set_if_agreed(flat, classic, stated)
     own, moment = _moments(base, groups)
-    # A day and a time that belong together.
+    # Date and time must come from one statement.
     if own is None and flat.get("AcquisitionDate") and flat.get("AcquisitionTime"):
         moment = None
-    if told := own or moment:
-        _set(flat, "AcquisitionDate", told[1])
-        _set(flat, "AcquisitionTime", told[2])
+    if acquired := own or moment:
+        _set(flat, "AcquisitionDate", acquired[1])
+        _set(flat, "AcquisitionTime", acquired[2])
     return flat
 
 
 def _set(flat: Dataset, keyword: str, value: object) -> None:
-    """Set an attribute of one frame: an element that is there is shared with the other frames."""
+    """Set an attribute of one frame by a new element: the present one is shared with the other frames."""
     if keyword in flat:
         del flat[keyword]
     setattr(flat, keyword, value)
 
 
-def _say(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> None:
-    """Set what all items of a group state; what they do not agree on is not known."""
+def _set_if_agreed(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> None:
+    """Set the value that all items of a group state; where they differ, the attribute is absent."""
     first = stated[0]
     if first is not None and all(one is not None and one.value == first.value for one in stated):
         flat[Tag(keyword)] = DataElement(Tag(keyword), first.VR, first.value, validation_mode=IGNORE)
@@ -166,7 +165,7 @@ def _say(flat: Dataset, keyword: str, stated: Sequence[DataElement | None]) -> N
 
 
 def _moments(base: Dataset, groups: _Groups) -> tuple[re.Match[str] | None, re.Match[str] | None]:
-    """Day and time at which the frame, and the whole instance, were acquired; None where that is not told."""
+    """Date and time of acquisition of the frame, and of the whole instance; None where not stated."""
     own = [item.get("FrameAcquisitionDateTime") for item in groups.get("FrameContentSequence", ())]
     return (
         _MOMENT.match(str(next(filter(None, own), None) or "")),
@@ -175,11 +174,9 @@ def _moments(base: Dataset, groups: _Groups) -> tuple[re.Match[str] | None, re.M
 
 
 _AGE = re.compile(r"(\d{3})([DWMY])")
-_DATE = re.compile(
-    r"(\d{4})\.?(\d{2})\.?(\d{2})"
-)  # with the dots of ACR-NEMA, which some archives still send
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # some archives still send the dots of ACR-NEMA
 _GROUPS_READ = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0028})
-# How many numbers each attribute has that is reckoned with unasked.
+# How many numbers an attribute must have; the rest of the node computes with these without a check.
 _NUMBERS = {
     Tag(keyword): count
     for keyword, count in {
@@ -204,23 +201,39 @@ _OLDEST_YEARS = 115
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One DICOM file, or one frame of it: where it lies, and all of its header but the pixels."""
+    """One DICOM file, or one frame of it, with its header.
+
+    Attributes
+    ----------
+    path : of the file.
+    header : without pixels.
+    sop_class_uid : of the data set, else of the file meta information.
+    transfer_syntax_uid : of the file meta information.
+    damaged : whether the header breaks off; then it holds only what identifies the image.
+    frame : its number, from 1; None where the file is taken whole.
+    unreadable : keywords of identity whose text is invalid in the declared character set.
+    malformed : keywords that were removed: text for a sequence, or a sequence for text.
+    """
 
     path: Path
     header: Dataset
-    sop_class_uid: str  # of the data set, else of the file meta information
+    sop_class_uid: str
     transfer_syntax_uid: str
-    damaged: bool = False  # its header breaks off: only what identifies it is there
-    frame: int | None = None  # from 1; None where the file is taken whole
-    unreadable: tuple[str, ...] = ()  # attributes of identity that are no text in the declared character set
-    malformed: frozenset[str] = (
-        frozenset()
-    )  # attributes left out: text for a sequence, or a sequence for text
+    damaged: bool = False
+    frame: int | None = None
+    unreadable: tuple[str, ...] = ()
+    malformed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesHeaders:
-    """The images of one series, each a file or a frame of one, in the order they were found."""
+    """The images of one series.
+
+    Attributes
+    ----------
+    study_instance_uid, series_instance_uid : "" where the headers state none.
+    instances : each a file or a frame of one, in the order they were found; at least one.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -228,13 +241,17 @@ class SeriesHeaders:
 
     @property
     def first(self) -> Dataset:
+        """The header of the first image."""
         return self.instances[0].header
 
 
 def comparable(header: Dataset, keyword: str) -> str:
-    """An attribute as text in which equal values are equal: "120" is "120.0", and 0 kV is not known.
+    """An attribute as text in which equal values are equal: "120" is "120.0".
 
-    Empty where the attribute is absent or empty.
+    Returns
+    -------
+    "" where the attribute is absent or empty, and for a KVP of 0, which means that it is unknown. Several
+    values are joined by a blank.
     """
     if keyword == "KVP":
         kvp = tube_voltage_kv(header)
@@ -249,12 +266,27 @@ def comparable(header: Dataset, keyword: str) -> str:
 
 
 def tube_voltage_kv(header: Dataset) -> float | None:
-    """KVP; None where it is absent, or is none that a CT scanner has: 0 stands for "not known"."""
+    """KVP in kV.
+
+    Returns
+    -------
+    None where it is absent, or is none that a CT scanner has: 0 stands for "not known".
+    """
     return known_kvp(number_of(header, "KVP"))
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
-    """The headers of every DICOM file among `paths`; other files (truth.json, masks) are passed over."""
+    """Read the headers of every DICOM file among `paths`.
+
+    Returns
+    -------
+    One instance for each file, sorted by path. Other files (truth.json, masks) are left out.
+
+    Raises
+    ------
+    OSError
+        If the file system fails. A damaged file raises nothing: its instance says so.
+    """
     found = []
     for path in sorted(paths):
         readable = _header(path)
@@ -263,7 +295,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
         header, damaged = readable
         meta = header.file_meta
         malformed = drop_non_sequences(header)
-        unreadable = decide_identity_text(header)
+        unreadable = protect_identity_text(header)
         _drop_malformed(header)
         found.append(
             Instance(
@@ -280,33 +312,33 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
 
 
 def _header(path: Path) -> tuple[Dataset, bool] | None:
-    """All but the pixels, and whether the file is damaged: then what stands before the damage, if that tells
-    which image it is. None of other files.
+    """The header of a DICOM file, and whether the file is damaged; None for other files.
 
-    An image that a study holds must not vanish from it.
+    Of a damaged file the header holds what precedes the damage, if that identifies the image: an image of a
+    study must not vanish from it.
     """
     try:
         return dcmread(path, stop_before_pixels=True), False
     except InvalidDicomError:
         return None
     except Exception as error:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
-        _raise_if_of_disk(error)
+        _raise_if_from_disk(error)
     try:
         with path.open("rb") as file:
             return read_partial(file, stop_when=lambda tag, _vr, _length: tag > _LAST_IDENTIFIER), True
     except Exception as error:  # noqa: BLE001 - as above
-        _raise_if_of_disk(error)
+        _raise_if_from_disk(error)
         return None
 
 
-def _raise_if_of_disk(error: Exception) -> None:
-    """What the file system says passes, and is tried again; pydicom raises OSError of its own."""
+def _raise_if_from_disk(error: Exception) -> None:
+    """Raise an error of the file system, so that the step is tried again; pydicom's OSError has no number."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
 
 
 def _drop_malformed(header: Dataset) -> None:
-    """Have what is no value of its attribute count as absent: what needs it then says that it is missing."""
+    """Delete what is no value of its attribute: what needs it then reports it as missing."""
     for tag in [tag for tag in header.keys() if tag.group in _GROUPS_READ]:  # noqa: SIM118 - items would be parsed
         try:
             value = header[tag].value
@@ -327,12 +359,12 @@ def _are_numbers(value: Any, count: int) -> bool:
 
 
 def is_ct_image(instance: Instance) -> bool:
-    """Whether the instance is a CT image, classic or of several frames."""
+    """Whether the instance is a CT image, of one slice or several frames."""
     return instance.sop_class_uid == CTImageStorage or is_multi_frame_ct(instance)
 
 
 def is_multi_frame_ct(instance: Instance) -> bool:
-    """Whether the instance holds CT slices as frames."""
+    """Whether the instance is an Enhanced or Legacy Converted Enhanced CT Image, whose frames are slices."""
     return instance.sop_class_uid in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
@@ -350,7 +382,10 @@ def _images_of(instance: Instance) -> tuple[Instance, ...]:
 def group_series(instances: Iterable[Instance]) -> tuple[SeriesHeaders, ...]:
     """CT images by study and series, in order of appearance. Other objects are left out.
 
-    Each frame of a multi-frame CT counts as an image; one whose frames are not described stays whole.
+    Returns
+    -------
+    Each frame of a multi-frame CT counts as an image. A multi-frame CT whose frames are not described
+    counts as one image.
     """
     groups: dict[tuple[str, str], list[Instance]] = {}
     for instance in chain.from_iterable(map(_images_of, filter(is_ct_image, instances))):
@@ -363,7 +398,12 @@ def group_series(instances: Iterable[Instance]) -> tuple[SeriesHeaders, ...]:
 
 
 def date_of(header: Dataset, keyword: str) -> date | None:
-    """A DA attribute, None where it is absent or no date."""
+    """A DA attribute, with or without the dots of ACR-NEMA.
+
+    Returns
+    -------
+    None where it is absent or no date.
+    """
     match = _DATE.fullmatch(text_of(header, keyword))
     if match is None:
         return None
@@ -394,7 +434,13 @@ def _age_years(birth: date | None, study: date | None, stated: str) -> int | Non
 
 
 def identity_of(header: Dataset) -> StudyIdentity:
-    """Who and what was scanned. What the header lacks stays empty."""
+    """Patient and study as a header states them. What the header lacks stays empty.
+
+    Returns
+    -------
+    Its age is in completed years at the study date; None where birth date and PatientAge disagree by more
+    than a year, where neither is known, or beyond 115 years (a placeholder for an unknown birth date).
+    """
     birth, study = date_of(header, "PatientBirthDate"), date_of(header, "StudyDate")
     return StudyIdentity(
         study_instance_uid=text_of(header, "StudyInstanceUID"),

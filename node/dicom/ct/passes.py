@@ -1,9 +1,9 @@
-"""Several passes over the same part of the body in one series: found, and one of them taken.
+"""Several passes over the same part of the body in one series: found, and one of them selected.
 
-Woven into one volume, two passes between which the patient moved show no vertebra as it is. What tells
-them apart is an attribute by whose values the images overlap along the patient: its parts are no longer one
-stack, each may be. Acquisitions that follow one another along the patient are parts of one pass, and so are
-images that each have a number or a time of their own, as long as these rise in one direction.
+Two passes between which the patient moved, interleaved in one volume, show no vertebra correctly. An
+attribute tells passes apart if the images that share a value of it overlap along the patient: together they
+are no stack, each part may be one. Acquisitions that follow one another along the patient are parts of one
+pass. So are images that each have a number or a time of their own, as long as these rise in one direction.
 """
 
 from __future__ import annotations
@@ -25,35 +25,41 @@ from segmentation.phrase import Phrase, Value, listed, phrase
 
 _SAME_PLACE_MM = 0.01
 _COMPLETE_SHARE = 0.9  # R: of the series' extent that a pass must cover to be measured alone
-# R: images of one part that may lie within another before times or image numbers show two passes: clocks
+# R: images of one part that may lie within another before times or image numbers separate passes: clocks
 # have a resolution, and neighbours may be swapped.
 _MOST_SWAPPED = 2
-_LEAST_GROUPS = 4  # R: of a run of single images or rotations, fewer of which show no direction
+_LEAST_GROUPS = 4  # R: of a run of single images or rotations; fewer show no direction
 _ORDERLY_SHARE = 0.9  # R: of the images that must lie in such runs; less is an order by chance
-_LEAST_OF_A_STEP = 0.75  # R: what lies nearer to a run than this part of its step does not continue it
+_LEAST_OF_A_STEP = 0.75  # R: images nearer to a run than this share of its step do not continue it
 
 _Depths = npt.NDArray[np.float64]
 _Value = str | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnePass:
-    """The images of a series that are measured."""
+class SelectedPass:
+    """The images of a series that are measured.
+
+    Attributes
+    ----------
+    instances : in the order of the series.
+    measured : which pass this is; None where the series holds one pass, and all of it is measured.
+    contrast : stated for this pass and for any that may have come before; None where all images are measured.
+    """
 
     instances: tuple[Instance, ...]
-    measured: MeasuredPass | None  # None where the series holds one pass, and all of it is measured
-    # Of this pass and of any that may have come before; None where all images are measured.
+    measured: MeasuredPass | None
     contrast: ContrastStatement | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attribute:
-    """What may tell passes apart."""
+    """An attribute that may tell passes apart."""
 
     name: Phrase
     values: Sequence[_Value | None]  # of each image; None where it is not stated
     is_loose: bool = False  # a few images may be out of order
-    is_weak: bool = False  # says nothing where it does not part the series into whole passes
+    is_weak: bool = False  # ignored where it does not divide the series into whole passes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +72,23 @@ class _Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """Images that no attribute parts any further."""
+    """Images that no attribute divides any further."""
 
     places: tuple[int, ...]
     is_usable: bool  # complete, even, and no mixture of acquisitions
-    told_by: Value
+    attribute: Value  # that tells them from the others
 
 
-def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStatement]) -> OnePass:
-    """The images of one complete pass, where a series holds several; else all images.
+def select_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStatement]) -> SelectedPass:
+    """The images of one complete pass where a series holds several; else all images.
 
-    Taken is the first complete pass without contrast medium, documented for it or for a pass before it; else
-    the first that is complete.
+    The first complete pass without documented contrast medium, in itself or in a pass before it, is selected;
+    else the first complete pass.
 
     Parameters
     ----------
     instances : without copies: no two show the same in one place.
-    contrast : what the header of each says.
+    contrast : what the header of each states.
 
     Raises
     ------
@@ -91,14 +97,14 @@ def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStat
     """
     depths = _depths_of(instances)
     if depths is None:
-        return OnePass(instances=tuple(instances), measured=None, contrast=None)
+        return SelectedPass(instances=tuple(instances), measured=None, contrast=None)
     headers = [instance.header for instance in instances]
     parts = _Series(headers, depths).parts(range(len(headers)), _attributes(headers, contrast))
     if len(parts) < 2:
-        return OnePass(instances=tuple(instances), measured=None, contrast=None)
-    told_by = listed(dict.fromkeys(part.told_by for part in parts))
+        return SelectedPass(instances=tuple(instances), measured=None, contrast=None)
+    attributes = listed(dict.fromkeys(part.attribute for part in parts))
     if not any(part.is_usable for part in parts):
-        detail = phrase("parts-overlap", count=len(parts), attributes=told_by)
+        detail = phrase("parts-overlap", count=len(parts), attributes=attributes)
         raise SeriesUnusable(Unusable.SEVERAL_PASSES, detail, slices=len(headers))
     orders = [_order([headers[place] for place in part.places]) for part in parts]
     given = [_contrast_in(number, parts, orders, contrast) for number in range(len(parts))]
@@ -106,12 +112,12 @@ def take_one_pass(instances: Sequence[Instance], contrast: Sequence[ContrastStat
     usable = [number for number in in_order if parts[number].is_usable]
     chosen = min(usable, key=lambda number: bool(given[number].words))  # the first of those that are equal
     is_native = not given[chosen].words and any(statement.words for statement in contrast)
-    return OnePass(
+    return SelectedPass(
         instances=tuple(instances[place] for place in sorted(parts[chosen].places)),
         measured=MeasuredPass(
             number=in_order.index(chosen) + 1,
             passes=len(parts),
-            told_by=told_by,
+            told_by=attributes,
             reason=_FIRST_NATIVE if is_native else _FIRST,
             images_left_out=len(instances) - len(parts[chosen].places),
         ),
@@ -132,7 +138,7 @@ _PHASES = {
     "NominalCardiacTriggerDelayTime": phrase("cardiac-phase"),
     "ActualCardiacTriggerDelayTime": phrase("cardiac-phase"),
 }
-# What counts passes in the order in which they were acquired, the first that is stated.
+# Attributes that number passes in the order of acquisition; the first that is stated counts.
 _IN_ORDER = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -151,7 +157,7 @@ _CONTRAST_DETAILS = (
 def _attributes(headers: Sequence[Dataset], contrast: Sequence[ContrastStatement]) -> tuple[_Attribute, ...]:
     """Strongest first: by meaning, then by number, then by time."""
     details = [[comparable(one, name) for name in _CONTRAST_DETAILS if name in one] for one in headers]
-    agents = [" ".join([said.words, *detail]).strip() for said, detail in zip(contrast, details, strict=True)]
+    agents = [" ".join([one.words, *detail]).strip() for one, detail in zip(contrast, details, strict=True)]
     return (
         *(_Attribute(name=name, values=_values(headers, keyword)) for keyword, name in _PHASES.items()),
         _Attribute(name=phrase("contrast-medium"), values=agents, is_weak=True),
@@ -178,7 +184,7 @@ def _value(header: Dataset, keyword: str) -> _Value | None:
 
 
 def _moment(header: Dataset) -> str | None:
-    """Day and time at which an image was acquired, in a form that sorts."""
+    """Date and time of acquisition of an image, in a form that sorts."""
     time = text_of(header, "AcquisitionTime")
     whole = text_of(header, "AcquisitionDate") + time if time else text_of(header, "AcquisitionDateTime")
     seconds, _, fraction = whole.partition(".")
@@ -186,36 +192,35 @@ def _moment(header: Dataset) -> str | None:
 
 
 class _Series:
-    """Images of a series and how deep along their normal each of them lies, in mm."""
+    """Images of a series and the depth of each along their normal, in mm."""
 
     def __init__(self, headers: Sequence[Dataset], depths: _Depths) -> None:
         self._headers = headers
         self._depths = depths
 
     def parts(self, places: Sequence[int], attributes: Sequence[_Attribute]) -> list[_Part]:
-        """The passes among some images; one where nothing parts them."""
+        """The passes among some images; one where no attribute divides them."""
         for number, attribute in enumerate(attributes):
             runs = self._overlapping_runs(places, attribute)
             usable = self._usable(runs)
-            is_silent = any(attribute.values[place] is None for place in places)
-            says_nothing = attribute.is_weak or is_silent
-            if not runs or (says_nothing and not any(usable)):
+            is_incomplete = any(attribute.values[place] is None for place in places)
+            if not runs or ((attribute.is_weak or is_incomplete) and not any(usable)):
                 continue
             parts: list[_Part] = []
             for run, is_usable in zip(runs, usable, strict=True):
                 further = self.parts(run.places, attributes[number + 1 :]) if is_usable else []
                 if len(further) < 2:
-                    further = [_Part(places=run.places, is_usable=is_usable, told_by=attribute.name)]
+                    further = [_Part(places=run.places, is_usable=is_usable, attribute=attribute.name)]
                 parts += further
             return parts
-        return [_Part(places=tuple(places), is_usable=True, told_by="")]
+        return [_Part(places=tuple(places), is_usable=True, attribute="")]
 
     def _overlapping_runs(self, places: Sequence[int], attribute: _Attribute) -> list[_Run]:
-        """The images by an attribute's values, where these show that they overlap; else nothing."""
+        """The images by an attribute's values where the groups overlap; else nothing."""
         by_value: dict[_Value | None, list[int]] = {}
         for place in places:
             by_value.setdefault(attribute.values[place], []).append(place)
-        groups = [by_value[value] for value in sorted(by_value, key=_sorting)]
+        groups = [by_value[value] for value in sorted(by_value, key=_sort_key)]
         if len(groups) < 2:
             return []
         most = _MOST_SWAPPED if attribute.is_loose else 0
@@ -227,7 +232,7 @@ class _Series:
         return runs if orderly and self._overlap(long, _MOST_SWAPPED) else []
 
     def _runs(self, groups: Sequence[Sequence[int]]) -> list[_Run]:
-        """Groups joined as long as each continues the one before in the same direction."""
+        """Groups joined while each continues the one before in the same direction."""
         runs: list[_Run] = []
         direction = 0
         for group in groups:
@@ -272,8 +277,8 @@ class _Series:
     def _usable(self, runs: Sequence[_Run]) -> list[bool]:
         """Which runs can be measured alone.
 
-        Several acquisitions make one pass only where each run of them is whole: else it is not known which
-        of them belong together.
+        Several acquisitions make one pass only where each run of them is whole: else it is unknown which of
+        them belong together.
         """
         whole = [self._is_whole(run) for run in runs]
         return [
@@ -291,15 +296,15 @@ class _Series:
         return True
 
 
-def _sorting(value: _Value | None) -> tuple[int, float, str]:
-    """Numbers before texts, what is not stated last."""
+def _sort_key(value: _Value | None) -> tuple[int, float, str]:
+    """Numbers before texts; missing values last."""
     if value is None:
         return 2, 0.0, ""
     return (1, 0.0, value) if isinstance(value, str) else (0, value, "")
 
 
 def _depths_of(instances: Sequence[Instance]) -> _Depths | None:
-    """How deep along the normal each image lies, in mm; None where that is not told: the stack says why."""
+    """Depth of each image along the normal, in mm; None without geometry, which `stack_slices` reports."""
     try:
         cosines = np.array([instance.header.ImageOrientationPatient for instance in instances], dtype=float)
         places = np.array([instance.header.ImagePositionPatient for instance in instances], dtype=float)
@@ -316,7 +321,7 @@ def _depths_of(instances: Sequence[Instance]) -> _Depths | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """When a part was acquired, as far as is told."""
+    """When a part was acquired, as far as its headers state it."""
 
     moment: str | None
     number: float | None  # of the temporal position, else of the acquisition
@@ -352,19 +357,19 @@ def _is_earlier(one: _Order, other: _Order) -> bool | None:
 def _contrast_in(
     number: int, parts: Sequence[_Part], orders: Sequence[_Order], contrast: Sequence[ContrastStatement]
 ) -> ContrastStatement:
-    """What is said of a part or of an earlier one; doubtful where it is said of one that may be earlier."""
+    """The statement for a part and all earlier ones; doubtful where only a perhaps earlier one has any."""
 
-    def said_of(others: Sequence[int]) -> ContrastStatement:
+    def stated_for(others: Sequence[int]) -> ContrastStatement:
         return _of_all([contrast[place] for other in others for place in parts[other].places])
 
     others = [other for other in range(len(parts)) if other != number]
     earlier = {other: _is_earlier(orders[other], orders[number]) for other in others}
-    own = said_of([number, *(other for other, is_earlier in earlier.items() if is_earlier)])
-    perhaps = said_of([other for other, is_earlier in earlier.items() if is_earlier is None])
+    own = stated_for([number, *(other for other, is_earlier in earlier.items() if is_earlier)])
+    perhaps = stated_for([other for other, is_earlier in earlier.items() if is_earlier is None])
     return own if own.words else ContrastStatement(words=perhaps.words, doubtful=bool(perhaps.words))
 
 
 def _of_all(statements: Sequence[ContrastStatement]) -> ContrastStatement:
-    """One that says that contrast was given decides, else one that leaves it open."""
+    """A statement that contrast was given decides, else one that leaves it open."""
     with_words = sorted((one for one in statements if one.words), key=lambda one: one.doubtful)
     return next(iter(with_words), ContrastStatement())

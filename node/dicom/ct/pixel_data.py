@@ -1,7 +1,10 @@
-"""What a slice has lost to compression, and how its pixels are decoded: the same way on every machine.
+"""Decoding of pixels, and what lossy compression did to them.
 
-Each transfer syntax has one decoder, named here: two decoders of one lossy stream may differ by a grey level,
-and which of them are installed differs between machines.
+Each transfer syntax has one decoder, named here, so that every machine decodes alike: two decoders of one
+lossy stream may differ by a grey level, and which of them are installed differs between machines.
+
+A decoder allocates what the codestream states, and a slice of some kilobytes can state billions of pixels.
+So an image is decoded only if its codestream states the size that its data set states.
 """
 
 from __future__ import annotations
@@ -38,18 +41,12 @@ from pydicom.uid import (
 from node.dicom.ct.headers import Instance
 from node.dicom.header_text import number_of, text_of
 
-# What a compressed frame says of its own size, before any decoder believes it.
-#
-# A decoder makes room for what the codestream states. Where that is not what the data set states, the image
-# is not decoded: a slice of some kilobytes can state billions of pixels.
-
-
 MOST_PIXELS = 8192 * 8192  # of a frame: what `limits.matrix` can be raised to
 _OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 _JPEG_2000 = frozenset({JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL})
 _START_OF_IMAGE, _START_OF_SCAN = b"\xff\xd8", 0xDA
 # Start of frame of every process, and of JPEG-LS; C4, C8 and CC are others (ITU-T T.81 Table B.1, T.87).
-_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _SIZ = struct.Struct(">HH8IH")  # after its marker, up to the number of components (ITU-T T.800 Annex A.5.1)
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -57,18 +54,26 @@ _RLE_HEADER, _RLE_MOST_SEGMENTS = 64, 15
 
 
 class SizeContradicted(ValueError):
-    """A frame states another size than its data set, or none that can be found."""
+    """A frame whose codestream states another size than its data set, or states none."""
 
 
 def require_stated_size(
     dataset: Dataset, frames: Iterable[bytes] | None = None, syntax: UID | None = None
 ) -> None:
-    """Raise `SizeContradicted` unless every frame has the size that the data set states, and can be decoded.
+    """Check each frame's own size against the data set before a decoder believes it.
 
     Parameters
     ----------
-    frames : those that are to be decoded, encapsulated; those of the data set's own pixel data, if not given.
-    syntax : of the frames; that of the data set's file, if not given.
+    frames : encapsulated frames that are to be decoded; by default those of the data set's own pixel data.
+    syntax : transfer syntax of the frames; by default that of the data set's file.
+
+    Raises
+    ------
+    SizeContradicted
+        If a frame states another size than Rows, Columns and SamplesPerPixel, has more than `MOST_PIXELS`
+        pixels, or cannot be parsed.
+
+    Source: ITU-T T.81 Annex B (JPEG), T.87 (JPEG-LS), T.800 Annex A.5.1 (JPEG 2000), PS3.5 Annex G (RLE).
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows * columns > MOST_PIXELS:
@@ -87,20 +92,25 @@ def require_stated_size(
 
 
 def require_stated_size_in(path: Path, header: Dataset, indices: Collection[int]) -> None:
-    """The same for some encapsulated frames of a file whose pixel data is not read into memory.
+    """`require_stated_size` for frames of a file whose pixel data is not read into memory.
 
     Parameters
     ----------
     header : of the image, or of one of its frames.
-    indices : from 0.
+    indices : of the frames, from 0; at least one.
+
+    Raises
+    ------
+    SizeContradicted
+        As `require_stated_size`.
     """
     with path.open("rb") as file:
         whole = dcmread(file, stop_before_pixels=True, specific_tags=["NumberOfFrames", *_OFFSETS])
         syntax = UID(whole.file_meta.TransferSyntaxUID)
         file.seek(12, 1)  # the pixel data's own tag, representation and length (PS3.5 Annex A.4)
         frames = _frames_of(whole, file)
-        sought = (frame for k, frame in enumerate(islice(frames, max(indices) + 1)) if k in indices)
-        require_stated_size(header, sought, syntax)
+        chosen = (frame for k, frame in enumerate(islice(frames, max(indices) + 1)) if k in indices)
+        require_stated_size(header, chosen, syntax)
 
 
 def _frames_of(dataset: Dataset, pixels: bytes | BinaryIO) -> Iterator[bytes]:
@@ -129,7 +139,7 @@ def _size_in_jpeg(content: bytes) -> tuple[int, int, int]:
         if marker in _WITHOUT_LENGTH:
             continue
         (length,) = struct.unpack_from(">H", content, at)
-        if marker in _FRAMES and at + 8 <= len(content):
+        if marker in _START_OF_FRAME and at + 8 <= len(content):
             _, rows, columns, components = struct.unpack_from(">BHHB", content, at + 2)
             return rows, columns, components
         if marker == _START_OF_SCAN or length < 2:
@@ -160,14 +170,14 @@ def _size_in_jpeg_2000(content: bytes) -> tuple[int, int, int]:
 
 
 def _require_rle_within(content: bytes, pixels: int, segments: int) -> None:
-    """Runs hold at most 128 bytes in two: where a frame is not too long, what it holds is bounded."""
+    """Bound the length of a frame: a run of two bytes decodes to at most 128."""
     if len(content) < _RLE_HEADER or not 0 < segments <= _RLE_MOST_SEGMENTS:
         raise SizeContradicted("no RLE frame")
     if len(content) > _RLE_HEADER + segments * (2 * pixels + 2):
         raise SizeContradicted("an RLE frame longer than its pixels can need")
 
 
-# The decoder of each encapsulated transfer syntax. What is missing here cannot be read.
+# The decoder of each encapsulated transfer syntax; others cannot be read.
 DECODERS: dict[str, str] = {
     RLELossless: "pydicom",  # pylibjpeg-rle 2.2 panics at a broken stream: no Exception
     JPEGBaseline8Bit: "pylibjpeg",
@@ -182,23 +192,38 @@ DECODERS: dict[str, str] = {
     HTJ2KLosslessRPCL: "pylibjpeg",
     HTJ2K: "pylibjpeg",
 }
-# Transfer syntaxes that may lose information, whatever LossyImageCompression says: a header that an archive
-# did not correct when it compressed says "00".
+# Transfer syntaxes that may lose information, whatever LossyImageCompression states: some archives compress
+# and leave "00" in the header.
 _LOSSY_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 _EIGHT_BITS = 8
 _COARSEST_STEP_HU = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """What lossy compression did to images."""
+class CompressionLoss:
+    """What lossy compression did to images.
+
+    Attributes
+    ----------
+    lossy : whether any of them was compressed with loss.
+    ratio : of the strongest compression, above 0; None where nothing was lost, or where a ratio is not known.
+    """
 
     lossy: bool
-    ratio: float | None  # of the strongest; None where nothing was lost, or how much is not known
+    ratio: float | None
 
 
-def decoded(dataset: Dataset) -> npt.NDArray[Any]:
-    """The stored values of an image as read from a file, bits beyond BitsStored cleared, before any rescale.
+def decode_image(dataset: Dataset) -> npt.NDArray[Any]:
+    """The stored values of an image, bits beyond BitsStored cleared, before any rescale.
+
+    Parameters
+    ----------
+    dataset : as read from a file, with pixel data.
+
+    Returns
+    -------
+    Shape (rows, columns) of a single grey frame; frames come first and samples last where there are
+    several. The dtype is that of the stored values.
 
     Raises
     ------
@@ -207,23 +232,30 @@ def decoded(dataset: Dataset) -> npt.NDArray[Any]:
     SizeContradicted
         If the codestream states another size than the data set.
     Exception
-        Of any type: what a codec raises for a stream that is broken.
+        Of any type: what a codec raises for a broken stream.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if syntax in DECODERS or not syntax.is_encapsulated:
         require_stated_size(dataset)
-    return _cleared(pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, "")), int(dataset.BitsStored))
+    return _without_unused_bits(
+        pixel_array(dataset, decoding_plugin=DECODERS.get(syntax, "")), int(dataset.BitsStored)
+    )
 
 
-def decoded_frames(frames: Sequence[Instance]) -> Iterator[npt.NDArray[Any]]:
-    """`decoded` for frames of one file, in the order given, one at a time: the file is parsed once.
+def decode_frames(frames: Sequence[Instance]) -> Iterator[npt.NDArray[Any]]:
+    """Decode frames of one file like `decode_image`, in the order given, one at a time: the file is parsed
+    once.
+
+    Parameters
+    ----------
+    frames : images with a frame number, all of the first one's file; at least one.
 
     Raises
     ------
     ValueError
         If one of them is no frame of the first one's file.
     Exception
-        As `decoded` does.
+        As `decode_image` does.
     """
     first = frames[0]
     indices = [one.frame - 1 for one in frames if one.frame is not None and one.path == first.path]
@@ -237,11 +269,11 @@ def decoded_frames(frames: Sequence[Instance]) -> Iterator[npt.NDArray[Any]]:
     # What was deflated has no place to start reading from.
     source = dcmread(first.path) if syntax.is_deflated else first.path
     for stored in iter_pixels(source, indices=indices, decoding_plugin=DECODERS.get(syntax, "")):
-        yield _cleared(stored, int(first.header.BitsStored))
+        yield _without_unused_bits(stored, int(first.header.BitsStored))
 
 
-def _cleared(stored: npt.NDArray[Any], bits_stored: int) -> npt.NDArray[Any]:
-    # The library clears them but in JPEG-LS and JPEG 2000.
+def _without_unused_bits(stored: npt.NDArray[Any], bits_stored: int) -> npt.NDArray[Any]:
+    """Clear the bits beyond BitsStored: pydicom does so but in JPEG-LS and JPEG 2000."""
     unused = 8 * stored.dtype.itemsize - bits_stored if stored.dtype.kind in "iu" else 0
     if unused <= 0:
         return stored
@@ -249,13 +281,19 @@ def _cleared(stored: npt.NDArray[Any], bits_stored: int) -> npt.NDArray[Any]:
     return cleared
 
 
-def loss_of(instances: Iterable[Instance]) -> Loss:
-    """What all of a series' images have lost, at worst."""
-    # Frames of one file that share a scale share a ratio: the file is looked at once.
+def compression_loss(instances: Iterable[Instance]) -> CompressionLoss:
+    """The worst loss among the images of a series.
+
+    The ratio is the largest that headers state or file sizes show. It is unknown if it is unknown for any
+    lossy image, has 8 bits or fewer, or steps of more than 1 HU: values made coarser before compression.
+    """
+    # Frames of one file that share a scale share a ratio: each file is read once.
     differing = {(one.path, text_of(one.header, "RescaleSlope")): one for one in instances}.values()
     ratios = [_ratio(one) for one in differing if _is_lossy(one)]
     known = [ratio for ratio in ratios if ratio is not None]
-    return Loss(lossy=bool(ratios), ratio=max(known) if ratios and len(known) == len(ratios) else None)
+    return CompressionLoss(
+        lossy=bool(ratios), ratio=max(known) if known and len(known) == len(ratios) else None
+    )
 
 
 def _is_lossy(instance: Instance) -> bool:
@@ -264,10 +302,10 @@ def _is_lossy(instance: Instance) -> bool:
 
 
 def _ratio(instance: Instance) -> float | None:
-    """By how much an image was compressed: what its header says or its size tells, the larger.
+    """The compression ratio that the header states or the size shows, whichever is larger.
 
-    None where neither tells, and where the values were made coarser first, which no ratio counts: an encoder
-    of 8 bits maps a window of HU onto 256 grey levels and cuts off the rest.
+    None where neither is known, and where the values were made coarser before, which no ratio counts: an
+    encoder of 8 bits maps a window of HU onto 256 grey levels and cuts off the rest.
     """
     header = instance.header
     slope = abs(number_of(header, "RescaleSlope") or 0.0)
@@ -280,7 +318,7 @@ def _ratio(instance: Instance) -> float | None:
 
 
 def _stated_ratios(header: Dataset) -> Iterator[float]:
-    """LossyImageCompressionRatio: a value for each step of compression that was applied."""
+    """LossyImageCompressionRatio: one value for each step of compression."""
     for value in text_of(header, "LossyImageCompressionRatio").split():
         try:
             ratio = float(value)
@@ -298,21 +336,27 @@ def _measured_ratio(instance: Instance) -> float:
     return values * (int(header.BitsAllocated) // 8) / after
 
 
-# The frames of a segmentation, one at a time: unpacked together they take a gigabyte.
-
-
 def iterate_frames(dataset: Dataset) -> Iterator[npt.NDArray[np.uint8]]:
-    """Stored values of each frame, shape (rows, columns), in the order of the file.
+    """Stored values of each frame, one at a time: the frames of a segmentation, unpacked, can take a
+    gigabyte.
 
-    Frames of one bit follow one another without a gap (PS3.5 8.1.1 and 8.2), so that one begins within a byte
+    Frames of one bit follow one another without a gap (PS3.5 8.1.1 and 8.2). A frame begins within a byte
     wherever rows times columns is no multiple of eight; pydicom's own iteration takes each to begin a byte.
+
+    Parameters
+    ----------
+    dataset : as read from a file, with pixel data.
+
+    Returns
+    -------
+    Arrays of shape (rows, columns), in the order of the file.
 
     Raises
     ------
     ValueError
-        If the pixel data are shorter than the frames they are said to hold.
+        If the pixel data are shorter than the stated frames.
     Exception
-        Of any type: what a codec raises for a stream that is broken.
+        Of any type: what a codec raises for a broken stream.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if int(dataset.BitsAllocated) != 1 or syntax.is_encapsulated:

@@ -1,4 +1,4 @@
-"""A CT series on disk -> a volume in Hounsfield units."""
+"""Reading of a CT series: from its files to a volume in Hounsfield units, with the facts of its technique."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pydicom.uid import UID
 from config.sections import LimitSettings
 from node.dicom.ct.contrast_agent import ContrastStatement, contrast_of
 from node.dicom.ct.headers import Instance, SeriesHeaders, comparable, date_of, tube_voltage_kv
-from node.dicom.ct.passes import take_one_pass
-from node.dicom.ct.pixel_data import decoded, decoded_frames, loss_of
+from node.dicom.ct.passes import select_pass
+from node.dicom.ct.pixel_data import compression_loss, decode_frames, decode_image
 from node.dicom.ct.slice_geometry import TILT_TOLERANCE_DEGREES, stack_slices
 from node.dicom.ct.technique import (
     acquisition_time,
@@ -34,18 +34,41 @@ from node.study_report import SeriesFacts
 from segmentation.phrase import phrase
 from segmentation.volume import CtVolume, FloatArray, Grid
 
-_Told = TypeVar("_Told")
+_Result = TypeVar("_Result")
+
+# The top of the usual 12 bits with an intercept of -1024, where metal is cut off.
+_BRIGHTEST_HU = 3071.0
+_BACKGROUND_HU = -1024.0
+# Two images that show the same share these, beside their pixels.
+_POSITION_AND_SCALE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+# Slices that are measured together must agree in each of these.
+TECHNIQUE = (
+    "KVP",
+    "ConvolutionKernel",
+    "DeviceSerialNumber",
+    "ManufacturerModelName",
+    "FrameOfReferenceUID",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSeries:
-    """A series as a volume, with what its derived objects must refer to."""
+    """A series as a volume, with the source images that derived objects must refer to.
 
-    volume: CtVolume  # HU, float32; axis 0 steps along the slice normal
-    headers: tuple[Dataset, ...]  # of slice k of the volume, without pixel data
-    frames: tuple[int | None, ...]  # of slice k in its instance, from 1; None where it is the instance
+    Attributes
+    ----------
+    volume : HU, float32; axis 0 steps along the slice normal.
+    headers : of slice k of the volume, without pixel data.
+    frames : number of slice k in its instance, from 1; None where the slice is the instance.
+    facts : of the technique.
+    copies : images that were left out because another shows the same in the same position.
+    """
+
+    volume: CtVolume
+    headers: tuple[Dataset, ...]
+    frames: tuple[int | None, ...]
     facts: SeriesFacts
-    copies: int = 0  # images that were left out because another shows the same in the same place
+    copies: int = 0
 
 
 def read_series(
@@ -53,9 +76,9 @@ def read_series(
 ) -> LoadedSeries:
     """Decode the slices of `series` into one volume.
 
-    An image that repeats another, pixel by pixel and in the same place, is left out: archives and transfers
-    double images. Two different images in one place are no such copies. Of several passes over the same part
-    of the body one alone is read (`take_one_pass`).
+    An image that repeats another, pixel by pixel and in the same position, is left out: archives and
+    transfers double images. Two different images in one position are no such copies. Of several passes over
+    the same part of the body one alone is read (`select_pass`).
 
     Parameters
     ----------
@@ -70,22 +93,21 @@ def read_series(
         raise SeriesUnusable(Unusable.DAMAGED, "", slices=len(series.instances))
     require_one_technique(series)
     images = _without_copies(series.instances)
-    taken = take_one_pass(images, [_contrast_of((one,)) for one in images])
-    instances = taken.instances
+    selected = select_pass(images, [_contrast_of((one,)) for one in images])
+    instances = selected.instances
     stack = stack_slices(
         [instance.header for instance in instances], tilt_tolerance_degrees=tilt_tolerance_degrees
     )
-    ordered = tuple(instances[place] for place in stack.order)
+    ordered = tuple(instances[index] for index in stack.order)
     hu: FloatArray = np.empty(stack.grid.shape, dtype=np.float32)
-    for places in _by_file(ordered):
-        of_file = [ordered[k] for k in places]
-        shape = stack.grid.shape[1], stack.grid.shape[2]
-        for k, image_hu in zip(places, hounsfield_in_file(of_file, shape, len(ordered)), strict=True):
+    shape = stack.grid.shape[1], stack.grid.shape[2]
+    for indices in by_file(ordered):
+        of_file = [ordered[k] for k in indices]
+        for k, image_hu in zip(indices, hounsfield_in_file(of_file, shape, len(ordered)), strict=True):
             hu[k] = image_hu
-    facts = replace(facts_of(ordered, stack.grid), measured_pass=taken.measured)
-    if taken.contrast is not None:
-        said = taken.contrast
-        facts = replace(facts, contrast_agent=said.words, contrast_doubtful=said.doubtful)
+    facts = replace(facts_of(ordered, stack.grid), measured_pass=selected.measured)
+    if (contrast := selected.contrast) is not None:
+        facts = replace(facts, contrast_agent=contrast.words, contrast_doubtful=contrast.doubtful)
     return LoadedSeries(
         volume=CtVolume(hu=hu, grid=stack.grid, kvp=facts.kvp),
         headers=tuple(instance.header for instance in ordered),
@@ -95,21 +117,21 @@ def read_series(
     )
 
 
-def _by_file(images: Sequence[Instance]) -> Iterable[list[int]]:
-    """Places of the images that share a file: it is parsed once for all of its frames."""
-    places: dict[Path, list[int]] = {}
+def by_file(images: Sequence[Instance]) -> Iterable[list[int]]:
+    """Indices of the images that share a file: it is parsed once for all of its frames."""
+    indices: dict[Path, list[int]] = {}
     for k, image in enumerate(images):
-        places.setdefault(image.path, []).append(k)
-    return places.values()
+        indices.setdefault(image.path, []).append(k)
+    return indices.values()
 
 
 def _without_copies(instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
-    """All but those that show what another shows, where it shows it; the least UID stays, in any order."""
+    """The images without copies; of equal ones the least UID stays, in whatever order they come."""
     kept: set[tuple[Path, int | None]] = set()
-    by_place: dict[tuple[str, ...], list[Instance]] = {}
+    by_position: dict[tuple[str, ...], list[Instance]] = {}
     for instance in sorted(instances, key=lambda one: text_of(one.header, "SOPInstanceUID")):
-        place = tuple(comparable(instance.header, keyword) for keyword in _PLACE_AND_SCALE)
-        earlier = by_place.setdefault(place, [])
+        position = tuple(comparable(instance.header, keyword) for keyword in _POSITION_AND_SCALE)
+        earlier = by_position.setdefault(position, [])
         if not any(_same_pixels(instance, other, len(instances)) for other in earlier):
             earlier.append(instance)
             kept.add((instance.path, instance.frame))
@@ -121,25 +143,14 @@ def _same_pixels(one: Instance, other: Instance, slices: int) -> bool:
     return np.array_equal(hounsfield(one, shape, slices), hounsfield(other, shape, slices))
 
 
-# The top of the usual 12 bits with an intercept of -1024, where metal is cut off.
-_BRIGHTEST_HU = 3071.0
-_BACKGROUND_HU = -1024.0
-
-# What two images must share to show the same, beside their pixels.
-_PLACE_AND_SCALE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
-
-# What makes two slices comparable: measured together, they must agree in each of these.
-TECHNIQUE = (
-    "KVP",
-    "ConvolutionKernel",
-    "DeviceSerialNumber",
-    "ManufacturerModelName",
-    "FrameOfReferenceUID",
-)
-
-
 def require_within(series: SeriesHeaders, limits: LimitSettings) -> None:
-    """Raise `SeriesUnusable` for a series of more or larger images than this node decodes."""
+    """Refuse a series of more or larger images than this node decodes.
+
+    Raises
+    ------
+    SeriesUnusable
+        If `limits.slices` or `limits.matrix` is exceeded.
+    """
     slices = len(series.instances)
     if slices > limits.slices:
         detail = phrase("too-many-images", images=slices, most=limits.slices)
@@ -152,7 +163,13 @@ def require_within(series: SeriesHeaders, limits: LimitSettings) -> None:
 
 
 def require_one_technique(series: SeriesHeaders) -> None:
-    """Raise `SeriesUnusable` unless all slices were made alike, show one spectrum and share a frame."""
+    """Refuse a series whose slices differ in technique, spectrum or frame of reference.
+
+    Raises
+    ------
+    SeriesUnusable If they differ in an attribute of `TECHNIQUE` or in their spectrum, have no frame of
+    reference, or show a spectrum that cannot be measured.
+    """
     slices = len(series.instances)
     for keyword in TECHNIQUE:
         values = {comparable(instance.header, keyword) for instance in series.instances}
@@ -164,7 +181,22 @@ def require_one_technique(series: SeriesHeaders) -> None:
 
 
 def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> FloatArray:
-    """One slice in Hounsfield units; `slices` is how many its series has. Raises `SeriesUnusable`."""
+    """One slice in Hounsfield units.
+
+    Parameters
+    ----------
+    shape : rows and columns that it must have.
+    slices : of its series, for the error.
+
+    Returns
+    -------
+    HU, float32, of that shape.
+
+    Raises
+    ------
+    SeriesUnusable
+        As `hounsfield_in_file`.
+    """
     (hu,) = hounsfield_in_file([instance], shape, slices)
     return hu
 
@@ -172,12 +204,23 @@ def hounsfield(instance: Instance, shape: tuple[int, int], slices: int) -> Float
 def hounsfield_in_file(
     images: Sequence[Instance], shape: tuple[int, int], slices: int
 ) -> Iterator[FloatArray]:
-    """Images of one file in Hounsfield units, one at a time; `slices` is how many their series has.
+    """Images of one file in Hounsfield units, one at a time.
+
+    Parameters
+    ----------
+    shape : rows and columns that each must have.
+    slices : of their series, for the error.
+
+    Returns
+    -------
+    HU, float32, of that shape. Padding brighter than any metal is set to -1024 HU.
 
     Raises
     ------
     SeriesUnusable
-        If a scale is missing, the pixels are no grey values or cannot be decoded.
+        If a scale is missing, the pixels are no grey values, cannot be decoded or have another shape.
+
+    Source: PS3.3 C.11.1.1.2 (RescaleType; HU where absent, for CT).
     """
     scales = [_scale(image, slices) for image in images]
     for image, (slope, intercept), stored in zip(images, scales, _stored(images, slices), strict=True):
@@ -206,11 +249,11 @@ def _stored(images: Sequence[Instance], slices: int) -> Iterator[npt.NDArray[Any
     first = images[0]
     try:
         if first.frame is None:
-            yield decoded(dcmread(first.path))
+            yield decode_image(dcmread(first.path))
         else:
-            yield from decoded_frames(images)
+            yield from decode_frames(images)
     # pydicom's decoders raise whatever their codec does (ValueError, RuntimeError, NotImplementedError,
-    # AttributeError, a codec's own type): any of them means that this slice cannot be read.
+    # AttributeError, a codec's own type). Any of them means that this slice cannot be read.
     except Exception as error:
         detail = f"{UID(first.transfer_syntax_uid).name} ({type(error).__name__})"
         raise SeriesUnusable(Unusable.UNDECODABLE, detail, slices=slices) from error
@@ -219,10 +262,10 @@ def _stored(images: Sequence[Instance], slices: int) -> Iterator[npt.NDArray[Any
 def _is_bright_padding(
     header: Dataset, stored: npt.NDArray[Any], hu: FloatArray
 ) -> npt.NDArray[np.bool_] | np.bool_:
-    """Which pixels lie outside the reconstructed circle and would read brighter than any metal.
+    """Pixels outside the reconstructed circle that would read brighter than any metal.
 
-    Makers pad with a value that no pixel has. Below air it does no harm, and a padding value within the scale
-    is left alone: it may be a header's mistake, and tissue would turn into air.
+    Makers pad with a value that no pixel has. Below air it does no harm. A padding value within the scale
+    stays: it may be an error of the header, and tissue would turn into air.
     """
     padding = number_of(header, "PixelPaddingValue")
     if padding is None:
@@ -233,11 +276,22 @@ def _is_bright_padding(
 
 
 def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
-    """Technique of a series from its first header; contrast, compression and thickness from all of them."""
+    """Technique of a series: from its first header; contrast, compression and thickness from all of them.
+
+    Parameters
+    ----------
+    instances : in the order of the volume; at least one.
+    grid : of the volume: its spacing is reported.
+
+    Raises
+    ------
+    SeriesUnusable
+        If an item of a sequence is damaged.
+    """
     first = instances[0].header
-    loss = loss_of(instances)
+    loss = compression_loss(instances)
     contrast = _contrast_of(instances)
-    energy, beam_filter, unknown_filter = _into_items(
+    energy, beam_filter, unknown_filter = _reading_items(
         lambda: (energy_of(first), beam_filter_of(first), unknown_filter_of(first)), slices=len(instances)
     )
     thicknesses = [number_of(instance.header, "SliceThickness") for instance in instances]
@@ -269,21 +323,21 @@ def facts_of(instances: tuple[Instance, ...], grid: Grid) -> SeriesFacts:
 
 
 def _require_one_spectrum(series: SeriesHeaders) -> None:
-    """`require_one_spectrum`, and no item of a sequence damaged, to the last of the last."""
+    """`require_one_spectrum`, once every nested item of the first header has been parsed."""
 
-    def look() -> None:
+    def parse_and_check() -> None:
         deque(series.first.iterall(), maxlen=0)
         require_one_spectrum(series)
 
-    _into_items(look, slices=len(series.instances))
+    _reading_items(parse_and_check, slices=len(series.instances))
 
 
 def _contrast_of(instances: tuple[Instance, ...]) -> ContrastStatement:
-    return _into_items(lambda: contrast_of(one.header for one in instances), slices=len(instances))
+    return _reading_items(lambda: contrast_of(one.header for one in instances), slices=len(instances))
 
 
-def _into_items(read: Callable[[], _Told], *, slices: int) -> _Told:
-    """What a reader of sequences' items tells; raises `SeriesUnusable` where one of them is damaged."""
+def _reading_items(read: Callable[[], _Result], *, slices: int) -> _Result:
+    """What `read` returns; raises `SeriesUnusable` where it meets a damaged item of a sequence."""
     try:
         return read()
     except SeriesUnusable:

@@ -1,85 +1,104 @@
-"""A few slices of a series, decoded to be looked at, whether or not the series makes a volume.
+"""A sample of the slices of a series, decoded for a preview, whether or not the series makes a volume.
 
-What comes of it is never measured: neighbours are averaged, what lies between them is left out, and what a
-header lacks is assumed.
+A sample is never measured: neighbouring slices are averaged, others are skipped, and usual values stand in
+for attributes that a header lacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
 from node.dicom.ct.headers import Instance, is_multi_frame_ct
-from node.dicom.ct.reading import facts_of, hounsfield_in_file
+from node.dicom.ct.reading import by_file, facts_of, hounsfield_in_file
 from node.dicom.ct.series_choice import AXIAL_COSINE, is_localizer
-from node.dicom.ct.slice_geometry import normal_of
+from node.dicom.ct.slice_geometry import as_vector, grid_direction, normal_of
 from node.dicom.errors import SeriesUnusable
 from node.dicom.header_text import number_of, text_of
 from node.dicom.result_headers import made_here
 from node.study_report import SeriesFacts
 from segmentation.volume import CtVolume, FloatArray, Grid
 
-# How much is looked at. All R: chosen so that a phantom 70 mm long is met twice in 700 mm of CT, and that one
-# series costs about as much to look at as a thick one to read.
+# Size of the sample. All R: chosen so that a phantom 70 mm long is met twice in 700 mm of CT, and that the
+# preview of one series costs about as much as reading a thick one.
 MOST_SLICES = 48  # of one series
 LEAST_SLICES = 12  # of each, where a study has many series
 MOST_SLICES_OF_STUDY = 960
-_PLACES = (12, 24)  # along the series, at least and at most
-_APART_MM = 30.0  # from place to place, where that needs no more
+_POSITIONS = (12, 24)  # along the series, at least and at most
+_APART_MM = 30.0  # from position to position, within these numbers
 _TOGETHER_MM = 5.0  # neighbours this close show nearly the same, and are averaged
-_SAME_PLACE_MM = 0.01
+_SAME_POSITION_MM = 0.01
 _DOUBLED_SHARE = 0.1  # of the images
 _MOST_STACKS = 6  # of one series: slices of different size or orientation
-# The search needs two places, far enough apart; closer ones are averaged to a single one.
+# The search for rods needs two positions, far enough apart; closer ones are averaged to a single one.
 _SHORTEST_MM = 20.0
-_THINNEST_MM = 5.0  # a lone place counts as a slice of at least this thickness
+_THINNEST_MM = 5.0  # a single position counts as a slice of at least this thickness
 
-# What slices that are averaged share, beside their stack: else two passes of a patient who moved are blended.
+# Averaged slices share these, beside their stack: else two passes of a patient who moved would be blended.
 _PASS = ("AcquisitionNumber", "TemporalPositionIdentifier", "ContrastBolusAgent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledStack:
-    """Slices of one size and orientation, as a coarse volume to look at."""
+    """Slices of one size and orientation, as a coarse volume for a preview.
 
-    volume: CtVolume  # one slice for each place: the mean of a few neighbours, at their mean distance
-    facts: SeriesFacts  # of the images that were decoded
-    extent_mm: float  # from the first image to the last, of those that could be decoded or not
+    Attributes
+    ----------
+    volume : HU, float32; one slice for each position: the mean of a few neighbours, at their mean distance.
+    facts : of the images that were decoded.
+    extent_mm : from the first image to the last along the normal, decoded or not.
+    """
+
+    volume: CtVolume
+    facts: SeriesFacts
+    extent_mm: float
 
 
-def slices_to_look_at(series: int) -> int:
-    """How many slices to decode of each of so many series."""
+def slices_per_series(series: int) -> int:
+    """How many slices to decode of each series.
+
+    Parameters
+    ----------
+    series : number of series in the study.
+
+    Returns
+    -------
+    Between `LEAST_SLICES` and `MOST_SLICES`; within `MOST_SLICES_OF_STUDY` for the study where that allows.
+    """
     return min(MOST_SLICES, max(LEAST_SLICES, MOST_SLICES_OF_STUDY // max(series, 1)))
 
 
 def sample_series(images: Iterable[Instance], most_slices: int = MOST_SLICES) -> tuple[SampledStack, ...]:
     """Decode at most `most_slices` axial images, evenly spread along the body.
 
-    Empty where none is axial or none can be decoded. Localizers and derived images are looked at as well if
-    they are axial; what this node made is not. Where a header names no orientation, position or rescale, what
-    is usual is assumed; where it names no pixel spacing, the image is left out.
+    Localizers and derived images are sampled as well if they are axial; what this node made is not. Where a
+    header states no orientation, position or rescale, the usual one is assumed.
+
+    Parameters
+    ----------
+    images : of one series, whatever their size and orientation.
+
+    Returns
+    -------
+    The largest stacks of equal size and orientation, at most six. Empty where no image is axial, has a pixel
+    spacing and can be decoded.
     """
-    maybe = (_lookable(one) for one in images if may_be_axial(one))
+    axial = (_with_usual_values(one) for one in images if may_be_axial(one))
     groups: dict[tuple[object, ...], list[Instance]] = {}
-    for one in filter(None, maybe):
+    for one in filter(None, axial):
         groups.setdefault(_stack_key(one.header), []).append(one)
     largest = sorted(groups.values(), key=len, reverse=True)[:_MOST_STACKS]
     total = sum(len(group) for group in largest)
-    stacks = []
-    for group in largest:
-        stack = _sampled(group, max(1, most_slices * len(group) // total))
-        if stack is not None:
-            stacks.append(stack)
-    return tuple(stacks)
+    stacks = (_sampled(group, max(1, most_slices * len(group) // total)) for group in largest)
+    return tuple(stack for stack in stacks if stack is not None)
 
 
 def may_be_axial(image: Instance) -> bool:
-    """Whether the image is an axial one of a scanner, or may be, for its header does not tell."""
+    """Whether the image is an axial one of a scanner, or may be one, since its header does not say."""
     if made_here(image.header):
         return False
     orientation = image.header.get("ImageOrientationPatient")
@@ -87,11 +106,11 @@ def may_be_axial(image: Instance) -> bool:
         return not is_localizer(image.header)
     with np.errstate(invalid="ignore"):
         normal = normal_of(np.asarray(orientation, dtype=float))
-    return not bool(abs(normal[2]) < AXIAL_COSINE)  # cosines that are no direction may be any
+    return not bool(abs(normal[2]) < AXIAL_COSINE)  # NaN, of cosines that are no direction, may be axial
 
 
-def _lookable(image: Instance) -> Instance | None:
-    """The image with what its header lacks filled in; None where it cannot be looked at."""
+def _with_usual_values(image: Instance) -> Instance | None:
+    """The image with usual values for attributes that its header lacks; None where it cannot be decoded."""
     header = image.header
     undescribed = image.frame is None and is_multi_frame_ct(image)
     if image.damaged or undescribed or not header.get("Rows") or not header.get("Columns"):
@@ -145,28 +164,27 @@ def _sampled(images: Sequence[Instance], most_slices: int) -> SampledStack | Non
     )
     order = np.argsort(depths, kind="stable")
     extent_mm = float(np.ptp(depths))
-    least, most = _PLACES
-    places = min(len(images), most_slices, max(least, min(most, round(extent_mm / _APART_MM))))
-    together = 1 if _is_doubled(depths[order]) else max(1, most_slices // places)
+    least, most = _POSITIONS
+    positions = min(len(images), most_slices, max(least, min(most, round(extent_mm / _APART_MM))))
+    together = 1 if _is_doubled(depths[order]) else max(1, most_slices // positions)
     chosen = [
         _neighbours(part, depths, images, most=together, turn=turn)
-        for turn, part in enumerate(np.array_split(order, places))
+        for turn, part in enumerate(np.array_split(order, positions))
     ]
-    decoded = _decoded(images, [k for place in chosen for k in place])
-    shown = [place for part in chosen if (place := [k for k in part if k in decoded])]
-    means = [np.mean([decoded[k] for k in place], axis=0, dtype=np.float32) for place in shown]
-    middles_mm = [float(np.mean(depths[place])) for place in shown]
+    decoded = _decoded(images, [k for group in chosen for k in group])
+    shown = [group for part in chosen if (group := [k for k in part if k in decoded])]
+    means = [np.mean([decoded[k] for k in group], axis=0, dtype=np.float32) for group in shown]
+    middles_mm = [float(np.mean(depths[group])) for group in shown]
     if not means:
         return None
-    seen = [images[k] for place in shown for k in place]
-    return _stack(seen, np.stack(means), middles_mm, extent_mm)
+    averaged = [images[k] for group in shown for k in group]
+    return _stack(averaged, np.stack(means), middles_mm, extent_mm)
 
 
 def _is_doubled(depths_mm: npt.NDArray[np.float64]) -> bool:
-    """Whether many images share their place with another: which of them belong together is not known."""
-    return (
-        bool(np.mean(np.diff(depths_mm) < _SAME_PLACE_MM) > _DOUBLED_SHARE) if len(depths_mm) > 1 else False
-    )
+    """Whether many images share their position with another: which of them belong together is unknown."""
+    steps_mm = np.diff(depths_mm)
+    return len(steps_mm) > 0 and bool(np.mean(steps_mm < _SAME_POSITION_MM) > _DOUBLED_SHARE)
 
 
 def _neighbours(
@@ -179,16 +197,13 @@ def _neighbours(
 ) -> list[int]:
     """The middle image of a part, and those nearest to it that belong to the same pass.
 
-    From part to part the middle alternates, so that of two images in each place both are met.
+    The middle alternates from part to part, so that of two images in each position both are sampled.
     """
     middle = part[min(len(part) // 2 + turn % 2, len(part) - 1)]
+    away_mm = np.abs(depths_mm[part] - depths_mm[middle])
+    near = part[np.argsort(away_mm, kind="stable")][: int((away_mm <= _TOGETHER_MM).sum())]
     wanted = _pass_of(images[middle])
-    chosen: list[int] = []
-    for k in sorted(part, key=lambda k: abs(float(depths_mm[k] - depths_mm[middle]))):
-        near = abs(float(depths_mm[k] - depths_mm[middle])) <= _TOGETHER_MM
-        if near and _pass_of(images[k]) == wanted and len(chosen) < most:
-            chosen.append(int(k))
-    return chosen
+    return [int(k) for k in near if _pass_of(images[k]) == wanted][:most]
 
 
 def _pass_of(image: Instance) -> tuple[str, ...]:
@@ -196,16 +211,16 @@ def _pass_of(image: Instance) -> tuple[str, ...]:
 
 
 def _decoded(images: Sequence[Instance], wanted: Sequence[int]) -> dict[int, FloatArray]:
-    """HU of those images that can be decoded, by place; the frames of one file together."""
-    files: dict[Path, list[int]] = {}
-    for k in wanted:
-        files.setdefault(images[k].path, []).append(k)
+    """HU of those images that can be decoded, by index; the frames of one file together."""
     found: dict[int, FloatArray] = {}
-    for places in files.values():
-        header = images[places[0]].header
+    for places in by_file([images[k] for k in wanted]):
+        of_file = [wanted[place] for place in places]
+        header = images[of_file[0]].header
         shape = int(header.Rows), int(header.Columns)
         try:
-            for k, hu in zip(places, hounsfield_in_file([images[k] for k in places], shape, 1), strict=True):
+            for k, hu in zip(
+                of_file, hounsfield_in_file([images[k] for k in of_file], shape, 1), strict=True
+            ):
                 found[k] = hu
         except SeriesUnusable:
             continue
@@ -220,15 +235,11 @@ def _stack(
     if apart_mm * len(middles_mm) < _SHORTEST_MM:
         hu = hu.mean(axis=0, keepdims=True, dtype=np.float32)
         apart_mm = max(_THINNEST_MM, number_of(first, "SliceThickness") or 0.0)
-    orientation = np.asarray(first.ImageOrientationPatient, dtype=float)
-    x, y, z = (float(one) for one in first.ImagePositionPatient)
-    directions = (normal_of(orientation), orientation[3:], orientation[:3])
-    low, down, right = ((float(one[0]), float(one[1]), float(one[2])) for one in directions)
     grid = Grid(
         shape=(hu.shape[0], hu.shape[1], hu.shape[2]),
         spacing_mm=(apart_mm, float(first.PixelSpacing[0]), float(first.PixelSpacing[1])),
-        origin_mm=(x, y, z),
-        direction=(low, down, right),
+        origin_mm=as_vector(np.asarray(first.ImagePositionPatient, dtype=float)),
+        direction=grid_direction(np.asarray(first.ImageOrientationPatient, dtype=float)),
     )
     try:
         facts = facts_of(tuple(images), grid)

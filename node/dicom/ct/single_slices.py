@@ -1,4 +1,7 @@
-"""Single-slice QCT: studies of one thick slice for each vertebra, all in one series or one series each."""
+"""Single-slice QCT: studies of one thick slice for each vertebra, all in one series or one series each.
+
+Also a slice as the report shows it: with the masks found in it, and their outlines.
+"""
 
 from __future__ import annotations
 
@@ -20,78 +23,92 @@ from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of
 from segmentation.volume import CtVolume, Grid, Mask
 
-# What makes slices single ones; project choices (R), not published. A protocol's slices are 8 to 10 mm thick
-# and a vertebra with its disc apart, 30 mm and more; the series shows two to five vertebrae.
+# Limits of single slices; project choices (R), not published. A protocol's slices are 8 to 10 mm thick and a
+# vertebra with its disc apart, 30 mm and more; the series shows two to five vertebrae.
 MIN_THICKNESS_MM = 5.0
 MIN_APART_MM = 20.0
 MOST_SLICES = 6
-_VERTEBRA_MM = 33.0  # with its disc: about as long as L1 to L5 are six slices then
+_VERTEBRA_MM = 33.0  # with its disc: six slices then count as about the length of L1 to L5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleSlices:
-    """Slices that are measured each by itself."""
+    """Slices that are measured each by itself.
 
-    instances: tuple[Instance, ...]  # from superior to inferior
+    Attributes
+    ----------
+    instances : from superior to inferior.
+    series, series_instance_uids : that they come from.
+    """
+
+    instances: tuple[Instance, ...]
     series: tuple[SeriesHeaders, ...]
-    series_instance_uids: frozenset[str]  # that they come from
+    series_instance_uids: frozenset[str]
 
 
 def is_single_slice_series(series: SeriesHeaders) -> bool:
     """Whether a series holds nothing but single slices: thick, few, and a vertebra apart.
 
-    Frames of one file are none: a slice that is measured by itself is named by its instance.
+    Frames of a multi-frame file do not count: a slice that is measured by itself is named by its instance.
     """
     whole = all(instance.frame is None for instance in series.instances)
-    return whole and len(series.instances) <= MOST_SLICES and _stand_alone(series.instances)
+    return whole and len(series.instances) <= MOST_SLICES and _are_separate(series.instances)
 
 
 def single_slice_candidates(series: Sequence[SeriesHeaders]) -> tuple[SingleSlices, ...]:
     """The sets of slices that can be measured, among series of single slices.
 
-    Series of one technique are taken together where their slices lie apart: each vertebra may have been
-    scanned as a series of its own. Slices that were scanned or reconstructed twice are not doubled.
+    Series of one technique form one set where their slices lie apart: each vertebra may have been scanned
+    as a series of its own. Slices that were scanned or reconstructed twice form sets of their own.
+
+    Returns
+    -------
+    Sets of at most `MOST_SLICES` slices, those of several series first.
     """
-    lone = [one for one in series if is_single_slice_series(one)]
-    groups: dict[tuple[str, ...], tuple[SeriesHeaders, ...]] = {}
-    for one in lone:
-        key = _technique(one)
-        groups[key] = (*groups.get(key, ()), one)
-    choices: list[tuple[SeriesHeaders, ...]] = [
+    single = [one for one in series if is_single_slice_series(one)]
+    groups: dict[tuple[str, ...], list[SeriesHeaders]] = {}
+    for one in single:
+        technique = tuple(comparable(one.first, keyword) for keyword in TECHNIQUE)
+        groups.setdefault(technique, []).append(one)
+    candidates = [
         group
         for group in groups.values()
-        if len(group) > 1 and _stand_alone([i for one in group for i in one.instances])
+        if len(group) > 1 and _are_separate([i for one in group for i in one.instances])
     ]
-    together = {one.series_instance_uid for group in choices for one in group}
-    choices += [(one,) for one in lone if one.series_instance_uid not in together]
+    together = {one.series_instance_uid for group in candidates for one in group}
+    candidates += [[one] for one in single if one.series_instance_uid not in together]
     return tuple(
-        _lone_slices(choice) for choice in choices if sum(len(one.instances) for one in choice) <= MOST_SLICES
+        _single_slices(group)
+        for group in candidates
+        if sum(len(one.instances) for one in group) <= MOST_SLICES
     )
 
 
-def rank_single_slices(choices: Sequence[SingleSlices], glances: Sequence[SeriesPreview]) -> SeriesRanking:
-    """The best of at least one set of slices, as `node.dicom.ct.series_choice` says; each slice counts as a
-    vertebra.
+def rank_single_slices(
+    candidates: Sequence[SingleSlices], previews: Sequence[SeriesPreview]
+) -> SeriesRanking:
+    """The best set of slices, by the criteria of `rank_series`; each slice counts as a vertebra.
 
     Parameters
     ----------
-    glances : what each shows.
+    candidates : at least one.
+    previews : what each of them shows.
     """
     return rank_series(
         [
-            merits_of(choice.series, glance, _VERTEBRA_MM * len(choice.instances))
-            for choice, glance in zip(choices, glances, strict=True)
+            merits_of(one.series, preview, _VERTEBRA_MM * len(one.instances))
+            for one, preview in zip(candidates, previews, strict=True)
         ]
     )
 
 
-def _lone_slices(choice: Sequence[SeriesHeaders]) -> SingleSlices:
-    instances = [instance for one in choice for instance in one.instances]
-    instances.sort(key=lambda instance: -_centre(instance.header)[2])
+def _single_slices(series: Sequence[SeriesHeaders]) -> SingleSlices:
+    instances = [instance for one in series for instance in one.instances]
+    instances.sort(key=lambda instance: -_middle(_grid(instance.header))[2])
     return SingleSlices(
         instances=tuple(instances),
-        series=tuple(choice),
-        series_instance_uids=frozenset(one.series_instance_uid for one in choice),
+        series=tuple(series),
+        series_instance_uids=frozenset(one.series_instance_uid for one in series),
     )
 
 
@@ -129,8 +146,8 @@ def _grid(header: Dataset) -> Grid:
     return single_slice_grid(header, thickness_mm)
 
 
-def _stand_alone(instances: Sequence[Instance]) -> bool:
-    """Whether every slice could be measured by itself, and no two show the same vertebra."""
+def _are_separate(instances: Sequence[Instance]) -> bool:
+    """Whether every slice can be measured by itself, and no two show the same vertebra."""
     for instance in instances:
         alone = SeriesHeaders(study_instance_uid="", series_instance_uid="", instances=(instance,))
         thickness_mm = number_of(instance.header, "SliceThickness")
@@ -153,25 +170,22 @@ def _middle(grid: Grid) -> npt.NDArray[np.float64]:
     return grid.to_patient((np.asarray(grid.shape) - 1) / 2)
 
 
-def _centre(header: Dataset) -> npt.NDArray[np.float64]:
-    return _middle(_grid(header))
-
-
-def _technique(series: SeriesHeaders) -> tuple[str, ...]:
-    return tuple(comparable(series.first, keyword) for keyword in TECHNIQUE)
-
-
-# Single slices as the report shows them: each with what was found in it.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnSlice:
-    """One slice, and the masks drawn in it."""
+    """One slice with its masks, as the report shows it.
 
-    name: str  # as in `node.study_report.SliceResult`
-    series: LoadedSeries  # of this slice alone
-    body: Mask | None  # shape (1, rows, columns); None where no body was found
-    region: Mask | None  # where density is read
+    Attributes
+    ----------
+    name : as in `node.study_report.SliceResult`.
+    series : of this slice alone.
+    body : shape (1, rows, columns); None where no body was found.
+    region : where density is read; same shape; None likewise.
+    """
+
+    name: str
+    series: LoadedSeries
+    body: Mask | None
+    region: Mask | None
 
 
 def outline_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

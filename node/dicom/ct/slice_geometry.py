@@ -1,4 +1,4 @@
-"""Slices in space: their order, their spacing, and what makes them no volume."""
+"""Slices in space: their positions, their order and spacing, and what makes them no volume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAME_POSITION_MM = 0.01
 # A slice may lie beside the best even grid by rounding, no more; half a step more is a missing slice.
 _SPACING_TOLERANCE = 0.02
 _GAP_FACTOR = 1.5
-# To what archives round positions, coarsest first: that far apart may two slices lie beside an even grid.
+# The steps that archives round positions to, coarsest first: that far may two slices lie beside an even grid.
 _ROUNDED_TO_MM = (0.1, 0.05, 0.02, 0.01)
 _SAME_NUMBER_MM = 1e-5
 # Cosines are written with six or so digits.
@@ -34,19 +34,24 @@ _SHEAR_TOLERANCE_DEGREES = 0.2
 _OFF_LINE_MM = 0.5  # R: of a slice's corner from the straight line that all of them should lie on
 TILT_TOLERANCE_DEGREES = SelectionSettings().gantry_tilt_degrees
 
-_MOST_PASSES = 4  # that are looked for where positions alone can tell
-_LEAST_TURNS = 3  # by which steps must repeat to be those of passes
-
-_NAMED_PLACES = 3
+_MOST_PASSES = 4  # that positions alone are searched for
+_LEAST_TURNS = 3  # how often the steps must repeat to be those of passes
+_NAMED_POSITIONS = 3  # in a reason
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceStack:
-    """Slices in ascending order along the normal, and the grid they span."""
+    """Slices in ascending order along the normal, and the grid they span.
 
-    order: tuple[int, ...]  # order[k] is the place of slice k in the input
+    Attributes
+    ----------
+    order : order[k] is the index of slice k in the input.
+    grid : axis 0 steps along the normal, axis 1 down the image, axis 2 along a row.
+    """
+
+    order: tuple[int, ...]
     grid: Grid
 
 
@@ -68,10 +73,34 @@ def _size(header: Dataset, slices: int) -> tuple[int, int]:
 
 
 def normal_of(orientation: FloatArray) -> FloatArray:
-    """The unit normal (row x column) of an ImageOrientationPatient of six cosines."""
+    """The unit normal (row x column) of an image plane.
+
+    Parameters
+    ----------
+    orientation : ImageOrientationPatient: six cosines, along a row, then along a column.
+
+    Returns
+    -------
+    Shape (3,), LPS; NaN where the cosines are no two directions.
+    """
     normal: FloatArray = np.cross(orientation[:3], orientation[3:]).astype(np.float64)
     normal /= np.linalg.norm(normal)
     return normal
+
+
+def grid_direction(orientation: FloatArray) -> tuple[Vector, Vector, Vector]:
+    """The axes of a grid of images with six cosines.
+
+    Returns
+    -------
+    Unit vectors in patient coordinates (LPS) of axes 0, 1 and 2: the normal, down the image, along a row.
+    """
+    return as_vector(normal_of(orientation)), as_vector(orientation[3:]), as_vector(orientation[:3])
+
+
+def as_vector(values: FloatArray) -> Vector:
+    """Three numbers as plain floats, as a `Grid` holds them."""
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def stack_slices(
@@ -122,16 +151,20 @@ def stack_slices(
             shape=(count, rows, columns),
             # PixelSpacing is (between rows, between columns): y before x.
             spacing_mm=(step_mm, float(spacings[0][0]), float(spacings[0][1])),
-            origin_mm=_as_vector(positions[order[0]]),
-            direction=(_as_vector(normal), _as_vector(orientation[3:]), _as_vector(orientation[:3])),
+            origin_mm=as_vector(positions[order[0]]),
+            direction=grid_direction(orientation),
         ),
     )
 
 
 def single_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
-    """The grid of one slice that stands alone, as tilted as its cosines say; shape (1, rows, columns).
+    """The grid of a slice that is measured by itself, as tilted as its cosines say.
 
-    Where the slice lies is told by position and cosines; GantryDetectorTilt is a nominal value beside them.
+    Position and cosines place the slice; GantryDetectorTilt is a nominal value beside them.
+
+    Returns
+    -------
+    Grid of shape (1, rows, columns); its first spacing is `thickness_mm`.
 
     Raises
     ------
@@ -144,17 +177,9 @@ def single_slice_grid(header: Dataset, thickness_mm: float) -> Grid:
     return Grid(
         shape=(1, *_size(header, 1)),
         spacing_mm=(thickness_mm, float(spacing[0]), float(spacing[1])),
-        origin_mm=_as_vector(position),
-        direction=(
-            _as_vector(normal_of(orientation)),
-            _as_vector(orientation[3:]),
-            _as_vector(orientation[:3]),
-        ),
+        origin_mm=as_vector(position),
+        direction=grid_direction(orientation),
     )
-
-
-def _as_vector(values: FloatArray) -> Vector:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -> None:
@@ -167,9 +192,9 @@ def _require_cosines(orientation: FloatArray, spacing: FloatArray, count: int) -
 
 
 def _require_stated_tilt(headers: Sequence[Dataset], orientation: FloatArray, tolerance: float) -> None:
-    """A tilt that the header states and the images do not show: their orientation may have been lost.
+    """Refuse a stated tilt that the cosines do not show: their orientation may have been lost.
 
-    Slices that shear are found by their positions, whatever is stated.
+    Sheared slices are found by their positions, whatever the header states.
     """
     # Several values are against the standard; the largest of them counts.
     stated = [h.GantryDetectorTilt for h in headers if h.get("GantryDetectorTilt") not in (None, "")]
@@ -181,12 +206,12 @@ def _require_stated_tilt(headers: Sequence[Dataset], orientation: FloatArray, to
 
 
 def _rounding(positions: FloatArray, normal: FloatArray) -> float:
-    """How far apart rounding of positions may put two slices along the normal, in mm."""
-    return float(np.abs(normal) @ [_digit(coordinates) for coordinates in positions.T])
+    """How far rounding of positions may shift two slices apart along the normal, in mm."""
+    return float(np.abs(normal) @ [_rounding_step(coordinates) for coordinates in positions.T])
 
 
-def _digit(coordinates: FloatArray) -> float:
-    """The last digit that some coordinates are written with, in mm; 0 where it is finer than any rounding."""
+def _rounding_step(coordinates: FloatArray) -> float:
+    """The step that some coordinates are rounded to, in mm; 0 where it is finer than any known rounding."""
     for digit in _ROUNDED_TO_MM:
         if bool(np.all(np.abs(coordinates - np.round(coordinates / digit) * digit) < _SAME_NUMBER_MM)):
             return digit
@@ -199,31 +224,34 @@ def _regular_step(depths_mm: FloatArray, rounding_mm: float) -> float:
     steps = np.diff(depths_mm)
     if bool(np.any(steps < _SAME_POSITION_MM)):
         repeated = depths_mm[1:][steps < _SAME_POSITION_MM]
-        detail = phrase("different-images-at", places=_places(repeated))
+        detail = phrase("different-images-at", places=_positions_in_words(repeated))
         raise SeriesUnusable(Unusable.DUPLICATE_POSITIONS, detail, slices=count)
-    _require_unwoven(steps, rounding_mm)
+    _require_one_pass(steps, rounding_mm)
     median = float(np.median(steps))
     typical = float(steps[steps <= _GAP_FACTOR * median + rounding_mm].mean())
     has_gap = steps > _GAP_FACTOR * typical + rounding_mm
     if bool(np.any(has_gap)):
         before = depths_mm[:-1][has_gap]
-        detail = phrase("image-missing-after", step=f"{typical:.2f}", places=_places(before))
+        detail = phrase("image-missing-after", step=f"{typical:.2f}", places=_positions_in_words(before))
         raise SeriesUnusable(Unusable.SLICE_GAP, detail, slices=count)
     allowed_mm = max(_SPACING_TOLERANCE * typical + _SAME_POSITION_MM, rounding_mm) + _SAME_NUMBER_MM
-    if _width(depths_mm) > allowed_mm:
-        off_mm = _beside_even_grid(depths_mm)
+    if _strip_width_mm(depths_mm) > allowed_mm:
+        off_mm = _off_even_grid_mm(depths_mm)
         displaced = depths_mm[off_mm > max(allowed_mm, 0.5 * off_mm.max())]
         detail = phrase(
-            "spacing-uneven", least=f"{steps.min():.3f}", most=f"{steps.max():.3f}", places=_places(displaced)
+            "spacing-uneven",
+            least=f"{steps.min():.3f}",
+            most=f"{steps.max():.3f}",
+            places=_positions_in_words(displaced),
         )
         raise SeriesUnusable(Unusable.SPACING_VARIES, detail, slices=count)
     return float((depths_mm[-1] - depths_mm[0]) / (count - 1))
 
 
-def _require_unwoven(steps: FloatArray, rounding_mm: float) -> None:
-    """Steps that repeat in turn, unevenly: even passes, woven into one another and told apart by nothing.
+def _require_one_pass(steps: FloatArray, rounding_mm: float) -> None:
+    """Refuse uneven steps that repeat in turn: interleaved even passes that no attribute tells apart.
 
-    Steps that are multiples of the least may be of one pass that lacks images, which is another reason.
+    Steps that are multiples of the least may belong to one pass that lacks images, which is another reason.
     """
     for passes in range(2, _MOST_PASSES + 1):
         if len(steps) < _LEAST_TURNS * passes:
@@ -239,8 +267,8 @@ def _require_unwoven(steps: FloatArray, rounding_mm: float) -> None:
         raise SeriesUnusable(Unusable.SEVERAL_PASSES, detail, slices=len(steps) + 1)
 
 
-def _width(depths_mm: FloatArray) -> float:
-    """Of the narrowest strip about an even grid that holds all slices, in mm."""
+def _strip_width_mm(depths_mm: FloatArray) -> float:
+    """Width of the narrowest strip about an even grid that holds all slices."""
     places = np.arange(len(depths_mm))
     steps = np.diff(depths_mm)
 
@@ -252,8 +280,8 @@ def _width(depths_mm: FloatArray) -> float:
     return min(float(found.fun), spread((depths_mm[-1] - depths_mm[0]) / places[-1]))
 
 
-def _beside_even_grid(depths_mm: FloatArray) -> FloatArray:
-    """How far each slice lies beside the even grid of most of them, in mm."""
+def _off_even_grid_mm(depths_mm: FloatArray) -> FloatArray:
+    """Distance of each slice from the even grid that most of them lie on."""
     places = np.arange(len(depths_mm))
     half = len(depths_mm) // 2
     step = float(np.median((depths_mm[half:] - depths_mm[:-half]) / half))
@@ -262,10 +290,10 @@ def _beside_even_grid(depths_mm: FloatArray) -> FloatArray:
     return beside
 
 
-def _places(depths_mm: FloatArray) -> Phrase:
+def _positions_in_words(depths_mm: FloatArray) -> Phrase:
     """Positions along the slice normal, in words; the first few where there are many."""
-    named = ", ".join(f"{depth:.1f}" for depth in depths_mm[:_NAMED_PLACES])
-    more = len(depths_mm) - _NAMED_PLACES
+    named = ", ".join(f"{depth:.1f}" for depth in depths_mm[:_NAMED_POSITIONS])
+    more = len(depths_mm) - _NAMED_POSITIONS
     return phrase("places-and-more", depths=named, more=more) if more > 0 else phrase("places", depths=named)
 
 
@@ -286,37 +314,48 @@ def _require_straight(positions: FloatArray, normal: FloatArray, rounding_mm: fl
         raise SeriesUnusable(Unusable.OFF_LINE, detail, slices=count)
 
 
-# Where the slices of a study lie, as their headers say: all that is read to see whether one is missing.
-
-
-_KEYWORDS = ["SeriesInstanceUID", "ImageType", "ImagePositionPatient", "ImageOrientationPatient"]
+_POSITION_KEYWORDS = ["SeriesInstanceUID", "ImageType", "ImagePositionPatient", "ImageOrientationPatient"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlicePlace:
-    """One CT instance in space. None where the header does not say, or where it holds several slices."""
+class SlicePosition:
+    """One CT instance in space, to see whether a slice of a study is missing.
+
+    Attributes
+    ----------
+    series_instance_uid : "" where the header states none.
+    is_localizer : by value 3 of ImageType.
+    position_mm : three coordinates (LPS) of the first voxel; None where the header does not state them, or
+        where the instance holds several slices.
+    orientation : six cosines, along a row and along a column; None likewise.
+    """
 
     series_instance_uid: str
     is_localizer: bool
-    position_mm: tuple[float, ...] | None  # three coordinates of the first voxel
-    orientation: tuple[float, ...] | None  # six cosines: along a row, along a column
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
 
 
-def slice_places(paths: Iterable[Path]) -> tuple[SlicePlace, ...]:
-    """The places of CT files. One that cannot be read has none."""
-    return tuple(_place(_header(path)) for path in paths)
+def slice_positions(paths: Iterable[Path]) -> tuple[SlicePosition, ...]:
+    """The positions of CT files, from their headers alone. A file that cannot be read has none.
+
+    Returns
+    -------
+    One for each path, in the same order.
+    """
+    return tuple(_position(_header(path)) for path in paths)
 
 
 def _header(path: Path) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=_KEYWORDS)
+        return dcmread(path, stop_before_pixels=True, specific_tags=_POSITION_KEYWORDS)
     except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to; select tells of them
         return Dataset()
 
 
-def _place(header: Dataset) -> SlicePlace:
+def _position(header: Dataset) -> SlicePosition:
     image_type = text_of(header, "ImageType").split()
-    return SlicePlace(
+    return SlicePosition(
         series_instance_uid=text_of(header, "SeriesInstanceUID"),
         is_localizer="LOCALIZER" in image_type[2:3],  # PS3.3 C.8.2.1.1.1: value 3
         position_mm=_numbers(header, "ImagePositionPatient", 3),

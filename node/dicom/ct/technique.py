@@ -1,7 +1,9 @@
-"""What spectrum a CT image shows, as headers tell it: spectral images, photon counting, metal filters.
+"""The technique of a CT series by its headers: spectrum and beam filter, reconstruction, time.
 
-Read from PS3.3 C.8.2.1 and C.8.2.2 (CT and Multi-energy CT Image), C.8.15.3 (CT functional groups). What
-makers write into ImageType is R.
+The spectrum decides whether and how a series is calibrated: spectral images, photon counting, metal filters
+(PS3.3 C.8.2.1 and C.8.2.2, CT and Multi-energy CT Image; C.8.15.3, CT functional groups). What makers write
+into ImageType is R. Filter and reconstruction decide whether the phantom of another scan may calibrate a
+series. What a header does not state stays empty.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from segmentation.phrase import phrase
 
 PHOTON_COUNTING = "photon counting"
 
-# Words of ImageType, from its third value on, by which spectral CT marks its images (R: makers' own).
+# Words of ImageType, from its third value on, that mark images of spectral CT (R: makers' own).
 _SPECTRAL_WORDS = re.compile(
     r"VMI|MONO(?!CHROME)|DUAL|GSI|SPECTRAL|MULTI|ENERGY|KEV|\bDE_|\bDET|\bMAT_|\bVNC\b|\bVUE\b",
     re.IGNORECASE,
@@ -50,8 +52,8 @@ SPECTRAL_FILTERS = {
     "COPPER": "copper", "CU": "copper", "MOLYBDENUM": "molybdenum", "RHODIUM": "rhodium",
     "NIOBIUM": "niobium", "TUNGSTEN": "tungsten", "EUROPIUM": "europium", "LEAD": "lead",
 }  # fmt: skip
-# Wedges and bow-ties even the dose out, and leave the spectrum in the middle of the body as it is; with what
-# they are made of, and makers' names of theirs. Numbers and single letters are makers' codes of such.
+# Wedges and bow-ties even out the dose and leave the spectrum in the middle of the body as it is: words for
+# them, their materials, and makers' names. Numbers and single letters are makers' codes for such filters.
 _ORDINARY_WORDS = """
 NONE WEDGE BUTTERFLY BOWTIE BOW TIE BODY HEAD FLAT STRIP MULTIPLE SHAPED SMALL MEDIUM LARGE FILTER STANDARD
 PEDIATRIC PAEDIATRIC CARDIAC SPINE NEURO ADULT INFANT AIR ABDOMEN LUNG FULL HALF THIN THICK MIXED
@@ -62,9 +64,15 @@ _TIN_DESCRIBED = re.compile(r"\bSN ?(?:80|100|110|120|130|140|150)(?: ?KVP?)?\b"
 
 
 def energy_of(header: Dataset) -> str:
-    """`CONVENTIONAL`, or what the header says of a spectral image: "virtual 70 keV", image words.
+    """The energy that an image shows.
 
-    What stands in the description alone, typed by hand, is named as such: it withholds, and grants nothing.
+    Returns
+    -------
+    `CONVENTIONAL`, `PHOTON_COUNTING`, "virtual 70 keV", or "multi-energy" with words of ImageType. What
+    only the description states, typed by hand, is named as such ("... by its description"): it withholds
+    results, and grants none.
+
+    Source: PS3.3 C.8.2.2 (Multi-energy CT Image); makers' words in ImageType are R.
     """
     words = _image_words(header)
     stated = _stated_kev(header)
@@ -87,7 +95,13 @@ def energy_of(header: Dataset) -> str:
 
 
 def beam_filter_of(header: Dataset) -> str:
-    """What hardens the beam before the patient, of all sources: "tin", "gold and tin"; else `NO_FILTER`."""
+    """The metal that hardens the beam before the patient, of all X-ray sources.
+
+    Returns
+    -------
+    "tin", "gold and tin" and the like; `NO_FILTER` for ordinary filters. "tin by its description" where
+    only the description or the protocol's name states it.
+    """
     metals = sorted({SPECTRAL_FILTERS[word] for word in _filter_words(header) if word in SPECTRAL_FILTERS})
     if metals:
         return " and ".join(metals)
@@ -96,13 +110,23 @@ def beam_filter_of(header: Dataset) -> str:
 
 
 def spectral_words(text: str) -> str:
-    """The words of a description that `energy_of` and `beam_filter_of` go by, and no others."""
+    """The words of a description that `energy_of` and `beam_filter_of` use, without the others.
+
+    Returns
+    -------
+    The words joined by a blank; "" where there are none.
+    """
     patterns = (_KEV_DESCRIBED, _VIRTUAL_DESCRIBED, _TIN_DESCRIBED)
     return " ".join(match[0] for pattern in patterns for match in pattern.finditer(text))
 
 
 def unknown_filter_of(header: Dataset) -> str:
-    """FilterType and FilterMaterial where nobody here knows whether they change the spectrum, else ""."""
+    """FilterType and FilterMaterial where their effect on the spectrum is unknown.
+
+    Returns
+    -------
+    Both as stated, joined by a blank; "" where every word is an ordinary or a spectral filter.
+    """
     words = _filter_words(header)
     if words <= _ORDINARY_FILTERS | set(SPECTRAL_FILTERS):
         return ""
@@ -110,7 +134,14 @@ def unknown_filter_of(header: Dataset) -> str:
 
 
 def require_one_spectrum(series: SeriesHeaders) -> None:
-    """Raise `SeriesUnusable` unless all slices show one spectrum, and one that can be measured at all."""
+    """Refuse a series that shows several spectra, or one that cannot be measured.
+
+    Raises
+    ------
+    SeriesUnusable
+        If slices differ in energy or beam filter, show a material instead of attenuation, or a virtual energy
+        outside `VIRTUAL_KEV`.
+    """
     slices = len(series.instances)
     headers = [instance.header for instance in series.instances]
     for name, read in ((phrase("condition-energy"), energy_of), (phrase("condition-filter"), beam_filter_of)):
@@ -158,7 +189,7 @@ def _filter_words(header: Dataset) -> set[str]:
 
 
 def _spectral_items(header: Dataset) -> Iterator[Dataset]:
-    """The header and what is nested in it of sources, detectors, paths and images of several energies."""
+    """The header and the nested items on sources, detectors, paths and images of several energies."""
     yield header
     for keyword in _NESTED:
         if keyword in header:
@@ -166,14 +197,9 @@ def _spectral_items(header: Dataset) -> Iterator[Dataset]:
                 yield from _spectral_items(item)
 
 
-# How a series was made, as its headers tell: what decides whether another scan's phantom may calibrate it.
-#
-# What a header does not say stays empty. Makers write the strength of an iterative reconstruction in
-# different places: Siemens beside the kernel, GE and Philips in private elements, named as in pydicom's
-# dictionary.
-
-
 _TIME = re.compile(r"\d{6}(\.\d{1,6})?")
+# The strength of an iterative reconstruction: Siemens writes it beside the kernel, GE and Philips in private
+# elements, named as in pydicom's dictionary.
 _RECONSTRUCTION_PRIVATE = (
     (0x0053, "GEHC_CT_ADVAPP_001", (0x40, 0x41, 0x42, 0x43)),  # iterative: annotation, mode, set, level
     (0x01F7, "ELSCINT1", (0x9B,)),  # iDose level
@@ -181,33 +207,44 @@ _RECONSTRUCTION_PRIVATE = (
 
 
 def spectral_filter(header: Dataset) -> str:
-    """FilterType and FilterMaterial as stated: of two scans to be alike even ordinary ones must be the same.
+    """FilterType and FilterMaterial as stated, to compare two scans: even ordinary filters must be the same.
 
-    Enhanced CT says NONE where other images say nothing (PS3.3 C.8.15.3.9).
+    Enhanced CT states NONE where other images state nothing (PS3.3 C.8.15.3.9): both give "".
     """
     kind = text_of(header, "FilterType")
     return f"{'' if kind.upper() == 'NONE' else kind} {text_of(header, 'FilterMaterial')}".strip()
 
 
 def reconstruction(header: Dataset) -> str:
-    """ReconstructionAlgorithm and, where a maker states it, kind and strength of an iterative one."""
+    """The reconstruction as stated, to compare two scans.
+
+    Returns
+    -------
+    ReconstructionAlgorithm and, where a maker states it, kind and strength of an iterative one; joined by a
+    blank, "" where nothing is stated.
+    """
     parts = [text_of(header, "ReconstructionAlgorithm")]
     for group, creator, elements in _RECONSTRUCTION_PRIVATE:
         try:
             block = header.private_block(group, creator)
         except KeyError:
             continue
-        parts += [_plain(block[element].value) for element in elements if element in block]
+        parts += [_private_text(block[element].value) for element in elements if element in block]
     return " ".join(part for part in parts if part)
 
 
 def acquisition_time(header: Dataset) -> str:
-    """AcquisitionTime as HHMMSS with or without a fraction, "" where it is absent or something else."""
+    """AcquisitionTime as HHMMSS with or without a fraction.
+
+    Returns
+    -------
+    "" where it is absent or no time.
+    """
     found = text_of(header, "AcquisitionTime")
     return found if _TIME.fullmatch(found) else ""
 
 
-def _plain(value: Any) -> str:
+def _private_text(value: Any) -> str:
     """A private value as text; of unknown VR it comes as bytes."""
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     return text.strip("\0 ")

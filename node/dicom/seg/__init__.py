@@ -19,7 +19,7 @@ from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algo
 from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.ct.reading import LoadedSeries
 from node.dicom.errors import SegmentationMismatch
-from node.dicom.header_text import plain, text_of
+from node.dicom.header_text import text_of, to_ascii
 from node.dicom.result_headers import (
     MANUFACTURER,
     MODEL_NAME,
@@ -253,7 +253,7 @@ def with_rods(report: Report, grid: Grid, segments: Sequence[Segment]) -> tuple[
             number=number,
             level="",
             part=Part.ROD,
-            label=f"{Part.ROD.value}: {plain(rod.name)}"[:64],
+            label=f"{Part.ROD.value}: {to_ascii(rod.name)}"[:64],
             tracking_id=f"rod {rod.name}",
             tracking_uid=derived_uid(
                 "tracking", report.study.study_instance_uid, series_uid, rod.name, Part.ROD.name

@@ -19,7 +19,7 @@ from pydicom.sr.coding import Code
 
 from config.findings import Output, Severity
 from node.dicom import codes
-from node.dicom.header_text import plain
+from node.dicom.header_text import to_ascii
 from node.study_report import LevelResult, Outcome, Report
 from scoring.calibration import Mineral
 from scoring.density.bmd import BmdResult, Reference, ReferenceScore, StudyClass
@@ -31,7 +31,7 @@ CONTAINS = RelationshipTypeValues.CONTAINS
 
 
 def text_item(name: Code, text: str, relation: RelationshipTypeValues = CONTAINS) -> TextContentItem:
-    return TextContentItem(name=name, value=plain(text), relationship_type=relation)
+    return TextContentItem(name=name, value=to_ascii(text), relationship_type=relation)
 
 
 def number_item(

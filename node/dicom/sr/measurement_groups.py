@@ -23,7 +23,7 @@ from pydicom.sr.coding import Code
 from config.findings import Severity
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification, model_identification, node_identification
-from node.dicom.header_text import plain
+from node.dicom.header_text import to_ascii
 from node.dicom.seg import PARTS, Part, Segment
 from node.dicom.sr.items import (
     CONTAINS,
@@ -404,7 +404,7 @@ def _model_evaluations(report: Report) -> Iterable[QualitativeEvaluation]:
         name = report.nomogram.positive_class
         known = codes.POSITIVE_CLASSES.get(name)
         yield evaluation(
-            codes.POSITIVE_CLASS, known or codes.private(codes.short_code(name), plain(name)[:64])
+            codes.POSITIVE_CLASS, known or codes.private(codes.short_code(name), to_ascii(name)[:64])
         )
 
 

@@ -13,9 +13,9 @@ from config.catalog import configured_phantoms
 from config.settings import Settings
 from node.dicom.ct.contrast_agent import contrast_of
 from node.dicom.ct.headers import Instance, SeriesHeaders
-from node.dicom.ct.passes import take_one_pass
+from node.dicom.ct.passes import select_pass
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.ct.sampling import SampledStack, may_be_axial, sample_series, slices_to_look_at
+from node.dicom.ct.sampling import SampledStack, may_be_axial, sample_series, slices_per_series
 from node.dicom.ct.series_choice import (
     MIN_SLICES,
     Contrast,
@@ -196,7 +196,7 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
     localizers = {one.series_instance_uid: without_localizers(one)[1] for one in series}
     fit = suitable_series(whole)
     if len(fit) > 1:  # of a single one nothing is to be decided
-        most = slices_to_look_at(len(fit))
+        most = slices_per_series(len(fit))
         for one in fit:
             search.glances[one.series_instance_uid] = search.glance(_one_pass(one), most) or _NOTHING_SEEN
     unreadable: list[RejectedSeries] = []
@@ -241,7 +241,7 @@ def _one_pass(series: SeriesHeaders) -> tuple[Instance, ...]:
     """The images that are read where a series holds several passes; else all."""
     try:
         said = [contrast_of([one.header]) for one in series.instances]
-        return take_one_pass(series.instances, said).instances
+        return select_pass(series.instances, said).instances
     except SeriesUnusable:
         return series.instances
 
@@ -341,7 +341,7 @@ def _look_elsewhere(search: _Search, choice: Choice, series: Sequence[SeriesHead
     if short := tuple(one for one in left if len(one.instances) < MIN_SLICES):
         parts.append(short)  # perhaps one stack that came as many series
     parts.sort(key=lambda part: -sum(len(one.instances) for one in part))
-    most = slices_to_look_at(len(parts))
+    most = slices_per_series(len(parts))
     looked = bool(seen)
     for part in parts:
         images = [image for one in part for image in one.instances]
