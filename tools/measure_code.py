@@ -234,11 +234,15 @@ class SettingsTree:
         place = self._imports[module].get(node.id, (module, node.id))
         return place if place in self._classes else None
 
-    def _fields(self, place: tuple[str, str]) -> Iterator[tuple[str, str, ast.expr]]:
-        """Module, name and annotation of a class's fields, those of its bases first."""
+    def _bases(self, place: tuple[str, str]) -> Iterator[tuple[str, str]]:
         for base in self._classes[place].bases:
             if (above := self._resolve(place[0], base)) is not None and above != place:
-                yield from self._fields(above)
+                yield above
+
+    def _fields(self, place: tuple[str, str]) -> Iterator[tuple[str, str, ast.expr]]:
+        """Module, name and annotation of a class's fields, those of its bases first."""
+        for above in self._bases(place):
+            yield from self._fields(above)
         for node in self._classes[place].body:
             match node:
                 case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
@@ -248,7 +252,8 @@ class SettingsTree:
     def stated_again(self) -> Mapping[str, Sequence[str]]:
         """The leaves that another class states as well, and which classes those are."""
         found: dict[str, list[str]] = {}
-        others = [place for place in self._classes if place not in self._sections]
+        inherited = {above for place in self._sections for above in self._bases(place)}
+        others = [place for place in self._classes if place not in self._sections and place not in inherited]
         names = {place: {name for _, name, _ in self._fields(place)} for place in self._classes}
         for section, paths in self._sections.items():
             for other in others:
