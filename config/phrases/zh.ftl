@@ -57,7 +57,7 @@ muscle = 肌肉
 ## The answer, and its table
 title-answer = 腰椎 QCT：骨密度
 category-is = QCT 骨密度分类 = { $category }
-category-withheld = QCT 骨密度分类：不予给出
+category-withheld = QCT 骨密度分类：不予报告
 see-findings = 见下列提示
 mean-of-two-levels = { $first } 与 { $second } 平均值：{ $bmd } mg/cm³（{ $mineral }）
 converted-from = 由 { $mineral } 换算
@@ -72,12 +72,12 @@ interval95-holds = 95 % 区间：包含噪声与校准误差，不包含骨髓�
 ellipse-column = 椭圆区 ±（k=1）
 volume-column = 椎体体积，cm³
 region-column = 区域，mm²
-withheld = 不予给出
+withheld = 不予报告
 level-cut-off = 未完整扫描
 no-level-measured = 未测得任何腰椎节段
 t-score = T 值
 z-score = Z 值
-not-given = { $name }：未给出，见提示
+not-given = { $name }：不予报告，见提示
 score-basis = { $levels }：{ $bmd }；参考值 { $mean } ± { $sd } mg/cm³ { $mineral }
 reference-named = 参考人群：{ $name }（{ $population }）；不等同于 DXA，WHO 分类不适用
 study-rule = 研究规则（Xie 2022）
@@ -96,13 +96,13 @@ technique-line = 扫描参数：{ $facts }
 kv-not-stated = 管电压未注明
 slice-thickness = 层厚 { $mm } mm
 slice-distance = 层间距 { $mm } mm
-slices-alone = 单层
+slices-alone = 单层扫描
 kernel-named = 重建核 { $name }
 contrast-agent = 对比剂：{ $agent }
-contrast-left-open = 是否用对比剂不明
+contrast-left-open = 对比剂：不明
 
 ## The refusal
-title-refusal = 未测量：不给出骨密度
+title-refusal = 未测量：不报告骨密度
 also-noted = 其他提示
 
 ## The nomogram
@@ -137,7 +137,7 @@ legend-second-region = 虚线：{ $region }
 ## Single slices
 title-slices = 测量切片：椎体节段未知
 slice-level-unknown = { $slice }：节段未知
-slice-bmd-withheld = 骨密度不予给出
+slice-bmd-withheld = 骨密度不予报告
 slice-bmd = 骨密度 { $value } mg/cm³ { $mineral }
 slice-technique = 层厚 { $mm } mm，倾斜 { $degrees }°
 legend-slice-body = 轮廓：识别的椎体
@@ -155,7 +155,7 @@ distance-from-line = 与直线的偏差，HU
 bars-are-errors = 误差线：各均值的标准误
 two-rods-on-line = 两根体模棒总在其直线上
 rods-axial = 所读体模棒（横断位）
-rods-elsewhere = 本图像中无体模棒：体模于{ $date }在本扫描仪上扫描。
+rods-elsewhere = 本图像中无体模棒。体模于本扫描仪上扫描（{ $date }）。
 earlier = 此前
 rod-column = 体模棒
 distance-column = 偏差
@@ -183,13 +183,13 @@ line-cells = 第 { $line } 行有 { $cells } 个单元格，而列数为 { $colu
 line-beyond-columns = 第 { $line } 行在最后一个命名列之后仍有内容
 line-quotation = 第 { $line } 行的引号不成对
 first-line-quotation = 首行的引号不成对
-row-not-used = 该行未使用
+row-not-used = 该行已忽略
 line-date = 第 { $line } 行：日期格式不是 YYYY-MM-DD
 line-number = 第 { $line } 行：{ $name } 不是数字
 columns-missing = 文件缺少以下列：{ $names }
 file-unreadable = 文件无法读取（{ $error }）
 column-twice = 有一列重名
-separator-wrong = 列以 { $sign } 分隔：须用逗号
+separator-wrong = 列以 { $sign } 而非逗号分隔
 study-without-date-laboratory = 检查没有日期，无法匹配检验值
 
 ## What may be absent from a report
@@ -234,26 +234,26 @@ off-line = 层面相互错位
 geometry-missing = 缺少几何信息
 rescale-missing = 缺少 HU 换算参数
 technique-varies = 各层扫描技术不一致
-energy-unsuited = 在该图像的能量下，体模棒、斜率和椎体的限值不成立
-material-image = 图像已去除某种物质，或仅显示某种物质
+energy-unsuited = 体模棒、斜率和椎体的限值不适用于该图像的能量
+material-image = 图像去除了某种物质或仅显示某种物质
 not-greyscale = 不是单帧灰度图像
 undecodable = 像素数据无法解码
 damaged = 图像头信息损坏
 too-large = 超出本节点的限制
 parts-overlap = { $count } 个部分相互重叠，且均不完整；区分依据：{ $attributes }
-passes-woven = 层间距依次为 { $steps } mm，如同多次扫描交织而成
-energies-suited = { $energy }，其适用于 { $low } 至 { $high } keV
-too-many-images = { $images } 幅图像，而 limits.slices 为 { $most }
-matrix-too-large = { $rows } x { $columns } 像素，而 limits.matrix 为 { $most }
+passes-woven = 层间距依次重复为 { $steps } mm，符合多次扫描交织
+energies-suited = { $energy }；限值适用于 { $low } 至 { $high } keV
+too-many-images = { $images } 幅图像，超过 limits.slices = { $most }
+matrix-too-large = { $rows } x { $columns } 像素，超过 limits.matrix = { $most }
 tilt-contradicted = 头信息标注 { $stated } 度，图像显示 { $shown } 度
-slices-sheared = 层面逐层偏移 { $degrees } 度
+slices-sheared = 层面逐层错切 { $degrees } 度
 different-images-at = 同一位置有不同图像：{ $places }
 places = { $depths } mm
 places-and-more = { $depths } mm 及另外 { $more } 处
 image-missing-after = 层间距 { $step } mm，其后缺少层面：{ $places }
 spacing-uneven = { $least } 至 { $most } mm，不均匀处：{ $places }
 beside-line = 偏离首末层连线达 { $distance } mm
-orientation-odd = 方向不是一对单位向量
+orientation-odd = 方向不是一对相互垂直的单位向量
 pixel-spacing-odd = 像素间距不是正数
 rows-or-columns = 行数或列数
 decoded-otherwise = 解码结果为 { $shape }
@@ -279,39 +279,39 @@ acquisition-number = 采集编号
 acquisition-time = 采集时间
 irradiation-event = 照射事件
 image-number = 图像编号
-first-complete = 首个完整者
-first-complete-native = 首个完整且无对比剂者
+first-complete = 首次完整扫描
+first-complete-native = 首次无对比剂的完整扫描
 displaced-by = 错位 { $distance } mm
 nearer-by = 与一侧相邻图像更相似（相差 { $share }）
 
 ## Why another series is measured
-lost-no-phantom = 视野内没有体模，而所选序列有
-lost-phantom-unusable = 体模不可用，而所选序列的体模可用
-lost-contrast-given = 使用了对比剂，而所选序列没有
-lost-contrast-doubtful = 是否使用对比剂不明，而所选序列明确
-lost-spectrum = 不是常规能谱，而所选序列是
-lost-coverage = 覆盖范围小于所选序列
-lost-kernel = 卷积核比所选序列更锐利
-lost-thickness = 层厚大于所选序列
-lost-acquired-later = 采集时间晚于所选序列
-lost-series-number = 序列号大于所选序列
-lost-same = 与所选序列技术相同
-lost-single-slices = 容积之外的单独层面
-lost-repetition = 与所选层面重复
-has-no-contrast = 无对比剂
-has-no-doubt = 对比剂情况明确
-has-spectrum = 常规能谱
-has-coverage = 更多的腰椎
-has-kernel = 更柔和的卷积核
-has-thickness = 更薄的层面
+not-chosen-no-phantom = 视野内没有体模，而所选序列有
+not-chosen-phantom-unusable = 体模不可用，而所选序列的体模可用
+not-chosen-contrast-given = 使用了对比剂，而所选序列没有
+not-chosen-contrast-doubtful = 是否使用对比剂不明，而所选序列明确
+not-chosen-spectrum = 不是常规能谱，而所选序列是
+not-chosen-coverage = 覆盖范围小于所选序列
+not-chosen-kernel = 卷积核比所选序列更锐利
+not-chosen-thickness = 层厚大于所选序列
+not-chosen-acquired-later = 采集时间晚于所选序列
+not-chosen-series-number = 序列号大于所选序列
+not-chosen-same = 与所选序列技术相同
+not-chosen-single-slices = 容积扫描之外的单独层面
+not-chosen-repetition = 与所选层面重复
+advantage-no-contrast = 无对比剂
+advantage-no-doubt = 对比剂情况明确
+advantage-spectrum = 常规能谱
+advantage-coverage = 更多的腰椎
+advantage-kernel = 更柔和的卷积核
+advantage-thickness = 更薄的层面
 
 ## Contrast medium that a header leaves open
-vessels-unread = 无法读取大血管
-vessels-read = 大血管读数为 { $hu } HU
+vessels-unread = 大血管无法测量
+vessels-read = 大血管 CT 值为 { $hu } HU
 contrast-documented = 已注明使用对比剂
 
 ## A segmentation that came along
-seg-several = 有多个相符，未指明以哪一个为准
+seg-several = 有多个分割相符
 seg-other-series = 绘制于另一序列
 seg-frame-of-reference = 参考坐标系与序列不同
 seg-own = 由本节点生成
@@ -362,19 +362,19 @@ no-ribs-as-counted = 按计数为 { $level }，但无肋骨
 ribs-as-counted = 按计数为 { $level }，但有肋骨
 sacrum = 骶骨
 last-rib = 末肋
-ellipse-in-little-bone = 其中仅 { $volume } cm³ 位于松质骨内
+ellipse-in-little-bone = 椎体中部椭圆区仅 { $volume } cm³ 位于松质骨内
 
 ## Calibration by the patient's own tissues
 tissue-too-little = 找到的{ $tissues }过少
-blood-enhanced = 血液为 { $hu } HU，似有对比剂
-no-energies = 没有 { $kvp } kV 的能量数据
+blood-enhanced = 血液 CT 值为 { $hu } HU，似有对比剂
+no-energies = 没有 { $kvp } kV 的有效能量数据
 energy-implausible = 组织 CT 值相当于 { $kev } keV，而 { $kvp } kV 应为 { $lowest } 至 { $highest } keV
-hu-off = HU 将偏移 { $offset }，并相差 { $percent } %
+hu-off = HU 将偏移 { $offset } HU，并相差 { $percent } %
 
 ## Calibration by an earlier scan of a phantom
 history-missing = 只有运行中的节点才保存既往扫描
-single-slices-not-lent = 单独层面的读数不用于异步校准
-no-sound-reading = 没有通过全部检查且扫描技术已知的读数
+single-slices-not-used = 单独层面的读数不用于其他检查
+no-passed-reading = 没有通过全部检查且扫描技术已知的读数
 serial-not-stated = 未注明扫描仪序列号
 kvp-not-stated = 未注明管电压
 kernel-not-stated = 未注明卷积核
@@ -388,8 +388,8 @@ differs-phantom = 体模 { $phantom }
 phantom-described-otherwise = 其体模的描述已更改
 technique-not-kept = 其扫描技术未保存
 expired-on = 已于 { $date } 过期
-phantom-unsound = 其体模未通过全部检查
-phantom-unsound-by = 其体模未通过全部检查（{ $codes }）
+phantom-failed = 其体模未通过全部检查
+phantom-failed-checks = 其体模未通过全部检查（{ $codes }）
 quantity-not-stated = 未注明{ $quantity }
 quantity-is = { $quantity } { $value }
 quantity-off = { $quantity }相差 { $distance } mm
@@ -397,9 +397,9 @@ table-height = 床高
 field-of-view = 视野
 single-slices = 单独层面
 a-volume = 容积扫描
-unsound-since = { $date }，不早于拟用读数，该扫描仪上有体模未通过全部检查（{ $codes }）
+failed-check-since = { $date }，不早于拟用读数，该扫描仪上有体模未通过全部检查（{ $codes }）
 scanner-drifts = 扫描仪漂移：{ $kvp } kV 下体模的{ $quantity }{ $signal }，{ $date }
-scanner-drifts-still = { $told }，此后一直未恢复受控
+scanner-drifts-still = { $drift }，此后一直未恢复受控
 
 ## A reference or a model that does not fit
 equivalent-differs = 其以 { $theirs } 给出，体模测量的是 { $own }
@@ -416,13 +416,13 @@ region-is-core = 椎体中心松质骨
 region-is-ellipse = 椎体中部椭圆区
 levels-needed = 其需要 { $levels }；未测量：{ $unmeasured }
 levels-taken-as = 椎体节段（按 { $levels } 计）
-energy-differs = 能量类型为{ $own }，要求为{ $asked }
-filter-differs = 能谱滤过为{ $own }，要求为{ $asked }
+energy-differs = 能量类型为{ $own }，要求为{ $required }
+filter-differs = 能谱滤过为{ $own }，要求为{ $required }
 slices-stand-alone = 其层面彼此独立
 pixel-spacing-not-stated = 未注明像素间距
 densities-differ = 骨密度以 { $own } 表示，模型的标签基于 { $theirs }
 features-otherwise = 其特征以其他设置计算
-model-changed = 测量期间启用了另一模型：请让节点重试本检查
+model-changed = 测量期间启用了另一模型；请重试本检查
 region-slices = 感兴趣区内 { $slices } 层，需要 { $needed } 层
 region-not-finite = 感兴趣区内有体素没有有限的 HU 值
 feature-undefined = { $names } 没有有限值
@@ -451,7 +451,7 @@ filter-europium = 铕
 filter-lead = 铅
 
 ## An earlier study
-same-day = 两次检查在同一天：先后不明，且一天内不会变化
+same-day = 两次检查在同一天；先后顺序不明
 condition-not-stated = 两次检查均未注明{ $condition }
 condition-differs = 其{ $condition }为 { $theirs }，本检查为 { $own }
 condition-scanner = 扫描仪

@@ -144,8 +144,8 @@ def prior_scan_use(
     able = [one for one in readings if one.calibration is not None and one.technique is not None]
     if not able:
         if any(one.technique is not None and one.technique.single_slice for one in readings):
-            return PriorScanUse(until=None, reason=phrase("single-slices-not-lent"))
-        return PriorScanUse(until=None, reason=phrase("no-sound-reading"))
+            return PriorScanUse(until=None, reason=phrase("single-slices-not-used"))
+        return PriorScanUse(until=None, reason=phrase("no-passed-reading"))
     latest = able[-1]
     assert latest.technique is not None, "chosen so"
     found, said = calibrate_by_prior_scan(
@@ -236,8 +236,8 @@ def _differences(study: UncalibratedStudy, reading: ScannerReading, rules: Prior
 
 def _why_not_lent(reading: ScannerReading) -> Phrase:
     if reading.findings:
-        return phrase("phantom-unsound-by", codes=", ".join(reading.findings))
-    return phrase("phantom-unsound")
+        return phrase("phantom-failed-checks", codes=", ".join(reading.findings))
+    return phrase("phantom-failed")
 
 
 def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
@@ -258,7 +258,7 @@ def _failure_since(prior: ScannerReading, readings: Sequence[ScannerReading]) ->
     """
     for one in readings:
         if one.findings and not _before(one.taken_on, one.taken_at, prior.taken_on, prior.taken_at):
-            return phrase("unsound-since", date=str(one.taken_on), codes=", ".join(one.findings))
+            return phrase("failed-check-since", date=str(one.taken_on), codes=", ".join(one.findings))
     return None
 
 
@@ -283,7 +283,7 @@ def _drift(
                         signal=SIGNALS[point.signal],
                         date=str(reading.taken_on),
                     )
-                    return phrase("scanner-drifts-still", told=told) if lasts else told
+                    return phrase("scanner-drifts-still", drift=told) if lasts else told
     return None
 
 

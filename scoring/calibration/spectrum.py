@@ -92,10 +92,10 @@ def spectrum_differences(own: Spectrum, asked: Spectrum) -> list[Value]:
     differences: list[Value] = []
     if own.energy != asked.energy:
         one, other = energy_in_words(own.energy), energy_in_words(asked.energy)
-        differences.append(phrase("energy-differs", own=one, asked=other))
+        differences.append(phrase("energy-differs", own=one, required=other))
     if own.beam_filter != asked.beam_filter:
         one, other = filter_in_words(own.beam_filter), filter_in_words(asked.beam_filter)
-        differences.append(phrase("filter-differs", own=one, asked=other))
+        differences.append(phrase("filter-differs", own=one, required=other))
     return differences
 
 

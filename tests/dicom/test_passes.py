@@ -182,7 +182,7 @@ def test_a_pass_with_a_missing_image_gives_way_to_a_whole_one(read):
 
 def test_overlapping_acquisitions_of_which_none_is_whole_are_refused(read):
     detail = refusal(read, [WHOLE[:12], BETWEEN[9:]], by_number)
-    assert detail == "2 parts overlap and none is complete by itself; told apart by acquisition number"
+    assert detail == "2 parts overlap and none is complete by itself; distinguished by acquisition number"
 
 
 def test_acquisitions_that_share_one_place_are_refused(read):
@@ -283,10 +283,7 @@ def test_the_native_pass_before_the_enhanced_one_is_read_as_native(read):
     loaded = read([WHOLE, BETWEEN], lambda which, k: _enhanced(which) | at_second(60 * which))
     assert measured(loaded) == (1, 2, "contrast medium")
     assert loaded.facts.contrast_agent == ""
-    assert (
-        in_english(loaded.facts.measured_pass.reason)
-        == "the first that is complete and without contrast medium"
-    )
+    assert in_english(loaded.facts.measured_pass.reason) == "the first complete pass without contrast medium"
 
 
 def test_a_pass_after_contrast_medium_counts_as_enhanced_whatever_it_says(read):

@@ -131,7 +131,7 @@ def test_chinese_pages_say_what_english_ones_say(chinese_pages):
     ):
         assert shown in nomogram, shown
     assert "缺少数据：未计算列线图" in _text(chinese_pages["laboratory missing", "nomogram"])
-    assert "未测量：不给出骨密度" in _text(chinese_pages["refused", "refusal"])
+    assert "未测量：不报告骨密度" in _text(chinese_pages["refused", "refusal"])
 
 
 def test_every_sign_of_a_chinese_page_is_drawn(chinese_pages):

@@ -294,8 +294,8 @@ def test_the_answer_says_what_it_rests_on_and_what_was_converted(variants):
 
 def test_a_withheld_category_says_why(pages):
     words = words_of_page(pages["complete", "answer"])
-    assert "QCT density category: withheld" in words
-    assert "this phantom measures HA: no density category" in words
+    assert "QCT density category: not reported" in words
+    assert "this phantom measures HA. The density category is not reported." in words
 
 
 def test_the_answer_shows_every_headline_number(pages):
@@ -336,11 +336,9 @@ def test_a_laboratory_value_carries_its_date_or_says_that_it_has_none(study, pag
 
 def test_the_probability_says_what_it_is_of_and_stands_beside_the_measured_t(pages):
     words = words_of_page(pages["complete", "nomogram"])
-    assert "119.4 points: 88 % for osteoporosis rather than osteopenia (T rule)" in words
+    assert "119.4 points: 88 % for osteoporosis versus osteopenia (T rule)" in words
     assert "Measured T-score −3.03: osteoporosis (T ≤ −2.5)" in words
-    assert "88 % for osteoporosis rather than osteopenia (T rule)" in words_of_page(
-        pages["complete", "answer"]
-    )
+    assert "88 % for osteoporosis versus osteopenia (T rule)" in words_of_page(pages["complete", "answer"])
 
 
 def test_where_model_and_measurement_disagree_the_nomogram_says_which_leads(pages):
@@ -387,14 +385,14 @@ def test_a_missing_laboratory_shows_the_rad_score_alone(pages):
     words = words_of_page(pages["laboratory missing", "nomogram"])
     assert "Not available: nomogram not computed" in words
     assert "ALP, homocysteine" in words
-    assert "Rad-score alone: 0.81" in words
+    assert "Rad-score only: 0.81" in words
     assert "119.4" not in words
     assert "%" not in words
 
 
 def test_a_refusal_shows_its_reason_and_no_density(pages):
     words = words_of_page(pages["refused", "refusal"])
-    assert "Not measured: no density is given" in words
+    assert "Not measured: density is not reported" in words
     assert "No calibration phantom of the configured model (Siemens Osteo)" in words
     assert "mg/cm" not in words
 
@@ -407,7 +405,7 @@ def test_withheld_values_are_absent_from_the_page(pages):
 
 
 def test_a_withheld_class_of_the_study_is_said_to_be_withheld(pages):
-    assert "Study rule, Xie 2022: not given, see findings" in words_of_page(pages["fractured", "answer"])
+    assert "Study rule, Xie 2022: not reported, see findings" in words_of_page(pages["fractured", "answer"])
 
 
 def test_words_shrink_to_their_box_and_an_ellipsis_ends_what_is_cut():
@@ -457,7 +455,7 @@ def test_the_calibration_page_shows_the_line_and_every_rod_with_its_error(pages)
 
 def test_two_rods_state_neither_r_squared_nor_a_distance(pages):
     words = words_of_page(pages["complete", "calibration"])
-    assert "two rods always lie on their line" in words
+    assert "two rods define their line exactly" in words
     assert "R²" not in words
     assert "largest distance" not in words
 

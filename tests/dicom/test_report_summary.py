@@ -70,9 +70,9 @@ def test_a_probability_says_of_what_against_what_wherever_it_is_read(variants):
 
 def test_what_is_withheld_is_told_with_its_reason(variants):
     lines = summary_lines(variants["complete"])
-    assert lines[0].startswith("QCT density category: not given. The density rule")
+    assert lines[0].startswith("QCT density category: not reported. The density rule")
     lines = summary_lines(variants["laboratory missing"])
-    assert lines[-1].startswith("Nomogram: not given. Not available: ALP, homocysteine")
+    assert lines[-1].startswith("Nomogram: not reported. Not available: ALP, homocysteine")
     assert lines[-2].startswith("DEMONSTRATION MODEL, NOT FOR CLINICAL USE: Rad-score")
 
 
@@ -80,7 +80,7 @@ def test_a_withheld_category_is_explained_by_what_concerns_the_study(variants, d
     report = variants["complete"]
     cut_off = describe_finding("body_truncated", level="L5")
     lines = summary_lines(replace(report, findings=(cut_off, *report.findings)))
-    assert lines[0].startswith("QCT density category: not given. The density rule")
+    assert lines[0].startswith("QCT density category: not reported. The density rule")
 
 
 def test_a_refusal_says_so_and_why_and_nothing_else(variants):

@@ -165,7 +165,7 @@ def test_a_missing_slice_is_refused(tmp_path, make_slice, load_series):
     (folder / "002.dcm").unlink()
     refusal = _refusal(folder, load_series)
     assert refusal.reason is Unusable.SLICE_GAP
-    assert str(refusal) == ("missing slices: images lie 5.00 mm apart, the next is missing after 5.0 mm")
+    assert str(refusal) == ("missing slices: image spacing 5.00 mm, images missing after 5.0 mm")
 
 
 def test_varying_spacing_is_refused(tmp_path, make_slice, load_series):

@@ -50,7 +50,7 @@ def _reasons(selection) -> dict[str, str]:
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "not an original acquisition (ImageType)"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": None}, "no orientation"),
-        ({"count": 3}, "only 3 slice(s)"),
+        ({"count": 3}, "only 3 slices"),
         ({"step_mm": 2.0}, "covers only 22 mm"),
     ],
 )
@@ -160,7 +160,7 @@ def test_more_coverage_goes_before_thinner_slices(tmp_path, write_series):
     whole = write_series("whole", step_mm=5.0, count=40)
     selection = _select(tmp_path)
     assert selection.chosen.series_instance_uid == whole
-    assert _reasons(selection) == {part: "covers less than the chosen series"}
+    assert _reasons(selection) == {part: "less coverage than the chosen series"}
 
 
 def test_thinner_slices_go_before_thick_ones(tmp_path, write_series):

@@ -145,7 +145,7 @@ def test_an_energy_at_which_no_limit_holds_is_refused_by_its_name(
     with pytest.raises(SeriesUnusable) as error:
         read(lambda number, dataset: make_virtual(dataset, kev))
     assert error.value.reason is Unusable.ENERGY_UNSUITED
-    assert in_english(error.value.detail) == f"virtual {kev} keV, they hold from 50 to 75 keV"
+    assert in_english(error.value.detail) == f"virtual {kev} keV; the limits apply from 50 to 75 keV"
 
 
 @pytest.mark.parametrize("word", ["MAT_REMOVED", "MAT_SPECIFIC", "ELECTRON_DENSITY", "VNC"])

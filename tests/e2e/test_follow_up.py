@@ -88,10 +88,8 @@ def test_other_headers_or_other_limits_of_the_engine_part_two_studies(history, s
     after = measured(second, mask, settings=settings, patients=history)["follow_up"]
     assert (after["comparable"], after["levels"]) == (False, {})
     rules, *unstated = after["reasons"]
-    assert rules.startswith("its set of rules for engine, regions and calibration is ")
-    assert unstated == [
-        f"the {name} is not stated in either" for name in ("spectral filter", "reconstruction")
-    ]
+    assert rules.startswith("its configuration of engine, regions and calibration is ")
+    assert unstated == [f"neither study states the {name}" for name in ("spectral filter", "reconstruction")]
 
 
 def test_a_study_without_memory_has_no_follow_up(first, mask):

@@ -169,7 +169,7 @@ def _drop(number: int, dataset: Dataset) -> str | None:
     [
         (_tilt, "gantry tilt: 12.0 degrees"),
         (_overlay, "duplicate slice positions: different images at"),
-        (_drop, "missing slices: images lie 3.00 mm apart, the next is missing after"),
+        (_drop, "missing slices: image spacing 3.00 mm, images missing after"),
         (_scout, "localizer (1 of"),
     ],
     ids=["tilt", "two images in one place", "missing image", "scout among them"],

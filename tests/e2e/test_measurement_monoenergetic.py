@@ -68,9 +68,9 @@ def text_of(found: Run, code: str) -> str:
 @pytest.mark.parametrize(
     ("edit", "factor", "told"),
     [
-        (virtual(60.0), 1.12, "the energy type is virtual 60 keV, conventional is asked for"),
-        (virtual(70.0), 0.86, "the energy type is virtual 70 keV, conventional is asked for"),
-        (tin, 1.0, "the spectral filter is tin, none is asked for"),
+        (virtual(60.0), 1.12, "the energy type is virtual 60 keV; conventional is required"),
+        (virtual(70.0), 0.86, "the energy type is virtual 70 keV; conventional is required"),
+        (tin, 1.0, "the spectral filter is tin; none is required"),
     ],
     ids=["60 keV", "70 keV", "tin"],
 )
@@ -92,7 +92,7 @@ def test_forty_kev_is_refused_by_its_name_and_for_nothing_else(measure: Callable
     """Nobody declared the study: what looks like rods at that energy calls for the refusal."""
     found = measure(virtual(40.0), 1.9, declared_qct=False)
     assert found.report.outcome is Outcome.REFUSED
-    assert "virtual 40 keV, they hold from 50 to 75 keV" in text_of(found, "no_usable_series")
+    assert "virtual 40 keV; the limits apply from 50 to 75 keV" in text_of(found, "no_usable_series")
     assert found.codes == {"no_usable_series"}
 
 

@@ -82,14 +82,14 @@ def test_two_interleaved_passes_are_measured_as_the_first_alone(
         "number": 1,
         "passes": 2,
         "told_by": "acquisition number",
-        "reason": "the first that is complete",
+        "reason": "the first complete pass",
         "images_left_out": images,
     }
     assert of_one_pass["series"]["measured_pass"] is None
     told = text_of(result, "one_pass_measured")
     assert told == (
-        "The series holds 2 passes over the same part of the body, told apart by acquisition number. "
-        f"Pass 1 alone is measured, the first that is complete; {images} images of the others are left out."
+        "The series contains 2 passes over the same body region, distinguished by acquisition number. "
+        f"Only pass 1 is measured (the first complete pass). The other passes are excluded ({images} images)."
     )
     report = next(one for one in run.objects if one.file_name == "report.dcm")
     assert told.encode() in report.content

@@ -159,7 +159,7 @@ def test_a_laboratory_row_with_a_decimal_comma_gives_no_nomogram_and_is_told(stu
     found = Run(study, study / "truth_mask.nii.gz", clinical=laboratory)
     assert found.result["nomogram"] is None
     (told,) = [one for one in found.report.findings if one.code == "laboratory_unreadable"]
-    assert "line 2 has 6 cells for 5 columns; the row is not used" in told.text
+    assert "line 2 has 6 cells for 5 columns; the row is ignored" in told.text
 
 
 def test_images_that_an_archive_compressed_with_loss_and_marked_derived_are_measured(study, edited):

@@ -104,7 +104,7 @@ def test_the_field_that_shows_the_phantom_goes_before_a_thinner_target_reconstru
     whole, narrow = thick(slices, "1"), target(slices, "2")
     chosen, reasons, told = choice(study(whole, narrow))
     assert chosen == uid_of(whole)
-    assert reasons == {uid_of(narrow): "no phantom in view, which the chosen series has"}
+    assert reasons == {uid_of(narrow): "no phantom in view, unlike the chosen series"}
     assert told["series_passed_over"] == "thinner slices"
 
 
@@ -118,7 +118,7 @@ def test_a_native_series_goes_before_a_thinner_one_with_contrast(slices, study) 
     native = thick(slices, "1")
     chosen, reasons, told = choice(study(native, venous))
     assert chosen == uid_of(native)
-    assert reasons == {uid_of(venous): "contrast medium given, unlike the chosen series"}
+    assert reasons == {uid_of(venous): "contrast medium given, unlike in the chosen series"}
     assert "contrast_given" not in told
     assert told["series_passed_over"] == "thinner slices"
 
@@ -128,7 +128,7 @@ def test_contrast_with_the_phantom_goes_before_native_without_it_and_is_told(sli
     venous = series(slices, "2", ContrastBolusAgent="IOHEXOL 350")
     chosen, reasons, told = choice(study(native, venous))
     assert chosen == uid_of(venous)
-    assert reasons == {uid_of(native): "no phantom in view, which the chosen series has"}
+    assert reasons == {uid_of(native): "no phantom in view, unlike the chosen series"}
     assert told["contrast_given"] == "IOHEXOL 350"
     assert told["series_passed_over"] == "no contrast medium"
 
@@ -157,7 +157,7 @@ def test_without_a_phantom_what_shows_the_lumbar_spine_goes_before_a_longer_thin
     filled(chest, hu)
     chosen, reasons, told = choice(study(spine, chest), declared_qct=True)
     assert chosen == uid_of(spine)
-    assert reasons == {uid_of(chest): "covers less than the chosen series"}
+    assert reasons == {uid_of(chest): "less coverage than the chosen series"}
     assert "series_passed_over" not in told
 
 
@@ -169,7 +169,7 @@ def test_a_series_whose_phantom_fails_a_check_gives_way_to_one_whose_does_not(sl
     sound = thick(slices, "1")
     chosen, reasons, _ = choice(study(off, sound))
     assert chosen == uid_of(sound)
-    assert reasons == {uid_of(off): "a phantom that cannot be used, unlike that of the chosen series"}
+    assert reasons == {uid_of(off): "unusable phantom, unlike the chosen series"}
 
 
 def test_a_check_that_the_whole_series_alone_can_fail_counts_as_well(slices, study) -> None:
@@ -180,7 +180,7 @@ def test_a_check_that_the_whole_series_alone_can_fail_counts_as_well(slices, stu
     sound = thick(slices, "1")
     chosen, reasons, _ = choice(study(off, sound))
     assert chosen == uid_of(sound)
-    assert reasons == {uid_of(off): "a phantom that cannot be used, unlike that of the chosen series"}
+    assert reasons == {uid_of(off): "unusable phantom, unlike the chosen series"}
 
 
 def test_two_phantoms_that_disagree_are_told_where_another_series_shows_one_of_them_alone(
@@ -200,7 +200,7 @@ def test_two_phantoms_that_disagree_are_told_where_another_series_shows_one_of_t
         one.ImagePositionPatient[1] += top * step_mm
     chosen, reasons, told = choice(study(both, one_alone))
     assert chosen == uid_of(one_alone)
-    assert reasons == {uid_of(both): "a phantom that cannot be used, unlike that of the chosen series"}
+    assert reasons == {uid_of(both): "unusable phantom, unlike the chosen series"}
     assert "phantoms_disagree_elsewhere" in told
 
 
@@ -219,8 +219,8 @@ def test_single_slices_are_ranked_alike(lone, study) -> None:
     chosen, reasons, told = choice(study(venous, narrow, native))
     assert chosen == uid_of(native)
     assert reasons == {
-        uid_of(venous): "contrast medium given, unlike the chosen series",
-        uid_of(narrow): "no phantom in view, which the chosen series has",
+        uid_of(venous): "contrast medium given, unlike in the chosen series",
+        uid_of(narrow): "no phantom in view, unlike the chosen series",
     }
     assert told["series_passed_over"] == "a softer kernel"
 
@@ -230,5 +230,5 @@ def test_single_slices_with_the_phantom_go_before_a_volume_without_it(slices, lo
     several = series(lone, "2", StudyInstanceUID=volume[0].StudyInstanceUID)
     chosen, reasons, told = choice(study(volume, several))
     assert chosen == uid_of(several)
-    assert reasons == {uid_of(volume): "no phantom in view, which the chosen series has"}
+    assert reasons == {uid_of(volume): "no phantom in view, unlike the chosen series"}
     assert "single_slice" in told

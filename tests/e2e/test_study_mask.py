@@ -175,5 +175,5 @@ def test_names_one_vertebra_off_are_contradicted_by_sacrum_and_rib(series, bodie
     told = [
         in_english(one.values["detail"]) for one in checked.observations if one.code == "level_implausible"
     ]
-    assert "L3 is L4 as counted from sacrum and last rib" in told
+    assert "L3 is L4 when counted from sacrum and last rib" in told
     assert np.array_equal(checked.bodies, found.bodies)

@@ -128,10 +128,7 @@ def test_what_remembers_nothing_lends_nothing_and_says_so():
     reading = PhantomReading(model="", observations=(Observation(code="phantom_not_found"),))
     found = calibrated(reading, ALLOWED, history=None)
     assert [one.code for one in found.observations] == ["phantom_not_found", "asynchronous_missing"]
-    assert (
-        in_english(found.observations[1].values["reason"])
-        == "earlier scans are remembered by a running node only"
-    )
+    assert in_english(found.observations[1].values["reason"]) == "only a running node keeps earlier scans"
 
 
 def test_documented_contrast_medium_refuses_internal_calibration():

@@ -54,7 +54,7 @@ def test_what_is_no_number_is_told_and_not_used(lookup, cell):
     assert problems(found) == ["line 2: alp_u_l is not a number"]
 
 
-NOT_USED = "the row is not used"
+NOT_USED = "the row is ignored"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_shifted_row_ends_in_no_column_without_a_name(lookup):
     source = lookup("P1,,2026-03-01,92,5,16.5\nP2,,2026-03-01,92.5,16.5,\nP3,,2026-03-01,93.5,17.5\n", head)
     found = source.laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None
-    assert problems(found) == [f"line 2 goes on beyond the last named column; {NOT_USED}"]
+    assert problems(found) == [f"line 2 continues beyond the last named column; {NOT_USED}"]
     assert source.laboratory("P2", "", "2026-03-01").homocysteine_umol_l == 16.5
     assert source.laboratory("P3", "", "2026-03-01").homocysteine_umol_l == 17.5
 
@@ -112,18 +112,18 @@ def test_a_row_of_another_patient_that_does_not_fit_is_logged_by_line_without_wh
 def test_a_file_that_names_a_column_twice_gives_no_value(lookup, head):
     found = lookup("P1,,2026-03-01,150,16.5,41\n", head).laboratory("P1", "", "2026-03-01")
     assert (found.alp_u_l, found.homocysteine_umol_l) == (None, None)
-    assert problems(found) == ["it names a column twice"]
+    assert problems(found) == ["a column name occurs twice"]
 
 
 def test_a_file_separated_by_semicolons_is_told(lookup):
     found = lookup("P1;;2026-03-01;80;12\n", HEADER.replace(",", ";")).laboratory("P1", "", "2026-03-01")
-    assert problems(found) == ["its columns are separated by ';': commas are needed"]
+    assert problems(found) == ["columns are separated by ';' instead of commas"]
 
 
 def test_a_bad_date_is_told(lookup):
     found = lookup("P1,,01.03.2026,80,12\n").laboratory("P1", "", "2026-03-01")
     assert found.alp_u_l is None
-    assert problems(found) == ["line 2: date is not YYYY-MM-DD"]
+    assert problems(found) == ["line 2: the date is not YYYY-MM-DD"]
 
 
 def test_a_file_without_its_columns_is_told(lookup):

@@ -23,7 +23,7 @@ def test_vessels_that_cannot_be_read_leave_the_doubt() -> None:
     (found,) = contrast_in_doubt(fat, vertebrae, OPEN, ImageSettings())
     assert found.code == "contrast_doubtful"
     assert found.values["words"] == "see protocol"
-    assert in_english(found.values["reason"]) == "the great vessels could not be read"
+    assert in_english(found.values["reason"]) == "the great vessels could not be measured"
 
 
 @pytest.mark.parametrize(("enhanced", "code"), [(False, "contrast_not_seen"), (True, "contrast_doubtful")])

@@ -108,7 +108,7 @@ def test_a_real_fifth_lumbar_vertebra_called_s1_anchors_nothing(drawn: tuple[CtV
     assert codes(alone) == ["level_unconfirmed"]
     assert codes(found) == ["level_implausible"]
     told = [in_english(one.values["detail"]) for one in found.observations]
-    assert "L4 is L3 as counted from sacrum and last rib" in told
+    assert "L4 is L3 when counted from sacrum and last rib" in told
 
 
 def test_a_real_fifth_lumbar_vertebra_called_sacrum_anchors_nothing(

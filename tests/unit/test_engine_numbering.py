@@ -33,11 +33,11 @@ def test_ribs_that_agree_with_the_count_leave_the_names_confirmed(ribs: str) -> 
 @pytest.mark.parametrize(
     ("ribs", "told"),
     [
-        ("AAAAAA", "T12 as counted bears no ribs"),
-        ("AAAAAAU", "T12 as counted bears no ribs"),
-        ("AAAAAUA", "T11 as counted bears no ribs"),
-        ("AAAUPP", "L1 as counted bears ribs"),
-        ("AAAUP", "L1 as counted bears ribs"),
+        ("AAAAAA", "T12 by count has no ribs"),
+        ("AAAAAAU", "T12 by count has no ribs"),
+        ("AAAAAUA", "T11 by count has no ribs"),
+        ("AAAUPP", "L1 by count has ribs"),
+        ("AAAUP", "L1 by count has ribs"),
         ("AAAAAAP", "6 vertebrae lie between them"),
         ("AAAAP", "4 vertebrae lie between them"),
     ],

@@ -131,7 +131,7 @@ def test_a_row_that_shrinks_downwards_is_not_believed():
         body[:, :, 26 + width // 2 :] = 0
     found = judged(labels)
     assert not found.numbering_confirmed
-    assert details(found) == ["bodies shrink downwards, each to 79% of the one above"]
+    assert details(found) == ["vertebral bodies become smaller downwards, each 79% of the one above"]
 
 
 def test_a_skipped_vertebra_is_not_believed():

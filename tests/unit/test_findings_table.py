@@ -59,8 +59,8 @@ def test_a_row_says_the_same_in_every_language(code):
 
 def test_a_finding_is_english_and_has_besides_what_the_site_reads():
     told = TABLE.describe(Observation(code="body_truncated", level="L4"), "zh")
-    assert told.text == "L4 is not complete in the image: it is not measured."
-    assert told.shown == "L4 在图像中不完整：不予测量。"
+    assert told.text == "L4 is incomplete in the image. It is not measured."
+    assert told.shown == "L4 在图像中不完整，未测量。"
     english = TABLE.describe(Observation(code="body_truncated", level="L4"))
     assert english.shown == english.text == told.text
     assert english.local_text is None
@@ -126,7 +126,7 @@ def test_a_refusal_withholds_density():
 
 def test_an_observation_fills_its_text():
     finding = TABLE.describe(Observation(code="water_rod_off", values={"hu": 31, "limit": 15}))
-    assert finding.text == "The water rod reads 31 HU (limit 15 HU): density cannot be given."
+    assert finding.text == "The water rod measures 31 HU (limit 15 HU). Density is not reported."
     assert not any(field for _, field, _, _ in Formatter().parse(finding.text) if field)
 
 

@@ -107,17 +107,17 @@ REFUSALS = (
     Refusal(says="tube voltage not stated", code="model_range", words="voltage is not stated",
             changes={"series": {"kvp": None}}),
     Refusal(says="a virtual energy", code="model_range",
-            words="the energy type is virtual 70 keV, conventional is asked for",
+            words="the energy type is virtual 70 keV; conventional is required",
             changes=_spectral(energy="virtual 70 keV")),
     Refusal(says="photons counted", code="model_range", words="the energy type is photon counting",
             changes=_spectral(energy="photon counting")),
-    Refusal(says="tin before the tube", code="model_range", words="the spectral filter is tin, none",
+    Refusal(says="tin before the tube", code="model_range", words="the spectral filter is tin; none",
             changes=_spectral(beam_filter="tin")),
     Refusal(says="slices too far apart", code="model_range", words="slices 4 mm apart",
             changes={"series": {"slice_spacing_mm": 4.0}}),
     Refusal(says="slices too near", code="model_range", words="slices 1 mm apart",
             changes={"series": {"slice_spacing_mm": 1.0}}),
-    Refusal(says="slices that stand alone", code="model_range", words="its slices stand alone",
+    Refusal(says="slices that stand alone", code="model_range", words="its slices are single slices",
             changes={"series": {"slice_spacing_mm": None}}),
     Refusal(says="rows too far apart", code="model_range", words="pixels of 2 mm",
             changes={"series": {"pixel_spacing_mm": (2.0, 0.7)}}),
@@ -221,7 +221,7 @@ def test_a_probability_that_the_measured_t_denies_is_said_and_the_measurement_le
     assert given(found) == BOTH
     texts = [one.text for one in found.findings if one.code == "contradiction"]
     assert bool(texts) is contradicts
-    assert all("the measurement leads" in text for text in texts)
+    assert all("The measurement takes precedence" in text for text in texts)
 
 
 def test_a_cards_notice_stands_beside_its_numbers_and_not_without_them():

@@ -80,8 +80,8 @@ def test_a_phrase_fills_in_what_the_code_gives_it(language: str) -> None:
 
 def test_what_fills_in_a_phrase_is_said_in_the_same_language() -> None:
     told = phrase("not-given", name=phrase("study-rule"))
-    assert load_phrases("en").words(told) == "Study rule, Xie 2022: not given, see findings"
-    assert load_phrases("zh").words(told) == "研究规则（Xie 2022）：未给出，见提示"
+    assert load_phrases("en").words(told) == "Study rule, Xie 2022: not reported, see findings"
+    assert load_phrases("zh").words(told) == "研究规则（Xie 2022）：不予报告，见提示"
 
 
 def test_a_chinese_phrase_has_no_english_but_terms() -> None:
@@ -103,7 +103,7 @@ def test_a_reason_that_a_room_composed_is_said_whole_in_either_language() -> Non
         Unusable.SLICE_GAP, phrase("image-missing-after", step="1.00", places=places), slices=9
     )
     found = load_findings().describe(Observation(code="no_usable_series", values={"reasons": gap.said}), "zh")
-    assert str(gap) == "missing slices: images lie 1.00 mm apart, the next is missing after -3.0 mm"
+    assert str(gap) == "missing slices: image spacing 1.00 mm, images missing after -3.0 mm"
     assert str(gap) in found.text
     assert found.local_text is not None
     assert "缺少层面：层间距 1.00 mm，其后缺少层面：-3.0 mm" in found.local_text

@@ -77,11 +77,11 @@ def evaluate(model: Path, cohort: Path, features: Path, out: Path) -> tuple[dict
     [
         ({"kvp": "140.0"}, "140 kV is outside 119 to 121 kV"),
         ({"kvp": ""}, "the tube voltage is not stated"),
-        ({"energy": "virtual 70 keV"}, "the energy type is virtual 70 keV, conventional is asked for"),
-        ({"beam_filter": "tin"}, "the spectral filter is tin, none is asked for"),
+        ({"energy": "virtual 70 keV"}, "the energy type is virtual 70 keV; conventional is required"),
+        ({"beam_filter": "tin"}, "the spectral filter is tin; none is required"),
         ({"slice_spacing_mm": "5.0"}, "slices 5 mm apart are outside 0.95 to 1.05 mm"),
         ({"pixel_spacing_mm": "0.3"}, "pixels of 0.3 mm are outside 0.665 to 0.735 mm"),
-        ({"equivalent": "K2HPO4"}, "densities are in K2HPO4, the model's labels rest on HA"),
+        ({"equivalent": "K2HPO4"}, "densities are in K2HPO4; the model's labels are based on HA"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -280,7 +280,7 @@ def test_a_model_of_one_virtual_energy_states_it_and_covers_no_other(files, tmp_
     found = run("evaluate", tmp_path / "model.json", files.cohort, "--out", tmp_path / "e",
                 "--features", files.features)  # fmt: skip
     assert found.exit_code == 2
-    assert "the energy type is conventional, virtual 60 keV is asked for" in flat(found.output)
+    assert "the energy type is conventional; virtual 60 keV is required" in flat(found.output)
 
 
 def test_a_table_that_is_silent_on_energy_counts_as_conventional_and_that_is_told(files, tmp_path):

@@ -133,9 +133,9 @@ def test_another_protocol_lends_nothing(changed, told):
         ({"spectral_filter": "FLAT TIN"}, "spectral filter FLAT TIN"),
         ({"energy": "virtual 70 keV"}, "energy type virtual 70 keV"),
         ({"reconstruction": ""}, "reconstruction not stated"),
-        ({"table_height_mm": 181.0}, "table height 31 mm off"),
+        ({"table_height_mm": 181.0}, "table height differs by 31 mm"),
         ({"table_height_mm": None}, "table height not stated"),
-        ({"field_of_view_mm": 349.0}, "field of view 51 mm off"),
+        ({"field_of_view_mm": 349.0}, "field of view differs by 51 mm"),
     ],
 )
 def test_another_technique_lends_nothing(changed, told):
@@ -190,14 +190,16 @@ def test_a_reading_of_the_same_day_counts_where_it_was_certainly_taken_before(ta
 
 
 def test_a_phantom_that_left_a_doubt_lends_nothing_nor_does_what_was_kept_without_technique():
-    assert "its phantom did not pass every check" in refusal([reading(calibration=None)])
-    assert "its technique was not kept" in refusal([reading(technique=None)])
+    assert "its phantom did not pass all checks" in refusal([reading(calibration=None)])
+    assert "its technique was not recorded" in refusal([reading(technique=None)])
 
 
 def test_the_reason_told_is_the_nearest_readings():
     far = reading(2, protocol=replace(PROTOCOL, kvp=80.0, kernel="B50"))
     near = reading(8, technique=replace(TECHNIQUE, table_height_mm=100.0))
-    assert refusal([far, near]) == "the nearest reading, of 2026-03-12, differs: table height 50 mm off"
+    assert (
+        refusal([far, near]) == "the nearest reading, of 2026-03-12, differs: table height differs by 50 mm"
+    )
 
 
 def test_where_the_model_is_recognised_any_of_the_sites_phantoms_lends():
@@ -208,7 +210,7 @@ def test_where_the_model_is_recognised_any_of_the_sites_phantoms_lends():
 def test_a_certificate_that_was_corrected_since_ends_the_lending():
     before = reading(calibration=replace(LENT, phantom_sha256="old"))
     assert refusal([before], phantoms={"siemens-osteo": "new"}).endswith(
-        "its phantom was described otherwise"
+        "the description of its phantom has changed"
     )
     assert lent([before], phantoms={"siemens-osteo": "old"})[0] is not None
 
@@ -286,7 +288,7 @@ FAILED = {"failed": True, "findings": ("water_rod_off",), "calibration": None, "
 
 def test_a_reading_that_failed_stops_the_lending_until_a_good_one_comes():
     told = refusal([reading(5), reading(3, **FAILED)])
-    assert told.startswith("on 2026-03-17, no earlier than the reading to be lent, a phantom on this scanner")
+    assert told.startswith("on 2026-03-17, no earlier than the reading to be used, a phantom on this scanner")
     assert "water_rod_off" in told
     assert lent([reading(5), reading(3, **FAILED), reading(1)])[0] is not None
     other = replace(PROTOCOL, kvp=80.0, phantom="")  # of whatever protocol, recognised or not

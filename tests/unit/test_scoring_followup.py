@@ -63,33 +63,40 @@ def test_change_is_given_for_each_level_measured_both_times_with_its_significanc
         "L2": (-8.0, True),
         "L3": (-1.0, False),
     }
-    assert "Since 2024-01-10: L2 -8.0, L3 -1.0 mg/cm3 HA." in said(found)
+    assert "Change since 2024-01-10: L2 -8.0, L3 -1.0 mg/cm3 HA." in said(found)
     assert said(found).endswith("(8 mg/cm3 HA): L2.")
 
 
 def test_without_a_least_significant_change_nothing_is_called_significant():
     found = follow_up(NOW, [PRIOR], lsc_mg_cm3=None)
     assert [one.significant for one in found.changes] == [None, None]
-    assert "no least significant change is configured" in said(found)
+    assert "No least significant change is configured" in said(found)
 
 
 OTHERWISE = {
-    "device_serial": ("S2", "its scanner is S2, this study's S1"),
-    "model": ("Revolution", "its scanner model is Revolution, this study's Scanner"),
-    "kvp": (80.0, "its tube voltage is 80 kV, this study's 120 kV"),
-    "equivalent": (Mineral.K2HPO4, "its mineral equivalent is K2HPO4, this study's HA"),
-    "phantom": ("mindways-3", "its phantom is mindways-3, this study's siemens-osteo"),
-    "method": ("least-squares", "its calibration method is least-squares, this study's two-point"),
+    "device_serial": ("S2", "its scanner is S2; that of this study is S1"),
+    "model": ("Revolution", "its scanner model is Revolution; that of this study is Scanner"),
+    "kvp": (80.0, "its tube voltage is 80 kV; that of this study is 120 kV"),
+    "equivalent": (Mineral.K2HPO4, "its mineral equivalent is K2HPO4; that of this study is HA"),
+    "phantom": ("mindways-3", "its phantom is mindways-3; that of this study is siemens-osteo"),
+    "method": ("least-squares", "its calibration method is least-squares; that of this study is two-point"),
     "rules_sha256": (
         "b" * 64,
-        "its set of rules for engine, regions and calibration is bbbbbbbbbbbb, this study's aaaaaaaaaaaa",
+        "its configuration of engine, regions and calibration is bbbbbbbbbbbb; "
+        "that of this study is aaaaaaaaaaaa",
     ),
-    "engine": ("network 4 " + "d" * 64, "its segmentation engine is network 4 dddddddddddd, this study's"),
-    "spectral_filter": ("TIN", "its spectral filter is TIN, this study's WEDGE_3"),
-    "energy": ("virtual 70 keV", "its energy type is virtual 70 keV, this study's conventional"),
-    "kernel": ("B30", "its convolution kernel is B30, this study's B40"),
-    "reconstruction": ("ASIR 40", "its reconstruction is ASIR 40, this study's FBP"),
-    "phantom_sha256": ("e" * 64, "its description of the phantom is eeeeeeeeeeee, this study's cccccccccccc"),
+    "engine": (
+        "network 4 " + "d" * 64,
+        "its segmentation engine is network 4 dddddddddddd; that of this study is",
+    ),
+    "spectral_filter": ("TIN", "its spectral filter is TIN; that of this study is WEDGE_3"),
+    "energy": ("virtual 70 keV", "its energy type is virtual 70 keV; that of this study is conventional"),
+    "kernel": ("B30", "its convolution kernel is B30; that of this study is B40"),
+    "reconstruction": ("ASIR 40", "its reconstruction is ASIR 40; that of this study is FBP"),
+    "phantom_sha256": (
+        "e" * 64,
+        "its description of the phantom is eeeeeeeeeeee; that of this study is cccccccccccc",
+    ),
 }
 UNSTATED = {name: None if name == "kvp" else "" for name in OTHERWISE if name != "equivalent"}
 
@@ -100,7 +107,7 @@ UNSTATED = {name: None if name == "kvp" else "" for name in OTHERWISE if name !=
         *((changed(**{name: value}), words) for name, (value, words) in OTHERWISE.items()),
         (replace(PRIOR, levels_confirmed=False), "levels are not confirmed"),
         (replace(PRIOR, contrast=True), "contrast medium"),
-        (replace(PRIOR, densities_mg_cm3={"L5": 1.0}), "no level was measured in both"),
+        (replace(PRIOR, densities_mg_cm3={"L5": 1.0}), "no level was measured in both studies"),
     ],
 )
 def test_what_differs_makes_two_studies_incomparable_and_is_named_with_both_values(prior, reason):
@@ -124,11 +131,11 @@ def test_every_condition_is_tried():
 def test_what_either_study_leaves_unstated_is_not_equal(name, value):
     silent = changed(**{name: value})
     (reason,) = told(NOW, silent)
-    assert " is not stated, this study's " in reason
+    assert " is not stated; that of this study is " in reason
     (reason,) = told(replace(NOW, conditions=silent.conditions), PRIOR)
-    assert reason.endswith(", this study's not stated")
+    assert reason.endswith("; that of this study is not stated")
     (reason,) = told(replace(NOW, conditions=silent.conditions), silent)
-    assert reason.endswith("is not stated in either")
+    assert reason.startswith("neither study states the ")
 
 
 def test_what_neither_study_states_is_taken_for_equal_only_where_the_site_says_so_and_then_printed():
@@ -140,8 +147,8 @@ def test_what_neither_study_states_is_taken_for_equal_only_where_the_site_says_s
     found = follow_up(now, [silent], lsc_mg_cm3=8.0, accept_unstated=accepted)
     assert {one.level for one in found.changes} == {"L2", "L3"}
     change, remark = (load_findings().describe(one).text for one in follow_up_observations(found))
-    assert change.startswith("Since 2024-01-10")
-    assert "spectral filter and reconstruction: this site takes them for equal" in remark
+    assert change.startswith("Change since 2024-01-10")
+    assert "spectral filter and reconstruction; this site treats them as equal" in remark
 
     half = follow_up(NOW, [silent], lsc_mg_cm3=8.0, accept_unstated=accepted)
     assert half.changes == ()  # stated in one, not in the other
@@ -162,7 +169,7 @@ def test_a_study_kept_by_an_earlier_version_is_read_and_says_what_it_lacks():
     old = from_json(Scan, json.dumps(content).encode())
     reasons = told(NOW, old)
     assert len(reasons) == len(later)
-    assert all("is not stated, this study's" in one for one in reasons)
+    assert all("is not stated; that of this study is" in one for one in reasons)
 
 
 def test_the_latest_comparable_study_is_taken_before_a_later_one_that_is_not():
@@ -200,7 +207,7 @@ def test_a_study_of_the_same_day_is_named_and_not_compared():
     today = replace(PRIOR, taken_on=NOW.taken_on)
     found = follow_up(NOW, [today], lsc_mg_cm3=8.0)
     assert (found.changes, found.prior_study_instance_uid) == ((), "1.1")
-    assert "both are of one day" in said(found)
+    assert "both studies are of the same day" in said(found)
 
 
 def test_an_earlier_study_is_compared_whatever_else_was_done_today():

@@ -91,17 +91,19 @@ def test_without_one_of_the_four_tissues_there_is_none(missing):
 
 
 def test_contrast_medium_in_the_blood_is_refused():
-    assert refusal(readings(**(REAL | {"blood": 130.0}))) == "blood reads 130 HU, as with contrast medium"
+    assert refusal(readings(**(REAL | {"blood": 130.0}))) == "blood measures 130 HU, as with contrast medium"
 
 
-@pytest.mark.parametrize(("kvp", "told"), [(None, "not stated"), (70.0, "no energies are known for 70 kV")])
+@pytest.mark.parametrize(
+    ("kvp", "told"), [(None, "not stated"), (70.0, "no effective energies are known for 70 kV")]
+)
 def test_a_tube_voltage_that_is_not_known_is_refused(kvp, told):
     assert told in refusal(readings(**REAL), kvp=kvp)
 
 
 def test_an_energy_that_the_tube_voltage_cannot_give_is_refused():
     """The fat of a 120 kV scan in a series that says 80 kV."""
-    assert refusal(readings(**REAL), kvp=80.0) == "tissues read as at 65 keV, 80 kV gives 46 to 60 keV"
+    assert refusal(readings(**REAL), kvp=80.0) == "the tissues indicate 65 keV; 80 kV implies 46 to 60 keV"
 
 
 @pytest.mark.parametrize(("scale", "offset_hu"), [(1.0, -20.0), (0.9, 0.0)])

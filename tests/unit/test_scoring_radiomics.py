@@ -132,7 +132,7 @@ def test_too_few_slices_have_no_features(settings):
     with pytest.raises(FeaturesImpossible, match="region-slices") as refused:
         compute_features(textured((20, 40, 40)), region, SIX, settings)
     assert refused.value.code == "features_impossible"
-    assert in_english(refused.value.reason) == "3 slices in the region, 4 are needed"
+    assert in_english(refused.value.reason) == "3 slices in the region, 4 required"
 
 
 def test_too_small_a_region_has_no_features(settings):

@@ -123,7 +123,7 @@ AS_MEASURED = {"using": calibration(Mineral.HA)}
 UNSURE = {"using": calibration(uncertainty_mg_cm3=6.0)}
 CLAUSES = (
     Clause(says="the reference's mineral equivalent matches", changes=AS_MEASURED, given=NOTHING,
-           code="reference_mismatch", words="given in K2HPO4, the phantom measures HA"),
+           code="reference_mismatch", words="stated in K2HPO4; the phantom measures HA"),
     Clause(says="the rule's mineral equivalent matches", changes=AS_MEASURED, given=NOTHING,
            code="density_rule_equivalent"),
     Clause(says="the reference's sex matches", changes=_compared(sex="M"), given=frozenset({"density"}),
@@ -138,27 +138,27 @@ CLAUSES = (
            densities={"L1": 70.0, "L3": 70.0}, given=BY_REFERENCE, code="density_levels_missing"),
     Clause(says="the reference's region matches", changes=_compared(roi=ELLIPSE),
            given=frozenset({"density"}), code="reference_mismatch",
-           words="its region is the ellipse, this study's the core"),
+           words="its region is the ellipse; that of this study is the core"),
     Clause(says="this study's region matches", region=ELLIPSE, given=frozenset({"density"}),
-           code="reference_mismatch", words="its region is the core, this study's the ellipse"),
+           code="reference_mismatch", words="its region is the core; that of this study is the ellipse"),
     Clause(says="the reference states its tube voltage", changes=_compared(kvp=None),
-           given=frozenset({"density"}), code="reference_unstated", words="does not state its tube voltage:"),
+           given=frozenset({"density"}), code="reference_unstated", words="does not state its tube voltage."),
     Clause(says="the reference states its region", changes=_compared(roi=None), given=frozenset({"density"}),
-           code="reference_unstated", words="does not state its region of interest:"),
+           code="reference_unstated", words="does not state its region of interest."),
     Clause(says="the reference states its levels", changes=_compared(levels_stated=False),
            given=frozenset({"density"}), code="reference_unstated",
-           words="does not state its vertebral levels (taken as L1, L2):"),
+           words="does not state its vertebral levels (taken as L1, L2)."),
     Clause(says="what is unstated may be accepted, and is printed", given=EVERYTHING,
            changes=_compared(kvp=None, roi=None) | {"accept_unstated": ("kvp", "roi")},
            code="reference_incomplete", words="tube voltage and region of interest; this site has accepted"),
     Clause(says="what is accepted is that alone", given=frozenset({"density"}),
            changes=_compared(kvp=None, roi=None) | {"accept_unstated": ("kvp",)},
-           code="reference_unstated", words="does not state its region of interest:"),
+           code="reference_unstated", words="does not state its region of interest."),
     Clause(says="accepting the unstated excuses nothing that differs", given=frozenset({"density"}),
            changes=_compared(sex="M", kvp=None) | {"accept_unstated": ("kvp",)},
            code="reference_mismatch", words="sex M"),
     Clause(says="the reference's calibration grade matches", changes={"using": ASYNCHRONOUS}, given=NOTHING,
-           code="reference_mismatch", words="takes phantom calibration, this study's is asynchronous"),
+           code="reference_mismatch", words="requires phantom calibration; the calibration of this"),
     Clause(says="the rule's calibration grade matches", given=BY_REFERENCE, code="density_rule_grade",
            changes={"using": ASYNCHRONOUS} | _compared(grades=(Grade.PHANTOM, Grade.ASYNCHRONOUS))),
     Clause(says="the reference's tube voltage matches", changes={"kvp": 70.0}, given=frozenset({"density"}),
@@ -167,10 +167,10 @@ CLAUSES = (
            code="reference_mismatch", words="not stated"),
     Clause(says="the reference's tube voltage stands for conventional images", given=frozenset({"density"}),
            changes={"spectrum": {"energy": "virtual 70 keV"}}, code="reference_mismatch",
-           words="the energy type is virtual 70 keV, conventional is asked for"),
+           words="the energy type is virtual 70 keV; conventional is required"),
     Clause(says="and for a beam without a metal filter", given=frozenset({"density"}),
            changes={"spectrum": {"beam_filter": "tin"}}, code="reference_mismatch",
-           words="the spectral filter is tin, none is asked for"),
+           words="the spectral filter is tin; none is required"),
     Clause(says="a reference may state another spectrum", given=EVERYTHING - {"rad-score"},
            changes={"spectrum": {"energy": "virtual 70 keV"}} | _compared(spectrum=VIRTUAL),
            code="model_range", words="the energy type is virtual 70 keV"),
@@ -197,7 +197,7 @@ CLAUSES = (
     Clause(says="menopause unknown is said under 50", changes={"age_years": 49}, given=frozenset({"Z"}),
            code="menopause_unknown", words="premenopausal"),
     Clause(says="both rules are given, their disagreement said", densities={"L1": 90.0, "L2": 90.0},
-           given=EVERYTHING, code="rules_disagree", words="The measured density leads."),
+           given=EVERYTHING, code="rules_disagree", words="The measured density takes precedence."),
     Clause(says="an interval that straddles a cut-off is said", densities={"L1": 75.0, "L2": 75.0},
            changes=UNSURE, given=EVERYTHING, code="cutoff_straddled", words="Mean density of L1 and L2"),
     Clause(says="a suspected fracture anywhere withholds categories", given=EVERYTHING - {"class", "density"},
@@ -341,7 +341,7 @@ def test_between_80_and_102_and_between_120_and_145_the_rules_disagree_and_the_d
     assert ("rules_disagree" in codes(found)) == disagree
     if disagree:
         said = text(found, "rules_disagree")
-        assert "The measured density leads." in said
+        assert "The measured density takes precedence." in said
         assert found.study_class.value in said
         assert found.density.category.value in said
 

@@ -117,7 +117,7 @@ def test_one_or_two_collapsed_bodies_leave_the_row_growing() -> None:
 
 def test_a_row_that_shrinks_downwards_is_doubted() -> None:
     row = [level(f"L{place}", -36.0 * place, 60_000.0 * 0.85**place) for place in range(1, 6)]
-    assert details(row) == ["bodies shrink downwards, each to 85% of the one above"]
+    assert details(row) == ["vertebral bodies become smaller downwards, each 85% of the one above"]
 
 
 def test_what_is_left_of_a_cut_body_may_lie_near_but_not_far() -> None:

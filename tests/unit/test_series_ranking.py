@@ -30,12 +30,12 @@ def worse(**changes: Any) -> Merits:
 
 
 LOSERS = [
-    (worse(phantom=PhantomInView.ABSENT), "no phantom in view, which the chosen series has"),
-    (worse(phantom=PhantomInView.FLAWED), "a phantom that cannot be used, unlike that of the chosen series"),
-    (worse(contrast=Contrast.GIVEN), "contrast medium given, unlike the chosen series"),
-    (worse(contrast=Contrast.DOUBTFUL), "contrast medium in doubt, unlike the chosen series"),
+    (worse(phantom=PhantomInView.ABSENT), "no phantom in view, unlike the chosen series"),
+    (worse(phantom=PhantomInView.FLAWED), "unusable phantom, unlike the chosen series"),
+    (worse(contrast=Contrast.GIVEN), "contrast medium given, unlike in the chosen series"),
+    (worse(contrast=Contrast.DOUBTFUL), "contrast medium unclear, unlike in the chosen series"),
     (worse(spectral=True), "no conventional spectrum, unlike the chosen series"),
-    (worse(covered_mm=150.0), "covers less than the chosen series"),
+    (worse(covered_mm=150.0), "less coverage than the chosen series"),
     (worse(sharpness=2), "sharper kernel than the chosen series"),
     (worse(thickness_mm=3.0), "thicker slices than the chosen series"),
     (worse(thickness_mm=None), "thicker slices than the chosen series"),
@@ -91,7 +91,7 @@ def test_coverage_is_held_against_the_best_not_against_a_neighbour() -> None:
     chain = [worse(covered_mm=covered, thickness_mm=covered / 100) for covered in (140.0, 160.0, 180.0)]
     verdict = rank_series(chain)
     assert verdict.best == 1
-    assert in_english(verdict.reasons[0]) == "covers less than the chosen series"
+    assert in_english(verdict.reasons[0]) == "less coverage than the chosen series"
     assert in_english(verdict.reasons[2]) == "thicker slices than the chosen series"
 
 

@@ -105,7 +105,7 @@ def test_a_missing_column_is_named():
     [
         ("patient,age\np1,61,5\np2,62\n", "line 2 has 3 cells for 2 columns"),
         ("patient,age\np1,61\np2\n", "line 3 has 1 cells for 2 columns"),
-        ("patient,age,age\np1,61,62\n", "it names a column twice"),
+        ("patient,age,age\np1,61,62\n", "a column name occurs twice"),
         ('patient,age\np1,"61\np2,62\n', "the quotation marks of line 2 do not match"),
     ],
 )

@@ -105,8 +105,8 @@ def rank_series(merits: Sequence[Merits]) -> SeriesRanking:
 def lacking_phantom(seen: PhantomInView) -> Phrase:
     """What a series is told that lost for its phantom."""
     if seen is PhantomInView.ABSENT:
-        return phrase("lost-no-phantom")
-    return phrase("lost-phantom-unusable")
+        return phrase("not-chosen-no-phantom")
+    return phrase("not-chosen-phantom-unusable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,48 +131,48 @@ def _criteria() -> tuple[_Criterion, ...]:
         _Criterion(key=lambda one: (one.glance.phantom, ""), reason=None, of_fitness=True),
         _Criterion(
             key=lambda one: (one.glance.contrast is Contrast.GIVEN, ""),
-            reason=phrase("lost-contrast-given"),
-            advantage=phrase("has-no-contrast"),
+            reason=phrase("not-chosen-contrast-given"),
+            advantage=phrase("advantage-no-contrast"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (one.glance.contrast is Contrast.DOUBTFUL, ""),
-            reason=phrase("lost-contrast-doubtful"),
-            advantage=phrase("has-no-doubt"),
+            reason=phrase("not-chosen-contrast-doubtful"),
+            advantage=phrase("advantage-no-doubt"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (one.glance.spectral, ""),
-            reason=phrase("lost-spectrum"),
-            advantage=phrase("has-spectrum"),
+            reason=phrase("not-chosen-spectrum"),
+            advantage=phrase("advantage-spectrum"),
             of_fitness=True,
         ),
         _Criterion(
             key=lambda one: (-one.covered_mm, ""),
-            reason=phrase("lost-coverage"),
-            advantage=phrase("has-coverage"),
+            reason=phrase("not-chosen-coverage"),
+            advantage=phrase("advantage-coverage"),
             alike=_ALIKE_MM,
         ),
         _Criterion(
             key=lambda one: (one.sharpness, ""),
-            reason=phrase("lost-kernel"),
-            advantage=phrase("has-kernel"),
+            reason=phrase("not-chosen-kernel"),
+            advantage=phrase("advantage-kernel"),
         ),
         _Criterion(
             key=lambda one: (inf if one.thickness_mm is None else one.thickness_mm, ""),
-            reason=phrase("lost-thickness"),
-            advantage=phrase("has-thickness"),
+            reason=phrase("not-chosen-thickness"),
+            advantage=phrase("advantage-thickness"),
             alike=1e-3,
         ),
         _Criterion(
             key=lambda one: (not one.acquired, one.acquired),
-            reason=phrase("lost-acquired-later"),
+            reason=phrase("not-chosen-acquired-later"),
         ),
         _Criterion(
             key=lambda one: (inf if one.number is None else one.number, ""),
-            reason=phrase("lost-series-number"),
+            reason=phrase("not-chosen-series-number"),
         ),
-        _Criterion(key=lambda one: (0.0, one.uid), reason=phrase("lost-same")),
+        _Criterion(key=lambda one: (0.0, one.uid), reason=phrase("not-chosen-same")),
     )
 
 

@@ -291,7 +291,7 @@ def _evaluations(report: Report) -> ContainerContentItem:
 def _use(report: Report) -> str:
     statement = "Research use only. Preliminary, unverified result of software; not for diagnosis."
     if report.outcome is Outcome.REFUSED:
-        return f"{statement} REFUSED: this study was not measured; the findings say why."
+        return f"{statement} REFUSED: this study was not measured; the findings state the reason."
     return statement
 
 

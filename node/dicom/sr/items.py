@@ -124,7 +124,7 @@ _STUDY_CLASSES = {
 def summary_lines(report: Report) -> tuple[str, ...]:
     """A suspected fracture first; then density category, BMD, scores, and the class by the study's rule.
 
-    Withheld values are told with the reason of the gravest finding that withholds them.
+    A withheld value is listed with the text of the gravest finding that withholds it.
     """
     if report.outcome is Outcome.REFUSED:
         reasons = (one.text for one in report.findings if one.severity is Severity.REFUSAL)
@@ -142,7 +142,7 @@ def summary_lines(report: Report) -> tuple[str, ...]:
 
 def _withheld(report: Report, name: str, output: Output) -> str:
     found = report.withheld_by(output)
-    return f"{name}: not given. {found.text}" if found else f"{name}: not given."
+    return f"{name}: not reported. {found.text}" if found else f"{name}: not reported."
 
 
 def _category(report: Report) -> str:
@@ -171,7 +171,7 @@ def _name_of(report: Report, level: LevelResult) -> str:
 
 def _density(name: str, measured: BmdResult | None, equivalent: Mineral | None) -> str:
     if measured is None or measured.bmd_mg_cm3 is None or equivalent is None:
-        return f"{name}: BMD not given, see the findings."
+        return f"{name}: BMD not reported, see findings."
     interval = measured.bmd_interval95_mg_cm3
     held = "" if interval is None else f", 95 % interval {interval[0]:.1f} to {interval[1]:.1f}"
     return f"{name}: BMD {measured.bmd_mg_cm3:.1f} mg/cm3 {equivalent.value}{held}."
@@ -191,7 +191,7 @@ def _study_class(report: Report) -> str:
     if report.study_class is None:
         return _withheld(report, "Class by study rule, Xie 2022", Output.STUDY_CLASS)
     words = _STUDY_CLASSES[report.study_class]
-    return f"Study rule, Xie 2022: {words}. A class of the study, not a diagnosis."
+    return f"Study rule, Xie 2022: {words}. Study class, not a diagnosis."
 
 
 def _model(report: Report) -> Iterable[str]:
@@ -205,6 +205,6 @@ def _model(report: Report) -> Iterable[str]:
         return
     yield (
         f"{mark}Nomogram {report.nomogram.total_points:.1f} points: "
-        f"{100 * report.nomogram.probability:.0f} % for {report.nomogram.positive_class} rather than "
+        f"{100 * report.nomogram.probability:.0f} % for {report.nomogram.positive_class} versus "
         f"{NEGATIVE_CLASS} (T rule)."
     )

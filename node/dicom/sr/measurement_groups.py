@@ -395,7 +395,7 @@ def _model_measurements(report: Report) -> Iterable[Measurement]:
         codes.PROBABILITY,
         report.nomogram.probability,
         codes.UNITY,
-        details=[comment(f"of {report.nomogram.positive_class} rather than {NEGATIVE_CLASS} (T rule)")],
+        details=[comment(f"of {report.nomogram.positive_class} versus {NEGATIVE_CLASS} (T rule)")],
     )
 
 

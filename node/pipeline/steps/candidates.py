@@ -92,7 +92,7 @@ def choose(images: StudyImages, settings: Settings) -> Choice:
     lone = [one for one in series if is_single_slice_series(one)]
     chosen = _best_volume(search, [one for one in series if not is_single_slice_series(one)])
     if chosen.loaded is not None and _grade(chosen.readings) is PhantomInView.COMPLETE:
-        return _also_rejecting(chosen, lone, phrase("lost-single-slices"))
+        return _also_rejecting(chosen, lone, phrase("not-chosen-single-slices"))
     if lone:
         chosen = _lone_or_volume(search, lone, chosen)
     return chosen if chosen.shows_phantom else _look_elsewhere(search, chosen, series)
@@ -273,7 +273,7 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
     readings = search.read(read)
     if volume.loaded is not None:
         if _grade(readings) is not PhantomInView.COMPLETE:
-            return _also_rejecting(volume, lone, phrase("lost-single-slices"))
+            return _also_rejecting(volume, lone, phrase("not-chosen-single-slices"))
         rejected += (
             RejectedSeries(
                 series_instance_uid=volume.loaded.facts.series_instance_uid,
@@ -318,7 +318,7 @@ def _with_reasons(
     return tuple(
         RejectedSeries(
             series_instance_uid=one.series_instance_uid,
-            reason=reasons.get(one.series_instance_uid, phrase("lost-repetition")),
+            reason=reasons.get(one.series_instance_uid, phrase("not-chosen-repetition")),
         )
         for one in series
         if one.series_instance_uid not in used
