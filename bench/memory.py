@@ -107,7 +107,7 @@ def segment(study: Path, engine_name: str) -> None:
     from node.dicom.ct.reading import read_series  # noqa: PLC0415
     from node.pipeline.engine import settle_engine  # noqa: PLC0415
     from segmentation.gates.bodies import quality_observations  # noqa: PLC0415
-    from segmentation.regions.cancellous import regions_of  # noqa: PLC0415
+    from segmentation.regions.cancellous import cut_regions  # noqa: PLC0415
     from segmentation.vertebrae import LUMBAR  # noqa: PLC0415
 
     name = "geometric" if engine_name == "segment" else engine_name
@@ -116,7 +116,7 @@ def segment(study: Path, engine_name: str) -> None:
     volume = read_series(group_series(read_headers(study.glob("*.dcm")))[0]).volume
     vertebrae = engine.segment(volume)  # type: ignore[union-attr] - of these engines none needs a study
     regions = {
-        level.name: regions_of(volume, vertebrae, level.name)
+        level.name: cut_regions(volume, vertebrae, level.name)
         for level in vertebrae.levels
         if level.complete and level.name in LUMBAR
     }

@@ -28,8 +28,8 @@ import SimpleITK
 sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hide the package of the same name
 
 from segmentation.engines.geometric import GeometricEngine  # noqa: E402
+from segmentation.engines.name_checks import cross_check  # noqa: E402
 from segmentation.engines.nnunet import Compute  # noqa: E402
-from segmentation.engines.recognised import cross_checked  # noqa: E402
 from segmentation.engines.totalsegmentator import NEEDED, TotalSegmentatorEngine  # noqa: E402
 from segmentation.engines.totalsegmentator_weights import Mode, class_map, find_weights, totalsegmentator_home  # noqa: E402
 from segmentation.vertebrae import LABELS  # noqa: E402
@@ -169,7 +169,7 @@ def by_engine(engine: TotalSegmentatorEngine, volume: CtVolume) -> tuple[LabelMa
 
 def whole_study(engine: TotalSegmentatorEngine, volume: CtVolume) -> float:
     began = time.perf_counter()
-    cross_checked(volume, engine.segment(volume), GeometricEngine())
+    cross_check(volume, engine.segment(volume), GeometricEngine())
     return time.perf_counter() - began
 
 

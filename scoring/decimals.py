@@ -1,4 +1,4 @@
-"""Numbers as tables hold them, read strictly."""
+"""Strict reading of numbers in tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def decimal(cell: str) -> float | None:
-    """The finite number that a cell holds, or None.
+    """The finite number in a cell, or None.
 
-    Stricter than `float`, which reads "6_6" as 66 and takes digits of every script, "inf" and "nan".
+    Stricter than `float`, which reads "6_6" as 66 and accepts digits of every script, "inf" and "nan".
     """
     if _DECIMAL.fullmatch(cell) is None:
         return None

@@ -1,4 +1,4 @@
-"""What can go wrong in the pure room of numbers."""
+"""Errors of scoring, and validation errors of pydantic in one line."""
 
 from __future__ import annotations
 
@@ -8,49 +8,42 @@ from segmentation.phrase import Value
 
 
 class ScoringError(Exception):
-    """Base of every error that this room raises."""
+    """Base of all errors of this package."""
 
 
-class CalibrationImpossible(ScoringError):
-    """The rods do not determine a calibration.
+class _WithFinding(ScoringError):
+    """An error that a finding reports.
 
     Attributes
     ----------
-    code : the finding (config/findings.toml) that says why.
-    reason : particulars, which the finding may fill in.
+    code : of the finding (config/findings.toml).
+    reason : its argument, translatable.
     """
 
     def __init__(self, code: str, reason: Value) -> None:
         super().__init__(str(reason))
         self.code = code
         self.reason = reason
+
+
+class CalibrationImpossible(_WithFinding):
+    """The rods or tissues do not determine a calibration."""
 
 
 class ModelCardInvalid(ScoringError):
-    """A model card that cannot be trusted: a missing field, an unknown feature, a broken hash."""
+    """A model card with a missing or unknown key, a wrong value, an unknown feature or a wrong hash."""
 
 
-class FeaturesImpossible(ScoringError):
-    """A region in which radiomic features have no meaning (too small, too few slices).
-
-    Attributes
-    ----------
-    code : the finding (config/findings.toml) that says why.
-    reason : particulars, which the finding may fill in.
-    """
-
-    def __init__(self, code: str, reason: Value) -> None:
-        super().__init__(str(reason))
-        self.code = code
-        self.reason = reason
+class FeaturesImpossible(_WithFinding):
+    """A region in which radiomic features have no meaning (too small, too few slices)."""
 
 
 class RegionEmpty(ScoringError):
-    """A region without a voxel: it has no mean.
+    """A region without voxels has no mean.
 
     Attributes
     ----------
-    level : the vertebra whose region it is.
+    level : the region's vertebra.
     """
 
     def __init__(self, level: str) -> None:
@@ -59,11 +52,11 @@ class RegionEmpty(ScoringError):
 
 
 class LaboratoryMissing(ScoringError):
-    """A nomogram cannot be read without one of its inputs: none is ever filled in.
+    """A nomogram lacks inputs; missing values are never replaced.
 
     Attributes
     ----------
-    names : the inputs that are missing, as the model card names them.
+    names : of the missing inputs, as in the model card.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -72,15 +65,15 @@ class LaboratoryMissing(ScoringError):
 
 
 class RadiomicsSettingsInvalid(ScoringError):
-    """Feature settings that pyradiomics would not accept, or that ask for what this node does not do."""
+    """Feature settings that pyradiomics does not accept, or that this project does not support."""
 
 
 class UnknownFeature(ScoringError):
-    """A feature name that the settings do not provide.
+    """Names of features that the settings do not provide.
 
     Attributes
     ----------
-    names : the names in question.
+    names : of the features.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -89,37 +82,34 @@ class UnknownFeature(ScoringError):
 
 
 def reasons(error: ValueError, whole: str) -> str:
-    """What a document's schema has against it, in one line that names each key.
+    """A document's validation errors in one line that names each key.
 
     Parameters
     ----------
-    error : pydantic's, or another, which stands as it is.
-    whole : what a document of its kind is called.
+    error : pydantic's `ValidationError`; of another the message.
+    whole : name of the kind of document.
     """
     if not isinstance(error, ValidationError):
         return str(error)
-    told = []
+    found = []
     for one in error.errors(include_url=False):
         *inside, key = one["loc"] or ("",)
         where = ".".join(str(part) for part in one["loc"]) or whole
         if one["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            told.append(f"{'.'.join(str(part) for part in inside) or whole} has no {key}")
+            found.append(f"{'.'.join(str(part) for part in inside) or whole} has no {key}")
         elif one["type"] == "missing":
-            told.append(f"{where} is missing")
+            found.append(f"{where} is missing")
         elif one["type"] == "value_error":
-            told.append(f"{where}: {one['ctx']['error']}")
+            found.append(f"{where}: {one['ctx']['error']}")
         else:
             given = one["input"]
             not_this = f", not {given!r}" if isinstance(given, str | int | float) else ""
-            told.append(f"{where}: {one['msg']}{not_this}")
-    return "; ".join(told)
-
-
-# What makes patients' data unfit for training or validation.
+            found.append(f"{where}: {one['msg']}{not_this}")
+    return "; ".join(found)
 
 
 class CohortUnusable(ScoringError):
-    """Data from which a model cannot be fitted or judged; the message names the column or class."""
+    """Data to which no model can be fitted or validated; the message names the column or class."""
 
 
 class FitImpossible(ScoringError):

@@ -1,11 +1,11 @@
-"""Radiomic features by pyradiomics, of a region and of nothing around it. The sole importer of pyradiomics.
+"""Radiomic features of a region by pyradiomics. The sole importer of pyradiomics.
 
-The stock extractor filters the whole image and computes whole classes. Here the image is cropped to the
-region with a margin wider than the wavelet's reach, and only those filters and features are computed that
-were asked for. The values are the stock extractor's, bit for bit.
+pyradiomics' own extractor filters the whole image and computes whole classes. This module crops the image to
+the region, with a margin wider than the wavelet's reach, and computes the requested filters and features
+only. The values equal those of the extractor bit for bit.
 
-Volumes are brought to the canonical frame first, so that wavelet-LLH means "high along the patient's long
-axis" however the array was stored.
+Volumes are brought to the canonical frame first: wavelet-LLH means "high-pass along the patient's long axis",
+however the array was stored.
 
 pyradiomics bins grey levels at multiples of the bin width from 0 and gives kurtosis without subtracting 3;
 its wavelets lie outside IBSI-1.
@@ -46,13 +46,13 @@ _SETTINGS = frozenset(
     | {"symmetricalGLCM", "voxelArrayShift", "weightingNorm"}
 )
 
-# pyradiomics tells its progress and its doubts at length; what matters is raised below.
+# pyradiomics logs at length; what matters is raised below.
 logging.getLogger("radiomics").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadiomicsSettings:
-    """What pyradiomics is asked to do, as its own parameter file says it.
+    """Settings of pyradiomics, as its parameter file states them.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class RadiomicsSettings:
 
 
 def parse_settings(text: str) -> RadiomicsSettings:
-    """A parameter file in pyradiomics' format (YAML).
+    """Read a parameter file in pyradiomics' format (YAML).
 
-    Checked here rather than by pyradiomics, which takes any misspelt setting for a new one.
+    pyradiomics itself takes a misspelt setting for a new one; therefore settings are checked here.
 
     Raises
     ------
     RadiomicsSettingsInvalid
-        If it is no such file, or asks for anything but the original image and one level of wavelets on the
+        If it is no such file, or requests anything but the original image and one level of wavelets on the
         measured voxels.
     """
     try:
@@ -115,7 +115,10 @@ def _all_of(feature_class: str) -> tuple[str, ...]:
 
 
 def feature_names(settings: RadiomicsSettings) -> tuple[str, ...]:
-    """Every feature that the settings provide: 851 with the shipped ones. Only the original has a shape."""
+    """Every feature that the settings provide: 851 with the shipped ones.
+
+    Only the original image has shape features.
+    """
     bands = SUB_BANDS if settings.wavelet is not None else ()
     return tuple(
         f"{image}_{feature_class}_{feature}"
@@ -234,13 +237,12 @@ def _sitk_image(array: npt.NDArray[Any], spacing_mm: tuple[float, float, float])
     return image
 
 
-# A known image whose features are known: does the installed software still compute what it computed?
-#
-# The image is made of whole numbers by arithmetic alone, so that no generator of random numbers and no file
-# stands between two installations.
+# The golden image: whether the installed software reproduces known features of a known image. The image is
+# made of whole numbers by arithmetic, without random numbers or files, and is therefore equal on all
+# installations.
 
-
-# Other processors round last digits otherwise; another filter, bin width or version changes the first ones.
+# Other processors round the last digits differently; another filter, bin width or version changes the first
+# ones.
 RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
 
@@ -265,7 +267,12 @@ class FeatureDrift:
 
 
 def golden_image() -> tuple[CtVolume, Mask]:
-    """HU of -40 to 170 that repeat nowhere, and an ellipsoid within."""
+    """A known image of HU from -40 to 170 without repetition, and an ellipsoid in it.
+
+    Returns
+    -------
+    A volume of (10, 18, 20) voxels, and the region (bool).
+    """
     z, y, x = np.indices(_SHAPE)
     hu = (z * 37 + y * 101 + x * 71 + (x * y) % 13 * 17 + (y * z) % 7 * 29) % 211 - 40
     region = ((2 * z - 9) / 8) ** 2 + ((2 * y - 17) / 14) ** 2 + ((2 * x - 19) / 16) ** 2 < 1
@@ -274,7 +281,7 @@ def golden_image() -> tuple[CtVolume, Mask]:
 
 
 def golden_features(settings: RadiomicsSettings) -> dict[str, float]:
-    """Every feature of the known image, as computed now.
+    """Every feature of the known image, as computed by the installed software.
 
     Raises
     ------
@@ -286,12 +293,12 @@ def golden_features(settings: RadiomicsSettings) -> dict[str, float]:
 
 
 def feature_drift(golden: Mapping[str, float], settings: RadiomicsSettings) -> FeatureDrift:
-    """How far what is computed now departs from what is known.
+    """Compare computed features of the known image with their known values.
 
     Parameters
     ----------
     golden : the known values of every feature that `settings` provide.
-    settings : those that the known values were computed with.
+    settings : with which the known values were computed.
     """
     try:
         now = golden_features(settings)
@@ -300,19 +307,19 @@ def feature_drift(golden: Mapping[str, float], settings: RadiomicsSettings) -> F
     drifted = tuple(
         name
         for name in sorted(golden.keys() | now.keys())
-        if name not in golden or name not in now or not _equal(now[name], golden[name])
+        if name not in golden or name not in now or not _is_reproduced(now[name], golden[name])
     )
     return FeatureDrift(
         drifted=drifted,
         checked=len(golden),
-        example=_words(drifted[0], golden, now) if drifted else "",
+        example=_drift_example(drifted[0], golden, now) if drifted else "",
     )
 
 
-def _equal(one: float, other: float) -> bool:
+def _is_reproduced(one: float, other: float) -> bool:
     return isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
 
 
-def _words(name: str, golden: Mapping[str, float], now: Mapping[str, float]) -> str:
+def _drift_example(name: str, golden: Mapping[str, float], now: Mapping[str, float]) -> str:
     known, found = (f"{values[name]:.9g}" if name in values else "nothing" for values in (golden, now))
     return f"{name} {found}, known {known}"

@@ -1,4 +1,4 @@
-"""What can go wrong in the pure image room."""
+"""Errors of segmentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from segmentation.phrase import Phrase, phrase
 
 
 class SegmentationError(Exception):
-    """Base of every error that this room raises."""
+    """Base of all errors of this package."""
 
 
 class GridMismatch(SegmentationError):
@@ -15,7 +15,7 @@ class GridMismatch(SegmentationError):
     Attributes
     ----------
     what : the property that differs ("shape", "spacing", "origin", "direction" or "extent").
-    reason : how, to be said in any language.
+    reason : the difference, translatable.
     """
 
     def __init__(self, what: str, left: object, right: object) -> None:
@@ -25,7 +25,13 @@ class GridMismatch(SegmentationError):
 
 
 class EngineUnavailable(SegmentationError):
-    """A configured engine lacks what it needs (weights, a mask file, an installed extra)."""
+    """A configured engine lacks weights, a mask file or an installed extra.
+
+    Attributes
+    ----------
+    engine : its name in the configuration.
+    reason : what is missing, for operators.
+    """
 
     def __init__(self, engine: str, reason: str) -> None:
         super().__init__(f"segmentation engine {engine!r} is not available: {reason}")
@@ -38,7 +44,7 @@ class MaskNotUsable(SegmentationError):
 
     Attributes
     ----------
-    reason : why not, to be said in any language.
+    reason : translatable.
     """
 
     def __init__(self, reason: Phrase) -> None:
@@ -47,11 +53,16 @@ class MaskNotUsable(SegmentationError):
 
 
 class LevelUnknown(MaskNotUsable):
-    """A mask of one vertebra does not say which one it is."""
+    """A mask of one vertebra does not state its level."""
 
 
 class LevelNotFound(SegmentationError):
-    """A vertebral level that is asked for was not found in the image."""
+    """A required vertebral level is not in the image.
+
+    Attributes
+    ----------
+    level : its name, such as "L3".
+    """
 
     def __init__(self, level: str) -> None:
         super().__init__(f"{level} was not found")

@@ -17,7 +17,7 @@ TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
 BY_ONE_ANCHOR = {"sacrum": "numbered_by_sacrum_alone", "last rib": "numbered_by_rib_alone"}
 
 
-def level_of(
+def measure_level(
     name: str,
     inside: Mask,
     grid: Grid,
@@ -27,14 +27,15 @@ def level_of(
     corner: Sequence[int] = (0, 0, 0),
     share: FloatArray | None = None,
 ) -> Level:
-    """Measure one body.
+    """Centroid, volume and axis of one body.
 
     Parameters
     ----------
     inside : bool, a part of the grid's array that holds the whole body.
-    corner : index (z, y, x) of that part's first voxel in the grid.
     axis : the body's long axis towards superior, LPS; any length.
-    share : of each voxel inside the body, shape of `inside`, where it is known; `inside` otherwise.
+    complete : whether the whole body lies inside the volume.
+    corner : index (z, y, x) of that part's first voxel in the grid.
+    share : of each voxel inside the body (0..1), shape of `inside`; by default `inside`.
     """
     known = inside.astype(np.float32) if share is None else share
     index = np.argwhere(known > 0)
@@ -52,8 +53,8 @@ def level_of(
     )
 
 
-def from_superior(levels: Sequence[Level]) -> tuple[Level, ...]:
-    """In anatomical order, T10 first."""
+def in_anatomical_order(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """The levels from superior to inferior, T10 first."""
     return tuple(sorted(levels, key=lambda level: ANATOMICAL_ORDER.index(level.name)))
 
 
@@ -63,15 +64,15 @@ def identity_observations(
     *,
     deformed: Collection[str] = (),
 ) -> tuple[Observation, ...]:
-    """What speaks against the names: a gap, an order or a spacing that no spine has.
+    """`level_implausible` for each gap, order, spacing or volume that no spine has.
 
     Parameters
     ----------
     levels : in any order.
-    deformed : names of bodies known to have lost height, whose volume says so and nothing of their name.
+    deformed : names of bodies known to have lost height: their volume is no evidence against their name.
     """
     rules = settings or IdentitySettings()
-    row = from_superior(levels)
+    row = in_anatomical_order(levels)
     whole = [level for level in row if level.complete]
     doubts = [
         *_gaps(row),
@@ -85,7 +86,7 @@ def identity_observations(
 
 
 def anchor_observations(found: Vertebrae) -> tuple[Observation, ...]:
-    """That names are counted from one end alone: a vertebra more or less than usual then goes unseen."""
+    """`numbered_by_sacrum_alone` or `numbered_by_rib_alone`: one vertebra more or less goes unnoticed."""
     code = BY_ONE_ANCHOR.get(found.numbering_basis) if found.numbering_confirmed else None
     return () if code is None else (Observation(code=code),)
 
@@ -101,7 +102,7 @@ def _gaps(row: Sequence[Level]) -> list[Phrase]:
 
 
 def _misplaced(row: Sequence[Level]) -> list[Phrase]:
-    """Each lies below the one before it, in the direction that its own axis says."""
+    """Each level must lie below the one before it, along the axis of either."""
     return [
         phrase("level-not-below", lower=lower.name, upper=upper.name)
         for upper, lower in pairwise(row)
@@ -110,17 +111,18 @@ def _misplaced(row: Sequence[Level]) -> list[Phrase]:
 
 
 def _along_mm(upper: Level, lower: Level) -> float:
-    """How far the lower body lies below the upper one, along the axis of either that says more."""
+    """How far the lower body lies below the upper one, along the axis that gives the larger distance."""
     between = np.subtract(upper.centroid_mm, lower.centroid_mm)
     return float(max(np.dot(between, upper.axis), np.dot(between, lower.axis)))
 
 
+def are_adjacent(upper: Level, lower: Level) -> bool:
+    """Whether the lower level is the next one below the upper."""
+    return ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
+
+
 def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
-    return [
-        (upper, lower)
-        for upper, lower in pairwise(row)
-        if ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
-    ]
+    return [(upper, lower) for upper, lower in pairwise(row) if are_adjacent(upper, lower)]
 
 
 def _spacings(row: Sequence[Level]) -> list[tuple[str, str, float]]:
@@ -131,7 +133,7 @@ def _spacings(row: Sequence[Level]) -> list[tuple[str, str, float]]:
 
 
 def _too_far_apart(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
-    """Bodies that the volume cuts are asked too: what is left of one lies nearer to its neighbour."""
+    """Truncated bodies count too: the visible part lies nearer to its neighbour than the whole."""
     return [
         phrase("levels-apart", upper=upper, lower=lower, distance=f"{spacing:.0f}")
         for upper, lower, spacing in _spacings(row)
@@ -140,7 +142,7 @@ def _too_far_apart(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase
 
 
 def _odd_spacing(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
-    """The least spacing is that along the spine: two names side by side on one body lie no distance apart."""
+    """The least spacing applies along the spine: two names side by side on one body have none there."""
     spacings = _spacings(row)
     doubts = [
         phrase("levels-apart-along", upper=upper.name, lower=lower.name, distance=f"{along:.0f}")
@@ -166,11 +168,11 @@ def _odd_volumes(
             less=f"{lower.body_volume_mm3 / 1000:.0f}",
         )
         for upper, lower in _adjacent(row)
-        if _unlike(upper, lower, rules) and not _collapsed(upper, lower, row, rules, deformed)
+        if _volumes_differ(upper, lower, rules) and not _collapsed(upper, lower, row, rules, deformed)
     ]
 
 
-def _unlike(one: Level, other: Level, rules: IdentitySettings) -> bool:
+def _volumes_differ(one: Level, other: Level, rules: IdentitySettings) -> bool:
     less, more = sorted((one.body_volume_mm3, other.body_volume_mm3))
     return more > rules.volume_ratio * less
 
@@ -178,23 +180,25 @@ def _unlike(one: Level, other: Level, rules: IdentitySettings) -> bool:
 def _collapsed(
     one: Level, other: Level, row: Sequence[Level], rules: IdentitySettings, deformed: Collection[str]
 ) -> bool:
-    """Whether the lesser of two bodies lost its volume with its height.
+    """Whether the smaller of two bodies lost its volume with its height.
 
-    Two vertebrae under one name make every neighbour look low: a third body, sound as well, must be as large.
+    Two vertebrae under one name make every neighbour look low: a third, sound body must have the larger
+    volume too. A body crushed to half its height has lost half its volume. So has one half of a split
+    vertebra, whose distance to the other half remains implausible.
     """
     less, more = sorted((one, other), key=lambda level: level.body_volume_mm3)
     sound = [level for level in row if level.name not in {less.name, more.name, *deformed}]
     return (
         less.name in deformed
         and more.name not in deformed
-        and any(not _unlike(more, level, rules) for level in sound)
+        and any(not _volumes_differ(more, level, rules) for level in sound)
     )
 
 
 def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
-    """Bodies grow down the spine: a row that shrinks is named upside down, or is none.
+    """Bodies grow down the spine: a row that shrinks is named upside down, or is no spine.
 
-    The median over all pairs of levels (Theil and Sen's slope) leaves a collapsed body or two without effect.
+    The median over all pairs of levels (Theil and Sen's slope) is insensitive to one or two collapsed bodies.
     """
     if len(row) < TREND_LEVELS:
         return []
@@ -205,9 +209,3 @@ def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[Phra
     if trend >= rules.min_volume_trend:
         return []
     return [phrase("bodies-shrink", share=f"{trend:.0%}")]
-
-
-# Volumes that a fracture explains are not held against names.
-#
-# A body crushed to half its height has lost half its volume. So has one half of a split vertebra; but that
-# lies too near to its other half, which stays a doubt.

@@ -1,18 +1,18 @@
-"""Phrases: words that every language has, by their ids, without the words.
+"""Phrases: ids of translated texts, with their arguments.
 
-The rooms that measure say why by phrases; `config.phrases` knows their words.
+Segmentation and scoring give reasons as phrases; `config.phrases` translates them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that every language has, by their id, and what fills them in.
+    """A translated text by its id, with its arguments.
 
     Attributes
     ----------
@@ -27,38 +27,36 @@ class Phrase:
         return hash((self.id, *sorted(self.values)))
 
     def __str__(self) -> str:
-        """For logs and error messages, which have no language."""
+        """Id and arguments, for logs and error messages, which are not translated."""
         filled = ", ".join(f"{name}={value}" for name, value in self.values.items())
         return f"{self.id}({filled})" if filled else self.id
 
 
-Value: TypeAlias = str | int | float | Phrase  # text stands as it is: a name, or a number as it is shown
+Value: TypeAlias = str | int | float | Phrase  # text is not translated: a name, or a formatted number
 
 
 def phrase(id_: str, /, **values: Value) -> Phrase:
-    """The phrase of that id, filled in."""
+    """The phrase of an id, with its arguments."""
     return Phrase(id_, values)
 
 
 def listed(parts: Iterable[Value]) -> Value:
     """Several values as a list: "a, b"; "" of none."""
-    *others, last = tuple(parts) or ("",)
-    for part in reversed(others):
-        last = phrase("list", first=part, rest=last)
-    return last
+    return _joined(parts, lambda first, rest: phrase("list", first=first, rest=rest))
 
 
 def clauses(parts: Iterable[Value]) -> Value:
-    """Several statements beside each other: "a; b"; "" of none."""
-    *others, last = tuple(parts) or ("",)
-    for part in reversed(others):
-        last = phrase("clauses", first=part, rest=last)
-    return last
+    """Several statements: "a; b"; "" of none."""
+    return _joined(parts, lambda first, rest: phrase("clauses", first=first, rest=rest))
 
 
 def together(parts: Iterable[Value]) -> Value:
-    """Several values that count together: "a and b"; "" of none."""
+    """Several values joined by "and": "a and b"; "" of none."""
+    return _joined(parts, lambda first, rest: phrase("together", first=first, rest=rest))
+
+
+def _joined(parts: Iterable[Value], join: Callable[[Value, Value], Phrase]) -> Value:
     *others, last = tuple(parts) or ("",)
     for part in reversed(others):
-        last = phrase("together", first=part, rest=last)
+        last = join(part, last)
     return last

@@ -1,10 +1,9 @@
-"""The vertebral body in one thick slice, as single-slice QCT takes it through the middle of a vertebra.
+"""The vertebral body in one thick slice through the middle of a vertebra: single-slice QCT.
 
-One slice shows neither neighbours nor endplates, so that no level can be named; and what it shows must itself
-say that it is the middle of a lumbar body. A gate that fails gives an observation and no region: a slice
-through a disc, an endplate, the sacrum or the chest is never measured.
-
-`slice_outline` finds canal and body, `slice_gates` judges them.
+One slice shows neither neighbours nor endplates: the level remains unnamed, and the slice itself must show
+that it is the middle of a lumbar body. `find_outline` finds canal and body, `slice_observations` checks them.
+A check that fails gives an observation and no region: a slice through a disc, an endplate, the sacrum or the
+chest is never measured.
 """
 
 from __future__ import annotations
@@ -16,25 +15,23 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.body import ANGLES, trace_outline
+from segmentation.engines.geometric.body import WALL_ANGLES, outline_centroid, trace_outline
 from segmentation.engines.geometric.canal import enclosure_map
-from segmentation.engines.geometric.frame import BodyFrame, Points, Profile, coarsen, frame_of, sample
+from segmentation.engines.geometric.frame import BodyFrame, body_frame, coarsen, sample
+from segmentation.gates.bodies import metal_observation, metal_voxels
+from segmentation.regions.surface import largest_piece
 from segmentation.settings import CanalSettings, GateSettings, RegionSettings, SliceSettings
 from segmentation.vertebrae import EngineInfo, Observation
-from segmentation.volume import CtVolume, FloatArray, Mask, bone_contrast, canonical
+from segmentation.volume import CtVolume, FloatArray, Mask, Points, Profile, bone_contrast, canonical
 
-# The outline of a vertebral body in one slice, in front of the canal that bone surrounds.
-#
-# Both are found by the geometric engine's own means, without knowing whether the slice lies mid-body.
-
-
+# The outline of a vertebral body in front of the canal that bone surrounds: both are found by the geometric
+# engine's functions, whether or not the slice lies mid-body.
 WORKING_STEP_MM = 2.0
 CANDIDATES = 5  # places in a slice that are tried as the canal
 APART_MM = 16.0  # between two such places: a canal's width
 CANAL_TO_BODY_MM = 27.0  # from the canal's middle to the body's, to start with
-SETTLED_MM = 0.5  # the outline is traced again while its middle moves further
+CENTRED_MM = 0.5  # the outline is traced again while its centroid moves further
 _TURN = 2 * np.pi
-OUTLINE_ANGLES = np.arange(ANGLES) * (_TURN / ANGLES)  # from left over front
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +53,31 @@ class SliceOutline:
     def radius(self, angle: Profile) -> Profile:
         r: Profile = np.interp(
             np.mod(angle, _TURN),
-            np.append(OUTLINE_ANGLES, _TURN),
+            np.append(WALL_ANGLES, _TURN),
             np.append(self.radius_mm, self.radius_mm[0]),
         )
         return r
 
     @property
     def extent_mm(self) -> tuple[float, float]:
-        """Width and depth."""
+        """Width and depth in mm."""
         return (
-            float(np.ptp(self.radius_mm * np.cos(OUTLINE_ANGLES))),
-            float(np.ptp(self.radius_mm * np.sin(OUTLINE_ANGLES))),
+            float(np.ptp(self.radius_mm * np.cos(WALL_ANGLES))),
+            float(np.ptp(self.radius_mm * np.sin(WALL_ANGLES))),
         )
 
 
 def find_outline(volume: CtVolume, rules: SliceSettings, canal: CanalSettings) -> SliceOutline | None:
-    """The likeliest outline of a lumbar body's shape in a transverse slice, (1, y, x); None without one."""
+    """The most likely outline of a lumbar body.
+
+    Parameters
+    ----------
+    volume : HU, a transverse slice in the canonical frame, (1, y, x).
+
+    Returns
+    -------
+    None where no place that bone surrounds has an outline of a lumbar body's shape in front of it.
+    """
     found = (one for one in _candidates(volume, rules, canal) if _has_lumbar_shape(one, rules))
     return next(found, None)
 
@@ -110,14 +116,11 @@ def _outlined(thick: CtVolume, canal_mm: Points) -> SliceOutline:
     heights = np.array([-1.0, 0.0, 1.0])
     canal_line = canal_mm + heights[:, None] * np.array([1.0, 0.0, 0.0])
     along, front = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
-    frame = frame_of(canal_mm + CANAL_TO_BODY_MM * front, along, front)
+    frame = body_frame(canal_mm + CANAL_TO_BODY_MM * front, along, front)
     wall = trace_outline(thick, frame, heights, canal_line)
     for _ in range(3):
-        radius = wall.radius_mm[1]
-        area = float((radius**2).sum())
-        u = float((radius**3 * np.cos(OUTLINE_ANGLES)).sum()) * 2 / 3 / area
-        v = float((radius**3 * np.sin(OUTLINE_ANGLES)).sum()) * 2 / 3 / area
-        if np.hypot(u, v) < SETTLED_MM:
+        u, v = outline_centroid(wall.radius_mm[1])
+        if np.hypot(u, v) < CENTRED_MM:
             break
         frame = frame.moved(0.0, u, v)
         wall = trace_outline(thick, frame, heights, canal_line)
@@ -141,7 +144,7 @@ def _has_lumbar_shape(found: SliceOutline, rules: SliceSettings) -> bool:
 
 
 def local_mm(volume: CtVolume, found: SliceOutline) -> tuple[Profile, Profile]:
-    """Left and front of each pixel from the body's middle, shape (y, x)."""
+    """Position of each pixel left of and in front of the body's middle, in mm; each (y, x)."""
     _, rows, columns = volume.grid.shape
     _, dy, dx = volume.grid.spacing_mm
     y, x = np.meshgrid(np.arange(rows) * dy, np.arange(columns) * dx, indexing="ij")
@@ -149,8 +152,13 @@ def local_mm(volume: CtVolume, found: SliceOutline) -> tuple[Profile, Profile]:
     return local[..., 1], local[..., 2]
 
 
-def masks_of(volume: CtVolume, found: SliceOutline, rules: RegionSettings) -> tuple[Mask, Mask]:
-    """Body and cancellous region, shape (1, y, x)."""
+def slice_masks(volume: CtVolume, found: SliceOutline, rules: RegionSettings) -> tuple[Mask, Mask]:
+    """Body and cancellous region of a slice.
+
+    Returns
+    -------
+    Two masks (bool), (1, y, x).
+    """
     u, v = local_mm(volume, found)
     body: Mask = np.hypot(u, v) <= found.radius(np.arctan2(v, u))
     spacing = np.asarray(volume.grid.spacing_mm[1:])
@@ -163,21 +171,28 @@ def masks_of(volume: CtVolume, found: SliceOutline, rules: RegionSettings) -> tu
 
 
 def hu_around(volume: CtVolume, found: SliceOutline, u: Profile, v: Profile) -> Profile:
-    """HU at places to the left and front of the body's middle, in mm; in the shape of both."""
+    """HU at places `u` mm left of and `v` mm in front of the body's middle; all of one shape."""
     return sample(_thickened(volume), found.frame.points(0.0, u, v))
 
 
 def hu_across(volume: CtVolume, found: SliceOutline, angle: Profile, beyond_mm: Profile) -> Profile:
-    """HU on rays from the body's middle, from the outline outward: (angles, distances)."""
+    """HU on rays from the body's middle.
+
+    Parameters
+    ----------
+    angle : (angles,), radians from left over front.
+    beyond_mm : (distances,), from the outline, outward positive.
+
+    Returns
+    -------
+    (angles, distances).
+    """
     radius = found.radius(angle)[:, None] + beyond_mm
     return hu_around(volume, found, radius * np.cos(angle)[:, None], radius * np.sin(angle)[:, None])
 
 
-# Why the region of a single slice must not be read.
-
-
-# Sectors around the canal's middle, in degrees above straight left and right (front is +90): what lies in
-# them closes its sides (pedicles) and its back (laminae, spinous process). Further front stands the body.
+# The gates. Sectors around the canal's middle, in degrees above straight left and right (front is +90): bone
+# in them closes its sides (pedicles) and its back (laminae, spinous process). The body lies further in front.
 _SIDES_DEG = (-30.0, -15.0, 0.0, 15.0)
 _BACK_DEG = (-90.0, -75.0, -60.0)
 _SECTOR_DEG = 15.0
@@ -185,7 +200,7 @@ _RAY_MM = np.arange(4.0, 24.1, 0.75)  # from the canal's middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SliceRules:
+class SliceLimits:
     """All limits for one slice.
 
     Attributes
@@ -198,31 +213,24 @@ class SliceRules:
     contrast: float
 
 
-def objections(
-    volume: CtVolume, found: SliceOutline, body: Mask, region: Mask, limits: SliceRules
+def slice_observations(
+    volume: CtVolume, found: SliceOutline, body: Mask, region: Mask, limits: SliceLimits
 ) -> Iterator[Observation]:
-    """The plainest reason alone, without the slice's name.
+    """The most evident reason against the slice, without the slice's name; empty where there is none.
 
     Parameters
     ----------
-    volume : HU, the canonical slice, shape (1, y, x).
-    body, region : as `masks_of` gives them.
+    volume : HU, the canonical slice, (1, y, x).
+    body, region : as `slice_masks` gives them.
     """
     rules = limits.slices
     pixel_mm2 = volume.grid.spacing_mm[1] * volume.grid.spacing_mm[2]
     if region.sum() * pixel_mm2 < rules.region_mm2 or _touches_border(body[0]):
         yield Observation(code="slice_body_not_found")
         return
-    metal = _metal_pixels(volume, body[0], limits.quality)
+    metal = metal_voxels(volume.hu[0], body[0], volume.grid.spacing_mm[1:], limits.quality)
     if metal * pixel_mm2 >= rules.metal_min_mm2:
-        yield Observation(
-            code="metal_near_body",
-            values={
-                "volume_mm3": round(metal * volume.grid.voxel_volume_mm3),
-                "inside_hu": round(limits.quality.metal_hu),
-                "beside_hu": round(limits.quality.metal_near_hu),
-            },
-        )
+        yield metal_observation(None, metal * volume.grid.voxel_volume_mm3, limits.quality)
         return
     if (
         _beside_bone(volume, found, limits) > rules.beside_bone
@@ -235,11 +243,11 @@ def objections(
     if spread > rules.region_sd_hu or _cluster_mm2(volume, region[0], rules) > rules.cluster_mm2:
         yield Observation(code="slice_uneven", values={"sd_hu": round(spread)})
         return
-    yield from _off_the_middle(volume, found, float(interior.mean()), limits)
+    yield from _mid_body_observations(volume, found, float(interior.mean()), limits)
 
 
-def _off_the_middle(
-    volume: CtVolume, found: SliceOutline, inside_hu: float, limits: SliceRules
+def _mid_body_observations(
+    volume: CtVolume, found: SliceOutline, inside_hu: float, limits: SliceLimits
 ) -> Iterator[Observation]:
     """A disc by its rim, an endplate by the arch: in faint bone an endplate's HU are those of denser bone."""
     rules, contrast = limits.slices, limits.contrast
@@ -247,10 +255,7 @@ def _off_the_middle(
     everywhere_hu = rules.rim_above_hu * contrast
     median, needed = float(np.median(rim)), _needed_rim_hu(inside_hu, limits)
     if median < needed or float((rim > everywhere_hu).mean()) < rules.rim_everywhere:
-        values: dict[str, str | int | float] = {
-            "rim_hu": round(median),
-            "needed_hu": round(max(needed, everywhere_hu)),
-        }
+        values = {"rim_hu": round(median), "needed_hu": round(max(needed, everywhere_hu))}
         yield Observation(code="slice_not_mid_body", values=values)
         return
     ring = _ring_hu(volume, found, rules)
@@ -292,21 +297,13 @@ def _touches_border(mask: npt.NDArray[np.bool_]) -> bool:
     return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
-def _metal_pixels(volume: CtVolume, body: npt.NDArray[np.bool_], rules: GateSettings) -> int:
-    """Pixels of the largest piece of metal in the body or near it."""
-    outside_mm = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm[1:])
-    near = (outside_mm <= rules.metal_margin_mm) & (volume.hu[0] > rules.metal_near_hu)
-    labels, count = ndimage.label((body & (volume.hu[0] > rules.metal_hu)) | near, np.ones((3, 3)))
-    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
-
-
 def _rim_hu(volume: CtVolume, found: SliceOutline) -> Profile:
     """The cortex at each angle: the densest place near the outline."""
-    peak: Profile = hu_across(volume, found, OUTLINE_ANGLES, np.arange(-4.0, 3.01, 0.5)).max(axis=1)
+    peak: Profile = hu_across(volume, found, WALL_ANGLES, np.arange(-4.0, 3.01, 0.5)).max(axis=1)
     return peak
 
 
-def _needed_rim_hu(interior_hu: float, limits: SliceRules) -> float:
+def _needed_rim_hu(interior_hu: float, limits: SliceLimits) -> float:
     """How far the cortex of a mid-body slice rises above such an interior."""
     rules = limits.slices
     faint_hu, dense_hu = (hu * limits.contrast for hu in rules.dense_interior_hu)
@@ -315,7 +312,7 @@ def _needed_rim_hu(interior_hu: float, limits: SliceRules) -> float:
     return max(share * interior_hu, cortex_hu - interior_hu)
 
 
-def _beside_bone(volume: CtVolume, found: SliceOutline, limits: SliceRules) -> float:
+def _beside_bone(volume: CtVolume, found: SliceOutline, limits: SliceLimits) -> float:
     """How much of what lies to the left and right of the body is bone."""
     aside = np.deg2rad(np.arange(-30.0, 31.0, 5.0))
     hu = hu_across(volume, found, np.concatenate([aside, np.pi + aside]), np.arange(4.0, 14.1))
@@ -328,7 +325,7 @@ def _lung_cm2(volume: CtVolume, found: SliceOutline, rules: SliceSettings) -> fl
     hu = volume.hu[0]
     _, dy, dx = volume.grid.spacing_mm
     step = (max(1, round(3.0 / dy)), max(1, round(3.0 / dx)))
-    trunk = _largest(ndimage.binary_opening(hu > -300.0, np.ones(step)))
+    trunk = largest_piece(ndimage.binary_opening(hu > -300.0, np.ones(step)))
     low, high = rules.lung_hu
     gas = ndimage.binary_fill_holes(trunk) & (hu > low) & (hu < high)
     _, front = local_mm(volume, found)
@@ -336,20 +333,12 @@ def _lung_cm2(volume: CtVolume, found: SliceOutline, rules: SliceSettings) -> fl
     return float(lung.sum()) * dy * dx / 100.0
 
 
-def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    largest: npt.NDArray[np.bool_] = labels == int(np.bincount(labels.ravel())[1:].argmax()) + 1
-    return largest
-
-
 def _cluster_mm2(volume: CtVolume, region: npt.NDArray[np.bool_], rules: SliceSettings) -> float:
     """The largest part of the region that is far denser or fainter than the rest."""
     spacing = volume.grid.spacing_mm[1:]
     smooth: FloatArray = ndimage.gaussian_filter(volume.hu[0], [2.0 / size for size in spacing])
     off = region & (np.abs(smooth - np.median(volume.hu[0][region])) > rules.cluster_hu)
-    return float(_largest(off).sum()) * spacing[0] * spacing[1]
+    return float(largest_piece(off).sum()) * spacing[0] * spacing[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +358,7 @@ class SliceBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceFinder:
-    """Finds the lumbar body in single slices, by one site's limits."""
+    """Finds the lumbar body in single slices, with a site's limits."""
 
     slices: SliceSettings = field(default_factory=SliceSettings)
     regions: RegionSettings = field(default_factory=RegionSettings)
@@ -378,7 +367,7 @@ class SliceFinder:
 
     @property
     def info(self) -> EngineInfo:
-        """What reports name in an engine's place."""
+        """The entry of reports in place of an engine's."""
         return EngineInfo(
             name="single-slice",
             version="2",
@@ -418,10 +407,10 @@ class SliceFinder:
         if found is None:
             nothing = Observation(code="slice_body_not_found", level=name)
             return SliceBody(body=None, region=None, observations=(nothing,))
-        body, region = masks_of(turned, found, self.regions)
-        limits = SliceRules(slices=self.slices, quality=self.quality, contrast=bone_contrast(kvp))
+        body, region = slice_masks(turned, found, self.regions)
+        limits = SliceLimits(slices=self.slices, quality=self.quality, contrast=bone_contrast(kvp))
         observations = tuple(
-            replace(one, level=name) for one in objections(turned, found, body, region, limits)
+            replace(one, level=name) for one in slice_observations(turned, found, body, region, limits)
         )
         return SliceBody(
             body=turn.backward(body),

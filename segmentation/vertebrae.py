@@ -121,7 +121,7 @@ class Vertebrae:
 
 
 class RegionKind(StrEnum):
-    """Which part of a body a density is read in: automatic regions read higher than drawn ones."""
+    """Part of a body in which density is read. Automatic core regions read higher than drawn ellipses."""
 
     CORE = "core"  # the eroded cancellous core, as segmentation.regions.cancellous cuts it
     ELLIPSE = "ellipse"  # a mid-body ellipse in front of the basivertebral veins
@@ -148,20 +148,34 @@ class Regions:
     ellipse: Mask | None = None
 
 
+def no_vertebrae(volume: CtVolume, engine: EngineInfo, why: Observation | None = None) -> Vertebrae:
+    """The result for an image without a lumbar vertebra, or one that an engine does not search.
+
+    Parameters
+    ----------
+    why : the reason; by default `no_lumbar_level`.
+    """
+    return Vertebrae(
+        grid=volume.grid,
+        bodies=np.zeros(volume.grid.shape, np.uint8),
+        levels=(),
+        numbering_confirmed=False,
+        numbering_basis="none",
+        engine=engine,
+        observations=(why or Observation(code="no_lumbar_level"),),
+    )
+
+
+# The course of the spine.
 Lengths = npt.NDArray[np.float64]
 
-
 ABOVE_SACRUM = tuple(name for name in ANATOMICAL_ORDER if name != "S1")
-
-
-_WHOLE_SECTION = 0.6  # of a body's largest section: less is its rim
-
-
-_FOREMOST_PERCENT = 10  # of a section may be an osteophyte
+_WHOLE_SECTION = 0.6  # share of a body's largest section: smaller sections are its rim
+_FOREMOST_PERCENT = 10  # of a section, which may be an osteophyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class SpineCourse:
     """The bodies' place in consecutive slices of a volume in the canonical frame.
 
     Attributes
@@ -176,9 +190,9 @@ class Course:
     front_mm: Lengths
 
 
-def course_of_bodies(
+def spine_course(
     volume: CtVolume, bodies: LabelMap, names: Iterable[str], *, beyond_mm: float = 0.0
-) -> Course | None:
+) -> SpineCourse | None:
     """The course of the named bodies; None where none of them is in view.
 
     Slices between two bodies are interpolated, and so are those that cut a body's rim only.
@@ -186,7 +200,7 @@ def course_of_bodies(
     Parameters
     ----------
     volume, bodies : in the canonical frame, on one grid.
-    beyond_mm : how far above and below the bodies the course goes on straight.
+    beyond_mm : length of the straight continuation above and below the bodies.
     """
     dz, dy, dx = volume.grid.spacing_mm
     places: list[tuple[int, float, float]] = []
@@ -202,10 +216,12 @@ def course_of_bodies(
     z, middle, front_mm = (np.array(values) for values in zip(*sorted(places), strict=True))
     beyond = int(beyond_mm / dz)
     every = np.arange(max(0, int(z[0]) - beyond), min(volume.grid.shape[0], int(z[-1]) + beyond + 1))
-    return Course(slices=every, middle_mm=np.interp(every, z, middle), front_mm=np.interp(every, z, front_mm))
+    return SpineCourse(
+        slices=every, middle_mm=np.interp(every, z, middle), front_mm=np.interp(every, z, front_mm)
+    )
 
 
-def slices_of(bodies: LabelMap, name: str) -> npt.NDArray[np.intp]:
-    """The slices (axis 0) that show a body."""
+def slices_showing(bodies: LabelMap, name: str) -> npt.NDArray[np.intp]:
+    """Indices along axis 0, ascending, of the slices that show a body; shape (n,)."""
     shown: npt.NDArray[np.intp] = np.flatnonzero((bodies == LABELS[name]).any(axis=(1, 2)))
     return shown

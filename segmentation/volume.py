@@ -13,7 +13,10 @@ from segmentation.errors import GridMismatch
 FloatArray = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 LabelMap = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.floating[Any]]  # positions, shape (..., 3) unless stated otherwise
+Profile = npt.NDArray[np.floating[Any]]  # values along lines, rays or columns
 Vector = tuple[float, float, float]
+Box = tuple[slice, slice, slice]  # of an array (z, y, x): each slice with start and stop, without step
 
 # Array axes (z, y, x) of the canonical frame run towards superior, posterior and left (DICOM's LPS).
 _CANONICAL_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
@@ -44,28 +47,51 @@ class Grid:
         return float(np.prod(self.spacing_mm))
 
     def step_matrix(self) -> npt.NDArray[np.float64]:
-        """Columns: the displacement in mm (LPS) of one step along array axes z, y, x."""
+        """Displacement of one step along each array axis.
+
+        Returns
+        -------
+        (3, 3), mm in LPS (x, y, z); columns in the order of the array axes (z, y, x).
+        """
         steps: npt.NDArray[np.float64] = np.asarray(self.direction, dtype=float).T * np.asarray(
             self.spacing_mm
         )
         return steps
 
     def to_patient(self, index_zyx: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Patient coordinates (LPS, mm; shape (..., 3)) of array indices (shape (..., 3), 0-based)."""
+        """Patient coordinates of array indices.
+
+        Parameters
+        ----------
+        index_zyx : (..., 3), 0-based, may be fractional.
+
+        Returns
+        -------
+        (..., 3), mm in LPS (x, y, z).
+        """
         offset: npt.NDArray[np.float64] = np.asarray(index_zyx, dtype=float) @ self.step_matrix().T
         point: npt.NDArray[np.float64] = offset + np.asarray(self.origin_mm)
         return point
 
     def to_index(self, point_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Fractional array indices (z, y, x) of points given in patient coordinates (LPS, mm)."""
+        """Array indices of patient coordinates: the inverse of `to_patient`.
+
+        Parameters
+        ----------
+        point_mm : (..., 3), mm in LPS (x, y, z).
+
+        Returns
+        -------
+        (..., 3), fractional (z, y, x), 0-based.
+        """
         inverse = np.linalg.inv(self.step_matrix())
         index: npt.NDArray[np.float64] = (
             np.asarray(point_mm, dtype=float) - np.asarray(self.origin_mm)
         ) @ inverse.T
         return index
 
-    def part(self, box: tuple[slice, slice, slice]) -> Grid:
-        """The grid of ``array[box]``, for slices with a start, a stop and no step."""
+    def part(self, box: Box) -> Grid:
+        """The grid of ``array[box]``."""
         corner = self.to_patient([part.start for part in box])
         shape = tuple(part.stop - part.start for part in box)
         return replace(
@@ -75,7 +101,17 @@ class Grid:
         )
 
     def require_same(self, other: Grid, *, tolerance_mm: float = 1e-3) -> None:
-        """Raise `GridMismatch` unless `other` is this grid."""
+        """Require that another grid equals this one.
+
+        Parameters
+        ----------
+        tolerance_mm : absolute tolerance of each spacing, coordinate and direction cosine.
+
+        Raises
+        ------
+        GridMismatch
+            If shape, spacing, origin or direction differ.
+        """
         if self.shape != other.shape:
             raise GridMismatch("shape", self.shape, other.shape)
         for what in ("spacing_mm", "origin_mm", "direction"):
@@ -92,6 +128,11 @@ class CtVolume:
     ----------
     hu : (z, y, x), float32.
     kvp : tube voltage in kV, where it is known.
+
+    Raises
+    ------
+    GridMismatch
+        If `hu` has another shape than the grid.
     """
 
     hu: FloatArray
@@ -128,10 +169,13 @@ class Reorientation:
         unflipped = array[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
         return np.ascontiguousarray(np.transpose(unflipped, tuple(int(a) for a in np.argsort(self.axes))))
 
-    def box_backward(
-        self, box: tuple[slice, slice, slice], shape: tuple[int, int, int]
-    ) -> tuple[slice, slice, slice]:
-        """Where a box of the canonical array of that shape lies in the source array."""
+    def box_backward(self, box: Box, shape: tuple[int, int, int]) -> Box:
+        """A box of the canonical array as a box of the source array.
+
+        Parameters
+        ----------
+        shape : of the canonical array (z, y, x).
+        """
         turned = [
             slice(size - part.stop, size - part.start) if flip else part
             for part, size, flip in zip(box, shape, self.flips, strict=True)
@@ -156,7 +200,12 @@ def reorientation_of(grid: Grid) -> Reorientation:
 
 
 def canonical(volume: CtVolume) -> tuple[CtVolume, Reorientation]:
-    """The same voxels with array axes towards superior, posterior, left, and the way back."""
+    """The same voxels with array axes towards superior, posterior and left.
+
+    Returns
+    -------
+    The volume in the canonical frame, and the reorientation that led there.
+    """
     turn = reorientation_of(volume.grid)
     return replace(volume, hu=turn.forward(volume.hu), grid=canonical_grid(volume.grid, turn)), turn
 
@@ -183,11 +232,8 @@ def canonical_grid(grid: Grid, turn: Reorientation) -> Grid:
     )
 
 
-# How bright bone is by tube voltage.
-
-
-# HU that a milligram of bone mineral adds, relative to 80 kV: hydroxyapatite's attenuation over water's at
-# 50, 57, 63 and 69 keV (NIST tables), which are assumed to be the effective energies behind an abdomen (R).
+# HU per mg of bone mineral, relative to 80 kV: hydroxyapatite's attenuation over water's at 50, 57, 63 and
+# 69 keV (NIST tables), which are assumed to be the effective energies behind an abdomen (R).
 _BONE_BY_KVP = {80.0: 1.0, 100.0: 0.80, 120.0: 0.68, 140.0: 0.60}
 
 # R: tube voltages of CT scanners reach from 70 to 150 kV. Archives write 0 and worse where none is known.
@@ -195,13 +241,23 @@ _TUBE_VOLTAGE_KV = (50.0, 180.0)
 
 
 def known_kvp(stated: float | None) -> float | None:
-    """A tube voltage as stated, in kV; None where it is not stated, or is one that no CT scanner has."""
+    """A tube voltage in kV; None where it is not stated, or not one of a CT scanner (50 to 180 kV)."""
     lowest, highest = _TUBE_VOLTAGE_KV
     return stated if stated is not None and lowest <= stated <= highest else None
 
 
 def bone_contrast(kvp: float | None, *, relative_to: float = 80.0) -> float:
-    """Contrast of bone relative to that at another tube voltage; 1 where the voltage is not known."""
+    """Contrast of bone at a tube voltage, as a ratio.
+
+    Parameters
+    ----------
+    kvp : in kV.
+    relative_to : tube voltage in kV at which the contrast is 1.
+
+    Returns
+    -------
+    The ratio; 1 where `kvp` is unknown. Interpolated linearly, constant outside 80 to 140 kV.
+    """
     known = known_kvp(kvp)
     return 1.0 if known is None else _contrast(known) / _contrast(relative_to)
 

@@ -48,7 +48,7 @@ from scoring.models.card import (
     card_document,
 )
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid
 
@@ -165,7 +165,7 @@ def features_of(spec: StudySpec, settings: RadiomicsSettings) -> list[float]:
         numbering_basis="mask",
         engine=EngineInfo(name="truth", version="1", model_free=True),
     )
-    region = regions_of(volume, vertebrae, LEVEL).radiomics
+    region = cut_regions(volume, vertebrae, LEVEL).radiomics
     return list(compute_features(volume, region, tuple(FEATURES), settings).values())
 
 

@@ -37,11 +37,11 @@ from node.pipeline.measured_with import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
-from scoring.density.classification import unstated_in_words
+from scoring.density.classification import unstated_phrase
 from scoring.errors import RadiomicsSettingsInvalid
 from segmentation.engines.nnunet import NnunetEngine
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
-from segmentation.engines.totalsegmentator_weights import Mode, download_weights, unavailable
+from segmentation.engines.totalsegmentator_weights import Mode, download_weights, missing_requirements
 from segmentation.errors import EngineUnavailable
 
 _PACKAGES = (
@@ -237,7 +237,7 @@ def _reference(settings: Settings) -> tuple[CheckStatus, str]:
         return CheckStatus.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
     accepted = settings.scoring.accept_unstated.get(reference.name, ())
     if unknown := [name for name in reference.unstated if name not in accepted]:
-        unstated = in_english(unstated_in_words(reference, unknown))
+        unstated = in_english(unstated_phrase(reference, unknown))
         return (
             CheckStatus.WARNING,
             f"{reference.name}: its {unstated} not stated, so that no study has a T-score",
@@ -289,7 +289,7 @@ def _engine(settings: Settings) -> tuple[CheckStatus, str]:
         parameters = ", ".join(f"{name} {value}" for name, value in engine.info.parameters.items())
         return CheckStatus.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} load; {parameters}"
     if wanted.engine == "auto":
-        reason = unavailable(wanted.weights, Mode(wanted.totalsegmentator_mode))
+        reason = missing_requirements(wanted.weights, Mode(wanted.totalsegmentator_mode))
         told += f"; TotalSegmentator is not used: {reason}"
     return CheckStatus.OK, told
 

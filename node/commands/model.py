@@ -35,7 +35,7 @@ from node.research.activation import activate as record_activation
 from node.store.activations import activation_history
 from node.store.errors import StoreError
 from scoring.models.card import ModelCard
-from scoring.models.comparison import Compared, Scored
+from scoring.models.comparison import ModelComparison, ModelScore
 
 app = typer.Typer(help="Which model scores patients, and changing it.", no_args_is_help=True)
 
@@ -162,7 +162,7 @@ def _print_comparison(proposal: Proposal) -> None:
     console.print(table)
     for line in _outside(proposal.comparison):
         console.print(line, style="yellow", soft_wrap=True)
-    unanswered = sum(one.after.given is None for one in proposal.comparison)
+    unanswered = sum(one.after.reported_class is None for one in proposal.comparison)
     console.print(
         f"{class_changes(proposal.comparison)} of {len(proposal.comparison)} reference patients change their "
         f"likelier class, lose it or gain one; {unanswered} have none by {proposal.card.name}. The patients "
@@ -171,21 +171,21 @@ def _print_comparison(proposal: Proposal) -> None:
     )
 
 
-def _words(scored: Scored | None) -> str:
+def _words(scored: ModelScore | None) -> str:
     if scored is None:
         return "-"
-    if scored.given is None:
+    if scored.reported_class is None:
         return "none: beyond its range"
-    return f"rad-score {scored.rad_score:+.2f}, {scored.probability:.0%} {scored.given}"
+    return f"rad-score {scored.rad_score:+.2f}, {scored.probability:.0%} {scored.reported_class}"
 
 
-def _change(one: Compared) -> str:
+def _change(one: ModelComparison) -> str:
     if not one.class_changes:
         return ""
-    return "CLASS LOST" if one.after.given is None else "CLASS CHANGES"
+    return "CLASS LOST" if one.after.reported_class is None else "CLASS CHANGES"
 
 
-def _outside(comparison: Sequence[Compared]) -> Iterator[str]:
+def _outside(comparison: Sequence[ModelComparison]) -> Iterator[str]:
     """One line a reason, with the patients whom it keeps the node from giving a class."""
     patients: dict[str, list[str]] = {}
     for one in comparison:

@@ -254,7 +254,7 @@ def scanner_name(reading: ScannerReading) -> str:
 
 def protocol_text(group: ReadingGroup) -> str:
     """What the readings of a group have in common, as far as headers state it."""
-    protocol, technique = group.protocol, group.measure.technique
+    protocol, technique = group.protocol, group.reference.technique
     parts = [f"{protocol.kvp:g} kV", protocol.kernel]
     if technique is not None:
         parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]
@@ -275,7 +275,7 @@ def _spectral(energy: str) -> str:
 
 def file_name(group: ReadingGroup) -> str:
     """A chart's file, without its ending: letters, digits, dots and dashes, whatever the headers say."""
-    protocol, technique = group.protocol, group.measure.technique
+    protocol, technique = group.protocol, group.reference.technique
     parts = ["qa", protocol.device_serial, f"{protocol.kvp:g}kV", protocol.kernel]
     if technique is not None:
         parts += [technique.spectral_filter, _spectral(technique.energy), technique.reconstruction]

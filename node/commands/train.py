@@ -141,7 +141,7 @@ def train(
     _tell(console, left_out)
     console.print(_POSITIVE)
     for split, validation in trained.validations.items():
-        console.print(f"{split}: combined AUC {validation.models[COMBINED].auc.told}")
+        console.print(f"{split}: combined AUC {validation.models[COMBINED].auc.summary}")
     console.print(f"{len(card.features)} features; card {card.sha256}: {out / 'model.json'}")
 
 
@@ -196,7 +196,7 @@ def evaluate(
     _tell(console, left_out)
     console.print(_POSITIVE)
     for name, one in found.validation.models.items():
-        console.print(f"{name}: AUC {one.auc.told}")
+        console.print(f"{name}: AUC {one.auc.summary}")
     console.print(str(out / "index.html"))
 
 

@@ -22,13 +22,12 @@ from segmentation.engines import Segmenter
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine, mask_info
 from segmentation.engines.nnunet import Compute, NnunetEngine
-from segmentation.engines.recognised import nothing_found
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
-from segmentation.engines.totalsegmentator_weights import Mode, unavailable
+from segmentation.engines.totalsegmentator_weights import Mode, missing_requirements
 from segmentation.errors import EngineUnavailable, GridMismatch, MaskNotUsable
 from segmentation.phrase import Phrase
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, EngineInfo, Observation, Vertebrae
+from segmentation.vertebrae import LABELS, EngineInfo, Observation, Vertebrae, no_vertebrae
 
 # The mask engine where the mask is a DICOM segmentation: it can only be made once a study is at hand.
 
@@ -59,7 +58,7 @@ class StudyMask:
         try:
             found = self._read(instances, series)
             if found is None:
-                return nothing_found(series.volume, self.info, Observation(code="mask_missing"))
+                return no_vertebrae(series.volume, self.info, Observation(code="mask_missing"))
             engine = MaskEngine(
                 LabelImage(labels=found.labels, grid=found.grid),
                 {value: level for level, value in LABELS.items()},
@@ -75,7 +74,7 @@ class StudyMask:
             return self._refused(series, error.said)
 
     def _refused(self, series: LoadedSeries, reason: Phrase) -> Vertebrae:
-        return nothing_found(
+        return no_vertebrae(
             series.volume, self.info, Observation(code="mask_refused", values={"reason": reason})
         )
 
@@ -138,7 +137,7 @@ def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> S
 
 def settle_auto(settings: SegmentationSettings) -> str:
     """TotalSegmentator where its extra and the weights of its mode are there, else the model-free engine."""
-    reason = unavailable(settings.weights, Mode(settings.totalsegmentator_mode))
+    reason = missing_requirements(settings.weights, Mode(settings.totalsegmentator_mode))
     return "totalsegmentator" if reason is None else "geometric"
 
 

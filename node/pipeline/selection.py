@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.study_report import RejectedSeries, SeriesFacts, StudyIdentity
-from scoring.calibration.spectrum import energy_in_words, filter_in_words
+from scoring.calibration.spectrum import energy_phrase, filter_phrase
 from scoring.phantoms import PhantomReading
 from segmentation.gates.great_vessels import brightest_vessel
 from segmentation.phrase import Phrase, Value, phrase
@@ -97,8 +97,8 @@ def spectrum_observations(series: SeriesFacts) -> tuple[Observation, ...]:
     spectrum = series.spectrum
     if not spectrum.is_conventional:
         values: dict[str, Value] = {
-            "energy": energy_in_words(spectrum.energy),
-            "filter": filter_in_words(spectrum.beam_filter),
+            "energy": energy_phrase(spectrum.energy),
+            "filter": filter_phrase(spectrum.beam_filter),
         }
         found.append(Observation(code="spectrum_unusual", values=values))
     if series.filter_unknown:

@@ -28,7 +28,7 @@ from node.store.store import open_store
 from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
 from scoring.models.card import ModelCard, parse_model_card
-from scoring.models.comparison import Compared, ReferencePatient, compare_models
+from scoring.models.comparison import ModelComparison, ReferencePatient, compare_models
 from scoring.radiomics import feature_names, parse_settings
 
 
@@ -42,7 +42,7 @@ class Proposal:
 
     card: ModelCard
     in_force: ModelCard | None  # None where no card is, or it cannot be used
-    comparison: tuple[Compared, ...]
+    comparison: tuple[ModelComparison, ...]
     after: int  # activations recorded when this was proposed
 
 
@@ -182,7 +182,7 @@ def activate(proposal: Proposal, settings: Settings, *, at: datetime, by: str, r
         store.close()
 
 
-def class_changes(comparison: Sequence[Compared]) -> int:
+def class_changes(comparison: Sequence[ModelComparison]) -> int:
     """How many reference patients change their likelier class."""
     return sum(one.class_changes for one in comparison)
 

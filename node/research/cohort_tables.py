@@ -19,7 +19,7 @@ from config.phrases import in_english
 from node.csv_table import TableUnreadable, read_table
 from node.research.extraction import ABOUT, made_with_sha256
 from scoring.calibration import Mineral
-from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum, energy_in_words
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum, energy_phrase
 from scoring.decimals import decimal
 from scoring.density.bmd import StudyClass
 from scoring.errors import CohortUnusable, RadiomicsSettingsInvalid
@@ -325,7 +325,7 @@ def technique_of(rows: Sequence[Row]) -> Applicability:
     spectra = sorted({_spectrum(row) for row in rows}, key=lambda one: (one.energy, one.beam_filter))
     if len(spectra) != 1:
         told = ", ".join(
-            f"{in_english(energy_in_words(one.energy))} with filter {one.beam_filter}" for one in spectra
+            f"{in_english(energy_phrase(one.energy))} with filter {one.beam_filter}" for one in spectra
         )
         raise CohortUnusable(
             f"studies to train on are of different spectra (energy type {told}): a card states one; train on "

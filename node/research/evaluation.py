@@ -40,7 +40,7 @@ from scoring.models.card import (
 from scoring.models.nomogram import rad_score
 from scoring.training.cohort import CLINICAL, Cohort, LabelKind, Patient, Split
 from scoring.training.discrimination import Auc
-from scoring.training.feature_selection import FORM
+from scoring.training.feature_selection import ICC_FORM
 from scoring.training.validation import Validation, subgroup_aucs, validate
 
 # The model card of a training: what a node needs to apply the model, and what its users should know.
@@ -107,7 +107,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
         "penalty": plan.penalty.value,
         "split": "the table's own" if trained.own_split else "drawn, 7:3 of each class",
         "folds": "the table's own" if trained.own_folds else "drawn",
-        "agreement": f"{', '.join(trained.agreement)}: {FORM}" if trained.agreement else "not assessed",
+        "agreement": f"{', '.join(trained.agreement)}: {ICC_FORM}" if trained.agreement else "not assessed",
         "features_kept": len(trained.kept),
         "features_after_mrmr": len(trained.fits.rad_score.relevant),
         "circularity": CIRCULARITY,
@@ -117,10 +117,10 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
         for label in ("osteoporosis", "osteopenia"):
             told[f"{split}_{label}"] = sum(one.label == label for one in patients)
         for name, model in trained.validations[split].models.items():
-            told[f"{split}_auc_{name}"] = model.auc.told
+            told[f"{split}_auc_{name}"] = model.auc.summary
     for name in (RADIOMICS, COMBINED):
         if name in trained.optimism:
-            told[f"train_auc_{name}_less_optimism"] = trained.optimism[name].told
+            told[f"train_auc_{name}_less_optimism"] = trained.optimism[name].summary
     return told | {key: trained.cutoffs[name] for name, key in CUTOFFS.items()}
 
 

@@ -16,13 +16,13 @@ from config.phrases import in_english
 from node.research.cohort_tables import Variable
 from node.research.evaluation import CIRCULARITY
 from node.research.model_training import AGREEMENT, COMBINED, Plan, Trained
-from scoring.calibration.spectrum import energy_in_words
+from scoring.calibration.spectrum import energy_phrase
 from scoring.errors import CohortUnusable
 from scoring.models.card import ModelCard
 from scoring.models.nomogram import nomogram_scale
 from scoring.training.cohort import MOST_MISSING, PLAUSIBLE, Split
 from scoring.training.discrimination import Auc, Optimism
-from scoring.training.feature_selection import FORM, Icc
+from scoring.training.feature_selection import ICC_FORM, Icc
 from scoring.training.figures import (
     calibration_figure,
     decision_figure,
@@ -101,7 +101,7 @@ def training_tables(trained: Trained) -> dict[str, Table]:
             "apparent_auc": one.apparent,
             "optimism": _or_blank(one.optimism),
             "corrected_auc": _or_blank(one.corrected),
-            "auc_not_drawn": _or_blank(one.fresh),
+            "auc_not_drawn": _or_blank(one.corrected_not_drawn),
             "resamples": one.resamples,
             "failed": one.failed,
         }
@@ -159,7 +159,7 @@ def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
 def subgroup_table(subgroups: Mapping[tuple[str, str], Auc]) -> Table:
     """The rad-score between each two classes."""
     return [
-        {"positive_class": positive, "negative_class": negative, "auc_95": area.told}
+        {"positive_class": positive, "negative_class": negative, "auc_95": area.summary}
         | {"positives": area.positives, "negatives": area.negatives}
         for (positive, negative), area in subgroups.items()
     ]
@@ -375,7 +375,7 @@ def _use(card: ModelCard) -> str:
     limits = card.applicability
     return (
         f"{card.notice}. For patients with a T-score below -1; refused outside {_range(limits.kvp)} kV, "
-        f"energy type {in_english(energy_in_words(limits.spectrum.energy))}, "
+        f"energy type {in_english(energy_phrase(limits.spectrum.energy))}, "
         f"spectral filter {limits.spectrum.beam_filter}, "
         f"slices {_range(limits.slice_spacing_mm)} mm apart, pixels of {_range(limits.pixel_spacing_mm)} mm, "
         f"{limits.equivalent}."
@@ -410,7 +410,7 @@ def _participants(trained: Trained) -> str:
 
 def _predictors(trained: Trained) -> str:
     agreement = (
-        f"{len(trained.kept)} agree between repeated masks ({FORM}; at least {AGREEMENT})"
+        f"{len(trained.kept)} agree between repeated masks ({ICC_FORM}; at least {AGREEMENT})"
         if trained.agreement
         else "agreement between observers was not assessed"
     )
@@ -440,9 +440,9 @@ def _equation(card: ModelCard) -> str:
 def _performance(trained: Trained) -> str:
     parts = []
     for split, validation in trained.validations.items():
-        areas = ", ".join(f"{name} {model.auc.told}" for name, model in validation.models.items())
+        areas = ", ".join(f"{name} {model.auc.summary}" for name, model in validation.models.items())
         combined = validation.models[COMBINED]
-        fit = f", Hosmer-Lemeshow p {combined.calibration.p_told}" if combined.calibration else ""
+        fit = f", Hosmer-Lemeshow p {combined.calibration.p_text}" if combined.calibration else ""
         parts.append(
             f"{split} ({validation.patients} patients): AUC {areas}; Brier {combined.brier:.3f}{fit}"
         )
@@ -470,7 +470,7 @@ def _optimism(trained: Trained, plan: Plan) -> str:
 
 
 def _of_model(name: str, one: Optimism) -> str:
-    return f"{name}: AUC {one.apparent:.3f}, less optimism {one.told}."
+    return f"{name}: AUC {one.apparent:.3f}, less optimism {one.summary}."
 
 
 def _range(ends: tuple[float, float]) -> str:

@@ -24,7 +24,7 @@ from node.store.errors import StoreError
 from node.store.schema import activations
 from scoring.errors import ModelCardInvalid
 from scoring.models.card import ModelCard, card_document, parse_model_card
-from scoring.models.comparison import Compared, Scored
+from scoring.models.comparison import ModelComparison, ModelScore
 
 _FILE = Path("models") / "activations.jsonl"  # of earlier versions
 _TAKEN_OVER = Path("models") / "activations.jsonl.taken-over"  # holds its size then
@@ -50,7 +50,7 @@ class Activation:
     reason: str
     previous_sha256: str | None  # of the card that it takes the place of; None: there was none
     previous: ModelCard | None  # that card; None too in a record that an earlier version wrote
-    comparison: tuple[Compared, ...]
+    comparison: tuple[ModelComparison, ...]
 
 
 class Activations:
@@ -218,10 +218,10 @@ def _require_pinned(number: int, card: ModelCard, pinned: str | None) -> None:
         )
 
 
-def _compared(raw: dict[str, Any]) -> Compared:
+def _compared(raw: dict[str, Any]) -> ModelComparison:
     before = raw["before"]
-    return Compared(
+    return ModelComparison(
         patient=raw["patient"],
-        before=Scored(**before) if before is not None else None,
-        after=Scored(**raw["after"]),
+        before=ModelScore(**before) if before is not None else None,
+        after=ModelScore(**raw["after"]),
     )

@@ -1,4 +1,4 @@
-"""The types of a calibration: minerals, rods as they read, the line from HU to density, its uncertainty."""
+"""Types of a calibration (minerals, readings, the line from HU to density), its uncertainty and residuals."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from math import hypot, sqrt
 import numpy as np
 
 INTERNAL = "internal"  # the method
-OWN_TISSUES = "own tissues"  # stands where a phantom's name does
+PATIENT_TISSUES = "own tissues"  # stands where a phantom's name does
 
 
 class Mineral(StrEnum):
-    """The substance a density is expressed in. HA and K2HPO4 are different quantities."""
+    """Mineral in which a density is expressed. HA and K2HPO4 are different quantities."""
 
     HA = "HA"  # calcium hydroxyapatite
     K2HPO4 = "K2HPO4"  # dipotassium hydrogen phosphate
 
 
 class Grade(StrEnum):
-    """What a calibration rests on, from the strongest to the weakest."""
+    """Basis of a calibration, from the strongest to the weakest."""
 
     PHANTOM = "phantom"  # rods in the very same image
     ASYNCHRONOUS = "asynchronous"  # rods scanned earlier on the same scanner
@@ -53,9 +53,9 @@ class RodReading:
 
     @property
     def hu_standard_error(self) -> float:
-        """Standard error of `hu_mean`: as measured, else as if the voxels' noise were independent.
+        """Standard error of `hu_mean` in HU: as measured, otherwise as if the voxels' noise were independent.
 
-        The second is a lower bound: noise of CT is correlated (`scoring.density.bmd.with_standard_errors`).
+        The latter is a lower bound: noise of CT is correlated (`scoring.density.bmd.with_standard_errors`).
         """
         if self.standard_error_hu is not None:
             return self.standard_error_hu
@@ -79,7 +79,7 @@ class TissueReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineUncertainty:
-    """Standard uncertainty (k = 1) of the line itself, in two parts that are independent of each other.
+    """Standard uncertainty (k = 1) of the line itself, in two independent parts.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class LineUncertainty:
     slope: float
 
     def at(self, hu: float) -> float:
-        """In mg/cm3, of the density that the line gives at `hu`."""
+        """Standard uncertainty in mg/cm3 of the line's density at `hu`."""
         return hypot(self.bmd_mg_cm3, self.slope * (hu - self.pivot_hu))
 
 
@@ -154,14 +154,14 @@ SlopeRanges = tuple[tuple[float, float, float], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRules:
-    """Which rods a fit uses, and when its result is doubted or refused. A phantom's file may state its own.
+    """Which rods a fit uses, and when its result is poor or refused. A phantom's file may state its own.
 
     V: published in the Ogo software's reference (Michalski). R: recalled or chosen here, to be confirmed
-    before anything clinical rests on it.
+    before clinical use.
 
     Attributes
     ----------
-    fit_up_to_mg_cm3 : denser rods are left out of the fit (R).
+    fit_up_to_mg_cm3 : denser rods are left out of the fit, because trabecular bone is measured (R).
     r2_refused_below : R squared below which there is no calibration (V).
     r2_doubted_below : R squared below which the fit is called poor (V; a stricter 0.99 is R).
     residual_doubted_hu : largest distance of a rod from the line before the fit is called poor (R).
@@ -218,7 +218,12 @@ def line_uncertainty(
 
 
 def combined_uncertainty(*parts: LineUncertainty) -> LineUncertainty:
-    """The uncertainty of a line that is uncertain for several independent reasons."""
+    """Sum of independent uncertainties of one line.
+
+    Parameters
+    ----------
+    parts : at least one.
+    """
     by_slope = sum(part.slope**2 for part in parts)
     if by_slope == 0.0:
         total = sqrt(sum(part.bmd_mg_cm3**2 for part in parts))
@@ -229,9 +234,6 @@ def combined_uncertainty(*parts: LineUncertainty) -> LineUncertainty:
         bmd_mg_cm3=sqrt(sum(part.at(pivot_hu) ** 2 for part in parts)),
         slope=sqrt(by_slope),
     )
-
-
-# How far each rod lies from the line of a calibration: what a reader needs to believe the line.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,10 +272,14 @@ class FitPoint:
 
 
 def fit_line(calibration: Calibration) -> FitLine:
-    """The line behind a calibration, in the rods' own terms.
+    """The line that was fitted to the rods.
 
-    Rods certified as mineral and water (Mindways) are fitted without their water. Their line is fitted here
-    anew, for it differs from the one that bone is measured by, in slope and offset.
+    Rods certified as mineral and water (Mindways) are fitted without their water: their line is fitted again
+    here, because it differs in slope and offset from the calibration's.
+
+    Parameters
+    ----------
+    calibration : with rods, or a slope other than 0.
     """
     if calibration.rods and all(rod.water_mg_cm3 is not None for rod in calibration.rods):
         hu_per_mg, offset_hu = np.polyfit(
@@ -294,7 +300,7 @@ def _without_water_hu(rod: RodReading) -> float:
 
 
 def fit_points(calibration: Calibration) -> tuple[FitPoint, ...]:
-    """Every rod that was read, by rising density."""
+    """Every rod of the phantom with its distance from the line, by rising density."""
     line = fit_line(calibration)
     points = []
     for rod in calibration.rods:

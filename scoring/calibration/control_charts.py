@@ -1,7 +1,7 @@
-"""Whether a scanner drifts: control charts of what a calibration phantom reads on it.
+"""Drift of a scanner: groups of comparable phantom readings, and their control charts.
 
-A Shewhart chart sees a sudden jump, a tabular CUSUM a slow or small shift. Both compare later readings with
-the mean and SD of the first ones, the baseline.
+A Shewhart chart detects a sudden jump, a tabular CUSUM a slow or small shift. Both compare later readings
+with the mean and SD of the first ones, the baseline.
 
 Sources: E. S. Page, Continuous inspection schemes, Biometrika 41 (1954) 100-115; D. C. Montgomery,
 Introduction to Statistical Quality Control (tabular CUSUM; with k = 0.5 and h = 5 one false alarm in about
@@ -21,8 +21,6 @@ from scoring.calibration.spectrum import ScanTechnique, technique_differences
 from scoring.settings import ChartSettings, PriorScanSettings
 from segmentation.phrase import phrase
 from segmentation.vertebrae import Observation
-
-# What a calibration phantom read in one series, and which readings may be held against one another.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +89,13 @@ class ScannerReading:
 
     @property
     def order(self) -> tuple[date, str]:
-        """By which readings are sorted, oldest first."""
+        """Sort key: oldest first."""
         return self.taken_on, self.taken_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingGroup:
-    """Readings that may be held against one another, oldest first; at least one."""
+    """Comparable readings, oldest first; at least one."""
 
     readings: tuple[ScannerReading, ...]
 
@@ -106,8 +104,8 @@ class ReadingGroup:
         return self.readings[0].protocol
 
     @property
-    def measure(self) -> ScannerReading:
-        """By which it was told what belongs to the group: that which was kept first."""
+    def reference(self) -> ScannerReading:
+        """The reading that was stored first, by which membership of the group is decided."""
         return min(self.readings, key=_arrival)
 
     @property
@@ -122,11 +120,11 @@ class ReadingGroup:
 def comparable_groups(
     readings: Sequence[ScannerReading], tolerance: PriorScanSettings
 ) -> tuple[ReadingGroup, ...]:
-    """Readings by protocol, technique and whether a patient lay on the phantom.
+    """Readings grouped by protocol, technique, and whether a patient lay on the phantom.
 
-    Table height and field of view have no natural steps: the reading of a group that was kept first is its
-    measure, and whatever lies within the tolerance of it belongs to the group. So one that comes late,
-    however long ago it was taken, parts no readings that were together before: a drift stays seen.
+    Table height and field of view have no natural steps: a reading belongs to the group from whose first
+    stored reading it differs by no more than the tolerance. A late arrival, whenever it was taken, therefore
+    separates no readings that belonged together: a drift remains visible.
 
     Parameters
     ----------
@@ -145,10 +143,10 @@ def comparable_groups(
     return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
 
 
-def made_alike(one: ScannerReading, other: ScannerReading, tolerance: PriorScanSettings) -> bool:
-    """Whether both are of one scanner and protocol and a technique within tolerance.
+def same_technique(one: ScannerReading, other: ScannerReading, tolerance: PriorScanSettings) -> bool:
+    """Whether two readings have one scanner, one protocol, and techniques within tolerance.
 
-    Patients do not count here.
+    Patients do not matter here. Two readings without a technique are alike.
     """
     if (one.protocol, one.model) != (other.protocol, other.model):
         return False
@@ -158,12 +156,12 @@ def made_alike(one: ScannerReading, other: ScannerReading, tolerance: PriorScanS
 
 
 def _arrival(reading: ScannerReading) -> tuple[float, date, str]:
-    """By which readings are put into groups; of those kept at once the oldest comes first."""
+    """Order of grouping; of readings stored together the oldest comes first."""
     return reading.first_kept_at_s, *reading.order
 
 
 def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: PriorScanSettings) -> bool:
-    return one.alone == measure.alone and made_alike(measure, one, tolerance)
+    return one.alone == measure.alone and same_technique(measure, one, tolerance)
 
 
 def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:
@@ -238,12 +236,12 @@ class ControlChart:
 def control_chart(
     quantity: str, unit: str, values: Sequence[float], rules: ChartSettings, *, minimum_sigma: float
 ) -> ControlChart | None:
-    """The chart of some readings, None while they are fewer than a baseline.
+    """The chart of some readings; None while there are fewer than a baseline.
 
     Parameters
     ----------
     values : oldest first.
-    minimum_sigma : takes the place of a smaller SD of the baseline, which few alike readings may give.
+    minimum_sigma : replaces a smaller SD of the baseline, which few similar readings may have.
     """
     count = rules.baseline_readings
     if len(values) < count:
@@ -296,14 +294,14 @@ def _signal(z: float, upper: float, lower: float, rules: ChartSettings) -> Signa
 
 
 def scanner_charts(readings: Sequence[ScannerReading], rules: ChartSettings) -> tuple[ControlChart, ...]:
-    """Slope and water of comparable readings; none while there is no baseline.
+    """Charts of slope and water of comparable readings; empty while there is no baseline.
 
-    A reading that failed a check has no point: what made it fail, a tilted phantom for one, is often no
-    matter of the scanner, and in a baseline it would widen the limits. It is told beside the chart.
+    A reading that failed a check has no point. What made it fail, such as a tilted phantom, is often no fault
+    of the scanner, and would widen the limits in a baseline. It is listed beside the chart.
 
     Parameters
     ----------
-    readings : of one group (`scoring.calibration.control_charts.comparable_groups`), oldest first.
+    readings : of one group (`comparable_groups`), oldest first.
     """
     charted = [one for one in readings if one.charted]
     slopes = [one.slope for one in charted if one.slope is not None]
@@ -318,7 +316,7 @@ def scanner_charts(readings: Sequence[ScannerReading], rules: ChartSettings) -> 
 
 
 def slope_unit(readings: Sequence[ScannerReading]) -> str:
-    """With the mineral, as far as the readings tell one: HA and K2HPO4 are different quantities."""
+    """Unit of the slope, with the mineral where all readings have the same."""
     minerals = sorted({one.equivalent.value for one in readings if one.equivalent is not None})
     return " ".join(["mg/cm3", *minerals, "per HU"]) if len(minerals) == 1 else "mg/cm3 per HU"
 

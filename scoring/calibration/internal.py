@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from scoring.calibration import (
     INTERNAL,
-    OWN_TISSUES,
+    PATIENT_TISSUES,
     Calibration,
     Grade,
     LineUncertainty,
@@ -43,8 +43,9 @@ from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
 from segmentation.gates.great_vessels import great_vessels
 from segmentation.phrase import Phrase, listed, phrase
+from segmentation.regions.surface import largest_piece
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import ABOVE_SACRUM, Vertebrae, course_of_bodies
+from segmentation.vertebrae import ABOVE_SACRUM, Vertebrae, spine_course
 from segmentation.volume import CtVolume, FloatArray, Mask, canonical
 
 Array = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ Array = npt.NDArray[np.float64]
 
 _KEV = np.arange(400, 1201) / 10  # searched; beyond what any tube voltage of CT comes to
 _TISSUES = tuple(Tissue)
-_IN_WORDS = {
+_TISSUE_PHRASES = {
     Tissue.AIR: phrase("air"),
     Tissue.ADIPOSE: phrase("adipose"),
     Tissue.BLOOD: phrase("blood"),
@@ -61,7 +62,7 @@ _IN_WORDS = {
 
 
 def sd_hu(rules: InternalCalibrationSettings, tissue: Tissue) -> float:
-    """How far one person's tissue may read from what it is taken to be (standard uncertainty), in HU."""
+    """Standard uncertainty in HU of one person's tissue relative to its assumed value."""
     return {
         Tissue.AIR: rules.air_sd_hu,
         Tissue.ADIPOSE: rules.adipose_sd_hu,
@@ -108,7 +109,7 @@ def internal_calibration(
     _require_plausible(fit, kvp, rules)
     return Calibration(
         method=INTERNAL,
-        phantom=OWN_TISSUES,
+        phantom=PATIENT_TISSUES,
         equivalent=Mineral.K2HPO4,
         slope=fit.slope,
         intercept=fit.intercept,
@@ -123,7 +124,7 @@ def internal_calibration(
 
 
 def _require_all(hu: Mapping[Tissue, float], rules: InternalCalibrationSettings) -> None:
-    missing = [_IN_WORDS[one] for one in _TISSUES if one not in hu]
+    missing = [_TISSUE_PHRASES[one] for one in _TISSUES if one not in hu]
     if missing:
         raise _impossible(phrase("tissue-too-little", tissues=listed(missing)))
     low, high = rules.sampling.blood_hu
@@ -193,34 +194,30 @@ def _fit(hu: tuple[float, ...], adipose_density_g_cm3: float) -> _Fit:
 def _uncertainty(
     hu: Mapping[Tissue, float], fit: _Fit, rules: InternalCalibrationSettings
 ) -> LineUncertainty:
-    """Each tissue's own deviation through the whole fit, and not less than comparison with QCT has shown."""
+    """Each tissue's deviation propagated through the fit; at least the published deviation from QCT."""
     slopes, densities, errors = [], [], []
     for tissue in _TISSUES:
-        own_sd_hu = sd_hu(rules, tissue)
+        deviation_hu = sd_hu(rules, tissue)
         up, down = (
             _fit(
-                tuple(hu[one] + sign * own_sd_hu * (one is tissue) for one in _TISSUES),
+                tuple(hu[one] + sign * deviation_hu * (one is tissue) for one in _TISSUES),
                 rules.adipose_density_g_cm3,
             )
             for sign in (1, -1)
         )
-        slopes.append((up.slope - down.slope) / (2 * own_sd_hu))
-        densities.append((up.intercept - down.intercept) / (2 * own_sd_hu))
-        errors.append(own_sd_hu)
+        slopes.append((up.slope - down.slope) / (2 * deviation_hu))
+        densities.append((up.intercept - down.intercept) / (2 * deviation_hu))
+        errors.append(deviation_hu)
     least = LineUncertainty(
         pivot_hu=fit.offset_hu, bmd_mg_cm3=0.0, slope=rules.least_uncertainty_percent / 100 * fit.slope
     )
     return combined_uncertainty(line_uncertainty(0.0, slopes, densities, errors), least)
 
 
-# The patient's own tissues as they read in a CT: air around the body, fat, muscle beside the spine, blood.
-#
-# Each is taken where it is even: smoothed HU within the tissue's window, and well inside; blood in the
-# great vessels. Cortical bone, the fifth tissue of Michalski et al. 2020, is left out: no place of a lumbar
-# field of view is thick enough to read it without its neighbours, and its HU depends on its density more
-# than on the photons' energy.
-
-
+# Reading the tissues: air around the body, fat, muscle beside the spine, blood in the great vessels. Each is
+# read where smoothed HU lie within its window, away from its borders. Cortical bone, the fifth tissue of
+# Michalski et al. 2020, is left out: in a lumbar field of view it is too thin to be read without its
+# neighbours, and its HU depend on its density more than on the photons' energy.
 _PADDING_BELOW_HU = -900.0
 _BODY_HU = -300.0
 
@@ -228,7 +225,11 @@ _BODY_HU = -300.0
 def read_tissues(
     volume: CtVolume, vertebrae: Vertebrae, rules: TissueSettings, contrast: ImageSettings
 ) -> tuple[TissueReading, ...]:
-    """The tissues that are there in sufficient amount, from the lowest HU to the highest.
+    """The tissues that are present in sufficient amount, from the lowest HU to the highest.
+
+    Parameters
+    ----------
+    contrast : limits by which the great vessels are found.
 
     Raises
     ------
@@ -261,11 +262,11 @@ def _reading(tissue: Tissue, hu: npt.NDArray[np.float32], voxel_cm3: float) -> T
 def _slices(
     volume: CtVolume, vertebrae: Vertebrae, rules: TissueSettings
 ) -> Iterator[tuple[FloatArray, dict[Tissue, Mask]]]:
-    """Slices along the vertebral bodies in view, with what is surely air, fat or muscle in each."""
+    """Slices along the vertebral bodies in view, with masks of air, fat and muscle in each."""
     volume.grid.require_same(vertebrae.grid)
     turned, turn = canonical(volume)
     bodies = turn.forward(vertebrae.bodies)
-    course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
+    course = spine_course(turned, bodies, ABOVE_SACRUM)
     if course is None:
         return
     dz, dy, dx = turned.grid.spacing_mm
@@ -274,7 +275,7 @@ def _slices(
         hu = turned.hu[k]
         smooth = ndimage.gaussian_filter(hu, (rules.smoothing_mm / dy, rules.smoothing_mm / dx))
         seen = _inside(~_padding(hu), rules.inside_mm, dy, dx)
-        body = _largest(smooth > _BODY_HU)
+        body = largest_piece(smooth > _BODY_HU)
         around = ndimage.binary_fill_holes(body)
         muscle_box = np.zeros(hu.shape, bool)
         front, middle = course.front_mm[place], course.middle_mm[place]
@@ -320,11 +321,3 @@ def _away(mask: Mask, distance_mm: float, dy: float, dx: float) -> Mask:
         return np.ones(mask.shape, bool)
     far: Mask = ndimage.distance_transform_edt(~mask, sampling=(dy, dx)) > distance_mm
     return far
-
-
-def _largest(mask: Mask) -> Mask:
-    pieces, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    largest: Mask = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return largest

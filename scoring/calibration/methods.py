@@ -1,4 +1,4 @@
-"""From Hounsfield units to mineral density: the methods by name, and what is made of their result."""
+"""Calibration by rods: least squares, two-point, Mindways; checks of the fit; uncertainty of a density."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from scoring.calibration import (
 )
 from scoring.calibration.spectrum import require_slope
 from scoring.errors import CalibrationImpossible
+from segmentation.phrase import Value
 from segmentation.vertebrae import Observation
-
-# Calibration by several rods of one mineral: a straight line through all of them.
-
 
 LEAST_SQUARES = "least-squares"
 
@@ -94,7 +92,13 @@ def least_squares(
 
 
 def require_rising(rods: Sequence[RodReading]) -> None:
-    """Raise `CalibrationImpossible` (`rod_order`) unless each rod reads higher than the one before it."""
+    """Require that each rod reads higher than the one before it.
+
+    Raises
+    ------
+    CalibrationImpossible
+        `rod_order`.
+    """
     for lower, higher in pairwise(rods):
         if not higher.hu_mean > lower.hu_mean:
             raise CalibrationImpossible(
@@ -104,7 +108,13 @@ def require_rising(rods: Sequence[RodReading]) -> None:
 
 
 def require_line(r2: float | None, rules: FitRules) -> None:
-    """Raise `CalibrationImpossible` (`calibration_fit_failed`) where rods do not lie on a line."""
+    """Require that the rods lie on a line.
+
+    Raises
+    ------
+    CalibrationImpossible
+        `calibration_fit_failed`: R squared is below `rules.r2_refused_below`.
+    """
     if r2 is not None and r2 < rules.r2_refused_below:
         raise CalibrationImpossible(
             "calibration_fit_failed", f"R squared is {r2:.3f}, {rules.r2_refused_below:g} is needed"
@@ -117,11 +127,15 @@ def r_squared(x: Array, y: Array) -> float | None:
 
 
 def standard_errors_hu(rods: Sequence[RodReading], residuals_hu: Array) -> list[float]:
-    """Standard error of each rod's mean as the fit has reason to believe it.
+    """Standard error in HU of each rod's mean for the uncertainty of the fit.
 
-    The rods' noise where it explains their distances from the line (chi squared, 95 %). Else the line does
-    not fit (beam hardening, a certificate that is off), and the standard deviation of the distances counts
-    for every rod, widened by Student's t over the normal's 1.96: few rods tell little of their own scatter.
+    The rods' noise, where it explains their distances from the line (chi squared, 95 %). Otherwise the line
+    does not fit (beam hardening, a wrong certificate), and the standard deviation of the distances counts for
+    every rod, multiplied by Student's t over the normal's 1.96: few rods estimate their scatter poorly.
+
+    Parameters
+    ----------
+    residuals_hu : (rods,), distances from the line.
     """
     noise_hu = np.array([rod.hu_standard_error for rod in rods])
     freedom = len(rods) - 2
@@ -133,9 +147,6 @@ def standard_errors_hu(rods: Sequence[RodReading], residuals_hu: Array) -> list[
     scatter_hu = float(np.sqrt(residuals_hu @ residuals_hu / freedom))
     scatter_hu *= float(stdtrit(freedom, 0.975) / ndtri(0.975))
     return [max(float(one), scatter_hu) for one in noise_hu]
-
-
-# The two-point calibration of Xie et al. 2022.
 
 
 TWO_POINT = "two-point"
@@ -204,11 +215,7 @@ def _water_and_mineral(rods: Sequence[RodReading]) -> tuple[RodReading, RodReadi
     return by_density[0], by_density[1]
 
 
-# Calibration by a phantom whose rods are certified as water and K2HPO4: Mindways Model 3.
-
-
 MINDWAYS = "mindways"
-
 RODS = 5
 # Any slope above 0.9 HU per mg/cm3 puts the rods in the order A to E, in which they must read.
 _TYPICAL_SIGMA_REF = 1.5
@@ -300,7 +307,8 @@ def _typical_hu(rod: RodReading) -> float:
     return rod.water_mg_cm3 + _TYPICAL_SIGMA_REF * rod.density_mg_cm3
 
 
-METHODS = (TWO_POINT, LEAST_SQUARES, MINDWAYS)  # by rods in the image; a phantom's file names one
+_METHODS = {TWO_POINT: two_point, LEAST_SQUARES: least_squares, MINDWAYS: mindways}
+METHODS = tuple(_METHODS)  # by rods in the image; a phantom's file names one
 
 SHIPPED_RULES = FitRules()
 
@@ -327,22 +335,18 @@ def calibrate(
     ValueError
         If there is no such method.
     """
-    if method == TWO_POINT:
-        return two_point(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
-    if method == LEAST_SQUARES:
-        return least_squares(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
-    if method == MINDWAYS:
-        return mindways(phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
-    raise ValueError(f"unknown calibration method {method!r}; known: {', '.join(METHODS)}")
+    if method not in _METHODS:
+        raise ValueError(f"unknown calibration method {method!r}; known: {', '.join(METHODS)}")
+    return _METHODS[method](phantom=phantom, equivalent=equivalent, rods=rods, rules=rules, kvp=kvp)
 
 
 def fit_observations(calibration: Calibration, rules: FitRules = SHIPPED_RULES) -> tuple[Observation, ...]:
-    """What to say of a calibration that stands: `calibration_fit_poor`."""
+    """`calibration_fit_poor`, where R squared or a residual exceeds its limit."""
     r2, residual_hu = calibration.r2, calibration.max_residual_hu
     if (r2 is not None and r2 < rules.r2_doubted_below) or (
         residual_hu is not None and residual_hu > rules.residual_doubted_hu
     ):
-        values: dict[str, str | int | float] = {
+        values: dict[str, Value] = {
             "r2": "-" if r2 is None else round(r2, 4),
             "r2_limit": rules.r2_doubted_below,
             "residual_hu": "-" if residual_hu is None else round(residual_hu, 1),
@@ -353,10 +357,17 @@ def fit_observations(calibration: Calibration, rules: FitRules = SHIPPED_RULES) 
 
 
 def density_uncertainty(calibration: Calibration, hu_mean: float, hu_standard_error: float) -> float | None:
-    """Standard uncertainty (k = 1) in mg/cm3 of ``calibration.bmd(hu_mean)``; marrow-fat error not included.
+    """Standard uncertainty (k = 1) in mg/cm3 of ``calibration.bmd(hu_mean)``, marrow fat left out.
 
-    The region's noise and the line's uncertainty (rods' noise, lack of fit), which are independent. None
-    where the calibration states no uncertainty of its own.
+    Combines the region's noise and the line's uncertainty (rods' noise, lack of fit), which are independent.
+
+    Parameters
+    ----------
+    hu_standard_error : of `hu_mean`.
+
+    Returns
+    -------
+    None where the calibration states no uncertainty.
     """
     if calibration.uncertainty is None:
         return None

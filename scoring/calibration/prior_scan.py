@@ -1,9 +1,9 @@
-"""Asynchronous calibration: a study without a phantom, calibrated by one scanned earlier on the same scanner.
+"""Calibration of a study without a phantom by a prior scan of a phantom on the same scanner.
 
-An earlier reading is used only where everything that moves HU is the same: the scanner by its serial number,
+A prior reading is used only where everything that affects HU is the same: the scanner by its serial number,
 tube voltage, spectral filter, energy type, kernel and reconstruction exactly, table height and field of view
 within a tolerance. With a scan of another tube voltage the error was 3.8 +- 28.2 % (Skornitzke et al. 2022):
-no setting allows that. What no header tells, how far another body in the beam moves HU, is not in the stated
+no setting allows that. The effect of another body in the beam is in no header and not in the stated
 uncertainty: published accuracy with the European Spine Phantom is 1.4 to 6.7 % (PMC5524691).
 """
 
@@ -23,7 +23,7 @@ from scoring.calibration.control_charts import (
     SIGNALS,
     ScannerReading,
     comparable_groups,
-    made_alike,
+    same_technique,
     scanner_charts,
 )
 from scoring.calibration.spectrum import ScanTechnique, technique_differences
@@ -37,14 +37,14 @@ _END_OF_DAY = "235959.999999"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UncalibratedStudy:
-    """The study that has no phantom in view.
+    """A study without a phantom in view.
 
     Attributes
     ----------
     model : the scanner's model.
     taken_at : HHMMSS[.ffffff], "" where it is not stated.
-    phantoms : phantom models that the site measures with, and the SHA-256 of today's description of each: a
-        calibration by a certificate that was corrected later is not used.
+    phantoms : SHA-256 of today's description of each phantom model that the site measures with: a calibration
+        by a certificate that was corrected later is not used.
     """
 
     device_serial: str
@@ -64,10 +64,10 @@ def calibrate_by_prior_scan(
     rules: PriorScanSettings,
     charts: ChartSettings,
 ) -> tuple[Calibration | None, Observation]:
-    """The calibration by the latest fitting reading, or None, and what is to be said of it.
+    """The calibration by the latest fitting reading, with an observation.
 
-    A reading later than the study never counts: it would change a number that may have been sent already. Of
-    the same day only one that was certainly taken earlier is used, and one that failed a check or shows a
+    Readings later than the study never count: they would change numbers that may have been sent already. Of
+    the same day only a reading that was certainly taken earlier is used; one that failed a check or shows a
     drift counts unless it was certainly taken later.
 
     Parameters
@@ -76,8 +76,8 @@ def calibrate_by_prior_scan(
 
     Returns
     -------
-    calibration, observation
-        `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`, which says why.
+    The calibration and `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`,
+    with the reason.
     """
     own = [one for one in history if _of_its_scanner(one, study)]
     known = [one for one in own if _is_earlier(one, study)]
@@ -113,7 +113,7 @@ def calibrate_by_prior_scan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorScanUse:
-    """Until when studies made like a reading may be calibrated by one, as far as is known today.
+    """How long a reading may calibrate studies of the same technique, as known today.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def _order(reading: ScannerReading) -> int:
 
 
 def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[object]) -> Phrase | None:
-    """Why no reading can be compared with this study at all; None where some can."""
+    """Why no reading is comparable with this study; None where some are."""
     scanner = f"{study.model} {study.device_serial}".strip()
     reasons = {
         phrase("serial-not-stated"): not study.device_serial,
@@ -191,13 +191,13 @@ def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[o
 
 
 def _of_its_scanner(reading: ScannerReading, study: UncalibratedStudy) -> bool:
-    """Makers number their scanners each for themselves, so that a serial number alone names none."""
+    """Serial numbers are unique only together with the scanner's model."""
     own = study.device_serial, study.model
     return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == own
 
 
 def _before(day: date, time: str, other_day: date, other_time: str) -> bool | None:
-    """Whether one moment lies before another; None where both are of one day and a time is not stated."""
+    """Whether one moment precedes another; None on the same day where a time is not stated."""
     if day != other_day:
         return day < other_day
     return time < other_time if time and other_time else None
@@ -210,7 +210,7 @@ def _is_earlier(reading: ScannerReading, study: UncalibratedStudy) -> bool | Non
 
 
 def _differences(study: UncalibratedStudy, reading: ScannerReading, rules: PriorScanSettings) -> list[Value]:
-    """Why this reading may not calibrate this study; empty where it may."""
+    """Why this reading cannot calibrate this study; empty where it can."""
     protocol, technique = reading.protocol, reading.technique
     found: list[Value] = []
     if protocol.kvp != study.kvp:
@@ -220,7 +220,7 @@ def _differences(study: UncalibratedStudy, reading: ScannerReading, rules: Prior
     if protocol.phantom not in study.phantoms:
         found.append(phrase("differs-phantom", phantom=protocol.phantom))
     elif reading.calibration is None:
-        found.append(_why_not_lent(reading))
+        found.append(_why_unsound(reading))
     elif reading.calibration.phantom_sha256 != study.phantoms[protocol.phantom]:
         found.append(phrase("phantom-described-otherwise"))
     if technique is None:
@@ -234,14 +234,14 @@ def _differences(study: UncalibratedStudy, reading: ScannerReading, rules: Prior
     return found
 
 
-def _why_not_lent(reading: ScannerReading) -> Phrase:
+def _why_unsound(reading: ScannerReading) -> Phrase:
     if reading.findings:
         return phrase("phantom-failed-checks", codes=", ".join(reading.findings))
     return phrase("phantom-failed")
 
 
 def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
-    """Lengths that neither header states: charts may join such readings; none calibrates."""
+    """Lengths that neither header states: control charts accept such readings, calibration does not."""
     lengths = {
         phrase("table-height"): (study.table_height_mm, reading.table_height_mm),
         phrase("field-of-view"): (study.field_of_view_mm, reading.field_of_view_mm),
@@ -252,9 +252,9 @@ def _unstated(study: ScanTechnique, reading: ScanTechnique) -> list[Value]:
 
 
 def _failure_since(prior: ScannerReading, readings: Sequence[ScannerReading]) -> Phrase | None:
-    """What was said against a phantom on this scanner no earlier than the prior; None where nothing was.
+    """A finding against a phantom on this scanner since the prior scan; None where there is none.
 
-    Of the same day only what was certainly read before the prior is passed over.
+    Of the same day, only readings certainly taken before the prior scan are ignored.
     """
     for one in readings:
         if one.findings and not _before(one.taken_on, one.taken_at, prior.taken_on, prior.taken_at):
@@ -265,10 +265,10 @@ def _failure_since(prior: ScannerReading, readings: Sequence[ScannerReading]) ->
 def _drift(
     prior: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings, charts: ChartSettings
 ) -> Phrase | None:
-    """Which chart of the scanner is out of control, or was on the prior's day or since; None where none.
+    """The chart that is out of control now, or was since the day of the prior scan; None where none is.
 
-    Tube and detector are common to all protocols, so that one that drifts casts doubt on all; and only that
-    chart itself can tell that the drift is over.
+    All protocols share tube and detector: drift of one casts doubt on all, and only the same chart shows its
+    end.
     """
     for group in comparable_groups(known, rules):
         readings = group.charted
@@ -290,12 +290,12 @@ def _drift(
 def _from_prior(
     earlier: Calibration, prior: ScannerReading, known: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> Calibration:
-    """The earlier line, named as such, less certain by what the scanner may have changed since.
+    """The prior scan's line, named as such, with the uncertainty by drift.
 
-    Rods keep what they read, but not their places: those are places in another image.
+    Rods keep their HU, but not their places, which belong to another image.
     """
     # With and without a patient: how far a body moves the line belongs to its spread.
-    alike = [one for one in known if one.charted and made_alike(prior, one, rules)]
+    alike = [one for one in known if one.charted and same_technique(prior, one, rules)]
     drift = drift_uncertainty(earlier, alike, rules)
     return replace(
         earlier,
@@ -310,15 +310,16 @@ def _from_prior(
 def drift_uncertainty(
     earlier: Calibration, readings: Sequence[ScannerReading], rules: PriorScanSettings
 ) -> LineUncertainty:
-    """How far a scanner's line may lie from the earlier one, by how far its own lines lie from one another.
+    """Uncertainty of a scanner's line since the prior scan, by the scatter of its own lines.
 
-    Line now and line then are two draws from the same spread, so that their difference has twice its
-    variance, widened by Student's t for the number of readings. The rods' noise is in the spread too: it
-    counts once more than it must.
+    The line now and the line then are two draws from the same distribution: their difference has twice its
+    variance, multiplied by the square of Student's t over the normal's quantile for the number of readings.
+    The scatter includes the rods' noise, which is therefore counted once more than necessary.
 
     Parameters
     ----------
-    readings : made like the prior and charted. Below `minimum_readings` what is usual takes their place.
+    readings : of the prior's technique, and charted. Below `minimum_readings` the settings' usual values
+        replace them.
     """
     if len(readings) < rules.minimum_readings:
         water_hu = -earlier.intercept / earlier.slope

@@ -1,7 +1,18 @@
-"""What spectrum an image shows: that of its tube voltage, or another by a spectral image or a filter.
+"""The X-ray spectrum of an image, the technique of a scan, plausible slopes, and attenuation by energy.
 
-HU of bone, and the texture in them, follow the spectrum. A tube voltage stands for one only in a conventional
+HU of bone, and their texture, depend on the spectrum. The tube voltage determines it only in a conventional
 image: polyenergetic, of one source, behind ordinary filters.
+
+The slope of a calibration is checked against the tube voltage: rods of another phantom may lie on a straight
+line too, with a slope that no X-ray beam gives. The ranges (`FitRules`) are wide: only a gross error is
+noticed.
+
+Attenuation is xraylib's, of which this module is the sole importer: cross sections, and composition and
+density of each tissue, are those of NIST (the tissues as ICRP defines them). Tests compare them with NIST's
+tables.
+
+Source: T. Schoonjans et al., The xraylib library for X-ray-matter interactions, Spectrochim. Acta B 66
+(2011).
 """
 
 from __future__ import annotations
@@ -28,7 +39,7 @@ VIRTUAL_KEV = (50.0, 75.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spectrum:
-    """What decides HU beside the tube voltage. By default an image as conventional CT makes it.
+    """What determines HU besides the tube voltage; by default that of conventional CT.
 
     Attributes
     ----------
@@ -41,7 +52,7 @@ class Spectrum:
 
     @property
     def is_conventional(self) -> bool:
-        """Whether the tube voltage stands for the spectrum."""
+        """Whether the tube voltage determines the spectrum."""
         return self == CONVENTIONAL_SPECTRUM
 
 
@@ -70,8 +81,8 @@ _FILTERS = {
 }
 
 
-def energy_in_words(energy: str) -> Value:
-    """The phrase for a `Spectrum.energy`; one that is of no known kind stays as it is."""
+def energy_phrase(energy: str) -> Value:
+    """The phrase of a `Spectrum.energy`; an unknown kind is returned unchanged."""
     if virtual := _VIRTUAL.fullmatch(energy):
         if virtual["described"]:
             return phrase("energy-virtual-described-at", energy=virtual["energy"])
@@ -82,34 +93,31 @@ def energy_in_words(energy: str) -> Value:
     return _ENERGIES.get(energy, energy)
 
 
-def filter_in_words(beam_filter: str) -> Value:
-    """The phrase for a `Spectrum.beam_filter`; a metal that is not known stays as it is."""
+def filter_phrase(beam_filter: str) -> Value:
+    """The phrase of a `Spectrum.beam_filter`; an unknown metal is returned unchanged."""
     return together(_FILTERS.get(metal, metal) for metal in beam_filter.split(" and "))
 
 
-def spectrum_differences(own: Spectrum, asked: Spectrum) -> list[Value]:
-    """In what a study's spectrum differs from the one asked for; empty where it does not."""
+def spectrum_differences(own: Spectrum, required: Spectrum) -> list[Value]:
+    """Differences between a study's spectrum and the required one; empty where they are equal."""
     differences: list[Value] = []
-    if own.energy != asked.energy:
-        one, other = energy_in_words(own.energy), energy_in_words(asked.energy)
+    if own.energy != required.energy:
+        one, other = energy_phrase(own.energy), energy_phrase(required.energy)
         differences.append(phrase("energy-differs", own=one, required=other))
-    if own.beam_filter != asked.beam_filter:
-        one, other = filter_in_words(own.beam_filter), filter_in_words(asked.beam_filter)
+    if own.beam_filter != required.beam_filter:
+        one, other = filter_phrase(own.beam_filter), filter_phrase(required.beam_filter)
         differences.append(phrase("filter-differs", own=one, required=other))
     return differences
 
 
-# How a series was made, beside scanner, tube voltage and kernel, and whether two were made alike.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanTechnique:
-    """What moves HU on one scanner at one tube voltage and kernel; "" or None where the header is silent.
+    """What affects HU on one scanner at one tube voltage and kernel; "" or None where not stated.
 
     Attributes
     ----------
     energy : "single", "virtual 70 keV", ...
-    single_slice : one thick slice, its gantry tilted, in place of a volume.
+    single_slice : one thick slice with a tilted gantry in place of a volume.
     """
 
     spectral_filter: str
@@ -123,13 +131,18 @@ class ScanTechnique:
 def technique_differences(
     own: ScanTechnique, theirs: ScanTechnique, tolerance: PriorScanSettings
 ) -> tuple[Value, ...]:
-    """What parts two series that are both to show the same HU; empty where they are alike.
+    """Differences by which two series may have other HU; empty where there are none.
 
-    A length that neither header states counts as equal here: who lends asks for more.
+    A length that neither header states counts as equal here; calibration by a prior scan requires it.
+
+    Parameters
+    ----------
+    own, theirs : the study's technique and the reading's.
+    tolerance : of table height and field of view.
     """
     words = (
         (phrase("condition-filter"), own.spectral_filter, theirs.spectral_filter),
-        (phrase("condition-energy"), energy_in_words(own.energy), energy_in_words(theirs.energy)),
+        (phrase("condition-energy"), energy_phrase(own.energy), energy_phrase(theirs.energy)),
         (phrase("condition-reconstruction"), own.reconstruction, theirs.reconstruction),
     )
     found: list[Value] = [
@@ -154,14 +167,18 @@ def technique_differences(
     return tuple(found)
 
 
-# Whether a calibration's slope is one that the tube voltage may give.
-#
-# Rods of another phantom, read as this one's, may lie on a straight line all the same: their slope is then
-# that of no X-ray beam. The ranges are wide (`FitRules`), so that only a gross error is noticed.
-
-
 def slope_range(ranges: SlopeRanges, kvp: float | None) -> tuple[float, float]:
-    """Lowest and highest plausible slope in HU per mg/cm3; over all voltages where `kvp` is not known."""
+    """Plausible slopes at a tube voltage.
+
+    Parameters
+    ----------
+    ranges : by tube voltage; interpolated between voltages.
+    kvp : in kV; None or implausible: over all voltages.
+
+    Returns
+    -------
+    Lowest and highest slope in HU per mg/cm3.
+    """
     kilovolts, lowest, highest = np.array(ranges).T
     known = known_kvp(kvp)
     if known is None:
@@ -170,7 +187,17 @@ def slope_range(ranges: SlopeRanges, kvp: float | None) -> tuple[float, float]:
 
 
 def require_slope(hu_per_mg: float, ranges: SlopeRanges, kvp: float | None, equivalent: Mineral) -> None:
-    """Raise `CalibrationImpossible` (`calibration_slope_off`) where this voltage does not give the slope."""
+    """Require a slope that the tube voltage can give.
+
+    Parameters
+    ----------
+    hu_per_mg : in HU per mg/cm3.
+
+    Raises
+    ------
+    CalibrationImpossible
+        `calibration_slope_off`.
+    """
     lowest, highest = slope_range(ranges, kvp)
     if not lowest <= hu_per_mg <= highest:
         known = known_kvp(kvp)
@@ -182,22 +209,13 @@ def require_slope(hu_per_mg: float, ranges: SlopeRanges, kvp: float | None, equi
         )
 
 
-# How tissues and K2HPO4 attenuate photons of one energy. The sole importer of xraylib.
-#
-# Cross sections and the composition and density of each tissue are xraylib's: those of NIST (the tissues as
-# ICRP defines them). Tests hold them to NIST's own tables of water and tissues.
-#
-# Source: T. Schoonjans et al., The xraylib library for X-ray-matter interactions, Spectrochim. Acta B 66
-# (2011).
-
-
-# Water that K2HPO4 displaces in solution: 0.2174 by the Mindways method (V), whose BMD is what densities in
-# K2HPO4 are compared with.
+# Water that K2HPO4 displaces in solution: 0.2174 by the Mindways method (V), with which densities in K2HPO4
+# are compared.
 K2HPO4_VOLUME_CM3_G = 0.2174
 
 
 class Tissue(StrEnum):
-    """What an abdominal CT shows beside bone, from the lowest HU to the highest."""
+    """Tissues of an abdominal CT besides bone, from the lowest HU to the highest."""
 
     AIR = "air"  # around the patient
     ADIPOSE = "adipose"
@@ -215,11 +233,12 @@ _NIST_NAMES = {
 
 @lru_cache(maxsize=8192)
 def mass_attenuation_cm2_g(substance: str, kev: float) -> float:
-    """Total mass attenuation coefficient.
+    """Total mass attenuation coefficient in cm2/g.
 
     Parameters
     ----------
-    substance : a chemical formula, or one of NIST's compounds by its name.
+    substance : a chemical formula, or the name of one of NIST's compounds.
+    kev : photon energy.
     """
     import xraylib  # noqa: PLC0415 - half a second that only internal calibration needs
 
@@ -228,7 +247,7 @@ def mass_attenuation_cm2_g(substance: str, kev: float) -> float:
 
 @lru_cache(maxsize=8)
 def density_g_cm3(tissue: Tissue) -> float:
-    """Mass density of a tissue as NIST lists it."""
+    """Mass density of a tissue as listed by NIST."""
     import xraylib  # noqa: PLC0415 - as above
 
     return float(xraylib.GetCompoundDataNISTByName(_NIST_NAMES[tissue])["density"])
@@ -239,7 +258,8 @@ def expected_hu(tissue: Tissue, kev: float, tissue_density_g_cm3: float | None =
 
     Parameters
     ----------
-    tissue_density_g_cm3 : None: as NIST lists it.
+    kev : photon energy.
+    tissue_density_g_cm3 : by default as listed by NIST.
     """
     density = density_g_cm3(tissue) if tissue_density_g_cm3 is None else tissue_density_g_cm3
     relative = mass_attenuation_cm2_g(_NIST_NAMES[tissue], kev) / mass_attenuation_cm2_g("H2O", kev)
@@ -247,6 +267,11 @@ def expected_hu(tissue: Tissue, kev: float, tissue_density_g_cm3: float | None =
 
 
 def hu_per_mg_k2hpo4(kev: float) -> float:
-    """HU that 1 mg/cm3 of K2HPO4 adds to the water whose place it partly takes."""
+    """HU that 1 mg/cm3 of K2HPO4 adds to water, of which it displaces a part.
+
+    Parameters
+    ----------
+    kev : photon energy.
+    """
     relative = mass_attenuation_cm2_g("K2HPO4", kev) / mass_attenuation_cm2_g("H2O", kev)
     return relative - K2HPO4_VOLUME_CM3_G

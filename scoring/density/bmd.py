@@ -1,5 +1,9 @@
-"""BMD of a level; the types of T-score, Z-score and density categories (see
-`scoring.density.classification`).
+"""BMD of a level with its uncertainty, and the types of references, scores and categories.
+
+Noise of CT is correlated between neighbouring voxels: reconstruction spreads it over a millimetre or two, so
+that the standard error of a mean is not SD / sqrt(N). It is estimated from the region itself: the variance of
+a mean is the sum of all covariances between its voxels, and covariances beyond `NOISE_WINDOW_MM` are taken
+for zero. Scores and categories are computed in `scoring.density.classification`.
 """
 
 from __future__ import annotations
@@ -23,48 +27,46 @@ from segmentation.errors import GridMismatch
 from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Mask, Vector, canonical
 
-# How far a mean over a region may be off by noise that is correlated between neighbouring voxels.
-#
-# Noise of CT is not independent from voxel to voxel: reconstruction spreads it over a millimetre or two, so
-# that the standard error of a mean is not SD / sqrt(N). It is estimated here from the region itself: the
-# variance of a mean is the sum of all covariances between its voxels, and covariances at distances beyond
-# `NOISE_WINDOW_MM` are taken for zero.
-
-
 COVERAGE_FACTOR = 1.959964  # of a normal distribution's central 95 %
 
 Array = npt.NDArray[np.float64]
 
 
 def interval95(value: float, sigma: float) -> tuple[float, float]:
-    """Lower and upper end of the 95 % interval of a value with standard uncertainty `sigma` (k = 1)."""
+    """Lower and upper end of the 95 % interval.
+
+    Parameters
+    ----------
+    sigma : standard uncertainty (k = 1) of `value`, in its unit.
+    """
     return value - COVERAGE_FACTOR * sigma, value + COVERAGE_FACTOR * sigma
 
 
 def standard_error_of_mean(
     values: npt.NDArray[np.floating], mask: Mask, spacing_mm: Vector, *, window_mm: float = NOISE_WINDOW_MM
 ) -> float:
-    """Standard error of the mean of ``values[mask]``, from the correlation that the values themselves show.
+    """Standard error of the mean of ``values[mask]``, from the correlation within the region.
 
-    A linear trend across the region (anatomy, cupping) is no noise: it is taken out first, and the
-    covariance that this removes is put back on average. With r the residuals, H the trend's hat matrix and
-    sums over pairs of voxels within the window: ``s = sum(r_i r_j) / (N - sum(H_ij))``, ``SE = sqrt(s / N)``.
+    A linear trend across the region (anatomy, cupping) is no noise: it is removed first, and the covariance
+    that this removes is restored on average. With r the residuals, H the trend's hat matrix and sums over
+    pairs of voxels within the window: ``s = sum(r_i r_j) / (N - sum(H_ij))``, ``SE = sqrt(s / N)``.
 
-    A small region shows its correlation only roughly: s scatters as a variance from N / M values does, M
-    being a window's voxels (R; so do estimates of a spectral density at frequency 0 by a truncated window).
-    SE is widened by Student's t for N / M degrees of freedom over 1.96, so that 1.96 SE still hold 95 %.
+    A small region estimates its correlation poorly: s scatters like a variance of N / M values, where M is
+    the number of voxels in a window (R; so do estimates of a spectral density at frequency 0 by a truncated
+    window). SE is multiplied by Student's t for N / M degrees of freedom over 1.96, so that 1.96 SE cover 95
+    %.
 
     Parameters
     ----------
-    values : shape (z, y, x).
+    values : (z, y, x).
     mask : the region, same shape.
+    spacing_mm : along (z, y, x).
     window_mm : distance up to which voxels are taken to be correlated.
 
     Returns
     -------
-    float
-        In the unit of `values`; 0 for a single voxel. A region too small to show its correlation gets an
-        upper bound: as if all voxels within a window were one.
+    In the unit of `values`; 0 for a single voxel. Of a region too small to estimate its correlation an upper
+    bound: as if all voxels within a window were one.
     """
     index = np.argwhere(mask)
     count = len(index)
@@ -164,7 +166,7 @@ def _voxels_in_window(spacing_mm: Vector, window_mm: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BmdResult:
-    """What one level's cancellous region reads.
+    """Reading of one level's cancellous region.
 
     Attributes
     ----------
@@ -187,7 +189,7 @@ class BmdResult:
 
     @property
     def bmd_interval95_mg_cm3(self) -> tuple[float, float] | None:
-        """The 95 % interval of the density; None where it, or its uncertainty, is not given."""
+        """The 95 % interval of the density; None without a density or its uncertainty."""
         if self.bmd_mg_cm3 is None or self.bmd_uncertainty_mg_cm3 is None:
             return None
         return interval95(self.bmd_mg_cm3, self.bmd_uncertainty_mg_cm3)
@@ -261,7 +263,7 @@ class Reference:
 
     @property
     def unstated(self) -> tuple[str, ...]:
-        """Which of "kvp", "roi" and "levels" its source does not state: no study can match these."""
+        """Those of "kvp", "roi" and "levels" that the source does not state: no study can match them."""
         stated = {"kvp": self.kvp is not None, "roi": self.roi is not None, "levels": self.levels_stated}
         return tuple(name for name, is_stated in stated.items() if not is_stated)
 
@@ -365,8 +367,11 @@ def measure_bmd(
 def mean_density_uncertainty(calibration: Calibration, measured: Sequence[BmdResult]) -> float | None:
     """Standard uncertainty (k = 1) in mg/cm3 of the mean density of several levels of one study.
 
-    Noise differs from level to level and averages out; the calibration is the same for all and does not.
-    None where a level's, or the calibration's, is not known.
+    Noise is independent between levels; the calibration is common to all.
+
+    Returns
+    -------
+    None where the standard error of a level, or the uncertainty of the calibration, is unknown.
     """
     errors_hu = [one.hu_standard_error for one in measured]
     known_hu = [error for error in errors_hu if error is not None]

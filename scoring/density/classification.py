@@ -1,6 +1,6 @@
-"""T-score, Z-score and the two rules built on density: to whom they apply, and what they say.
+"""T-score, Z-score, the T-score's class and the density category: where they apply, and their values.
 
-Every rule works on unrounded values. Whatever does not apply is None, and an observation says why.
+Every rule works on unrounded values. Whatever does not apply is None, and an observation states the reason.
 
 Sources: T-score and classes, Xie et al. 2022; density rule, ACR/ISCD criteria as given in PMC7495321 Table 2
 (its K2HPO4 basis is recalled, to be confirmed); ages, ISCD official positions.
@@ -46,7 +46,13 @@ DENSITY_PAIRS = (("L1", "L2"), ("L2", "L3"), ("L3", "L4"), ("L4", "L5"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What the measured densities say about this patient."""
+    """Scores, classes and observations of one study.
+
+    Attributes
+    ----------
+    study_class : by the T-score.
+    density : category by the mean density of two bodies.
+    """
 
     t_score: ReferenceScore | None
     z_score: ReferenceScore | None
@@ -57,10 +63,10 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """A site's own line between minerals: ``K2HPO4 = slope * HA + intercept``, in mg/cm3.
+    """A site's line between minerals: ``K2HPO4 = slope * HA + intercept``, in mg/cm3.
 
     Published pairs disagree (Goodsitt 1992: K2HPO4 / HA = 0.86 at 80 kVp, 0.81 at 140 kVp; Faulkner 1993:
-    HA = 1.15 * K2HPO4 - 7.32), so that none is shipped.
+    HA = 1.15 * K2HPO4 - 7.32); therefore none is shipped.
     """
 
     slope: float
@@ -80,17 +86,17 @@ def assess(
     conversion: Conversion | None = None,
     accept_unstated: Collection[str] = (),
 ) -> Assessment:
-    """Scores, classes and what stands in their way.
+    """Scores and classes, with observations on what prevents them.
 
     Parameters
     ----------
     levels : the measured lumbar levels by name. A level that a finding withholds must not be among them.
-    calibration : None without one, and then nothing is said here.
+    calibration : None: nothing is assessed.
     sex : DICOM's "M" or "F"; anything else counts as not stated.
     kvp : tube voltage of the series.
-    roi : the region that densities were read in.
-    spectrum : of the series; the tube voltage alone stands for it in a conventional image.
-    conversion : judges HA by the density rule; None: HA is not judged.
+    roi : the region in which densities were read.
+    spectrum : of the series; the tube voltage alone determines it in a conventional image.
+    conversion : applies the density rule to HA; None: HA has no category.
     accept_unstated : of `Reference.unstated`, what the site accepts; the rest withholds T and Z.
     """
     measured = {name: result for name, result in levels.items() if result.bmd_mg_cm3 is not None}
@@ -136,7 +142,12 @@ def assess(
 
 
 def patient_observations(*, age_years: int | None, sex: str) -> list[Observation]:
-    """What age and sex stand in the way of."""
+    """`sex_unknown`, `age_unknown`, `age_under_20` and `age_under_50`.
+
+    Parameters
+    ----------
+    sex : DICOM's "M" or "F"; anything else counts as not stated.
+    """
     found = []
     if sex not in ("M", "F"):
         found.append(Observation(code="sex_unknown"))
@@ -161,10 +172,10 @@ def reference_observations(
     measured: frozenset[str],
     accept_unstated: Collection[str] = (),
 ) -> list[Observation]:
-    """Why a reference may not be compared with this study; empty where it may.
+    """Why a reference does not apply to this study; empty where it does.
 
-    `no_reference`; or `reference_mismatch` where the two differ and `reference_unstated` where the reference
-    does not tell whether they do.
+    `no_reference`; `reference_mismatch` where the two differ; `reference_unstated` where the reference does
+    not state whether they do.
 
     Parameters
     ----------
@@ -176,10 +187,8 @@ def reference_observations(
     unknown = [name for name in reference.unstated if name not in accept_unstated]
     unstated = []
     if unknown:
-        values: dict[str, Value] = {
-            "reference": reference.name,
-            "unstated": unstated_in_words(reference, unknown),
-        }
+        words = unstated_phrase(reference, unknown)
+        values: dict[str, Value] = {"reference": reference.name, "unstated": words}
         unstated.append(Observation(code="reference_unstated", values=values))
     reasons: list[Value] = []
     if reference.equivalent is not equivalent:
@@ -209,7 +218,7 @@ def reference_observations(
     return [Observation(code="reference_mismatch", values=values), *unstated]
 
 
-def unstated_in_words(reference: Reference, names: Sequence[str]) -> Value:
+def unstated_phrase(reference: Reference, names: Sequence[str]) -> Value:
     """What a reference's source does not state."""
     words = {
         "kvp": phrase("tube-voltage"),
@@ -222,17 +231,33 @@ def unstated_in_words(reference: Reference, names: Sequence[str]) -> Value:
 def t_score(
     measured: Mapping[str, BmdResult], calibration: Calibration, reference: Reference
 ) -> ReferenceScore:
-    """``T = (BMD - mean_young) / SD_young`` on the mean of the reference's levels (all must be given)."""
+    """``T = (BMD - mean_young) / SD_young`` on the mean of the reference's levels.
+
+    Parameters
+    ----------
+    measured : contains all levels of the reference.
+
+    Source: Xie et al. 2022.
+    """
     return _score(measured, calibration, reference, reference.young)
 
 
 def z_score(
     measured: Mapping[str, BmdResult], calibration: Calibration, reference: Reference, age_years: int
 ) -> tuple[ReferenceScore | None, list[Observation]]:
-    """``Z = (BMD - mean_age) / SD_age``; without an age bin for this age None, and `z_reference_missing`."""
+    """``Z = (BMD - mean_age) / SD_age`` on the mean of the reference's levels.
+
+    Parameters
+    ----------
+    measured : contains all levels of the reference.
+
+    Returns
+    -------
+    None and `z_reference_missing` where the reference has no bin for this age.
+    """
     matched = next((ages for ages in reference.ages if ages.age_from <= age_years <= ages.age_to), None)
     if matched is None:
-        values: dict[str, str | int | float] = {"reference": reference.name, "age": age_years}
+        values: dict[str, Value] = {"reference": reference.name, "age": age_years}
         return None, [Observation(code="z_reference_missing", values=values)]
     return _score(measured, calibration, reference, matched), []
 
@@ -262,7 +287,10 @@ def _mean(
 
 
 def study_class(t: float) -> StudyClass:
-    """The paper's class of a T-score: osteoporosis from -2.5 down, normal from -1 up."""
+    """Class of a T-score: osteoporosis from -2.5 down, normal from -1 up.
+
+    Source: Xie et al. 2022.
+    """
     if t <= T_OSTEOPOROSIS_FROM:
         return StudyClass.OSTEOPOROSIS
     return StudyClass.OSTEOPENIA if t < T_OSTEOPENIA_BELOW else StudyClass.NORMAL
@@ -271,11 +299,13 @@ def study_class(t: float) -> StudyClass:
 def density_verdict(
     measured: Mapping[str, BmdResult], calibration: Calibration, conversion: Conversion | None
 ) -> tuple[DensityVerdict | None, list[Observation]]:
-    """The density category on the mean of two lumbar bodies, L1 and L2 where measured.
+    """The density category by the mean of two lumbar bodies, L1 and L2 where measured.
 
-    None with `density_rule_equivalent` where the densities are not K2HPO4's, for which the rule was made, and
-    no conversion is configured; with `density_levels_missing` where no adjacent pair was measured; with
-    `density_rule_grade` where no phantom is in the image: its cut-offs stand on such measurements.
+    Returns
+    -------
+    None with `density_rule_equivalent` where the densities are not of K2HPO4, for which the rule was made,
+    and no conversion is configured; with `density_levels_missing` where no adjacent pair was measured; with
+    `density_rule_grade` where no phantom is in the image, on which the cut-offs are based.
     """
     if calibration.grade is not Grade.PHANTOM:
         return None, [Observation(code="density_rule_grade", values={"grade": GRADES[calibration.grade]})]
@@ -302,7 +332,10 @@ def density_verdict(
 
 
 def density_category(mean_mg_cm3: float) -> DensityCategory:
-    """Category of a mean density in mg/cm3 K2HPO4: normal above 120, osteoporosis below 80."""
+    """Category of a mean density in mg/cm3 K2HPO4: normal above 120, osteoporosis below 80.
+
+    Source: ACR/ISCD criteria as given in PMC7495321 Table 2.
+    """
     if mean_mg_cm3 > DENSITY_NORMAL_ABOVE:
         return DensityCategory.NORMAL
     if mean_mg_cm3 < DENSITY_OSTEOPOROSIS_BELOW:
@@ -310,13 +343,10 @@ def density_category(mean_mg_cm3: float) -> DensityCategory:
     return DensityCategory.LOW
 
 
-# What a reader must know of the scores and categories that a report gives.
-#
-# Called when everything that a finding withholds has been taken out: a remark quotes what it is about, and
-# must not give away what is withheld.
+# Remarks on the scores and categories that a report gives. They quote numbers, and are made only after
+# whatever a finding withholds has been removed.
 
-
-# The two rules in each other's terms: "low bone mass" of the one stands where "osteopenia" of the other does.
+# Equivalent classes of the two rules.
 _SAME = {
     StudyClass.NORMAL: DensityCategory.NORMAL,
     StudyClass.OSTEOPENIA: DensityCategory.LOW,
@@ -337,7 +367,7 @@ _CATEGORIES = {
 def remarks(
     given: Assessment, *, reference: Reference | None, age_years: int | None, sex: str
 ) -> tuple[Observation, ...]:
-    """Remarks on what is given: population, caveats, menopause, conversion, disagreement, straddled cut-offs.
+    """Remarks: population, caveats, menopause, conversion, disagreement, cut-offs within an interval.
 
     Parameters
     ----------
@@ -372,8 +402,8 @@ def _on_reference(given: Assessment, reference: Reference | None) -> tuple[Obser
     found = [Observation(code="reference_population", values={"population": reference.population})]
     if reference.demonstration:
         found.append(Observation(code="demonstration_reference", values={"reference": reference.name}))
-    if reference.unstated:  # and accepted by the site, else there were no score
-        unstated = unstated_in_words(reference, reference.unstated)
+    if reference.unstated:  # accepted by the site: otherwise there is no score
+        unstated = unstated_phrase(reference, reference.unstated)
         values: dict[str, Value] = {"reference": reference.name, "unstated": unstated}
         found.append(Observation(code="reference_incomplete", values=values))
     if given.t_score is not None:

@@ -1,9 +1,10 @@
-"""Change of density since an earlier study of the same patient, where the two may be compared at all.
+"""Change of density since an earlier study of the same patient, where the two are comparable.
 
-Two densities differ by more than bone where scanner, spectrum, reconstruction, mineral, phantom, region or
-engine differ: then no change is given, and the reasons are. What either study leaves unstated is not equal,
-unless both do and the site accepts that. A change is significant from the site's own least significant
-change on (LSC; 2.77 times its precision error for 95 % confidence, ISCD); without one, that is left open.
+Densities differ for other reasons than bone where scanner, spectrum, reconstruction, mineral, phantom, region
+or engine differ: then no change is given, with the reasons. A condition that either study does not state is
+not equal, unless neither states it and the site accepts that. A change is significant from the site's least
+significant change on (LSC; 2.77 times its precision error for 95 % confidence, ISCD); without an LSC
+significance is not assessed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import date
 
 from scoring.calibration import Mineral
-from scoring.calibration.spectrum import energy_in_words
+from scoring.calibration.spectrum import energy_phrase
 from segmentation.phrase import Value, clauses, phrase, together
 from segmentation.vertebrae import Observation
 
@@ -134,20 +135,19 @@ def follow_up(
     lsc_mg_cm3: float | None,
     accept_unstated: Collection[str] = (),
 ) -> FollowUp | None:
-    """Compare with the latest earlier study that may be compared, else say why the latest may not.
+    """The comparison with the latest comparable earlier study, otherwise the reasons against the latest one.
 
-    A study of the same day is no earlier one: nothing is compared with it, and where there is no other, that
-    is said.
+    A study of the same day is not earlier: it is never compared, and reported only where there is no earlier
+    one.
 
     Parameters
     ----------
-    priors : studies of the same patient; later ones, and this one's own earlier report, are passed over.
+    priors : studies of the same patient; later ones, and earlier reports of this study, are ignored.
     accept_unstated : fields of `Conditions` that count as equal where neither study states them.
 
     Returns
     -------
-    FollowUp or None
-        None without an earlier study.
+    None without an earlier study.
     """
     others = [one for one in priors if one.study_instance_uid != scan.study_instance_uid]
     upto_today = sorted(
@@ -172,7 +172,12 @@ def follow_up(
 
 
 def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) -> tuple[Value, ...]:
-    """Why the two may not be compared, with what either states; empty where they may."""
+    """Why two studies are not comparable; empty where they are.
+
+    Parameters
+    ----------
+    accept_unstated : fields of `Conditions` that count as equal where neither study states them.
+    """
     found: list[Value] = []
     if prior.taken_on == scan.taken_on:
         found.append(phrase("same-day"))
@@ -188,8 +193,8 @@ def obstacles(scan: Scan, prior: Scan, accept_unstated: Collection[str] = ()) ->
                 phrase(
                     "condition-differs",
                     condition=name,
-                    theirs=_in_words(field.name, theirs),
-                    own=_in_words(field.name, own),
+                    theirs=_condition_value(field.name, theirs),
+                    own=_condition_value(field.name, own),
                 )
             )
     if not (scan.levels_confirmed and prior.levels_confirmed):
@@ -205,13 +210,13 @@ def _is_stated(value: object) -> bool:
     return value not in ("", None)
 
 
-def _in_words(condition: str, value: str | float | None) -> Value:
+def _condition_value(condition: str, value: str | float | None) -> Value:
     if not _is_stated(value):
         return phrase("not-stated")
     if isinstance(value, float):  # the only number is the tube voltage
         return f"{value:g} kV"
     if condition == "energy":
-        return energy_in_words(str(value))
+        return energy_phrase(str(value))
     return _SHA256.sub(lambda found: found.group()[:_SHOWN_OF_SHA256], str(value))
 
 

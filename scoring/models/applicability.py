@@ -1,4 +1,4 @@
-"""Whether a model may speak about a study: its range, the patient's T-score, the laboratory's values."""
+"""Whether a model applies to a study: imaging technique, T-score, laboratory values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scoring.models.nomogram import NomogramResult
 from segmentation.phrase import Phrase, Value, clauses, listed, phrase
 from segmentation.vertebrae import Observation
 
-# Remarks on a model's numbers, which withhold nothing, and say nothing where the numbers are withheld.
+# Remarks on a model's numbers: they withhold nothing, and are left out where the numbers are withheld.
 REMARKS_ON_MODEL = frozenset({"demonstration_model", "model_notice"})
-# UCUM units that nobody says after a number: of a score, and of an age in years.
-_UNSAID = frozenset({"1", "a"})
+# UCUM units that are not written after a number: of a score, and of an age in years.
+_UNITS_NOT_SHOWN = frozenset({"1", "a"})
 
 
 def model_observations(
@@ -28,14 +28,15 @@ def model_observations(
     equivalent: Mineral | None,
     t_score: float | None,
 ) -> list[Observation]:
-    """What keeps the rad-score and the nomogram from being given, and what is said with a model's numbers.
+    """What withholds rad-score and nomogram, and remarks on a model's numbers.
 
     `no_model`, `model_range`, `t_above_model`; `REMARKS_ON_MODEL` withhold nothing. A missing T-score or
-    calibration is not repeated here: whatever withheld it withholds the scores too.
+    calibration is not repeated: what withheld it withholds the scores too.
 
     Parameters
     ----------
-    slice_spacing_mm : None where slices stand alone: no model is trained on such.
+    slice_spacing_mm : None for single slices: no model is trained on such.
+    pixel_spacing_mm : (row, column).
     """
     if card is None:
         return [Observation(code="no_model")]
@@ -68,29 +69,29 @@ def technique_reasons(
     pixel_spacing_mm: Sequence[float],
     equivalent: Mineral | None,
 ) -> list[Value]:
-    """Why a model of studies by one technique does not cover a study by another; empty where it does.
+    """Why a model does not apply to a study's technique; empty where it does.
 
     Parameters
     ----------
-    slice_spacing_mm : None where slices stand alone.
-    pixel_spacing_mm : those known; none: not stated.
-    equivalent : None where there is no calibration, which withholds by itself.
+    slice_spacing_mm : None for single slices.
+    pixel_spacing_mm : those known; empty: not stated.
+    equivalent : None without a calibration, which withholds by itself.
     """
     reasons: list[Value] = []
     if kvp is None:
         reasons.append(phrase("kvp-not-stated"))
     elif not _within(kvp, trained.kvp):
-        reasons.append(phrase("kvp-outside", kvp=f"{kvp:g}", limits=_words(trained.kvp)))
+        reasons.append(phrase("kvp-outside", kvp=f"{kvp:g}", limits=_range_phrase(trained.kvp)))
     reasons += spectrum_differences(spectrum, trained.spectrum)
     if slice_spacing_mm is None:
         reasons.append(phrase("slices-stand-alone"))
     elif not _within(slice_spacing_mm, trained.slice_spacing_mm):
-        limits = _words(trained.slice_spacing_mm)
+        limits = _range_phrase(trained.slice_spacing_mm)
         reasons.append(phrase("slices-outside", spacing=f"{slice_spacing_mm:g}", limits=limits))
     if not pixel_spacing_mm:
         reasons.append(phrase("pixel-spacing-not-stated"))
     elif not all(_within(pixel, trained.pixel_spacing_mm) for pixel in pixel_spacing_mm):
-        limits = _words(trained.pixel_spacing_mm)
+        limits = _range_phrase(trained.pixel_spacing_mm)
         reasons.append(phrase("pixels-outside", size=f"{max(pixel_spacing_mm):g}", limits=limits))
     if equivalent is not None and equivalent is not trained.equivalent:
         reasons.append(phrase("densities-differ", own=equivalent, theirs=trained.equivalent))
@@ -98,16 +99,16 @@ def technique_reasons(
 
 
 def score_observations(term: CardTerm, rad_score: float, *, model: str) -> list[Observation]:
-    """`model_range` for a rad-score that the card holds implausible: what was measured is no such bone.
+    """`model_range` for a rad-score outside the card's plausible range.
 
     Parameters
     ----------
-    term : the card's of the rad-score.
+    term : the card's term of the rad-score.
     model : the card's name.
     """
     if _within(rad_score, term.plausible):
         return []
-    limits = _words(term.plausible)
+    limits = _range_phrase(term.plausible)
     return [_out_of_range(model, phrase("rad-score-outside", score=f"{rad_score:.2f}", limits=limits))]
 
 
@@ -119,20 +120,22 @@ def input_observations(
     alp: float | None,
     homocysteine: float | None,
 ) -> list[Observation]:
-    """What keeps the nomogram from being computed: `laboratory_missing`, `laboratory_implausible`,
-    `input_range`.
+    """What withholds the nomogram: `laboratory_missing`, `laboratory_implausible`, `input_range`.
 
-    Plausible ranges are the card's own: R, to be confirmed for each laboratory. A plausible value beyond the
-    axis is one that the model has not seen: a probability there would be extrapolated.
+    Plausible ranges are the card's: R, to be confirmed for each laboratory. A plausible value beyond the axis
+    is outside the training data: the probability would be extrapolated.
 
     Parameters
     ----------
     terms : the card's, of every input.
+    age : in years.
+    alp : in U/L.
+    homocysteine : in umol/L.
     """
     found = []
     by_name = {term.name: term for term in terms}
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
-    missing = [label_in_words(by_name[name].label) for name, value in given.items() if value is None]
+    missing = [label_phrase(by_name[name].label) for name, value in given.items() if value is None]
     if missing:
         found.append(Observation(code="laboratory_missing", values={"names": listed(missing)}))
     for name, value in given.items():
@@ -140,16 +143,16 @@ def input_observations(
             continue
         term = by_name[name]
         if not _within(value, term.plausible) and name != "rad_score":  # see `score_observations`
-            found.append(_beyond("laboratory_implausible", term, value, term.plausible))
+            found.append(_input_observation("laboratory_implausible", term, value, term.plausible))
         elif not _within(value, term.axis):
-            found.append(_beyond("input_range", term, value, term.axis))
+            found.append(_input_observation("input_range", term, value, term.axis))
     return found
 
 
-def _beyond(code: str, term: CardTerm, value: float, limits: Range) -> Observation:
-    unit = "" if term.unit in _UNSAID else f" {term.unit}"
+def _input_observation(code: str, term: CardTerm, value: float, limits: Range) -> Observation:
+    unit = "" if term.unit in _UNITS_NOT_SHOWN else f" {term.unit}"
     values: dict[str, Value] = {
-        "name": label_in_words(term.label),
+        "name": label_phrase(term.label),
         "value": f"{value:.4g}",
         "unit": unit,
         "lower": f"{limits[0]:g}",
@@ -159,7 +162,12 @@ def _beyond(code: str, term: CardTerm, value: float, limits: Range) -> Observati
 
 
 def contradiction_observations(nomogram: NomogramResult, t_score: float) -> list[Observation]:
-    """`contradiction` where the model thinks the class more likely that the measured T-score denies."""
+    """`contradiction` where probability and measured T-score speak for different classes.
+
+    Parameters
+    ----------
+    t_score : osteoporosis from -2.5 down.
+    """
     if (nomogram.probability > 0.5) == (t_score <= T_OSTEOPOROSIS_FROM):
         return []
     values: dict[str, str | int | float] = {
@@ -177,7 +185,7 @@ def _within(value: float, limits: Range) -> bool:
     return limits[0] <= value <= limits[1]
 
 
-def _words(limits: Range) -> Phrase:
+def _range_phrase(limits: Range) -> Phrase:
     return phrase("range", low=f"{limits[0]:g}", high=f"{limits[1]:g}")
 
 
@@ -191,6 +199,6 @@ _LABELS = {
 }
 
 
-def label_in_words(label: str) -> Value:
+def label_phrase(label: str) -> Value:
     """The phrase for a usual label of a model card's term; another label stays as it is."""
     return _LABELS.get(label, label)

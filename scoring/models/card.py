@@ -207,7 +207,7 @@ class ModelCard:
 
     @property
     def sha256(self) -> str:
-        """Of the canonical JSON of the whole card, nothing left out."""
+        """SHA-256 of the canonical JSON of the whole card."""
         return hashlib.sha256(canonical_json(self).encode("utf-8")).hexdigest()
 
     def term(self, name: str) -> CardTerm:
@@ -218,7 +218,7 @@ _CARD = TypeAdapter(ModelCard)
 
 
 def card_document(card: ModelCard) -> dict[str, Any]:
-    """The card as the JSON document that `parse_model_card` reads."""
+    """The card as a JSON document, as `parse_model_card` reads it; keys without a value are left out."""
     document: dict[str, Any] = _CARD.dump_python(card, mode="json", exclude_none=True)
     return document
 

@@ -45,29 +45,29 @@ class ReferencePatient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """What one model says of one patient.
+class ModelScore:
+    """One model's result for one patient.
 
     Attributes
     ----------
     probability : of the positive class.
-    likelier : the class with the larger probability.
-    outside : why a node gives no class: the model's range is left; "" where it gives one.
+    likelier_class : the class with the larger probability.
+    outside : why a node gives no class: the model does not apply; "" where it gives one.
     """
 
     rad_score: float
     probability: float
-    likelier: str
+    likelier_class: str
     outside: str
 
     @property
-    def given(self) -> str | None:
-        """The class that a node would let be read; None beyond the model's range."""
-        return None if self.outside else self.likelier
+    def reported_class(self) -> str | None:
+        """The class that a node reports; None where the model does not apply."""
+        return None if self.outside else self.likelier_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ModelComparison:
     """One patient before and after a change of model.
 
     Attributes
@@ -76,13 +76,13 @@ class Compared:
     """
 
     patient: str
-    before: Scored | None
-    after: Scored
+    before: ModelScore | None
+    after: ModelScore
 
     @property
     def class_changes(self) -> bool:
-        """Another class than before, one where there was none, or none where there was one."""
-        return self.before is not None and self.before.given != self.after.given
+        """Whether the reported class changes, appears or disappears."""
+        return self.before is not None and self.before.reported_class != self.after.reported_class
 
 
 def compare_models(
@@ -90,23 +90,23 @@ def compare_models(
     after: ModelCard,
     patients: Sequence[ReferencePatient],
     in_words: Callable[[Value], str],
-) -> tuple[Compared, ...]:
-    """Both models' answers for each patient, in order.
+) -> tuple[ModelComparison, ...]:
+    """Both models' results for each patient, in order.
 
-    Numbers are given outside a model's range too, with the reason beside them: the node itself gives none
-    there.
+    Numbers are given where a model does not apply too, with the reason; the node itself gives none there.
 
     Parameters
     ----------
-    in_words : says a reason.
+    before : None without an earlier model.
+    in_words : translates a reason.
 
     Raises
     ------
     UnknownFeature
-        If a patient lacks a feature that a model asks for.
+        If a patient lacks a feature of a model.
     """
     return tuple(
-        Compared(
+        ModelComparison(
             patient=one.name,
             before=_scored(before, one, in_words) if before is not None else None,
             after=_scored(after, one, in_words),
@@ -115,7 +115,7 @@ def compare_models(
     )
 
 
-def _scored(card: ModelCard, patient: ReferencePatient, in_words: Callable[[Value], str]) -> Scored:
+def _scored(card: ModelCard, patient: ReferencePatient, in_words: Callable[[Value], str]) -> ModelScore:
     score = rad_score(card, patient.features).value
     nomogram = apply_nomogram(
         card, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
@@ -136,10 +136,10 @@ def _scored(card: ModelCard, patient: ReferencePatient, in_words: Callable[[Valu
             card.terms, rad_score=score, age=patient.age, alp=patient.alp, homocysteine=patient.homocysteine
         ),
     ]
-    return Scored(
+    return ModelScore(
         rad_score=score,
         probability=nomogram.probability,
-        likelier=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
+        likelier_class=card.positive_class if nomogram.probability > 0.5 else card.negative_class,
         outside=in_words(clauses(_reason(one) for one in noticed if one.code not in REMARKS_ON_MODEL)),
     )
 

@@ -1,4 +1,4 @@
-"""The nomogram: points per predictor, their total, and the probability it stands for."""
+"""The rad-score, and the nomogram: points of each predictor, their total and its probability."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class NomogramScale:
     lp_at_zero_points: float
 
     def probability(self, total_points: float) -> float:
-        """Probability of the positive class at a total (logistic link)."""
+        """Probability of the positive class at a total of points (logistic link)."""
         return logistic(self.lp_at_zero_points + total_points / self.points_per_lp)
 
 
@@ -84,7 +84,7 @@ class NomogramResult:
 
 
 def logistic(linear_predictor: float) -> float:
-    """Probability of log-odds, without overflow at either end."""
+    """Probability by log-odds, without overflow at either end."""
     if linear_predictor >= 0:
         return 1.0 / (1.0 + exp(-linear_predictor))
     odds = exp(linear_predictor)
@@ -129,16 +129,18 @@ def apply_nomogram(
     alp: float | None,
     homocysteine: float | None,
 ) -> NomogramResult:
-    """This patient's points and probability. Values beyond an axis get points beyond its ends.
+    """This patient's points and probability. Values beyond an axis have points beyond its ends.
 
     Parameters
     ----------
-    age : years. alp : U/L. homocysteine : umol/L.
+    age : in years.
+    alp : in U/L.
+    homocysteine : in umol/L.
 
     Raises
     ------
     LaboratoryMissing
-        If an input is None: none is ever filled in.
+        If an input is None: missing values are never replaced.
     """
     given = {"rad_score": rad_score, "age": age, "alp": alp, "homocysteine": homocysteine}
     values = {name: value for name, value in given.items() if value is not None}
@@ -167,12 +169,9 @@ def apply_nomogram(
     )
 
 
-# The radiomic score: a linear combination of standardised features.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTerm:
-    """One feature's way into the score: coefficient * (value - mean) / sd.
+    """One feature's contribution to the score: coefficient * (value - mean) / sd.
 
     Attributes
     ----------
@@ -187,7 +186,10 @@ class FeatureTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadScore:
-    """Rad-score = intercept + sum of the contributions (Xie et al. 2022)."""
+    """Rad-score = intercept + sum of the contributions.
+
+    Source: Xie et al. 2022.
+    """
 
     value: float
     intercept: float

@@ -1,4 +1,4 @@
-"""What a calibration phantom looks like, when a reading of it is refused, and the reading itself.
+"""Types of calibration phantoms and their readings, and whether a scan shows a patient at all.
 
 Phantoms are data: config/phantoms/*.toml, read into `PhantomModel`.
 """
@@ -40,7 +40,7 @@ class RodModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomLimits:
-    """When a reading is refused. None of these is published: see the phantom's file.
+    """Limits of a reading. None is published: see the phantom's file.
 
     Attributes
     ----------
@@ -60,12 +60,12 @@ class PhantomLimits:
     area_tolerance: float
     rod_sd_hu: float
     minimum_length_mm: float
-    # R: a shift of offset along the phantom must have a stretch of this length on either side, and exceed
-    # this many standard errors: more than chance makes at whatever place it is looked for.
+    # R: a shift of offset along the phantom counts with a stretch of this length on either side, and beyond
+    # this many standard errors: more than chance makes at any place.
     offset_stretch_mm: float = 8.0
     offset_sigmas: float = 4.0
-    # R: a lone slice must be about as thick as those of single-slice QCT, 8 to 10 mm: a thinner one is a
-    # scrap of a volume, and too noisy to tell rods by.
+    # R: a single slice must be about as thick as in single-slice QCT, 8 to 10 mm: a thinner one is a fragment
+    # of a volume, and too noisy to distinguish rods.
     lone_slice_mm: float = 5.0
 
 
@@ -144,18 +144,15 @@ class PhantomReading:
 
     @property
     def usable(self) -> bool:
-        """Whether a calibration may rest on this reading."""
+        """Whether the reading may give a calibration."""
         return bool(self.rods) and not self.observations
-
-
-# Whether anybody lies on the table: a scan of a calibration phantom alone is no patient's study.
 
 
 SHIPPED_PATIENT_RULES = TrunkSettings()
 
 
 def holds_no_patient(volume: CtVolume, rules: TrunkSettings = SHIPPED_PATIENT_RULES) -> bool:
-    """Whether slices show too little matter for a patient's trunk.
+    """Whether slices show too little matter for a patient's trunk: a scan of a phantom alone.
 
     Parameters
     ----------

@@ -1,4 +1,8 @@
-"""Whether a phantom's reading may carry a calibration: one check for each way in which it may not."""
+"""Checks of a phantom's reading, and of several phantoms in one image, before a calibration.
+
+Each row of rods in view is read and checked separately. Of those that pass every check the rearmost is used,
+where calibration phantoms usually lie, unless another gives other densities: then none is used.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-from scoring.calibration import Calibration, RodReading
+from scoring.calibration import Calibration, FitRules, RodReading
 from scoring.calibration.methods import calibrate
 from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomLimits, PhantomModel, PhantomReading, SliceReading
@@ -36,10 +40,10 @@ class CrossSection:
     sd_hu: float
 
 
-def judge(
+def reading_observations(
     reading: PhantomReading, model: PhantomModel, sections: Sequence[CrossSection], *, truncated: bool
 ) -> tuple[Observation, ...]:
-    """Everything that forbids a calibration from `reading`.
+    """All reasons against a calibration by a reading.
 
     Parameters
     ----------
@@ -61,7 +65,7 @@ def judge(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
+class SlopeDrift:
     """Change of the calibration slope from the caudal to the cranial end of the phantom.
 
     Attributes
@@ -73,11 +77,19 @@ class Drift:
     noise_percent: float
 
 
-def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
-    """The drift, from a straight line through the HU difference of the outermost rods; None below 3 slices.
+def slope_drift(slices: Sequence[SliceReading]) -> SlopeDrift | None:
+    """Drift of the slope, by a straight line through the HU difference of the outermost rods.
 
-    A line, not the extremes: single slices are too noisy for a limit of a few per cent. Slices that overlap
-    share their noise, which makes trends of it: they count for as many as are independent.
+    A line, not the extremes: single slices are too noisy for a limit of a few per cent. Overlapping slices
+    share their noise, which resembles a trend: they count as the number of independent slices.
+
+    Parameters
+    ----------
+    slices : caudal to cranial.
+
+    Returns
+    -------
+    None below 3 slices.
     """
     if len(slices) < 3:
         return None
@@ -86,26 +98,25 @@ def slope_drift(slices: Sequence[SliceReading]) -> Drift | None:
     centred = z - z.mean()
     trend = float(centred @ contrast / (centred @ centred))
     residual = contrast - contrast.mean() - trend * centred
-    shared = slices_that_share_noise(residual)
+    shared = autocorrelation_length(residual)
     freedom = max(len(z) - 2.0 * shared, 1.0)
     error = float(np.sqrt(residual @ residual * shared / freedom / (centred @ centred)))
     percent = 100.0 * float(z[-1] - z[0]) / float(contrast.mean())
-    return Drift(
+    return SlopeDrift(
         percent=-trend * percent,  # the slope is inverse to the contrast
         noise_percent=float(stdtrit(max(len(z) / shared - 2.0, 1.0), 0.975)) * error * abs(percent),
     )
 
 
-def slices_that_share_noise(residual: npt.NDArray[np.float64]) -> float:
-    """How many neighbouring values say no more than one does: 1 if each is its own.
+def autocorrelation_length(residual: npt.NDArray[np.float64]) -> float:
+    """How many neighbouring values are as informative as one independent value: 1 if all are independent.
 
-    The integrated autocorrelation: one, and twice its sum up to the first that is not positive (Bayley and
-    Hammersley 1946). What a fitted line takes away makes residuals less alike than the noise was, by some
-    2 / n.
+    The integrated autocorrelation: one, plus twice its sum up to the first that is not positive (Bayley and
+    Hammersley 1946). A fitted line makes residuals less correlated than the noise, by about 2 / n.
 
     Parameters
     ----------
-    residual : shape (n,), n at least 3, about a fitted straight line, at even steps.
+    residual : (n,), n at least 3, about a fitted straight line, at even steps.
     """
     n = len(residual)
     power = float(residual @ residual)
@@ -159,10 +170,15 @@ def _evenness(
     ]
 
 
-def area_off(model: PhantomModel, rod: int, area_mm2: float, standard_error_mm2: float = 0.0) -> bool:
-    """Whether a rod's cross-section is not that of its drawing, by more than its 95 % interval allows for.
+def area_deviates(model: PhantomModel, rod: int, area_mm2: float, standard_error_mm2: float = 0.0) -> bool:
+    """Whether a rod's cross-section differs from its drawing by more than its 95 % interval.
 
-    A rod that reads nearly as the body does is measured badly: noise makes its area, not its size.
+    The area of a rod with nearly the HU of the body is measured poorly: noise determines it, not the rod's
+    size.
+
+    Parameters
+    ----------
+    rod : index among the model's rods.
     """
     expected = _expected_mm2(model, rod)
     allowed = model.limits.area_tolerance * expected + 2.0 * standard_error_mm2
@@ -176,7 +192,7 @@ def _expected_mm2(model: PhantomModel, rod: int) -> float:
 def _areas(model: PhantomModel, sections: Sequence[CrossSection]) -> list[Observation]:
     found = []
     for index, (rod, section) in enumerate(zip(model.rods, sections, strict=True)):
-        if area_off(model, index, section.area_mm2, section.standard_error_mm2):
+        if area_deviates(model, index, section.area_mm2, section.standard_error_mm2):
             values: Particulars = {
                 "rod": rod.name,
                 "area_mm2": round(section.area_mm2),
@@ -193,7 +209,7 @@ def _tilt(tilt_degrees: float | None, limits: PhantomLimits) -> list[Observation
     return [Observation(code="phantom_tilted", values=values)]
 
 
-def _drift(drift: Drift | None, limits: PhantomLimits) -> list[Observation]:
+def _drift(drift: SlopeDrift | None, limits: PhantomLimits) -> list[Observation]:
     # A trend that noise explains is no drift of the scanner.
     if drift is None or abs(drift.percent) <= max(limits.slope_drift_percent, drift.noise_percent):
         return []
@@ -202,10 +218,10 @@ def _drift(drift: Drift | None, limits: PhantomLimits) -> list[Observation]:
 
 
 def _offset_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observation]:
-    """An offset that changes along the patient leaves the slope alone: all rods shift alike.
+    """An offset that changes along the patient leaves the slope unchanged: all rods shift alike.
 
-    For each place the rods' mean beyond it is held against that before it: a step shows whole, a ramp by
-    half. What noise explains is no drift.
+    At each place the rods' mean beyond it is compared with the mean before it: a step appears in full, a ramp
+    by half. A difference that noise explains is no drift.
     """
     z = np.array([one.z_mm for one in reading.slices])
     offset = np.array([np.mean(one.hu) for one in reading.slices])
@@ -227,15 +243,9 @@ def _offset_drift(reading: PhantomReading, limits: PhantomLimits) -> list[Observ
     return [Observation(code="water_rod_drift", values=values)]
 
 
-# Several phantoms of one model in one image: which is read, and whether they agree.
-#
-# Each row of rods in view is read and judged by itself. Of those that pass every check the one farthest to
-# the back is taken, where calibration phantoms lie in use, unless another gives other densities: then
-# neither can be believed more than the other.
-
-
-# R: beside the lines' own uncertainties (95 %), by what two sound phantoms in one image may differ at
-# densities of trabecular bone: scatter and beam hardening are not the same before and behind a body.
+# Several phantoms of one model in one image. R: beyond the lines' own uncertainties (95 %), the difference
+# that two sound phantoms in one image may have at densities of trabecular bone: scatter and beam hardening
+# differ in front of and behind a body.
 COMPARED_AT_MG_CM3 = (50.0, 100.0, 150.0)
 AGREE_MG_CM3 = 2.0
 AGREE_SHARE = 0.03
@@ -243,8 +253,8 @@ AGREE_SHARE = 0.03
 _NO_RODS = frozenset({"rod_uneven", "rod_area_off", "rod_order"})
 
 
-def read_together(readings: Sequence[PhantomReading], model: PhantomModel) -> PhantomReading | None:
-    """What counts of the rows of rods that one image shows, with what is said of the others.
+def combine_readings(readings: Sequence[PhantomReading], model: PhantomModel) -> PhantomReading | None:
+    """The reading that is used of those in one image, with observations on the others.
 
     Parameters
     ----------
@@ -252,9 +262,8 @@ def read_together(readings: Sequence[PhantomReading], model: PhantomModel) -> Ph
 
     Returns
     -------
-    PhantomReading or None
-        None of none. `phantoms_disagree` forbids a calibration; `phantoms_agree` and
-        `phantom_beside_refused` are remarks.
+    None without a reading. `phantoms_disagree` prevents a calibration; `phantoms_agree` and
+    `phantom_beside_refused` are remarks.
     """
     if len(readings) < 2:
         return next(iter(readings), None)
@@ -263,8 +272,8 @@ def read_together(readings: Sequence[PhantomReading], model: PhantomModel) -> Ph
         return readings[0]
     chosen = sound[0]
     for other in sound[1:]:
-        if told := _disagreement(chosen, other, model):
-            return replace(chosen, observations=(told,))
+        if disagreement := _disagreement(chosen, other, model):
+            return replace(chosen, observations=(disagreement,))
     remarks = []
     if len(sound) > 1:
         remarks.append(_remark("phantoms_agree", chosen, model, phantoms=len(sound)))
@@ -282,16 +291,16 @@ def _codes(reading: PhantomReading) -> frozenset[str]:
 
 
 def _disagreement(one: PhantomReading, other: PhantomReading, model: PhantomModel) -> Observation | None:
-    """`phantoms_disagree` where the densities that two phantoms give differ by more than they may."""
+    """`phantoms_disagree` where two phantoms' densities differ by more than the limit."""
     lines = [_line(one, model), _line(other, model)]
-    if lines[0] is None or lines[1] is None:  # a fit that fails is told of the one that is taken
+    if lines[0] is None or lines[1] is None:  # the calibration by the chosen phantom reports a fit that fails
         return None
     first, second = lines[0], lines[1]
     worst = max(COMPARED_AT_MG_CM3, key=lambda bmd: _excess(first, second, bmd))
     if _excess(first, second, worst) <= 0.0:
         return None
     hu = (worst - first.intercept) / first.slope
-    values: dict[str, str | int | float] = {
+    values: Particulars = {
         "phantom": model.name,
         "hu": round(hu),
         "first": _place(one),
@@ -306,7 +315,7 @@ def _disagreement(one: PhantomReading, other: PhantomReading, model: PhantomMode
 
 
 def _excess(first: Calibration, second: Calibration, bmd_mg_cm3: float) -> float:
-    """By how much the second line's density differs from the first's by more than it may, in mg/cm3."""
+    """Difference in mg/cm3 between the two lines' densities, beyond the limit."""
     hu = (bmd_mg_cm3 - first.intercept) / first.slope
     known = hypot(*(0.0 if one.uncertainty is None else one.uncertainty.at(hu) for one in (first, second)))
     return abs(second.bmd(hu) - bmd_mg_cm3) - max(AGREE_MG_CM3, AGREE_SHARE * bmd_mg_cm3) - 1.96 * known
@@ -314,15 +323,33 @@ def _excess(first: Calibration, second: Calibration, bmd_mg_cm3: float) -> float
 
 def _line(reading: PhantomReading, model: PhantomModel) -> Calibration | None:
     try:
-        return calibrate(
-            method=model.method,
-            phantom=model.name,
-            equivalent=model.equivalent,
-            rods=reading.rods,
-            rules=model.rules,
-        )
+        return calibrate_rods(reading, model)
     except CalibrationImpossible:
         return None
+
+
+def calibrate_rods(
+    reading: PhantomReading, model: PhantomModel, *, rules: FitRules | None = None, kvp: float | None = None
+) -> Calibration:
+    """The calibration that a model's method makes of a reading's rods; see `calibrate`.
+
+    Parameters
+    ----------
+    rules : by default the model's.
+
+    Raises
+    ------
+    CalibrationImpossible
+        If the rods do not determine one.
+    """
+    return calibrate(
+        method=model.method,
+        phantom=model.name,
+        equivalent=model.equivalent,
+        rods=reading.rods,
+        rules=rules or model.rules,
+        kvp=kvp,
+    )
 
 
 def _remark(code: str, chosen: PhantomReading, model: PhantomModel, **more: str | int | float) -> Observation:

@@ -1,10 +1,9 @@
-"""Whether an image shows anything like a calibration rod, whatever it reads and whatever phantom it is of.
+"""Detection of objects that resemble calibration rods, of any phantom and any HU.
 
-`scoring.phantoms.rod_reading` looks for the rods of phantoms that are described, near the HU that they
-should read. This looks for what all of them have in common: a round, even object as wide as a rod, set off
-from all that surrounds it, along a straight line through the slices, outside the patient. It measures
-nothing. It serves to keep a calibration from being borrowed for an image whose own phantom would contradict
-it.
+`scoring.phantoms.rod_reading` finds the rods of described phantoms, near their expected HU. This module
+detects what all phantoms have in common: a round, even object of a rod's width, in contrast to all that
+surrounds it, along a straight line through the slices, outside the patient. It measures nothing. It prevents
+a prior-scan calibration of an image that shows an unknown phantom.
 
 Tuning is R: tried on phantoms off by up to 100 HU, tilted by up to 26 degrees and cut, and on real CT of
 patients without one.
@@ -19,9 +18,10 @@ from math import ceil, radians, tan
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_fill_holes, binary_opening, label
+from scipy.ndimage import binary_fill_holes, binary_opening
 
-from scoring.phantoms.rod_volume import Blocks, Bools, Floats, blocks_of
+from scoring.phantoms.rod_volume import Blocks, Bools, Floats, average_blocks
+from segmentation.regions.surface import largest_piece
 from segmentation.volume import CtVolume, canonical
 
 Index = npt.NDArray[np.intp]
@@ -73,7 +73,7 @@ class _Line:
 
 
 def find_rod_candidates(volume: CtVolume) -> tuple[RodCandidate, ...]:
-    """What looks like a rod outside the patient, or like two of a row against the patient's back.
+    """Objects like a rod outside the patient, or like two rods of a row against the patient's back.
 
     Parameters
     ----------
@@ -81,13 +81,12 @@ def find_rod_candidates(volume: CtVolume) -> tuple[RodCandidate, ...]:
 
     Returns
     -------
-    tuple[RodCandidate, ...]
-        All of one width, the first that shows any; empty where nothing looks like a rod. Arms and fingers
-        beside a patient are kept out by their bones, tubing by its width. A phantom of which only the body
-        between its rods is in view is not seen.
+    All of one width, the first that has any; empty where no object resembles a rod. Arms and fingers beside a
+    patient are excluded by their bones, tubing by its width. A phantom of which only the body between its
+    rods is in view is not detected.
     """
     turned, _ = canonical(volume)
-    blocks = blocks_of(turned)
+    blocks = average_blocks(turned)
     patient = _patient(blocks)
     at_back = patient & (_depth_from_back_mm(patient, blocks.pitch_mm) <= BACK_MM)
     needed = max(2, min(LONG_ENOUGH_BLOCKS, ceil(len(blocks.z_mm) / 2)))
@@ -103,21 +102,17 @@ def find_rod_candidates(volume: CtVolume) -> tuple[RodCandidate, ...]:
 
 
 def _patient(blocks: Blocks) -> Bools:
-    """The largest thing in view, without the table's sheets, its hollows filled."""
+    """The largest object in view, without the table's sheets, with its cavities filled."""
     disc = _offsets(blocks.pitch_mm, 0.0, TABLE_MM)
     reach = np.abs(disc).max(axis=0)
     element = np.zeros(2 * reach + 1, bool)
     element[tuple((disc + reach).T)] = True
     thick = np.stack([binary_opening(image > TISSUE_ABOVE_HU, element) for image in blocks.hu])
-    parts, count = label(thick, np.ones((3, 3, 3)))
-    if not count:
-        return thick
-    largest = int(np.argmax(np.bincount(parts.ravel())[1:])) + 1
-    return np.stack([binary_fill_holes(image) for image in parts == largest])
+    return np.stack([binary_fill_holes(image) for image in largest_piece(thick, corners=True)])
 
 
 def _depth_from_back_mm(patient: Bools, pitch_mm: Floats) -> Floats:
-    """How far every pixel lies in front of the rearmost of the patient in its column."""
+    """Distance of every pixel in front of the rearmost pixel of the patient in its column."""
     rows = np.arange(patient.shape[1])[None, :, None]
     rearmost = np.where(patient, rows, -1).max(axis=1, keepdims=True)
     depth: Floats = (rearmost - rows) * pitch_mm[0]

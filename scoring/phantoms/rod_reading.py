@@ -1,7 +1,7 @@
 """Finding a calibration phantom in a CT volume and reading its rods.
 
-What a phantom looks like and when a reading is refused are data (`scoring.phantoms`). The search stands
-in `scoring.phantoms.rods`, the checks of what was found in `scoring.phantoms.checks`.
+Phantoms and limits are data (`scoring.phantoms`). The search is in `scoring.phantoms.rods`, the checks are in
+`scoring.phantoms.checks`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from scipy.ndimage import gaussian_filter
 from scoring.calibration import RodReading
 from scoring.density.bmd import with_standard_errors
 from scoring.phantoms import PhantomModel, PhantomReading, RodModel, SliceReading
-from scoring.phantoms.checks import CrossSection, area_off, judge, read_together, slope_drift
-from scoring.phantoms.rod_volume import RodTarget, RodVolume, block_edges, padding_value, rod_volume_of
+from scoring.phantoms.checks import (
+    CrossSection,
+    area_deviates,
+    combine_readings,
+    reading_observations,
+    slope_drift,
+)
+from scoring.phantoms.rod_volume import RodTarget, RodVolume, block_edges, padding_value, prepare_rod_volume
 from scoring.phantoms.rods import (
     Lines,
     Pose,
+    align_to_row,
     bridges,
+    find_straight_rows,
     fit_lines,
-    in_row,
     is_truncated,
-    parallel,
+    make_parallel,
     rows_in_one_slice,
     share_a_rod,
-    straight_rows,
 )
 from scoring.settings import NOISE_WINDOW_MM
 from segmentation.vertebrae import Observation
@@ -47,7 +53,7 @@ def find_rods(
     """Find the phantom's rods and read them.
 
     The phantom may lie anywhere in the plane, turned by any angle about the slice normal, and the array may
-    be in any orientation. Rods run along the slice normal within the search's 15 degrees.
+    be in any orientation. Rods run along the slice normal within 15 degrees.
 
     Parameters
     ----------
@@ -56,64 +62,73 @@ def find_rods(
 
     Returns
     -------
-    PhantomReading
-        Whatever forbids a calibration is in its observations: `phantom_not_found`, `phantom_truncated`,
-        `rod_order`, `rod_off`, `water_rod_off`, `rod_uneven`, `rod_area_off`, `phantom_tilted`,
-        `calibration_drift`.
+    A reading whose observations prevent a calibration: `phantom_not_found`, `phantom_truncated`, `rod_order`,
+    `rod_off`, `water_rod_off`, `rod_uneven`, `rod_area_off`, `phantom_tilted`, `calibration_drift`.
     """
-    return read_rods(volume, model, noise_window_mm=noise_window_mm) or absence(volume, model)
+    return read_rods(volume, model, noise_window_mm=noise_window_mm) or explain_absence(volume, model)
 
 
 def read_rods(
     volume: CtVolume, model: PhantomModel, *, noise_window_mm: float = NOISE_WINDOW_MM
 ) -> PhantomReading | None:
-    """The rods as `find_rods` reads them; None where not all of them lie in the image."""
-    sought = _sought(volume, model)
+    """The rods as `find_rods` reads them.
+
+    Returns
+    -------
+    None where not all rods lie in the image.
+    """
+    prepared = _prepare(volume, model)
     found = [
-        replace(one, rods=with_standard_errors(sought.volume, one.rods, window_mm=noise_window_mm))
-        for one in _found(sought, model)
+        replace(one, rods=with_standard_errors(prepared.volume, one.rods, window_mm=noise_window_mm))
+        for one in _read_rows(prepared, model)
     ]
-    return read_together(found, model)
+    return combine_readings(found, model)
 
 
-def absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
-    """Why `read_rods` found nothing: `phantom_truncated`, or else `phantom_not_found`."""
-    sought = _sought(volume, model)
-    code = "phantom_truncated" if is_truncated(sought.scene, sought.minimum_blocks) else "phantom_not_found"
+def explain_absence(volume: CtVolume, model: PhantomModel) -> PhantomReading:
+    """A reading without rods: `phantom_truncated`, otherwise `phantom_not_found`.
+
+    Parameters
+    ----------
+    volume : HU, in which `read_rods` found nothing.
+    """
+    prepared = _prepare(volume, model)
+    truncated = is_truncated(prepared.rods, prepared.minimum_blocks)
+    code = "phantom_truncated" if truncated else "phantom_not_found"
     return PhantomReading(
         model=model.name, observations=(Observation(code=code, values={"phantom": model.name}),)
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sought:
+class _PreparedVolume:
     """A canonical volume, prepared for the search of one model's rods."""
 
     volume: CtVolume
     targets: tuple[RodTarget, ...]
-    scene: RodVolume
+    rods: RodVolume
     minimum_blocks: int  # that rods must be seen in
 
 
-def _sought(volume: CtVolume, model: PhantomModel) -> _Sought:
+def _prepare(volume: CtVolume, model: PhantomModel) -> _PreparedVolume:
     turned, _ = canonical(volume)
     targets = tuple(_target(rod, model.body_hu) for rod in model.rods)
-    scene = rod_volume_of(turned, targets, model.body_hu)
-    block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(scene.z_mm)
-    return _Sought(
+    rods = prepare_rod_volume(turned, targets, model.body_hu)
+    block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(rods.z_mm)
+    return _PreparedVolume(
         volume=turned,
         targets=targets,
-        scene=scene,
+        rods=rods,
         minimum_blocks=max(2, round(model.limits.minimum_length_mm / block_mm)),
     )
 
 
-def _found(sought: _Sought, model: PhantomModel) -> list[PhantomReading]:
+def _read_rows(prepared: _PreparedVolume, model: PhantomModel) -> list[PhantomReading]:
     """Each row of rods, the clearest first, their standard errors not yet measured."""
-    if sought.volume.grid.shape[0] == 1:
-        return _read_lone_slice(sought, model)
-    rows = straight_rows(sought.scene, sought.minimum_blocks)
-    readings = (_read(sought, model, row.lines, row.seen_mm) for row in rows)
+    if prepared.volume.grid.shape[0] == 1:
+        return _read_single_slice(prepared, model)
+    rows = find_straight_rows(prepared.rods, prepared.minimum_blocks)
+    readings = (_read(prepared, model, row.lines, row.seen_mm) for row in rows)
     return [one for one in readings if one is not None]
 
 
@@ -136,21 +151,21 @@ class _Slab:
 
 
 def _read(
-    sought: _Sought, model: PhantomModel, lines: Lines, seen_mm: tuple[float, float]
+    prepared: _PreparedVolume, model: PhantomModel, lines: Lines, seen_mm: tuple[float, float]
 ) -> PhantomReading | None:
     """The rods along `lines`; None where at full resolution no slice shows them."""
-    volume = sought.volume
+    volume = prepared.volume
     dz, dy, dx = volume.grid.spacing_mm
     slabs = [
-        _slab(volume, first, last, lines, sought.targets)
+        _slab(volume, first, last, lines, prepared.targets)
         for first, last in block_edges(volume.grid.shape[0], dz)
         if seen_mm[0] <= (first + last - 1) / 2 * dz <= seen_mm[1]
     ]
     poses = [_centred(slab, model, lines.at(slab.z_mm), (dy, dx)) for slab in slabs]
     contrasts = [abs(sum(rod.expected_hu) - sum(model.body_hu)) for rod in model.rods]
-    lines = parallel(fit_lines(poses), contrasts, middle_mm=sum(seen_mm) / 2)
+    lines = make_parallel(fit_lines(poses), contrasts, middle_mm=sum(seen_mm) / 2)
     offsets = [rod.offset_mm for rod in model.rods]
-    lines = in_row(lines, offsets, contrasts, middle_mm=sum(seen_mm) / 2)
+    lines = align_to_row(lines, offsets, contrasts, middle_mm=sum(seen_mm) / 2)
     sections = _cross_sections(slabs, model, lines, (dy, dx))
     pixels, truncated = _rod_pixels(volume, model, lines)
     used = _run_of_rods(np.array([[values.mean() for values in rods] for rods in pixels]), model, dz)
@@ -173,23 +188,23 @@ def _read(
         tilt_degrees=None if len(volume.hu) == 1 else degrees(atan(float(np.hypot(*lines.gradient[0])))),
         slope_drift_percent=None if drift is None else drift.percent,
     )
-    return replace(reading, observations=judge(reading, model, sections, truncated=truncated))
+    return replace(reading, observations=reading_observations(reading, model, sections, truncated=truncated))
 
 
-def _read_lone_slice(sought: _Sought, model: PhantomModel) -> list[PhantomReading]:
+def _read_single_slice(prepared: _PreparedVolume, model: PhantomModel) -> list[PhantomReading]:
     """Rows of rods in a volume of one slice of which the densest rod has its size; no rod in two of them.
 
     A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
     """
-    if sought.volume.grid.spacing_mm[0] < model.limits.lone_slice_mm:
+    if prepared.volume.grid.spacing_mm[0] < model.limits.lone_slice_mm:
         return []
     found: list[PhantomReading] = []
     taken: list[Lines] = []
-    for lines in rows_in_one_slice(sought.scene):
-        if any(share_a_rod(sought.scene, lines.at(0.0), other.at(0.0)) for other in taken):
+    for lines in rows_in_one_slice(prepared.rods):
+        if any(share_a_rod(prepared.rods, lines.at(0.0), other.at(0.0)) for other in taken):
             continue
-        reading = _read(sought, model, lines, (0.0, 0.0))
-        if reading is None or area_off(model, len(model.rods) - 1, reading.areas_mm2[-1]):
+        reading = _read(prepared, model, lines, (0.0, 0.0))
+        if reading is None or area_deviates(model, len(model.rods) - 1, reading.areas_mm2[-1]):
             continue
         if found and not reading.usable:  # chance discs make rows here: a second one must pass every check
             continue
@@ -233,11 +248,11 @@ def _centred(
 def _cross_sections(
     slabs: Sequence[_Slab], model: PhantomModel, lines: Lines, spacing_mm: tuple[float, float]
 ) -> tuple[CrossSection, ...]:
-    """Of each rod.
+    """Cross-section of each rod.
 
     The area is that of a disc with the core's contrast to the body and the same integral: blur at the wall
-    does not change it. Core, body and integral are pooled over the slabs, for a water rod is faint; how the
-    slabs scatter about the pooled area tells how well it is known.
+    does not change it. Core, body and integral are pooled over the slabs, because a water rod has little
+    contrast; the scatter of the slabs about the pooled area gives its standard error.
     """
     found = []
     pixel_mm2 = spacing_mm[0] * spacing_mm[1]
@@ -274,7 +289,7 @@ def _ratio_error(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def _smoothed(patch: npt.NDArray[np.float64], spacing_mm: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Far less blurred than a rod's wall is excluded; it steadies what is read in noise."""
+    """Blurred far less than a rod's wall is excluded; it reduces noise."""
     smooth: npt.NDArray[np.float64] = gaussian_filter(patch, [SMOOTHING_MM / size for size in spacing_mm])
     return smooth
 
@@ -320,7 +335,7 @@ def _rod_pixels(
 
 
 def _run_of_rods(means_hu: npt.NDArray[np.float64], model: PhantomModel, spacing_mm: float) -> range:
-    """The longest run of slices in which every rod reads as such, without its blurred ends; maybe empty."""
+    """The longest run of slices in which every rod has its HU, without its blurred ends; may be empty."""
     low, high = np.array([rod.search_hu for rod in model.rods]).T
     good = np.all((means_hu >= low) & (means_hu <= high), axis=1)
     turns = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(int), [0]])))

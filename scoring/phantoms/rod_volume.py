@@ -31,7 +31,7 @@ MINIMUM_COVERAGE = 0.5  # part of a core that must lie inside the image for it t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodTarget:
-    """What the search knows about one rod.
+    """The search's description of one rod.
 
     Attributes
     ----------
@@ -77,12 +77,26 @@ class RodVolume:
     corner_mm: Floats
 
     def stands_out_hu(self, rod: int) -> Images:
-        """How far that rod's core, centred at each pixel, reads from its ring towards the rod's own side."""
+        """Contrast of one rod's core to its ring at each pixel, positive towards the rod's expected side.
+
+        Parameters
+        ----------
+        rod : index of the target.
+
+        Returns
+        -------
+        (blocks, y, x), HU.
+        """
         above: Images = self.core_hu[rod] - self.ring_hu[rod]
         return above if self.targets[rod].brighter else -above
 
     def part(self, rods: Sequence[int]) -> RodVolume:
-        """The same scene, seen with some of the rods alone."""
+        """The same blocks, with the maps of some of the rods only.
+
+        Parameters
+        ----------
+        rods : indices of the targets.
+        """
         return replace(
             self,
             core_hu=tuple(self.core_hu[rod] for rod in rods),
@@ -92,13 +106,22 @@ class RodVolume:
         )
 
     def border_mm(self, block: int) -> Floats:
-        """Distance (y, x) of every pixel of one block to what lies outside the image."""
+        """Distance (y, x) in mm of every pixel of one block to the outside of the image."""
         framed = np.pad(self.inside[block], 1)
         distance: Floats = distance_transform_edt(framed, sampling=tuple(self.pitch_mm))[1:-1, 1:-1]
         return distance
 
     def is_cut(self, block: int, centres_mm: Floats, radius_mm: float) -> Bools:
-        """Which discs about points (n, 2) do not lie wholly in the image."""
+        """Which discs do not lie wholly in the image.
+
+        Parameters
+        ----------
+        centres_mm : (n, 2), y and x.
+
+        Returns
+        -------
+        bool, (n,).
+        """
         angles = np.arange(8) * (2 * np.pi / 8)
         wall = radius_mm * np.column_stack([np.sin(angles), np.cos(angles)])
         row, column, in_image = self.pixels(centres_mm[:, None, :] + wall)
@@ -106,7 +129,16 @@ class RodVolume:
         return cut
 
     def pixels(self, points_mm: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Bools]:
-        """Nearest rows and columns of points (..., 2), clipped, and which of the points lie in the image."""
+        """Nearest pixels of points.
+
+        Parameters
+        ----------
+        points_mm : (..., 2), y and x.
+
+        Returns
+        -------
+        Rows and columns (...), clipped to the image, and which of the points lie in the image (bool).
+        """
         index = np.rint((points_mm - self.corner_mm) / self.pitch_mm).astype(np.intp)
         limit = np.asarray(self.hu.shape[1:]) - 1
         in_image = np.all((index >= 0) & (index <= limit), axis=-1)
@@ -115,7 +147,12 @@ class RodVolume:
 
 
 def padding_value(hu: Images) -> float | None:
-    """The value that fills the corners outside a circular field of view, if all four corners share one."""
+    """Value that fills the corners outside a circular field of view; None without such a value.
+
+    Parameters
+    ----------
+    hu : (z, y, x). All corners must share one value of at most -900.
+    """
     corners = hu[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     value = float(corners.flat[0])
     return value if value <= -900 and bool(np.all(corners == value)) else None
@@ -147,8 +184,8 @@ class Blocks:
     corner_mm: Floats
 
 
-def blocks_of(volume: CtVolume) -> Blocks:
-    """The coarse blocks of a canonical volume."""
+def average_blocks(volume: CtVolume) -> Blocks:
+    """The coarse blocks of a volume in the canonical frame."""
     dz, dy, dx = volume.grid.spacing_mm
     fy, fx = max(1, round(PITCH_MM / dy)), max(1, round(PITCH_MM / dx))
     padding = padding_value(volume.hu)
@@ -168,9 +205,16 @@ def blocks_of(volume: CtVolume) -> Blocks:
     )
 
 
-def rod_volume_of(volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]) -> RodVolume:
-    """The coarse blocks of a canonical volume, caudal to cranial, and their maps."""
-    blocks = blocks_of(volume)
+def prepare_rod_volume(
+    volume: CtVolume, targets: Sequence[RodTarget], body_hu: tuple[float, float]
+) -> RodVolume:
+    """The coarse blocks of a volume in the canonical frame, caudal to cranial, with the maps of each rod.
+
+    Parameters
+    ----------
+    body_hu : range of the phantom's body.
+    """
+    blocks = average_blocks(volume)
     hu, inside = blocks.hu, blocks.inside
     pitch = (float(blocks.pitch_mm[0]), float(blocks.pitch_mm[1]))
     noise_hu = _noise_hu(hu, body_hu)

@@ -1,12 +1,12 @@
-"""Where a phantom's rods run in a CT volume: the search behind `scoring.phantoms.rod_reading`.
+"""Search for a phantom's rods in a CT volume, for `scoring.phantoms.rod_reading`.
 
-All coordinates here are millimetres in the canonical frame's own axes, measured from the centre of voxel
-[0, 0, 0]: (y, x) in the plane, z along the slice normal.
+All coordinates are millimetres in the canonical frame's axes, from the centre of voxel [0, 0, 0]: (y, x) in
+the plane, z along the slice normal.
 
-The search averages the slices in blocks of 10 mm. In each block it looks for the densest rod as an even disc
-that stands out of what surrounds it, then turns the phantom's row of rods about that disc until every other
-rod falls on an even disc of its own, with phantom body between them. Bone, bowel and tubing may pass in some
-blocks; only a phantom passes along one straight line.
+The search averages the slices in blocks of 10 mm. In each block it finds the densest rod as an even disc in
+contrast to its surroundings, then turns the phantom's row of rods about that disc until every other rod falls
+on an even disc, with phantom body between them. Bone, bowel and tubing may match in some blocks; only a
+phantom matches along one straight line.
 """
 
 from __future__ import annotations
@@ -64,14 +64,23 @@ class Lines:
     gradient: Floats
 
     def at(self, z_mm: float | Floats) -> Floats:
-        """Centres (..., rods, 2) in the plane at `z_mm` (...)."""
+        """Centres of the rods in the plane.
+
+        Parameters
+        ----------
+        z_mm : (...).
+
+        Returns
+        -------
+        (..., rods, 2), y and x in mm.
+        """
         centres: Floats = self.intercept_mm + self.gradient * np.asarray(z_mm)[..., None, None]
         return centres
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """By which rod a row is looked for, and what is known of a rod beyond its end.
+    """The rod by which a row is found, and a truncated rod beyond its end.
 
     Attributes
     ----------
@@ -85,97 +94,113 @@ class Search:
     missing: RodTarget | None = None
 
     @classmethod
-    def whole(cls, scene: RodVolume) -> Search:
-        """For all rods of a phantom, by its densest."""
-        return cls(anchor=len(scene.targets) - 1, stands_out_hu=STANDS_OUT_HU)
+    def whole(cls, volume: RodVolume) -> Search:
+        """The search for all rods of a phantom, by its densest."""
+        return cls(anchor=len(volume.targets) - 1, stands_out_hu=STANDS_OUT_HU)
 
 
-def poses_of(scene: RodVolume, search: Search) -> list[Pose]:
+def find_poses(volume: RodVolume, search: Search) -> list[Pose]:
     """Places in each block where the row of rods fits, the clearest of each."""
-    return clearest(rows_by_block(scene, search))
+    return clearest_poses(poses_by_block(volume, search))
 
 
-def clearest(rows: Sequence[Sequence[Pose]]) -> list[Pose]:
-    """Of the rows of each block, the clearest first, those that lines are laid through."""
+def clearest_poses(rows: Sequence[Sequence[Pose]]) -> list[Pose]:
+    """The clearest rows of each block, through which lines are laid.
+
+    Parameters
+    ----------
+    rows : of each block, the clearest first.
+    """
     return [pose for block in rows for pose in block[:POSES_PER_BLOCK]]
 
 
-def apart_from(rows: Sequence[Sequence[Pose]], found: FoundRow, scene: RodVolume) -> list[list[Pose]]:
-    """The rows of each block without those that share a rod with a row that was found.
+def without_row(rows: Sequence[Sequence[Pose]], found: FoundRow, volume: RodVolume) -> list[list[Pose]]:
+    """The rows of each block without those that share a rod with a row already found.
 
-    Beyond the stretch in which it was seen, what lies off its line is kept: a table that moved parts one
+    Beyond the stretch in which that row was seen, rows off its line are kept: a table movement divides one
     phantom in two.
+
+    Parameters
+    ----------
+    rows : of each block, the clearest first.
     """
     low, high = found.seen_mm
 
     def belongs(pose: Pose) -> bool:
         there = found.lines.at(pose.z_mm)
         if low <= pose.z_mm <= high:
-            return share_a_rod(scene, pose.centres_mm, there)
+            return share_a_rod(volume, pose.centres_mm, there)
         return bool(np.hypot(*(pose.centres_mm - there).T).max() <= LINE_TOLERANCE_MM)
 
     return [[pose for pose in block if not belongs(pose)] for block in rows]
 
 
-def share_a_rod(scene: RodVolume, one_mm: Floats, other_mm: Floats) -> bool:
-    """Whether a rod of one row (rods, 2) lies in one of another, so that they are no two phantoms."""
-    radii = np.array([target.diameter_mm / 2 for target in scene.targets])
+def share_a_rod(volume: RodVolume, one_mm: Floats, other_mm: Floats) -> bool:
+    """Whether a rod of one row overlaps a rod of another: they are one phantom.
+
+    Parameters
+    ----------
+    one_mm, other_mm : (rods, 2), y and x.
+    """
+    radii = np.array([target.diameter_mm / 2 for target in volume.targets])
     between = one_mm[:, None, :] - other_mm[None, :, :]
     return bool(np.any(np.hypot(between[..., 0], between[..., 1]) < radii[:, None] + radii[None, :]))
 
 
-def rows_by_block(scene: RodVolume, search: Search) -> list[list[Pose]]:
+def poses_by_block(volume: RodVolume, search: Search) -> list[list[Pose]]:
     """All places in each block where the row of rods fits, the clearest first."""
     rows = []
-    stands_out_hu = scene.stands_out_hu(search.anchor)
-    for block in range(len(scene.z_mm)):
+    stands_out_hu = volume.stands_out_hu(search.anchor)
+    for block in range(len(volume.z_mm)):
         merit = stands_out_hu[block]
         if search.missing is not None:  # the border is near then, and chance discs elsewhere are not
-            reach_mm = abs(search.missing.offset_mm - scene.targets[search.anchor].offset_mm)
+            reach_mm = abs(search.missing.offset_mm - volume.targets[search.anchor].offset_mm)
             reach_mm = reach_mm * (1 + DISTANCE_TOLERANCE) + search.missing.diameter_mm / 2
-            merit = np.where(scene.border_mm(block) <= reach_mm, merit, -np.inf)
-        anchors = disc_candidates(scene, block, search.anchor, merit, search.stands_out_hu)
-        turned = [found for one in anchors if (found := _turned_row(scene, block, one, search)) is not None]
+            merit = np.where(volume.border_mm(block) <= reach_mm, merit, -np.inf)
+        anchors = disc_candidates(volume, block, search.anchor, merit, search.stands_out_hu)
+        turned = [found for one in anchors if (found := _turned_row(volume, block, one, search)) is not None]
         turned.sort(key=lambda found: -found[0])
         rows.append([pose for _, pose in turned])
     return rows
 
 
-def disc_candidates(scene: RodVolume, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
+def disc_candidates(volume: RodVolume, block: int, rod: int, merit: Images, minimum: float) -> list[Floats]:
     """Centres (y, x in mm) in one block of discs that may be that rod, by falling merit."""
-    rows, columns = np.nonzero(scene.possible[rod][block] & (merit >= minimum))
-    points = np.column_stack([rows, columns]) * scene.pitch_mm + scene.corner_mm
+    rows, columns = np.nonzero(volume.possible[rod][block] & (merit >= minimum))
+    points = np.column_stack([rows, columns]) * volume.pitch_mm + volume.corner_mm
     chosen: list[Floats] = []
     for point in points[np.argsort(-merit[rows, columns], kind="stable")]:
-        if all(np.hypot(*(point - other)) > scene.targets[rod].diameter_mm / 2 for other in chosen):
+        if all(np.hypot(*(point - other)) > volume.targets[rod].diameter_mm / 2 for other in chosen):
             chosen.append(point)
             if len(chosen) == ANCHORS_PER_BLOCK:
                 break
     return chosen
 
 
-def _turned_row(scene: RodVolume, block: int, anchor_mm: Floats, search: Search) -> tuple[float, Pose] | None:
+def _turned_row(
+    volume: RodVolume, block: int, anchor_mm: Floats, search: Search
+) -> tuple[float, Pose] | None:
     """The best turn of the row about one rod at `anchor_mm`, with its contrast, if any fits."""
-    origin_mm = scene.targets[search.anchor].offset_mm
-    offsets = np.array([target.offset_mm - origin_mm for target in scene.targets])
+    origin_mm = volume.targets[search.anchor].offset_mm
+    offsets = np.array([target.offset_mm - origin_mm for target in volume.targets])
     angles = np.arange(0.0, 2 * pi, PITCH_MM / float(np.abs(offsets).max()))
     scales = np.linspace(1 - DISTANCE_TOLERANCE, 1 + DISTANCE_TOLERANCE, 5)
     turn, scale = (grid.ravel() for grid in np.meshgrid(angles, scales, indexing="ij"))
     direction = np.column_stack([np.sin(turn), np.cos(turn)]) * scale[:, None]
     if search.missing is not None:
         gone = anchor_mm + direction * (search.missing.offset_mm - origin_mm)
-        direction = direction[scene.is_cut(block, gone, search.missing.diameter_mm / 2)]
+        direction = direction[volume.is_cut(block, gone, search.missing.diameter_mm / 2)]
         if not len(direction):
             return None
     centres = anchor_mm + direction[:, None, :] * offsets[None, :, None]  # (turns, rods, 2)
-    contrast = row_contrast(scene, np.full(len(centres), block), centres)
+    contrast = row_contrast(volume, np.full(len(centres), block), centres)
     best = int(np.argmax(contrast))
     if contrast[best] < MINIMUM_CONTRAST_HU:
         return None
-    return float(contrast[best]), Pose(z_mm=float(scene.z_mm[block]), centres_mm=centres[best])
+    return float(contrast[best]), Pose(z_mm=float(volume.z_mm[block]), centres_mm=centres[best])
 
 
-def row_contrast(scene: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+def row_contrast(volume: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
     """Contrast of each row's faintest rod to the body between its rods, -inf where a row cannot be there.
 
     Parameters
@@ -184,31 +209,31 @@ def row_contrast(scene: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floa
     centres_mm : (n, rods, 2).
     """
     contrast = np.full(len(block), -np.inf)
-    row, column, in_image = scene.pixels(centres_mm)
+    row, column, in_image = volume.pixels(centres_mm)
     fits = in_image.all(axis=1)
-    for rod, possible in enumerate(scene.possible):
+    for rod, possible in enumerate(volume.possible):
         fits &= possible[block, row[:, rod], column[:, rod]]
     kept = np.flatnonzero(fits)
     if not len(kept):
         return contrast
-    body = _body_between(scene, block[kept], centres_mm[kept])
-    signs = np.array([1.0 if target.brighter else -1.0 for target in scene.targets])
+    body = _body_between(volume, block[kept], centres_mm[kept])
+    signs = np.array([1.0 if target.brighter else -1.0 for target in volume.targets])
     cores = np.stack(
-        [core[block[kept], row[kept, rod], column[kept, rod]] for rod, core in enumerate(scene.core_hu)]
+        [core[block[kept], row[kept, rod], column[kept, rod]] for rod, core in enumerate(volume.core_hu)]
     )
     contrast[kept] = np.where(np.isnan(body), -np.inf, ((cores - body) * signs[:, None]).min(axis=0))
     return contrast
 
 
-def _body_between(scene: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
+def _body_between(volume: RodVolume, block: npt.NDArray[np.intp], centres_mm: Floats) -> Floats:
     """Mean HU (n,) of what lies between the rods of each row, NaN where that is no phantom body."""
-    points = bridges(centres_mm, scene.targets)  # (n, lanes, steps, 2)
-    row, column, in_image = scene.pixels(points)
-    profile = scene.hu[block[:, None, None], row, column].mean(
+    points = bridges(centres_mm, volume.targets)  # (n, lanes, steps, 2)
+    row, column, in_image = volume.pixels(points)
+    profile = volume.hu[block[:, None, None], row, column].mean(
         axis=1
     )  # across the bridge: noise averages out
     mean = profile.mean(axis=1).astype(np.float64)
-    low, high = scene.body_hu
+    low, high = volume.body_hu
     is_body = (mean >= low - BODY_MARGIN_HU) & (mean <= high + BODY_MARGIN_HU)
     is_body &= (profile.std(axis=1) <= BRIDGE_SD_HU) & in_image.all(axis=(1, 2))
     return np.where(is_body, mean, np.nan)
@@ -245,39 +270,52 @@ class FoundRow:
     seen_mm: tuple[float, float]
 
 
-def straight_rows(scene: RodVolume, minimum_blocks: int) -> list[FoundRow]:
-    """Rows of rods that share no rod with each other, the clearest first; at most `MOST_ROWS`."""
-    rows: Sequence[Sequence[Pose]] = rows_by_block(scene, Search.whole(scene))
+def find_straight_rows(volume: RodVolume, minimum_blocks: int) -> list[FoundRow]:
+    """Rows of rods that share no rod, the clearest first; at most `MOST_ROWS`.
+
+    Parameters
+    ----------
+    minimum_blocks : in which a row must be seen.
+    """
+    rows: Sequence[Sequence[Pose]] = poses_by_block(volume, Search.whole(volume))
     found: list[FoundRow] = []
     for _ in range(MOST_ROWS):
-        seen = straight_lines(scene, clearest(rows), minimum_blocks)
+        seen = best_straight_row(volume, clearest_poses(rows), minimum_blocks)
         if seen is None:
             break
         row = FoundRow(lines=seen[0], seen_mm=seen[1])
-        if not any(_are_one(scene, row, other) for other in found):
+        if not any(_are_one(volume, row, other) for other in found):
             found.append(row)
-        rows = apart_from(rows, row, scene)
+        rows = without_row(rows, row, volume)
     return found
 
 
-def _are_one(scene: RodVolume, one: FoundRow, other: FoundRow) -> bool:
+def _are_one(volume: RodVolume, one: FoundRow, other: FoundRow) -> bool:
     """Whether two rows share a rod where both were seen: then a phantom's blurred ends made the second."""
     low, high = max(one.seen_mm[0], other.seen_mm[0]), min(one.seen_mm[1], other.seen_mm[1])
-    both = scene.z_mm[(scene.z_mm >= low) & (scene.z_mm <= high)]
-    return any(share_a_rod(scene, one.lines.at(float(z)), other.lines.at(float(z))) for z in both)
+    both = volume.z_mm[(volume.z_mm >= low) & (volume.z_mm <= high)]
+    return any(share_a_rod(volume, one.lines.at(float(z)), other.lines.at(float(z))) for z in both)
 
 
-def straight_lines(
-    scene: RodVolume, poses: Sequence[Pose], minimum_blocks: int
+def best_straight_row(
+    volume: RodVolume, poses: Sequence[Pose], minimum_blocks: int
 ) -> tuple[Lines, tuple[float, float]] | None:
-    """The straight row of rods that the image supports best, and the z range in which it was seen.
+    """The straight row of rods with the most contrast.
 
-    Every pair of poses proposes lines (in a fixed order, no random draws); each proposal is judged by the
-    contrast of its faintest rod in all blocks, so that a chance match in two of them does not last.
+    Every pair of poses proposes lines (in a fixed order, without random draws). Each proposal is judged by
+    the contrast of its faintest rod in all blocks: a chance match in two of them does not persist.
+
+    Parameters
+    ----------
+    minimum_blocks : in which a row must be seen.
+
+    Returns
+    -------
+    The lines and the z range in mm in which they were seen; None without such a row.
     """
     best: tuple[float, Lines, Floats] | None = None
     steepest = tan(radians(SEARCH_TILT_DEGREES))
-    every_block = np.arange(len(scene.z_mm))
+    every_block = np.arange(len(volume.z_mm))
     for a, b in combinations(poses, 2):
         if a.z_mm == b.z_mm:
             continue
@@ -285,42 +323,47 @@ def straight_lines(
         if np.hypot(gradient[:, 0], gradient[:, 1]).max() > steepest:
             continue
         lines = Lines(intercept_mm=a.centres_mm - gradient * a.z_mm, gradient=gradient)
-        contrast = row_contrast(scene, every_block, lines.at(scene.z_mm))
+        contrast = row_contrast(volume, every_block, lines.at(volume.z_mm))
         seen = np.isfinite(contrast)
         if seen.sum() < minimum_blocks or contrast[seen].mean() < MINIMUM_MEAN_CONTRAST_HU:
             continue
         if best is None or contrast[seen].sum() > best[0]:
-            best = float(contrast[seen].sum()), lines, scene.z_mm[seen]
+            best = float(contrast[seen].sum()), lines, volume.z_mm[seen]
     if best is None:
         return None
     _, lines, seen_mm = best
-    return _steadied(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
+    return _refitted(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
 
 
-def rows_in_one_slice(scene: RodVolume) -> list[Lines]:
-    """Rows of rods in a scene of one block, the clearest first, as lines along the slice normal.
+def rows_in_one_slice(volume: RodVolume) -> list[Lines]:
+    """Rows of rods in a volume of one block, the clearest first, as lines along the slice normal.
 
-    A single block has no straight line to confirm a chance match, so a row must show the contrast that
-    elsewhere is asked of the mean over all blocks.
+    A single block has no straight line to confirm a chance match: a row must have the contrast that is
+    otherwise required of the mean over all blocks.
     """
-    poses = poses_of(scene, Search.whole(scene))
+    poses = find_poses(volume, Search.whole(volume))
     if not poses:
         return []
     contrast = row_contrast(
-        scene, np.zeros(len(poses), dtype=np.intp), np.stack([pose.centres_mm for pose in poses])
+        volume, np.zeros(len(poses), dtype=np.intp), np.stack([pose.centres_mm for pose in poses])
     )
     ordered = np.argsort(-contrast, kind="stable")
     return [fit_lines([poses[k]]) for k in ordered if contrast[k] >= MINIMUM_MEAN_CONTRAST_HU]
 
 
-def _steadied(lines: Lines, poses: Sequence[Pose]) -> Lines:
-    """`lines`, fitted anew to all poses within `LINE_TOLERANCE_MM` of them."""
+def _refitted(lines: Lines, poses: Sequence[Pose]) -> Lines:
+    """The lines fitted again to all poses within `LINE_TOLERANCE_MM` of them."""
     offs = [np.hypot(*(pose.centres_mm - lines.at(pose.z_mm)).T).max() for pose in poses]
     return fit_lines([pose for pose, off in zip(poses, offs, strict=True) if off <= LINE_TOLERANCE_MM])
 
 
 def fit_lines(poses: Sequence[Pose]) -> Lines:
-    """Least-squares lines through the rods' centres of several blocks; of one block, along the normal."""
+    """Least-squares lines through the rods' centres.
+
+    Parameters
+    ----------
+    poses : of several blocks; a single one gives lines along the slice normal.
+    """
     z = np.array([pose.z_mm for pose in poses])
     centres = np.stack([pose.centres_mm for pose in poses])  # (blocks, rods, 2)
     middle = z.mean()
@@ -329,24 +372,33 @@ def fit_lines(poses: Sequence[Pose]) -> Lines:
     return Lines(intercept_mm=centres.mean(axis=0) - gradient * middle, gradient=gradient)
 
 
-def parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> Lines:
-    """The same lines, turned about their middle to one common direction: a phantom is rigid.
+def make_parallel(lines: Lines, contrasts_hu: Sequence[float], middle_mm: float) -> Lines:
+    """The lines turned about their middle to one common direction: a phantom is rigid.
 
-    A rod's centroid scatters inversely to its contrast, and rods are weighted accordingly.
+    Parameters
+    ----------
+    contrasts_hu : of each rod to the body: the scatter of a centroid is inverse to it.
+    middle_mm : z of the middle.
     """
     weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
     common = np.broadcast_to(weights @ lines.gradient / weights.sum(), lines.gradient.shape)
     return Lines(intercept_mm=lines.at(middle_mm) - common * middle_mm, gradient=common)
 
 
-def in_row(
+def align_to_row(
     lines: Lines, offsets_mm: Sequence[float], contrasts_hu: Sequence[float], middle_mm: float
 ) -> Lines:
-    """The same lines, faint rods moved to where the others' row has them.
+    """The lines with faint rods moved towards the row of the others.
 
-    A straight row with the drawing's distances, at a common scale, is fitted to the rods at the middle. What
-    a rod lies off it is kept in the part that its contrast to the body vouches for; two rods are their own
-    row.
+    A straight row with the drawing's distances, at a common scale, is fitted to the rods at the middle. The
+    more contrast a rod has to the body, the more of its distance from the row it keeps. Two rods define their
+    row themselves.
+
+    Parameters
+    ----------
+    offsets_mm : positions of the rods along the drawing's row.
+    contrasts_hu : of each rod to the body.
+    middle_mm : z of the middle.
     """
     centres = lines.at(middle_mm)
     weights = np.asarray(contrasts_hu, dtype=np.float64) ** 2
@@ -368,42 +420,46 @@ NEAR_SIDE_MM = 4  # of body on the cut side: the least that can be told from the
 FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 
-def is_truncated(scene: RodVolume, minimum_blocks: int) -> bool:
-    """Whether some of the rods lie in the image, and the border cuts the next one of their row.
+def is_truncated(volume: RodVolume, minimum_blocks: int) -> bool:
+    """Whether some of the rods lie in the image, and its border cuts the next one of their row.
 
-    They must be seen along a straight line through at least half of the blocks, so that no chance discs in
-    the patient pass for them.
+    They must be seen along a straight line through at least half of the blocks, which chance discs in the
+    patient are not.
+
+    Parameters
+    ----------
+    minimum_blocks : in which rods must be seen at least.
     """
-    needed = max(minimum_blocks, len(scene.z_mm) // 2)
-    if _lone_rod(scene, needed):
+    needed = max(minimum_blocks, len(volume.z_mm) // 2)
+    if _single_rod_at_border(volume, needed):
         return True
-    for part, search in _ends(scene):
-        found = straight_lines(part, poses_of(part, search), needed)
+    for part, search in _ends(volume):
+        found = best_straight_row(part, find_poses(part, search), needed)
         if found is not None and _blocks_that_run_out(part, search, found[0]) >= needed:
             return True
     return False
 
 
-def _ends(scene: RodVolume) -> Iterator[tuple[RodVolume, Search]]:
-    """From either end, the longest first: some of a row's rods, and how to look for them."""
-    order = [int(rod) for rod in np.argsort([target.offset_mm for target in scene.targets])]
+def _ends(volume: RodVolume) -> Iterator[tuple[RodVolume, Search]]:
+    """From either end, the longest first: some of a row's rods, and the search for them."""
+    order = [int(rod) for rod in np.argsort([target.offset_mm for target in volume.targets])]
     for kept in range(len(order) - 1, 1, -1):
         for seen, gone in ((order[:kept], order[kept]), (order[-kept:], order[-kept - 1])):
-            part = scene.part(sorted(seen))
-            contrasts = [abs(_contrast_hu(target, scene)) for target in part.targets]
+            part = volume.part(sorted(seen))
+            contrasts = [abs(_contrast_hu(target, volume)) for target in part.targets]
             anchor = int(np.argmax(contrasts))
             yield (
                 part,
                 Search(
                     anchor=anchor,
                     stands_out_hu=min(STANDS_OUT_HU, contrasts[anchor] / 2),
-                    missing=scene.targets[gone],
+                    missing=volume.targets[gone],
                 ),
             )
 
 
 def _blocks_that_run_out(part: RodVolume, search: Search, lines: Lines) -> int:
-    """In how many blocks phantom body leads from the rods seen to the border, where the next rod would be."""
+    """Number of blocks in which phantom body reaches the border, where the next rod would be."""
     missing = search.missing
     assert missing is not None  # `_ends` names one
     gaps = [missing.offset_mm - target.offset_mm for target in part.targets]
@@ -431,29 +487,29 @@ def _blocks_that_run_out(part: RodVolume, search: Search, lines: Lines) -> int:
     return count
 
 
-def _contrast_hu(target: RodTarget, scene: RodVolume) -> float:
+def _contrast_hu(target: RodTarget, volume: RodVolume) -> float:
     """About what a rod reads above the phantom's body."""
-    return (sum(target.search_hu) - sum(scene.body_hu)) / 2
+    return (sum(target.search_hu) - sum(volume.body_hu)) / 2
 
 
-def _lone_rod(scene: RodVolume, needed: int) -> bool:
-    """Whether a lone rod lies in phantom body that runs on to the border of the image.
+def _single_rod_at_border(volume: RodVolume, needed: int) -> bool:
+    """Whether a single rod lies in phantom body that reaches the border of the image.
 
-    So reads a phantom of which the field of view has cut another rod away. The same rod must be seen along a
-    straight line through at least half of the blocks, so that no chance disc in the patient passes for one.
+    The field of view has then cut another rod away. The same rod must be seen along a straight line through
+    at least half of the blocks, which a chance disc in the patient is not.
     """
-    for rod in (len(scene.targets) - 1, 0):
+    for rod in (len(volume.targets) - 1, 0):
         places: list[Pose] = []
-        for block, z_mm in enumerate(scene.z_mm):
-            if rod == len(scene.targets) - 1:
-                merit, minimum = scene.stands_out_hu(rod)[block], STANDS_OUT_HU
+        for block, z_mm in enumerate(volume.z_mm):
+            if rod == len(volume.targets) - 1:
+                merit, minimum = volume.stands_out_hu(rod)[block], STANDS_OUT_HU
             else:
-                merit, minimum = -np.abs(scene.core_hu[rod][block]), -np.inf
-            found = disc_candidates(scene, block, rod, merit, minimum)
+                merit, minimum = -np.abs(volume.core_hu[rod][block]), -np.inf
+            found = disc_candidates(volume, block, rod, merit, minimum)
             places += [
                 Pose(z_mm=float(z_mm), centres_mm=centre[None])
                 for centre in found
-                if _leads_out(scene, block, rod, centre)
+                if _body_reaches_border(volume, block, rod, centre)
             ]
         if _on_one_line(places) >= needed:
             return True
@@ -477,20 +533,20 @@ def _on_one_line(places: Sequence[Pose]) -> int:
     return most
 
 
-def _leads_out(scene: RodVolume, block: int, rod: int, centre_mm: Floats) -> bool:
-    """Whether phantom body lies on both sides of this rod, and on one of them ends at the border too soon."""
-    target = scene.targets[rod]
+def _body_reaches_border(volume: RodVolume, block: int, rod: int, centre_mm: Floats) -> bool:
+    """Whether phantom body lies on both sides of this rod, and ends too early at the border on one."""
+    target = volume.targets[rod]
     radius = target.diameter_mm / 2
-    distance = min(abs(t.offset_mm - target.offset_mm) for t in scene.targets if t is not target)
+    distance = min(abs(t.offset_mm - target.offset_mm) for t in volume.targets if t is not target)
     steps = np.arange(radius + 3.0, distance + radius, 1.0)
     beside = steps < distance - radius - 3.0  # before the next rod
     behind = steps < max(distance - radius - 3.0, radius + 3.0 + FAR_SIDE_MM)  # where none follows
     angles = np.arange(0.0, 2 * pi, radians(3))
     rays = centre_mm + steps[None, :, None] * np.array([[sin(a), cos(a)] for a in angles])[:, None, :]
-    row, column, in_image = scene.pixels(rays)
-    visible = np.logical_and.accumulate(in_image & scene.inside[block, row, column], axis=1)
-    hu = scene.hu[block, row, column]
-    core_hu = float(scene.core_hu[rod][block][tuple(scene.pixels(centre_mm)[:2])])
+    row, column, in_image = volume.pixels(rays)
+    visible = np.logical_and.accumulate(in_image & volume.inside[block, row, column], axis=1)
+    hu = volume.hu[block, row, column]
+    core_hu = float(volume.core_hu[rod][block][tuple(volume.pixels(centre_mm)[:2])])
     for ray, opposite in enumerate(np.roll(np.arange(len(angles)), -len(angles) // 2)):
         if visible[ray].all():
             continue
@@ -501,7 +557,7 @@ def _leads_out(scene: RodVolume, block: int, rod: int, centre_mm: Floats) -> boo
             continue
         values = np.concatenate([near, far])
         stands_out = (core_hu - values.mean()) * (1 if target.brighter else -1) >= MINIMUM_MEAN_CONTRAST_HU
-        low, high = scene.body_hu
+        low, high = volume.body_hu
         if stands_out and low <= values.mean() <= high and values.std() <= BRIDGE_SD_HU:
             return True
     return False

@@ -1,4 +1,4 @@
-"""Patients for training or validation: what a cohort's table must say, and what is made of gaps in it.
+"""Cohorts: reading the table of patients, comparing groups, splitting into training, test and folds.
 
 A row is one patient::
 
@@ -12,8 +12,8 @@ A row is one patient::
     split                 optional: train or test, for every patient or none
     fold                  optional: whole numbers, of the training patients' cross-validation
 
-A column of another name holds numbers; it is compared between the classes like the laboratory values, counts
-for missing values too, and enters no model. One of them has a range of its own: calcium_mmol_l.
+A column of another name holds numbers. It is compared between the classes like the laboratory values, counts
+for missing values, and enters no model. Of these calcium_mmol_l alone has a plausible range.
 """
 
 from __future__ import annotations
@@ -34,13 +34,10 @@ from scoring.density.classification import study_class
 from scoring.errors import CohortUnusable
 from scoring.training.discrimination import Labels
 
-# Numbers as tables hold them, read strictly.
-
-
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)
 CLINICAL = ("age", "alp_u_l", "homocysteine_umol_l")
-# Beyond these a number is a unit mistaken or a digit lost (R). The calcium of Xie et al.'s Table 1 (SD 5.9
-# mmol/L) is of that kind; it enters no model, and is held to a range because of that.
+# Beyond these a number has another unit or lacks a digit (R). The calcium of Xie et al.'s Table 1 (SD 5.9
+# mmol/L) is such a number: therefore it has a range, though it enters no model.
 PLAUSIBLE = {
     "age": (18.0, 110.0),
     "alp_u_l": (5.0, 2000.0),
@@ -49,7 +46,7 @@ PLAUSIBLE = {
     "t_score": (-10.0, 10.0),  # of quantitative CT: no bone at all is about -6
 }
 _WHOLE = re.compile("[+-]?[0-9]+")
-# What is no further variable, though the table may hold it.
+# Columns that are no further variables.
 _NAMES = frozenset({"patient", "study", "label", "t_score", "sex", "split", "fold"})
 
 
@@ -59,7 +56,7 @@ class Split(StrEnum):
 
 
 class LabelKind(StrEnum):
-    """How the classes came about."""
+    """Origin of the classes."""
 
     STATED = "label"
     BY_T_SCORE = "t_score"
@@ -78,7 +75,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
-    """The patients that take part, and what stood in others' way.
+    """The patients that take part, and the reasons for exclusions.
 
     Attributes
     ----------
@@ -212,9 +209,7 @@ def _require_whole(column: str, given: Sequence[object]) -> None:
         raise CohortUnusable(f"{column} must be given for every patient or for none; {stated} have one")
 
 
-# Do two groups of patients differ? One variable at a time, as the tables of clinical papers ask.
-
-
+# Comparison of two groups of patients, one variable at a time.
 NORMALITY_P = 0.05
 
 Values = npt.NDArray[np.float64]
@@ -280,12 +275,10 @@ def _normal(values: Values) -> bool:
     return bool(np.ptp(values) > 0 and stats.shapiro(values).pvalue > NORMALITY_P)
 
 
-# Which patients train and which test; in which fold. The same seed gives the same.
-
-
+# Splits: the same seed gives the same split.
 TEST_SHARE = 0.3  # Xie et al. 2022
 FOLDS = 10
-FEWEST_OF_A_CLASS = 10  # R: below, folds of the training part run out of a class
+FEWEST_OF_A_CLASS = 10  # R: with fewer, folds of the training part may lack a class
 
 
 def stratified_split(labels: Labels, seed: int) -> Labels:
@@ -324,7 +317,13 @@ def stratified_folds(labels: Labels, seed: int) -> npt.NDArray[np.int64]:
 
 
 def require_enough(labels: Labels) -> None:
-    """Raise `CohortUnusable` unless each class has patients enough to be split."""
+    """Require enough patients of each class for a split.
+
+    Raises
+    ------
+    CohortUnusable
+        If a class has fewer than `FEWEST_OF_A_CLASS`.
+    """
     positive, negative = int(labels.sum()), int((~labels).sum())
     if min(positive, negative) < FEWEST_OF_A_CLASS:
         raise CohortUnusable(

@@ -1,7 +1,14 @@
-"""How well a score tells two classes apart: ROC curve, AUC, DeLong's interval and test.
+"""Discrimination of two classes by a score: ROC curve, AUC with DeLong's interval and test, and its optimism.
 
-Source: DeLong, DeLong and Clarke-Pearson, Biometrics 1988;44:837; computed by mid-ranks as Sun and Xu show
-(IEEE Signal Process Lett 2014;21:1389). Both use the classes' own numbers less one, as pROC does.
+AUC: DeLong, DeLong and Clarke-Pearson, Biometrics 1988;44:837; computed by mid-ranks (Sun and Xu, IEEE Signal
+Process Lett 2014;21:1389). Both divide by the size of a class minus one, as pROC does.
+
+Optimism: Harrell's bootstrap (Harrell, Lee and Mark, Stat Med 1996;15:361), with every step of the fit
+repeated, selection included. The AUC of each resample's model on the resample, minus its AUC on the original
+patients, is the optimism; its mean is subtracted from the apparent AUC. Each resample contains two thirds of
+the original patients. With many features and few patients a model fits these too closely, and the correction
+is too small. The AUC on the patients not drawn is free of that, and slightly too low, for its models are
+fitted to fewer patients (Efron and Tibshirani, J Am Stat Assoc 1997;92:548).
 """
 
 from __future__ import annotations
@@ -34,16 +41,15 @@ class Auc:
 
     @property
     def interval95(self) -> tuple[float, float] | None:
-        """By DeLong, cut at 0 and 1; None where that variance is 0, as of classes that are told apart wholly:
-        such patients do not say how far another's AUC may lie from theirs."""
+        """By DeLong, limited to 0..1; None where the variance is 0, as with completely separated classes."""
         if self.standard_error == 0.0:
             return None
         reach = _Z95 * self.standard_error
         return max(0.0, self.value - reach), min(1.0, self.value + reach)
 
     @property
-    def told(self) -> str:
-        """The area with its interval."""
+    def summary(self) -> str:
+        """The area with its interval, as text."""
         if self.interval95 is None:
             return f"{self.value:.3f} (no interval: no variance)"
         return f"{self.value:.3f} ({self.interval95[0]:.3f} to {self.interval95[1]:.3f})"
@@ -67,7 +73,13 @@ class AucComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RocCurve:
-    """Points from (0, 0) to (1, 1), a threshold each: positive is a score of at least that."""
+    """Points from (0, 0) to (1, 1).
+
+    Attributes
+    ----------
+    false_positive_rate, true_positive_rate : (points,), rising.
+    thresholds : (points,), falling from infinity: positive is a score of at least that.
+    """
 
     false_positive_rate: Scores
     true_positive_rate: Scores
@@ -97,7 +109,11 @@ def auc(scores: Scores, labels: Labels) -> Auc:
 
 
 def compare(first: Scores, second: Scores, labels: Labels) -> AucComparison:
-    """DeLong's test of two scores that were read on the same patients.
+    """DeLong's test of two scores of the same patients.
+
+    Parameters
+    ----------
+    first, second, labels : (patients,).
 
     Raises
     ------
@@ -115,7 +131,11 @@ def compare(first: Scores, second: Scores, labels: Labels) -> AucComparison:
 
 
 def roc_curve(scores: Scores, labels: Labels) -> RocCurve:
-    """Every threshold at which the classification changes.
+    """The curve with every threshold at which the classification changes.
+
+    Parameters
+    ----------
+    scores, labels : (patients,). A higher score speaks for the positive class.
 
     Raises
     ------
@@ -157,28 +177,28 @@ def _require_classes(scores: Scores, labels: Labels) -> None:
         )
 
 
-# How much a model flatters itself: Harrell's bootstrap with every step repeated, selection included.
-#
-# Source: Harrell, Lee and Mark, Stat Med 1996;15:361. In each resample the whole fit is made anew; its AUC
-# there less its AUC on the original patients is the optimism, whose mean is taken off the apparent AUC.
-#
-# Two thirds of the original patients are in each resample. Where features are many and patients few, a
-# model knows these too well, and the correction is too small. The AUC on the patients not drawn is free of
-# that, and a little too low, for it is of models made from fewer patients (Efron and Tibshirani, J Am Stat
-# Assoc 1997;92:548).
-
-
-# R: share of resamples without a model beyond which the rest no longer stand for all. Mostly these are the
-# ones whose classes a model separates, in which it flatters itself most: without them optimism is too small.
+# R: share of resamples without a model beyond which the others do not represent all. Mostly a model separates
+# their classes, which is where its optimism is largest: without them the estimate is too small.
 MOST_FAILED = 0.1
 
-# Fits models to patients (by row, repeats included) and scores all patients with each; a model that cannot be
-# fitted to them is left out, a patient whom a model cannot score has NaN.
+# Fits models to patients (rows, with repeats) and scores all patients with each model. A model that cannot be
+# fitted is left out; a patient whom a model cannot score has NaN.
 Refit = Callable[[npt.NDArray[np.intp]], Mapping[str, Scores]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimism:
+    """Apparent and corrected AUC of one model.
+
+    Attributes
+    ----------
+    apparent : AUC on the patients of the fit.
+    optimism : None where no resample gave a model.
+    not_drawn : mean AUC on the patients not drawn; None where no resample gave one.
+    resamples : number that gave a model.
+    failed : number that gave none.
+    """
+
     apparent: float  # AUC on the patients of the fit
     optimism: float | None  # None where no resample gave a model
     not_drawn: float | None  # mean AUC on the patients not drawn; None where no resample gave one
@@ -187,14 +207,14 @@ class Optimism:
 
     @property
     def corrected(self) -> float | None:
-        """AUC less its optimism; None where more resamples than `MOST_FAILED` gave no model."""
+        """Apparent AUC minus its optimism; None where more resamples than `MOST_FAILED` gave no model."""
         if self.optimism is None or self._too_many_failed:
             return None
         return self.apparent - self.optimism
 
     @property
-    def fresh(self) -> float | None:
-        """AUC on patients not drawn, under the same condition as `corrected`."""
+    def corrected_not_drawn(self) -> float | None:
+        """AUC on patients not drawn; None where more resamples than `MOST_FAILED` gave no model."""
         return None if self._too_many_failed else self.not_drawn
 
     @property
@@ -202,19 +222,28 @@ class Optimism:
         return self.failed > MOST_FAILED * (self.resamples + self.failed)
 
     @property
-    def told(self) -> str:
-        """Corrected AUC and that on patients not drawn, or why there is neither; failures counted."""
+    def summary(self) -> str:
+        """Corrected AUC and AUC on patients not drawn, or why there is neither, with failures, as text."""
         share = f"{self.failed} of {self.resamples + self.failed} resamples gave no model"
         if self.corrected is None:
             return (
                 f"unknown: {share}, such as those whose classes it separates, where it flatters itself most"
             )
-        fresh = "" if self.fresh is None else f", {self.fresh:.3f} on patients not drawn"
+        fresh = (
+            ""
+            if self.corrected_not_drawn is None
+            else f", {self.corrected_not_drawn:.3f} on patients not drawn"
+        )
         return f"{self.corrected:.3f}{fresh} ({share})"
 
 
 def optimism_of_auc(refit: Refit, labels: Labels, *, resamples: int, seed: int) -> Mapping[str, Optimism]:
-    """The bootstrap estimate of each model that can be fitted to all patients.
+    """The bootstrap estimate for each model that can be fitted to all patients.
+
+    Parameters
+    ----------
+    refit : fits models to patients and scores all patients.
+    seed : of the resamples.
 
     Raises
     ------

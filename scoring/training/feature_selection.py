@@ -1,8 +1,16 @@
-"""Choosing features that tell much and repeat little: minimum redundancy, maximum relevance.
+"""Selection of features: mRMR, LASSO with cross-validation, and the agreement of repeated measurements (ICC).
 
-Source: Peng, Long and Ding, IEEE TPAMI 2005;27:1226 (the difference form), with mRMRe's estimator of mutual
-information for continuous data, ``-0.5 ln(1 - rho^2)`` with Pearson's rho (De Jay et al., Bioinformatics
-2013;29:2365).
+mRMR (minimum redundancy, maximum relevance): Peng, Long and Ding, IEEE TPAMI 2005;27:1226 (the difference
+form), with mRMRe's estimator of mutual information for continuous data, ``-0.5 ln(1 - rho^2)`` with Pearson's
+rho (De Jay et al., Bioinformatics 2013;29:2365).
+
+LASSO: logistic regression with glmnet's objective, path and choices (Friedman, Hastie and Tibshirani, J Stat
+Softw 2010;33(1)): ``-log-likelihood / n + lambda * |beta|_1`` with the intercept free, columns scaled to
+variance 1 (by n), a hundred penalties evenly spaced in their logarithm, deviance as the measure.
+
+ICC: ICC(2,1) of Shrout and Fleiss (Psychol Bull 1979;86:420), called ICC(A,1) by McGraw and Wong (Psychol
+Methods 1996;1:30): two-way random effects, absolute agreement, a single measurement. Xie et al. 2022 do not
+state their form. The interval is McGraw and Wong's.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from scoring.training.discrimination import Labels
 
 Matrix = npt.NDArray[np.float64]
 
-# Two columns that say the same have no finite mutual information; this caps it, far above any real pair.
+# Two equal columns have no finite mutual information; this caps it, far above any real pair.
 _LARGEST_RHO2 = 1.0 - 1e-12
 
 
@@ -75,19 +83,12 @@ def _standardised(columns: Matrix) -> Matrix:
     return unit
 
 
-# LASSO logistic regression along a path of penalties, with the penalty chosen by cross-validation.
-#
-# The objective, the path and the two choices are glmnet's (Friedman, Hastie and Tibshirani, J Stat Softw
-# 2010;33(1)): ``-log-likelihood / n + lambda * |beta|_1`` with the intercept free, columns scaled to
-# variance 1 (by n), a hundred penalties falling evenly in their logarithm, deviance as the measure.
-
-
 PENALTIES = 100
 _TOLERANCE = 1e-8  # of coefficients, between two reweightings
 _INNER_TOLERANCE = 1e-10
 _ROUNDS = 10_000
 _REWEIGHTINGS = 50
-_SUREST = 1e-6  # probabilities are kept this far off 0 and 1 while weights are made of them
+_PROBABILITY_MARGIN = 1e-6  # probabilities are kept this far off 0 and 1 while weights are made of them
 _UNEXPLAINED = 1e-3
 
 
@@ -107,14 +108,23 @@ class LassoPath:
     coefficients: Matrix
 
     def probabilities(self, columns: Matrix) -> Matrix:
-        """Of the positive class, shape (patients, penalties)."""
+        """Probability of the positive class.
+
+        Parameters
+        ----------
+        columns : (patients, columns).
+
+        Returns
+        -------
+        (patients, penalties).
+        """
         found: Matrix = expit(columns @ self.coefficients.T + self.intercepts)
         return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LassoChoice:
-    """Cross-validated deviance along the path, and the penalties it speaks for.
+    """Cross-validated deviance along the path, and the two penalties it selects.
 
     Attributes
     ----------
@@ -133,7 +143,12 @@ class LassoChoice:
 
 
 def penalty_path(columns: Matrix, labels: Labels, count: int = PENALTIES) -> Matrix:
-    """glmnet's penalties: from that which leaves no column down to 1e-4 of it (few patients: 1e-2)."""
+    """glmnet's penalties: from the least that leaves no column down to 1e-4 of it (few patients: 1e-2).
+
+    Returns
+    -------
+    (count,), falling.
+    """
     scaled = _scaled(columns)[0]
     largest = float(np.abs(scaled.T @ (labels - labels.mean())).max()) / len(labels)
     least = 1e-4 if len(labels) > columns.shape[1] else 1e-2
@@ -183,10 +198,10 @@ def fit_path(columns: Matrix, labels: Labels, penalties: Matrix) -> LassoPath:
 def _at_penalty(
     scaled: Matrix, labels: Labels, penalty: float, intercept: float, weights: Matrix
 ) -> tuple[float, Matrix] | None:
-    """Intercept and weights, from those of a larger penalty; None where they do not settle."""
+    """Intercept and weights, started from those of a larger penalty; None without convergence."""
     for _ in range(_REWEIGHTINGS):
         effect = intercept + scaled @ weights
-        risk = np.clip(expit(effect), _SUREST, 1 - _SUREST)
+        risk = np.clip(expit(effect), _PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
         weight = risk * (1 - risk)
         response = effect + (labels - risk) / weight
         found = _weighted_lasso(
@@ -204,9 +219,9 @@ def _at_penalty(
 def _weighted_lasso(
     columns: Matrix, response: Matrix, sample_weight: Matrix, penalty: float, start: Matrix
 ) -> tuple[float, Matrix] | None:
-    """Intercept and weights of least squares with a penalty; None where they do not settle.
+    """Intercept and weights of weighted least squares with a penalty; None without convergence.
 
-    Of the products of few columns, for that is several times as fast as of the patients.
+    Uses the products of columns: with few columns several times as fast as the patients' rows.
 
     Parameters
     ----------
@@ -287,16 +302,8 @@ def _scaled(columns: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return (columns - centre) / scale, centre, scale
 
 
-# Agreement of repeated measurements: the intraclass correlation coefficient.
-#
-# The form is ICC(2,1) of Shrout and Fleiss (Psychol Bull 1979;86:420), called ICC(A,1) by McGraw and Wong
-# (Psychol Methods 1996;1:30): two-way random effects, absolute agreement, a single measurement. Xie et al.
-# 2022 do not say which they used. The interval is McGraw and Wong's.
-
-
 _ALIKE = 1e-12
-
-FORM = "ICC(2,1), two-way random effects, absolute agreement, single measurement"
+ICC_FORM = "ICC(2,1), two-way random effects, absolute agreement, single measurement"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

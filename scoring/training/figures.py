@@ -45,7 +45,7 @@ def roc_figure(validation: Validation, title: str) -> Figure:
             model.roc.true_positive_rate,
             color=colour,
             linestyle=line,
-            label=f"{name}: AUC {area.told}",
+            label=f"{name}: AUC {area.summary}",
         )
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axes.set(
@@ -71,7 +71,7 @@ def calibration_figure(validation: Validation, title: str) -> Figure:
             linestyle=line,
             marker="o",
             markersize=4,
-            label=f"{name}: Hosmer-Lemeshow p {model.calibration.p_told}, Brier {model.brier:.3f}",
+            label=f"{name}: Hosmer-Lemeshow p {model.calibration.p_text}, Brier {model.brier:.3f}",
         )
     axes.set(
         xlabel="predicted probability of osteoporosis",

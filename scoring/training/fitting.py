@@ -1,7 +1,8 @@
-"""From features and laboratory values to rad-score, clinical and combined model, as Xie et al. 2022 do.
+"""Fits of the rad-score, the clinical and the combined model, as in Xie et al. 2022.
 
-Centre and scale come from the training patients alone, as does every choice: mRMR to twenty features, LASSO
-along glmnet's path, the penalty by cross-validation. The rad-score is the LASSO's linear predictor.
+Means, SDs and all choices are those of the training patients: mRMR selects twenty features, LASSO runs along
+glmnet's path, cross-validation chooses the penalty. The rad-score is the LASSO's linear predictor. Clinical
+and combined model are logistic regressions by maximum likelihood.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ from scoring.errors import CohortUnusable, FitImpossible
 from scoring.training.discrimination import Labels
 from scoring.training.feature_selection import LassoChoice, choose_penalty, mrmr
 
-# Logistic regression by maximum likelihood, with what a clinical paper reports of it.
-
-
 _ROUNDS = 50
-_SETTLED = 1e-10
-_LARGEST_EFFECT = 30.0  # of a linear predictor: beyond it classes are separated, and no maximum exists
+_TOLERANCE = 1e-10
+_LARGEST_EFFECT = 30.0  # of a linear predictor: beyond it the classes are separated, and no maximum exists
 _Z95 = float(ndtri(0.975))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coefficient:
-    """One term of the linear predictor, by Wald."""
+    """One term of the linear predictor, with Wald's interval and test.
+
+    Attributes
+    ----------
+    value : log-odds per unit of the term.
+    standard_error : of `value`.
+    """
 
     name: str
     value: float
@@ -64,12 +68,30 @@ class LogisticModel:
     patients: int
 
     def linear_predictor(self, predictors: Matrix) -> npt.NDArray[np.float64]:
-        """Log-odds; `predictors` has shape (patients, terms)."""
+        """Log-odds of the positive class.
+
+        Parameters
+        ----------
+        predictors : (patients, terms).
+
+        Returns
+        -------
+        (patients,).
+        """
         found: npt.NDArray[np.float64] = self.intercept.value + predictors @ [one.value for one in self.terms]
         return found
 
     def probability(self, predictors: Matrix) -> npt.NDArray[np.float64]:
-        """Of the positive class."""
+        """Probability of the positive class.
+
+        Parameters
+        ----------
+        predictors : (patients, terms).
+
+        Returns
+        -------
+        (patients,).
+        """
         found: npt.NDArray[np.float64] = expit(self.linear_predictor(predictors))
         return found
 
@@ -118,7 +140,7 @@ def _maximum(design: Matrix, labels: Labels, names: tuple[str, ...]) -> Any:
         warnings.simplefilter("error")
         try:
             fit = Logit(labels.astype(float), design).fit(
-                method="newton", maxiter=_ROUNDS, tol=_SETTLED, disp=0
+                method="newton", maxiter=_ROUNDS, tol=_TOLERANCE, disp=0
             )
         except (*signs, np.linalg.LinAlgError) as error:
             raise FitImpossible(separated) from error
@@ -132,12 +154,12 @@ Folds = npt.NDArray[np.int64]
 
 RELEVANT = 20  # features that mRMR leaves to LASSO (Xie et al. 2022)
 RAD_SCORE = "rad_score"
-# R: of a feature's largest value; what varies less is the rounding of its sums, not the patients.
+# R: as a share of a feature's largest value; less variation is rounding of its sums, not of the patients.
 LEAST_VARIATION = 1e-9
 
 
 class PenaltyChoice(StrEnum):
-    """Which penalty the cross-validation speaks for. Xie et al. 2022 do not say which they took."""
+    """Penalty that the cross-validation selects. Xie et al. 2022 do not state theirs."""
 
     MINIMUM = "lambda.min"
     ONE_ERROR = "lambda.1se"
@@ -145,7 +167,13 @@ class PenaltyChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledFeature:
-    """``coefficient * (value - mean) / sd``."""
+    """One feature of the rad-score: ``coefficient * (value - mean) / sd``.
+
+    Attributes
+    ----------
+    mean, sd : of the training patients.
+    coefficient : per standard deviation.
+    """
 
     name: str
     mean: float
@@ -171,7 +199,16 @@ class RadScoreFit:
     features: tuple[ScaledFeature, ...]
 
     def score(self, values: Matrix, names: tuple[str, ...]) -> Matrix:
-        """Of patients, shape (patients,); `values` has a column for each of `names`."""
+        """Rad-scores of patients.
+
+        Parameters
+        ----------
+        values : (patients, features), a column for each of `names`.
+
+        Returns
+        -------
+        (patients,).
+        """
         found = np.full(len(values), self.intercept)
         for one in self.features:
             found += one.coefficient * (values[:, names.index(one.name)] - one.mean) / one.sd

@@ -1,4 +1,7 @@
-"""What a model is worth on some patients: every figure that its card and its page give."""
+"""Validation of models on patients: counts at a cut-off, calibration, decision curve, and all together.
+
+Decision curves: Vickers and Elkin, Med Decis Making 2006;26:565: ``TP/n - FP/n * pt / (1 - pt)``.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,16 @@ from scoring.training.discrimination import (
     roc_curve,
 )
 
-# What a cut-off makes of a score: the counts, and rates with exact intervals.
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A proportion with its exact 95 % interval (Clopper and Pearson); None of nothing."""
+    """A proportion with its exact 95 % interval; None where `of` is 0.
+
+    Attributes
+    ----------
+    hits : numerator.
+    of : denominator.
+    """
 
     hits: int
     of: int
@@ -37,9 +44,9 @@ class Rate:
 
     @property
     def interval95(self) -> tuple[float, float] | None:
-        """Quantiles of beta distributions: Clopper and Pearson, Biometrika 1934;26:404.
+        """Clopper and Pearson's interval, by quantiles of beta distributions.
 
-        SciPy's `binomtest` seeks the same roots by steps, to 4e-13 and in 200 times the time.
+        Source: Clopper and Pearson, Biometrika 1934;26:404.
         """
         if not self.of:
             return None
@@ -51,7 +58,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """A table of two by two. Positive is whatever the caller names so: say which."""
+    """A two by two table. The caller defines which class is positive."""
 
     true_positive: int
     false_negative: int
@@ -81,7 +88,13 @@ class Counts:
 
 
 def counts_at(scores: Scores, labels: Labels, cutoff: float) -> Counts:
-    """The table at a cut-off: positive is a score of at least `cutoff`."""
+    """The table at a cut-off.
+
+    Parameters
+    ----------
+    scores, labels : (patients,).
+    cutoff : positive is a score of at least this.
+    """
     called = scores >= cutoff
     return Counts(
         true_positive=int((called & labels).sum()),
@@ -106,14 +119,14 @@ def youden_cutoff(scores: Scores, labels: Labels) -> float:
     return float(curve.thresholds[1:][int(np.argmax(gain[1:]))])
 
 
-# Decision curve: what treating by a model gains against treating all or none.
-#
-# Source: Vickers and Elkin, Med Decis Making 2006;26:565: ``TP/n - FP/n * pt / (1 - pt)``.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionCurve:
-    """Net benefit by threshold probability; treating none is 0 everywhere."""
+    """Net benefit by threshold probability; treating none is 0 everywhere.
+
+    Attributes
+    ----------
+    thresholds, model, treat_all : (thresholds,).
+    """
 
     thresholds: Scores
     model: Scores
@@ -138,12 +151,9 @@ def decision_curve(probabilities: Scores, labels: Labels, thresholds: Scores | N
     )
 
 
-# Whether predicted probabilities come true: calibration curve, Hosmer and Lemeshow's test, Brier score.
-
-
-GROUPS = 10
-# Least variance of a group's count: below it all its risks are 0 or 1 but for rounding, and one patient of
-# the other class would make chi squared a matter of the last digit.
+GROUPS = 10  # of risk, in a calibration curve
+# Least variance of a group's count: below it all risks of the group are 0 or 1 except for rounding, and one
+# patient of the other class would make chi squared depend on the last digit.
 _LEAST_VARIANCE = 1e-9
 
 
@@ -164,7 +174,13 @@ class RiskGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HosmerLemeshow:
-    """The test over groups of risk."""
+    """Hosmer and Lemeshow's test over groups of predicted risk.
+
+    Attributes
+    ----------
+    statistic : chi squared.
+    groups : by rising risk.
+    """
 
     statistic: float
     degrees_of_freedom: int
@@ -172,8 +188,8 @@ class HosmerLemeshow:
     groups: tuple[RiskGroup, ...]
 
     @property
-    def p_told(self) -> str:
-        """As papers give it: "= 0.024", "< 0.001"."""
+    def p_text(self) -> str:
+        """The p value as papers print it: "= 0.024", "< 0.001"."""
         return f"= {self.p:.3f}" if self.p >= 0.001 else "< 0.001"
 
 
@@ -232,7 +248,10 @@ def risk_groups(probabilities: Scores, labels: Labels, groups: int = GROUPS) -> 
 
 
 def brier_score(probabilities: Scores, labels: Labels) -> float:
-    """Mean squared distance of prediction and outcome. Source: Brier, Mon Weather Rev 1950;78:1."""
+    """Mean squared difference of prediction and outcome.
+
+    Source: Brier, Mon Weather Rev 1950;78:1.
+    """
     return float(np.mean((probabilities - labels) ** 2))
 
 
@@ -320,17 +339,19 @@ def _validate_one(probabilities: Scores, labels: Labels, cutoff: float, developm
 
 
 def subgroup_aucs(scores: Scores, classes: npt.NDArray[np.str_]) -> Mapping[tuple[str, str], Auc]:
-    """AUC of a score for the first of each pair against the second: osteoporosis against osteopenia, and the
-    three comparisons with normal bone of Xie et al. 2022, one of which joins the two classes.
+    """AUC of a score for pairs of classes.
+
+    Osteoporosis against osteopenia, and the three comparisons with normal bone of Xie et al. 2022, one of
+    which joins the two classes.
 
     Parameters
     ----------
-    scores : higher speaks for osteoporosis.
-    classes : "normal", "osteopenia" or "osteoporosis" of each patient.
+    scores : (patients,), higher speaks for osteoporosis.
+    classes : (patients,), "normal", "osteopenia" or "osteoporosis".
 
     Returns
     -------
-    By (positive class, negative class); pairs of which one has fewer than two patients are left out.
+    By (positive class, negative class); pairs with fewer than two patients of a class are left out.
     """
     found = {}
     for positive, negative in (

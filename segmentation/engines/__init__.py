@@ -1,6 +1,6 @@
-"""Segmentation engines: one file each, behind one protocol.
+"""Segmentation engines: one module or package each, behind one protocol.
 
-None replaces another at run time: which engine a node uses is settled once, at start.
+No engine replaces another at run time: a node resolves its engine once, at start.
 """
 
 from __future__ import annotations

@@ -11,17 +11,18 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from segmentation.engines.geometric.body import Body, body_between, rasterise
+from segmentation.engines.geometric.body import Body, fit_body, rasterise
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.endplates import fit_plane
-from segmentation.engines.geometric.frame import Points, coarsen, extent_mm, frame_of
+from segmentation.engines.geometric.endplates import fit_plane, mean_normal
+from segmentation.engines.geometric.frame import body_frame, coarsen, extent_mm
 from segmentation.errors import MaskNotUsable
-from segmentation.levels import from_superior, level_of
+from segmentation.levels import are_adjacent, in_anatomical_order, measure_level
 from segmentation.phrase import Phrase, phrase
+from segmentation.regions.surface import largest_piece
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level
-from segmentation.volume import CtVolume, Grid, LabelMap, Mask
+from segmentation.vertebrae import LABELS, Level
+from segmentation.volume import Box, CtVolume, Grid, LabelMap, Mask, Points
 
 WHOLE_DEPTH_MM = (
     48.0  # a body is at most about 42 mm deep, a vertebra with its spinous process 70 and more (R)
@@ -39,13 +40,11 @@ EVEN_RUNS = (
 )
 REPEATED = 1.4  # planes a slice from which on it is no chance that neighbours are equal (R)
 
-Box = tuple[slice, slice, slice]
-
 
 def cut_to_bodies(
     drawn: LabelMap, volume: CtVolume, canal_rules: CanalSettings | None = None
 ) -> tuple[LabelMap, tuple[Phrase, ...]]:
-    """The drawing itself where it shows bodies alone; where a vertebra is whole, its body.
+    """The drawing itself where it shows bodies only; otherwise the bodies of its whole vertebrae.
 
     Parameters
     ----------
@@ -53,8 +52,8 @@ def cut_to_bodies(
 
     Returns
     -------
-    The bodies, and for each vertebra whose body cannot be told from its posterior elements a sentence that
-    says so; it is left out of the bodies.
+    The bodies, and a phrase for each vertebra whose body cannot be separated from its posterior elements; it
+    is left out of the bodies.
     """
     there = {name: drawn == value for name, value in LABELS.items() if (drawn == value).any()}
     if not any(is_whole_vertebra(inside, volume.grid) for inside in there.values()):
@@ -101,15 +100,15 @@ def measure_bodies(
             for span, size in zip(box, grid.shape, strict=True)
             for end, limit in ((span.start, 0), (span.stop, size))
         )
-        levels.append(level_of(names[value], inside, part, axis=axis, complete=not cut))
-    return kept, from_superior(levels)
+        levels.append(measure_level(names[value], inside, part, axis=axis, complete=not cut))
+    return kept, in_anatomical_order(levels)
 
 
 def drawing_grid(labels: npt.NDArray[np.integer], grid: Grid) -> Grid:
-    """The grid that a mask was drawn on, which may be coarser than the one that it is stored on.
+    """The grid on which a mask was drawn, which may be coarser than the one on which it is stored.
 
-    A mask that was brought onto finer slices by nearest neighbour repeats its planes, by turns of two lengths
-    where the steps are no multiple of one another. One resampled otherwise leaves no such trace.
+    A mask brought onto finer slices by nearest neighbour repeats its planes, in runs of two lengths where the
+    steps are no multiples of one another. Other resampling leaves no such trace.
 
     Parameters
     ----------
@@ -117,7 +116,7 @@ def drawing_grid(labels: npt.NDArray[np.integer], grid: Grid) -> Grid:
 
     Returns
     -------
-    The grid itself, or as many planes less of so much wider a spacing along each axis that repeats planes.
+    The grid itself, or along each axis with repeated planes fewer planes of proportionally larger spacing.
     """
     box = ndimage.find_objects((labels != 0).astype(np.uint8))
     if not box:
@@ -132,7 +131,7 @@ def drawing_grid(labels: npt.NDArray[np.integer], grid: Grid) -> Grid:
 
 
 def _planes_per_slice(labels: npt.NDArray[np.integer], axis: int) -> float:
-    """How many equal planes stand for one that was drawn: 1 where planes don't repeat evenly."""
+    """Equal planes for each drawn plane: 1 where planes do not repeat evenly."""
     planes = np.moveaxis(labels, axis, 0)
     changes = [at for at in range(1, len(planes)) if not np.array_equal(planes[at - 1], planes[at])]
     runs = np.diff(changes)  # those at the ends may be cut, and are left out
@@ -175,15 +174,19 @@ def cut_to_body(inside: Mask, grid: Grid, curve: Curve, name: str) -> Mask:
     MaskNotUsable
         If a vertebra that lies wholly in the volume shows no body with two endplates.
     """
-    drawn = CtVolume(hu=np.where(inside, DRAWN_HU, 0.0).astype(np.float32), grid=grid)
+    drawn = _as_image(inside, grid)
     body = _body_on_curve(drawn, inside, curve)
     kept = np.zeros_like(inside)
     if body is not None:
         box, within = rasterise(body, drawn)
         kept[box] = within & inside[box]
-    elif not _at_edge(inside):
+    elif not _touches_edge(inside):
         raise MaskNotUsable(phrase("body-inseparable", level=name))
     return kept
+
+
+def _as_image(inside: Mask, grid: Grid) -> CtVolume:
+    return CtVolume(hu=np.where(inside, DRAWN_HU, 0.0).astype(np.float32), grid=grid)
 
 
 def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
@@ -196,7 +199,7 @@ def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
     if hit.size == 0:
         return None
     below, above = int(hit[0]) - DISC_HALF_MM, int(hit[-1]) + DISC_HALF_MM
-    return body_between(
+    return fit_body(
         drawn,
         curve,
         None if inside[0].any() else max(0, below),
@@ -204,7 +207,7 @@ def _body_on_curve(drawn: CtVolume, inside: Mask, curve: Curve) -> Body | None:
     )
 
 
-def _at_edge(inside: Mask) -> bool:
+def _touches_edge(inside: Mask) -> bool:
     return any(bool(np.take(inside, at, axis).any()) for axis in range(3) for at in (0, -1))
 
 
@@ -215,31 +218,20 @@ def axis_of_body(inside: Mask, grid: Grid) -> Points:
     ----------
     inside, grid : the body alone, in the canonical frame.
     """
-    drawn = CtVolume(hu=np.where(inside, DRAWN_HU, 0.0).astype(np.float32), grid=grid)
+    drawn = _as_image(inside, grid)
     points = np.argwhere(inside) * np.asarray(grid.spacing_mm)
-    frame = frame_of(points.mean(axis=0), np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
-    for _ in range(3):  # each turn sees the endplates less aslant
+    frame = body_frame(points.mean(axis=0), np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
+    for _ in range(3):  # each pass fits the endplates in a better aligned frame
         half = float(np.quantile(np.abs(frame.local(points)[:, 0]), 0.98))
         planes = [plane for sense in (-1, 1) if (plane := fit_plane(drawn, frame, half, sense)) is not None]
         if not planes:
             break
-        normals = [frame.along - plane.slope_u * frame.left - plane.slope_v * frame.front for plane in planes]
-        axis = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
-        frame = frame.facing(axis, frame.origin_mm)
+        frame = frame.facing(mean_normal(frame, planes), frame.origin_mm)
     return frame.along
 
 
-# Whether named bodies, and the sacrum, lie as close to one another as a disc lets them.
-#
-# Names in a row do not tell that nothing was left out between two of them, or between the last and the
-# sacrum: a network that misses a vertebra, or whose name for it is dropped, leaves its place empty.
-
-
-PointsMm = npt.NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Component:
     """A part of a drawing, in the box that holds it.
 
     Attributes
@@ -252,28 +244,28 @@ class Piece:
     inside: Mask
 
     @classmethod
-    def largest_of(cls, drawn: Mask) -> Piece | None:
-        """The largest connected piece; None where nothing is drawn."""
+    def largest_of(cls, drawn: Mask) -> Component | None:
+        """The largest connected piece of a mask (z, y, x); None where it is empty."""
         box = next(iter(ndimage.find_objects(drawn.view(np.uint8))), None)
-        if box is None:
-            return None
-        pieces, _ = ndimage.label(drawn[box], np.ones((3, 3, 3)))
-        return cls(box=box, inside=pieces == int(np.argmax(np.bincount(pieces.ravel())[1:])) + 1)
+        return None if box is None else cls(box=box, inside=largest_piece(drawn[box], corners=True))
 
     @property
     def voxels(self) -> int:
         return int(np.count_nonzero(self.inside))
 
-    def border_mm(self, grid: Grid) -> PointsMm:
-        """Its outermost voxels in patient coordinates; shape (n, 3)."""
+    def border_mm(self, grid: Grid) -> Points:
+        """Its outermost voxels, (n, 3) in LPS."""
         index = np.argwhere(self.inside & ~ndimage.binary_erosion(self.inside))
         return grid.to_patient(index + np.array([part.start for part in self.box]))
 
 
 def neighbour_doubts(
-    bodies: LabelMap, sacrum: Piece | None, grid: Grid, row: Sequence[Level], rules: IdentitySettings
+    bodies: LabelMap, sacrum: Component | None, grid: Grid, row: Sequence[Level], rules: IdentitySettings
 ) -> tuple[Phrase, ...]:
-    """What speaks against the row's neighbours being neighbours, a clause each.
+    """Reasons why neighbours in the row cannot be adjacent vertebrae.
+
+    A network that misses a vertebra, or whose name for it is dropped, leaves its place empty: gaps between
+    neighbours, and to the sacrum, are limited.
 
     Parameters
     ----------
@@ -283,14 +275,14 @@ def neighbour_doubts(
     """
     boxes = ndimage.find_objects(bodies)
     borders = {
-        level.name: Piece(box=box, inside=bodies[box] == level.label).border_mm(grid)
+        level.name: Component(box=box, inside=bodies[box] == level.label).border_mm(grid)
         for level in row
         if (box := boxes[level.label - 1]) is not None
     }
     doubts = [
         phrase("gap-between", gap=f"{gap:.0f}", upper=upper.name, lower=lower.name)
         for upper, lower in pairwise(row)
-        if _follow(upper, lower)
+        if are_adjacent(upper, lower)
         and (gap := _gap_mm(borders[upper.name], borders[lower.name])) > rules.max_gap_mm
     ]
     if sacrum is not None and row:
@@ -299,7 +291,7 @@ def neighbour_doubts(
 
 
 def _sacrum_doubts(
-    lowest: Level, border_mm: PointsMm, sacral_mm: PointsMm, rules: IdentitySettings
+    lowest: Level, border_mm: Points, sacral_mm: Points, rules: IdentitySettings
 ) -> list[Phrase]:
     if lowest.name != "L5":
         return [phrase("sacrum-follows", level=lowest.name)]
@@ -310,34 +302,23 @@ def _sacrum_doubts(
     return [phrase("gap-to-sacrum", gap=f"{gap_mm:.0f}")] if gap_mm > rules.max_gap_mm else []
 
 
-def _follow(upper: Level, lower: Level) -> bool:
-    return ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
-
-
-def _gap_mm(one: PointsMm, other: PointsMm) -> float:
-    """From the one's voxel to the other's where they are nearest."""
+def _gap_mm(one: Points, other: Points) -> float:
+    """Distance between the nearest voxels of two borders."""
     nearest, _ = cKDTree(other).query(one)
     return float(nearest.min())
 
 
-# Whether what somebody drew and named sacrum has the sacrum's shape.
-#
-# A name alone anchors nothing: where a network's names are one vertebra off, the fifth lumbar vertebra bears
-# the sacrum's. Its shape it cannot change: a sacrum widens into wings beside its uppermost body, a lumbar
-# vertebra has transverse processes there, which taper.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WingShape:
-    """What counts as a wing that was drawn. All values are proposals for adults (R).
+    """Limits of the shape of a sacral wing. All values are proposals for adults (R).
 
     Attributes
     ----------
     middle_mm : half the width of the strip that defines the top.
     """
 
-    # To the side of the middle. TotalSegmentator's drawing of a real sacrum is 21 mm high there on both sides
-    # within the depth below, that of the fifth lumbar vertebra above it 14 mm.
+    # From the middle. TotalSegmentator's mask of a real sacrum is 21 mm high there on both sides, within the
+    # depth below; its mask of the fifth lumbar vertebra is 14 mm high.
     beside_mm: tuple[float, float] = (44.0, 52.0)
     min_height_mm: float = 17.0
     # Below the top, less than a body: a lumbar vertebra drawn as one with the sacrum has no wings so high up.
@@ -345,13 +326,17 @@ class WingShape:
     middle_mm: float = 15.0
 
 
-def drawn_with_wings(lowest: Level, sacral_mm: PointsMm, shape: WingShape | None = None) -> bool:
-    """Whether a drawing called sacrum has wings on both sides of its uppermost part.
+def has_sacral_wings(lowest: Level, sacral_mm: Points, shape: WingShape | None = None) -> bool:
+    """Whether a drawing named sacrum has wings on both sides of its uppermost part.
+
+    Where a network's names are one vertebra off, the fifth lumbar vertebra bears the sacrum's name. The shape
+    distinguishes them: a sacrum widens into wings beside its uppermost body; the transverse processes of a
+    lumbar vertebra taper.
 
     Parameters
     ----------
-    lowest : the lowest body above it; its axis tells up from down.
-    sacral_mm : every outermost voxel of the drawing, patient coordinates (LPS); shape (n, 3).
+    lowest : the lowest body above it, whose axis defines up and down.
+    sacral_mm : every outermost voxel of the drawing, LPS; (n, 3).
     """
     rules = shape or WingShape()
     up = np.asarray(lowest.axis)

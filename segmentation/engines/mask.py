@@ -12,17 +12,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.drawn import drawing_grid
-from segmentation.engines.recognised import judge_names, nothing_found
+from segmentation.engines.name_checks import check_names
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
 from segmentation.gates.fracture import without_collapsed
 from segmentation.phrase import phrase
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae, no_vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 
 class Convention(StrEnum):
-    """Whose numbers a mask carries."""
+    """Numbering convention of a mask."""
 
     AUTO = "auto"
     TOTALSEGMENTATOR = "totalsegmentator"
@@ -56,7 +56,17 @@ MIN_OVERLAP = 0.5  # share of the mask that must lie inside the volume
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelImage:
-    """A label map with its place in space."""
+    """A label map with its grid.
+
+    Attributes
+    ----------
+    labels : (z, y, x), 0 where nothing is drawn.
+
+    Raises
+    ------
+    GridMismatch
+        If `labels` has another shape than the grid.
+    """
 
     labels: npt.NDArray[np.int_] | npt.NDArray[np.uint8] | npt.NDArray[np.int16]
     grid: Grid
@@ -67,35 +77,41 @@ class LabelImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileNameSays:
-    """What a mask's file name tells of its values.
+class FileNameHints:
+    """What a mask's file name states about its values.
 
     Attributes
     ----------
-    level : of a mask that shows one vertebra.
+    level : the level of a mask that shows one vertebra; None where it is not stated.
+    is_verse : whether the name is one of VerSe's, and the values are therefore VerSe's.
     """
 
     level: str | None
     is_verse: bool
 
 
-def read_file_name(name: str) -> FileNameSays:
-    """`vertebrae_L1.nii.gz` shows L1, `sub-1_seg-vert_msk.nii.gz` has VerSe's numbers; two levels: none."""
+def read_file_name(name: str) -> FileNameHints:
+    """Level and convention by a file name.
+
+    `vertebrae_L1.nii.gz` shows L1, `sub-1_seg-vert_msk.nii.gz` has VerSe's numbers; a name with two levels
+    states none.
+    """
     levels = {found.upper() for found in _LEVEL_IN_NAME.findall(name)}
-    return FileNameSays(
+    return FileNameHints(
         level=levels.pop() if len(levels) == 1 else None, is_verse=bool(_VERSE_NAME.search(name))
     )
 
 
 class MaskEngine:
-    """A `Segmenter` that answers with a mask drawn elsewhere.
+    """A `Segmenter` that returns a mask drawn elsewhere.
 
     Parameters
     ----------
-    convention : whose numbers the mask carries, or a mapping from its values to level names.
-    file_name : of the mask; "" where it has none. It may say what a single value leaves open.
-    vouched : whether a person named this very mask for this study, and so answers for its names. Else they
-        need an anchor, as a network's do.
+    convention : whose numbers the mask has, or a mapping from its values to level names.
+    file_name : of the mask; "" where it has none. It may resolve a single ambiguous value.
+    source : parameters for the results' provenance.
+    vouched : whether a person assigned this mask to this study and is responsible for its names. Otherwise
+        they need an anchor, as a network's do.
     """
 
     def __init__(
@@ -125,25 +141,25 @@ class MaskEngine:
     def segment(self, volume: CtVolume) -> Vertebrae:
         """The mask's vertebral bodies on the volume's grid; see `segmentation.engines.Segmenter`.
 
-        Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept and doubted,
-        and so are names without a sacrum drawn as one that nobody vouched for. One vertebra that nothing
-        names is not measured; the observation says so.
+        Names that no spine has (a gap, a doubled, merged or split label, a wrong order) are kept, with
+        observations; so are names without a sacrum that nobody vouched for. A single vertebra without a name
+        is not measured, and an observation states that.
 
         Raises
         ------
         GridMismatch
             If the mask does not lie over the volume.
         MaskNotUsable
-            If its values can't be read as vertebral levels, or no vertebra can be cut to its body.
+            If its values are no vertebral levels, or no vertebra can be cut to its body.
         """
-        labels = on_grid(self._mask, volume.grid)
+        labels = resample_mask(self._mask, volume.grid)
         try:
             naming = resolve_naming(labels, volume.grid, self._convention, self._named)
         except LevelUnknown as error:
             unknown = Observation(code="mask_level_unknown", values={"reason": error.reason})
-            return nothing_found(volume, self.info, unknown)
+            return no_vertebrae(volume, self.info, unknown)
         turned, turn = canonical(volume)
-        judged = judge_names(
+        judged = check_names(
             turn.forward(_renumbered(labels, _with_sacrum(naming))),
             turned,
             min_body_mm3=MIN_VOXELS * volume.grid.voxel_volume_mm3,
@@ -153,7 +169,7 @@ class MaskEngine:
         if not any(level.name in LUMBAR for level in judged.row):
             if judged.uncut:
                 raise MaskNotUsable(judged.uncut[0])
-            return nothing_found(volume, self.info)
+            return no_vertebrae(volume, self.info)
         doubts = judged.doubts
         if naming.items() <= VERSE.items() and bool((labels == VERSE_L6).any()) and "L5" in naming.values():
             doubts = (
@@ -176,12 +192,12 @@ class MaskEngine:
 
 
 def mask_info(parameters: Mapping[str, str]) -> EngineInfo:
-    """The mask engine as results name it."""
+    """The mask engine as results name it, with the mask's provenance."""
     return EngineInfo(name="mask", version="2", model_free=False, parameters=dict(parameters))
 
 
 def _with_sacrum(naming: Mapping[int, str]) -> Mapping[int, str]:
-    """The naming, with the number that its convention has for the sacrum: it must follow the fifth lumbar."""
+    """The naming, with its convention's number of the sacrum, which must follow the fifth lumbar vertebra."""
     for convention, sacrum in ((TOTALSEGMENTATOR, TOTALSEGMENTATOR_SACRUM), (VERSE, VERSE_SACRUM)):
         if naming.items() <= convention.items():
             return {**naming, **sacrum}
@@ -196,7 +212,7 @@ def _renumbered(labels: npt.NDArray[np.int16], naming: Mapping[int, str]) -> Lab
     return drawn
 
 
-def on_grid(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
+def resample_mask(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
     """The mask's values at a grid's voxel centres (nearest neighbour); 0 where the mask does not reach.
 
     Raises
@@ -211,14 +227,13 @@ def on_grid(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
         _require_overlap(mask, grid)
     else:
         return values
-    axes = [np.arange(size, dtype=float) for size in grid.shape]
     step = np.linalg.inv(mask.grid.step_matrix()) @ grid.step_matrix()
     start = mask.grid.to_index(grid.origin_mm)
     moved: npt.NDArray[np.int16] = ndimage.affine_transform(
         values,
         step,
         offset=start,
-        output_shape=tuple(len(axis) for axis in axes),
+        output_shape=grid.shape,
         order=0,
         prefilter=False,
         mode="grid-constant",
@@ -240,48 +255,48 @@ def resolve_naming(
     labels: npt.NDArray[np.int16],
     grid: Grid,
     convention: Convention | Mapping[int, str],
-    named: FileNameSays | None = None,
+    named: FileNameHints | None = None,
 ) -> Mapping[int, str]:
-    """Which value stands for which level.
+    """Level names by value, for the values that are present.
 
-    A mask with one value is what its file name says, else what the value means in every convention that has
-    it. Of several values the conventions differ in the sense in which their numbers run along the spine, and
-    that is looked at.
+    A mask with one value has the level of its file name, otherwise the level that the value has in every
+    convention. With several values, the direction in which the numbers rise along the spine decides between
+    the conventions.
 
     Raises
     ------
     LevelUnknown
-        If the mask has one value and neither it nor the file name says which vertebra that is, or the two
-        disagree.
+        If the mask has one value, and neither it nor the file name states the level, or the two contradict
+        each other.
     MaskNotUsable
         If the mask is empty, fits both conventions or neither, or a mapping names an unknown level.
     """
-    named = named or FileNameSays(level=None, is_verse=False)
+    named = named or FileNameHints(level=None, is_verse=False)
     present = [int(value) for value in np.unique(labels) if value != 0]
     if not present:
         raise MaskNotUsable(phrase("mask-empty"))
     if not isinstance(convention, Convention):
         if unknown := sorted(set(convention.values()) - set(LABELS)):
             raise MaskNotUsable(phrase("mask-unknown-levels", names=", ".join(unknown)))
-        return _used(convention, present)
+        return _present_levels(convention, present)
     if len(present) == 1 and present[0] in BINARY:
         return {present[0]: _level_of_binary(present[0], named)}
     if convention is Convention.TOTALSEGMENTATOR:
-        return _used(TOTALSEGMENTATOR, present)
+        return _present_levels(TOTALSEGMENTATOR, present)
     if convention is Convention.VERSE or named.is_verse:
-        return _used(VERSE, present)
+        return _present_levels(VERSE, present)
     if len(present) == 1:
         return _naming_of_single(present[0], named.level)
     return _naming_by_order(labels, grid, present)
 
 
-def _level_of_binary(value: int, named: FileNameSays) -> str:
+def _level_of_binary(value: int, named: FileNameHints) -> str:
     if named.level is None:
         raise LevelUnknown(phrase("mask-only-value", value=value))
     return named.level
 
 
-def _used(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
+def _present_levels(naming: Mapping[int, str], present: list[int]) -> Mapping[int, str]:
     used = {value: name for value, name in naming.items() if value in present}
     if not used:
         raise MaskNotUsable(phrase("mask-no-vertebra", values=str(present)))
@@ -302,22 +317,22 @@ def _naming_of_single(value: int, named: str | None) -> Mapping[int, str]:
 
 
 def _naming_by_order(labels: npt.NDArray[np.int16], grid: Grid, present: list[int]) -> Mapping[int, str]:
-    upward = _runs(labels, grid, [value for value in present if value in TOTALSEGMENTATOR])
-    downward = _runs(labels, grid, [value for value in present if value in VERSE])
+    upward = _direction_of_numbers(labels, grid, [value for value in present if value in TOTALSEGMENTATOR])
+    downward = _direction_of_numbers(labels, grid, [value for value in present if value in VERSE])
     organs = max(present) > TOTALSEGMENTATOR_LAST_VERTEBRA
     # In version 2 the lower of these are organs, which do not lie one above the other below the sacrum.
     spine = [value for value in present if min(TOTALSEGMENTATOR_1) <= value <= max(TOTALSEGMENTATOR)]
-    if downward == 1 and _runs(labels, grid, spine) == 1:
+    if downward == 1 and _direction_of_numbers(labels, grid, spine) == 1:
         raise MaskNotUsable(phrase("mask-first-version", values=str(present)))
     if upward == 1 and (organs or downward != -1):
-        return _used(TOTALSEGMENTATOR, present)
+        return _present_levels(TOTALSEGMENTATOR, present)
     if downward == -1 and upward != 1:
-        return _used(VERSE, present)
+        return _present_levels(VERSE, present)
     raise MaskNotUsable(phrase("mask-convention-unknown", values=str(present)))
 
 
-def _runs(labels: npt.NDArray[np.int16], grid: Grid, values: list[int]) -> int:
-    """+1 if higher values lie higher in the patient, -1 if lower, 0 where that cannot be said."""
+def _direction_of_numbers(labels: npt.NDArray[np.int16], grid: Grid, values: list[int]) -> int:
+    """+1 if values rise towards superior, -1 if they fall, 0 where neither is the case."""
     if len(values) < 2:
         return 0
     centres = ndimage.center_of_mass(np.ones_like(labels), labels, values)

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from segmentation.engines.recognised import Recognised, nothing_found, to_vertebrae
+from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.errors import EngineUnavailable
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
+from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae, no_vertebrae
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -47,8 +47,8 @@ class Compute:
     # mixes float16 in.
     mixed_precision: bool
 
-    def told(self) -> Mapping[str, str | bool]:
-        """What of this can change a voxel, for the results' provenance."""
+    def provenance(self) -> Mapping[str, str | bool]:
+        """The parameters that can change a voxel, for the results' provenance."""
         return {"device": self.device, "mixed_precision": self.mixed_precision}
 
 
@@ -67,18 +67,18 @@ class ModelFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that decides what the network answers."""
+        """All files that determine the network's output."""
         checkpoints = (self.path / f"fold_{fold}" / CHECKPOINT for fold in self.folds)
         return (self.path / "plans.json", self.path / "dataset.json", *checkpoints)
 
 
 def read_model_folder(path: Path, engine: str) -> ModelFolder:
-    """Look at a model folder without loading it.
+    """Read a model folder's description, without its weights.
 
     Raises
     ------
     EngineUnavailable
-        If it is none, or its classes overlap (region-based training), which names no voxel uniquely.
+        If it is no model folder, or its classes overlap (region-based training) and name no voxel uniquely.
     """
     folds = tuple(
         sorted(found.parent.name.removeprefix("fold_") for found in path.glob(f"fold_*/{CHECKPOINT}"))
@@ -112,7 +112,7 @@ def combined_sha256(digests: Mapping[str, str]) -> str:
 
 
 def missing_packages(*names: str) -> tuple[str, ...]:
-    """Which of these packages are not installed. None of them is imported."""
+    """Those of the packages that are not installed. Imports none of them."""
     return tuple(name for name in names if find_spec(name) is None)
 
 
@@ -150,7 +150,7 @@ class Network:
         Values of the model's classes, shape of `hu`. From voxels of another size they come back by nearest
         neighbour, not by interpolated probabilities: as TotalSegmentator does it, unlike nnUNetv2_predict.
         """
-        with _quiet():
+        with _silenced():
             predictor = self.load()
             plans, configuration = predictor.plans_manager, predictor.configuration_manager
             data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
@@ -164,11 +164,11 @@ class Network:
             answered = self._tiled(predictor, data)
         labels = np.zeros(properties["shape_before_cropping"], np.uint8)
         inner = tuple(slice(*span) for span in properties["bbox_used_for_cropping"])
-        labels[inner] = nearest(answered, properties["shape_after_cropping_and_before_resampling"])
+        labels[inner] = resample_nearest(answered, properties["shape_after_cropping_and_before_resampling"])
         return np.ascontiguousarray(np.flip(labels.transpose(plans.transpose_backward), self._flipped))
 
     def load(self) -> Any:
-        """nnU-Net's predictor with its weights: loaded now, or kept from before.
+        """nnU-Net's predictor with its weights, loaded on the first call and kept.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Network:
             If a GPU is configured and there is none.
         """
         if self._predictor is None:
-            with _quiet():
+            with _silenced():
                 self._predictor = self._loaded()
         return self._predictor
 
@@ -228,8 +228,13 @@ class Network:
         return found
 
 
-def nearest(labels: LabelMap, shape: tuple[int, int, int]) -> LabelMap:
-    """The same block of space in other steps, by nearest neighbour; the block's outer faces stay in place."""
+def resample_nearest(labels: LabelMap, shape: tuple[int, int, int]) -> LabelMap:
+    """The same block of space on another grid, by nearest neighbour; the block's outer faces stay in place.
+
+    Parameters
+    ----------
+    shape : (z, y, x) of the result.
+    """
     if labels.shape == tuple(shape):
         return labels
     index = [
@@ -240,7 +245,7 @@ def nearest(labels: LabelMap, shape: tuple[int, int, int]) -> LabelMap:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """nnU-Net tells its progress on standard output, where the node's own words go."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
@@ -289,7 +294,7 @@ class NnunetEngine:
                 "classes": ", ".join(f"{value}={name}" for value, name in sorted(self._values.items())),
                 "folds": ", ".join(model.folds),
                 "orientation": orientation,
-                **compute.told(),
+                **compute.provenance(),
             },
         )
 
@@ -305,13 +310,13 @@ class NnunetEngine:
         """Label the vertebral bodies of `volume`; see `segmentation.engines.Segmenter`."""
         turned, turn = canonical(volume)
         answered = self._network.label(turned.hu, turned.grid.spacing_mm)
-        labels = renumbered(answered, self._values)
+        labels = to_level_labels(answered, self._values)
         if not labels.any():
-            return nothing_found(volume, self.info)
+            return no_vertebrae(volume, self.info)
         whole = tuple(slice(0, size) for size in labels.shape)
         return to_vertebrae(
             volume,
-            Recognised(
+            NetworkLabels(
                 turned=turned, turn=turn, box=(whole[0], whole[1], whole[2]), labels=labels, bodies=None
             ),
             self.info,
@@ -343,8 +348,14 @@ def resolve_classes(classes: Mapping[str, int], naming: Mapping[str, str]) -> Ma
     return values
 
 
-def renumbered(answered: LabelMap, values: Mapping[int, str]) -> LabelMap:
-    """A model's values as values of `LABELS`; whatever stands for no level becomes 0."""
+def to_level_labels(answered: LabelMap, values: Mapping[int, str]) -> LabelMap:
+    """A model's values as values of `LABELS`; values without a level become 0.
+
+    Parameters
+    ----------
+    answered : uint8, values of the model.
+    values : levels by value.
+    """
     table = np.zeros(256, np.uint8)
     for value, name in values.items():
         table[value] = LABELS[name]

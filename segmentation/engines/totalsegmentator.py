@@ -14,28 +14,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.nnunet import Compute, Network, combined_sha256, renumbered
-from segmentation.engines.recognised import Recognised, nothing_found, one_piece_each, to_vertebrae
+from segmentation.engines.name_checks import NetworkLabels, largest_pieces, to_vertebrae
+from segmentation.engines.nnunet import Compute, Network, combined_sha256, to_level_labels
 from segmentation.engines.totalsegmentator_weights import (
     BODIES,
     ENGINE,
-    PARTS,
+    MODELS_OF_MODE,
     Mode,
-    Model,
+    WeightsModel,
     class_map,
     find_weights,
     verified_sha256,
 )
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
-from segmentation.volume import CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
+from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae, no_vertebrae
+from segmentation.volume import Box, CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
 
 # Between the last rib and the sacrum; both anchors included.
 NEEDED = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1")
 _NEEDED_VALUES = [LABELS[name] for name in NEEDED]
 CROP_MARGIN_MM = 20.0  # TotalSegmentator's own
-
-Box = tuple[slice, slice, slice]
 
 
 class TotalSegmentatorEngine:
@@ -63,7 +61,7 @@ class TotalSegmentatorEngine:
         self._canal = canal
         found = find_weights(weights, mode)
         digests = verified_sha256(weights, tuple(found.values()))
-        self._parts = PARTS[mode]
+        self._parts = MODELS_OF_MODE[mode]
         self._networks = {
             model: Network(folder, compute, tile_step=model.tile_step) for model, folder in found.items()
         }
@@ -76,7 +74,7 @@ class TotalSegmentatorEngine:
                 "mode": mode.value,
                 "bodies": BODIES.classes if BODIES in found else "geometry",
                 "nnunetv2": version("nnunetv2"),
-                **compute.told(),
+                **compute.provenance(),
                 **{f"dataset_{model.dataset}": folder.path.parent.name for model, folder in found.items()},
             },
         )
@@ -95,16 +93,16 @@ class TotalSegmentatorEngine:
         turned, turn = canonical(volume)
         named = self.name(turned)
         if named is None:
-            return nothing_found(volume, self.info)
+            return no_vertebrae(volume, self.info)
         box, labels = named
-        labels, split = one_piece_each(labels)
-        inner = box_around(np.isin(labels, _NEEDED_VALUES), turned.grid.part(box))
+        labels, split = largest_pieces(labels)
+        inner = crop_box(np.isin(labels, _NEEDED_VALUES), turned.grid.part(box))
         if inner is None:
-            return nothing_found(volume, self.info)
-        box, labels = within(box, inner), labels[inner]
+            return no_vertebrae(volume, self.info)
+        box, labels = nested_box(box, inner), labels[inner]
         return to_vertebrae(
             volume,
-            Recognised(
+            NetworkLabels(
                 turned=turned,
                 turn=turn,
                 box=box,
@@ -130,34 +128,44 @@ class TotalSegmentatorEngine:
         """
         locating = self._parts.locating or self._parts.naming
         coarse = self._levels(locating, turned.hu, turned.grid.spacing_mm)
-        box = box_around(np.isin(coarse, _NEEDED_VALUES), turned.grid)
+        box = crop_box(np.isin(coarse, _NEEDED_VALUES), turned.grid)
         if box is None:
             return None
         if self._parts.locating is None:
-            return box, at_steps(coarse, turned.grid.shape, box)
+            return box, resample_labels(coarse, turned.grid.shape, box)
         fine = self._levels(self._parts.naming, turned.hu[box], turned.grid.spacing_mm)
-        return box, at_steps(fine, turned.grid.part(box).shape)
+        return box, resample_labels(fine, turned.grid.part(box).shape)
 
-    def _levels(self, model: Model, hu: FloatArray, spacing_mm: Vector) -> LabelMap:
+    def _levels(self, model: WeightsModel, hu: FloatArray, spacing_mm: Vector) -> LabelMap:
         """Values of `LABELS`, at the model's spacing."""
         names = {value: name.removeprefix("vertebrae_") for value, name in class_map(model).items()}
         values = {value: name for value, name in names.items() if name in (*NEEDED, "sacrum")}
-        return renumbered(self._answer(model, hu, spacing_mm), values)
+        return to_level_labels(self._answer(model, hu, spacing_mm), values)
 
     def _bodies(self, hu: FloatArray, spacing_mm: Vector) -> Mask | None:
         if BODIES not in self._networks:
             return None
         (body,) = (value for value, name in class_map(BODIES).items() if name == "vertebrae_body")
-        bodies: Mask = at_steps(self._answer(BODIES, hu, spacing_mm), hu.shape) == body
+        bodies: Mask = resample_labels(self._answer(BODIES, hu, spacing_mm), hu.shape) == body
         return bodies
 
-    def _answer(self, model: Model, hu: FloatArray, spacing_mm: Vector) -> LabelMap:
+    def _answer(self, model: WeightsModel, hu: FloatArray, spacing_mm: Vector) -> LabelMap:
         step = model.spacing_mm
-        return self._networks[model].label(at_spacing(hu, spacing_mm, step), (step, step, step))
+        return self._networks[model].label(resample_hu(hu, spacing_mm, step), (step, step, step))
 
 
-def at_spacing(hu: FloatArray, spacing_mm: Vector, target_mm: float) -> FloatArray:
-    """Whole HU at another spacing, linearly, first and last voxel centres in place: as TotalSegmentator."""
+def resample_hu(hu: FloatArray, spacing_mm: Vector, target_mm: float) -> FloatArray:
+    """Whole HU at another isotropic spacing, linearly, as TotalSegmentator resamples them.
+
+    Parameters
+    ----------
+    hu : (z, y, x).
+    spacing_mm : along (z, y, x).
+
+    Returns
+    -------
+    The first and last voxels' centres stay in place.
+    """
     if all(step == target_mm for step in spacing_mm):
         return np.trunc(hu)
     zoom = [
@@ -167,13 +175,13 @@ def at_spacing(hu: FloatArray, spacing_mm: Vector, target_mm: float) -> FloatArr
     return np.trunc(resampled)
 
 
-def at_steps(labels: LabelMap, shape: Sequence[int], box: Box | None = None) -> LabelMap:
-    """The way back from `at_spacing`, by nearest neighbour.
+def resample_labels(labels: LabelMap, shape: Sequence[int], box: Box | None = None) -> LabelMap:
+    """Labels on an image's own grid: the inverse of `resample_hu`, by nearest neighbour.
 
     Parameters
     ----------
-    shape : of the image that `labels` answers.
-    box : the part of that image that is wanted; all of it if None.
+    shape : of the image that `labels` belong to.
+    box : the part of that image that is returned; all of it if None.
     """
     index = _nearest_index(labels.shape, shape)
     if box is not None:
@@ -181,8 +189,14 @@ def at_steps(labels: LabelMap, shape: Sequence[int], box: Box | None = None) -> 
     return labels[np.ix_(*index)]
 
 
-def box_around(inside: Mask, grid: Grid) -> Box | None:
-    """The part of an image, with a margin, where a mask at another spacing is set; None where it is empty."""
+def crop_box(inside: Mask, grid: Grid) -> Box | None:
+    """The part of an image around a mask, with a margin; None where the mask is empty.
+
+    Parameters
+    ----------
+    inside : at another spacing than the image.
+    grid : of the image.
+    """
     if not inside.any():
         return None
     parts = []
@@ -194,8 +208,8 @@ def box_around(inside: Mask, grid: Grid) -> Box | None:
     return (parts[0], parts[1], parts[2])
 
 
-def within(outer: Box, inner: Box) -> Box:
-    """A box within a box, in the terms of the array that the outer one cuts."""
+def nested_box(outer: Box, inner: Box) -> Box:
+    """A box within a box, relative to the array that the outer box cuts."""
     parts = [
         slice(whole.start + part.start, whole.start + part.stop)
         for whole, part in zip(outer, inner, strict=True)

@@ -24,7 +24,7 @@ _PACKAGES = ("torch", "nnunetv2", "totalsegmentator")
 
 
 class Mode(StrEnum):
-    """Which models are asked. Each name is a trade of time against care."""
+    """Which models are used: a compromise between time and sensitivity."""
 
     STANDARD = "standard"  # vertebrae are located at 6 mm and named at 1.5 mm: what `--roi_subset` does
     ROBUST = "robust"  # located at 3 mm: several times slower, misses less
@@ -32,7 +32,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class WeightsModel:
     """One of TotalSegmentator's networks, and how TotalSegmentator 2.18 itself asks it.
 
     Attributes
@@ -48,38 +48,45 @@ class Model:
     tile_step: float
 
 
-TOTAL_6_MM = Model(dataset=298, classes="total", spacing_mm=6.0, tile_step=0.8)
-TOTAL_3_MM = Model(dataset=297, classes="total", spacing_mm=3.0, tile_step=0.8)
-VERTEBRAE = Model(dataset=292, classes="class_map_part_vertebrae", spacing_mm=1.5, tile_step=0.8)
-BODIES = Model(dataset=305, classes="vertebrae_body", spacing_mm=1.5, tile_step=0.5)
+TOTAL_6_MM = WeightsModel(dataset=298, classes="total", spacing_mm=6.0, tile_step=0.8)
+TOTAL_3_MM = WeightsModel(dataset=297, classes="total", spacing_mm=3.0, tile_step=0.8)
+VERTEBRAE = WeightsModel(dataset=292, classes="class_map_part_vertebrae", spacing_mm=1.5, tile_step=0.8)
+BODIES = WeightsModel(dataset=305, classes="vertebrae_body", spacing_mm=1.5, tile_step=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelsOfMode:
     """The models of one mode."""
 
-    locating: Model | None
-    naming: Model
+    locating: WeightsModel | None
+    naming: WeightsModel
 
 
-PARTS: Mapping[Mode, ModelsOfMode] = {
+MODELS_OF_MODE: Mapping[Mode, ModelsOfMode] = {
     Mode.STANDARD: ModelsOfMode(locating=TOTAL_6_MM, naming=VERTEBRAE),
     Mode.ROBUST: ModelsOfMode(locating=TOTAL_3_MM, naming=VERTEBRAE),
     Mode.FAST: ModelsOfMode(locating=None, naming=TOTAL_3_MM),
 }
 
 
-def needed(mode: Mode) -> tuple[Model, ...]:
-    """What a mode cannot do without. `BODIES` is used where it is there."""
-    parts = PARTS[mode]
+def required_models(mode: Mode) -> tuple[WeightsModel, ...]:
+    """The models that a mode requires. `BODIES` is optional."""
+    parts = MODELS_OF_MODE[mode]
     return (parts.naming,) if parts.locating is None else (parts.locating, parts.naming)
 
 
-def unavailable(folder: Path, mode: Mode) -> str | None:
-    """Why the engine cannot run, with the ways out; None if it can. Imports and hashes nothing."""
+def missing_requirements(folder: Path, mode: Mode) -> str | None:
+    """What the engine lacks, with remedies; None if it can run.
+
+    Parameters
+    ----------
+    folder : the folder that holds TotalSegmentator's Dataset folders. Nothing is imported or hashed.
+    """
     if missing := missing_packages(*_PACKAGES):
         return f"{', '.join(missing)} not installed: {INSTALL}, or set segmentation.engine to geometric"
-    if absent := [f"Dataset{model.dataset}" for model in needed(mode) if _place(folder, model) is None]:
+    if absent := [
+        f"Dataset{model.dataset}" for model in required_models(mode) if _find_folder(folder, model) is None
+    ]:
         return (
             f"{', '.join(absent)} not in {folder}: run osteonode check --download, or name the folder that "
             "holds the weights (segmentation.weights, or TOTALSEG_WEIGHTS_PATH in the environment), or set "
@@ -88,7 +95,7 @@ def unavailable(folder: Path, mode: Mode) -> str | None:
     return None
 
 
-def find_weights(folder: Path, mode: Mode) -> Mapping[Model, ModelFolder]:
+def find_weights(folder: Path, mode: Mode) -> Mapping[WeightsModel, ModelFolder]:
     """The models of a mode, `BODIES` among them where it is there.
 
     Raises
@@ -96,17 +103,17 @@ def find_weights(folder: Path, mode: Mode) -> Mapping[Model, ModelFolder]:
     EngineUnavailable
         If a package or a model is missing, or one is of another version of TotalSegmentator.
     """
-    if reason := unavailable(folder, mode):
+    if reason := missing_requirements(folder, mode):
         raise EngineUnavailable(ENGINE, reason)
     found = {}
-    for model in (*needed(mode), BODIES):
-        if (place := _place(folder, model)) is not None:
+    for model in (*required_models(mode), BODIES):
+        if (place := _find_folder(folder, model)) is not None:
             found[model] = read_model_folder(place, ENGINE)
             _require_classes(model, found[model])
     return found
 
 
-def class_map(model: Model) -> Mapping[int, str]:
+def class_map(model: WeightsModel) -> Mapping[int, str]:
     """Names of a model's values, as the installed TotalSegmentator has them."""
     from totalsegmentator.map_to_binary import class_map as whole  # noqa: PLC0415 - an extra
     from totalsegmentator.map_to_binary import class_map_5_parts  # noqa: PLC0415
@@ -115,7 +122,7 @@ def class_map(model: Model) -> Mapping[int, str]:
     return names
 
 
-def _require_classes(model: Model, folder: ModelFolder) -> None:
+def _require_classes(model: WeightsModel, folder: ModelFolder) -> None:
     expected = len(class_map(model))
     if len(folder.classes) != expected:
         raise EngineUnavailable(
@@ -123,7 +130,7 @@ def _require_classes(model: Model, folder: ModelFolder) -> None:
         )
 
 
-def _place(folder: Path, model: Model) -> Path | None:
+def _find_folder(folder: Path, model: WeightsModel) -> Path | None:
     """TotalSegmentator's own layout: Dataset<id>_<name>/<trainer>__nnUNetPlans__3d_fullres."""
     places = sorted(folder.glob(f"Dataset{model.dataset}_*/*__nnUNetPlans__3d_fullres"))
     return places[0] if places else None
@@ -182,13 +189,13 @@ def download_weights(folder: Path, mode: Mode) -> tuple[str, ...]:
     if missing := missing_packages(*_PACKAGES):
         raise EngineUnavailable(ENGINE, f"{', '.join(missing)} not installed: {INSTALL}")
     new = []
-    for model in (*needed(mode), BODIES):
-        if _place(folder, model) is None:
-            new.append(_fetched(folder, model))
+    for model in (*required_models(mode), BODIES):
+        if _find_folder(folder, model) is None:
+            new.append(_download(folder, model))
     return tuple(new)
 
 
-def _fetched(folder: Path, model: Model) -> str:
+def _download(folder: Path, model: WeightsModel) -> str:
     """One dataset, unpacked beside the others first: what is interrupted leaves nothing that looks whole."""
     incoming = folder / ".incoming"
     rmtree(incoming, ignore_errors=True)
@@ -198,7 +205,7 @@ def _fetched(folder: Path, model: Model) -> str:
             from totalsegmentator.libs import download_pretrained_weights  # noqa: PLC0415 - after the home
 
             download_pretrained_weights(model.dataset)
-        place = _place(incoming, model)
+        place = _find_folder(incoming, model)
         if place is None:
             raise EngineUnavailable(ENGINE, f"the download of dataset {model.dataset} holds no such model")
         digests = {
@@ -219,17 +226,22 @@ def _fetched(folder: Path, model: Model) -> str:
 
 def _digests_of_all(folder: Path) -> dict[str, str]:
     """Of the models that were there before there was a list."""
-    places = (_place(folder, model) for model in (TOTAL_6_MM, TOTAL_3_MM, VERTEBRAE, BODIES))
+    places = (_find_folder(folder, model) for model in (TOTAL_6_MM, TOTAL_3_MM, VERTEBRAE, BODIES))
     models = (read_model_folder(place, ENGINE) for place in places if place is not None)
     return {file.relative_to(folder).as_posix(): file_sha256(file) for one in models for file in one.files}
 
 
 @contextlib.contextmanager
 def totalsegmentator_home(home: Path, *, weights: Path) -> Iterator[None]:
-    """Let TotalSegmentator's own code keep its things in `home` and post no usage from there.
+    """Keep the files of TotalSegmentator's code in `home`, and its usage statistics off.
 
-    Without a configuration that says otherwise it makes one in the user's home and reports each run. The node
-    calls none of its code that does so; this holds should that change.
+    Without a configuration TotalSegmentator creates one in the user's home and reports each run. The node
+    calls no code that does so; this holds if that changes.
+
+    Parameters
+    ----------
+    home : folder of its configuration; exists.
+    weights : folder of its weights.
     """
     (home / "config.json").write_text(
         json.dumps(

@@ -11,6 +11,7 @@ from scipy import ndimage
 from segmentation.gates.fracture import fracture_observations
 from segmentation.phrase import Phrase, phrase
 from segmentation.regions.cancellous import body_coordinates, height_range
+from segmentation.regions.surface import box_around, largest_piece
 from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebrae import (
     ANATOMICAL_ORDER,
@@ -23,11 +24,9 @@ from segmentation.vertebrae import (
 )
 from segmentation.volume import CtVolume, FloatArray, Mask
 
-# Something else than bone in a body: part of it by its clusters, all of it by its neighbours.
-#
-# Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that is
-# replaced as a whole has no rest to differ from, and is held against the other bodies in view. In faint
-# bone lytic tissue reads like the marrow beside it: that it cannot be told is said.
+# Lesions. Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that
+# is replaced as a whole is compared with the other bodies in view. In bone of low density lytic tissue has
+# the HU of marrow: an observation states that lysis was not assessed.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ def lesion_observations(
     *,
     unread: Collection[str] = (),
 ) -> tuple[Observation, ...]:
-    """What fills lumbar bodies in part, largest cluster of each kind, or wholly. Cement outranks sclerosis.
+    """Lesions of lumbar bodies: the largest cluster of each kind, or a whole body. Cement precedes sclerosis.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def lesion_observations(
     bone_hu = {name: median for name, median in medians.items() if name not in foreign}
     for name in LUMBAR:
         if name in bone_hu:
-            found += _unlike_the_others(name, bone_hu, rules)
+            found += _replaced_body(name, bone_hu, rules)
     faint = [name for name in LUMBAR if name in medians and not _would_show_lysis(medians[name], rules)]
     if faint:
         found.append(Observation(code="lysis_not_assessed", values={"levels": ", ".join(faint)}))
@@ -119,9 +118,7 @@ def _clusters(
         yield _observation("lytic_lesion", one.name, lytic)
 
 
-def _unlike_the_others(
-    name: str, medians: Mapping[str, float], rules: LesionSettings
-) -> Iterator[Observation]:
+def _replaced_body(name: str, medians: Mapping[str, float], rules: LesionSettings) -> Iterator[Observation]:
     others = [median for label, median in medians.items() if label != name]
     if not others:
         return
@@ -143,8 +140,7 @@ def _observation(code: str, level: str, volume_mm3: float, **values: int) -> Obs
 
 
 def _largest_mm3(mask: Mask, voxel_mm3: float) -> float:
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    return float(np.bincount(labels.ravel())[1:].max() * voxel_mm3) if count else 0.0
+    return float(np.count_nonzero(largest_piece(mask, corners=True)) * voxel_mm3)
 
 
 def quality_observations(
@@ -153,7 +149,7 @@ def quality_observations(
     regions: Mapping[str, Regions],
     settings: GateSettings | None = None,
 ) -> tuple[Observation, ...]:
-    """Everything that speaks against measuring a lumbar level, from superior to inferior.
+    """All reasons against measuring a lumbar level, from superior to inferior.
 
     Parameters
     ----------
@@ -187,7 +183,7 @@ def quality_observations(
 
 def _body(volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: GateSettings) -> Iterable[Observation]:
     bodies = vertebrae.bodies == level.label
-    box = _box_with_margin(bodies, volume, rules.metal_margin_mm)
+    box = box_around(bodies, np.ceil(rules.metal_margin_mm / np.asarray(volume.grid.spacing_mm)))
     body = bodies[box]
     low, high = height_range(body_coordinates(volume.grid, level, box), body, volume.grid, level)
     height = high - low
@@ -201,22 +197,33 @@ def _body(volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: GateSetti
                 "most_mm": f"{rules.height_mm[1]:g}",
             },
         )
-    outside = ndimage.distance_transform_edt(~body, sampling=volume.grid.spacing_mm)
-    metal = (body & (volume.hu[box] > rules.metal_hu)) | (
-        (outside <= rules.metal_margin_mm) & (volume.hu[box] > rules.metal_near_hu)
-    )
-    voxels = _largest_piece(metal)
+    voxels = metal_voxels(volume.hu[box], body, volume.grid.spacing_mm, rules)
     metal_mm3 = voxels * volume.grid.voxel_volume_mm3
     if voxels >= rules.metal_min_voxels and metal_mm3 >= rules.metal_min_mm3:
-        yield Observation(
-            code="metal_near_body",
-            level=level.name,
-            values={
-                "volume_mm3": round(metal_mm3),
-                "inside_hu": round(rules.metal_hu),
-                "beside_hu": round(rules.metal_near_hu),
-            },
-        )
+        yield metal_observation(level.name, metal_mm3, rules)
+
+
+def metal_voxels(hu: FloatArray, body: Mask, spacing_mm: Sequence[float], rules: GateSettings) -> int:
+    """Voxels of the largest piece of metal in a body or near it.
+
+    Parameters
+    ----------
+    hu, body : of one shape, of a volume or a slice.
+    spacing_mm : along their axes.
+    """
+    outside_mm = ndimage.distance_transform_edt(~body, sampling=spacing_mm)
+    near = (outside_mm <= rules.metal_margin_mm) & (hu > rules.metal_near_hu)
+    return int(np.count_nonzero(largest_piece((body & (hu > rules.metal_hu)) | near, corners=True)))
+
+
+def metal_observation(level: str | None, volume_mm3: float, rules: GateSettings) -> Observation:
+    """`metal_near_body`; without a level for single slices."""
+    values = {
+        "volume_mm3": round(volume_mm3),
+        "inside_hu": round(rules.metal_hu),
+        "beside_hu": round(rules.metal_near_hu),
+    }
+    return Observation(code="metal_near_body", level=level, values=values)
 
 
 def _region(volume: CtVolume, regions: Regions, rules: GateSettings) -> Iterable[Observation]:
@@ -238,71 +245,47 @@ def _region(volume: CtVolume, regions: Regions, rules: GateSettings) -> Iterable
 
 
 def ellipse_objection(volume: CtVolume, ellipse: Mask, settings: GateSettings) -> Phrase | None:
-    """Why an ellipse that is measured beside the core gives no density; None where it does."""
+    """Why an ellipse beside the core gives no density; None where it gives one.
+
+    Parameters
+    ----------
+    ellipse : bool, shape of the volume; may be empty.
+    """
     voxels = int(np.count_nonzero(ellipse))
     volume_cm3 = voxels * volume.grid.voxel_volume_mm3 / 1000.0
     small = voxels == 0 or volume_cm3 < settings.min_ellipse_cm3
     return phrase("ellipse-in-little-bone", volume=f"{volume_cm3:.1f}") if small else None
 
 
-def _largest_piece(mask: Mask) -> int:
-    """Voxels of the largest connected piece."""
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
-
-
-def _box_with_margin(mask: Mask, volume: CtVolume, margin_mm: float) -> tuple[slice, slice, slice]:
-    parts = []
-    for axis, (size, spacing) in enumerate(zip(mask.shape, volume.grid.spacing_mm, strict=True)):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        margin = int(np.ceil(margin_mm / spacing))
-        parts.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + margin + 1)))
-    return (parts[0], parts[1], parts[2])
-
-
-# Whether what was drawn as a vertebral body is bone at all: a mask may lie beside the vertebra.
-
-
+# A mask may lie beside the vertebra.
 RING_MM = (3.0, 8.0)  # the surroundings that a body is compared with
 
 
 def bone_observations(
     volume: CtVolume, vertebrae: Vertebrae, *, minimum_contrast_hu: float
 ) -> tuple[Observation, ...]:
-    """`body_not_bone` for every complete lumbar body that is hardly denser than what surrounds it.
+    """`body_not_bone` for every complete lumbar body that is hardly denser than its surroundings.
 
-    The body's mean is compared with the median of a ring around it: the median is soft tissue, whatever bone
-    of the posterior elements the ring holds.
+    The body's mean is compared with the median of a ring around it. The median is soft tissue, even with bone
+    of the posterior elements in the ring.
+
+    Parameters
+    ----------
+    minimum_contrast_hu : of the mean above that median.
     """
     found = []
     for level in vertebrae.levels:
         if level.complete and level.name in LUMBAR:
             contrast = _contrast(volume, vertebrae.bodies == level.label)
             if contrast < minimum_contrast_hu:
-                values: dict[str, str | int | float] = {
-                    "contrast": round(contrast),
-                    "limit": round(minimum_contrast_hu),
-                }
+                values = {"contrast": round(contrast), "limit": round(minimum_contrast_hu)}
                 found.append(Observation(code="body_not_bone", level=level.name, values=values))
     return tuple(found)
 
 
-def _contrast(volume: CtVolume, body: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
-    box = _box(np.argwhere(body), volume)
+def _contrast(volume: CtVolume, body: Mask) -> float:
+    box = box_around(body, np.ceil(RING_MM[1] / np.asarray(volume.grid.spacing_mm)) + 1)
     inside, hu = body[box], volume.hu[box]
     outside_mm = ndimage.distance_transform_edt(~inside, sampling=volume.grid.spacing_mm)
     ring = (outside_mm >= RING_MM[0]) & (outside_mm <= RING_MM[1])
     return float(hu[inside].mean() - np.median(hu[ring])) if ring.any() else 0.0
-
-
-def _box(
-    points: np.ndarray[tuple[int, ...], np.dtype[np.intp]], volume: CtVolume
-) -> tuple[slice, slice, slice]:
-    margin = np.ceil(RING_MM[1] / np.asarray(volume.grid.spacing_mm)).astype(int) + 1
-    low = np.maximum(points.min(axis=0) - margin, 0)
-    high: Sequence[int] = (points.max(axis=0) + margin + 1).tolist()
-    return (
-        slice(int(low[0]), high[0]),
-        slice(int(low[1]), high[1]),
-        slice(int(low[2]), high[2]),
-    )

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from segmentation.levels import identity_observations
 from segmentation.phrase import Value, phrase
-from segmentation.regions.surface import body_share, box_around
+from segmentation.regions.surface import body_axes, body_share, box_around
 from segmentation.settings import FractureSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
@@ -61,7 +61,7 @@ class Heights:
 
     @property
     def proportion(self) -> float | None:
-        """Mean height over the square root of the mean cross-section: what a body is by itself."""
+        """Mean height over the square root of the mean cross-section; None without a volume."""
         if self.volume_mm3 is None:
             return None
         return float(self.mean_mm / np.sqrt(self.volume_mm3 / self.mean_mm))
@@ -74,10 +74,7 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     ----------
     share : of each voxel inside the body (0..1), shape of the grid (which may be a part of the volume's).
     """
-    up = np.asarray(level.axis)
-    back = np.array([0.0, 1.0, 0.0]) - up[1] * up
-    back = back / np.linalg.norm(back)
-    left = np.cross(back, up)
+    up, back, left = body_axes(level.axis)
     h = np.arange(-REACH_MM, REACH_MM, STEP_MM)
     b = np.arange(-REACH_MM, REACH_MM, COLUMN_STEP_MM)
     w = np.arange(-HALF_STRIP_MM, HALF_STRIP_MM + 0.1, COLUMN_STEP_MM)
@@ -227,7 +224,7 @@ def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iter
 
 
 def _hollow_alike(heights: Sequence[Heights], rules: FractureSettings) -> Iterator[Observation]:
-    """Bodies that are all somewhat biconcave, none enough for a suspicion, nor a measure of another."""
+    """Bodies that are all slightly biconcave: none is a suspicion, nor a measure of another."""
     if len(heights) < rules.alike_bodies:
         return
     loss = float(np.median([_hollow(own, own.posterior_mm, rules) for own in heights]))
@@ -244,7 +241,10 @@ _SHAPES = {
 
 
 def genant_grade(loss: float) -> int:
-    """1 to 3 by the share of a height that is lost; 0 below a fifth."""
+    """Grade 1 to 3 by the lost share of a height; 0 below 20 %.
+
+    Source: Genant et al. 1993.
+    """
     return next((grade for least, grade in GENANT_GRADES if loss >= least), 0)
 
 
@@ -283,7 +283,7 @@ def height_loss(
 
 
 def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
-    """What a body's heights say among themselves, and against its cross-section."""
+    """Losses by a body's own heights and its cross-section."""
     backwards = TYPICAL[name].posterior_mm / TYPICAL[name].anterior_mm
     crush = 1 - own.posterior_mm / (rules.posterior_share * backwards * own.anterior_mm)
     if own.proportion is not None:
@@ -296,12 +296,12 @@ def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettin
 
 
 def _hollow(own: Heights, behind_mm: float, rules: FractureSettings) -> float:
-    """The share of its middle height that a body has lost against its ends."""
+    """Loss of the middle height relative to the ends."""
     return 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2)
 
 
 def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
-    """The posterior height, as far as neighbours that have lost nothing themselves say it can be a body's."""
+    """The posterior height, limited to what neighbours without a loss of height allow."""
     sound = {
         label: other
         for label, other in near.items()
@@ -314,7 +314,7 @@ def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: Frac
 
 
 def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence[float]:
-    """The neighbours' heights as they would be at this level, the tallest first."""
+    """The neighbours' heights, scaled to this level, the tallest first."""
     here = getattr(TYPICAL[name], which)
     return sorted(
         (getattr(other, which) * here / getattr(TYPICAL[label], which) for label, other in near.items()),
@@ -323,12 +323,12 @@ def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence
 
 
 def without_collapsed(found: Vertebrae, settings: IdentitySettings | None = None) -> Vertebrae:
-    """The same vertebrae, less the doubts of their names that lost height alone gave rise to.
+    """The vertebrae without those observations on their names that loss of height explains.
 
     Parameters
     ----------
-    found : its observations hold `identity_observations` of its levels.
-    settings : those that these observations were made with.
+    found : its observations include `identity_observations` of its levels.
+    settings : with which these observations were made.
     """
     doubts = identity_observations(found.levels, settings)
     if not doubts:  # heights take their time

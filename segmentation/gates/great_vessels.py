@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import Lengths, Observation, Vertebrae, course_of_bodies
+from segmentation.vertebrae import Lengths, Observation, Vertebrae, spine_course
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 # Of these the great vessels are neighbours; the aorta divides before L4, the vena cava is made before L5.
@@ -55,7 +55,7 @@ class Vessel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Straightened:
-    """The image before the spine: slices moved so that the front of the bodies lies in one place."""
+    """The region in front of the spine: slices moved so that the bodies' front lies in one place."""
 
     hu: FloatArray  # shape (steps, y, x), cells of _CELL_MM; NaN in bodies and outside the volume
     front_mm: Lengths  # of each row, before the body's front
@@ -84,7 +84,13 @@ def contrast_observations(
 def brightest_vessel(
     volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> Vessel | None:
-    """The one of `great_vessels` that reads highest; None where none is found."""
+    """The great vessel with the highest HU; None where none is found.
+
+    Raises
+    ------
+    GridMismatch
+        If volume and vertebrae lie on different grids.
+    """
     return max(great_vessels(volume, vertebrae, settings), key=lambda one: one.hu, default=None)
 
 
@@ -112,13 +118,13 @@ def great_vessels(
         if vessel is None:
             break
         found.append(vessel)
-        _forget(shape, path, radius_mm)
+        _mask_out(shape, path, radius_mm)
     return tuple(found)
 
 
 def _straightened(volume: CtVolume, bodies: LabelMap, rules: ImageSettings) -> _Straightened | None:
     """None where too little of the spine is in view."""
-    course = course_of_bodies(volume, bodies, _BESIDE_VESSELS, beyond_mm=_BEYOND_MM)
+    course = spine_course(volume, bodies, _BESIDE_VESSELS, beyond_mm=_BEYOND_MM)
     if course is None:
         return None
     z = course.slices
@@ -257,8 +263,8 @@ def _inside(hu: FloatArray, place: npt.NDArray[np.intp], radius_mm: float) -> fl
     return float(np.nanmedian(hu[distance_mm <= 0.6 * radius_mm]))
 
 
-def _forget(shape: FloatArray, path: npt.NDArray[np.intp], radius_mm: Lengths) -> None:
-    """Take a vessel out of `shape`, in place, so that the next search finds another."""
+def _mask_out(shape: FloatArray, path: npt.NDArray[np.intp], radius_mm: Lengths) -> None:
+    """Set a vessel to 0 in `shape`, in place, for the next search."""
     rows, columns = np.indices(shape.shape[1:])
     found = radius_mm[np.arange(len(path)), path[:, 0], path[:, 1]]
     reach_mm = max(float(np.median(found)), 6.0) + 6.0

@@ -22,12 +22,12 @@ from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
     ABOVE_SACRUM,
     LUMBAR,
-    Course,
     Lengths,
     Observation,
+    SpineCourse,
     Vertebrae,
-    course_of_bodies,
-    slices_of,
+    slices_showing,
+    spine_course,
 )
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
@@ -68,10 +68,10 @@ def motion_observations(
     rules = settings or ImageSettings()
     turned, turn = canonical(volume)
     bodies = turn.forward(vertebrae.bodies)
-    course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
+    course = spine_course(turned, bodies, ABOVE_SACRUM)
     if course is None or turned.grid.spacing_mm[0] > rules.motion_thickest_mm:
         return ()
-    woven = _woven_observation(turned, course, rules)
+    woven = _alternation_observation(turned, course, rules)
     if woven is not None:
         return (woven,)
     together = ceil(_TOGETHER_MM / turned.grid.spacing_mm[0])
@@ -90,11 +90,13 @@ def motion_observations(
     )
 
 
-def _woven_observation(volume: CtVolume, course: Course, rules: ImageSettings) -> Observation | None:
+def _alternation_observation(
+    volume: CtVolume, course: SpineCourse, rules: ImageSettings
+) -> Observation | None:
     """What every second slice has in common against its neighbours; None where it has nothing."""
     first = max(0, (len(course.slices) - _ALTERNATE_STEPS) // 2)
     part = slice(first, first + _ALTERNATE_STEPS + 1)
-    middle = Course(
+    middle = SpineCourse(
         slices=course.slices[part], middle_mm=course.middle_mm[part], front_mm=course.front_mm[part]
     )
     _, shifts, unlike = _shifts(volume, middle, 1)
@@ -120,7 +122,7 @@ def _alternating(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _shifts(
-    volume: CtVolume, course: Course, together: int
+    volume: CtVolume, course: SpineCourse, together: int
 ) -> tuple[Lengths, npt.NDArray[np.float64], Lengths]:
     """The number of the slice above each step, by how much (y, x in mm) it is shifted there, and how unlike
     the two sides are (mean of absolute differences in HU, unshifted).
@@ -148,7 +150,7 @@ def _shifts(
     return np.array(places), np.array(shifts).reshape(-1, 2), np.array(unlike)
 
 
-def _window(volume: CtVolume, course: Course) -> tuple[FloatArray, int, int]:
+def _window(volume: CtVolume, course: SpineCourse) -> tuple[FloatArray, int, int]:
     """The part of every slice that is compared, with room for the blur; its first row and column."""
     _, dy, dx = volume.grid.spacing_mm
     room = 4 * _BLUR_MM
@@ -203,7 +205,7 @@ def _bodies_at(bodies: LabelMap, vertebrae: Vertebrae, upper: float, step_mm: fl
     """The lumbar bodies that a jump below slice `upper` goes through or comes near; else the nearest one."""
     away: dict[str, float] = {}
     for level in vertebrae.levels:
-        shown = slices_of(bodies, level.name)
+        shown = slices_showing(bodies, level.name)
         if level.name in LUMBAR and len(shown):
             away[level.name] = max(shown[0] - upper + 0.5, upper - 0.5 - shown[-1], 0.0) * step_mm
     if not away:

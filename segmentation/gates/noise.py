@@ -13,19 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.ndimage import binary_fill_holes, binary_opening, label
+from scipy.ndimage import binary_fill_holes, binary_opening
 
 from segmentation.gates.great_vessels import contrast_observations
 from segmentation.gates.motion import motion_observations
+from segmentation.regions.surface import largest_piece
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
     ABOVE_SACRUM,
     LUMBAR,
-    Course,
     Observation,
+    SpineCourse,
     Vertebrae,
-    course_of_bodies,
-    slices_of,
+    slices_showing,
+    spine_course,
 )
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 
@@ -42,7 +43,7 @@ _LEAST_CELLS = 40  # places in a slice, else it says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grain:
+class SliceNoise:
     """What varies in the muscle of one slice; NaN where there is too little muscle.
 
     Attributes
@@ -71,21 +72,21 @@ def noise_observations(
     rules = settings or ImageSettings()
     turned, turn = canonical(volume)
     bodies = turn.forward(vertebrae.bodies)
-    course = course_of_bodies(turned, bodies, ABOVE_SACRUM)
+    course = spine_course(turned, bodies, ABOVE_SACRUM)
     if course is None:
         return ()
     grains = {
-        int(k): _grain(*_surroundings(turned, bodies, course, place, rules))
+        int(k): _measure_noise(*_surroundings(turned, bodies, course, place, rules))
         for place, k in enumerate(course.slices)
     }
     found = []
     noise = [one.noise_hu for one in grains.values() if np.isfinite(one.noise_hu)]
     if noise and (sd_hu := float(np.median(noise))) > rules.noise_hu:
-        values: dict[str, str | int | float] = {"sd_hu": round(sd_hu), "limit": round(rules.noise_hu)}
+        values = {"sd_hu": round(sd_hu), "limit": round(rules.noise_hu)}
         found.append(Observation(code="noise_excessive", values=values))
     for level in vertebrae.levels:
         if level.name in LUMBAR:
-            at_level = [grains[int(k)] for k in slices_of(bodies, level.name) if int(k) in grains]
+            at_level = [grains[int(k)] for k in slices_showing(bodies, level.name) if int(k) in grains]
             streaks = [one.streaks_hu for one in at_level if _is_streaked(one, rules)]
             if len(streaks) > rules.streaks_share * len(at_level):
                 values = {"sd_hu": round(max(streaks))}
@@ -93,12 +94,12 @@ def noise_observations(
     return tuple(found)
 
 
-def _is_streaked(grain: Grain, rules: ImageSettings) -> bool:
+def _is_streaked(grain: SliceNoise, rules: ImageSettings) -> bool:
     return grain.streaks_hu > rules.streaks_hu and grain.ratio > rules.streaks_ratio  # False for NaN
 
 
 def _surroundings(
-    volume: CtVolume, bodies: LabelMap, course: Course, place: int, rules: ImageSettings
+    volume: CtVolume, bodies: LabelMap, course: SpineCourse, place: int, rules: ImageSettings
 ) -> tuple[FloatArray, Mask, tuple[float, float]]:
     """The part of one slice about its body, the muscle in it, and its spacing (y, x)."""
     _, dy, dx = volume.grid.spacing_mm
@@ -116,7 +117,7 @@ def _surroundings(
     return hu, soft & (away_mm > _FROM_BODY_MM), (dy, dx)
 
 
-def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float]) -> Grain:
+def _measure_noise(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float]) -> SliceNoise:
     dy, dx = spacing_mm
     window = (_odd(_WINDOW_MM / dy), _odd(_WINDOW_MM / dx))
     cells = window[0] * window[1]
@@ -128,7 +129,7 @@ def _grain(hu: FloatArray, muscle: Mask, spacing_mm: tuple[float, float]) -> Gra
     noise = float(np.percentile(local, 25)) if local.size >= _LEAST_CELLS else float("nan")
     across = _variation(exact, muscle, (dy, dx))
     along = _variation(exact.T, muscle.T, (dx, dy))
-    return Grain(
+    return SliceNoise(
         noise_hu=noise,
         streaks_hu=float(np.sqrt(np.maximum(across**2 - along**2, 0.0))),
         ratio=across / along if along > 0 else float("inf"),
@@ -150,13 +151,10 @@ def _odd(size: float) -> int:
     return max(1, round(size)) | 1
 
 
-# Gates that judge the image as such, not one body: contrast medium, motion, noise and streaks.
-
-
 def image_observations(
     volume: CtVolume, vertebrae: Vertebrae, settings: ImageSettings | None = None
 ) -> tuple[Observation, ...]:
-    """What speaks against the image around the lumbar spine: contrast medium, motion, noise, streaks.
+    """Contrast medium, motion, noise and streaks around the lumbar spine.
 
     Raises
     ------
@@ -171,10 +169,8 @@ def image_observations(
     )
 
 
-# Whether a slice looks like one through the lumbar spine: a cheap guess, which measures nothing.
-
-
-# All R: chosen on the reference study and on real CT of chest, neck and abdomen.
+# A quick classification of slices by region of the body; it measures nothing. All values R: chosen on the
+# reference study and on real CT of chest, neck and abdomen.
 _PIXEL_MM = 3.0  # about what is looked at
 _TISSUE_HU = -300.0
 _TABLE_MM = 6.0  # sheets and straps thinner than twice this belong to no patient
@@ -223,9 +219,5 @@ def _trunk(hu: npt.NDArray[np.floating], size_mm: tuple[float, float]) -> Mask:
     reach = [max(1, round(_TABLE_MM / size)) for size in size_mm]
     y, x = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
     disc = (y / reach[0]) ** 2 + (x / reach[1]) ** 2 <= 1
-    parts, count = label(binary_opening(hu > _TISSUE_HU, disc))
-    if not count:
-        return np.zeros(hu.shape, dtype=bool)
-    largest = int(np.argmax(np.bincount(parts.ravel())[1:])) + 1
-    filled: Mask = binary_fill_holes(parts == largest)
+    filled: Mask = binary_fill_holes(largest_piece(binary_opening(hu > _TISSUE_HU, disc)))
     return filled

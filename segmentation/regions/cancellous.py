@@ -10,30 +10,26 @@ from scipy import ndimage
 
 from segmentation.errors import LevelNotFound
 from segmentation.regions.surface import (
-    Box,
-    Points,
+    body_axes,
     body_share,
     box_around,
     deep_shares,
+    largest_piece,
     places_in_voxel,
     surface_points,
 )
 from segmentation.settings import DensityRegions, EllipseSettings, RegionSettings
 from segmentation.vertebrae import Level, RegionKind, Regions, Vertebrae
-from segmentation.volume import CtVolume, FloatArray, Grid, Mask
+from segmentation.volume import Box, CtVolume, FloatArray, Grid, Mask, Points
 
-# An ellipse in the middle of a vertebral body, in front of the basivertebral veins, as readers draw it.
-#
-# It lies in the plane midway between the body's own endplates, whatever the tilt of gantry, table or spine,
-# and is turned with the body. Only the body's surface is asked for, so that it is the same for every
-# engine.
-
-
+# The ellipse: in the middle of a vertebral body, in front of the basivertebral veins, as readers draw it. It
+# lies in the plane midway between the endplates, whatever the tilt of gantry, table or spine, and turns with
+# the body. It depends on the body's surface alone, and is therefore the same for every engine.
 _CENTRAL = 0.6  # of width and depth: endplates are judged there, away from rims and osteophytes
-_MIN_POINTS = 12  # of each endplate; fewer tell no plane
-_OUTLINE_QUANTILES = (0.01, 0.99)  # single points of the wall do not count
+_MIN_POINTS = 12  # of each endplate; fewer determine no plane
+_OUTLINE_QUANTILES = (0.01, 0.99)  # leave out single points of the wall
 _ROUNDS = 3
-_OVAL = 1.15  # ratio of variances from which a body's width tells how it is turned
+_OVAL = 1.15  # ratio of variances from which a body's width shows how it is turned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +48,16 @@ class MidPlane:
     depth_mm: float
 
     def local(self, points_mm: Points) -> Points:
-        """Shape (..., 3) in LPS -> the same shape: mm above the plane, behind the middle and left of it."""
+        """Coordinates of points in the plane's axes.
+
+        Parameters
+        ----------
+        points_mm : (..., 3), LPS.
+
+        Returns
+        -------
+        (..., 3), mm above the plane, behind the middle and left of it.
+        """
         coordinates: Points = (points_mm - self.middle_mm) @ self.axes.T
         return coordinates
 
@@ -98,7 +103,7 @@ def mid_plane(share: FloatArray, grid: Grid, level: Level) -> MidPlane:
     )
 
 
-def ellipse_of(share: FloatArray, grid: Grid, level: Level, settings: EllipseSettings) -> Mask:
+def mid_body_ellipse(share: FloatArray, grid: Grid, level: Level, settings: EllipseSettings) -> Mask:
     """The voxels of which at least half lies in the ellipse; shape of `share`.
 
     Thick slices are judged by their share, not by their middle: one that the ellipse only grazes is left out.
@@ -123,11 +128,7 @@ def ellipse_of(share: FloatArray, grid: Grid, level: Level, settings: EllipseSet
 
 
 def _upright(up: Points) -> Points:
-    """Unit vectors towards superior, posterior and left: `up`, and the patient's others upright to it."""
-    normal: Points = up / np.linalg.norm(up)
-    back: Points = np.array([0.0, 1.0, 0.0]) - normal[1] * normal
-    back /= np.linalg.norm(back)
-    return np.stack([normal, back, np.cross(back, normal)])
+    return body_axes(up / np.linalg.norm(up))
 
 
 def _plane(points: Points, height: float) -> Points:
@@ -153,10 +154,11 @@ def _turned_with(points_mm: Points, middle_mm: Points, axes: Points) -> Points:
 
 Coordinates = npt.NDArray[np.float64]
 
-THICK_STEP_MM = 3.5  # between voxels along a body: above, a label map's height is not believed (R)
+# The core.
+THICK_STEP_MM = 3.5  # between voxels along a body: above, a label map does not give its height (R)
 
 
-def regions_of(
+def cut_regions(
     volume: CtVolume, vertebrae: Vertebrae, level_name: str, settings: RegionSettings | None = None
 ) -> Regions:
     """Cut the density region and the radiomics region of one level.
@@ -187,17 +189,17 @@ def regions_of(
     box = box_around(bodies)
     hu = volume.hu[box]
     local = body_coordinates(volume.grid, level, box)
-    deep = _deep(vertebrae, level, box, rules)
+    deep = _eroded_share(vertebrae, level, box, rules)
     core = deep >= 0.5
-    core = _largest_part(core & ~_dense_clusters(hu, core, volume.grid, rules))
-    height = _believed_height(vertebrae, level, box, local)
+    core = largest_piece(core & ~_dense_clusters(hu, core, volume.grid, rules))
+    height = _height_by_share(vertebrae, level, box, local)
     density = core & _central(local, height, rules) & ~_basivertebral(local, rules)
-    whole = _in_volume(_largest_part(density), box, volume.grid)
+    whole = _in_volume(largest_piece(density), box, volume.grid)
     ellipse = None
     if rules.bmd is not DensityRegions.CORE:
         share = body_share(vertebrae, level, box)
-        drawn = ellipse_of(share, volume.grid.part(box), level, rules.ellipse)
-        ellipse = _in_volume(_largest_part(drawn & core), box, volume.grid)
+        drawn = mid_body_ellipse(share, volume.grid.part(box), level, rules.ellipse)
+        ellipse = _in_volume(largest_piece(drawn & core), box, volume.grid)
     alone = ellipse is not None and rules.bmd is DensityRegions.ELLIPSE
     return Regions(
         level=level_name,
@@ -216,31 +218,36 @@ def body_coordinates(grid: Grid, level: Level, box: Box) -> Coordinates:
     -------
     Shape (3, z, y, x): towards superior along the body's axis, towards posterior and towards left across it.
     """
-    axes = [np.arange(part.start, part.stop) for part in box]
-    points = grid.to_patient(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)) - np.asarray(
-        level.centroid_mm
-    )
-    up = np.asarray(level.axis)
-    back = np.array([0.0, 1.0, 0.0]) - up[1] * up
-    back = back / np.linalg.norm(back)
-    left = np.cross(back, up)
-    coordinates: Coordinates = np.stack([points @ up, points @ back, points @ left])
+    index = np.stack(np.meshgrid(*(np.arange(part.start, part.stop) for part in box), indexing="ij"), axis=-1)
+    points = grid.to_patient(index) - np.asarray(level.centroid_mm)
+    coordinates: Coordinates = np.stack([points @ axis for axis in body_axes(level.axis)])
     return coordinates
 
 
 def height_range(local: Coordinates, body: Mask, grid: Grid, level: Level) -> tuple[float, float]:
-    """Where the body begins and ends along its axis, mm from its centroid; single rim voxels do not count."""
+    """Extent of the body along its axis.
+
+    Parameters
+    ----------
+    local : as `body_coordinates` gives them.
+    body : bool, (z, y, x) of the same box.
+
+    Returns
+    -------
+    Lowest and highest end in mm from the centroid: quantiles of 1 and 99 % of the voxels' centres, plus half
+    a voxel.
+    """
     low, high = np.quantile(local[0][body], [0.01, 0.99])
     # The body reaches half a voxel beyond its outermost centres.
     half = float(_steps_mm(grid, level).max()) / 2
     return float(low) - half, float(high) + half
 
 
-def _believed_height(vertebrae: Vertebrae, level: Level, box: Box, local: Coordinates) -> tuple[float, float]:
-    """Where the body begins and ends along its axis; on thick slices by how much of each voxel lies inside.
+def _height_by_share(vertebrae: Vertebrae, level: Level, box: Box, local: Coordinates) -> tuple[float, float]:
+    """Extent of the body along its axis; on thick slices by the voxels' shares.
 
-    A label map of slices of 5 mm is up to half a slice too high at either end, which lets a slice that holds
-    some of the endplate into the middle.
+    A label map of slices of 5 mm is up to half a slice too high at either end: a slice with some of the
+    endplate would belong to the middle.
     """
     grid = vertebrae.grid
     step_mm = float(_steps_mm(grid, level).max())
@@ -268,7 +275,7 @@ def _in_volume(part: Mask, box: Box, grid: Grid) -> Mask:
     return whole
 
 
-def _deep(vertebrae: Vertebrae, level: Level, box: Box, rules: RegionSettings) -> FloatArray:
+def _eroded_share(vertebrae: Vertebrae, level: Level, box: Box, rules: RegionSettings) -> FloatArray:
     """The share of each voxel of `box` that lies deeper than the erosion."""
     grid = vertebrae.grid
     spacing = np.asarray(grid.spacing_mm)
@@ -310,12 +317,3 @@ def _dense_clusters(hu: FloatArray, core: Mask, grid: Grid, rules: RegionSetting
     large = np.concatenate([[False], sizes >= rules.dense_min_mm3])
     dense: Mask = large[labels]
     return dense
-
-
-def _largest_part(mask: Mask) -> Mask:
-    labels, count = ndimage.label(mask)
-    if count <= 1:
-        return mask
-    sizes = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
-    largest: Mask = labels == int(np.argmax(sizes)) + 1
-    return largest

@@ -13,30 +13,69 @@ import numpy.typing as npt
 from scipy import ndimage, spatial
 
 from segmentation.vertebrae import Level, Vertebrae
-from segmentation.volume import FloatArray, Mask
+from segmentation.volume import Box, FloatArray, Mask, Points
 
 SUBSTEP_MM = 1.0  # voxels longer than this are judged in several places
 _SMOOTHING_VOXELS = (
     0.7  # turns the steps of a label map into shares; keeps flat and gently curved walls in place
 )
 
-Points = npt.NDArray[np.float64]
-Box = tuple[slice, slice, slice]
 
+def box_around(mask: Mask, margin: npt.ArrayLike = (1, 1, 1)) -> Box:
+    """The smallest box around a mask, larger by a margin where the volume allows.
 
-def box_around(mask: Mask) -> Box:
-    """The smallest box around a mask, one voxel larger where the volume allows."""
+    Parameters
+    ----------
+    mask : (z, y, x), not empty.
+    margin : in voxels, along (z, y, x).
+    """
     parts = []
-    for axis in range(3):
+    for axis, room in enumerate(np.asarray(margin, int).tolist()):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        parts.append(slice(max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)))
+        parts.append(slice(max(0, int(hit[0]) - room), min(mask.shape[axis], int(hit[-1]) + room + 1)))
     return (parts[0], parts[1], parts[2])
 
 
-def body_share(vertebrae: Vertebrae, level: Level, box: Box) -> FloatArray:
-    """The share (0..1) of each voxel of `box` that lies inside one body.
+def largest_piece(mask: Mask, *, corners: bool = False) -> Mask:
+    """The largest connected piece of a mask, the first of equals; an empty mask stays empty.
 
-    Where the engine knows whole voxels alone, the label map's steps are smoothed into shares.
+    Parameters
+    ----------
+    mask : of any dimensions.
+    corners : whether voxels that share an edge or a corner are connected; else those that share a face.
+    """
+    labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim) if corners else None)
+    if count <= 1:
+        return mask
+    largest: Mask = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
+    return largest
+
+
+def body_axes(up: npt.ArrayLike) -> Points:
+    """Axes of a body: rows towards superior, posterior and left, LPS unit vectors; shape (3, 3).
+
+    Parameters
+    ----------
+    up : (3,), unit vector towards superior, LPS; not along the patient's front.
+    """
+    normal: Points = np.asarray(up, dtype=float)
+    back = np.array([0.0, 1.0, 0.0]) - normal[1] * normal
+    back = back / np.linalg.norm(back)
+    return np.stack([normal, back, np.cross(back, normal)])
+
+
+def body_share(vertebrae: Vertebrae, level: Level, box: Box) -> FloatArray:
+    """The share of each voxel of a box that lies inside one body.
+
+    Where an engine gives whole voxels only, the label map's steps are smoothed into shares.
+
+    Parameters
+    ----------
+    box : of the volume's array.
+
+    Returns
+    -------
+    float32, shape of the box, 0..1.
     """
     known = vertebrae.occupancy.get(level.name)
     if known is None:
@@ -54,11 +93,18 @@ def body_share(vertebrae: Vertebrae, level: Level, box: Box) -> FloatArray:
 
 
 def surface_points(share: FloatArray, spacing_mm: npt.ArrayLike) -> Points:
-    """Points of the surface as fractional indices, shape (n, 3): where lines along the three axes cross it.
+    """Points of the surface, where lines along the three axes cross it.
 
-    A line from a voxel inside to one outside crosses where the two shares together put it: exact for a flat
-    border across the line, wherever it lies. Lines run no further apart than `SUBSTEP_MM`; shares are
-    interpolated between voxels.
+    A line from a voxel inside to one outside crosses where both shares together place it: exact for a flat
+    border across the line. Lines are at most `SUBSTEP_MM` apart; shares are interpolated between voxels.
+
+    Parameters
+    ----------
+    share : of each voxel inside the body (z, y, x), 0..1.
+
+    Returns
+    -------
+    (n, 3), fractional indices (z, y, x).
     """
     parts = _parts(np.asarray(spacing_mm, dtype=float))
     found = []
@@ -119,7 +165,12 @@ def deep_shares(share: FloatArray, spacing_mm: npt.ArrayLike, reach_mm: npt.Arra
 
 
 def places_in_voxel(spacing_mm: npt.ArrayLike) -> Points:
-    """Where a voxel is judged, from its centre in voxels, shape (n, 3): at most `SUBSTEP_MM` apart."""
+    """Places at which a voxel is sampled, at most `SUBSTEP_MM` apart.
+
+    Returns
+    -------
+    (n, 3), offsets (z, y, x) from its centre in voxels.
+    """
     parts = _parts(np.asarray(spacing_mm, dtype=float))
     places: Points = np.stack(np.meshgrid(*parts, indexing="ij"), axis=-1).reshape(-1, 3)
     return places

@@ -21,7 +21,7 @@ from node.dicom.sc.layout import LATIN, Page, lines_of
 from node.dicom.sc.nomogram_page import compose_nomogram
 from node.result_document import ResultDocument
 from node.store.states import Reopening
-from scoring.calibration import INTERNAL, OWN_TISSUES
+from scoring.calibration import INTERNAL, PATIENT_TISSUES
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory
@@ -78,7 +78,7 @@ def chinese_pages(study, variants, to_chinese, chinese_typeface) -> dict[tuple[s
     sorted(
         {
             *(*Reopening, *DensityCategory, NEGATIVE_CLASS, "osteoporosis"),
-            *(*Tissue, OWN_TISSUES, INTERNAL, TWO_POINT, LEAST_SQUARES, MINDWAYS, "water"),
+            *(*Tissue, PATIENT_TISSUES, INTERNAL, TWO_POINT, LEAST_SQUARES, MINDWAYS, "water"),
             *("Rad-score", "Age", "ALP", "Alkaline phosphatase", "Homocysteine"),  # as cards label their axes
         }
     ),

@@ -18,7 +18,7 @@ from node.dicom.errors import SegProblem, SegUnusable
 from node.dicom.result_headers import MANUFACTURER as OWN_MANUFACTURER
 from node.dicom.seg import encode_segmentation, plan_segments
 from node.dicom.seg.vertebra_masks import SegMask, read_segmentation, segmentations_among
-from segmentation.engines.mask import LabelImage, on_grid
+from segmentation.engines.mask import LabelImage, resample_mask
 from segmentation.vertebrae import LABELS
 from tests.dicom import foreign_seg
 from tests.dicom.foreign_seg import coded, describe, make_seg, save, shuffled
@@ -42,7 +42,7 @@ def read(study, tmp_path) -> Callable[..., SegMask]:
 
 
 def in_the_ct(found: SegMask, series: LoadedSeries) -> np.ndarray:
-    return on_grid(LabelImage(labels=found.labels, grid=found.grid), series.volume.grid)
+    return resample_mask(LabelImage(labels=found.labels, grid=found.grid), series.volume.grid)
 
 
 @pytest.mark.parametrize("kind", [SegmentationTypeValues.BINARY, SegmentationTypeValues.FRACTIONAL])

@@ -20,7 +20,7 @@ from node.dicom.ct.reading import LoadedSeries, read_series
 from node.pipeline.engine import StudyMask, settle_engine
 from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.engines.recognised import cross_checked
+from segmentation.engines.name_checks import cross_check
 from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
 from tests.dicom.foreign_seg import MANUFACTURER, MODEL, make_seg, save
@@ -159,7 +159,7 @@ def test_names_without_an_anchor_of_their_own_have_the_counting_engine_s(series,
     path = save(make_seg(series.headers, bodies), tmp_path / "seg.dcm")
     found = configured(engine="mask", mask_from=ORIGIN).segment_study([path], series)
     assert [one.code for one in found.observations] == ["level_unconfirmed"]
-    checked = cross_checked(series.volume, found, GeometricEngine())
+    checked = cross_check(series.volume, found, GeometricEngine())
     assert (checked.numbering_confirmed, checked.numbering_basis) == (True, "sacrum and last rib")
     assert checked.observations == ()
 
@@ -170,7 +170,7 @@ def test_names_one_vertebra_off_are_contradicted_by_sacrum_and_rib(series, bodie
     path = save(make_seg(series.headers, off), tmp_path / "seg.dcm")
     found = configured(path).segment_study([], series)
     assert found.numbering_confirmed  # in itself it is a spine's row
-    checked = cross_checked(series.volume, found, GeometricEngine())
+    checked = cross_check(series.volume, found, GeometricEngine())
     assert not checked.numbering_confirmed
     told = [
         in_english(one.values["detail"]) for one in checked.observations if one.code == "level_implausible"

@@ -4,7 +4,7 @@ The plan is written down by its seed before anything is run: of every factor eac
 studies, and the columns are shuffled independently of each other. A study is an L3 of known density and a
 phantom beneath it, rendered apart from each other, for what lies between them plays no part: the phantom in a
 bar under tissue, blurred and tilted, for `find_rods` to find; the vertebra with its cortex and trabeculae,
-for `regions_of` to cut. The truth is that of `node.reference`, marrow fat included; scoring reads the images.
+for `cut_regions`. The truth is that of `node.reference`, marrow fat included; scoring reads the images.
 
 What a gram of K2HPO4 displaces is part of what a density in K2HPO4 means, and the one number that the truth
 and the Mindways method both state, each for itself. So this shows that the method does what it defines; it
@@ -28,10 +28,10 @@ from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from scoring.calibration import Calibration
 from scoring.density.bmd import BmdResult, measure_bmd
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.levels import level_of
-from segmentation.regions.cancellous import regions_of
+from segmentation.levels import measure_level
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -101,7 +101,7 @@ def run(number: int) -> MatrixStudy:
     ).equivalents_mg_cm3[model.equivalent.value]
     turned = _turned(*levels["oblique (about x, y), degrees"])
     reading = find_rods(_phantom(spec, levels, turned), model)
-    calibration, barred = calibration_of(reading, model, float(spec.kvp))
+    calibration, barred = calibrate_from_reading(reading, model, float(spec.kvp))
     if calibration is None:
         codes = tuple(one.code for one in barred)
         return MatrixStudy(number=number, levels=levels, truth_mg_cm3=truth, measured={}, refused=codes)
@@ -197,12 +197,12 @@ def _regions(spec: StudySpec, turned: np.ndarray) -> tuple[CtVolume, Regions]:
     vertebrae = Vertebrae(
         grid=volume.grid,
         bodies=np.where(inside, LABELS["L3"], 0).astype(np.uint8),
-        levels=(level_of("L3", inside, volume.grid, axis=turned @ body.axes[2], complete=True),),
+        levels=(measure_level("L3", inside, volume.grid, axis=turned @ body.axes[2], complete=True),),
         numbering_confirmed=True,
         numbering_basis="mask",
         engine=EngineInfo(name="truth", version="1", model_free=True),
     )
-    return volume, regions_of(volume, vertebrae, "L3", REGIONS)
+    return volume, cut_regions(volume, vertebrae, "L3", REGIONS)
 
 
 def _densities(scene: tuple[CtVolume, Regions], calibration: Calibration) -> Mapping[RegionKind, BmdResult]:

@@ -14,7 +14,7 @@ from node.reference.spine import build_spine
 from node.reference.truth import core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import RegionSettings
 from segmentation.vertebrae import LUMBAR
 from segmentation.volume import CtVolume, Grid
@@ -85,7 +85,7 @@ def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
     volume = volume_of(entry.spec)
     found = GeometricEngine().segment(volume)
     whole = [level for level in found.levels if level.complete and level.name in LUMBAR]
-    regions = {level.name: regions_of(volume, found, level.name) for level in whole}
+    regions = {level.name: cut_regions(volume, found, level.name) for level in whole}
     observations = (*found.observations, *quality_observations(volume, found, regions))
     findings = [(table or load_findings()).describe(one) for one in observations]
     right = {

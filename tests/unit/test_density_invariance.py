@@ -21,10 +21,10 @@ from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import read_series
 from node.reference.spec import StudySpec
 from scoring.density.bmd import BmdResult, measure_bmd
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.vertebrae import RegionKind
 from segmentation.volume import CtVolume, Grid
@@ -50,12 +50,12 @@ class Chain:
 
 def chain(volume: CtVolume) -> Chain:
     found = GeometricEngine().segment(volume)
-    calibration, barred = calibration_of(find_rods(volume, MODEL), MODEL, 120.0)
+    calibration, barred = calibrate_from_reading(find_rods(volume, MODEL), MODEL, 120.0)
     assert barred == ()
     whole = [level for level in found.levels if level.complete and level.name.startswith("L")]
     densities = {}
     for level in whole:
-        regions = regions_of(volume, found, level.name, REGIONS)
+        regions = cut_regions(volume, found, level.name, REGIONS)
         for kind, mask in ((RegionKind.CORE, regions.bmd), (RegionKind.ELLIPSE, regions.ellipse)):
             densities[level.name, kind] = measure_bmd(volume, mask, calibration, level=level.name, kind=kind)
     return Chain(densities=densities, body_mm3={level.name: level.body_volume_mm3 for level in whole})

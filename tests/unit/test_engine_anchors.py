@@ -15,7 +15,7 @@ from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import LabelImage, MaskEngine
-from segmentation.engines.recognised import cross_checked
+from segmentation.engines.name_checks import cross_check
 from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
 from segmentation.volume import CtVolume, LabelMap
 from tests.unit.segmentation_matrix_run import volume_of
@@ -39,7 +39,7 @@ def one_off(labels: LabelMap, by: int) -> LabelMap:
 def checked(volume: CtVolume, labels: LabelMap) -> tuple[Vertebrae, Vertebrae]:
     """What the mask engine finds, alone and held against the geometric engine."""
     found = MaskEngine(LabelImage(labels=labels, grid=volume.grid), ITSELF).segment(volume)
-    return found, cross_checked(volume, found, GeometricEngine())
+    return found, cross_check(volume, found, GeometricEngine())
 
 
 def reference(**options: object) -> tuple[CtVolume, LabelMap]:

@@ -14,7 +14,7 @@ from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
-from segmentation.engines.recognised import Recognised, to_vertebrae
+from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
@@ -60,7 +60,7 @@ def by_network(labels: LabelMap, grid: Grid) -> Vertebrae:
     volume = CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid)
     turned, turn = canonical(volume)
     box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
-    answer = Recognised(turned=turned, turn=turn, box=box, labels=turn.forward(labels), bodies=None)
+    answer = NetworkLabels(turned=turned, turn=turn, box=box, labels=turn.forward(labels), bodies=None)
     return to_vertebrae(volume, answer, EngineInfo(name="network", version="1", model_free=False))
 
 

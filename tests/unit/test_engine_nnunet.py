@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segmentation.engines.nnunet import Compute, NnunetEngine, nearest, read_model_folder, resolve_classes
+from segmentation.engines.nnunet import (
+    Compute,
+    NnunetEngine,
+    read_model_folder,
+    resample_nearest,
+    resolve_classes,
+)
 from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS
 from segmentation.volume import CtVolume
@@ -72,6 +78,6 @@ def test_classes_that_overlap_are_refused(model, tmp_path):
 
 def test_nearest_neighbours_keep_the_block_s_faces():
     labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1)
-    assert nearest(labels, (8, 1, 1)).ravel().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert nearest(labels, (2, 1, 1)).ravel().tolist() == [1, 3]
-    assert nearest(labels, (4, 2, 1)).shape == (4, 2, 1)
+    assert resample_nearest(labels, (8, 1, 1)).ravel().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert resample_nearest(labels, (2, 1, 1)).ravel().tolist() == [1, 3]
+    assert resample_nearest(labels, (4, 2, 1)).shape == (4, 2, 1)

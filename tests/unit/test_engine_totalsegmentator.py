@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from segmentation.engines.nnunet import Compute
-from segmentation.engines.totalsegmentator import TotalSegmentatorEngine, at_spacing, at_steps, box_around
+from segmentation.engines.totalsegmentator import (
+    TotalSegmentatorEngine,
+    crop_box,
+    resample_hu,
+    resample_labels,
+)
 from segmentation.engines.totalsegmentator_weights import Mode
 from segmentation.vertebrae import LABELS
 from segmentation.volume import CtVolume, Grid
@@ -175,24 +180,24 @@ shapes = st.tuples(*[st.integers(2, 12)] * 3)
 def test_labels_come_back_as_totalsegmentator_s_resampling_brings_them(have, want, seed):
     labels = np.random.default_rng(seed).integers(0, 5, have).astype(np.uint8)
     zoom = [new / old for new, old in zip(want, have, strict=True)]
-    whole = at_steps(labels, want)
+    whole = resample_labels(labels, want)
     assert np.array_equal(whole, ndimage.zoom(labels, zoom, order=0, mode="nearest"))
     box = (slice(1, want[0]), slice(0, 1), slice(0, want[2] - 1))
-    assert np.array_equal(at_steps(labels, want, box), whole[box])
+    assert np.array_equal(resample_labels(labels, want, box), whole[box])
 
 
 def test_an_image_at_the_model_s_spacing_is_not_resampled(example_ct):
-    assert np.array_equal(at_spacing(example_ct.hu, (3.0, 3.0, 3.0), 3.0), np.trunc(example_ct.hu))
-    assert at_spacing(example_ct.hu[:1], (3.0, 3.0, 3.0), 6.0).shape == (1, 50, 61)
+    assert np.array_equal(resample_hu(example_ct.hu, (3.0, 3.0, 3.0), 3.0), np.trunc(example_ct.hu))
+    assert resample_hu(example_ct.hu[:1], (3.0, 3.0, 3.0), 6.0).shape == (1, 50, 61)
 
 
 def test_the_crop_leaves_a_margin_within_the_image(example_ct):
     inside = np.zeros((56, 50, 61), bool)
     inside[20:30, 0:5, 40:61] = True
-    box = box_around(inside, example_ct.grid)
+    box = crop_box(inside, example_ct.grid)
     assert box is not None
     assert (box[1].start, box[2].stop) == (0, 122)
-    marked = at_steps(inside.astype(np.uint8), example_ct.grid.shape)
+    marked = resample_labels(inside.astype(np.uint8), example_ct.grid.shape)
     outside = marked.copy()
     outside[box] = 0
     assert not outside.any()

@@ -20,7 +20,7 @@ from segmentation.engines.totalsegmentator_weights import (
     Mode,
     download_weights,
     find_weights,
-    unavailable,
+    missing_requirements,
     verified_sha256,
 )
 from segmentation.errors import EngineUnavailable
@@ -45,8 +45,8 @@ def test_missing_weights_name_the_ways_out(tmp_path, weights_mini):
         find_weights(weights_mini, Mode.STANDARD)
     for way in ("Dataset298, Dataset292", "check --download", "TOTALSEG_WEIGHTS_PATH", "geometric"):
         assert way in str(caught.value)
-    assert "Dataset297" in str(unavailable(tmp_path / "nowhere", Mode.FAST))
-    assert unavailable(weights_mini, Mode.FAST) is None
+    assert "Dataset297" in str(missing_requirements(tmp_path / "nowhere", Mode.FAST))
+    assert missing_requirements(weights_mini, Mode.FAST) is None
 
 
 def test_weights_of_another_version_are_refused(weights):

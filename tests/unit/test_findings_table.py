@@ -21,7 +21,7 @@ from config.phrases import in_english
 from node.pipeline.artefacts import from_json
 from scoring.calibration.control_charts import QUANTITIES, SIGNALS
 from scoring.density.classification import GRADES, REGIONS
-from scoring.models.applicability import label_in_words
+from scoring.models.applicability import label_phrase
 from segmentation.phrase import listed, phrase
 from segmentation.vertebrae import Observation
 
@@ -71,7 +71,7 @@ def test_a_finding_is_english_and_has_besides_what_the_site_reads():
     [
         (
             "laboratory_missing",
-            {"names": listed([label_in_words("ALP"), label_in_words("Homocysteine")])},
+            {"names": listed([label_phrase("ALP"), label_phrase("Homocysteine")])},
             "缺少：碱性磷酸酶、同型半胱氨酸。",
         ),
         (

@@ -9,7 +9,7 @@ import pytest
 
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.gates.bodies import bone_observations, quality_observations
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import LABELS, LUMBAR
 from segmentation.volume import CtVolume, Grid
 from tests.unit import reference_images
@@ -38,7 +38,7 @@ def peak_bytes(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, floa
         mask = LabelImage(labels=labels, grid=grid)
         found = MaskEngine(mask, Convention.TOTALSEGMENTATOR).segment(volume)
         regions = {
-            level.name: regions_of(volume, found, level.name)
+            level.name: cut_regions(volume, found, level.name)
             for level in found.levels
             if level.complete and level.name in LUMBAR
         }

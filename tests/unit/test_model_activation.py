@@ -142,7 +142,7 @@ def test_a_patient_whom_the_node_would_refuse_has_no_class_in_the_comparison(set
     odd = replace(patient("odd", -40.0), age=105.0, alp=900.0, homocysteine=600.0)
     compared = propose(STRICTER, settings, (odd, replace(PATIENTS[2], age=105.0))).comparison
     first = compared[0].after
-    assert first.given is None
+    assert first.reported_class is None
     for words in (
         "a rad-score of ",
         "Age 105 is outside ",
@@ -158,7 +158,7 @@ def test_a_patient_who_loses_or_gains_a_class_counts_among_the_changes(settings)
     terms = tuple(replace(one, axis=(70.0, 90.0)) if one == shape else one for one in SHIPPED.terms)
     older = replace(SHIPPED, name="older", clinical=replace(SHIPPED.clinical, terms=terms))
     lost = propose(older, settings, PATIENTS).comparison
-    assert [one.after.given for one in lost] == [None] * 3
+    assert [one.after.reported_class for one in lost] == [None] * 3
     assert class_changes(lost) == 3
     gained = compare_models(older, SHIPPED, PATIENTS, str)
     assert class_changes(gained) == 3

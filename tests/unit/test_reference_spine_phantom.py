@@ -18,7 +18,7 @@ from node.reference.study import write_reference_study
 from node.reference.surroundings import VERTEBRAE, inside
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 from scoring.density.bmd import measure_bmd
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 
@@ -68,7 +68,7 @@ def test_each_phantom_measures_the_three_vertebrae(name, kvp):
     """In its own mineral, which for K2HPO4 is what attenuates as the vertebra's hydroxyapatite does."""
     volume, cores = scanned(thin(phantom=name, kvp=kvp))
     model = load_phantom(name)[0]
-    calibration, noticed = calibration_of(find_rods(volume, model), model, float(kvp))
+    calibration, noticed = calibrate_from_reading(find_rods(volume, model), model, float(kvp))
     assert noticed == ()
     mineral = {"HA": HA, "K2HPO4": K2HPO4}[model.equivalent]
     as_read = hu_per_mg(HA, EFFECTIVE_KEV[kvp]) / hu_per_mg(mineral, EFFECTIVE_KEV[kvp])

@@ -16,7 +16,7 @@ from scoring.calibration.internal import internal_calibration, read_tissues, sd_
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import ImageSettings, RegionSettings
 from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn, study
@@ -177,7 +177,7 @@ def test_a_real_unenhanced_ct_gives_densities_of_an_adult(test_data):
     assert hu[Tissue.BLOOD] == pytest.approx(44.0, abs=2.0)
     found = internal_calibration(tissues, kvp=120.0, rules=RULES)
     for level in ("L1", "L2", "L3"):
-        region = regions_of(volume, vertebrae, level, RegionSettings()).bmd
+        region = cut_regions(volume, vertebrae, level, RegionSettings()).bmd
         density = found.bmd(float(volume.hu[region].mean()))
         assert 60.0 < density < 160.0
 

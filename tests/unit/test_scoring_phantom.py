@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from config.catalog import load_phantom
 from scoring.calibration.methods import calibrate
 from scoring.phantoms import SliceReading
-from scoring.phantoms.checks import CrossSection, area_off, judge, slope_drift
+from scoring.phantoms.checks import CrossSection, area_deviates, reading_observations, slope_drift
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 
@@ -210,16 +210,18 @@ def test_rods_that_do_not_rise_with_density_are_refused(model, drawn):
         for rod, other in zip(reading.rods, reversed(reading.rods), strict=True)
     )
     round_rod = CrossSection(area_mm2=pi * 100, standard_error_mm2=0.0, sd_hu=1.0)
-    found = judge(replace(reading, rods=swapped), model, (round_rod, round_rod), truncated=False)
+    found = reading_observations(
+        replace(reading, rods=swapped), model, (round_rod, round_rod), truncated=False
+    )
     assert "rod_order" in [observation.code for observation in found]
 
 
 def test_an_area_that_noise_explains_is_not_off(model):
     expected = pi * 100
-    assert area_off(model, 0, 1.4 * expected)
-    assert area_off(model, 0, 1.4 * expected, 0.05 * expected)
-    assert not area_off(model, 0, 1.4 * expected, 0.1 * expected)
-    assert not area_off(model, 0, 1.2 * expected)
+    assert area_deviates(model, 0, 1.4 * expected)
+    assert area_deviates(model, 0, 1.4 * expected, 0.05 * expected)
+    assert not area_deviates(model, 0, 1.4 * expected, 0.1 * expected)
+    assert not area_deviates(model, 0, 1.2 * expected)
 
 
 def _noisy(seed: int, *, smoothed_slices: float, drift: float = 0.0, slices: int = 40) -> list[SliceReading]:

@@ -12,7 +12,7 @@ from config.catalog import list_phantoms, load_phantom
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from scoring.phantoms.choice import UNDECIDED, Image, calibration_of, read_phantom
+from scoring.phantoms.choice import UNDECIDED, PhantomImage, calibrate_from_reading, read_phantom
 from scoring.phantoms.rod_reading import find_rods, read_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
@@ -26,7 +26,7 @@ ALIKE = ("image-analysis-g2730", "intable")  # their drawings here differ by den
 
 def recognised(volume: CtVolume, kvp: float | None, *among: str):
     models = {name: MODELS[name] for name in among or MODELS}
-    (reading,) = read_phantom([Image(volume=volume, kvp=kvp)], models)
+    (reading,) = read_phantom([PhantomImage(volume=volume, kvp=kvp)], models)
     return reading
 
 
@@ -76,7 +76,7 @@ def test_a_fault_of_the_scanner_does_not_make_a_phantom_another(name, offset_hu)
     volume = drawn(Scan(phantom=name))
     shifted = CtVolume(hu=volume.hu + offset_hu, grid=volume.grid)
     reading = recognised(shifted, 120.0)
-    calibration, noticed = calibration_of(reading, MODELS.get(reading.model), 120.0)
+    calibration, noticed = calibrate_from_reading(reading, MODELS.get(reading.model), 120.0)
     assert calibration is None
     assert noticed
 
@@ -93,8 +93,10 @@ def test_a_doubtful_fit_recognises_nothing():
     rods = tuple(replace(rod, density_mg_cm3=95.0) if rod.name == "HA 75" else rod for rod in model.rods)
     other = {"other": replace(model, name="other", rods=rods), "siemens-osteo": MODELS["siemens-osteo"]}
     named = find_rods(volume, other["other"])
-    assert [one.code for one in calibration_of(named, other["other"], 120.0)[1]] == ["calibration_fit_poor"]
-    (reading,) = read_phantom([Image(volume=volume, kvp=120.0)], other)
+    assert [one.code for one in calibrate_from_reading(named, other["other"], 120.0)[1]] == [
+        "calibration_fit_poor"
+    ]
+    (reading,) = read_phantom([PhantomImage(volume=volume, kvp=120.0)], other)
     assert codes(reading) == ["phantom_unrecognised"]
 
 
@@ -113,7 +115,7 @@ def test_slices_of_one_study_show_one_phantom():
         part_of(whole, slices=slice(1, 2)),
         part_of(whole, slices=slice(2, 3), columns=slice(0, 120)),
     ]
-    first, second = read_phantom([Image(volume=one, kvp=120.0) for one in slices], MODELS)
+    first, second = read_phantom([PhantomImage(volume=one, kvp=120.0) for one in slices], MODELS)
     assert (first.model, first.usable) == ("b-mas-200", True)
     assert (second.model, second.usable) == ("b-mas-200", False)
 
@@ -125,7 +127,7 @@ def test_a_wrong_name_gives_no_density_but_for_the_two_alike(name):
     calibrated = set()
     for other, model in MODELS.items():
         reading = read_rods(volume, model)
-        if reading is not None and calibration_of(reading, model, 120.0)[0] is not None:
+        if reading is not None and calibrate_from_reading(reading, model, 120.0)[0] is not None:
             calibrated.add(other)
     assert calibrated == (set(ALIKE) if name in ALIKE else {name})
 

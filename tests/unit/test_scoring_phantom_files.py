@@ -22,8 +22,8 @@ from config.settings import ConfigurationError, load_settings
 from scoring.calibration import FitRules, RodReading
 from scoring.calibration.methods import SHIPPED_RULES
 from scoring.phantoms import PhantomReading, SliceReading
-from scoring.phantoms.checks import judge
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.checks import reading_observations
+from scoring.phantoms.choice import calibrate_from_reading
 
 CERTIFICATE = """
 model = "b-mas-200"
@@ -95,7 +95,7 @@ def test_a_files_rules_decide_on_its_calibration(site):
     def judged(fit: str) -> list[str]:
         with_fit(site, fit)
         model = load_phantom("ours", site)[0]
-        _, noticed = calibration_of(PhantomReading(model="ours", rods=rods), model, 120.0)
+        _, noticed = calibrate_from_reading(PhantomReading(model="ours", rods=rods), model, 120.0)
         return [one.code for one in noticed]
 
     assert judged("") == ["calibration_fit_poor"]
@@ -133,7 +133,7 @@ def test_the_calibration_says_whose_certificate_it_used(site):
         )
         for rod in model.rods
     )
-    found, noticed = calibration_of(PhantomReading(model=model.name, rods=rods), model, 120.0)
+    found, noticed = calibrate_from_reading(PhantomReading(model=model.name, rods=rods), model, 120.0)
     assert noticed == ()
     assert (found.phantom, found.phantom_serial, found.phantom_sha256) == ("b-mas-200", "S17", sha256)
     assert found.phantom_named == "b-mas-200 S17"
@@ -284,4 +284,6 @@ def test_a_phantoms_file_states_when_a_shift_of_offset_is_seen(site):
     reading = PhantomReading(model="ours", slices=slices)
     for model, seen in ((load_phantom("b-mas-200")[0], True), (load_phantom(own, site)[0], False)):
         bare = replace(model, rods=())
-        assert ["water_rod_drift"] * seen == [one.code for one in judge(reading, bare, (), truncated=False)]
+        assert ["water_rod_drift"] * seen == [
+            one.code for one in reading_observations(reading, bare, (), truncated=False)
+        ]

@@ -19,7 +19,7 @@ from node.reference.spine import build_spine
 from node.reference.surroundings import rods
 from scoring.calibration import Mineral
 from scoring.calibration.methods import calibrate, density_uncertainty
-from scoring.phantoms.choice import Image, read_phantom
+from scoring.phantoms.choice import PhantomImage, read_phantom
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
@@ -112,7 +112,7 @@ def test_a_row_cut_by_the_field_of_view_is_named_truncated(name, kept, keep, bey
     )
     models = {each: load_phantom(each)[0] for each in list_phantoms()}
     named = find_rods(volume, models[name])
-    (recognised,) = read_phantom([Image(volume=volume, kvp=120.0)], models)
+    (recognised,) = read_phantom([PhantomImage(volume=volume, kvp=120.0)], models)
     for reading in (named, recognised):
         assert [one.code for one in reading.observations] == ["phantom_truncated"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from config.catalog import load_phantom
 from node.reference.attenuation import EFFECTIVE_KEV, HA, hu_per_mg
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
 from tests.unit.phantom_scans import Scan, drawn
 
@@ -21,7 +21,7 @@ PER_MG = hu_per_mg(HA, EFFECTIVE_KEV[120])
 def density_error(scan: Scan, at_mg_cm3: float) -> tuple[list[str], float | None]:
     """What is said of the phantom, and how far the calibration is off at one density."""
     model = load_phantom(scan.phantom)[0]
-    calibration, noticed = calibration_of(find_rods(drawn(scan), model), model, float(scan.kvp))
+    calibration, noticed = calibrate_from_reading(find_rods(drawn(scan), model), model, float(scan.kvp))
     error = None if calibration is None else calibration.bmd(at_mg_cm3 * PER_MG) - at_mg_cm3
     return [one.code for one in noticed], error
 

@@ -10,7 +10,7 @@ import pytest
 
 from config.catalog import load_phantom
 from scoring.phantoms import PhantomReading
-from scoring.phantoms.choice import Image, calibration_of, read_phantom
+from scoring.phantoms.choice import PhantomImage, calibrate_from_reading, read_phantom
 from scoring.phantoms.rod_reading import find_rods
 from segmentation.volume import CtVolume
 from tests.unit.phantom_scans import Scan, drawn
@@ -67,7 +67,7 @@ def test_two_phantoms_that_disagree_give_no_density_and_both_are_told(
 ) -> None:
     reading = find_rods(changed(volume, before=brighter(factor)), OSTEO)
     assert codes(reading) == (["phantoms_disagree"], [])
-    assert calibration_of(reading, OSTEO, 120.0)[0] is None
+    assert calibrate_from_reading(reading, OSTEO, 120.0)[0] is None
     values = reading.observations[0].values
     assert float(values["second_slope"]) == pytest.approx(float(values["first_slope"]) / factor, rel=0.01)
     assert "y 60," in str(values["first"])
@@ -81,7 +81,7 @@ def test_of_two_that_agree_the_one_behind_is_read_however_bright_and_that_is_tol
     reading = find_rods(changed(volume, before=brighter(factor)), OSTEO)
     assert codes(reading) == ([], ["phantoms_agree"])
     assert row_mm(reading) == pytest.approx(BEHIND_MM, abs=1.0)
-    assert calibration_of(reading, OSTEO, 120.0)[0] is not None
+    assert calibrate_from_reading(reading, OSTEO, 120.0)[0] is not None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,8 @@ def test_phantoms_of_two_models_in_one_image_give_no_density(volume: CtVolume) -
     of_other = drawn(Scan(phantom=other.name))
     hu[:, rows_about(volume, BEFORE_MM)] = of_other.hu[:, rows_about(of_other, BEHIND_MM)]
     (reading,) = read_phantom(
-        [Image(volume=CtVolume(hu=hu, grid=volume.grid), kvp=120.0)], {OSTEO.name: OSTEO, other.name: other}
+        [PhantomImage(volume=CtVolume(hu=hu, grid=volume.grid), kvp=120.0)],
+        {OSTEO.name: OSTEO, other.name: other},
     )
     assert codes(reading)[0] == ["phantom_ambiguous"]
     assert not reading.usable

@@ -211,7 +211,7 @@ def test_a_reading_that_comes_late_parts_no_readings_that_were_together():
     assert {group.readings for group in groups} == {tuple(kept), (late,)}
     beside = replace(late, technique=replace(TECHNIQUE, table_height_mm=118.0))
     (group,) = comparable_groups([beside, *kept], PriorScanSettings())
-    assert (group.readings, group.measure) == ((beside, *kept), kept[0])
+    assert (group.readings, group.reference) == ((beside, *kept), kept[0])
 
 
 def test_readings_kept_before_techniques_were_have_charts_of_their_own():

@@ -11,8 +11,8 @@ from config.phrases import in_english
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from scoring.density.bmd import measure_bmd
 from segmentation.gates.bodies import ellipse_objection, quality_observations
-from segmentation.levels import level_of
-from segmentation.regions.cancellous import mid_plane, regions_of
+from segmentation.levels import measure_level
+from segmentation.regions.cancellous import cut_regions, mid_plane
 from segmentation.regions.surface import body_share, box_around
 from segmentation.settings import DensityRegions, EllipseSettings, GateSettings, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
@@ -65,7 +65,7 @@ def drawn(grid: Grid, body: Mask, axis: np.ndarray | None = None) -> Vertebrae:
     return Vertebrae(
         grid=grid,
         bodies=np.where(body, LABELS["L3"], 0).astype(np.uint8),
-        levels=(level_of("L3", body, grid, axis=axis, complete=True),),
+        levels=(measure_level("L3", body, grid, axis=axis, complete=True),),
         numbering_confirmed=True,
         numbering_basis="mask",
         engine=EngineInfo(name="test", version="1", model_free=True),
@@ -97,7 +97,7 @@ def test_the_plane_is_the_endplates_own_and_not_the_tables(spacing_mm, tilt_deg,
 @pytest.mark.parametrize("spacing_mm", [THIN, (3.0, 0.7, 0.7)], ids=str)
 def test_it_lies_in_the_middle_in_front_of_the_veins_and_is_as_high_as_configured(spacing_mm):
     grid, axes = grid_of(spacing_mm), axes_of(12.0)
-    ellipse = regions_of(volume_of(grid), drawn(grid, body_in(grid, axes)), "L3", BOTH).ellipse
+    ellipse = cut_regions(volume_of(grid), drawn(grid, body_in(grid, axes)), "L3", BOTH).ellipse
     above, behind, aside = (axis[ellipse] for axis in local_mm(grid, axes))
     rules, slack = EllipseSettings(), max(spacing_mm)
     assert np.abs(above).max() <= rules.height_mm / 2 + slack / 2
@@ -113,7 +113,7 @@ def test_it_lies_in_the_middle_in_front_of_the_veins_and_is_as_high_as_configure
 def test_thick_slices_count_by_the_share_of_them_that_lies_within(shift_mm):
     """Of slices of 5 mm, one or two make up 9 mm, wherever they fall; none lies mostly outside."""
     grid, axes = grid_of(THICK), axes_of()
-    ellipse = regions_of(volume_of(grid), drawn(grid, body_in(grid, axes, shift_mm)), "L3", BOTH).ellipse
+    ellipse = cut_regions(volume_of(grid), drawn(grid, body_in(grid, axes, shift_mm)), "L3", BOTH).ellipse
     slices = np.flatnonzero(ellipse.any(axis=(1, 2)))
     assert len(slices) in (1, 2)
     above = local_mm(grid, axes, shift_mm)[0][slices, 0, 0]
@@ -129,7 +129,7 @@ def test_veins_behind_and_a_bone_island_in_front_leave_its_density_as_it_is():
     above, behind, aside = local_mm(grid, axes)
     volume.hu[(np.abs(above) < 4) & (behind > 1.5) & (np.abs(aside) < 6)] = VEIN_HU
     volume.hu[above**2 + (behind + 6) ** 2 + (aside - 4) ** 2 < 3**2] = 700.0
-    regions = regions_of(volume, drawn(grid, body_in(grid, axes)), "L3", BOTH)
+    regions = cut_regions(volume, drawn(grid, body_in(grid, axes)), "L3", BOTH)
     assert volume.hu[regions.ellipse].mean() == pytest.approx(BONE_HU, abs=0.5)
     assert not (regions.ellipse & ~regions.radiomics).any()
 
@@ -137,9 +137,9 @@ def test_veins_behind_and_a_bone_island_in_front_leave_its_density_as_it_is():
 def test_the_core_leads_where_both_are_measured_and_is_the_same_as_alone():
     grid = grid_of(THIN)
     volume, vertebrae = volume_of(grid), drawn(grid, body_in(grid, axes_of()))
-    alone = regions_of(volume, vertebrae, "L3")
-    both = regions_of(volume, vertebrae, "L3", BOTH)
-    single = regions_of(volume, vertebrae, "L3", RegionSettings(bmd=DensityRegions.ELLIPSE))
+    alone = cut_regions(volume, vertebrae, "L3")
+    both = cut_regions(volume, vertebrae, "L3", BOTH)
+    single = cut_regions(volume, vertebrae, "L3", RegionSettings(bmd=DensityRegions.ELLIPSE))
     assert (alone.kind, alone.ellipse) == (RegionKind.CORE, None)
     assert both.kind is RegionKind.CORE
     assert (both.bmd == alone.bmd).all()
@@ -151,7 +151,7 @@ def test_the_core_leads_where_both_are_measured_and_is_the_same_as_alone():
 def test_an_ellipse_that_serves_for_nothing_is_said_and_the_core_stands():
     grid = grid_of(THIN)
     volume, vertebrae = volume_of(grid), drawn(grid, body_in(grid, axes_of()))
-    regions = regions_of(volume, vertebrae, "L3", BOTH)
+    regions = cut_regions(volume, vertebrae, "L3", BOTH)
     strict = GateSettings(min_ellipse_cm3=50.0)
     (found,) = quality_observations(volume, vertebrae, {"L3": regions}, strict)
     assert (found.code, found.level) == ("ellipse_not_measured", "L3")
@@ -169,7 +169,7 @@ def test_an_ellipse_that_serves_for_nothing_is_said_and_the_core_stands():
 def test_regions_survive_being_written_down(choice):
     grid = grid_of((3.0, 1.5, 1.5))
     vertebrae = drawn(grid, body_in(grid, axes_of()))
-    regions = regions_of(volume_of(grid), vertebrae, "L3", RegionSettings(bmd=choice))
+    regions = cut_regions(volume_of(grid), vertebrae, "L3", RegionSettings(bmd=choice))
     written = segmentation_to_bytes(SegmentationArtefact(vertebrae=vertebrae, regions=(regions,)))
     (back,) = segmentation_from_bytes(written).regions
     assert back.kind is regions.kind
@@ -186,7 +186,7 @@ def test_on_a_real_vertebra_it_lies_in_front_and_follows_its_slight_turn(test_da
     plane = mid_plane(body_share(vertebrae, level, box), volume.grid.part(box), level)
     assert np.degrees(np.arccos(plane.axes[2] @ [1.0, 0.0, 0.0])) == pytest.approx(1.9, abs=1.0)
     assert np.degrees(np.arccos(plane.axes[0] @ level.axis)) < 3.0
-    regions = regions_of(volume, vertebrae, "L3", BOTH)
+    regions = cut_regions(volume, vertebrae, "L3", BOTH)
     behind = plane.local(volume.grid.to_patient(np.argwhere(regions.ellipse)))[:, 1]
     assert (behind.min(), behind.max()) == pytest.approx((-0.35 * plane.depth_mm, 0.0), abs=1.5)
     assert ellipse_objection(volume, regions.ellipse, GateSettings()) is None

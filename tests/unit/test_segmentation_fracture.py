@@ -21,7 +21,7 @@ from segmentation.gates.fracture import (
     genant_grade,
     height_loss,
 )
-from segmentation.levels import level_of
+from segmentation.levels import measure_level
 from segmentation.settings import FractureSettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
@@ -65,7 +65,7 @@ def spine(
     for number, name in enumerate(names):
         inside = body(grid, 24.0 + PITCH_MM * (len(names) - 1 - number), lost.get(name, (0.0, 0.0, 0.0)))
         labels[inside] = LABELS[name]
-        levels.append(level_of(name, inside, grid, axis=UPRIGHT, complete=True))
+        levels.append(measure_level(name, inside, grid, axis=UPRIGHT, complete=True))
     return Vertebrae(
         grid=grid,
         bodies=labels,

@@ -11,8 +11,8 @@ from node.reference.spec import Faults, Implant, Lesion, LesionKind, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
 from segmentation.gates.bodies import lesion_observations, quality_observations
-from segmentation.levels import level_of
-from segmentation.regions.cancellous import regions_of
+from segmentation.levels import measure_level
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -42,12 +42,12 @@ def observed(**changes: object) -> tuple[Observation, ...]:
     vertebrae = Vertebrae(
         grid=grid,
         bodies=labels,
-        levels=(level_of("L3", labels > 0, grid, axis=built["L3"].body.axes[2], complete=True),),
+        levels=(measure_level("L3", labels > 0, grid, axis=built["L3"].body.axes[2], complete=True),),
         numbering_confirmed=True,
         numbering_basis="mask",
         engine=EngineInfo(name="mask", version="1", model_free=False),
     )
-    return quality_observations(volume, vertebrae, {"L3": regions_of(volume, vertebrae, "L3")})
+    return quality_observations(volume, vertebrae, {"L3": cut_regions(volume, vertebrae, "L3")})
 
 
 def row_of_bodies(median_hu: dict[str, float]) -> tuple[CtVolume, Vertebrae]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config.phrases import in_english
-from segmentation.levels import anchor_observations, from_superior, identity_observations, level_of
+from segmentation.levels import anchor_observations, identity_observations, in_anatomical_order, measure_level
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
 from segmentation.volume import Grid
 
@@ -57,7 +57,7 @@ def details(levels: list[Level]) -> list[str]:
 def test_an_even_row_raises_no_doubt_in_any_order() -> None:
     row = spine(L3=0, L1=72, L2=36, L5=-74, L4=-37)
     assert details(row) == []
-    assert [found.name for found in from_superior(row)] == ["L1", "L2", "L3", "L4", "L5"]
+    assert [found.name for found in in_anatomical_order(row)] == ["L1", "L2", "L3", "L4", "L5"]
 
 
 def test_a_missing_level_is_named() -> None:
@@ -146,7 +146,7 @@ def test_centroid_and_volume_come_out_in_patient_coordinates() -> None:
     )
     inside = np.zeros((4, 6, 5), bool)
     inside[1:4, 2:5, 1:4] = True
-    found = level_of("L4", inside, grid, axis=(0.0, -1.2, 1.6), complete=True, corner=(3, 4, 5))
+    found = measure_level("L4", inside, grid, axis=(0.0, -1.2, 1.6), complete=True, corner=(3, 4, 5))
     expected = np.array([10.0, -20.0, 30.0]) + 5 * 2.0 * np.array([0, -0.6, 0.8])
     expected = expected + 7 * 0.5 * np.array([0, 0.8, 0.6]) + 7 * 1.5 * np.array([1.0, 0, 0])
     assert found.centroid_mm == pytest.approx(tuple(expected))

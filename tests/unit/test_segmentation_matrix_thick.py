@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segmentation.engines.geometric.frame import frame_of
-from segmentation.engines.geometric.thick_slices import OWN, Slabs, averaged, slabs_of
+from segmentation.engines.geometric.frame import body_frame
+from segmentation.engines.geometric.thick_slices import PLATE_SIZE, Slabs, make_slabs, slab_average
 from segmentation.volume import Grid
 from tests.unit.segmentation_matrix import mixed_otherwise
 from tests.unit.segmentation_matrix_run import run
@@ -21,7 +21,7 @@ PLATE = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 150.0, 80.0, 1.2])  # square to 
 def slabs_at(heights_mm: np.ndarray, *, lean: float = 0.0, shape: np.ndarray = PLATE[:6]) -> Slabs:
     """Voxels up an axis that leans forward by `lean` radians."""
     along = np.array([np.cos(lean), -np.sin(lean), 0.0])
-    frame = frame_of(np.zeros(3), along, np.array([0.0, -1.0, 0.0]))
+    frame = body_frame(np.zeros(3), along, np.array([0.0, -1.0, 0.0]))
     grid = Grid(
         shape=(1, 1, 1),
         spacing_mm=(SLICE_MM, 1.0, 1.0),
@@ -29,7 +29,7 @@ def slabs_at(heights_mm: np.ndarray, *, lean: float = 0.0, shape: np.ndarray = P
         direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
     )
     local = np.stack([heights_mm, np.full_like(heights_mm, 3.0), np.full_like(heights_mm, -4.0)], axis=1)
-    return slabs_of(np.zeros(len(local)), local, frame, grid, shape=shape, sense=1)
+    return make_slabs(np.zeros(len(local)), local, frame, grid, shape=shape, sense=1)
 
 
 def test_a_voxel_is_the_mean_of_its_slab_of_blurred_bone_plate_and_disc() -> None:
@@ -39,14 +39,14 @@ def test_a_voxel_is_the_mean_of_its_slab_of_blurred_bone_plate_and_disc() -> Non
     blurred = ndimage.gaussian_filter1d(tissue, BLUR_MM / step, mode="nearest")
     mean = ndimage.uniform_filter1d(blurred, round(SLICE_MM / step))
     middles = np.arange(-9.0, 9.1, 0.5)
-    hu, _ = averaged(slabs_at(middles), PLATE, BLUR_MM, CORTEX_HU)
+    hu, _ = slab_average(slabs_at(middles), PLATE, BLUR_MM, CORTEX_HU)
     assert hu == pytest.approx(np.interp(middles, h, mean), abs=1.0)
 
 
 def test_a_leaning_slab_is_crossed_on_a_shorter_way() -> None:
     """At 60 degrees a slice of 5 mm spans 2.5 mm of the body's height."""
-    upright, _ = averaged(slabs_at(np.array([3.0])), PLATE, 0.1, CORTEX_HU)
-    leaning, _ = averaged(slabs_at(np.array([3.0]), lean=np.deg2rad(60)), PLATE, 0.1, CORTEX_HU)
+    upright, _ = slab_average(slabs_at(np.array([3.0])), PLATE, 0.1, CORTEX_HU)
+    leaning, _ = slab_average(slabs_at(np.array([3.0]), lean=np.deg2rad(60)), PLATE, 0.1, CORTEX_HU)
     assert upright[0] > PLATE[7] + 20  # 0.5 mm of plate in 5
     assert leaning[0] == pytest.approx(PLATE[7], abs=0.1)
 
@@ -54,14 +54,14 @@ def test_a_leaning_slab_is_crossed_on_a_shorter_way() -> None:
 def test_the_slopes_of_the_model_are_those_of_its_values() -> None:
     plate = np.array([1.0, 0.1, -0.05, 0.002, 0.001, 0.004, 150.0, 80.0, 1.2])
     slabs = slabs_at(np.arange(-6.0, 8.0, 0.7), lean=0.3, shape=plate[:6])
-    _, change = averaged(slabs, plate, BLUR_MM, CORTEX_HU)
-    for number in range(OWN + 1):
+    _, change = slab_average(slabs, plate, BLUR_MM, CORTEX_HU)
+    for number in range(PLATE_SIZE + 1):
         step = 1e-5
         ends = []
         for sign in (-1, 1):
-            moved = plate + sign * step * (np.arange(OWN) == number)
-            blur_mm = BLUR_MM * np.exp(sign * step * (number == OWN))
-            ends.append(averaged(slabs, moved, blur_mm, CORTEX_HU)[0])
+            moved = plate + sign * step * (np.arange(PLATE_SIZE) == number)
+            blur_mm = BLUR_MM * np.exp(sign * step * (number == PLATE_SIZE))
+            ends.append(slab_average(slabs, moved, blur_mm, CORTEX_HU)[0])
         assert change[:, number] == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-4, abs=1e-4)
 
 

@@ -11,7 +11,7 @@ from node.reference.spine import build_spine
 from node.reference.truth import Truth, core_volume_mm3, truth_of
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import AnchorSettings, CanalSettings, GeometricSettings, RegionSettings
 from segmentation.vertebrae import Vertebrae
 from segmentation.volume import CtVolume, Grid
@@ -101,7 +101,7 @@ def test_every_lumbar_body_comes_out_with_its_name_volume_and_place(changes: dic
     assert found.numbering_basis == "sacrum and last rib"
     assert found.observations == ()
     check(found, truth, LUMBAR)
-    regions = {level.name: regions_of(volume, found, level.name) for level in found.levels if level.complete}
+    regions = {level.name: cut_regions(volume, found, level.name) for level in found.levels if level.complete}
     said = {one.code for one in quality_observations(volume, found, regions)}
     faint = changes.get("bmd_mg_cm3") is not None and max(changes["bmd_mg_cm3"].values()) < 80
     assert said == ({"lysis_not_assessed"} if faint else set())
@@ -125,7 +125,7 @@ def test_osteophytes_and_a_calcified_aorta_change_no_name_no_density_and_no_heig
     spine = build_spine(StudySpec.reduced(**changes))
     found = GeometricEngine().segment(volume)
     assert found.numbering_basis == "sacrum and last rib"
-    regions = {name: regions_of(volume, found, name) for name in LUMBAR}
+    regions = {name: cut_regions(volume, found, name) for name in LUMBAR}
     assert (*found.observations, *quality_observations(volume, found, regions)) == ()
     for name in LUMBAR:
         level = found.level(name)
@@ -155,7 +155,7 @@ def test_the_core_has_its_volume_at_every_tube_voltage(kvp: int) -> None:
     found = GeometricEngine().segment(volume)
     for name in LUMBAR:
         core = core_volume_mm3(spine[name], RegionSettings().erosion_mm)
-        assert regions_of(volume, found, name).core_volume_mm3 == pytest.approx(core, rel=0.05), name
+        assert cut_regions(volume, found, name).core_volume_mm3 == pytest.approx(core, rel=0.05), name
     # Follow-up compares what one version drew: whoever changes what is drawn raises it.
     assert found.engine.version == VERSION
     drawn = [level.body_volume_mm3 for level in found.levels if level.name in LUMBAR]
@@ -267,7 +267,7 @@ def test_neither_cortex_nor_partial_volume_reaches_the_density_region(
 ) -> None:
     """Without noise the region reads the cancellous HU; 1 HU is less than 1 mg/cm3."""
     volume, truth, found = clean
-    region = regions_of(volume, found, name).bmd
+    region = cut_regions(volume, found, name).bmd
     known = truth.document["composition"][name]["hu"]
     assert volume.hu[region].mean() == pytest.approx(known, abs=0.5)
     assert region.sum() * volume.grid.voxel_volume_mm3 >= 3000.0

@@ -16,8 +16,8 @@ from node.pipeline.steps.score import measure
 from scoring.radiomics import parse_settings
 from segmentation.errors import GridMismatch, LevelNotFound
 from segmentation.gates.bodies import quality_observations
-from segmentation.levels import level_of
-from segmentation.regions.cancellous import regions_of
+from segmentation.levels import measure_level
+from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import GateSettings, ImageSettings, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask
@@ -57,7 +57,7 @@ def elliptic_body(grid: Grid, tilt_deg: float = 0.0) -> Mask:
 
 def as_vertebrae(grid: Grid, body: Mask, tilt_deg: float = 0.0, name: str = "L3") -> Vertebrae:
     angle = np.deg2rad(tilt_deg)
-    level = level_of(name, body, grid, axis=(0.0, -np.sin(angle), np.cos(angle)), complete=True)
+    level = measure_level(name, body, grid, axis=(0.0, -np.sin(angle), np.cos(angle)), complete=True)
     return Vertebrae(
         grid=grid,
         bodies=np.where(body, LABELS[name], 0).astype(np.uint8),
@@ -78,7 +78,7 @@ def test_erosion_reaches_the_same_depth_in_mm_whatever_the_voxels(
 ) -> None:
     grid = grid_of(spacing_mm)
     body = elliptic_body(grid)
-    core = regions_of(uniform(grid), as_vertebrae(grid, body), "L3").radiomics
+    core = cut_regions(uniform(grid), as_vertebrae(grid, body), "L3").radiomics
     h, back, left = body_coordinates_mm(grid)
     assert core.any()
     # A mask knows its own border to half a voxel.
@@ -93,7 +93,7 @@ def test_erosion_reaches_the_same_depth_in_mm_whatever_the_voxels(
 
 def test_coarse_pixels_are_eroded_by_two_voxels_across_the_axis() -> None:
     grid = grid_of((2.0, 2.4, 2.4))
-    core = regions_of(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3").radiomics
+    core = cut_regions(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3").radiomics
     _, _, left = body_coordinates_mm(grid)
     assert np.abs(left[core]).max() <= HALF_WIDTH_MM - 1.5 * 2.4
 
@@ -105,7 +105,7 @@ def test_a_cortex_and_its_blur_leave_the_density_untouched() -> None:
     depth = ndimage.distance_transform_edt(body, sampling=grid.spacing_mm)
     hu = np.where(body, np.where(depth <= 1.2, 900.0, CANCELLOUS_HU), 40.0)
     hu = ndimage.gaussian_filter(hu, 0.6 / np.asarray(grid.spacing_mm)).astype(np.float32)
-    regions = regions_of(CtVolume(hu=hu, grid=grid), as_vertebrae(grid, body), "L3")
+    regions = cut_regions(CtVolume(hu=hu, grid=grid), as_vertebrae(grid, body), "L3")
     assert hu[regions.bmd].mean() == pytest.approx(CANCELLOUS_HU, abs=0.5)
 
 
@@ -113,7 +113,7 @@ def test_a_cortex_and_its_blur_leave_the_density_untouched() -> None:
 def test_density_is_read_in_the_middle_of_the_bodys_own_height(tilt_deg: float) -> None:
     grid = grid_of((1.0, 1.0, 1.0))
     body = elliptic_body(grid, tilt_deg)
-    bmd = regions_of(uniform(grid), as_vertebrae(grid, body, tilt_deg), "L3").bmd
+    bmd = cut_regions(uniform(grid), as_vertebrae(grid, body, tilt_deg), "L3").bmd
     h, _, _ = body_coordinates_mm(grid, tilt_deg)
     reach = RegionSettings().central_height * HALF_HEIGHT_MM
     assert np.abs(h[bmd]).max() == pytest.approx(reach, abs=1.0)
@@ -142,13 +142,13 @@ def test_no_endplate_enters_the_density_of_slices_of_5_mm(first_mm: float) -> No
     )
     known = Occupancy(corner=(0, 0, 0), share=np.round(share * 255).astype(np.uint8))
     found = replace(as_vertebrae(grid, share >= 0.5, tilt_deg=6.0), occupancy={"L3": known})
-    bmd = regions_of(CtVolume(hu=hu, grid=grid), found, "L3").bmd
+    bmd = cut_regions(CtVolume(hu=hu, grid=grid), found, "L3").bmd
     assert hu[bmd].mean() == pytest.approx(CANCELLOUS_HU, abs=2.0)
 
 
 def test_the_basivertebral_wedge_is_cut_from_the_density_region_alone() -> None:
     grid = grid_of((1.0, 1.0, 1.0))
-    regions = regions_of(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3")
+    regions = cut_regions(uniform(grid), as_vertebrae(grid, elliptic_body(grid)), "L3")
     h, back, left = body_coordinates_mm(grid)
     behind = (np.abs(left) <= 1.0) & (back > 5.0) & (back < 9.0) & (np.abs(h) < 5.0)
     before = (np.abs(left) <= 1.0) & (back < -5.0) & (back > -9.0) & (np.abs(h) < 5.0)
@@ -166,7 +166,7 @@ def test_a_bone_island_is_left_out_and_a_speck_of_noise_is_not() -> None:
     volume.hu[island] = 700.0
     speck = tuple(np.argwhere((np.abs(left + 8) < 0.6) & (np.abs(back + 2) < 0.6) & (np.abs(h) < 0.6))[0])
     volume.hu[speck] = 400.0
-    bmd = regions_of(volume, as_vertebrae(grid, body), "L3").bmd
+    bmd = cut_regions(volume, as_vertebrae(grid, body), "L3").bmd
     assert not bmd[island].any()
     assert bmd[speck]
 
@@ -174,8 +174,8 @@ def test_a_bone_island_is_left_out_and_a_speck_of_noise_is_not() -> None:
 def test_dense_young_bone_is_not_taken_for_sclerosis() -> None:
     grid = grid_of((1.0, 1.0, 1.0))
     body = elliptic_body(grid)
-    usual = regions_of(uniform(grid), as_vertebrae(grid, body), "L3").bmd
-    dense = regions_of(uniform(grid, 380.0), as_vertebrae(grid, body), "L3").bmd
+    usual = cut_regions(uniform(grid), as_vertebrae(grid, body), "L3").bmd
+    dense = cut_regions(uniform(grid, 380.0), as_vertebrae(grid, body), "L3").bmd
     assert (usual == dense).all()
 
 
@@ -183,10 +183,10 @@ def test_regions_need_the_level_and_the_same_grid() -> None:
     grid = grid_of((2.0, 2.0, 2.0))
     vertebrae = as_vertebrae(grid, elliptic_body(grid))
     with pytest.raises(LevelNotFound) as missing:
-        regions_of(uniform(grid), vertebrae, "L2")
+        cut_regions(uniform(grid), vertebrae, "L2")
     assert missing.value.level == "L2"
     with pytest.raises(GridMismatch):
-        regions_of(uniform(grid_of((2.0, 2.0, 1.5))), vertebrae, "L3")
+        cut_regions(uniform(grid_of((2.0, 2.0, 1.5))), vertebrae, "L3")
 
 
 def codes(volume: CtVolume, vertebrae: Vertebrae, regions: dict[str, Regions] | None = None) -> list[str]:
@@ -198,7 +198,7 @@ def test_a_sound_body_passes_every_gate() -> None:
     grid = grid_of((1.0, 0.8, 0.8))
     vertebrae = as_vertebrae(grid, elliptic_body(grid))
     volume = uniform(grid)
-    assert codes(volume, vertebrae, {"L3": regions_of(volume, vertebrae, "L3")}) == []
+    assert codes(volume, vertebrae, {"L3": cut_regions(volume, vertebrae, "L3")}) == []
 
 
 def test_a_flat_body_is_named_with_its_height() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.regions.cancellous import regions_of
+from segmentation.regions.cancellous import cut_regions
 from segmentation.regions.surface import body_share, deep_shares, surface_points
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Occupancy, Vertebrae
 from segmentation.volume import Grid, reorientation_of
@@ -139,7 +139,7 @@ def by_slice_mm() -> dict[float, tuple[float, float, float]]:
         vertebrae = GeometricEngine().segment(volume)
         third = vertebrae.level("L3")
         assert third is not None
-        regions = regions_of(volume, vertebrae, "L3")
+        regions = cut_regions(volume, vertebrae, "L3")
         hu = float(volume.hu[regions.bmd].mean())
         found[slice_mm] = (third.body_volume_mm3, regions.core_volume_mm3, hu)
     return found

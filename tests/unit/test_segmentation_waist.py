@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.discs import find_discs
+from segmentation.engines.geometric.column import Curve, find_discs
 from segmentation.settings import DiscSettings
 from segmentation.volume import CtVolume, Grid
 

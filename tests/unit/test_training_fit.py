@@ -97,7 +97,7 @@ def test_features_of_little_meaning_flatter_themselves_and_the_bootstrap_says_so
     found = optimism_of_auc(refit, labels, resamples=2, seed=1)["radiomics"]
     assert found.resamples + found.failed == 2
     assert 0.02 < found.optimism < 0.2
-    assert found.fresh < found.apparent
+    assert found.corrected_not_drawn < found.apparent
     assert found.corrected == pytest.approx(found.apparent - found.optimism)
 
 
@@ -115,7 +115,7 @@ def test_a_model_that_no_resample_gives_has_no_optimism_and_the_others_have():
     assert found["always"].apparent == auc(np.delete(scores, 3), np.delete(labels, 3)).value
     assert found["only of everybody"].corrected is None
     assert found["only of everybody"].failed == 5
-    assert found["only of everybody"].told.startswith("unknown: 5 of 5 resamples gave no model")
+    assert found["only of everybody"].summary.startswith("unknown: 5 of 5 resamples gave no model")
 
 
 def test_noise_has_an_auc_of_a_half_on_patients_not_drawn_though_the_corrected_one_flatters_it():
@@ -128,7 +128,7 @@ def test_noise_has_an_auc_of_a_half_on_patients_not_drawn_though_the_corrected_o
         return {"by heart": np.where(known, labels, rng.random(200))}
 
     found = optimism_of_auc(refit, labels, resamples=40, seed=1)["by heart"]
-    assert found.fresh == pytest.approx(0.5, abs=0.03)
+    assert found.corrected_not_drawn == pytest.approx(0.5, abs=0.03)
     assert found.corrected > 0.8
 
 
@@ -139,9 +139,9 @@ def test_noise_has_an_auc_of_a_half_on_patients_not_drawn_though_the_corrected_o
 def test_a_corrected_auc_counts_its_failures_and_is_not_given_for_too_many(failed, told):
     """Of resamples without a model most are those in which it would flatter itself most."""
     found = Optimism(apparent=0.95, optimism=0.1, not_drawn=0.8, resamples=30 - failed, failed=failed)
-    assert (found.corrected is None) is (found.fresh is None) is (told == "unknown")
-    assert found.told.startswith(told)
-    assert f"{failed} of 30 resamples" in found.told
+    assert (found.corrected is None) is (found.corrected_not_drawn is None) is (told == "unknown")
+    assert found.summary.startswith(told)
+    assert f"{failed} of 30 resamples" in found.summary
 
 
 def test_nothing_but_noise_gives_no_rad_score():

@@ -118,7 +118,7 @@ def test_wholly_separated_classes_have_no_interval_and_no_test():
     labels = np.array([True, True, False, False])
     best, worst = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])
     assert auc(best, labels).interval95 is None
-    assert auc(best, labels).told == "1.000 (no interval: no variance)"
+    assert auc(best, labels).summary == "1.000 (no interval: no variance)"
     found = compare(best, worst, labels)
     assert (found.difference, found.z, found.p) == (1.0, None, None)
 
@@ -197,7 +197,7 @@ def test_risks_of_nought_or_one_have_no_chi_squared():
     ("p", "told"), [(0.8556, "= 0.856"), (0.001, "= 0.001"), (0.00099, "< 0.001"), (6.5e-19, "< 0.001")]
 )
 def test_a_p_value_is_never_told_as_nought(p, told):
-    assert HosmerLemeshow(statistic=1.0, degrees_of_freedom=8, p=p, groups=()).p_told == told
+    assert HosmerLemeshow(statistic=1.0, degrees_of_freedom=8, p=p, groups=()).p_text == told
 
 
 def test_probabilities_out_of_range_are_not_judged():

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from node.dicom.ct.headers import SeriesHeaders
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import items_of, text_of
-from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV, energy_in_words
+from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, VIRTUAL_KEV, energy_phrase
 from segmentation.phrase import phrase
 
 PHOTON_COUNTING = "photon counting"
@@ -153,7 +153,7 @@ def require_one_spectrum(series: SeriesHeaders) -> None:
     match = re.match(r"virtual (\d+(?:\.\d+)?) keV", energy)
     low, high = VIRTUAL_KEV
     if match and not low <= float(match[1]) <= high:
-        detail = phrase("energies-suited", energy=energy_in_words(energy), low=f"{low:g}", high=f"{high:g}")
+        detail = phrase("energies-suited", energy=energy_phrase(energy), low=f"{low:g}", high=f"{high:g}")
         raise SeriesUnusable(Unusable.ENERGY_UNSUITED, detail, slices=slices)
 
 

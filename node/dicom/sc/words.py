@@ -8,7 +8,7 @@ from dataclasses import replace
 from config.findings import level_in_words
 from config.phrases import Phrasebook
 from node.study_report import Report, SeriesFacts
-from scoring.calibration import INTERNAL, OWN_TISSUES, Calibration, Grade, Mineral
+from scoring.calibration import INTERNAL, PATIENT_TISSUES, Calibration, Grade, Mineral
 from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.prior_scan import BY_PRIOR_SCAN
 from scoring.calibration.spectrum import Tissue
@@ -43,7 +43,7 @@ _TERMS: Mapping[str, Phrase] = {
     LEAST_SQUARES: phrase("method-least-squares"),
     MINDWAYS: phrase("method-mindways"),
     INTERNAL: phrase("method-internal"),
-    OWN_TISSUES: phrase("own-tissues"),
+    PATIENT_TISSUES: phrase("own-tissues"),
     "water": phrase("water"),  # as phantoms' files name their rod
     Tissue.AIR: phrase("air"),
     Tissue.ADIPOSE: phrase("adipose"),

@@ -19,7 +19,7 @@ from scoring.calibration.prior_scan import UncalibratedStudy, calibrate_by_prior
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, ScanTechnique, spectrum_differences
 from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
-from scoring.phantoms.choice import calibration_of, line_as_read
+from scoring.phantoms.choice import calibrate_from_reading, line_without_limits
 from scoring.phantoms.rod_candidates import find_rod_candidates
 from segmentation.phrase import clauses, phrase
 from segmentation.vertebrae import Observation, Vertebrae
@@ -95,8 +95,8 @@ def reading_of(
         return None
     if not (declared or suspected or shows_phantom(phantom)):
         return None
-    calibration, noticed = calibration_of(phantom, model, series.beam_kvp)
-    line = calibration or line_as_read(phantom, model)
+    calibration, noticed = calibrate_from_reading(phantom, model, series.beam_kvp)
+    line = calibration or line_without_limits(phantom, model)
     against = (*noticed, suspected) if suspected else noticed
     return ScannerReading(
         protocol=Protocol(
@@ -228,7 +228,7 @@ def calibrate_study(
     series, reading = selection.series, selection.phantom
     assert series is not None, "a volume is measured"
     assert reading is not None, "a phantom was looked for in it"
-    found, noticed = calibration_of(reading, phantoms.get(reading.model), series.beam_kvp)
+    found, noticed = calibrate_from_reading(reading, phantoms.get(reading.model), series.beam_kvp)
     noticed = (*noticed, *reading.remarks) if found is not None else noticed
     suspected = None if history is None else suspected_phantom(volume, reading)
     used, observations = found, noticed

@@ -37,8 +37,8 @@ from node.pipeline.steps.calibrate import shows_phantom
 from node.pipeline.study_run import StudyImages
 from node.study_report import RejectedSeries, SeriesFacts
 from scoring.phantoms import PhantomModel, PhantomReading
-from scoring.phantoms.choice import Image, read_phantom
-from scoring.phantoms.rod_reading import absence, read_rods
+from scoring.phantoms.choice import PhantomImage, read_phantom
+from scoring.phantoms.rod_reading import explain_absence, read_rods
 from segmentation.gates.noise import shows_lumbar_spine
 from segmentation.phrase import Phrase, Value, clauses, phrase
 from segmentation.vertebrae import Observation
@@ -110,9 +110,9 @@ class _Search:
         self.disagreement = False  # whether any of them shows phantoms that disagree
 
     def read(self, shown: Sequence[LoadedSeries]) -> tuple[PhantomReading, ...]:
-        return self._read([Image(volume=one.volume, kvp=one.facts.beam_kvp) for one in shown])
+        return self._read([PhantomImage(volume=one.volume, kvp=one.facts.beam_kvp) for one in shown])
 
-    def _read(self, images: Sequence[Image]) -> tuple[PhantomReading, ...]:
+    def _read(self, images: Sequence[PhantomImage]) -> tuple[PhantomReading, ...]:
         return read_phantom(images, self.models, noise_window_mm=self._noise_window_mm)
 
     def glance(self, images: Sequence[Instance], most_slices: int) -> SeriesPreview | None:
@@ -131,7 +131,7 @@ class _Search:
         volume = stack.volume
         if not any(_are_rods(read_rods(volume, model)) for model in self.models.values()):
             return PhantomInView.ABSENT
-        (reading,) = self._read([Image(volume=volume, kvp=stack.facts.beam_kvp)])
+        (reading,) = self._read([PhantomImage(volume=volume, kvp=stack.facts.beam_kvp)])
         self.disagreement |= _disagree([reading])
         return _grade([replace(reading, observations=_told_by_a_few(reading))])
 
@@ -142,7 +142,7 @@ class _Search:
             for stack in sample_series(images, most_slices)
             if stack.extent_mm >= _CUT_SEEN_MM
             for model in self.models.values()
-            for one in absence(stack.volume, model).observations
+            for one in explain_absence(stack.volume, model).observations
         )
 
 

@@ -33,7 +33,7 @@ from scoring.density.bmd import BmdResult, measure_bmd
 from scoring.errors import FeaturesImpossible, RegionEmpty
 from scoring.models.card import ModelCard
 from scoring.phantoms import PhantomModel, holds_no_patient
-from scoring.phantoms.choice import calibration_of
+from scoring.phantoms.choice import calibrate_from_reading
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
 from segmentation.gates.bodies import bone_observations, ellipse_objection, quality_observations
 from segmentation.gates.noise import image_observations
@@ -203,7 +203,7 @@ def measure_slices(
     observations: list[Observation] = []
     for series, found, chosen in zip(loaded, shown, selected, strict=True):
         phantom = phantoms.get(chosen.phantom.model)
-        calibration, barred = calibration_of(chosen.phantom, phantom, series.facts.beam_kvp)
+        calibration, barred = calibrate_from_reading(chosen.phantom, phantom, series.facts.beam_kvp)
         results.append(_result(series.volume, found, chosen, calibration, noise_window_mm))
         observations += found.shown.observations
         said = (*barred, *chosen.phantom.remarks) if calibration is not None else barred

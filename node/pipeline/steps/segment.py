@@ -15,8 +15,8 @@ from node.pipeline.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.steps.score import slice_finder
 from node.pipeline.study_run import ChosenImages
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.engines.recognised import cross_checked
-from segmentation.regions.cancellous import regions_of
+from segmentation.engines.name_checks import cross_check
+from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import LUMBAR, EngineInfo, Observation, Regions, Vertebrae
 from segmentation.volume import CtVolume
 
@@ -63,7 +63,7 @@ def _vertebrae(
     else:
         found = engine.segment(series.volume)
     if settings.cross_check and not found.engine.model_free and not too_thick:
-        return cross_checked(series.volume, found, GeometricEngine(settings.geometric, settings.identity))
+        return cross_check(series.volume, found, GeometricEngine(settings.geometric, settings.identity))
     return found
 
 
@@ -84,7 +84,7 @@ def _lumbar_regions(
     volume: CtVolume, vertebrae: Vertebrae, settings: SegmentationSettings
 ) -> tuple[Regions, ...]:
     return tuple(
-        regions_of(volume, vertebrae, level.name, settings.regions)
+        cut_regions(volume, vertebrae, level.name, settings.regions)
         for level in vertebrae.levels
         if level.complete and level.name in LUMBAR
     )

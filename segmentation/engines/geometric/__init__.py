@@ -1,9 +1,9 @@
 """The model-free engine: finds lumbar vertebrae by their geometry, without a trained network or a download.
 
-The steps, each a module: `canal` tracks the spinal canal; `column` lays a curve through the bodies before it;
-`discs` divides it; `body` (with `endplates`, `outline` and `cortex`) draws each body in its own axes; `thick`
-(with `slabs`, `expected` and `descent`) finds the endplates of slices too thick for that; `numbering` names
-the bodies from the sacrum and the last rib.
+The steps, each a module: `canal` tracks the spinal canal; `column` lays a curve through the bodies in front
+of it and finds the discs that divide it; `body` fits each body's wall and, with `endplates`, its ends;
+`thick_slices` fits the endplates on thick slices; `numbering` names the bodies from the sacrum and the last
+rib. All work in millimetres (`frame`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segmentation.engines.geometric.body import THICK_MM, Body, body_between, occupied, settled
+from segmentation.engines.geometric.body import THICK_MM, Body, fit_body, move_to_cortex, voxel_shares
 from segmentation.engines.geometric.canal import track_canal
-from segmentation.engines.geometric.column import Curve, body_curve
-from segmentation.engines.geometric.discs import find_discs
+from segmentation.engines.geometric.column import Curve, body_curve, find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
     ColumnSegment,
@@ -24,18 +23,32 @@ from segmentation.engines.geometric.numbering import (
     number_segments,
     straighten,
 )
-from segmentation.engines.geometric.thick_slices import refit
+from segmentation.engines.geometric.thick_slices import refit_endplates
 from segmentation.gates.fracture import without_collapsed
-from segmentation.levels import from_superior, identity_observations, level_of
+from segmentation.levels import identity_observations, in_anatomical_order, measure_level
 from segmentation.settings import GeometricSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae
-from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, Reorientation, bone_contrast, canonical
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae, no_vertebrae
+from segmentation.volume import (
+    Box,
+    CtVolume,
+    FloatArray,
+    LabelMap,
+    Mask,
+    Reorientation,
+    bone_contrast,
+    canonical,
+)
 
 _CORTEX_KVP = 120.0
 
 
 class GeometricEngine:
-    """A `Segmenter` that measures shapes instead of recognising them."""
+    """A `Segmenter` that measures shapes, without a trained network.
+
+    Parameters
+    ----------
+    identity : limits of the plausibility of names.
+    """
 
     def __init__(
         self, settings: GeometricSettings | None = None, identity: IdentitySettings | None = None
@@ -61,23 +74,12 @@ class GeometricEngine:
         canal = track_canal(coarsen(turned, self._settings.working_step_mm), self._settings.canal)
         curve = body_curve(canal, float(extent_mm(turned)[0])) if canal is not None else None
         if curve is None:
-            return self._nothing(volume)
+            return no_vertebrae(volume, self.info)
         discs = find_discs(turned, curve, self._settings.discs)
         segments = describe_segments(straighten(turned, curve), discs.at_mm, self._settings.anchors)
         bodies = self._bodies(turned, curve, segments)
         numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
         return self._labelled(volume, turned, turn, bodies, numbering)
-
-    def _nothing(self, volume: CtVolume) -> Vertebrae:
-        return Vertebrae(
-            grid=volume.grid,
-            bodies=np.zeros(volume.grid.shape, np.uint8),
-            levels=(),
-            numbering_confirmed=False,
-            numbering_basis="none",
-            engine=self.info,
-            observations=(Observation(code="no_lumbar_level"),),
-        )
 
     def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[ColumnSegment]) -> list[Body | None]:
         """The body of each segment; None where none is found or the segment is longer than a vertebra."""
@@ -86,14 +88,14 @@ class GeometricEngine:
         for number, segment in enumerate(segments):
             body = None
             if segment.last_mm - segment.first_mm <= self._settings.discs.spacing_mm[1] and not segment.wings:
-                body = body_between(
+                body = fit_body(
                     volume,
                     curve,
                     segment.first_mm if number > 0 else None,
                     segment.last_mm if number < len(segments) - 1 else None,
                 )
-            bodies.append(body and settled(body, volume, cortex_hu))
-        return refit(bodies, volume, cortex_hu) if volume.grid.spacing_mm[0] >= THICK_MM else bodies
+            bodies.append(body and move_to_cortex(body, volume, cortex_hu))
+        return refit_endplates(bodies, volume, cortex_hu) if volume.grid.spacing_mm[0] >= THICK_MM else bodies
 
     def _lumbar_sized(self, body: Body | None) -> bool:
         rules = self._settings
@@ -116,11 +118,11 @@ class GeometricEngine:
         """Bodies and names as a label map on the source grid."""
         named = [(name, body) for name, body in zip(numbering.names, bodies, strict=True) if name and body]
         if not any(name in LUMBAR and self._lumbar_sized(body) for name, body in named):
-            return self._nothing(volume)
+            return no_vertebrae(volume, self.info)
         labels: LabelMap = np.zeros(turned.grid.shape, np.uint8)
         levels, occupancy = [], {}
         for name, body in named:
-            box, share = occupied(body, turned)
+            box, share = voxel_shares(body, turned)
             share[labels[box] > 0] = 0.0
             inside = share >= 0.5
             if not inside.any():
@@ -128,7 +130,7 @@ class GeometricEngine:
             labels[box][inside] = LABELS[name]
             occupancy[name] = _occupancy(box, share, turned, turn)
             levels.append(
-                level_of(
+                measure_level(
                     name,
                     inside,
                     turned.grid,
@@ -138,7 +140,7 @@ class GeometricEngine:
                     share=share,
                 )
             )
-        row = from_superior(levels)
+        row = in_anatomical_order(levels)
         doubts = (*_numbering_observations(numbering), *identity_observations(row, self._identity))
         found = Vertebrae(
             grid=volume.grid,
@@ -153,10 +155,8 @@ class GeometricEngine:
         return without_collapsed(found, self._identity)
 
 
-def _occupancy(
-    box: tuple[slice, slice, slice], share: FloatArray, turned: CtVolume, turn: Reorientation
-) -> Occupancy:
-    """Shares found in the canonical frame, in the source volume's."""
+def _occupancy(box: Box, share: FloatArray, turned: CtVolume, turn: Reorientation) -> Occupancy:
+    """Shares in the canonical frame, brought to the source volume."""
     there = turn.box_backward(box, turned.grid.shape)
     return Occupancy(
         corner=(there[0].start, there[1].start, there[2].start),
@@ -164,7 +164,7 @@ def _occupancy(
     )
 
 
-def _touches_edge(box: tuple[slice, slice, slice], inside: Mask, shape: tuple[int, int, int]) -> bool:
+def _touches_edge(box: Box, inside: Mask, shape: tuple[int, int, int]) -> bool:
     """Whether the body reaches the volume's first or last voxel along any axis."""
     return any(
         (part.start == 0 and bool(np.take(inside, 0, axis).any()))

@@ -19,16 +19,16 @@ from segmentation.engines.geometric.endplates import (
     fit_plane,
     fit_plate,
     fit_surface,
+    mean_normal,
     profile_distances,
     robust_fit,
 )
-from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, Points, Profile, frame_of, sample
-from segmentation.volume import CtVolume, FloatArray, Mask
+from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, body_frame, sample
+from segmentation.volume import Box, CtVolume, FloatArray, Mask, Points, Profile
 
-# The body's side wall: its radius over angle and height, smooth, and free of pedicles and neighbours.
-
-
+# The side wall: its radius over angle and height, smooth, and free of pedicles and neighbours.
 ANGLES = 72
+WALL_ANGLES = np.arange(ANGLES) * (2 * np.pi / ANGLES)  # from left over front
 RADIUS_STEP_MM = 0.5
 RADII_MM = (6.0, 36.0)  # half-axes of lumbar bodies run from 13 to 30 mm (R)
 MAX_CHANGE_MM = 1.5  # between neighbouring angles
@@ -65,7 +65,13 @@ class Outline:
     profile_hu: Profile | None
 
     def radius(self, h: Profile, angle: Profile) -> Profile:
-        """Interpolated radius; heights outside the table take the nearest row."""
+        """Radius in mm by linear interpolation.
+
+        Parameters
+        ----------
+        h : height in mm in the body's frame; beyond the table the nearest row counts.
+        angle : radians from left over front, any turn; same shape as `h`.
+        """
         step = self.heights_mm[1] - self.heights_mm[0]
         row = np.clip((h - self.heights_mm[0]) / step, 0, len(self.heights_mm) - 1)
         column = np.mod(angle, 2 * np.pi) * (ANGLES / (2 * np.pi))
@@ -77,20 +83,29 @@ class Outline:
 
 
 def polar_samples(volume: CtVolume, frame: BodyFrame, heights: Profile) -> tuple[Profile, Profile]:
-    """HU on rays from the body's axis: (heights, ANGLES, radii), and the radii in mm."""
+    """HU on rays from the body's axis.
+
+    Parameters
+    ----------
+    heights : (heights,) in mm in the body's frame.
+
+    Returns
+    -------
+    HU (heights, ANGLES, radii), and the radii in mm.
+    """
     radii = np.arange(RADII_MM[0], RADII_MM[1] + 6.0, RADIUS_STEP_MM)
-    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    u = np.cos(angle)[:, None] * radii
-    v = np.sin(angle)[:, None] * radii
+    u = np.cos(WALL_ANGLES)[:, None] * radii
+    v = np.sin(WALL_ANGLES)[:, None] * radii
     return sample(volume, frame.points(heights[:, None, None], u[None], v[None])), radii
 
 
 def trace_outline(volume: CtVolume, frame: BodyFrame, heights: Profile, canal_mm: Points) -> Outline:
-    """The side wall between two heights (evenly spaced, mm, in the body's frame).
+    """The side wall between two heights.
 
     Parameters
     ----------
-    canal_mm : the middle of the canal, working frame; the wall stays in front of it, so that a lamina is not
+    heights : (heights,) in mm in the body's frame, evenly spaced.
+    canal_mm : (n, 3), the middle of the canal, working frame. The wall stays in front of it: a lamina is not
         taken for the body's back.
     """
     raw, radii = polar_samples(volume, frame, heights)
@@ -103,7 +118,7 @@ def trace_outline(volume: CtVolume, frame: BodyFrame, heights: Profile, canal_mm
     fall[radii > _radius_at_back(back)[:, :, None]] = -BARRED
     first = _trace(fall[:, :, :usable], radii[:usable])
     # The body's own back, seen between the pedicles, bounds it at the pedicles too.
-    behind = first[:, BACK_ANGLES] * np.sin(BACK_ANGLES * (2 * np.pi / ANGLES))
+    behind = first[:, BACK_ANGLES] * np.sin(WALL_ANGLES[BACK_ANGLES])
     back = np.maximum(back, np.median(behind, axis=1) - BACK_HOLLOW_MM)
     limit = _radius_at_back(back)
     fall[radii > limit[:, :, None]] = -BARRED
@@ -144,7 +159,7 @@ def _canal_front(frame: BodyFrame, heights: Profile, canal_mm: Points) -> Profil
 
 def _radius_at_back(back: Profile) -> Profile:
     """The radius at which each ray comes as far back as v = `back`; shape (heights, ANGLES)."""
-    slope = np.sin(np.arange(ANGLES) * (2 * np.pi / ANGLES))
+    slope = np.sin(WALL_ANGLES)
     backward = slope < -1e-6
     radius: Profile = np.where(backward, back[:, None] / np.where(backward, slope, -1.0), np.inf)
     return radius
@@ -202,10 +217,9 @@ def _picked(values: Profile, index: npt.NDArray[np.intp]) -> Profile:
 
 def _smooth_wall(wall: Profile, weights: Profile, heights: Profile) -> Profile:
     """Low harmonics over the angle times low powers over the height, fitted robustly to the believed wall."""
-    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     harmonics = [np.ones(ANGLES)]
     for order in range(1, HARMONICS + 1):
-        harmonics += [np.cos(order * angle), np.sin(order * angle)]
+        harmonics += [np.cos(order * WALL_ANGLES), np.sin(order * WALL_ANGLES)]
     across = np.stack(harmonics, axis=1)
     stretch = 2 * (heights - heights[0]) / (heights[-1] - heights[0]) - 1
     upward = np.polynomial.legendre.legvander(stretch, HEIGHT_ORDER)
@@ -226,20 +240,24 @@ def _smooth_wall(wall: Profile, weights: Profile, heights: Profile) -> Profile:
     return np.clip(smooth, RADII_MM[0], RADII_MM[1])
 
 
-ENDPLATE_MARGIN_MM = 1.5  # columns this close to the wall see its cortex, not the endplate
+# The whole body.
+ENDPLATE_MARGIN_MM = 1.5  # columns this close to the wall show its cortex, not the endplate
 MAX_TILT_COSINE = 0.64  # 50 degrees between a body's axis and the column's
 MIN_CUT_HEIGHT_MM = 10.0  # of a body that the volume cuts (R)
 MIN_CUT_SUPPORT = 0.5
-MIN_HEIGHT_MM = 8.0  # less of a body than this is not told from its endplate
-THICK_MM = 3.5  # between slices this far apart no edge is seen: `thick` finds the endplates
+MIN_HEIGHT_MM = 8.0  # less of a body cannot be distinguished from its endplate
+THICK_MM = 3.5  # slices this far apart show no edge: `thick_slices` fits the endplates
 SUBSTEP_MM = 0.75  # how finely voxels at the surface are divided
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A vertebral body's surface."""
+    """A vertebral body's surface.
+
+    Attributes
+    ----------
+    frame : the body's axes; all heights and radii are relative to it.
+    """
 
     frame: BodyFrame
     upper: Surface
@@ -252,7 +270,7 @@ class Body:
 
     @property
     def height_mm(self) -> float:
-        """Endplate to endplate on the body's axis; only the part in view where an end is open."""
+        """Endplate to endplate on the body's axis; of the visible part where an end is open."""
         zero = np.zeros(1)
         return float(self.upper.height(zero, zero)[0] - self.lower.height(zero, zero)[0])
 
@@ -269,7 +287,16 @@ class Body:
         return float(middle[ANGLES // 4] + middle[3 * ANGLES // 4])
 
     def contains(self, local: Points) -> Mask:
-        """Which local points (h, u, v) lie inside."""
+        """Which local points lie inside.
+
+        Parameters
+        ----------
+        local : (..., 3), (h, u, v) in mm.
+
+        Returns
+        -------
+        bool, (...).
+        """
         h, u, v = local[..., 0], local[..., 1], local[..., 2]
         wall = self.wall.radius(h, np.arctan2(v, u))
         inside: Mask = (
@@ -280,7 +307,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ends:
-    """The two endplates as planes in a body's frame; one that is not found stands where the volume ends."""
+    """The endplates as planes in a body's frame; one that is not found lies at the volume's end."""
 
     lower: Plane
     upper: Plane
@@ -288,19 +315,25 @@ class _Ends:
     upper_found: bool
 
 
-def body_between(volume: CtVolume, curve: Curve, lower_mm: int | None, upper_mm: int | None) -> Body | None:
-    """The body between two discs, given by their places on the curve.
+def fit_body(volume: CtVolume, curve: Curve, lower_mm: int | None, upper_mm: int | None) -> Body | None:
+    """The body between two discs.
 
-    None stands for an end that the volume cuts off: the body is then open there. Returns None where no
-    endplate is found towards a disc that is there, and where both ends are cut: what has no endplate in view
-    cannot be told to be a body.
+    Parameters
+    ----------
+    lower_mm, upper_mm : places of the discs on the curve; None for an end that the volume cuts off, where the
+        body is open.
+
+    Returns
+    -------
+    None where a visible disc has no endplate, where both ends are cut, or where too little of a cut body is
+    in view.
     """
     if lower_mm is None and upper_mm is None:
         return None
     bottom = lower_mm if lower_mm is not None else 0
     top = upper_mm if upper_mm is not None else curve.length - 1
     middle, half = (bottom + top) // 2, (top - bottom) / 2
-    frame = frame_of(curve.centre_mm[middle], curve.along[middle], curve.front[middle])
+    frame = body_frame(curve.centre_mm[middle], curve.along[middle], curve.front[middle])
     ends: _Ends | None = _Ends(
         lower=_level_plane(-half),
         upper=_level_plane(half),
@@ -312,17 +345,17 @@ def body_between(volume: CtVolume, curve: Curve, lower_mm: int | None, upper_mm:
         ends = _find_ends(volume, frame, ends, past_mm)
         if ends is None:
             return None
-        frame, ends = _squared(frame, ends)
-        frame = _centred(volume, frame, ends, curve.canal_mm)
+        frame, ends = _align_to_endplates(frame, ends)
+        frame = _centre_axis(volume, frame, ends, curve.canal_mm)
     assert ends is not None
     if float(frame.along @ curve.along[middle]) < MAX_TILT_COSINE:
         return None
-    body = _shaped(volume, frame, ends, curve.canal_mm)
-    return body if body.complete or _is_seen(body) else None
+    body = _fit_surfaces(volume, frame, ends, curve.canal_mm)
+    return body if body.complete or _enough_in_view(body) else None
 
 
-def _is_seen(body: Body) -> bool:
-    """Whether enough of a body that the volume cuts is in view to be one."""
+def _enough_in_view(body: Body) -> bool:
+    """Whether enough of a truncated body is in view to be identified as one."""
     return body.height_mm >= MIN_CUT_HEIGHT_MM and body.wall.supported >= MIN_CUT_SUPPORT
 
 
@@ -338,31 +371,35 @@ def _find_ends(volume: CtVolume, frame: BodyFrame, ends: _Ends, past_mm: float) 
     return replace(ends, lower=lower, upper=upper)
 
 
-def _squared(frame: BodyFrame, ends: _Ends) -> tuple[BodyFrame, _Ends]:
+def _align_to_endplates(frame: BodyFrame, ends: _Ends) -> tuple[BodyFrame, _Ends]:
     """Turn the frame's axis to the mean normal of the endplates, its origin half-way between them."""
-    normals = [
-        frame.along - plane.slope_u * frame.left - plane.slope_v * frame.front
-        for plane, found in ((ends.lower, ends.lower_found), (ends.upper, ends.upper_found))
-        if found
-    ]
-    axis = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
+    pairs = ((ends.lower, ends.lower_found), (ends.upper, ends.upper_found))
+    axis = mean_normal(frame, [plane for plane, found in pairs if found])
     centre = frame.points((ends.lower.offset + ends.upper.offset) / 2, 0.0, 0.0)
     half = (ends.upper.offset - ends.lower.offset) / 2
     return frame.facing(axis, centre), replace(ends, lower=_level_plane(-half), upper=_level_plane(half))
 
 
-def _centred(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -> BodyFrame:
+def _centre_axis(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -> BodyFrame:
     """Move the axis to the middle of the body's cross-section at mid-height."""
     reach = min(5.0, 0.3 * (ends.upper.offset - ends.lower.offset))
     wall = trace_outline(volume, frame, np.linspace(-reach, reach, 7), canal_mm).radius_mm.mean(axis=0)
-    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    area = (wall**2).sum()
-    u = float((wall**3 * np.cos(angle)).sum() * 2 / 3 / area)
-    v = float((wall**3 * np.sin(angle)).sum() * 2 / 3 / area)
-    return frame.moved(0.0, u, v)
+    return frame.moved(0.0, *outline_centroid(wall))
 
 
-def _shaped(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -> Body:
+def outline_centroid(radius_mm: Profile) -> tuple[float, float]:
+    """Centroid (u, v) in mm of the area within an outline.
+
+    Parameters
+    ----------
+    radius_mm : (ANGLES,), at `WALL_ANGLES`.
+    """
+    area = (radius_mm**2).sum()
+    u, v = ((radius_mm**3 * part).sum() * 2 / 3 / area for part in (np.cos(WALL_ANGLES), np.sin(WALL_ANGLES)))
+    return float(u), float(v)
+
+
+def _fit_surfaces(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -> Body:
     low, high = ends.lower.offset + 1.0, ends.upper.offset - 1.0
     wall = trace_outline(volume, frame, np.linspace(low, high, max(5, round(high - low) + 1)), canal_mm)
     u, v = column_grid()
@@ -377,10 +414,17 @@ def _shaped(volume: CtVolume, frame: BodyFrame, ends: _Ends, canal_mm: Points) -
     return Body(frame=frame, lower=surfaces[0], upper=surfaces[1], wall=wall)
 
 
-def settled(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
-    """The body with its surfaces moved from where HU falls most steeply to where the cortex ends.
+def move_to_cortex(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
+    """The body with its surfaces moved from the steepest fall of HU to the outside of the cortex.
 
-    On slices `THICK_MM` and more apart its wall alone: its endplates are left to `thick.refit`.
+    Parameters
+    ----------
+    cortex_hu : HU of compact bone, free of partial volume.
+
+    Returns
+    -------
+    On slices `THICK_MM` and more apart only the wall is moved: `thick_slices.refit_endplates` fits the
+    endplates. A surface without a profile stays in place.
     """
     if body.wall.profile_hu is None:
         return body
@@ -389,11 +433,11 @@ def settled(body: Body, volume: CtVolume, cortex_hu: float) -> Body:
     if volume.grid.spacing_mm[0] >= THICK_MM:
         return moved
     return replace(
-        moved, lower=_settled_end(moved.lower, -1, plate), upper=_settled_end(moved.upper, 1, plate)
+        moved, lower=_move_endplate(moved.lower, -1, plate), upper=_move_endplate(moved.upper, 1, plate)
     )
 
 
-def _settled_end(surface: Surface, sense: int, plate: Plate) -> Surface:
+def _move_endplate(surface: Surface, sense: int, plate: Plate) -> Surface:
     if surface.profile_hu is None:
         return surface
     shift_mm = fit_plate(surface.profile_hu, plate.hu).shift_mm
@@ -401,16 +445,23 @@ def _settled_end(surface: Surface, sense: int, plate: Plate) -> Surface:
 
 
 def rasterise(body: Body, volume: CtVolume) -> tuple[Box, Mask]:
-    """The voxels whose centres lie inside the body: the box that holds them, and which of it they are."""
+    """The voxels whose centres lie inside the body.
+
+    Returns
+    -------
+    A box of the volume that holds the body, and a mask (bool) of its shape.
+    """
     box = _box_around(body, volume)
     axes = [np.arange(part.start, part.stop) for part in box]
     return box, _contains(body, volume, np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
 
 
-def occupied(body: Body, volume: CtVolume) -> tuple[Box, FloatArray]:
-    """The share (0..1) of each voxel that lies inside the body, in the box that holds it.
+def voxel_shares(body: Body, volume: CtVolume) -> tuple[Box, FloatArray]:
+    """The share of each voxel that lies inside the body; voxels at the surface are subdivided (`SUBSTEP_MM`).
 
-    Only voxels at the surface are looked at in several places.
+    Returns
+    -------
+    A box of the volume that holds the body, and shares (float32, 0..1) of its shape.
     """
     box, inside = rasterise(body, volume)
     share = inside.astype(np.float32)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.engines.geometric.frame import Points, Profile, WorkingVolume
+from segmentation.engines.geometric.frame import WorkingVolume
 from segmentation.settings import CanalSettings
+from segmentation.volume import Points, Profile
 
 DIRECTIONS = 16
 MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees
@@ -43,9 +44,13 @@ class Canal:
 
 
 def enclosure_map(work: WorkingVolume, rules: CanalSettings) -> npt.NDArray[np.float32]:
-    """For each soft voxel, the share of in-plane rays that meet bone within `ray_mm`; 0 in bone or air.
+    """For each soft voxel, the share of in-plane rays that meet bone within `ray_mm`.
 
-    Rays in all directions count alike, so that neither a single wall nor a corner passes as a tube.
+    All directions count alike: neither a single wall nor a corner passes as a tube.
+
+    Returns
+    -------
+    float32, shape of the working volume, 0..1; 0 in bone or air.
     """
     bone = work.hu > rules.bone_hu
     reach = round(rules.ray_mm / work.step_mm)
@@ -78,11 +83,13 @@ def _or_shifted(target: npt.NDArray[np.bool_], source: npt.NDArray[np.bool_], sh
 def track_canal(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     """The best continuous tube through the slices; it may begin and end inside the volume.
 
-    Marrow as faint as soft tissue (osteoporosis, high tube voltage) is ringed by its cortex like a canal.
-    Where the path runs through it, it is sought again with a limit between that marrow and the patient's own
-    sac.
+    Marrow with the HU of soft tissue (osteoporosis, high tube voltage) is enclosed by its cortex like a
+    canal. Where the path runs through it, the search is repeated with a limit between that marrow and the
+    patient's dural sac.
 
-    Returns None where no stretch of at least `MIN_LENGTH_MM` looks like a canal.
+    Returns
+    -------
+    None where no stretch of at least `MIN_LENGTH_MM` looks like a canal.
     """
     canal = _tracked(work, rules)
     limit_hu = _limit_below_marrow(work, canal, rules) if canal is not None else None

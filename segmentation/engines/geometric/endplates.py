@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize, special
 
-from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, Points, Profile, sample
-from segmentation.volume import CtVolume
+from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, sample
+from segmentation.volume import CtVolume, Points, Profile
 
-# Where a thin cortex truly ends: the blur of the scanner pushes the steepest place of its flank outward.
-#
-# A plate of 1 mm seen through a blur of 2 mm has its steepest fall about half a millimetre outside its
-# surface, which on a whole body makes nearly a tenth of the volume. Fitting a blurred plate to the mean
-# profile across the surface finds the surface itself; after Treece et al., Med Image Anal 2010;14:276
-# (cortical thickness below the resolution of CT, by a model of fixed cortical density).
-
-
+# The surface of a thin cortex. The scanner's blur moves the steepest fall of HU outward: of a plate of 1 mm
+# and a blur of 2 mm by half a millimetre, which makes nearly a tenth of a body's volume. A blurred plate,
+# fitted to the mean profile across the surface, gives the surface itself; after Treece et al., Med Image Anal
+# 2010;14:276 (cortical thickness below the resolution of CT, by a model of fixed cortical density).
 INSIDE_MM, OUTSIDE_MM, PROFILE_STEP_MM = 6.0, 3.5, 0.25  # the stretch of profile that is fitted
 MAX_SHIFT_MM = 1.5
 
 
 def profile_distances() -> Profile:
-    """Distances from the steepest place, outward positive, at which a profile is wanted."""
+    """Distances in mm from the steepest place, outward positive, at which profiles are sampled."""
     return np.arange(-INSIDE_MM, OUTSIDE_MM + 0.01, PROFILE_STEP_MM)
 
 
@@ -68,6 +65,7 @@ def fit_plate(profile: Profile, cortex_hu: float) -> Plate:
     return Plate(hu=cortex_hu, thickness_mm=float(fit.x[1]), shift_mm=float(fit.x[0]))
 
 
+# Endplates as planes and surfaces.
 STEP_MM = 0.5
 COLUMN_STEP_MM = 2.0
 HALF_WIDTH_MM = 36.0  # the columns reach this far from the axis: beyond any lumbar body
@@ -91,6 +89,7 @@ class Plane:
     slope_v: float
 
     def height(self, u: npt.ArrayLike, v: npt.ArrayLike) -> Profile:
+        """Heights in mm at (u, v), which are broadcast."""
         h: Profile = self.offset + self.slope_u * np.asarray(u) + self.slope_v * np.asarray(v)
         return h
 
@@ -117,8 +116,26 @@ class Surface:
         return h
 
 
+def quadratic_terms(u: Profile, v: Profile) -> Points:
+    """The terms (1, u, v, u*u, u*v, v*v) of an endplate's shape; shape (..., 6)."""
+    terms: Points = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+    return terms
+
+
+def mean_normal(frame: BodyFrame, planes: Sequence[Plane]) -> Points:
+    """Sum of the unit normals of some endplates in a body's frame: their mean direction, (3,)."""
+    normals = [frame.along - plane.slope_u * frame.left - plane.slope_v * frame.front for plane in planes]
+    total: Points = np.sum([normal / np.linalg.norm(normal) for normal in normals], axis=0)
+    return total
+
+
 def column_grid() -> tuple[Profile, Profile]:
-    """Positions (u, v) of the columns that an endplate is described on."""
+    """Positions of the columns that describe an endplate.
+
+    Returns
+    -------
+    u and v in mm, each (n, n), `COLUMN_STEP_MM` apart.
+    """
     axis = np.arange(-HALF_WIDTH_MM, HALF_WIDTH_MM + 0.1, COLUMN_STEP_MM)
     u, v = np.meshgrid(axis, axis, indexing="ij")
     return u, v
@@ -168,9 +185,19 @@ def _subsample(fall: Profile, peak: npt.NDArray[np.intp]) -> Profile:
 
 
 def fit_plane(volume: CtVolume, frame: BodyFrame, disc_mm: float, sense: int) -> Plane | None:
-    """The endplate towards a disc whose middle lies at h = `sense` * `disc_mm`; None where none is found.
+    """The endplate towards a disc, as a plane.
 
-    A crushed body's endplate may lie near its middle, which is looked at where it lies nowhere else.
+    A crushed body's endplate may lie near its middle: that range is searched second.
+
+    Parameters
+    ----------
+    frame : the body's axes.
+    disc_mm : distance of the disc's middle from h = 0.
+    sense : +1 for the upper endplate, -1 for the lower.
+
+    Returns
+    -------
+    None where fewer than 40 % of the columns show an edge.
     """
     for share in SEARCH_FROM:
         if (plane := _plane_beyond(volume, frame, max(1.0, share * disc_mm), disc_mm, sense)) is not None:
@@ -224,11 +251,16 @@ def fit_surface(
     inside: npt.NDArray[np.bool_],
     sense: int,
 ) -> Surface:
-    """The endplate near its plane, as a quadratic with what remains smoothed over 4 mm.
+    """The endplate near its plane: a quadratic, plus its residuals smoothed over 4 mm.
 
     Parameters
     ----------
     inside : the columns of `column_grid` well within the body's outline.
+    sense : +1 for the upper endplate, -1 for the lower.
+
+    Returns
+    -------
+    The plane itself, without a profile, where fewer than 12 columns show an edge.
     """
     u, v = column_grid()
     expected = sense * plane.height(u, v)
@@ -236,7 +268,7 @@ def fit_surface(
     good = inside & (steepness >= MIN_EDGE_HU_PER_MM)
     if good.sum() < 12:
         return Surface(heights_mm=plane.height(u, v), found=True)
-    terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+    terms = quadratic_terms(u, v)
     solution = robust_fit(terms[good], heights[good], steepness[good], scale_mm=1.0)
     smooth = terms @ solution
     residual = heights - smooth

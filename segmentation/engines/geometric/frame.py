@@ -7,16 +7,12 @@ y towards posterior, x towards left. Working in mm keeps anisotropic voxels out 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.volume import CtVolume, FloatArray
-
-Points = npt.NDArray[np.floating[Any]]
-Profile = npt.NDArray[np.floating[Any]]
+from segmentation.volume import CtVolume, FloatArray, Points, Profile
 
 OUTSIDE_HU = -2000.0  # what sampling gives outside the volume: below any HU a scanner writes
 
@@ -35,15 +31,20 @@ class WorkingVolume:
 
 
 def extent_mm(volume: CtVolume) -> Points:
-    """Position of the last voxel's centre (z, y, x) in the working frame."""
+    """Position (z, y, x) in mm of the last voxel's centre in the working frame."""
     last: Points = (np.asarray(volume.grid.shape, dtype=float) - 1) * np.asarray(volume.grid.spacing_mm)
     return last
 
 
 def coarsen(volume: CtVolume, step_mm: float) -> WorkingVolume:
-    """Average whole blocks of fine voxels, then interpolate onto an isotropic grid.
+    """An isotropic copy: means of whole blocks of fine voxels, interpolated linearly.
 
-    Averaging first keeps the noise of thin slices from being sampled instead of the anatomy.
+    The means keep the noise of thin slices out of the samples.
+
+    Parameters
+    ----------
+    volume : in the canonical frame.
+    step_mm : spacing of the copy.
     """
     spacing = np.asarray(volume.grid.spacing_mm)
     factors = np.maximum(1, np.floor(step_mm / spacing + 1e-6)).astype(int)
@@ -79,7 +80,16 @@ def _block_mean(hu: FloatArray, axis: int, factor: int) -> FloatArray:
 
 
 def sample(volume: CtVolume, points_mm: Points) -> Profile:
-    """HU at points (shape (..., 3)) by linear interpolation; `OUTSIDE_HU` outside the volume."""
+    """HU at points by linear interpolation.
+
+    Parameters
+    ----------
+    points_mm : (..., 3), (z, y, x) in the working frame.
+
+    Returns
+    -------
+    float32, (...); `OUTSIDE_HU` outside the volume.
+    """
     index = np.moveaxis(points_mm / np.asarray(volume.grid.spacing_mm), -1, 0)
     hu: Profile = ndimage.map_coordinates(
         volume.hu, index, output=np.float32, order=1, mode="constant", cval=OUTSIDE_HU, prefilter=False
@@ -105,7 +115,7 @@ class BodyFrame:
     left: Points
 
     def points(self, h: npt.ArrayLike, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
-        """Working-frame points of local coordinates (broadcast)."""
+        """Working-frame points (..., 3) of local coordinates in mm, which are broadcast."""
         placed: Points = (
             self.origin_mm
             + np.asarray(h, dtype=float)[..., None] * self.along
@@ -115,7 +125,7 @@ class BodyFrame:
         return placed
 
     def local(self, points_mm: Points) -> Points:
-        """Local (h, u, v) of working-frame points, shape (..., 3)."""
+        """Local coordinates (h, u, v) in mm of working-frame points; both (..., 3)."""
         axes = np.column_stack([self.along, self.left, self.front])
         found: Points = (points_mm - self.origin_mm) @ axes
         return found
@@ -124,12 +134,18 @@ class BodyFrame:
         return self.facing(self.along, self.points(h, u, v))
 
     def facing(self, along: Points, origin_mm: Points) -> BodyFrame:
-        """The same body seen with its axis along another vector."""
-        return frame_of(origin_mm, along, self.front)
+        """The frame with another axis and origin; its front stays as near as possible."""
+        return body_frame(origin_mm, along, self.front)
 
 
-def frame_of(origin_mm: Points, along: Points, front: Points) -> BodyFrame:
-    """A right-angled frame from an axis and a rough anterior direction."""
+def body_frame(origin_mm: Points, along: Points, front: Points) -> BodyFrame:
+    """A right-angled frame from an axis and an approximate anterior direction.
+
+    Parameters
+    ----------
+    origin_mm : (3,), (z, y, x) in the working frame.
+    along, front : (3,), of any length, not parallel.
+    """
     along = along / np.linalg.norm(along)
     front = front - (front @ along) * along
     front = front / np.linalg.norm(front)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmentation.engines.geometric.column import Curve
-from segmentation.engines.geometric.frame import Points, Profile, sample
+from segmentation.engines.geometric.frame import sample
 from segmentation.phrase import Phrase, phrase
 from segmentation.settings import AnchorSettings
-from segmentation.volume import CtVolume, Mask
+from segmentation.volume import CtVolume, Mask, Points, Profile
 
 STEP_MM = 2.0
 HALF_WIDTH_MM = 110.0
@@ -32,7 +32,7 @@ THICK_MM = 6.0  # half the thickness that no rib and no process has; contrast in
 
 
 class Rib(Enum):
-    """What stands beside a vertebra."""
+    """Ribs beside a vertebra."""
 
     PRESENT = "present"  # on both sides
     ABSENT = "absent"
@@ -57,8 +57,16 @@ class ColumnSegment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Straightened:
-    """The column and its surroundings on a grid of `STEP_MM`, axes (s, u, v)."""
+class StraightenedColumn:
+    """The column and its surroundings on a grid of `STEP_MM`.
+
+    Attributes
+    ----------
+    hu : (s, u, v).
+    s_mm : (s,), along the curve.
+    u_mm : (u,), towards left.
+    v_mm : (v,), towards anterior.
+    """
 
     hu: Profile
     s_mm: Points
@@ -66,17 +74,17 @@ class Straightened:
     v_mm: Points
 
 
-def straighten(volume: CtVolume, curve: Curve) -> Straightened:
+def straighten(volume: CtVolume, curve: Curve) -> StraightenedColumn:
     """Sample the volume along the curve."""
     s = np.arange(0, curve.length, int(STEP_MM))
     u = np.arange(-HALF_WIDTH_MM, HALF_WIDTH_MM + 1, STEP_MM)
     v = np.arange(BACK_MM, FRONT_MM + 1, STEP_MM)
     hu = sample(volume, curve.points(s[:, None, None], u[None, :, None], v[None, None, :]))
-    return Straightened(hu=hu, s_mm=s.astype(float), u_mm=u, v_mm=v)
+    return StraightenedColumn(hu=hu, s_mm=s.astype(float), u_mm=u, v_mm=v)
 
 
 def describe_segments(
-    column: Straightened, disc_mm: Sequence[int], rules: AnchorSettings
+    column: StraightenedColumn, disc_mm: Sequence[int], rules: AnchorSettings
 ) -> tuple[ColumnSegment, ...]:
     """Ribs and wings of every segment, from inferior to superior."""
     beside = (column.hu > rules.bone_hu) & (np.abs(column.u_mm) >= BESIDE_MM)[None, :, None]
@@ -94,7 +102,7 @@ def describe_segments(
     return tuple(segments)
 
 
-def _winged(column: Straightened, ends: Sequence[int], rules: AnchorSettings) -> set[int]:
+def _winged(column: StraightenedColumn, ends: Sequence[int], rules: AnchorSettings) -> set[int]:
     """The segments with wings. What looks like wings a whole lumbar spine above the sacrum are ribs."""
     winged = []
     for number, (first, last) in enumerate(pairwise(ends)):
@@ -107,7 +115,7 @@ def _winged(column: Straightened, ends: Sequence[int], rules: AnchorSettings) ->
 
 
 def _rib_reach(
-    column: Straightened, beside: Mask, disc_mm: Sequence[int], rules: AnchorSettings
+    column: StraightenedColumn, beside: Mask, disc_mm: Sequence[int], rules: AnchorSettings
 ) -> npt.NDArray[np.float64]:
     """How far thin bone attached behind each segment reaches to the right and left; shape (segments, 2)."""
     unclear_mm = (rules.rib_reach_mm + rules.process_reach_mm) / 2
@@ -139,7 +147,7 @@ def _rib_reach(
     return reach
 
 
-def _sides_in_view(column: Straightened, rows: Mask, rules: AnchorSettings) -> bool:
+def _sides_in_view(column: StraightenedColumn, rows: Mask, rules: AnchorSettings) -> bool:
     """Whether a rib would be seen: the volume reaches far enough on both sides behind the segment."""
     behind = (column.v_mm >= -45.0) & (column.v_mm <= -15.0)
     for side in (-1.0, 1.0):
@@ -158,7 +166,7 @@ def _rib(reach: Profile, in_view: bool, rules: AnchorSettings) -> Rib:
     return Rib.UNCLEAR
 
 
-def _has_wings(column: Straightened, rows: Mask, rules: AnchorSettings) -> bool:
+def _has_wings(column: StraightenedColumn, rows: Mask, rules: AnchorSettings) -> bool:
     """Whether, within this segment alone, bone leads from the body over to the ilium on both sides."""
     out = np.abs(column.u_mm)
     between = (column.v_mm >= WING_V_MM[0]) & (column.v_mm <= WING_V_MM[1])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config.phrases import in_english
-from segmentation.engines.recognised import Recognised, to_vertebrae
+from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
 from segmentation.volume import CtVolume, Grid, LabelMap, reorientation_of
 
@@ -43,7 +43,7 @@ def judged(labels: LabelMap, bodies: np.ndarray | None = None, split: tuple[str,
     grid = replace(GRID, shape=labels.shape)
     volume = CtVolume(hu=np.zeros(grid.shape, np.float32), grid=grid)
     whole = tuple(slice(0, size) for size in grid.shape)
-    recognised = Recognised(
+    recognised = NetworkLabels(
         turned=volume, turn=reorientation_of(grid), box=whole, labels=labels, bodies=bodies, split=split
     )
     return to_vertebrae(volume, recognised, INFO)

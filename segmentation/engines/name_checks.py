@@ -16,9 +16,9 @@ from scipy import ndimage
 
 from segmentation.engines import Segmenter
 from segmentation.engines.drawn import (
-    Piece,
+    Component,
     cut_to_bodies,
-    drawn_with_wings,
+    has_sacral_wings,
     measure_bodies,
     neighbour_doubts,
 )
@@ -27,8 +27,8 @@ from segmentation.levels import identity_observations
 from segmentation.phrase import Phrase, Value, phrase, together
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.settings import CanalSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Vertebrae
-from segmentation.volume import CtVolume, Grid, LabelMap, Mask, Reorientation
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Vertebrae, no_vertebrae
+from segmentation.volume import Box, CtVolume, Grid, LabelMap, Mask, Reorientation
 
 # Proposals (R).
 MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volume's end
@@ -36,11 +36,9 @@ MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volu
 MAX_VERTEBRA_MM3 = 400_000.0
 SPLIT_SHARE = 0.2  # a second piece of a name this large beside the first is no stray blob
 
-Box = tuple[slice, slice, slice]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recognised:
+class NetworkLabels:
     """A network's answer within a box of the canonical frame.
 
     Attributes
@@ -61,21 +59,8 @@ class Recognised:
     split: tuple[str, ...] = ()
 
 
-def nothing_found(volume: CtVolume, engine: EngineInfo, why: Observation | None = None) -> Vertebrae:
-    """An image without a lumbar vertebra, or one in which, for a reason given, none was looked for."""
-    return Vertebrae(
-        grid=volume.grid,
-        bodies=np.zeros(volume.grid.shape, np.uint8),
-        levels=(),
-        numbering_confirmed=False,
-        numbering_basis="none",
-        engine=engine,
-        observations=(why or Observation(code="no_lumbar_level"),),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class CheckedNames:
     """Named bodies, and what speaks against their names.
 
     Attributes
@@ -94,11 +79,11 @@ class Judged:
 
     @property
     def unanchored(self) -> tuple[Observation, ...]:
-        """What is to be said where the names have no other word than the drawing's."""
+        """`level_unconfirmed` where nothing but the drawing supports the names."""
         return (Observation(code="level_unconfirmed"),) if self.basis == "none" else ()
 
 
-def judge_names(
+def check_names(
     labels: LabelMap,
     volume: CtVolume,
     *,
@@ -107,28 +92,29 @@ def judge_names(
     split: Sequence[str] = (),
     identity: IdentitySettings | None = None,
     canal: CanalSettings | None = None,
-) -> Judged:
-    """Cut a drawing to bodies, one piece for each name, and ask whether the names can be a spine's.
+) -> CheckedNames:
+    """Cut a drawing to bodies, one piece for each name, and check whether the names are those of a spine.
 
     Parameters
     ----------
     labels : values of `LABELS`, of whole vertebrae or of bodies, on the grid of `volume`, which is in the
         canonical frame.
-    bodies : where vertebral bodies are, if somebody has told; else whole vertebrae are cut by geometry.
-    min_body_mm3 : less of a name is left out.
-    split : names known to have come in two pieces.
-    canal : what counts as the canal that whole vertebrae are cut at.
+    bodies : mask of vertebral bodies, where a network gives one; otherwise whole vertebrae are cut by
+        geometry.
+    min_body_mm3 : names with less volume are left out.
+    split : names known to have two pieces.
+    canal : limits of the canal by which whole vertebrae are cut.
     """
     rules = identity or IdentitySettings()
     sacral = np.isin(labels, (LABELS["sacrum"], LABELS["S1"]))
-    sacrum = Piece.largest_of(sacral)
+    sacrum = Component.largest_of(sacral)
     if sacrum is not None and sacrum.voxels * volume.grid.voxel_volume_mm3 < rules.min_sacrum_mm3:
         sacrum = None
     named = np.where(sacral, np.uint8(0), labels)
     if bodies is not None:
         named[~bodies] = 0
-    oversized = _leave_out_oversized(named, volume.grid)
-    named, pieces = one_piece_each(named)
+    oversized = _remove_oversized(named, volume.grid)
+    named, pieces = largest_pieces(named)
     cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume, canal)
     smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
     cut, row = measure_bodies(cut, volume.grid, min_voxels=smallest)
@@ -136,10 +122,10 @@ def judge_names(
         *identity_observations(row, rules),
         *(_implausible(reason) for reason in neighbour_doubts(cut, sacrum, volume.grid, row, rules)),
         *(_implausible(phrase("level-in-pieces", level=name)) for name in sorted({*pieces, *split})),
-        *(_implausible(reason) for reason in _too_high(cut, volume.grid, row, rules)),
+        *(_implausible(reason) for reason in _height_doubts(cut, volume.grid, row, rules)),
         *(_implausible(reason) for reason in (*oversized, *uncut)),
     ]
-    return Judged(
+    return CheckedNames(
         bodies=cut,
         row=row,
         doubts=tuple(doubts),
@@ -150,15 +136,20 @@ def judge_names(
 
 def to_vertebrae(
     volume: CtVolume,
-    recognised: Recognised,
+    recognised: NetworkLabels,
     engine: EngineInfo,
     identity: IdentitySettings | None = None,
     canal: CanalSettings | None = None,
 ) -> Vertebrae:
-    """Bodies, names and doubts, on the volume's own grid."""
+    """A network's labels as checked vertebrae on the volume's own grid.
+
+    Parameters
+    ----------
+    volume : the source volume of `recognised`.
+    """
     turned = recognised.turned
     part = replace(turned, hu=turned.hu[recognised.box], grid=turned.grid.part(recognised.box))
-    judged = judge_names(
+    judged = check_names(
         recognised.labels,
         part,
         bodies=recognised.bodies,
@@ -167,7 +158,7 @@ def to_vertebrae(
         canal=canal,
     )
     if not any(level.name in LUMBAR for level in judged.row):
-        return nothing_found(volume, engine)
+        return no_vertebrae(volume, engine)
     there: LabelMap = np.zeros(turned.grid.shape, np.uint8)
     there[recognised.box] = judged.bodies
     found = Vertebrae(
@@ -182,8 +173,8 @@ def to_vertebrae(
     return without_collapsed(found, identity)
 
 
-def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[Phrase]:
-    """Take names that cover more than any vertebra out of `named`, and say so."""
+def _remove_oversized(named: LabelMap, grid: Grid) -> list[Phrase]:
+    """Remove names that cover more than any vertebra from `named`, in place, and return the reasons."""
     reasons = []
     for name, value in LABELS.items():
         inside = named == value
@@ -194,7 +185,9 @@ def _leave_out_oversized(named: LabelMap, grid: Grid) -> list[Phrase]:
     return reasons
 
 
-def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings) -> list[Phrase]:
+def _height_doubts(
+    bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings
+) -> list[Phrase]:
     """Bodies too high for one vertebra: a name that covers two, with the disc between them."""
     boxes = ndimage.find_objects(bodies)
     reasons = []
@@ -206,8 +199,13 @@ def _too_high(bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: Identit
     return reasons
 
 
-def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
-    """The largest connected piece of each name, and the names that come in two pieces of comparable size."""
+def largest_pieces(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
+    """The largest connected piece of each name.
+
+    Returns
+    -------
+    Labels, and the names whose second piece is at least `SPLIT_SHARE` of the first.
+    """
     kept: LabelMap = np.zeros_like(labels)
     split = []
     names = {value: name for name, value in LABELS.items()}
@@ -223,33 +221,34 @@ def one_piece_each(labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
     return kept, tuple(split)
 
 
-def numbering_basis(row: Sequence[Level], sacrum: Piece | None, grid: Grid) -> str:
+def numbering_basis(row: Sequence[Level], sacrum: Component | None, grid: Grid) -> str:
     """What anchors the names in the drawing itself, as in `Vertebrae.numbering_basis`.
 
-    A sacrum does that has a sacrum's shape. A body's being called the twelfth thoracic one does not: nothing
-    in a drawing of vertebrae tells it from the first lumbar one. The ribs in the image do (`crosscheck`).
+    A sacrum with a sacrum's shape anchors them. A body named T12 does not: in a drawing of vertebrae nothing
+    distinguishes it from L1. The ribs in the image do (`cross_check`).
     """
     if sacrum is None or not row:
         return "none"
-    return "sacrum" if drawn_with_wings(row[-1], sacrum.border_mm(grid)) else "none"
+    return "sacrum" if has_sacral_wings(row[-1], sacrum.border_mm(grid)) else "none"
 
 
 def _implausible(detail: Phrase) -> Observation:
     return Observation(code="level_implausible", values={"detail": detail})
 
 
+# The cross-check against sacrum and last rib in the image.
 # Names that a mask or a network gave, against those that sacrum and last rib in the image give.
 
 
 SAME_BODY_MM = 14.0  # between the middles of two drawings of one body: less than half a body's height (R)
 
 
-def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Vertebrae:
-    """The same vertebrae, with a doubt for each lumbar name that the witness, which counts, contradicts.
+def cross_check(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Vertebrae:
+    """The same vertebrae, with an observation for each lumbar name that a second engine contradicts.
 
-    A row of names that is a spine's in itself may still be one vertebra off. A witness that is not sure of
-    its own names contradicts nobody; one that sees other than five lumbar vertebrae says so. Names that the
-    witness counts alike rest on what it counts from as well, be it all that anchors them.
+    A plausible row of names may still be one vertebra off. A witness whose own names are not confirmed
+    contradicts no name; one that sees other than five lumbar vertebrae reports that. Names that both engines
+    give alike are anchored by whatever anchors the witness.
 
     Parameters
     ----------
@@ -260,21 +259,16 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
         return found
     seen = witness.segment(volume)
     doubts = [one for one in seen.observations if one.code == "numbering_conflict"]
-    counted = _as_counted(found, seen) if seen.numbering_confirmed else {}
+    counted = _names_by_witness(found, seen) if seen.numbering_confirmed else {}
     doubts += [
-        Observation(
-            code="level_implausible",
-            values={
-                "detail": phrase(
-                    "counted-otherwise", level=name, other=other, anchors=_anchors(seen.numbering_basis)
-                )
-            },
+        _implausible(
+            phrase("counted-otherwise", level=name, other=other, anchors=_anchor_phrase(seen.numbering_basis))
         )
         for name, other in counted.items()
         if other != name
     ]
     if counted:
-        found = _anchored(found, "none" if doubts else seen.numbering_basis)
+        found = _with_anchor(found, "none" if doubts else seen.numbering_basis)
     checked = {**found.engine.parameters, "cross_check": f"{witness.info.name} {witness.info.version}"}
     return replace(
         found,
@@ -284,8 +278,8 @@ def cross_checked(volume: CtVolume, found: Vertebrae, witness: Segmenter) -> Ver
     )
 
 
-def _as_counted(found: Vertebrae, seen: Vertebrae) -> Mapping[str, str]:
-    """What the witness calls the body that carries each lumbar name, where it sees one there."""
+def _names_by_witness(found: Vertebrae, seen: Vertebrae) -> Mapping[str, str]:
+    """The witness's name of the body that has each lumbar name, where it finds one there."""
     return {
         level.name: other.name
         for level in found.levels
@@ -293,12 +287,12 @@ def _as_counted(found: Vertebrae, seen: Vertebrae) -> Mapping[str, str]:
     }
 
 
-def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
-    """The same, its names no longer unconfirmed for want of an anchor; other doubts stay.
+def _with_anchor(found: Vertebrae, basis: str) -> Vertebrae:
+    """The vertebrae with the witness's anchor and without `level_unconfirmed`; other observations stay.
 
     Parameters
     ----------
-    basis : what the witness counts the same names from; "none" where it counts others, and says more.
+    basis : the witness's anchor; "none" where its names differ.
     """
     if found.numbering_basis == "mask":  # a person's word is not the image's
         return found
@@ -306,22 +300,22 @@ def _anchored(found: Vertebrae, basis: str) -> Vertebrae:
     return replace(
         found,
         numbering_confirmed=not kept,
-        numbering_basis=_together(found.numbering_basis, basis),
+        numbering_basis=_joined_basis(found.numbering_basis, basis),
         observations=kept,
     )
 
 
-def _together(own: str, counted: str) -> str:
-    """What names rest on where they have an anchor of their own, or none, and another's."""
+def _joined_basis(own: str, counted: str) -> str:
+    """The anchors of the drawing and of the witness together."""
     return " and ".join(one for one in ("sacrum", "last rib") if one in own or one in counted) or "none"
 
 
-_ANCHORS = {"sacrum": phrase("sacrum"), "last rib": phrase("last-rib")}
+_ANCHOR_PHRASES = {"sacrum": phrase("sacrum"), "last rib": phrase("last-rib")}
 
 
-def _anchors(basis: str) -> Value:
-    """What names are counted from."""
-    return together(_ANCHORS[one] for one in basis.split(" and "))
+def _anchor_phrase(basis: str) -> Value:
+    """The anchors of a basis, as a phrase."""
+    return together(_ANCHOR_PHRASES[one] for one in basis.split(" and "))
 
 
 def _same_body(level: Level, seen: Vertebrae) -> Level | None:
