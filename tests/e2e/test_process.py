@@ -375,3 +375,13 @@ def test_wrong_use_is_told_with_exit_status_2(study, tmp_path, options):
 def test_an_empty_folder_is_wrong_use(tmp_path):
     (tmp_path / "study").mkdir()
     assert process(tmp_path / "study", tmp_path / "out").status == 2
+
+
+def test_a_database_that_does_not_answer_leaves_open_which_model_is_active_and_ends_the_run(study, tmp_path):
+    config = tmp_path / "node.toml"
+    config.write_text('[storage]\ndatabase_url = "postgresql+psycopg://127.0.0.1:1/nobody"\n', "utf-8")
+    outcome = process(study, tmp_path / "out", "--config", config, "--mask", study / "truth_mask.nii.gz")
+    assert outcome.status == 1
+    assert "database" in outcome.errors
+    assert "Traceback" not in outcome.printed
+    assert not (tmp_path / "out" / "result.json").exists()
