@@ -1,4 +1,4 @@
-"""Storage commitment (PS3.4 Annex J): what its messages say, and the answer to a report of one."""
+"""Storage commitment (PS3.4 Annex J): its messages, reports to peers, and the listener's service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 REQUEST_ACTION = 1  # PS3.4 Table J.3-1, Action Type ID
 _UID = re.compile(r"[0-9.]{1,64}")
 
-# Takes a report in durably, or raises StoreError.
+# Records a report durably, or raises StoreError.
 RecordReport = Callable[[str, Sequence[ReportedInstance]], ReportOutcome]
 
 
@@ -46,11 +46,16 @@ class EventType(IntEnum):
 
 
 class MessageInvalid(Exception):
-    """A request or report that lacks what the standard requires of it."""
+    """A request or report lacks what the standard requires."""
 
 
 def referenced(instances: Iterable[tuple[str, str]]) -> list[Dataset]:
-    """Items of a Referenced SOP Sequence, of (SOP Class UID, SOP Instance UID)."""
+    """Items of a Referenced SOP Sequence.
+
+    Parameters
+    ----------
+    instances : (SOP Class UID, SOP Instance UID) of each.
+    """
     items = []
     for sop_class_uid, sop_instance_uid in instances:
         item = Dataset()
@@ -61,7 +66,7 @@ def referenced(instances: Iterable[tuple[str, str]]) -> list[Dataset]:
 
 
 def uid_in(dataset: Dataset, keyword: str) -> str:
-    """Raises MessageInvalid."""
+    """A UID of a message. Raises MessageInvalid where it is missing or malformed."""
     value = str(dataset.get(keyword) or "")
     if not _UID.fullmatch(value):
         raise MessageInvalid(f"{keyword} is missing or is no UID")
@@ -69,7 +74,17 @@ def uid_in(dataset: Dataset, keyword: str) -> str:
 
 
 def references_in(dataset: Dataset, keyword: str) -> list[tuple[str, str, Dataset]]:
-    """(SOP Class UID, SOP Instance UID, item) of each item of a sequence. Raises MessageInvalid."""
+    """The references in a sequence of a message.
+
+    Returns
+    -------
+    (SOP Class UID, SOP Instance UID, item) of each item.
+
+    Raises
+    ------
+    MessageInvalid
+        If the element is no sequence, or an item lacks a UID.
+    """
     if keyword in dataset and not holds_items(dataset, Tag(keyword)):
         raise MessageInvalid(f"{keyword} is no sequence")
     return [
@@ -79,11 +94,16 @@ def references_in(dataset: Dataset, keyword: str) -> list[tuple[str, str, Datase
 
 
 def read_report(information: Dataset) -> tuple[str, tuple[ReportedInstance, ...]]:
-    """The Transaction UID of a report, and what it says of each instance: its failures last.
+    """Read the Event Information of an N-EVENT-REPORT (PS3.4 Table J.3-2).
+
+    Returns
+    -------
+    Its Transaction UID, and each reported instance, failures last.
 
     Raises
     ------
     MessageInvalid
+        If a UID is missing or malformed.
     """
     reported = [
         ReportedInstance(
@@ -112,9 +132,12 @@ def read_report(information: Dataset) -> tuple[str, tuple[ReportedInstance, ...]
 
 
 def answer_report(event: evt.Event, record: RecordReport) -> tuple[int, None]:
-    """Answer N-EVENT-REPORT, on whichever association it came.
+    """Record an N-EVENT-REPORT, and answer it. Handles EVT_N_EVENT_REPORT on any association.
 
-    Success once it is recorded, and again for one that was recorded before: the peer need not repeat it.
+    Returns
+    -------
+    Success for a report that is recorded, now or earlier; else a failure, upon which the peer may report
+    again.
     """
     try:
         kind = event.event_type
@@ -141,22 +164,22 @@ def answer_report(event: evt.Event, record: RecordReport) -> tuple[int, None]:
     return int(Status.SUCCESS), None
 
 
-# Tells peers what this node holds of what they asked it to commit: N-EVENT-REPORT, until they take it.
-
+# ---- reports to peers (N-EVENT-REPORT), until they take them
 
 _HOLD_S = 300.0  # longer than one attempt can take
 _ANSWER_HERE_S = 10.0  # on the peer's association: it may be releasing it
 _STILL_WITHIN_S = 2.0
 
 
-class Reporter:
-    """Tells each request on the association on which it was asked for, else on one to the peer's address.
+class CommitmentReporter:
+    """Reports on requests: on the association of the request, else on one to the peer's address.
 
     Parameters
     ----------
-    address_of : of a peer's AE title; None where it is not configured.
+    requests : what peers asked this node to commit.
+    address_of : gives the address of an AE title; None where none is configured.
     backoff_s : waits after a failed attempt; the last repeats.
-    give_up_after_s : after the question.
+    give_up_after_s : counted from the request.
     """
 
     def __init__(
@@ -175,24 +198,29 @@ class Reporter:
         self._give_up_after_s = give_up_after_s
 
     def report_here(self, association: Any, request: CommitmentRequest, after_s: float) -> None:
-        """Tell it on the association of the question, if that is open after so long; else leave it due."""
+        """Report on the request's association, if that is open after `after_s`; else leave the report due."""
         time.sleep(after_s)
         try:
-            failure = self._tell_here(association, request)
+            failure = self._report_here(association, request)
             if failure is None:
                 self._requests.mark_reported(request)
                 self._log(request, "same association")
             else:
-                self._requests.put_off(request, failure, 0.0)
-        except Exception as error:  # noqa: BLE001 - one request's boundary: it stays due, and is told again
+                self._requests.postpone(request, failure, 0.0)
+        except Exception as error:  # noqa: BLE001 - one request's boundary: it stays due
             log.warning("commitment_report_not_noted", error=describe(error))
 
     def report_due(self) -> int:
-        """Tell whatever is due, on associations of this node's own. Returns how many requests it was.
+        """Report on all due requests, over associations that this node asks for.
+
+        Returns
+        -------
+        How many were due.
 
         Raises
         ------
         StoreError
+            If the database fails. What fails at a peer is postponed.
         """
         due = self._requests.claim_due(_HOLD_S)
         for request in due:
@@ -202,7 +230,7 @@ class Reporter:
                 raise
             except Exception as error:  # noqa: BLE001 - one request's boundary: the others go on
                 log.error("commitment_report_failed", calling_ae=request.calling_ae, error=describe(error))
-                self._put_off_or_give_up(request, describe(error))
+                self._postpone_or_give_up(request, describe(error))
         return len(due)
 
     def _report(self, request: CommitmentRequest) -> None:
@@ -210,18 +238,18 @@ class Reporter:
         if address is None:
             self._give_up(request, "the peer left, and [[peers]] names no address of it", reason="no address")
             return
-        failure = self._tell_there(address, request)
+        failure = self._report_elsewhere(address, request)
         if failure is None:
             self._requests.mark_reported(request)
             self._log(request, "own association")
         else:
-            self._put_off_or_give_up(request, failure)
+            self._postpone_or_give_up(request, failure)
 
-    def _put_off_or_give_up(self, request: CommitmentRequest, failure: str) -> None:
+    def _postpone_or_give_up(self, request: CommitmentRequest, failure: str) -> None:
         if request.age_s >= self._give_up_after_s:
             self._give_up(request, failure, reason=failure)
         else:
-            self._requests.put_off(request, failure, delay_s(self._backoff_s, request.attempts + 1))
+            self._requests.postpone(request, failure, delay_s(self._backoff_s, request.attempts + 1))
 
     def _give_up(self, request: CommitmentRequest, detail: str, *, reason: str) -> None:
         self._requests.give_up(request, detail)
@@ -230,7 +258,7 @@ class Reporter:
     def report_forever(
         self, stop: threading.Event, pause_s: float, on_round: Callable[[], None] = lambda: None
     ) -> None:
-        """Tell what is due until `stop` is set.
+        """Report what is due every `pause_s`, until `stop` is set.
 
         Parameters
         ----------
@@ -243,16 +271,16 @@ class Reporter:
             except StoreError as error:
                 log.error("commitment_reports_failed", error=describe(error))
 
-    def _tell_here(self, association: Any, request: CommitmentRequest) -> str | None:
+    def _report_here(self, association: Any, request: CommitmentRequest) -> str | None:
         if not pause_reactor(association, within_s=_STILL_WITHIN_S):
             return "the peer left"
         association.dimse_timeout = _ANSWER_HERE_S
         try:
-            return _tell(association, request)
+            return _send_report(association, request)
         finally:
             resume_reactor(association)
 
-    def _tell_there(self, address: Address, request: CommitmentRequest) -> str | None:
+    def _report_elsewhere(self, address: Address, request: CommitmentRequest) -> str | None:
         ae = self._requestor.entity()
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
@@ -263,7 +291,7 @@ class Reporter:
         if not association.is_established:
             return why_not_established(association)[1]
         try:
-            return _tell(association, request)
+            return _send_report(association, request)
         finally:
             if association.is_established:
                 association.release()
@@ -278,7 +306,7 @@ class Reporter:
 
 
 def report_of(request: CommitmentRequest) -> tuple[EventType, Dataset]:
-    """Event Type ID and Event Information (PS3.4 Table J.3-2)."""
+    """Event Type ID and Event Information of the report on a request (PS3.4 Table J.3-2)."""
     information = Dataset()
     information.TransactionUID = request.transaction_uid
     if request.held:
@@ -296,8 +324,8 @@ def report_of(request: CommitmentRequest) -> tuple[EventType, Dataset]:
     return EventType.FAILURES_EXIST if failed else EventType.COMMITTED, information
 
 
-def _tell(association: Any, request: CommitmentRequest) -> str | None:
-    """None once the peer has taken the report, else why it did not, in this node's words."""
+def _send_report(association: Any, request: CommitmentRequest) -> str | None:
+    """Send the report. None where the peer took it, else the reason why not."""
     event_type, information = report_of(request)
     try:
         answer, _ = association.send_n_event_report(
@@ -311,25 +339,26 @@ def _tell(association: Any, request: CommitmentRequest) -> str | None:
     return None if status == Status.SUCCESS else f"the report was answered {in_words(status)}"
 
 
-# Storage commitment at the listener: questions of peers, and reports about what this node asked of them.
-
+# ---- the listener's service
 
 # A peer that releases at once wants the report on an association of its own; one that stays gets it here.
 _STAYS_AFTER_S = 0.25
-_PAUSE_S = 30.0  # before the request is told elsewhere, should this process end meanwhile
+_PAUSE_S = 30.0  # before another process reports, should this one end meanwhile
 
 
 class CommitmentService:
-    """What the listener offers besides storage.
+    """The listener's storage commitment: requests of peers (N-ACTION), and their reports (N-EVENT-REPORT).
 
     Parameters
     ----------
-    record : takes in a report about what this node asked a destination to commit.
-    requests : what this node is asked to commit.
-    reporter : tells it.
+    record : records a report about what this node asked a destination to commit.
+    requests : what peers ask this node to commit.
+    reporter : reports on it.
     """
 
-    def __init__(self, record: RecordReport, requests: CommitmentRequests, reporter: Reporter) -> None:
+    def __init__(
+        self, record: RecordReport, requests: CommitmentRequests, reporter: CommitmentReporter
+    ) -> None:
         self._record = record
         self._requests = requests
         self._reporter = reporter
@@ -337,12 +366,13 @@ class CommitmentService:
     def support(self, ae: Any) -> None:
         """Accept the class with either role.
 
-        A peer that reports proposes itself as SCP (PS3.4 Section J.3.3), one that asks is SCU, and one that
+        A peer that reports proposes itself as SCP (PS3.4 Section J.3.3). One that asks is SCU. One that
         proposes no role may do either.
         """
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
 
     def handlers(self) -> list[tuple[Any, ...]]:
+        """pynetdicom's event handlers of the service."""
         return [
             (evt.EVT_N_EVENT_REPORT, answer_report, [self._record]),
             (evt.EVT_N_ACTION, self._answer_question),
@@ -395,17 +425,17 @@ class CommitmentService:
         )
 
 
-# Storage commitment, bound: what listener and workers do with reports, and how this node tells its own.
+# ---- bound to store and settings
 
 
 def report_recorder(store: Store, settings: Settings) -> RecordReport:
-    """Takes reports in; what could not be committed for now is asked for again after the usual patience."""
+    """Records reports. What a destination cannot commit for now is requested again after the patience."""
     return partial(store.commitment_transactions.record, ask_again_in_s=settings.worker.commitment_patience_s)
 
 
-def make_reporter(store: Store, settings: Settings) -> Reporter:
-    """Tells peers what they asked this node to commit."""
-    return Reporter(
+def make_reporter(store: Store, settings: Settings) -> CommitmentReporter:
+    """The reporter on what peers asked this node to commit."""
+    return CommitmentReporter(
         Requestor(settings.node.ae_title, tls=settings.tls),
         store.commitment_requests,
         settings.address_of,

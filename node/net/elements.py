@@ -1,8 +1,7 @@
-"""The few elements that are asked for on arrival, found in the pieces that a data set came in.
+"""Finds the few elements that the listener reads on arrival, in the pieces that a data set came in.
 
-What stands before them is passed over by its length, however long it is: nothing is copied but the values
-that are wanted, and none is taken that is not there as a whole. A deflated data set is inflated piece by
-piece, and no further than is allowed.
+The reader skips all other elements by their lengths and copies only the wanted values. It takes no value that
+is cut off. It inflates a deflated data set piece by piece, up to a limit.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ _INFLATED_PIECE = 1 << 20
 _MOST_ELEMENTS = 1 << 20  # an Enhanced CT of 5,000 frames has half as many; a little deflated says millions
 
 
-class NotRead(Exception):
-    """The data set ends too soon, or breaks a rule of encoding: another reader may make it out."""
+class DataSetUnreadable(Exception):
+    """The data set ends too soon, or breaks a rule of encoding. Another reader may understand it."""
 
 
-class BreaksOff(NotRead):
-    """The data set ends before what was sought is there as a whole."""
+class DataSetTruncated(DataSetUnreadable):
+    """The data set ends before the wanted values are complete."""
 
 
-class NotInflated(Exception):
-    """A deflated data set breaks off, or is no deflated stream."""
+class DeflatedStreamInvalid(Exception):
+    """A deflated data set is cut off, or is no deflated stream."""
 
 
-class TooLong(Exception):
-    """More was inflated than is allowed."""
+class InflatedTooLarge(Exception):
+    """The data set inflates to more than the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class _Reader:
     piece: Piece = b""
     at: int = 0
     passed: int = 0  # bytes of the pieces before this one
-    kept: list[Piece] | None = None  # where what was read is collected
+    kept: list[Piece] | None = None  # collects what was read
     elements: int = 0  # that were met, items' own among them
     _length: int = field(default=0)
 
@@ -77,7 +76,7 @@ class _Reader:
         return self.passed + self.at
 
     def take(self, count: int) -> bytes:
-        """The next bytes. Raises `NotRead` where there are fewer."""
+        """The next bytes. Raises `DataSetUnreadable` where there are fewer."""
         taken = bytes(self.piece[self.at : self.at + count])
         self.at += len(taken)
         while len(taken) < count:
@@ -97,14 +96,14 @@ class _Reader:
         while self.at == self._length:
             try:
                 self._next()
-            except NotRead:
+            except DataSetUnreadable:
                 return True
         return False
 
     def _next(self) -> None:
         following = next(self.pieces, None)
         if following is None:
-            raise BreaksOff
+            raise DataSetTruncated
         self.passed += self._length
         self.piece, self.at, self._length = following, 0, len(following)
         if self.kept is not None:
@@ -119,27 +118,27 @@ def find_values(
     *,
     to_the_end: bool = False,
 ) -> Mapping[int, bytes]:
-    """Values of elements of the data set itself, not of items in it, as they are encoded.
+    """Encoded values of elements of the data set itself; elements of its items are skipped.
 
     Parameters
     ----------
-    needed, further : tags, as numbers of 32 bits. Reading ends behind the last of them, or at damage
-        that lies behind all that are needed.
-    to_the_end : all of it is passed over, and damage anywhere counts.
+    needed, further : tags, as numbers of 32 bits. Reading ends after the last of them, or at damage
+        after the last needed one.
+    to_the_end : read the whole data set; damage anywhere raises.
 
     Raises
     ------
-    BreaksOff
-        If the data set ends before that.
-    NotRead
-        If its elements do not ascend, or one is not to be made out.
-    NotInflated, TooLong
-        As `inflated` does, if `pieces` are its.
+    DataSetTruncated
+        If it ends before the last needed value.
+    DataSetUnreadable
+        If its elements do not ascend, or one cannot be read.
+    DeflatedStreamInvalid, InflatedTooLarge
+        As `inflated`, where the pieces come from it.
     """
     found: dict[int, bytes] = {}
     try:
         _find(_Reader(iter(pieces)), encoding, frozenset((*needed, *further)), found, to_the_end=to_the_end)
-    except NotRead:
+    except DataSetUnreadable:
         if to_the_end or not found.keys() >= set(needed):
             raise
     return found
@@ -158,18 +157,18 @@ def _find(
     while not reader.ended():
         try:
             tag, vr, length = _head(reader, encoding)
-        except BreaksOff:
+        except DataSetTruncated:
             if to_the_end:  # some bytes of padding
                 break
             raise
         if tag <= before or tag >> 16 == 0xFFFE:
-            raise NotRead("its elements do not ascend")
+            raise DataSetUnreadable("its elements do not ascend")
         before = tag
         if tag > last and not to_the_end:
             break
         if tag in wanted:
             if length > _LONGEST_WANTED:
-                raise NotRead("a value is too long")
+                raise DataSetUnreadable("a value is too long")
             found[tag] = reader.take(length)
         else:
             _pass(reader, encoding, vr, length)
@@ -180,12 +179,12 @@ def before_pixels(pieces: Iterable[Piece], encoding: Encoding, most_bytes: int) 
 
     Raises
     ------
-    NotRead
-        If it breaks off, or an element is not to be made out.
-    TooLong
-        If it is more than so many bytes.
-    NotInflated
-        As `inflated` does, if `pieces` are its.
+    DataSetUnreadable
+        If it is cut off, or an element cannot be read.
+    InflatedTooLarge
+        If that is more than `most_bytes`.
+    DeflatedStreamInvalid
+        As `inflated`, where the pieces come from it.
     """
     kept: list[Piece] = []
     reader = _Reader(_counted(pieces, most_bytes + _INFLATED_PIECE), kept=kept)
@@ -205,18 +204,19 @@ def _counted(pieces: Iterable[Piece], most_bytes: int) -> Iterator[Piece]:
     for piece in pieces:
         total += len(piece)
         if total > most_bytes:
-            raise TooLong
+            raise InflatedTooLarge
         yield piece
 
 
 def inflated(pieces: Iterable[Piece], most_bytes: int) -> Iterator[bytes]:
-    """What deflated pieces hold, in pieces of at most a megabyte (PS3.5 Annex A.5: without header).
+    """Inflate pieces, into pieces of at most 1 MiB (PS3.5 Annex A.5: no zlib header).
 
     Raises
     ------
-    TooLong
-        If it is more than so many bytes.
-    NotInflated
+    InflatedTooLarge
+        If that is more than `most_bytes`.
+    DeflatedStreamInvalid
+        If the stream is cut off, or is none.
     """
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     total = 0
@@ -228,26 +228,26 @@ def inflated(pieces: Iterable[Piece], most_bytes: int) -> Iterator[bytes]:
                 rest = stream.unconsumed_tail
                 total += len(made)
                 if total > most_bytes:
-                    raise TooLong
+                    raise InflatedTooLarge
                 if made:
                     yield made
         while not stream.eof:  # what was held back for want of room
             made = stream.decompress(b"", _INFLATED_PIECE)
             if not made:
-                raise NotInflated("its deflated stream breaks off")
+                raise DeflatedStreamInvalid("its deflated stream breaks off")
             total += len(made)
             if total > most_bytes:
-                raise TooLong
+                raise InflatedTooLarge
             yield made
     except zlib.error as error:
-        raise NotInflated("it is no deflated stream") from error
+        raise DeflatedStreamInvalid("it is no deflated stream") from error
 
 
 def _head(reader: _Reader, encoding: Encoding) -> tuple[int, bytes, int]:
     """Tag, value representation and length of the next element; "UN" where none is stated."""
     reader.elements += 1
     if reader.elements > _MOST_ELEMENTS:
-        raise NotRead("it has too many elements")
+        raise DataSetUnreadable("it has too many elements")
     head = reader.take(8)
     group, element = struct.unpack_from(encoding.order + "HH", head)
     tag = group << 16 | element
@@ -257,17 +257,17 @@ def _head(reader: _Reader, encoding: Encoding) -> tuple[int, bytes, int]:
     if vr in _SHORT:
         return tag, vr, struct.unpack_from(encoding.order + "H", head, 6)[0]
     if vr not in _LONG:
-        raise NotRead("a value representation that there is not")
+        raise DataSetUnreadable("a value representation that there is not")
     return tag, vr, struct.unpack(encoding.order + "I", reader.take(4))[0]
 
 
 def _pass(reader: _Reader, encoding: Encoding, vr: bytes, length: int, depth: int = 0) -> None:
-    """Pass over a value; one of undefined length item by item."""
+    """Skip a value; one of undefined length item by item."""
     if length != _UNDEFINED:
         reader.skip(length)
         return
     if depth > _DEEPEST:
-        raise NotRead("sequences lie too deep")
+        raise DataSetUnreadable("sequences lie too deep")
     if vr not in (b"SQ", b"UN"):
         inner = None  # fragments, whose items have lengths
     elif encoding.explicit and vr == b"UN":
@@ -280,7 +280,7 @@ def _pass(reader: _Reader, encoding: Encoding, vr: bytes, length: int, depth: in
         if tag == _SEQUENCE_END:
             return
         if tag != _ITEM or (inner is None and length == _UNDEFINED):
-            raise NotRead("a sequence holds something else than items")
+            raise DataSetUnreadable("a sequence holds something else than items")
         if length != _UNDEFINED:
             reader.skip(length)
             continue

@@ -1,4 +1,4 @@
-"""C-FIND: what an archive holds of a study, asked without waiting long for the answer."""
+"""C-FIND and C-MOVE at archives; storage commitment and C-FIND as proof of a delivery."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ _IDENTITY = (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY)
 
 
 class QueryFailed(Exception):
-    """An archive that does not answer a query as PS3.4 Annex C has it; the message says why, in words."""
+    """An archive does not answer a query as PS3.4 Annex C requires. The message says how."""
 
 
 class DicomArchive:
-    """Asks archives by the Study Root model, over an association for each question.
+    """Queries archives by the Study Root model, over one association for each query. Never raises for a peer.
 
     Parameters
     ----------
-    requestor : with timeouts of seconds: it is asked whether or not anybody answers.
-    fetcher : with more patience: an archive need not answer before it has sent everything.
-    ae_title : under which archives send to this node.
-    timeout_s : for each match; all of them together may take twice as long.
+    requestor : for queries; with timeouts of seconds.
+    fetcher : for retrievals; with longer ones, for an archive may answer only when it has sent everything.
+    ae_title : the node's own, to which archives send.
+    timeout_s : for each match; all matches together may take twice as long.
     """
 
     def __init__(self, requestor: Requestor, *, fetcher: Requestor, ae_title: str, timeout_s: float) -> None:
@@ -91,7 +91,11 @@ class DicomArchive:
         """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study.
 
         An archive may leave that number out (PS3.4 Table C.3-4, type O): then its instances are counted at
-        IMAGE level. What comes beside because it does not match on Modality or study is left out.
+        IMAGE level. Matches of another modality or study are ignored.
+
+        Returns
+        -------
+        Counts by Series Instance UID.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
@@ -111,10 +115,10 @@ class DicomArchive:
         return Answer(stated=stated)
 
     def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
-        """C-FIND at STUDY level: who was examined for which order, by keyword.
+        """C-FIND at STUDY level: attributes of patient and order, by keyword.
 
-        An empty value is stated only of an attribute that every archive has to support; of the others an
-        archive may mean that it does not keep them.
+        An empty value counts for attributes that every archive must support (type R). Of others it may mean
+        that the archive does not keep them.
         """
         query = Dataset()
         query.SpecificCharacterSet = "ISO_IR 192"  # archives answer in the character set of the question
@@ -132,10 +136,13 @@ class DicomArchive:
             return Answer(stated=None, problem=str(failure))
 
     def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
-        """C-FIND at SERIES level for SR, then at IMAGE level for those that may be this software's.
+        """C-FIND at SERIES level for SR, then at IMAGE level for series that may be this software's.
 
-        They are known by their UIDs, which no archive leaves out: that of a report's series follows from that
-        of the report (`node.dicom.uids`).
+        Their UIDs tell: that of a report's series follows from that of the report (`node.dicom.uids`).
+
+        Returns
+        -------
+        Reports by SOP Instance UID.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
@@ -170,7 +177,12 @@ class DicomArchive:
         }
 
     def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
-        """C-MOVE of each series to this node, one after another; what went wrong, "" where nothing did."""
+        """C-MOVE each series to this node, one after another.
+
+        Returns
+        -------
+        What went wrong, in words; "" where all was sent.
+        """
         try:
             with self._associated(self._fetcher, peer, _MOVE) as association:
                 for uid in series:
@@ -183,7 +195,7 @@ class DicomArchive:
         return ""
 
     def _images(self, association: Any, series: Dataset) -> int:
-        """How many instances of a series an archive lists at IMAGE level; raises as `_matches`."""
+        """Count the instances of a series that an archive lists at IMAGE level. Raises as `_matches`."""
         query = Dataset()
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID = series.StudyInstanceUID, series.SeriesInstanceUID
@@ -217,12 +229,12 @@ class DicomArchive:
         association.release()
 
     def _matches(self, association: Any, query: Dataset, *, most: int) -> Sequence[Dataset]:
-        """Every match about the study that was asked for.
+        """All matches for the queried study.
 
         Raises
         ------
         QueryFailed
-            If there are more than `most`, or if they take too long.
+            If the peer does not answer, sends more than `most` matches, or takes too long.
         """
         deadline = time.monotonic() + _WHOLE_ANSWER * self._timeout_s
         matches: list[Dataset] = []
@@ -254,7 +266,7 @@ def _plain(match: Dataset, keyword: str) -> str:
 
 
 def _move(association: Any, query: Dataset, to_ae_title: str) -> None:
-    """Have one series sent, and wait until that is done.
+    """C-MOVE one series, and wait until it is sent.
 
     Raises
     ------
@@ -278,7 +290,7 @@ def _move(association: Any, query: Dataset, to_ae_title: str) -> None:
 
 
 def _series_count(match: Dataset) -> tuple[str, int | None]:
-    """A series, and how many instances it has; None where the match gives no such number.
+    """A series UID and its number of instances; None where the match states no number.
 
     Raises
     ------
@@ -296,11 +308,12 @@ def _series_count(match: Dataset) -> tuple[str, int | None]:
 
 
 def _identity(match: Dataset) -> dict[str, str]:
-    """What a match states of patient and order.
+    """Attributes of patient and order in a match, by keyword.
 
     Raises
     ------
     QueryFailed
+        If a value cannot be decoded.
     """
     try:
         stated = {keyword: match[keyword].value for keyword in _IDENTITY if keyword in match}
@@ -314,7 +327,7 @@ def _text(value: Any) -> str:
     return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "").strip()
 
 
-# What a destination holds: storage commitment asked of it, and C-FIND.
+# ---- proof that a destination holds what it took
 
 _LOOK_S = 0.05
 _FIND_MODELS = (StudyRootQueryRetrieveInformationModelFind, PatientRootQueryRetrieveInformationModelFind)
@@ -322,12 +335,14 @@ _KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
 class DicomProver:
-    """Asks destinations over associations that `requestor` asks for.
+    """Asks destinations for storage commitment, or finds objects there by C-FIND. Never raises for a peer.
 
     Parameters
     ----------
-    record : takes in a report of storage commitment that comes on the association of the question, before the
-        answer or after it. One that comes on an association of the destination's own goes to the listener.
+    requestor : asks for the associations.
+    record : records a commitment report that comes on the association of the request, before or after the
+    answer
+        to it. A report on an association of the destination's own goes to the listener.
     """
 
     def __init__(self, requestor: Requestor, record: RecordReport) -> None:
@@ -336,6 +351,7 @@ class DicomProver:
 
     @contextmanager
     def session(self, destination: Destination) -> Iterator[_Session]:
+        """An association for as long as the block lasts."""
         ae = self._requestor.entity()
         # Verification is there to tell a peer that offers neither from one that accepts nothing yet: every
         # acceptor has it (PS3.4 Annex A).
@@ -419,11 +435,11 @@ class _Session:
         return FindResult.ABSENT if last == 0x0000 else FindResult.UNKNOWN
 
 
-# Completeness, bound: archives are asked by DICOM.
+# ---- bound to settings
 
 
 def make_archive(settings: Settings) -> DicomArchive:
-    """Asks whatever peer it is given, with little patience but for what it fetches."""
+    """The queries of archives, with the configured timeouts."""
     patience_s = settings.completeness.ask_timeout_s
     return DicomArchive(
         Requestor(
@@ -439,12 +455,12 @@ def make_archive(settings: Settings) -> DicomArchive:
 
 
 def make_archives(settings: Settings) -> ArchivesInTurn:
-    """The archives that the settings name, asked by DICOM."""
+    """The archives that the settings name."""
     return ArchivesInTurn(make_archive(settings), settings.archives)
 
 
 def make_watch(store: Store, settings: Settings) -> CompletenessWatch:
-    """Watches the studies of a store."""
+    """The watch over the completeness of a store's studies."""
     return CompletenessWatch(
         store,
         settings.completeness,

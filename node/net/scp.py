@@ -21,17 +21,17 @@ from pynetdicom.sop_class import Verification
 
 from config.sections import AccessSettings, LimitSettings, NodeSettings
 from config.settings import load_settings
-from node.dicom import content_comparison as likeness
+from node.dicom import content_comparison
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.logs import describe
 from node.net.access import AssociationPolicy, AssociationSlots, access_rules
 from node.net.commitment import CommitmentService
 from node.net.elements import (
-    BreaksOff,
+    DataSetTruncated,
+    DataSetUnreadable,
+    DeflatedStreamInvalid,
     Encoding,
-    NotInflated,
-    NotRead,
-    TooLong,
+    InflatedTooLarge,
     before_pixels,
     find_values,
     inflated,
@@ -76,14 +76,14 @@ class _OpenAssociation:
 
 
 class Listener:
-    """Keeps what is sent, durably, before it answers Success.
+    """Keeps each received instance durably before it answers Success.
 
     Parameters
     ----------
-    made_here : tells from a data set (without pixels) whether this node made the object.
-    measured_from : tells from one whether it is a segmentation that studies are measured from.
-    commitment : storage commitment, offered where it is given.
-    policy : who may have an association; by the shipped rules, which keep nobody out, if none is given.
+    made_here : whether this node made an object, from its data set without pixels.
+    measured_from : whether studies are measured from an object, a segmentation; likewise.
+    commitment : storage commitment; offered where it is given.
+    policy : who may have an association; by default the shipped rules, which reject nobody.
     tls : of the port; None for plain DICOM.
     seat : this process's among those that accept from the same socket; None where it is the only one.
     """
@@ -121,7 +121,7 @@ class Listener:
         self._server: Any = None
 
     def start(self, listening: socket.socket | None = None) -> int:
-        """Listen. Returns the port, which matters where the settings say 0.
+        """Listen, and return the port, which the settings leave open where they say 0.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ class Listener:
         return port
 
     def stop(self) -> None:
-        """Stop listening; associations that are open are aborted."""
+        """Stop listening, and abort open associations."""
         self._stop.set()
         if self._server is not None:
             self._server.stop()
@@ -168,7 +168,7 @@ class Listener:
             receipt = (
                 self._store.instances.note_own(instance)
                 if own
-                else self._store.instances.receive(instance, likeness)
+                else self._store.instances.receive(instance, content_comparison)
             )
         except Exception as error:  # noqa: BLE001 - the SCP's boundary: status_for decides about every error
             status = status_for(error)
@@ -185,7 +185,7 @@ class Listener:
         return int(Status.SUCCESS)
 
     def _keep_undecodable(self, request: StoreRequest, reason: str) -> None:
-        """The sender has been told; its bytes are kept where they can be, for a person to look at."""
+        """Keep the bytes of a refused instance in quarantine where there is room, for a person to look at."""
         uid = request.sop_instance_uid
         instance = ReceivedInstance(
             sop_instance_uid=uid if _UID.fullmatch(uid) else "",
@@ -205,7 +205,7 @@ class Listener:
             log.warning("undecodable_not_kept", error=describe(error))
 
     def _received(self, request: StoreRequest) -> tuple[ReceivedInstance, bool]:
-        """What came, and whether this node made it."""
+        """The received instance, and whether this node made it. Raises ReceiveError or StoreError."""
         association = request.association
         if request.too_large:
             raise LimitExceeded(request.too_large)
@@ -248,7 +248,7 @@ class Listener:
         return self._store.instances.is_own(instance.sop_instance_uid) or self._made_here(header)
 
     def _association_id(self, association: Any) -> int:
-        """The row of an association, made when it brings its first instance."""
+        """The association's row, inserted with its first instance."""
         with self._lock:
             known = self._open.get(association)
             if known is None:
@@ -317,13 +317,13 @@ def _file_header(request: StoreRequest) -> bytes:
 
 
 def _parse(request: StoreRequest, limits: LimitSettings, *, brief: bool) -> Dataset:
-    """The header of a received file: of a CT image what is read on arrival, of others all but the pixels.
+    """The header of a received file: the elements that are read on arrival, or all but the pixels.
 
     Raises
     ------
     NotUnderstood
     LimitExceeded
-        If it is deflated, and inflates to too much.
+        If it is deflated, and inflates to more than the limit.
     """
     wanted = list(_READ.values()) if brief else None
     header, dataset = _file_header(request), request.dataset
@@ -343,30 +343,30 @@ def _parse(request: StoreRequest, limits: LimitSettings, *, brief: bool) -> Data
 
 
 def _inflated_header(dataset: Sequence[bytes | memoryview], limits: LimitSettings) -> bytes:
-    """A deflated data set up to its pixels. All of it is inflated once, and none of the rest is held.
+    """A deflated data set up to its pixels. All of it is inflated once; the rest is dropped.
 
-    What is not made out here is not left to the library: it takes minutes over what some bytes inflate to.
+    pydicom never gets the deflated bytes: it takes minutes over what a few of them inflate to.
     """
     pieces = inflated(dataset, limits.instance_bytes)
     try:
         header = before_pixels(pieces, _encoding(ExplicitVRLittleEndian), _DEFLATED_HEADER_BYTES)
         deque(pieces, maxlen=0)
-    except TooLong as error:
+    except InflatedTooLarge as error:
         raise LimitExceeded(_INFLATES_TO_TOO_MUCH) from error
     return header
 
 
 def _values(request: StoreRequest, limits: LimitSettings) -> Mapping[str, str] | None:
-    """Identifiers and sizes, as they are encoded; None where they are better left to the library.
+    """Identifiers and sizes by keyword; None where pydicom has to read them.
 
-    What pydicom makes of them takes longer than finding them, and it takes a value that breaks off for whole.
+    pydicom takes ten times as long, and takes a value that is cut off for a whole one.
 
     Raises
     ------
     NotUnderstood
-        If the data set breaks off before its identifiers are there.
+        If the data set ends before its identifiers are complete.
     LimitExceeded
-        If the data set is deflated, and inflates to too much.
+        If the data set is deflated, and inflates to more than the limit.
     """
     syntax = UID(request.transfer_syntax_uid)
     deflated = syntax.is_deflated
@@ -382,12 +382,12 @@ def _values(request: StoreRequest, limits: LimitSettings) -> Mapping[str, str] |
             else value.rstrip(b"\0 ").decode("ascii")
             for keyword, value in values.items()
         }
-    except TooLong as error:
+    except InflatedTooLarge as error:
         raise LimitExceeded(_INFLATES_TO_TOO_MUCH) from error
-    except BreaksOff as error:
+    except DataSetTruncated as error:
         raise NotUnderstood("the data set breaks off before its identifiers are there") from error
-    except (NotRead, NotInflated, UnicodeDecodeError):  # the library tells what is wrong with it
-        return None
+    except (DataSetUnreadable, DeflatedStreamInvalid, UnicodeDecodeError):
+        return None  # pydicom says what is wrong with it
     return texts if all(texts[keyword] for keyword in _IDENTIFIERS) else None
 
 
@@ -399,7 +399,7 @@ def _encoding(syntax: UID) -> Encoding:
 
 
 def _require_within(values: Mapping[str, str], limits: LimitSettings) -> None:
-    """Raise `LimitExceeded` for an image that is larger than is decoded here."""
+    """Raise LimitExceeded for an image whose matrix or frames are above the limits."""
     for keywords, most, setting in (
         (("Rows", "Columns"), limits.matrix, "limits.matrix"),
         (("NumberOfFrames",), limits.frames, "limits.frames"),

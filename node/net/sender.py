@@ -24,9 +24,6 @@ from node.net.tls import sender_context
 from node.pipeline.ports import SendOutcome, SendResult
 from node.study_report import EncodedObject, ObjectKind
 
-# Associations that this node asks a peer for.
-
-
 _CONNECT_TIMEOUT_S = 10.0
 _ACSE_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 120.0  # a PACS may take its time to store a large segmentation
@@ -51,7 +48,7 @@ class Address(Protocol):
 
 
 class NoAssociation:
-    """In place of an association that was not asked for: what callers look at of one, and why not."""
+    """Takes the place of an association that could not be asked for, and says why."""
 
     is_established = False
     is_rejected = False
@@ -62,9 +59,14 @@ class NoAssociation:
 
 
 class Requestor:
-    """Asks for associations as `ae_title`. Holds no connection between calls.
+    """Asks peers for associations. Holds no connection between calls.
 
-    Timeouts are parameters so that a peer that hangs can be told in a test without waiting for minutes.
+    Parameters
+    ----------
+    ae_title : the node's own.
+    connect_timeout_s : for the TCP connection.
+    answer_timeout_s : for each answer of the peer.
+    tls : for peers that speak TLS.
     """
 
     def __init__(
@@ -99,9 +101,17 @@ class Requestor:
         handlers: Sequence[tuple[Any, ...]] = (),
         negotiation: Sequence[Any] = (),
     ) -> Any:
-        """An association, established or not. Never raises for a peer.
+        """Ask for an association. Never raises for a peer, nor for an unreadable TLS file.
 
-        Nor for a TLS file that cannot be read: other peers may need none, and it may be mended meanwhile.
+        Parameters
+        ----------
+        ae : with the presentation contexts to ask for.
+        handlers : pynetdicom's event handlers.
+        negotiation : items of user information besides.
+
+        Returns
+        -------
+        pynetdicom's association, or `NoAssociation`: established or not. See `why_not_established`.
         """
         try:
             tls = self._tls_to(peer)
@@ -135,10 +145,14 @@ def _read_plainly(event: evt.Event) -> None:
 
 
 def why_not_established(association: Any) -> tuple[SendOutcome, str]:
-    """Whether another try may help, and what was wrong, in this node's words.
+    """Whether another try may help, and the reason.
 
-    A peer that accepts none of the contexts may be starting up, and is asked again; one that refuses the
-    association for good, as PS3.8 has it, is not.
+    A peer that accepts none of the contexts may be starting up, and is asked again. One that rejects
+    permanently (PS3.8 Table 9-21) is not.
+
+    Returns
+    -------
+    TRANSIENT or PERMANENT, and the reason in words.
     """
     if isinstance(association, NoAssociation):
         return SendOutcome.TRANSIENT, association.reason
@@ -163,7 +177,12 @@ class EchoResult:
 
 
 class DicomSender:
-    """Sends over associations that `requestor` asks for."""
+    """Sends results to destinations by C-STORE.
+
+    Parameters
+    ----------
+    requestor : asks for the associations.
+    """
 
     def __init__(self, requestor: Requestor) -> None:
         self._requestor = requestor
@@ -176,7 +195,18 @@ class DicomSender:
         before_each: Callable[[], None] = lambda: None,
         alternatives: Sequence[str] = (),
     ) -> Sequence[SendResult]:
-        """Send each object over one association; one result per object, in order."""
+        """Send objects over one association. Never raises for a peer.
+
+        Parameters
+        ----------
+        before_each : called before each C-STORE; what it raises ends the sending, and is raised.
+        alternatives : SOP classes to offer beside those of the objects, for a report whose class is not
+        accepted.
+
+        Returns
+        -------
+        One result for each object, in order.
+        """
         ae = self._requestor.entity()
         datasets = [dcmread(BytesIO(one.content)) for one in objects]
         for dataset in datasets:

@@ -1,4 +1,4 @@
-"""Sockets of associations. Imports no DICOM library, so that whoever binds need not load it."""
+"""Sockets of associations. Imports no DICOM library: the process that binds the port does not load one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _BACKLOG = 128  # connections that wait to be accepted: a hundred peers may come
 
 
 def send_at_once(event: Event) -> None:
-    """Switch Nagle's algorithm off on a new connection.
+    """Switch Nagle's algorithm off on a new connection. Handles EVT_CONN_OPEN.
 
-    Each DIMSE message ends in a small PDU; with Nagle's algorithm it waits for a delayed acknowledgement of
-    the one before, tens of milliseconds for every instance.
+    Each DIMSE message ends in a small PDU. With Nagle's algorithm it waits for the delayed acknowledgement of
+    the PDU before, tens of milliseconds for every instance.
     """
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
@@ -23,7 +23,7 @@ def send_at_once(event: Event) -> None:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that connections can be made to, before anybody accepts them.
+    """A socket that listens, before anybody accepts from it.
 
     Raises
     ------

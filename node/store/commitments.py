@@ -1,7 +1,11 @@
-"""Storage commitment that others ask of this node: what it holds, and whether they have been told.
+"""Storage commitment: what peers request of this node, and what this node requests of destinations.
 
-A request is judged, and its row written, before it is answered. The report is sent until the peer takes it,
-over restarts, or until it is given up.
+A peer's request is judged, and its row written, before it is answered. The report is sent until the peer
+takes it, over restarts, or until it is given up.
+
+The row of a transaction with a destination stands before its N-ACTION is sent. So its report finds it
+whenever it comes, on any association and in any process. A report changes only deliveries that are not proven
+yet.
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ class CommitmentRequest:
 
 
 class CommitmentRequests:
+    """What peers asked this node to commit (table `promises`). Its methods raise StoreUnavailable."""
+
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
         self._files = files
@@ -72,6 +78,9 @@ class CommitmentRequests:
 
         Parameters
         ----------
+        transaction_uid : the peer's.
+        calling_ae : the peer.
+        asked : the instances.
         pause_s : before the report is due on an association of this node's own.
 
         Raises
@@ -120,7 +129,13 @@ class CommitmentRequests:
         return _request_of(row)
 
     def claim_due(self, hold_s: float, limit: int = 20) -> Sequence[CommitmentRequest]:
-        """What is to be reported now, the longest due first; no other caller gets it for `hold_s` seconds."""
+        """Claim what is due to be reported, the longest due first.
+
+        Parameters
+        ----------
+        hold_s : how long no other caller gets it.
+        limit : the most that are claimed.
+        """
         due = (
             select(promises.c.promise_id)
             .where(promises.c.state == CommitmentRequestState.DUE, promises.c.not_before <= now_s())
@@ -132,15 +147,15 @@ class CommitmentRequests:
         return tuple(request for one in found if (request := self._claim(one, hold_s)) is not None)
 
     def mark_reported(self, request: CommitmentRequest) -> None:
-        """The peer has taken the report."""
+        """Note that the peer took the report."""
         self._set(request, state=CommitmentRequestState.TOLD, detail="")
 
-    def put_off(self, request: CommitmentRequest, detail: str, retry_in_s: float) -> None:
-        """The peer did not take it; another try may begin after `retry_in_s`."""
+    def postpone(self, request: CommitmentRequest, detail: str, retry_in_s: float) -> None:
+        """Note that the peer did not take the report; it is due again after `retry_in_s`."""
         self._set(request, attempts=request.attempts + 1, not_before=now_s() + retry_in_s, detail=detail)
 
     def give_up(self, request: CommitmentRequest, detail: str) -> None:
-        """The peer will not be told, unless it asks again."""
+        """Report no more, unless the peer asks again."""
         self._set(request, state=CommitmentRequestState.UNTOLD, detail=detail)
 
     def _claim(self, request_id: int, hold_s: float) -> CommitmentRequest | None:
@@ -167,7 +182,7 @@ class CommitmentRequests:
             )
 
     def _keep_from_retention(self, uids: Sequence[str]) -> None:
-        """Before it is judged: what retention removes in between would be committed to and gone."""
+        """Have retention keep the instances. Before they are judged: it might remove one in between."""
         with self._database.writing() as connection:
             for start in range(0, len(uids), _AT_ONCE):
                 part = uids[start : start + _AT_ONCE]
@@ -231,19 +246,15 @@ def _request_of(row: Row[Any]) -> CommitmentRequest:
     )
 
 
-# Storage commitment that this node asks of its destinations: what was asked, and what came of it.
-#
-# The row of a transaction stands before its N-ACTION leaves, so that a report finds it whenever it comes, on
-# whichever association and in whichever process. A report changes only deliveries that are still unproven.
+# ---- what this node requests of destinations
 
-
-# A verdict that the object is missing has it sent again once; whoever loses it twice needs a person.
+# An object that the destination reports as missing is sent again once. After that a person must look.
 _MOST_RESENT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedInstance:
-    """What a report of storage commitment says of one instance."""
+    """One instance in a report of storage commitment."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -253,7 +264,7 @@ class ReportedInstance:
 
 
 class ReportOutcome(StrEnum):
-    """What became of a report."""
+    """How a report was taken."""
 
     RECORDED = "recorded"
     REPEATED = "repeated"  # the transaction was answered before; nothing changed
@@ -261,6 +272,8 @@ class ReportOutcome(StrEnum):
 
 
 class CommitmentTransactions:
+    """What this node asked destinations to commit (table `transactions`). Methods raise StoreUnavailable."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -273,15 +286,18 @@ class CommitmentTransactions:
         asked: Sequence[OpenDelivery],
         patience_s: float,
     ) -> None:
-        """Enter a transaction before it is asked; earlier ones about the same objects count as unanswered.
+        """Enter a transaction before its request is sent. Earlier ones about its objects become unanswered.
 
         Parameters
         ----------
-        patience_s : how long its report is waited for, before proof is sought again.
+        lease : of the objects' job.
+        asked : the objects' deliveries to this destination.
+        patience_s : how long to wait for its report before proof is sought again.
 
         Raises
         ------
         LeaseLost
+            If another worker took the job over.
         """
         uids = [one.sop_instance_uid for one in asked]
         with self._database.writing() as connection:
@@ -322,13 +338,13 @@ class CommitmentTransactions:
             )
 
     def refuse(self, lease: Lease, transaction_uid: str) -> None:
-        """The destination did not take the question. Raises LeaseLost."""
+        """Note that the destination refused the request. Raises LeaseLost."""
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
             _close(connection, transaction_uid, TransactionState.REFUSED)
 
     def is_open(self, transaction_uid: str) -> bool:
-        """Whether its report is still to come."""
+        """Whether the report on a transaction is still to come."""
         wanted = select(transactions.c.state).where(transactions.c.transaction_uid == transaction_uid)
         with self._database.reading() as connection:
             return connection.execute(wanted).scalar() == TransactionState.ASKED
@@ -336,16 +352,19 @@ class CommitmentTransactions:
     def record(
         self, transaction_uid: str, reported: Sequence[ReportedInstance], *, ask_again_in_s: float
     ) -> ReportOutcome:
-        """Take a destination's report in, and have the jobs that wait for it go on.
+        """Record a destination's report, and make the jobs due that wait for it.
 
-        Instances that the transaction did not ask for are ignored, and so is the second report of a
-        transaction. A late report, of a transaction that was asked anew or refused meanwhile, can still prove
-        what it commits: its failures are out of date. What was sent again after the question is not proven by
-        its answer.
+        Instances that the transaction did not ask for are ignored; so is the second report of a transaction.
+        A late report, of a transaction that was repeated or refused meanwhile, still proves what it commits,
+        but its failures no longer count. A report proves nothing of what was sent again after the request.
 
         Parameters
         ----------
-        ask_again_in_s : how soon, where the destination could not commit for now.
+        ask_again_in_s : before the next request, where the destination could not commit for now.
+
+        Returns
+        -------
+        How the report was taken.
         """
         said = {(one.sop_class_uid, one.sop_instance_uid): one for one in reported}
         with self._database.writing() as connection:
@@ -383,7 +402,7 @@ def _items_of(connection: Connection, transaction_uid: str) -> Sequence[str]:
 
 
 def _asked_of(connection: Connection, transaction: Row[Any]) -> Sequence[Any]:
-    """What the transaction asked for and is unproven still, as it was sent before the question."""
+    """What the transaction asked for, was sent before the request, and is not proven yet."""
     wanted = (
         select(transaction_items.c.sop_class_uid, transaction_items.c.sop_instance_uid, deliveries.c.resent)
         .join(

@@ -1,4 +1,4 @@
-"""Writing a file so that it outlives a power cut."""
+"""Writes files that survive a power cut."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE_MODE, FOLDER_MODE = 0o600, 0o700  # of all that lies under the storage root
 
 
 def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
-    """Write a new file, its name and its content on the disk when this returns.
+    """Write a new file. When this returns, its name and its content are on the disk.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a small file durably, in place of what was there, readable by its owner alone."""
+    """Write a small file durably in place of an old one, readable by its owner alone. Raises OSError."""
     descriptor = _create(path, os.O_TRUNC)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -51,7 +51,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, for its owner alone; the names outlive a power cut."""
+    """Make a folder and those above it durably, for its owner alone. Raises OSError."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 
 def tighten(path: Path) -> bool:
-    """Close a file or folder to everybody but its owner. False where it is another's, who alone can do so."""
+    """Close a file or folder to everybody but its owner. False where it belongs to another account."""
     try:
         mode = path.lstat().st_mode
         wanted = FOLDER_MODE if stat.S_ISDIR(mode) else FILE_MODE
@@ -84,7 +84,7 @@ def _create(path: Path, flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder outlive a power cut."""
+    """Have the names in a folder survive a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Files that survive a power cut: received bytes and artefacts. Names are hashes, never text from outside."""
+"""Files that survive a power cut: received bytes and artefacts. Hashes name them, never text from outside."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from node.store.states import CT_SOP_CLASSES
 
 
 class FileStore:
-    """A folder of immutable files.
-
-    Paths given out are relative to the root, so that the folder may be moved.
+    """A folder of immutable files. Paths are relative to the root, so that the folder may be moved.
 
     Parameters
     ----------
-    min_free_bytes : a watermark. What is received may not use the space below it (`require_space`): studies
-        in hand still have to write.
+    root : made if it is missing.
+    min_free_bytes : a watermark. What is received must leave so much (`require_space`): studies in hand still
+        have to write.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the root cannot be made.
     """
 
     def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
@@ -38,12 +42,12 @@ class FileStore:
             raise storage_error(error) from error
 
     def require_space(self, incoming_bytes: int) -> None:
-        """Ask before anything is written whether so many bytes more leave the disk above its watermark.
+        """Check, before anything is written, that `incoming_bytes` more leave the disk above its watermark.
 
         Raises
         ------
         StorageFull
-            If they do not.
+            If they would not.
         StoreUnavailable
             If the file system cannot be asked.
         """
@@ -55,12 +59,16 @@ class FileStore:
             )
 
     def tighten(self, *, thoroughly: bool) -> bool:
-        """Close the folder to everybody but its owner, whoever made it. False where something is another's.
+        """Close the folder to everybody but its owner.
 
         Parameters
         ----------
-        thoroughly : all that lies in it, too, which may take a while; else the folder alone, which keeps
-            everybody out.
+        thoroughly : close all that lies in it, too, which may take a while. The folder alone keeps others
+        out.
+
+        Returns
+        -------
+        False where something belongs to another account.
         """
         tight = tighten(self.root)
         if thoroughly:
@@ -71,7 +79,7 @@ class FileStore:
         return tight
 
     def used_percent(self) -> float:
-        """Of the disk, as `df` counts. Raises StoreUnavailable if the file system cannot be asked."""
+        """How full the disk is [%], as `df` counts. Raises StoreUnavailable."""
         _, used_bytes, free_bytes = self._disk_usage()
         return 100.0 * used_bytes / max(1, used_bytes + free_bytes)
 
@@ -84,12 +92,12 @@ class FileStore:
         suffix: str = "",
         together: str = "",
     ) -> str:
-        """Write a new file durably: when this returns, it outlives a power cut.
+        """Write a new file. When this returns, it survives a power cut.
 
         Parameters
         ----------
         shelf : "instances" or "artefacts".
-        sha256 : names the file; a random part keeps two writers of equal bytes apart.
+        sha256 : names the file, with a random part that keeps two writers of equal bytes apart.
         chunks : the content, in pieces.
         together : files with the same word lie in one folder, which is found and synchronised faster than
             many. The word itself, which may come from outside, is no part of the path.
@@ -114,11 +122,11 @@ class FileStore:
         return path.as_posix()
 
     def read(self, path: str) -> bytes:
-        """Raises FileNotFoundError if the file is gone."""
+        """The content of a file. Raises FileNotFoundError if it is gone."""
         return (self.root / path).read_bytes()
 
     def remove(self, path: str) -> None:
-        """Nothing is there to remove of a row without a file (""). Raises StoreUnavailable."""
+        """Remove a file, if it is there; "" names none. Raises StoreUnavailable."""
         if not path:
             return
         try:
@@ -144,24 +152,31 @@ def sha256_of(*chunks: bytes) -> str:
     return digest.hexdigest()
 
 
-# One C-STORE, as it came.
+# ---- what is received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedInstance:
-    """One C-STORE, as it came."""
+    """One C-STORE.
+
+    Parameters
+    ----------
+    sha256 : of the data set, without the file header.
+    content : a Part 10 file in pieces: header, data set as received.
+    is_measured_mask : whether it is a segmentation of another program that the configuration measures from.
+    """
 
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
-    sha256: str  # of the data set, without the file header
-    content: Sequence[bytes | memoryview]  # a Part 10 file, in pieces: header, data set as received
+    sha256: str
+    content: Sequence[bytes | memoryview]
     calling_ae: str
     called_ae: str
     association_id: int | None
-    is_measured_mask: bool = False  # a segmentation of another program that the configuration measures from
+    is_measured_mask: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -172,30 +187,27 @@ class ReceivedInstance:
         return self.sop_class_uid in CT_SOP_CLASSES
 
     def open(self) -> BinaryIO:
-        """The whole as a file."""
+        """The file, in memory."""
         return BytesIO(b"".join(self.content))
-
-
-# What the store asks about data sets that it does not read itself.
 
 
 Source = Path | BinaryIO
 
 
 class ContentReader(Protocol):
-    """Tells equal content from different bytes; `node.dicom.content_comparison` is one."""
+    """Compares the content of data sets, as `node.dicom.content_comparison` does."""
 
     def identity_difference(self, held: Source, came: Source) -> frozenset[str] | None:
-        """Keywords of the attributes of patient and order that differ; None where anything else does."""
+        """Keywords of differing attributes of patient and order; None where anything else differs."""
         ...
 
     def fingerprint(self, source: Source) -> tuple[str, str] | None:
-        """Two SHA-256: of all content but identity, and of identity. None where it cannot be read."""
+        """SHA-256 of all content but identity, and of identity. None for what cannot be read."""
         ...
 
 
 class BytesAlone:
-    """Takes other bytes for other content."""
+    """Compares bytes alone: other bytes are other content."""
 
     def identity_difference(self, held: Source, came: Source) -> frozenset[str] | None:  # noqa: ARG002
         return None

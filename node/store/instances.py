@@ -62,7 +62,7 @@ class _Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judgement:
-    """How what came compares with what is held, and what was held when that was asked."""
+    """How a received instance compares with the held one, and which one was held then."""
 
     verdict: _Verdict
     held: tuple[str, str] | None  # sha256 and path
@@ -70,11 +70,11 @@ class _Judgement:
 
 
 class Instances:
-    """Everything that was received.
+    """The received instances. Methods raise StoreUnavailable.
 
     Parameters
     ----------
-    quarantine : how much of other content and other identities is kept beside it.
+    quarantine : bounds of what is kept of other content and other identities.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Instances:
             return connection.execute(known).first() is not None
 
     def note_own(self, instance: ReceivedInstance) -> Receipt:
-        """Remember that an own object came back. Its bytes are not kept; the study does not notice."""
+        """Note that an own object came back. Its bytes are not kept, and its study does not change."""
         with self._database.writing() as connection:
             _ensure_study(connection, instance.study_instance_uid)
             insert_unless_there(connection, instances, _row(instance, path="", own=True))
@@ -102,20 +102,20 @@ class Instances:
     def receive(self, instance: ReceivedInstance, reader: ContentReader | None = None) -> Receipt:
         """Keep an instance durably. When this returns, Success may be answered.
 
-        A new CT instance sets the study's quiet time anew and, if the study was closed, begins its next
-        generation. The first content under a SOP Instance UID stays; another goes to quarantine, to wait for
-        a person where it is the same image under another identity.
+        A new CT instance restarts the study's quiet time and, if the study was closed, begins its next
+        generation. The first content under a SOP Instance UID stays. Other content goes to quarantine; the
+        same image under another identity waits there for a person.
 
         Parameters
         ----------
-        reader : tells equal content from different bytes; without one, other bytes are other content.
+        reader : compares content; without one, other bytes are other content.
 
         Raises
         ------
         StorageFull
             If the disk would fall below its watermark; not a byte was written.
         QuarantineFull
-            If it belongs into quarantine, and that is full; likewise.
+            If it belongs into quarantine, and that is full; not a byte was written.
         StoreUnavailable
             If it could not be kept; nothing is left behind.
         """

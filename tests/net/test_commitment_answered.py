@@ -18,7 +18,7 @@ from config.sections import Peer
 from config.settings import Settings
 from node.dicom.result_headers import made_here
 from node.net import commitment as reporting
-from node.net.commitment import CommitmentService, Reporter
+from node.net.commitment import CommitmentReporter, CommitmentService
 from node.net.scp import Listener
 from node.net.sender import Requestor
 from node.store.commitments import CommitmentRequest
@@ -100,7 +100,7 @@ def asker() -> Iterator[Asker]:
 @dataclass
 class NodeSide:
     port: int
-    reporter: Reporter
+    reporter: CommitmentReporter
     store: Store
 
 
@@ -111,7 +111,7 @@ def start(loops: str, settings: Settings, store: Store) -> Iterator[Callable[...
     def begin(peers: Sequence[Peer] = (), give_up_after_s: float = 3600.0) -> NodeSide:
         addresses = {peer.ae_title: peer for peer in peers}
         requestor = Requestor("OSTEONODE", connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S)
-        reporter = Reporter(
+        reporter = CommitmentReporter(
             requestor,
             store.commitment_requests,
             addresses.get,
@@ -245,7 +245,7 @@ def test_a_promise_outlives_the_process_that_made_it(
     assert request.held == ((CTImageStorage, HELD),)
     store = open_store(settings.storage)
     requestor = Requestor("OSTEONODE")
-    after = Reporter(
+    after = CommitmentReporter(
         requestor, store.commitment_requests, lambda _: peer_of(asker), backoff_s=(1.0,), give_up_after_s=60.0
     )
     assert after.report_due() == 1

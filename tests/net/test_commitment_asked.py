@@ -25,7 +25,7 @@ from pynetdicom.sop_class import (
 from config.sections import Destination
 from config.settings import Settings
 from node.dicom.result_headers import made_here
-from node.net.commitment import CommitmentService, Reporter
+from node.net.commitment import CommitmentReporter, CommitmentService
 from node.net.query import DicomProver
 from node.net.scp import Listener
 from node.net.sender import Requestor
@@ -289,7 +289,7 @@ def test_a_peer_with_patient_root_alone_is_queried_in_it(
 
 
 def service(record: Callable[..., ReportOutcome], store: Store) -> CommitmentService:
-    reporter = Reporter(
+    reporter = CommitmentReporter(
         Requestor("OSTEONODE"),
         store.commitment_requests,
         lambda _: None,

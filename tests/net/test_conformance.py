@@ -27,7 +27,7 @@ from node.dicom.ct.pixel_data import DECODERS
 from node.dicom.destination_objects import SR_CLASSES
 from node.dicom.result_headers import made_here
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.net.commitment import CommitmentService, Reporter
+from node.net.commitment import CommitmentReporter, CommitmentService
 from node.net.query import DicomArchive, DicomProver
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor
@@ -83,7 +83,7 @@ def service(loops: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[in
 
 
 def _commitment(store: Store) -> CommitmentService:
-    reporter = Reporter(
+    reporter = CommitmentReporter(
         Requestor("OSTEONODE"),
         store.commitment_requests,
         lambda _: None,
@@ -269,7 +269,7 @@ def _report(requestor: Requestor, store: Store, destination: Destination) -> Non
     store.commitment_requests.enter(
         transaction_uid="2.25.9", calling_ae="PACS", asked=[(str(CTImageStorage), "2.25.10")], pause_s=0.0
     )
-    reporter = Reporter(
+    reporter = CommitmentReporter(
         requestor, store.commitment_requests, lambda _: destination, backoff_s=(1.0,), give_up_after_s=10.0
     )
     assert reporter.report_due() == 1

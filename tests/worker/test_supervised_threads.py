@@ -41,8 +41,8 @@ import sys
 from pathlib import Path
 from config.settings import Settings
 from node import logs
-from node.net.commitment import Reporter
-from node.net.server import Server
+from node.net.commitment import CommitmentReporter
+from node.net.server import PynetdicomServer
 from node.net import scp
 from node.pipeline import housekeeping
 from node.pipeline.study_watch import CompletenessWatch
@@ -64,10 +64,10 @@ def fail_once(where, name):
     setattr(where, name, fail_or_work)
 
 fail_once(housekeeping, "purge_due")
-fail_once(Reporter, "report_due")
+fail_once(CommitmentReporter, "report_due")
 fail_once(CompletenessWatch, "close_studies")
 fail_once(Associations, "beat")
-fail_once(Server, "service_actions")
+fail_once(PynetdicomServer, "service_actions")
 sys.exit(run_listeners(settings, lambda port: print(port, flush=True)))
 """
 FAILURES = {"purge_due", "report_due", "close_studies", "beat", "service_actions"}
