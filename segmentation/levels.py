@@ -1,4 +1,4 @@
-"""Vertebral levels: their numbers in space, and whether their names can be a spine's."""
+"""Vertebral levels: their measurement, and the plausibility of their names."""
 
 from __future__ import annotations
 
@@ -59,10 +59,7 @@ def in_anatomical_order(levels: Sequence[Level]) -> tuple[Level, ...]:
 
 
 def identity_observations(
-    levels: Sequence[Level],
-    settings: IdentitySettings | None = None,
-    *,
-    deformed: Collection[str] = (),
+    levels: Sequence[Level], settings: IdentitySettings | None = None, *, deformed: Collection[str] = ()
 ) -> tuple[Observation, ...]:
     """`level_implausible` for each gap, order, spacing or volume that no spine has.
 

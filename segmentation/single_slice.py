@@ -52,9 +52,7 @@ class SliceOutline:
 
     def radius(self, angle: Profile) -> Profile:
         r: Profile = np.interp(
-            np.mod(angle, _TURN),
-            np.append(WALL_ANGLES, _TURN),
-            np.append(self.radius_mm, self.radius_mm[0]),
+            np.mod(angle, _TURN), np.append(WALL_ANGLES, _TURN), np.append(self.radius_mm, self.radius_mm[0])
         )
         return r
 
@@ -125,10 +123,7 @@ def _outlined(thick: CtVolume, canal_mm: Points) -> SliceOutline:
         frame = frame.moved(0.0, u, v)
         wall = trace_outline(thick, frame, heights, canal_line)
     return SliceOutline(
-        frame=frame,
-        radius_mm=wall.radius_mm[1],
-        supported=wall.supported,
-        canal=frame.local(canal_mm),
+        frame=frame, radius_mm=wall.radius_mm[1], supported=wall.supported, canal=frame.local(canal_mm)
     )
 
 
@@ -273,10 +268,7 @@ def _ring_hu(volume: CtVolume, found: SliceOutline, rules: SliceSettings) -> flo
     angle = np.deg2rad(np.arange(0.0, 360.0, 5.0))
     _, left, front = found.canal
     densest = hu_around(
-        volume,
-        found,
-        left + _RAY_MM * np.cos(angle)[:, None],
-        front + _RAY_MM * np.sin(angle)[:, None],
+        volume, found, left + _RAY_MM * np.cos(angle)[:, None], front + _RAY_MM * np.sin(angle)[:, None]
     ).max(axis=1)
     # Degrees above straight left, and above straight right: from -90 (back) to 90 (front) on its side.
     height = np.rad2deg(np.arcsin(np.clip(np.sin(angle), -1.0, 1.0)))

@@ -1,4 +1,4 @@
-"""The vertebrae of one CT volume, as every engine returns them."""
+"""Types that engines return (vertebrae, levels, observations), regions, and the course of the spine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from segmentation.volume import CtVolume, Grid, LabelMap, Mask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Something worth telling a reader about a study or one of its levels: a code, without words.
+    """A fact about a study or one of its levels that a report states: a code, without text.
 
-    Words, severity and the outputs that are withheld stand in config/findings.toml.
+    Text, severity and the outputs that are withheld are in config/findings.toml.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ ANATOMICAL_ORDER = ("T10", "T11", "T12", *LUMBAR, "S1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """Who drew the label map.
+    """The engine that made the label map.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ from math import hypot, sqrt
 import numpy as np
 
 INTERNAL = "internal"  # the method
-PATIENT_TISSUES = "own tissues"  # stands where a phantom's name does
+PATIENT_TISSUES = "own tissues"  # in place of a phantom's name
 
 
 class Mineral(StrEnum):

@@ -11,7 +11,7 @@ Introduction to Statistical Quality Control (tabular CUSUM; with k = 0.5 and h =
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from enum import StrEnum
 from statistics import fmean, stdev
@@ -43,9 +43,9 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannerReading:
-    """What the phantom read in one series or single slice. Nothing in it tells who was scanned.
+    """Reading of the phantom in one series or single slice, without the patient's identity.
 
-    A reading that failed a check is kept as well, with the line that its rods give as far as they give one.
+    A reading that failed a check is kept too, with the line of its rods as far as they give one.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ def comparable_groups(
     made = [
         ReadingGroup(readings=tuple(sorted(group, key=lambda reading: reading.order))) for group in groups
     ]
-    return tuple(sorted(made, key=lambda group: _protocol_key(group.protocol)))
+    return tuple(sorted(made, key=lambda group: astuple(group.protocol)))
 
 
 def same_technique(one: ScannerReading, other: ScannerReading, tolerance: PriorScanSettings) -> bool:
@@ -162,16 +162,6 @@ def _arrival(reading: ScannerReading) -> tuple[float, date, str]:
 
 def _belongs(one: ScannerReading, measure: ScannerReading, tolerance: PriorScanSettings) -> bool:
     return one.alone == measure.alone and same_technique(measure, one, tolerance)
-
-
-def _protocol_key(protocol: Protocol) -> tuple[str, float, str, str, str]:
-    return (
-        protocol.device_serial,
-        protocol.kvp,
-        protocol.kernel,
-        protocol.phantom,
-        protocol.phantom_serial,
-    )
 
 
 class Signal(StrEnum):

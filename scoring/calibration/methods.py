@@ -183,8 +183,7 @@ def two_point(
     contrast_hu = mineral.hu_mean - water.hu_mean
     if not contrast_hu > 0:
         raise CalibrationImpossible(
-            "rod_order",
-            f"{mineral.name} reads {mineral.hu_mean:.1f} HU, {water.name} {water.hu_mean:.1f} HU",
+            "rod_order", f"{mineral.name} reads {mineral.hu_mean:.1f} HU, {water.name} {water.hu_mean:.1f} HU"
         )
     require_slope(contrast_hu / mineral.density_mg_cm3, rules.hu_per_mg, kvp, equivalent)
     slope = mineral.density_mg_cm3 / contrast_hu
@@ -331,7 +330,7 @@ def calibrate(
     Raises
     ------
     CalibrationImpossible
-        If the rods do not determine one; its `code` says why.
+        If the rods do not determine one; its `code` is that of the finding.
     ValueError
         If there is no such method.
     """

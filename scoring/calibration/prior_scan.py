@@ -148,7 +148,7 @@ def prior_scan_use(
         return PriorScanUse(until=None, reason=phrase("no-passed-reading"))
     latest = able[-1]
     assert latest.technique is not None, "chosen so"
-    found, said = calibrate_by_prior_scan(
+    found, observation = calibrate_by_prior_scan(
         UncalibratedStudy(
             device_serial=latest.protocol.device_serial,
             model=latest.model,
@@ -164,7 +164,7 @@ def prior_scan_use(
         charts=charts,
     )
     if found is None or found.scanned_on is None:
-        return PriorScanUse(until=None, reason=said.values["reason"])
+        return PriorScanUse(until=None, reason=observation.values["reason"])
     return PriorScanUse(until=found.scanned_on + timedelta(days=rules.max_age_days))
 
 

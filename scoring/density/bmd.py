@@ -101,7 +101,7 @@ def with_standard_errors(
 
 
 def _rod_standard_error(volume: CtVolume, rod: RodReading, window_mm: float) -> float:
-    """The rod cut out slice by slice about its axis, so that a tilted one stands upright."""
+    """The rod cut out slice by slice about its axis, so that a tilted one becomes upright."""
     dz, dy, dx = volume.grid.spacing_mm
     centres = volume.grid.to_index(np.array(rod.axis_points_mm))
     radius_mm = sqrt(rod.voxels / len(centres) * dy * dx / pi)

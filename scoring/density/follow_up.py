@@ -125,15 +125,11 @@ _NAMES = {
     "model": phrase("condition-model"),
 }
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
-_SHOWN_OF_SHA256 = 12  # digits: enough for a person to tell two apart
+_SHOWN_OF_SHA256 = 12  # digits, enough to distinguish two
 
 
 def follow_up(
-    scan: Scan,
-    priors: Sequence[Scan],
-    *,
-    lsc_mg_cm3: float | None,
-    accept_unstated: Collection[str] = (),
+    scan: Scan, priors: Sequence[Scan], *, lsc_mg_cm3: float | None, accept_unstated: Collection[str] = ()
 ) -> FollowUp | None:
     """The comparison with the latest comparable earlier study, otherwise the reasons against the latest one.
 
@@ -241,11 +237,7 @@ def follow_up_observations(found: FollowUp) -> tuple[Observation, ...]:
 
 def _change_observation(found: FollowUp, day: str) -> Observation:
     changes = ", ".join(f"{one.level} {one.change_mg_cm3:+.1f}" for one in found.changes)
-    values: dict[str, Value] = {
-        "date": day,
-        "changes": changes,
-        "equivalent": found.equivalent.value,
-    }
+    values: dict[str, Value] = {"date": day, "changes": changes, "equivalent": found.equivalent.value}
     if found.lsc_mg_cm3 is None:
         return Observation(code="follow_up_without_lsc", values=values)
     beyond = [one.level for one in found.changes if one.significant]

@@ -7,8 +7,8 @@ A card that is silent on them is one of conventional images behind ordinary filt
 
 Of `training` some keys are read, where they are given: "cutoff_radiomics" and "cutoff_combined", the
 probabilities of osteoporosis from which an evaluation counts a patient as positive, and "studies", digests by
-which it tells the patients who trained. A card's identity is the SHA-256 of its canonical JSON (sorted keys,
-no spaces, UTF-8), whatever the layout of the file.
+which it identifies the training patients. A card's identity is the SHA-256 of its canonical JSON (sorted
+keys, no spaces, UTF-8), whatever the layout of the file.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def parse_model_card(text: str) -> ModelCard:
     Raises
     ------
     ModelCardInvalid
-        If the text is no JSON, a key is missing, unknown or doubled, or a value is not what the schema asks.
+        If the text is no JSON, a key is missing, unknown or repeated, or a value does not match the schema.
     """
     try:
         raw = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)

@@ -122,12 +122,7 @@ def nomogram_scale(card: ModelCard) -> NomogramScale:
 
 
 def apply_nomogram(
-    card: ModelCard,
-    *,
-    rad_score: float,
-    age: float | None,
-    alp: float | None,
-    homocysteine: float | None,
+    card: ModelCard, *, rad_score: float, age: float | None, alp: float | None, homocysteine: float | None
 ) -> NomogramResult:
     """This patient's points and probability. Values beyond an axis have points beyond its ends.
 

@@ -162,8 +162,7 @@ def _evenness(
 ) -> list[Observation]:
     return [
         Observation(
-            code="rod_uneven",
-            values={"rod": rod.name, "sd_hu": round(sd, 1), "limit": limits.rod_sd_hu},
+            code="rod_uneven", values={"rod": rod.name, "sd_hu": round(sd, 1), "limit": limits.rod_sd_hu}
         )
         for rod, sd in zip(rods, sds_hu, strict=True)
         if sd > limits.rod_sd_hu

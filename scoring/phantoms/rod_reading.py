@@ -194,7 +194,7 @@ def _read(
 def _read_single_slice(prepared: _PreparedVolume, model: PhantomModel) -> list[PhantomReading]:
     """Rows of rods in a volume of one slice of which the densest rod has its size; no rod in two of them.
 
-    A vertebral body and a loop of bowel make a row of discs as well: the size tells them from a phantom.
+    A vertebral body and a loop of bowel form a row of discs too: the size distinguishes them from a phantom.
     """
     if prepared.volume.grid.spacing_mm[0] < model.limits.lone_slice_mm:
         return []

@@ -412,11 +412,9 @@ def align_to_row(
     return Lines(intercept_mm=lines.intercept_mm + moved, gradient=lines.gradient)
 
 
-# Whether the border of the image cuts a phantom: then other rods' readings are not to be trusted either.
-
-
+# Truncation by the border of the image: the readings of the other rods are unreliable then too.
 AIR_BELOW_HU = -300.0  # of air, foam and lung: neither phantom body nor rod
-NEAR_SIDE_MM = 4  # of body on the cut side: the least that can be told from the rod's own blur
+NEAR_SIDE_MM = 4  # of body on the cut side: the least that is distinguishable from the rod's blur
 FAR_SIDE_MM = 15  # body seen on the other side of a rod whose neighbour is cut away
 
 

@@ -14,12 +14,12 @@ from scoring.models.nomogram import NomogramAxis, NomogramScale
 from scoring.training.fitting import RadScoreFit
 from scoring.training.validation import Validation
 
-# Told apart without colour too.
+# Distinguishable without colour.
 _STYLES = (("#1b4f9c", "-"), ("#c2541a", "--"), ("#2e7d4f", "-."), ("#6a3d9a", ":"))
 _SIZE_INCHES = (6.4, 5.0)
 
 
-# Of a nomogram, the middle first: what has no room beside an earlier one is left out.
+# Probabilities on a nomogram's axis, in order of precedence: later ones without room are left out.
 _PROBABILITIES = (0.5, 0.01, 0.99, 0.1, 0.9, 0.05, 0.95, 0.2, 0.8, 0.3, 0.7)
 _WORD = 7.0  # hundredths of its width that a number takes
 _UNITS = {"a": "years", "1": "", "umol/L": "µmol/L"}  # as a reader writes them
@@ -27,7 +27,7 @@ _UNITS = {"a": "years", "1": "", "umol/L": "µmol/L"}  # as a reader writes them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """One axis of a nomogram; places run from 0 to 100."""
+    """One axis of a nomogram; positions run from 0 to 100."""
 
     label: str
     ends: tuple[float, float]
@@ -150,7 +150,7 @@ def rad_score_figure(scores: Mapping[str, Sequence[float]], title: str) -> Figur
 
 
 def nomogram_figure(scale: NomogramScale, *, positive_class: str, negative_class: str, title: str) -> Figure:
-    """The nomogram for paper: points of each predictor, their total, and the probability it stands for."""
+    """The nomogram for print: points of each predictor, their total and its probability."""
     figure, axes = _page(title)
     rows = [
         _Row(label="Points", ends=(0.0, 100.0), ticks={10.0 * one: f"{10 * one}" for one in range(11)}),
@@ -200,11 +200,7 @@ def _total_rows(scale: NomogramScale, of_what: str) -> tuple[_Row, _Row]:
     reached = sorted(probabilities) or [0.0]
     return (
         _Row(label="Total points", ends=(0.0, 100.0), ticks=totals),
-        _Row(
-            label=of_what,
-            ends=(reached[0], reached[-1]),
-            ticks=probabilities,
-        ),
+        _Row(label=of_what, ends=(reached[0], reached[-1]), ticks=probabilities),
     )
 
 

@@ -126,10 +126,7 @@ def fit_logistic(predictors: Matrix, labels: Labels, names: tuple[str, ...]) -> 
         for name, value, error in zip(("intercept", *names), values, errors, strict=True)
     ]
     return LogisticModel(
-        intercept=found[0],
-        terms=tuple(found[1:]),
-        deviance=float(-2 * fit.llf),
-        patients=len(predictors),
+        intercept=found[0], terms=tuple(found[1:]), deviance=float(-2 * fit.llf), patients=len(predictors)
     )
 
 
@@ -286,11 +283,7 @@ class ModelFits:
 
 
 def fit_models(
-    rad_score: RadScoreFit,
-    scores: Matrix,
-    clinical: Matrix,
-    clinical_names: tuple[str, ...],
-    labels: Labels,
+    rad_score: RadScoreFit, scores: Matrix, clinical: Matrix, clinical_names: tuple[str, ...], labels: Labels
 ) -> ModelFits:
     """Clinical and combined model on the training patients whose clinical values are all known.
 

@@ -217,10 +217,7 @@ def hosmer_lemeshow(probabilities: Scores, labels: Labels, *, development: bool)
             raise CohortUnusable("all predicted risks of a group are 0 or 1")
         statistic += (group.observed - group.expected) ** 2 / variance
     return HosmerLemeshow(
-        statistic=statistic,
-        degrees_of_freedom=freedom,
-        p=float(chdtrc(freedom, statistic)),
-        groups=groups,
+        statistic=statistic, degrees_of_freedom=freedom, p=float(chdtrc(freedom, statistic)), groups=groups
     )
 
 

@@ -1,4 +1,4 @@
-"""Vertebrae that a person or a network drew: cut to their bodies, and measured."""
+"""Vertebrae drawn by a person or a network: cut to their bodies, measured, and checked against each other."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ WHOLE_DEPTH_MM = (
 WHOLE_WIDTH_MM = (
     68.0  # a body is at most about 62 mm wide, a vertebra with its transverse processes 75 and more (R)
 )
-DRAWN_HU = 400.0  # what the inside counts as where the geometric engine's tools read a drawing like an image
-CANAL_STEP_MM = 2.0  # the geometric engine's own step is a site's choice; this one only bounds drawings (R)
+DRAWN_HU = 400.0  # HU of the inside, where the geometric engine's functions read a drawing as an image
+CANAL_STEP_MM = 2.0  # independent of the geometric engine's configured step (R)
 DISC_HALF_MM = 3  # the search for an endplate begins this far outside the drawing
 CANAL_MISSING = phrase("canal-missing")
-SURROUNDINGS_MM = 12.0  # around a body, for the tools that look for its endplates
+SURROUNDINGS_MM = 12.0  # around a body, for the search for its endplates
 EVEN_RUNS = (
     0.8  # share of the runs of equal planes that must be of one length, to one plane, to be slices (R)
 )
-REPEATED = 1.4  # planes a slice from which on it is no chance that neighbours are equal (R)
+REPEATED = 1.4  # planes for each slice, from which equal neighbours are no coincidence (R)
 
 
 def cut_to_bodies(

@@ -230,13 +230,7 @@ def resample_mask(mask: LabelImage, grid: Grid) -> npt.NDArray[np.int16]:
     step = np.linalg.inv(mask.grid.step_matrix()) @ grid.step_matrix()
     start = mask.grid.to_index(grid.origin_mm)
     moved: npt.NDArray[np.int16] = ndimage.affine_transform(
-        values,
-        step,
-        offset=start,
-        output_shape=grid.shape,
-        order=0,
-        prefilter=False,
-        mode="grid-constant",
+        values, step, offset=start, output_shape=grid.shape, order=0, prefilter=False, mode="grid-constant"
     )
     return moved
 

@@ -1,9 +1,9 @@
-"""Names that somebody else gave, judged: one piece per name, names in a row, a sacrum that looks like one.
+"""Checks of level names that a network or a mask gives: one piece each, a plausible row, a sacrum.
 
-A network names each voxel by itself. It can name half of a vertebra L2 and half L3, skip one, or name
-nothing, and reports no error. TotalSegmentator's author puts mixed-up vertebrae at 1 to 2 % of CTs (issues
-291, 373, 394 and 597 of its repository), so names are believed only where they can be a spine's. A mask
-drawn elsewhere is judged in the same way: often a network drew it.
+A network names each voxel independently. It may name half of a vertebra L2 and half L3, skip a vertebra, or
+name none, without an error. TotalSegmentator's author estimates mixed-up vertebrae in 1 to 2 % of CTs (issues
+291, 373, 394 and 597 of its repository). Names are therefore accepted only where they are those of a spine. A
+mask drawn elsewhere is checked in the same way: networks draw many of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observatio
 from segmentation.volume import Box, CtVolume, Grid, LabelMap, Mask, Reorientation
 
 # Proposals (R).
-MIN_BODY_MM3 = 1000.0  # less of a name is a stray blob, or a sliver at the volume's end
-# A whole lumbar vertebra holds 60 to 120 cm3: what is larger by far is none, and takes gigabytes to measure.
+MIN_BODY_MM3 = 1000.0  # a smaller piece is an artefact, or the end of a body that the volume cuts
+# A whole lumbar vertebra has 60 to 120 cm3: a far larger piece is none, and takes gigabytes to measure.
 MAX_VERTEBRA_MM3 = 400_000.0
 SPLIT_SHARE = 0.2  # a second piece of a name this large beside the first is no stray blob
 
@@ -61,7 +61,7 @@ class NetworkLabels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedNames:
-    """Named bodies, and what speaks against their names.
+    """Named bodies, with the reasons against their names.
 
     Attributes
     ----------
@@ -237,7 +237,6 @@ def _implausible(detail: Phrase) -> Observation:
 
 
 # The cross-check against sacrum and last rib in the image.
-# Names that a mask or a network gave, against those that sacrum and last rib in the image give.
 
 
 SAME_BODY_MM = 14.0  # between the middles of two drawings of one body: less than half a body's height (R)

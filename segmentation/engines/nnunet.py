@@ -1,8 +1,9 @@
-"""nnU-Net v2 in process: a trained model folder, loaded once, asked as often as needed.
+"""nnU-Net v2 in process: a trained model folder, loaded once for any number of images.
 
-nnU-Net's own command starts two pools of processes for each image. A Celery pool's child is daemonic and may
-have no children, and starting them takes longer than a small image does; so its parts are called one by one.
-torch and nnunetv2 are imported when a network is first used: in the process that uses it, after any fork.
+nnU-Net's command starts two pools of processes for each image. A child of a Celery pool is daemonic and may
+have no children, and starting them takes longer than a small image does; therefore its parts are called one
+by one. torch and nnunetv2 are imported when a network is first used: in the process that uses it, after any
+fork.
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ def resample_nearest(labels: LabelMap, shape: tuple[int, int, int]) -> LabelMap:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """nnU-Net tells its progress on standard output, where the node's own words go."""
+    """Discard nnU-Net's progress on standard output, which the node uses itself."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -264,7 +265,7 @@ class NnunetEngine:
     Raises
     ------
     EngineUnavailable
-        If nnU-Net is not installed, the folder is no model, or no class stands for a vertebra.
+        If nnU-Net is not installed, the folder is no model, or no class is a vertebra.
     """
 
     def __init__(
@@ -326,12 +327,12 @@ class NnunetEngine:
 
 
 def resolve_classes(classes: Mapping[str, int], naming: Mapping[str, str]) -> Mapping[int, str]:
-    """Which of a model's values stands for which level.
+    """Levels by the model's values.
 
     Raises
     ------
     EngineUnavailable
-        If a class or a level in `naming` does not exist, or nothing stands for a vertebra.
+        If a class or a level in `naming` does not exist, or no class is a vertebra.
     """
     if not naming:
         plain = {name.removeprefix("vertebrae_").removeprefix("vertebra_"): v for name, v in classes.items()}

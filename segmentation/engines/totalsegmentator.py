@@ -1,7 +1,7 @@
-"""TotalSegmentator's open models, asked in process: locate, crop, name, and tell bodies from the rest.
+"""TotalSegmentator's open models in process: locate the vertebrae, crop, name them, and segment their bodies.
 
-Its command resamples, tiles and crops as it is done here, so that the same weights give the same mask. What
-is left out is all around that: a Python start, the loading of weights and pools of processes for each image.
+Resampling, tiling and cropping are those of its command, so that the same weights give the same mask. For
+each image this saves a start of Python, the loading of weights, and pools of processes.
 """
 
 from __future__ import annotations

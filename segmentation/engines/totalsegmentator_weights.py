@@ -1,4 +1,4 @@
-"""TotalSegmentator's weights: which of them are needed, where they lie, and whether they are what they were.
+"""TotalSegmentator's weights: which are required, where they are, whether they are unchanged; their download.
 
 Only tasks that need no licence: `total` (datasets 292, 297, 298) and `vertebrae_body` (305).
 """
@@ -33,7 +33,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsModel:
-    """One of TotalSegmentator's networks, and how TotalSegmentator 2.18 itself asks it.
+    """One of TotalSegmentator's networks, with the parameters of TotalSegmentator 2.18.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ def verified_sha256(folder: Path, models: Sequence[ModelFolder]) -> Mapping[str,
     Raises
     ------
     EngineUnavailable
-        If there is a `CHECKSUMS` and a file is not in it, or differs from what it says.
+        If there is a `CHECKSUMS`, and a file is not in it or has another digest.
     """
     stated = _checksums(folder)
     digests = {}

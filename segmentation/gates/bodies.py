@@ -1,4 +1,4 @@
-"""What is wrong with a body or its regions: gates give observations, config/findings.toml the rest."""
+"""Checks of vertebral bodies and regions: size, metal, lesions, fracture, bone. They give observations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def lesion_observations(
         foreign |= {one.name for cluster in clusters if cluster.code == "cement_in_body"}
         if one.name in LUMBAR:
             found += clusters
-    # What stands in a body, or streaks through it, is not its bone: such a body is no measure of another.
+    # A body with cement, or with streaks of metal, is no measure of another.
     bone_hu = {name: median for name, median in medians.items() if name not in foreign}
     for name in LUMBAR:
         if name in bone_hu:
@@ -101,7 +101,7 @@ def _interior(
 def _clusters(
     one: _Interior, median_hu: float, voxel_mm3: float, rules: LesionSettings
 ) -> Iterator[Observation]:
-    # Sound bone of the young exceeds the limit at 80 kV: cement stands out of it, unless it fills the body.
+    # Sound bone of the young exceeds the limit at 80 kV: cement is denser, unless it fills the body.
     cement_hu = max(rules.cement_hu, min(median_hu, rules.cement_hu) + rules.dense_above_median_hu)
     cement = _largest_mm3(one.deep & (one.hu > cement_hu), voxel_mm3)
     dense_limit = max(rules.dense_hu, median_hu + rules.dense_above_median_hu)

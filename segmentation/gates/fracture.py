@@ -1,11 +1,11 @@
-"""Vertebral fracture by lost height, after Genant et al. 1993: against own and neighbours' heights.
+"""Vertebral fracture by loss of height, after Genant et al. 1993: relative to own and neighbours' heights.
 
-Four questions, because each alone is blind: a body's ends and middle among themselves (blind to a body that
-lost all its heights alike), the tallest of its neighbours (blind where all are crushed), and its height
-against its cross-section (blind to less than a quarter, for people differ). The largest answer counts.
+Each comparison alone misses some fractures: that of a body's ends and middle a body that lost all heights
+alike, that with the tallest of its neighbours a spine where all are crushed, that of height and cross-section
+a loss of less than a quarter, because people differ. The largest loss counts.
 
-A deformity of another cause (Scheuermann's disease, congenital wedging) loses height as well: what is found
-is a suspicion, for a radiologist to confirm.
+A deformity of another cause (Scheuermann's disease, congenital wedging) loses height too: the result is a
+suspicion, for a radiologist to confirm.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from segmentation.settings import FractureSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
 from segmentation.volume import FloatArray, Grid, Mask
 
-# How high a vertebral body is in front, in its middle and behind, along its own axis.
-
-
 STEP_MM = 0.5  # along the axis
 COLUMN_STEP_MM = 1.0  # across it
 HALF_STRIP_MM = 7.0  # columns this close to the median plane are read
@@ -37,7 +34,7 @@ FITTED = (0.10, 0.90)
 READ_AT = (0.05, 0.50, 0.95)
 MIN_COLUMNS = 8
 TREND_COLUMNS = 8  # by which the height of a further one is expected
-TREND_AHEAD = 3  # the columns just before it are not asked: voxels spread the end of a wall over them
+TREND_AHEAD = 3  # the columns just before it are left out: voxels spread the end of a wall over them
 HALF = 0.5
 
 
@@ -97,10 +94,7 @@ def body_heights(share: FloatArray, grid: Grid, level: Level) -> Heights | None:
     curve = np.polynomial.Polynomial.fit(share[fitted], height[fitted], 2)
     anterior, middle, posterior = (max(STEP_MM, float(curve(at))) for at in READ_AT)
     return Heights(
-        anterior_mm=anterior,
-        middle_mm=middle,
-        posterior_mm=posterior,
-        volume_mm3=level.body_volume_mm3,
+        anterior_mm=anterior, middle_mm=middle, posterior_mm=posterior, volume_mm3=level.body_volume_mm3
     )
 
 
@@ -142,9 +136,9 @@ def _column_heights(inside: Mask) -> npt.NDArray[np.float64]:
 EVEN_SHARE = 0.8  # a body whose mean height lost nearly as much as any one height is crushed
 GENANT_GRADES = ((0.40, 3), (0.25, 2), (0.20, 1))  # loss from which each is given; Genant et al. 1993
 
-# How heights run along a spine, in mm. Only the ratios of levels to one another, and of back to front, are
-# used. Rounded by us from what anatomy teaches: anterior heights grow downwards, posterior ones shrink from
-# L3 on, so that L5 is a wedge that opens forwards (R).
+# Heights along a spine, in mm; only ratios between levels, and of back to front, are used. Rounded from
+# anatomy (R): anterior heights grow downwards, posterior ones shrink from L3 on; L5 is a wedge that opens
+# forwards.
 TYPICAL: Mapping[str, Heights] = {
     "T10": Heights(anterior_mm=21.5, middle_mm=20.0, posterior_mm=22.5),
     "T11": Heights(anterior_mm=22.3, middle_mm=21.0, posterior_mm=23.8),
@@ -162,11 +156,11 @@ def fracture_observations(
 ) -> tuple[Observation, ...]:
     """Whole bodies that have lost height, from superior to inferior, and what that means for the study.
 
-    Thoracic ones count as well: a fracture of T12 is osteoporosis whatever the lumbar density.
+    Thoracic ones count too: a fracture of T12 is osteoporosis whatever the lumbar density.
 
     Parameters
     ----------
-    unread : levels whose heights tell nothing, for metal bites into what is drawn of them.
+    unread : levels left out, because metal distorts their outlines.
     """
     rules = settings or FractureSettings()
     whole = [level for level in vertebrae.levels if level.complete and level.name in TYPICAL]

@@ -1,9 +1,9 @@
-"""Contrast medium in the blood: the great vessels before the lumbar spine, found by their shape and read.
+"""Contrast medium in the blood: HU of the great vessels in front of the lumbar spine, found by their shape.
 
-A header may be silent about contrast medium, so the aorta and the vena cava are looked for as what they are:
-round tubes close before the vertebral bodies that keep their place over several centimetres of height. The
-shape alone decides what is a vessel; only then is its HU read. Bowel with oral contrast bends away, or lies
-further in front. Where no vessel is found nothing is said.
+Headers may omit contrast medium. Aorta and vena cava are detected as round tubes close in front of the
+vertebral bodies that keep their place over several centimetres of height. The shape alone decides what is a
+vessel; its HU are read afterwards. Bowel with oral contrast bends away, or lies further in front. Without a
+vessel there is no observation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Lengths, Observation, Vertebrae, spine_course
 from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
-# Of these the great vessels are neighbours; the aorta divides before L4, the vena cava is made before L5.
+# Levels beside the great vessels; the aorta divides in front of L4, the vena cava begins in front of L5.
 _BESIDE_VESSELS = ("T11", "T12", "L1", "L2", "L3", "L4")
 _DIRECTIONS = 16
 _BEYOND_MM = 15.0  # above and below the bodies in view the vessels still lie in one line with them
@@ -215,7 +215,7 @@ def _best_path(shape: FloatArray, drift: int) -> npt.NDArray[np.intp]:
         padded = np.pad(total, drift, constant_values=-np.inf)
         around = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
         flat = around.reshape(*layer.shape, -1)
-        # A straight course goes before a bent one of the same sum.
+        # A straight path takes precedence over a bent one of the same sum.
         chosen = (flat - 1e-3 * np.hypot(*offsets).astype(np.float32)).argmax(axis=-1)
         total = layer + np.take_along_axis(flat, chosen[..., None], axis=-1)[..., 0]
         came_from.append(chosen)

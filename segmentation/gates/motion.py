@@ -1,12 +1,12 @@
-"""A patient who moved during the scan: neighbouring slices that are displaced against one another.
+"""Motion during the scan: neighbouring slices that are displaced relative to one another.
 
-From slice to slice the section of a spine shifts steadily, as far as lordosis and scoliosis bend it. A
-patient who moves adds a jump. The shift between neighbours is measured on the spine and the muscles beside
-it, which neither breath nor bowel moves, and compared with the shifts around it. A movement that takes more
-than some 10 mm of the table's travel looks like a bend of the spine, and is not seen.
+From slice to slice the section of a spine shifts steadily with lordosis and scoliosis. Motion of the patient
+adds a jump. The shift between neighbours is measured on the spine and the muscles beside it, which neither
+breathing nor bowel moves, and compared with the shifts around it. A movement over more than some 10 mm of
+table travel resembles a bend of the spine, and is not detected.
 
-Two passes that are woven into one stack show as a zigzag: every second slice is displaced to the same side,
-or, where the patient moved along the table, resembles one of its neighbours more than the other.
+Two passes interleaved in one stack give a zigzag: every second slice is displaced to the same side or, where
+the patient moved along the table, resembles one of its neighbours more than the other.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _CELL_MM = 1.5  # of the part of a slice that is compared
 _ROUNDS = 8  # of Gauss and Newton's method; it settles within four or five
 _SETTLED_MM = 0.02
 _LONGEST_STEP_MM = 3.0
-_LEAST_ALTERNATING = 8  # steps from which every second slice can be told from chance
-# How unlike every second slice is to one neighbour: usual are 0.03, and 0.06 is the most seen (R).
+_LEAST_ALTERNATING = 8  # steps from which an alternation is no coincidence
+# Relative difference of every second slice to its neighbours: usually 0.03, at most 0.06 was seen (R).
 _ALTERNATE_SHARE = 0.25
 _ALTERNATE_STEPS = 64  # that are compared, about the middle of the bodies
 _BESIDE_MM = 60.0  # of the bodies' middle: spine, psoas, erector
@@ -45,8 +45,8 @@ _BEHIND_MM = 60.0  # of the bodies' front: the phantom lies further back
 _WINDOW_HU = (-150.0, 150.0)  # bone changes from slice to slice more than its outline
 _BLUR_MM = 2.0
 _TOGETHER_MM = 3.0  # height of what is compared: thinner slices are averaged
-# What is usual is read beside a step, beyond the slices that are averaged with it: nearer, a jump would be
-# its own background.
+# The usual shift is measured beside a step, beyond the slices that are averaged with it: nearer, a jump would
+# be part of its own background.
 _AROUND_MM = 9.0
 _LEAST_AROUND = 2  # steps to either side, however far apart slices are
 _NEAR_MM = 5.0  # a body so close to a jump is displaced with it

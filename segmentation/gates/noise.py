@@ -1,9 +1,9 @@
-"""Noise of the image, and streaks from side to side where photons were too few: both read in muscle.
+"""Image quality: noise and photon starvation, all checks of the image, and whether a slice is lumbar.
 
-Muscle beside and behind the bodies is even, so that what varies in it is the image's. Noise is its standard
-deviation in small even places. Streaks are told from noise by their direction: averaged from side to side
-noise fades and streaks stay. They run from side to side because the way through hips, arms or screws is
-longest there.
+Noise and streaks are measured in muscle beside and behind the bodies, which is even. Noise is its standard
+deviation in small even places. Streaks differ from noise by their direction: averaged from side to side,
+noise decreases and streaks remain. They run from side to side because the path through hips, arms or screws
+is longest there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from segmentation.vertebrae import (
 from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 
 _MAD_TO_SD = 1.4826  # of a normal distribution
-_BLUR_MM = 3.0  # before muscle is told by its HU
+_BLUR_MM = 3.0  # before muscle is identified by its HU
 _MARGIN_MM = 1.5  # around muscle that is left out
 _BESIDE_MM = 75.0  # of the bodies' middle
 _BEHIND_MM = 95.0  # of their front; the phantom, where it comes into view, is as even as muscle
@@ -39,7 +39,7 @@ _FROM_BODY_MM = 6.0
 _WINDOW_MM = 9.0  # of the small places
 _ALONG_MM = 12.0  # over which streaks are averaged
 _APART_MM = 3.0  # of the two places that are compared across them
-_LEAST_CELLS = 40  # places in a slice, else it says nothing
+_LEAST_CELLS = 40  # places in a slice; fewer give no measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The measured parts of a vertebral body: where density is read, and where features are computed."""
+"""The measured regions of a vertebral body: for density (core or ellipse) and for radiomic features."""
 
 from __future__ import annotations
 
@@ -169,7 +169,8 @@ def cut_regions(
 
     Returns
     -------
-    Masks of the volume's shape. They may be empty: `segmentation.quality` says when they are too small.
+    Masks of the volume's shape. They may be empty: `segmentation.gates.bodies` reports regions that are too
+    small.
 
     Raises
     ------

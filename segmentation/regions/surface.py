@@ -1,7 +1,7 @@
-"""Where a body's surface lies between voxels, and how deep inside it a point is.
+"""Geometry of masks: boxes, pieces and axes; a body's surface between voxels, and the depth beneath it.
 
-A label map knows its border to half a voxel: on slices 5 mm apart that is a tenth of a vertebra's height.
-From the share of each voxel that lies inside, the border follows to a fraction of a voxel.
+A label map gives its border to half a voxel: on slices 5 mm apart that is a tenth of a vertebra's height. The
+share of each voxel that lies inside gives the border to a fraction of a voxel.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def deep_shares(share: FloatArray, spacing_mm: npt.ArrayLike, reach_mm: npt.Arra
     for offset in places:
         at = candidates + offset
         inside = ndimage.map_coordinates(share, at.T, order=1, prefilter=False) >= 0.5
-        # Only whether the distance exceeds 1 matters: the search may stop there.
+        # Only whether the distance exceeds 1 matters: the search stops there.
         distance, _ = tree.query(at[inside] * (spacing / reach), distance_upper_bound=1.0)
         deep[tuple(candidates[inside].T)] += np.isinf(distance)
     return deep / np.float32(len(places))

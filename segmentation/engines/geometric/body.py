@@ -117,7 +117,7 @@ def trace_outline(volume: CtVolume, frame: BodyFrame, heights: Profile, canal_mm
     back = _canal_front(frame, heights, canal_mm)
     fall[radii > _radius_at_back(back)[:, :, None]] = -BARRED
     first = _trace(fall[:, :, :usable], radii[:usable])
-    # The body's own back, seen between the pedicles, bounds it at the pedicles too.
+    # The back of the body, visible between the pedicles, is the limit at the pedicles too.
     behind = first[:, BACK_ANGLES] * np.sin(WALL_ANGLES[BACK_ANGLES])
     back = np.maximum(back, np.median(behind, axis=1) - BACK_HOLLOW_MM)
     limit = _radius_at_back(back)
@@ -168,7 +168,7 @@ def _radius_at_back(back: Profile) -> Profile:
 def _trace(fall: Profile, radii: Profile) -> Profile:
     """Per height, the closed path through the angles with the most edge (dynamic programming)."""
     worth = fall - FAR_PENALTY * (radii - radii[0])
-    # Twice around: the middle turn no longer knows where the path began.
+    # Twice around: the middle turn does not depend on where the path began.
     turns = np.concatenate([worth, worth], axis=1)
     reach = round(MAX_CHANGE_MM / RADIUS_STEP_MM)
     rows, steps, size = turns.shape
@@ -198,7 +198,7 @@ def _trace(fall: Profile, radii: Profile) -> Profile:
 
 
 def _edge_weights(raw: Profile, hu: Profile, fall: Profile, wall: Profile, radii: Profile) -> Profile:
-    """How far each piece of wall can be believed: steep, soft tissue behind it, inside the volume."""
+    """Weight of each piece of wall: its steepness, where soft tissue lies behind it and inside the volume."""
     index = np.clip(np.round((wall - radii[0]) / RADIUS_STEP_MM).astype(np.intp), 0, len(radii) - 1)
     behind = np.clip(index + round(3.0 / RADIUS_STEP_MM), 0, len(radii) - 1)
     steep = _picked(fall, index)
@@ -216,7 +216,7 @@ def _picked(values: Profile, index: npt.NDArray[np.intp]) -> Profile:
 
 
 def _smooth_wall(wall: Profile, weights: Profile, heights: Profile) -> Profile:
-    """Low harmonics over the angle times low powers over the height, fitted robustly to the believed wall."""
+    """Low harmonics over the angle times low powers over the height, fitted robustly to the weighted wall."""
     harmonics = [np.ones(ANGLES)]
     for order in range(1, HARMONICS + 1):
         harmonics += [np.cos(order * WALL_ANGLES), np.sin(order * WALL_ANGLES)]

@@ -1,4 +1,4 @@
-"""Finding the spinal canal: a tube of soft tissue that bone surrounds, slice after slice."""
+"""Tracking of the spinal canal: a tube of soft tissue that bone surrounds in every slice."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _tracked(work: WorkingVolume, rules: CanalSettings) -> Canal | None:
     if seen[kept].sum() * work.step_mm < MIN_LENGTH_MM:
         return None
     centres = _recentre(enclosed, slices, path, round(8.0 / work.step_mm))
-    for axis in range(2):  # what metal hides lies between what is seen on either side
+    for axis in range(2):  # interpolated where metal hides the canal
         centres[:, axis] = np.interp(slices, slices[seen], centres[seen, axis])
     points = np.column_stack([slices[kept].astype(float), centres[kept]]) * work.step_mm
     return Canal(points_mm=points, enclosure=along[kept])
@@ -148,7 +148,7 @@ def _best_path(worth: npt.NDArray[np.float32]) -> tuple[int, npt.NDArray[np.intp
     """Viterbi through the slices with free ends: the first slice, and (row, column) per slice from there."""
     depth, rows, columns = worth.shape
     moves = [(dy, dx) for dy in range(-MAX_BACK, MAX_BACK + 1) for dx in range(-MAX_SIDE, MAX_SIDE + 1)]
-    begin = len(moves)  # the choice that says: the path begins here
+    begin = len(moves)  # the choice of a path that begins here
     total = worth[0].copy()
     choice = np.full((depth, rows, columns), begin, np.uint8)
     finish, finish_total = (0, 0, 0), -float("inf")

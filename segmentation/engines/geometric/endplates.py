@@ -245,11 +245,7 @@ def robust_fit(design: Points, values: Profile, weights: Profile, *, scale_mm: f
 
 
 def fit_surface(
-    volume: CtVolume,
-    frame: BodyFrame,
-    plane: Plane,
-    inside: npt.NDArray[np.bool_],
-    sense: int,
+    volume: CtVolume, frame: BodyFrame, plane: Plane, inside: npt.NDArray[np.bool_], sense: int
 ) -> Surface:
     """The endplate near its plane: a quadratic, plus its residuals smoothed over 4 mm.
 
@@ -280,7 +276,5 @@ def fit_surface(
     across = heights[seen][:, None] + sense * profile_distances()
     hu = sample(volume, frame.points(across, u[seen][:, None], v[seen][:, None]))
     return Surface(
-        heights_mm=smooth + top / (base + 0.1 * float(base.max())),
-        found=True,
-        profile_hu=hu.mean(axis=0),
+        heights_mm=smooth + top / (base + 0.1 * float(base.max())), found=True, profile_hu=hu.mean(axis=0)
     )

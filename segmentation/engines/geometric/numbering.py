@@ -1,6 +1,6 @@
-"""Which vertebra is which: the sacrum's wings below, the last rib above.
+"""Level names by anatomical anchors: the sacrum's wings below, the last rib above.
 
-Both are looked for in the straightened column, where "beside the body" means the same at every level.
+Both are detected in the straightened column, where "beside the body" has one meaning at every level.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _winged(column: StraightenedColumn, ends: Sequence[int], rules: AnchorSettin
     """The segments with wings. What looks like wings a whole lumbar spine above the sacrum are ribs."""
     winged = []
     for number, (first, last) in enumerate(pairwise(ends)):
-        # Below the lowest disc the column may go on past the sacrum: only the first sacral body is asked.
+        # Below the lowest disc the column may continue past the sacrum: only the first sacral body counts.
         rows = (column.s_mm >= max(first, last - rules.sacral_height_mm)) & (column.s_mm < last)
         if rows.any() and _has_wings(column, rows, rules):
             winged.append(number)
@@ -251,7 +251,7 @@ def number_segments(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bo
 
 
 def _counted(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> Numbering:
-    """Names counted from the anchors; whether the ribs beside every other vertebra agree is not asked."""
+    """Names counted from the anchors, without a check of the ribs beside the other vertebrae."""
     sacrum = _sacrum(segments)
     last_rib = _last_rib(segments)
     if sacrum is not None and last_rib is not None:
@@ -277,10 +277,10 @@ def _counted(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) ->
 
 
 def _ribs_against(segments: Sequence[ColumnSegment], names: Sequence[str | None]) -> Phrase | None:
-    """What the ribs say against the names: a thoracic vertebra without ribs, or a lumbar one with them.
+    """Contradiction of names and ribs: a thoracic vertebra without ribs, or a lumbar one with them.
 
-    Six lumbar vertebrae counted from the sacrum make the sixth "T12", five of them with a rib on the first
-    make that "L1": wherever the vertebra in question is in view, its sides tell.
+    Of six lumbar vertebrae counted from the sacrum the sixth is named "T12"; of four the twelfth thoracic one
+    is named "L1". The sides of the vertebra in question show the error where they are in view.
     """
     lowest = _lowest_rib(segments)
     for number, (segment, name) in enumerate(zip(segments, names, strict=True)):
@@ -301,7 +301,7 @@ def _names(count: int, fifth: int) -> tuple[str | None, ...]:
 def _sacrum(segments: Sequence[ColumnSegment]) -> int | None:
     """The topmost of the winged segments that reach up from the lowest one in view."""
     winged = [k for k, segment in enumerate(segments) if segment.wings]
-    # Below the first sacral segment there may be one that no longer tells itself from its surroundings.
+    # Below the first sacral segment there may be one that cannot be distinguished from its surroundings.
     return max(winged) if winged and max(winged) <= len(winged) else None
 
 
@@ -325,7 +325,7 @@ def _lowest_rib(segments: Sequence[ColumnSegment]) -> int | None:
 
 
 def _presumed(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
-    """The middle one of the whole bodies without ribs is taken for L3: lumbar CT is planned around it."""
+    """The middle one of the whole bodies without ribs is named L3: lumbar CT is planned around it."""
     rib = _lowest_rib(segments)
     below_ribs = lumbar_sized[:rib] if rib is not None else lumbar_sized
     whole = [k for k, sized in enumerate(below_ribs) if sized]
