@@ -197,7 +197,7 @@ def require_configured(settings: Settings) -> None:
     """
     site, names = settings.node.site_folder, settings.scoring
     if site is not None and not site.is_dir():
-        raise ConfigurationError(f"node.site: {site} is no folder")
+        raise ConfigurationError(f"node.site: {site} is not a folder")
     load_findings(site)
     for language in LANGUAGES:
         load_phrases(language, site)
@@ -243,5 +243,5 @@ def _finite(text: str) -> float:
     """TOML allows nan, which would pass every limit that it is compared with."""
     value = float(text)
     if not isfinite(value):
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text} is not a number")
     return value

@@ -233,7 +233,7 @@ def _objections(row: FindingRow, shipped: FindingRow | None) -> Iterator[str]:
             yield f"its text ({language}) fills in {', '.join(sorted(unknown))}: the finding has none such"
     for output in sorted(row.withholds):
         if lacking := FOLLOWS.get(output, frozenset()) - row.withholds:
-            yield f"it withholds {output} and not {', '.join(sorted(lacking))}, which cannot stand without it"
+            yield f"it withholds {output} but not {', '.join(sorted(lacking))}, which depends on it"
     if row.severity is Severity.REFUSAL and (lacking := _least_of_refusal(shipped) - row.withholds):
         yield f"it refuses and does not withhold {', '.join(sorted(lacking))}"
 

@@ -23,7 +23,7 @@ _TABLES = ("sigma_ref", "hu_per_mg")  # of [fit]: rows of kV, lowest, highest
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     if not pair[0] < pair[1]:
-        raise ValueError(f"{pair[0]:g} to {pair[1]:g} is no range")
+        raise ValueError(f"{pair[0]:g} to {pair[1]:g} is not a range")
     return pair
 
 
@@ -161,7 +161,7 @@ def certified(model: PhantomModel, raw: Mapping[str, Any], serial: str) -> Phant
 
 def _certified_rod(rod: RodModel, own: _CertifiedRod) -> RodModel:
     if (own.density_mg_cm3 == 0) != (rod.density_mg_cm3 == 0):
-        raise ValueError(f"rod {rod.name}: a rod of water is no rod of mineral")
+        raise ValueError(f"rod {rod.name}: a water rod is not a mineral rod")
     allowed = max(_CERTIFIED_WITHIN * abs(rod.density_mg_cm3), _CERTIFIED_WITHIN_MG_CM3)
     if abs(own.density_mg_cm3 - rod.density_mg_cm3) > allowed:
         raise ValueError(f"rod {rod.name}: {own.density_mg_cm3:g} mg/cm3 is another rod's, or mistyped")
@@ -188,6 +188,6 @@ def _require_suited(model: PhantomModel) -> None:
         raise ValueError(f"method {TWO_POINT!r} needs two rods, one of water (density 0) and one of mineral")
     if model.method == LEAST_SQUARES:
         if len(set(densities)) < len(densities):
-            raise ValueError("two rods have the same density: neither can be told to read higher")
+            raise ValueError("two rods have the same density: their order is undefined")
         if sum(density <= model.rules.fit_up_to_mg_cm3 for density in densities) < 2:
             raise ValueError(f"fit_up_to_mg_cm3 leaves method {LEAST_SQUARES!r} fewer than two rods")

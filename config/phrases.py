@@ -148,7 +148,7 @@ def _checked(own: Path, known: dict[str, frozenset[str]]) -> ast.Resource:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{own}: {error}") from error
     wrong = [
-        f"{one.content.strip().splitlines()[0]!r} is no message"
+        f"{one.content.strip().splitlines()[0]!r} is not a message"
         for one in resource.body
         if isinstance(one, ast.Junk) and one.content
     ]

@@ -72,7 +72,7 @@ def _scored(grades: tuple[Grade, ...]) -> tuple[Grade, ...]:
 
 def _tube_voltages(pair: tuple[float, float]) -> tuple[float, float]:
     if not pair[0] > 0:
-        raise ValueError(f"{pair[0]:g} is no tube voltage")
+        raise ValueError(f"{pair[0]:g} is not a tube voltage")
     return pair
 
 

@@ -125,7 +125,7 @@ class Settings(BaseSettings):
             known = {one.name for one in self.destinations} | {one.ae_title for one in self.peers}
             if strangers := set(self.completeness.ask) - known:
                 raise ValueError(
-                    f"completeness.ask: {', '.join(sorted(strangers))} is no destination's name "
+                    f"completeness.ask: {', '.join(sorted(strangers))} is not the name of a destination "
                     "and no peer's AE title"
                 )
         return self
@@ -316,4 +316,4 @@ def source_date_epoch() -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigurationError(f"SOURCE_DATE_EPOCH is no whole number: {text!r}") from error
+        raise ConfigurationError(f"SOURCE_DATE_EPOCH is not a whole number: {text!r}") from error

@@ -110,7 +110,7 @@ def _download(settings: SegmentationSettings, console: Console) -> None:
     except EngineUnavailable as error:
         console.print(str(error), style="red")
         raise typer.Exit(1) from error
-    console.print(f"fetched: {', '.join(new) or 'nothing'}. All weights lie in {settings.weights}")
+    console.print(f"downloaded: {', '.join(new) or 'nothing'}. All weights are in {settings.weights}")
 
 
 def examine(settings: Settings) -> Iterator[Line]:
@@ -133,7 +133,11 @@ def examine(settings: Settings) -> Iterator[Line]:
     ):
         yield _tried(what, trial)
     if not settings.destinations:
-        yield Line(what="destination", standing=CheckStatus.WARNING, detail="none: results stay in the node")
+        yield Line(
+            what="destination",
+            standing=CheckStatus.WARNING,
+            detail="none configured: results stay in the node",
+        )
     for destination in settings.destinations:
         answer = DicomSender(Requestor(settings.node.ae_title, tls=settings.tls)).echo(destination)
         yield Line(
@@ -152,7 +156,9 @@ def examine_archives(settings: Settings) -> Iterator[Line]:
         standing, detail = CheckStatus.OK, f"{name} answers queries"
         if answer.stated is None:
             standing = CheckStatus.WARNING
-            detail = f"{name}: {answer.problem}. Slices and silence close studies instead of its counts"
+            detail = (
+                f"{name}: {answer.problem}. Slice geometry and quiet time close studies instead of its counts"
+            )
         yield Line(what="archive", standing=standing, detail=detail)
 
 
@@ -200,7 +206,7 @@ def _own_packages() -> tuple[CheckStatus, str]:
     )
     places = {Path(import_module(name).__file__ or "").parents[1] for name in _OWN_PACKAGES}
     if len(places) != 1:
-        intruders.append(f"they lie in {len(places)} different places")
+        intruders.append(f"they are installed in {len(places)} different places")
     if intruders:
         return CheckStatus.FAILED, "; ".join(intruders)
     return CheckStatus.OK, f"{_DISTRIBUTION} {version(_DISTRIBUTION)} alone owns {', '.join(_OWN_PACKAGES)}"
@@ -209,13 +215,17 @@ def _own_packages() -> tuple[CheckStatus, str]:
 def _findings(settings: Settings) -> tuple[CheckStatus, str]:
     site = settings.node.site_folder
     if site is not None and not site.is_dir():
-        return CheckStatus.FAILED, f"node.site: {site} is no folder"
+        return CheckStatus.FAILED, f"node.site: {site} is not a folder"
     return CheckStatus.OK, f"{len(load_findings(site).rows)} rows"
 
 
 def _pictures(settings: Settings) -> tuple[CheckStatus, str]:
     font = wide_font(settings.node)
-    named = f"signs that DejaVu Sans lacks by {font}" if font else "no font for signs that DejaVu Sans lacks"
+    named = (
+        f"{font} for characters missing in DejaVu Sans"
+        if font
+        else "no font for characters missing in DejaVu Sans"
+    )
     return CheckStatus.OK, f"language {settings.node.language}, {named}"
 
 
@@ -231,7 +241,7 @@ def _phantom(settings: Settings) -> tuple[CheckStatus, str]:
 
 def _reference(settings: Settings) -> tuple[CheckStatus, str]:
     if not settings.scoring.reference:
-        return CheckStatus.WARNING, "none: no T-score and no score that needs one"
+        return CheckStatus.WARNING, "none: T-score and dependent scores are not reported"
     reference, _ = load_reference(settings.scoring.reference, settings.node.site_folder)
     if reference.demonstration:
         return CheckStatus.WARNING, f"{reference.name}: invented, NOT FOR CLINICAL USE"
@@ -240,14 +250,14 @@ def _reference(settings: Settings) -> tuple[CheckStatus, str]:
         unstated = in_english(unstated_phrase(reference, unknown))
         return (
             CheckStatus.WARNING,
-            f"{reference.name}: its {unstated} not stated, so that no study has a T-score",
+            f"{reference.name} does not state its {unstated}: T-scores are not reported",
         )
     return CheckStatus.OK, f"{reference.name}: {reference.population} ({reference.source})"
 
 
 def _model(settings: Settings) -> tuple[CheckStatus, str]:
     if not settings.scoring.model:
-        return CheckStatus.WARNING, "none: no rad-score and no nomogram"
+        return CheckStatus.WARNING, "none: rad-score and nomogram are not reported"
     found = active_model(settings)
     if found.card is None:
         return CheckStatus.FAILED, str(found.refusal.values["reason"]) if found.refusal else "none"
@@ -263,7 +273,7 @@ def _model(settings: Settings) -> tuple[CheckStatus, str]:
     if found.activation is None:
         return (
             CheckStatus.WARNING,
-            f"{told}: not pinned, an edit of its file takes effect at once; activate it",
+            f"{told}: not activated: an edit of its file takes effect immediately",
         )
     return CheckStatus.OK, told
 
@@ -277,7 +287,7 @@ def _features(settings: Settings) -> tuple[CheckStatus, str]:
     if drift.drifted:
         return CheckStatus.FAILED, f"{len(drift.drifted)} of {drift.checked} drifted: {drift.example}"
     told = f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"
-    return CheckStatus.OK, f"{told}; {drift.checked} of a known image come out as known"
+    return CheckStatus.OK, f"{told}; {drift.checked} features of a known image match"
 
 
 def _engine(settings: Settings) -> tuple[CheckStatus, str]:
@@ -287,7 +297,7 @@ def _engine(settings: Settings) -> tuple[CheckStatus, str]:
     if isinstance(engine, TotalSegmentatorEngine | NnunetEngine):
         engine.load()
         parameters = ", ".join(f"{name} {value}" for name, value in engine.info.parameters.items())
-        return CheckStatus.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} load; {parameters}"
+        return CheckStatus.OK, f"{told}; weights {str(engine.info.weights_sha256)[:12]} loaded; {parameters}"
     if wanted.engine == "auto":
         reason = missing_requirements(wanted.weights, Mode(wanted.totalsegmentator_mode))
         told += f"; TotalSegmentator is not used: {reason}"
@@ -303,12 +313,12 @@ def _access(settings: Settings) -> tuple[CheckStatus, str]:
         told += f", from {', '.join(map(str, rules.networks))}"
     if rules.known_peers_only:
         known = {one.ae_title for one in settings.peers} | {one.ae_title for one in settings.destinations}
-        told += f", for {', '.join(sorted(known)) or 'nobody: no peer is named'}"
+        told += f", for {', '.join(sorted(known)) or 'no one: no peer is configured'}"
     guarded = rules.networks or rules.known_peers_only
     certified = encrypted and settings.tls.require_peer_certificate
     if guarded or certified or settings.node.host in _LOOPBACK:
         return CheckStatus.OK, told
-    return CheckStatus.WARNING, f"{told}: whoever reaches it may send; see [access] and [tls]"
+    return CheckStatus.WARNING, f"{told}: anyone who reaches it may send; see [access] and [tls]"
 
 
 def _laboratory(settings: Settings) -> tuple[CheckStatus, str]:

@@ -69,7 +69,7 @@ class _Place:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Where everything is kept; made if missing.", file_okay=False)
+        Path, typer.Option(help="Folder for all files; created if missing.", file_okay=False)
     ] = Path("var/demo"),
     port: Annotated[
         int | None, typer.Option(help="DICOM port of the node; else 11112, or a free one if that is taken.")
@@ -256,8 +256,8 @@ def _is_complete(received: Sequence[Received]) -> bool:
 
 def _words(study: StudySummary) -> str:
     if study.state == "receiving":
-        return "waiting until the study is whole"
-    return f"the node works: {study.step}"
+        return "waiting until the study is complete"
+    return f"processing: {study.step}"
 
 
 def _kept_result(settings: Settings, study_uid: str, place: _Place) -> ResultDocument:
@@ -277,7 +277,7 @@ def _kept_result(settings: Settings, study_uid: str, place: _Place) -> ResultDoc
 
 def _compare(console: Console, result: ResultDocument, truth: Truth) -> bool:
     """Whether BMD and volume are right at every level, with a table that shows it."""
-    table = Table(title="against the known truth", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="comparison with the known truth", title_justify="left", box=None, pad_edge=False)
     for heading in ("level", "BMD", "truth", "error", "volume cm3", "truth", "error", ""):
         table.add_column(heading, justify="left" if heading in ("level", "") else "right")
     correct = set(truth.levels) <= set(result.levels)
@@ -309,7 +309,7 @@ def _compare(console: Console, result: ResultDocument, truth: Truth) -> bool:
 
 def _print_places(console: Console, place: _Place, received: Sequence[Received], seconds: float) -> None:
     kinds = ", ".join(f"{kind} {sum(one.kind == kind for one in received)}" for kind in ("SEG", "SR", "SC"))
-    console.print(f"Came back by C-STORE after {seconds:.0f} s: {kinds}")
+    console.print(f"Received by C-STORE after {seconds:.0f} s: {kinds}")
     for what, path in (
         ("DICOM objects", place.received),
         ("nomogram", place.root / "nomogram.png"),

@@ -28,7 +28,7 @@ def features(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="CSV; what a run with equal settings left there is kept.", dir_okay=False),
+        typer.Option(help="CSV; rows of a run with equal settings are kept.", dir_okay=False),
     ],
     config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
     engine: Annotated[str | None, typer.Option(help="Segmentation engine, as for process.")] = None,
@@ -41,7 +41,7 @@ def features(
         bool,
         typer.Option(
             "--workers",
-            help="By workers (`osteonode worker --queues features`) that share broker, disk and settings.",
+            help="Use workers (`osteonode worker --queues features`) that share broker, disk and settings.",
         ),
     ] = False,
 ) -> None:
@@ -57,7 +57,7 @@ def features(
     try:
         rows = extract_features(study_dirs, out, how, console, rows_of)
     except (BrokerAway, WorkersSilent) as error:
-        console.print(f"{error}; run again to go on", style="red", soft_wrap=True)
+        console.print(f"{error}; run again to continue", style="red", soft_wrap=True)
         raise typer.Exit(1) from error
     without = [row for row in rows if row["reason"]]
     for row in without:

@@ -37,7 +37,7 @@ from node.store.errors import StoreError
 from scoring.models.card import ModelCard
 from scoring.models.comparison import ModelComparison, ModelScore
 
-app = typer.Typer(help="Which model scores patients, and changing it.", no_args_is_help=True)
+app = typer.Typer(help="Show and change the model that scores patients.", no_args_is_help=True)
 
 Card = Annotated[
     str,
@@ -47,8 +47,8 @@ Card = Annotated[
         "activated before.",
     ),
 ]
-By = Annotated[str, typer.Option("--by", help="Who decides; else the operating system's user.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the record.")]
+By = Annotated[str, typer.Option("--by", help="Who decides. Default: the user of the operating system.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, stored with the record.")]
 
 
 @app.callback()
@@ -135,7 +135,7 @@ def _switch(card: ModelCard, settings: Settings, *, by: str, reason: str) -> Non
     proposal = _compared(card, settings)
     record_activation(proposal, settings, at=datetime.now(UTC), by=by or _user(), reason=reason)
     terminal().print(
-        f"active from now on: {card.name} {card.version}, sha256 {card.sha256}",
+        f"now active: {card.name} {card.version}, sha256 {card.sha256}",
         soft_wrap=True,
     )
 
@@ -175,7 +175,7 @@ def _words(scored: ModelScore | None) -> str:
     if scored is None:
         return "-"
     if scored.reported_class is None:
-        return "none: beyond its range"
+        return "none: outside its range"
     return f"rad-score {scored.rad_score:+.2f}, {scored.probability:.0%} {scored.reported_class}"
 
 
@@ -192,7 +192,7 @@ def _outside(comparison: Sequence[ModelComparison]) -> Iterator[str]:
         if one.after.outside:
             patients.setdefault(one.after.outside, []).append(one.patient)
     for reason, names in patients.items():
-        yield f"beyond the model's range, a node would give no probability: {reason} ({'; '.join(names)})"
+        yield f"outside the model's range, a node reports no probability: {reason} ({'; '.join(names)})"
 
 
 def _user() -> str:

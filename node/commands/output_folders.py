@@ -26,8 +26,8 @@ def require_outside(out: Path, studies: Iterable[Path], *, option: str = "--out"
         folder = study.resolve()
         if place == folder or folder in place.parents:
             raise typer.BadParameter(
-                f"{out} lies in {study}, which is read: results would stand among the images, and an earlier "
-                "run's be deleted there. Name a folder outside of it",
+                f"{out} is inside the input folder {study}: results would mix with the images, and those of "
+                "an earlier run would be deleted. Name a folder outside it",
                 param_hint=option,
             )
 
@@ -52,7 +52,7 @@ def require_kept(
         for place in (path.parent.resolve() / path.name, path.resolve()):
             if place.parent == folder and any(fnmatchcase(place.name, name) for name in names):
                 raise typer.BadParameter(
-                    f"{place.name} in {out} is read, and would be replaced by a result of that name: "
+                    f"{place.name} in {out} is an input and would be replaced by a result of that name: "
                     "name another folder",
                     param_hint=option,
                 )
@@ -74,5 +74,5 @@ def require_table_of_features(out: Path, *, option: str = "--out") -> None:
         raise typer.BadParameter(f"cannot read {out}: {error.strerror}", param_hint=option) from error
     if not head.startswith(",".join(ABOUT)):
         raise typer.BadParameter(
-            f"{out} is there and is no table of features: name another place", param_hint=option
+            f"{out} exists and is not a table of features: name another file", param_hint=option
         )

@@ -17,7 +17,7 @@ from node.reference.truth import Truth
 
 def phantom(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder; made if missing.", file_okay=False)
+        Path, typer.Argument(metavar="DIR", help="Folder; created if missing.", file_okay=False)
     ],
     bmd: Annotated[
         str | None, typer.Option(help="mg HA/cm3 per level, such as L1=110,L3=95; the rest is interpolated.")
@@ -37,7 +37,7 @@ def phantom(
     sex: Annotated[str, typer.Option(help="M, F, O or empty.")] = "F",
     patient_id: Annotated[str, typer.Option(help="Patient ID; empty for none.")] = "REFERENCE-1",
     spine_phantom: Annotated[
-        bool, typer.Option("--esp", help="A European Spine Phantom in the patient's place.")
+        bool, typer.Option("--esp", help="A European Spine Phantom in place of the patient.")
     ] = False,
     reduced: Annotated[bool, typer.Option("--reduced", help="Fewer, smaller slices: quick.")] = False,
 ) -> None:

@@ -49,7 +49,7 @@ def process(
     study_dir: Annotated[
         Path, typer.Argument(help="A folder with one study's DICOM files.", exists=True, file_okay=False)
     ],
-    out: Annotated[Path, typer.Option(help="Where the results go; made if missing.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Output folder; created if missing.", file_okay=False)],
     config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
     clinical: Annotated[
         Path | None,
@@ -63,19 +63,19 @@ def process(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="Vertebrae drawn elsewhere (NIfTI or DICOM SEG).", exists=True, dir_okay=False),
+        typer.Option(help="Segmentation made elsewhere (NIfTI or DICOM SEG).", exists=True, dir_okay=False),
     ] = None,
     issued_at: Annotated[
         str | None,
         typer.Option(
-            help="Time of issue, ISO 8601 (UTC where it names no offset); else SOURCE_DATE_EPOCH, else now."
+            help="Time of issue, ISO 8601 (UTC without an offset). Default: SOURCE_DATE_EPOCH, else now."
         ),
     ] = None,
     keep_artefacts: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where what each step is given and makes is kept.",
+            help="Folder for the inputs and outputs of each step.",
             file_okay=False,
         ),
     ] = None,
@@ -154,7 +154,7 @@ def _one_study(folder: Path, console: Console) -> tuple[Path, ...]:
         raise typer.BadParameter(str(error), param_hint="STUDY_DIR") from error
     if found.damaged:
         names = ", ".join(path.name for path in found.damaged)
-        console.print(f"not readable as DICOM, left out: {names}", style="yellow", soft_wrap=True)
+        console.print(f"not readable as DICOM, skipped: {names}", style="yellow", soft_wrap=True)
     return found.instances
 
 

@@ -129,7 +129,7 @@ def qa(
     settings = load_settings(config)
     storage = settings.storage
     if not storage.database_url and not storage.root.is_dir():  # looking must not make one
-        raise ConfigurationError(f"no node has kept anything under {storage.root.resolve()}")
+        raise ConfigurationError(f"no node data under {storage.root.resolve()}")
     try:
         with closing(open_store(storage)) as store:
             kept = store.scanners.readings(scanner)
@@ -156,30 +156,31 @@ def qa(
 def _print_charts(
     groups: Sequence[ReadingGroup], readings: Sequence[ScannerReading], settings: Settings
 ) -> None:
-    lends = settings.calibration.asynchronous.enabled
+    prior_scans = settings.calibration.asynchronous.enabled
     headings = ["scanner", "protocol", "readings", "quantity", "baseline", "latest", "state"]
     table = Table(box=None, pad_edge=False)
-    for heading in (*headings, "lends until") if lends else headings:
+    for heading in (*headings, "calibrates until") if prior_scans else headings:
         table.add_column(heading, overflow="fold")
     reasons: list[str] = []
     for group in groups:
-        lent: tuple[str, ...] = ()
-        if lends:
-            lending = _lending(group, readings, settings)
-            lent = (lending.until.isoformat() if lending.until else "not lent",)
-            if lending.reason:
-                reasons.append(
-                    f"not lent, {scanner_name(group.latest)} {protocol_text(group)}: "
-                    f"{in_english(lending.reason)}"
-                )
+        use: tuple[str, ...] = ()
+        if prior_scans:
+            found = _prior_scan_use(group, readings, settings)
+            use = (found.until.isoformat() if found.until else "not used",)
+            if found.reason:
+                group_name = f"{scanner_name(group.latest)} {protocol_text(group)}"
+                reason = in_english(found.reason)
+                reasons.append(f"not used to calibrate other studies, {group_name}: {reason}")
         for cells in _rows(group, settings):
-            table.add_row(*cells, *lent)
+            table.add_row(*cells, *use)
     terminal().print(table)
     for reason in reasons:
         terminal().print(reason, soft_wrap=True)
 
 
-def _lending(group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings) -> PriorScanUse:
+def _prior_scan_use(
+    group: ReadingGroup, readings: Sequence[ScannerReading], settings: Settings
+) -> PriorScanUse:
     return prior_scan_use(
         group.readings,
         readings,
@@ -241,7 +242,7 @@ def _last_failed(readings: Sequence[ScannerReading]) -> list[str]:
     ordered = sorted(readings, key=lambda one: (scanner_name(one), one.order))
     latest = [tuple(group)[-1] for _, group in groupby(ordered, key=scanner_name)]
     return [
-        f"reading failed, {scanner_name(one)}: the latest, of {one.taken_on}, did not pass every check "
+        f"reading failed, {scanner_name(one)}: the latest, of {one.taken_on}, did not pass all checks "
         f"({', '.join(one.findings)})"
         for one in latest
         if one.failed

@@ -29,7 +29,7 @@ from node.store.quarantine import HeldIdentity
 from node.store.states import QuarantineKind
 from node.store.store import Store, open_store
 
-app = typer.Typer(help="What the node holds, and why it stands where it stands.", no_args_is_help=False)
+app = typer.Typer(help="List, show and control the studies of the node.", no_args_is_help=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Uid = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -75,7 +75,7 @@ def retry(uid: Uid, config: Config = None) -> None:
     with _store(config) as store:
         store.retention.require_results(uid)
         due = store.studies.retry(uid, first_step=Step.SELECT)
-    terminal().print(f"will be tried again from step {due.step}")
+    terminal().print(f"will be retried from step {due.step}")
 
 
 @app.command("resend")
@@ -84,16 +84,19 @@ def resend(uid: Uid, config: Config = None) -> None:
     with _store(config) as store:
         store.retention.require_results(uid)
         store.deliveries.resend(uid, last_step=Step.DELIVER)
-    terminal().print("the same objects will be sent again by a running node")
+    terminal().print("a running node will send the same objects again")
 
 
 @app.command("export")
 def export(
     uid: Uid,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty, or not there yet.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder.")],
     config: Config = None,
     with_identity: Annotated[
-        bool, typer.Option("--with-identity", help="Copy files as they came, with the patient's identity.")
+        bool,
+        typer.Option(
+            "--with-identity", help="Copy the received files unchanged, with the patient's identity."
+        ),
     ] = False,
 ) -> None:
     """Write what a developer needs to repeat a study, without identity unless it is asked for."""
@@ -121,7 +124,7 @@ def list_quarantine(
         str,
         typer.Option(
             metavar="UID",
-            help="Remove for good what lies there of this study, but what waits for a decision.",
+            help="Delete the quarantined files of this study, except those that wait for a decision.",
         ),
     ] = "",
 ) -> None:
@@ -145,7 +148,7 @@ def list_quarantine(
         ):
             console.print(told, soft_wrap=True)
     if not found:
-        console.print("nothing is in quarantine")
+        console.print("quarantine is empty")
 
 
 @app.command("reconcile")
@@ -160,7 +163,7 @@ def reconcile(
     Once accepted, the study is measured again and an amended report goes out under the new identity.
     """
     if accept and reject:
-        raise typer.BadParameter("one of --accept and --reject, or neither to see the difference")
+        raise typer.BadParameter("use --accept or --reject, or neither to show the difference")
     console = terminal()
     with _store(config) as store:
         if accept:
@@ -203,7 +206,7 @@ def _store(config: Path | None) -> Iterator[Store]:
     """The store of the configured node. What is wrong with it is said in one line, with exit status 1."""
     storage = load_settings(config).storage
     if not storage.database_url and not storage.root.is_dir():  # looking must not make one
-        raise ConfigurationError(f"no node has kept anything under {storage.root.resolve()}")
+        raise ConfigurationError(f"no node data under {storage.root.resolve()}")
     try:
         store = open_store(storage)
         try:
@@ -233,7 +236,7 @@ def _print_detail(console: Console, detail: StudyDetail) -> None:
             console.print(Text.assemble((f"{name:<20}", "bold"), str(value)), soft_wrap=True)
     if any(line.kind is QuarantineKind.IDENTITY for line in detail.quarantine):
         console.print(
-            "images came again under another identity: `osteonode studies reconcile` shows it", style="yellow"
+            "images arrived again under another identity: see `osteonode studies reconcile`", style="yellow"
         )
     if detail.purged:
         console.print(f"retention removed {detail.purged} received file(s)", style="yellow")

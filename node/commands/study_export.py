@@ -43,7 +43,7 @@ from segmentation.vertebrae import LABELS
 README, SETTINGS, VERSIONS, DATABASE = "README.txt", "settings.json", "versions.json", "database.json"
 CONFIGURATION, LABORATORY, IMAGES, SITE = "osteonode.toml", "laboratory.csv", "images", "site"
 VERTEBRAE_NIFTI, REGIONS_NIFTI = "vertebrae.nii.gz", "regions.nii.gz"
-_TITLE = "What Osteonode made of one study, step by step"
+_TITLE = "Osteonode: one study, step by step"
 _FOLDERS = {step: f"{number}-{step.value}" for number, step in enumerate(STEPS, start=1)}
 _PACKAGES = ("pynetdicom", "pylibjpeg", "pyjpegls", "torch", "nnunetv2", "TotalSegmentator")
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -402,14 +402,17 @@ class _Export:
         jobs = ", ".join(str(row["job_id"]) for row in self._rows["jobs"]) or "none"
         told = [_TITLE, ""]
         if self._hiding is None:
-            told += ["This folder holds the patient's identity: pass it on as you would the images.", ""]
+            told += ["This folder contains the patient's identity: handle it like the images.", ""]
         else:
             told += [_HIDDEN, ""]
         told += ["To repeat the study, in this folder:", "", f"    {command}", ""]
-        told += [f"images/         {images} received files; {left_out} others are left out", _EXPORT_FILES]
+        told += [f"images/         {images} received files; {left_out} others are excluded", _EXPORT_FILES]
         told += [f"Lines of the node's log about it have job_id {jobs}.", ""]
         if not images:
-            told += ["No image is here: retention has removed them, so that nothing can be repeated.", ""]
+            told += [
+                "This folder contains no images: retention has removed them. The study cannot be repeated.",
+                "",
+            ]
         if report is not None and report.calibration is not None and not report.calibration.rods:
             told += [_NO_PHANTOM, ""]
         return "\n".join([*told, _STEP_FILES])

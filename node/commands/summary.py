@@ -103,7 +103,7 @@ def _facts(result: ResultDocument) -> list[tuple[str, str]]:
                 "nomogram",
                 f"{found_nomogram.total_points:.0f} points ({points}): "
                 f"probability {found_nomogram.probability:.2f} of {found_nomogram.positive_class} "
-                f"rather than {NEGATIVE_CLASS} (T rule)",
+                f"versus {NEGATIVE_CLASS} (T rule)",
             )
         )
     return facts

@@ -41,7 +41,9 @@ from scoring.training.cohort import Cohort, read_cohort
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
 
-_STUDIES_UNKNOWN = "The card does not tell which studies trained it; only the table's split leaves any out."
+_STUDIES_UNKNOWN = (
+    "The card does not state which studies trained it; only the split of the table excludes any."
+)
 _REASONS = 3  # told of, the commonest ones
 _POSITIVE = "Positive class throughout: osteoporosis."
 
@@ -51,14 +53,16 @@ CohortFile = Annotated[
 Out = Annotated[
     Path,
     typer.Option(
-        help="Folder for everything, without an earlier run's outputs; made if missing.", file_okay=False
+        help="Output folder without outputs of an earlier run; created if missing.", file_okay=False
     ),
 ]
 Config = Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)]
 Features = Annotated[
     Path | None,
     typer.Option(
-        help="What `features` wrote; else computed from the table's studies.", exists=True, dir_okay=False
+        help="Table written by `features`. Default: computed from the studies of the table.",
+        exists=True,
+        dir_okay=False,
     ),
 ]
 MaskName = Annotated[str | None, typer.Option(help="Name of a mask in each study's folder, as for features.")]
@@ -67,7 +71,7 @@ Jobs = Annotated[int, typer.Option(help="Studies at a time.", min=1)]
 
 def _not_blank(given: str) -> str:
     if not given.strip():
-        raise typer.BadParameter("must not be empty: the card is told from others by it")
+        raise typer.BadParameter("must not be empty: it identifies the card")
     return given
 
 

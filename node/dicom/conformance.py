@@ -161,7 +161,7 @@ def _odd_values(dataset: Dataset, inherited: tuple[str, ...]) -> Iterator[str]:
         if tag in _IDENTITY or tag.group == 0x7FE0:
             continue
         if _is_no_text(dataset, tag, declared):
-            yield f"{_name(tag)} is no text in the declared character set"
+            yield f"{_name(tag)} is not text in the declared character set"
             continue
         element = dataset.get_item(tag)
         if isinstance(element, RawDataElement) and element.VR in _CHECKED:

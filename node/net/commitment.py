@@ -69,7 +69,7 @@ def uid_in(dataset: Dataset, keyword: str) -> str:
     """A UID of a message. Raises MessageInvalid where it is missing or malformed."""
     value = str(dataset.get(keyword) or "")
     if not _UID.fullmatch(value):
-        raise MessageInvalid(f"{keyword} is missing or is no UID")
+        raise MessageInvalid(f"{keyword} is missing or not a UID")
     return value
 
 
@@ -86,7 +86,7 @@ def references_in(dataset: Dataset, keyword: str) -> list[tuple[str, str, Datase
         If the element is no sequence, or an item lacks a UID.
     """
     if keyword in dataset and not holds_items(dataset, Tag(keyword)):
-        raise MessageInvalid(f"{keyword} is no sequence")
+        raise MessageInvalid(f"{keyword} is not a sequence")
     return [
         (uid_in(item, "ReferencedSOPClassUID"), uid_in(item, "ReferencedSOPInstanceUID"), item)
         for item in items_of(dataset, keyword)
@@ -125,7 +125,7 @@ def read_report(information: Dataset) -> tuple[str, tuple[ReportedInstance, ...]
                 sop_instance_uid=sop_instance_uid,
                 verdict=verdict_of(reason),
                 reason=reason,
-                detail=f"taken, but not committed: {told}",
+                detail=f"accepted, but not committed: {told}",
             )
         )
     return uid_in(information, "TransactionUID"), tuple(reported)

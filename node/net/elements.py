@@ -240,7 +240,7 @@ def inflated(pieces: Iterable[Piece], most_bytes: int) -> Iterator[bytes]:
                 raise InflatedTooLarge
             yield made
     except zlib.error as error:
-        raise DeflatedStreamInvalid("it is no deflated stream") from error
+        raise DeflatedStreamInvalid("it is not a deflated stream") from error
 
 
 def _head(reader: _Reader, encoding: Encoding) -> tuple[int, bytes, int]:

@@ -211,7 +211,7 @@ class Listener:
             raise LimitExceeded(request.too_large)
         for of, uid in (("Class", request.sop_class_uid), ("Instance", request.sop_instance_uid)):
             if not _UID.fullmatch(uid):
-                raise IdentifierMismatch(f"the SOP {of} UID of the command is missing or is no UID")
+                raise IdentifierMismatch(f"the SOP {of} UID of the command is missing or not a UID")
         file_head = _file_header(request)
         is_ct = request.sop_class_uid in CT_SOP_CLASSES
         header = Dataset()  # of a CT image nobody asks for more than its identifiers
@@ -413,5 +413,5 @@ def _require_within(values: Mapping[str, str], limits: LimitSettings) -> None:
 def _uid(values: Mapping[str, str], keyword: str) -> str:
     value = values[keyword]
     if not _UID.fullmatch(value):
-        raise IdentifierMismatch(f"{keyword} is missing or is no UID")
+        raise IdentifierMismatch(f"{keyword} is missing or not a UID")
     return value

@@ -182,7 +182,7 @@ class CompletenessWatch:
         self._broken.add(_key(study))
         log.error("study_not_looked_at", study_instance_uid=study.study_instance_uid, error=describe(error))
         try:
-            self._store.studies.note(study, f"it cannot be told whether it is whole: {describe(error)}")
+            self._store.studies.note(study, f"whether it is complete cannot be determined: {describe(error)}")
         except StoreError as store_error:
             log.warning("reason_not_noted", error=describe(store_error))
 

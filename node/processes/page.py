@@ -140,7 +140,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
             return "not tried on this machine yet"
         if found.drifted:
             raise NotReady(f"{found.drifted} of {found.checked} drifted: no rad-score is given")
-        return f"{found.checked} of a known image come out as known"
+        return f"{found.checked} features of a known image match"
 
     return {
         "database": try_database,

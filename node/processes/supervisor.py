@@ -335,7 +335,7 @@ def worker(settings: Settings, queues: Sequence[str]) -> int:
     EngineUnavailable
     """
     if not settings.broker.url:
-        raise ConfigurationError("a worker by itself needs broker.url: the Redis that its node uses")
+        raise ConfigurationError("a separate worker needs broker.url: the Redis that its node uses")
     from node.processes.worker import run_celery_worker  # noqa: PLC0415 - `serve` loads no image libraries
 
     logs.configure(settings.log)

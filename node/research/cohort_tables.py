@@ -113,14 +113,14 @@ def read_features(path: Path) -> FeatureTable:
     rows = read_rows(path)
     lacking = [name for name in ABOUT if not rows or name not in {*rows[0], *SPECTRUM}]
     if lacking:
-        raise CohortUnusable(f"{path} is no table of osteonode features: it lacks {', '.join(lacking)}")
+        raise CohortUnusable(f"{path} is not a table of osteonode features: it lacks {', '.join(lacking)}")
     if len({row["settings_sha256"] for row in rows}) > 1:
         raise CohortUnusable(f"{path} holds features made with different settings")
     names = tuple(name for name in rows[0] if name not in ABOUT)
     made_with = _made_with(path.with_name(path.name + ".json"), rows[0]["settings_sha256"])
     if unknown := [name for name in names if name not in made_with.provided]:
         raise CohortUnusable(
-            f"{path} holds columns that are no features of these settings: {first_of(unknown)}"
+            f"{path} has columns that are not features of these settings: {first_of(unknown)}"
         )
     rows = [dict.fromkeys(SPECTRUM, "") | row for row in rows]
     keys = [study_key(row["study"], path.parent) for row in rows]

@@ -55,7 +55,7 @@ LABELS = {
 _STUDIES = "studies"  # of a card's `training`: digests of the StudyInstanceUIDs that trained
 CIRCULARITY = (
     "T-score labels derive from the same HU that the features measure, where they come from the same CT: "
-    "the AUC then tells more of their kinship than of a patient's bone"
+    "the AUC then reflects their similarity more than a patient's bone"
 )
 
 

@@ -228,7 +228,7 @@ def _require_there(studies: Sequence[str], table: Path) -> None:
     if gone:
         raise ConfigurationError(
             f"{len(gone)} studies with features in {table} are gone, the first being {gone[0]}: "
-            "bring them back, or have the table taken as it stands by --features"
+            "restore them, or use the table as it is with --features"
         )
 
 

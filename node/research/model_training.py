@@ -180,7 +180,7 @@ def read_repeats(paths: Sequence[Path], first: Path) -> dict[str, FeatureTable]:
         raise CohortUnusable(f"{first} cannot be its own repeat")
     if twice := repeated([path.stem for path in paths]):
         raise CohortUnusable(
-            f"repeats are told apart by their files' names; more than one is called {', '.join(twice)}"
+            f"repeats are distinguished by their file names; more than one is named {', '.join(twice)}"
         )
     return {path.stem: read_features(path) for path in paths}
 
@@ -216,7 +216,7 @@ def agreements(first: FeatureTable, second: FeatureTable) -> dict[str, Icc]:
     }
     if all((values[:, 0] == values[:, 1]).all() for values in ratings.values()):
         raise CohortUnusable(
-            "the repeat has the same features in all studies: its masks are no repeated ones"
+            "the repeat has the same features in all studies: its masks are not repeated ones"
         )
     if same := [name for name, values in ratings.items() if np.ptp(values) == 0.0]:
         raise CohortUnusable(f"features that are the same in all studies masked twice: {', '.join(same)}")
@@ -405,7 +405,7 @@ def _require_any_to_test(covered: Measured, training: frozenset[str], everyone: 
     low = [one.name for one in covered.patients if one.label is not StudyClass.NORMAL]
     if len(low) == len(training):
         told = [f"{name}: {why}" for name, why in covered.left_out.items() if name not in everyone.left_out]
-        raise CohortUnusable(f"studies to test are none that the model covers: {first_of(told)}")
+        raise CohortUnusable(f"the model covers none of the studies to test: {first_of(told)}")
 
 
 def probabilities(fits: ModelFits, scores: Matrix, clinical: Matrix) -> dict[str, Matrix]:
@@ -423,7 +423,7 @@ def _training_patients(everyone: Measured, seed: int) -> frozenset[str]:
     Raises
     ------
     CohortUnusable
-        If a class has too few patients, or the table's split leaves nobody to train on, or nobody to test.
+        If a class has too few patients, or the table's split leaves no patients to train on, or none to test.
     """
     low = [one for one in everyone.patients if one.label is not StudyClass.NORMAL]
     labels = np.array([one.label is StudyClass.OSTEOPOROSIS for one in low], dtype=bool)
@@ -433,7 +433,7 @@ def _training_patients(everyone: Measured, seed: int) -> frozenset[str]:
     else:
         inside = np.array([one.split is Split.TRAIN for one in low])
     if not (0 < inside.sum() < len(inside)):
-        raise CohortUnusable("the table's split leaves nobody to train on, or nobody to test")
+        raise CohortUnusable("the table's split leaves no patients to train on, or none to test")
     return frozenset(one.name for one, chosen in zip(low, inside, strict=True) if chosen)
 
 

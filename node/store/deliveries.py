@@ -172,9 +172,7 @@ class Deliveries:
                 update(deliveries).where(deliveries.c.sop_instance_uid.in_(uids)).values(**as_never_sent())
             )
             connection.execute(
-                update(studies)
-                .where(of_study)
-                .values(state=StudyState.PROCESSING, reason="a resend was asked for")
+                update(studies).where(of_study).values(state=StudyState.PROCESSING, reason="resend requested")
             )
         return DueJob(job_id=job_id, step=last_step, generation=study.generation)
 

@@ -268,7 +268,7 @@ class Studies:
                 .where(studies.c.study_instance_uid == study_instance_uid)
                 .values(
                     state=StudyState.PROCESSING,
-                    reason="a retry was asked for",
+                    reason="retry requested",
                     declared_qct=study.declared_qct or declare,
                 )
             )
@@ -486,7 +486,7 @@ def _told(connection: Connection, study_instance_uid: str, reason: Reopening) ->
     ).scalar_one()
     if not purged:
         return reason
-    return f"{reason}; retention had removed others ({purged}): it goes on once they have come again"
+    return f"{reason}; retention had removed others ({purged}): processing continues once they are sent again"
 
 
 def _supersede(connection: Connection, study_instance_uid: str) -> None:

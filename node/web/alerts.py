@@ -182,7 +182,7 @@ def _of_surroundings(seen: Surroundings, rules: AlertSettings, now: datetime) ->
             text = f"The {check.name} is not ready: {check.detail}."
             yield _alert(AlertCode(f"{check.name}_not_ready"), text)
     if seen.free_bytes is None:
-        yield _alert(AlertCode.STORAGE_UNREADABLE, "The storage folder cannot be looked at.")
+        yield _alert(AlertCode.STORAGE_UNREADABLE, "The storage folder cannot be read.")
     elif seen.free_bytes < _LOW_DISK_BYTES:
         text = f"Only {size(seen.free_bytes)} are free under the storage folder."
         yield _alert(AlertCode.DISK_LOW, text)
@@ -204,7 +204,7 @@ def _of_work(standing: StoreSnapshot, rules: AlertSettings, now: datetime) -> It
             yield _alert(
                 AlertCode.NOTHING_PUBLISHED,
                 f"No study was closed and no work published for {duration(part.heard_s)}: "
-                f"the process {PUBLISHING} does not come round.",
+                f"the process {PUBLISHING} has not completed a cycle.",
                 _ago(now, part.heard_s),
             )
     served = {
@@ -216,7 +216,7 @@ def _of_work(standing: StoreSnapshot, rules: AlertSettings, now: datetime) -> It
             if len(lacking) == len(Step)
             else f"the step{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
         )
-        yield _alert(AlertCode.NO_WORKER, f"No worker takes up {steps}.")
+        yield _alert(AlertCode.NO_WORKER, f"No worker runs {steps}.")
     if census.oldest_due_s > rules.due_s:
         yield _alert(
             AlertCode.WORK_LATE,
@@ -224,7 +224,9 @@ def _of_work(standing: StoreSnapshot, rules: AlertSettings, now: datetime) -> It
             _ago(now, census.oldest_due_s),
         )
     if census.due > rules.due_jobs:
-        text = f"{count(census.due, 'step waits', 'steps wait')} for a worker: more come than are worked off."
+        text = (
+            f"{count(census.due, 'step waits', 'steps wait')} for a worker: more arrive than are processed."
+        )
         yield _alert(AlertCode.WORK_PILES_UP, text)
 
 
@@ -240,14 +242,14 @@ def _of_destinations(
         if silent_s >= rules.destination_away_s:
             yield _alert(
                 AlertCode.DESTINATION_AWAY,
-                f"{one.name} has taken nothing for {duration(silent_s)}: {pending} pending, the last attempt "
-                f"ended with: {last}.",
+                f"{one.name} has accepted nothing for {duration(silent_s)}: {pending} pending; "
+                f"the last attempt ended with: {last}.",
                 _ago(now, silent_s),
             )
         else:
             yield _alert(
                 AlertCode.DELIVERY_STUCK,
-                f"{one.name} takes results, but not all: {pending} pending, one of them "
+                f"{one.name} accepts results, but not all: {pending} pending, one of them "
                 f"for {duration(one.waiting_s)}.",
                 _ago(now, one.waiting_s),
             )
@@ -261,14 +263,14 @@ def _of_parts(parts: Sequence[PartLine], rules: AlertSettings, now: datetime) ->
             and not part.has_ended
             and part.heard_s > rules.thread_silence_s
         ):
-            text = f"{part.name} has not come round for {duration(part.heard_s)}."
+            text = f"{part.name} has not completed a cycle for {duration(part.heard_s)}."
             yield _alert(AlertCode.THREAD_SILENT, text, _ago(now, part.heard_s))
         if part.died_s is not None and part.died_s < rules.died_s:
             times = "" if part.deaths == 1 else f" {part.deaths} times, last"
             yield _alert(
                 AlertCode.PROCESS_DIED,
                 f"The process {part.name} ended unexpectedly{times} {duration(part.died_s)} ago, "
-                "and was started again.",
+                "and was restarted.",
                 _ago(now, part.died_s),
             )
 
@@ -277,39 +279,38 @@ def _of_workers(workers: Sequence[WorkerLine], now: datetime) -> Iterator[Alert]
     for one in workers:
         name = f"The worker on {one.worker.host} (process {one.worker.pid}, {', '.join(one.worker.queues)})"
         if one.state is WorkerState.SILENT:
-            text = f"{name} fell silent {duration(one.heard_s)} ago without being stopped."
+            text = f"{name} stopped reporting {duration(one.heard_s)} ago without being stopped."
             yield _alert(AlertCode.WORKER_SILENT, text, _ago(now, one.heard_s))
         elif one.state is WorkerState.REFUSING:
             yield _alert(AlertCode.WORKER_REFUSES, f"{name} takes no work: {one.problem}.")
         elif one.differs and one.state is WorkerState.WORKING:
-            yield _alert(AlertCode.WORKER_DIFFERS, f"{name} has {one.differs} than most.")
+            yield _alert(AlertCode.WORKER_DIFFERS, f"{name} has {one.differs} than most workers.")
 
 
 def _of_studies(census: NodeCounts) -> Iterator[Alert]:
     if number := census.studies[StudyState.SET_ASIDE]:
-        text = f"{count(number, 'study is', 'studies are')} set aside and will not go on without you."
+        text = f"{count(number, 'study is', 'studies are')} set aside and need a decision."
         yield _alert(AlertCode.STUDY_SET_ASIDE, text)
     if number := census.studies[StudyState.UNDELIVERED]:
-        text = (
-            f"{count(number, 'study has', 'studies have')} results that a destination did not take or prove."
-        )
+        studies = count(number, "study has", "studies have")
+        text = f"{studies} results that a destination did not accept or confirm."
         yield _alert(AlertCode.STUDY_UNDELIVERED, text)
     if number := census.quarantined[QuarantineKind.IDENTITY]:
         yield _alert(
             AlertCode.IDENTITY_WAITS,
-            f"{count(number, 'image', 'images')} came again under another identity: "
+            f"{count(number, 'image', 'images')} arrived again under another identity: "
             "the page of each study gives the command that shows the difference and decides.",
         )
     if number := census.waiting_for_purged:
         yield _alert(
             AlertCode.IMAGES_REMOVED,
-            f"{count(number, 'study', 'studies')} got images after the others had been removed by retention: "
-            "send all of it again.",
+            f"{count(number, 'study', 'studies')} received images after retention had removed the others: "
+            "send the whole study again.",
         )
     if census.quarantine_share >= _NEARLY_FULL:
         yield _alert(
             AlertCode.QUARANTINE_FULL,
-            f"Quarantine is {100 * census.quarantine_share:.0f} % full: beyond its bounds images of other "
+            f"Quarantine is {100 * census.quarantine_share:.0f} % full. Beyond its limits, images of other "
             "content or identity under a known UID are refused. "
             f"`{command_line('studies', 'quarantine')}` lists it.",
         )
@@ -317,7 +318,7 @@ def _of_studies(census: NodeCounts) -> Iterator[Alert]:
         yield _alert(
             AlertCode.OTHER_CONTENT,
             f"{count(number, 'instance is', 'instances are')} in quarantine: "
-            "other content came under a UID that is known already.",
+            "other content arrived under a known UID.",
         )
     if number := census.quarantined[QuarantineKind.UNDECODABLE]:
         text = f"{count(number, 'received file', 'received files')} could not be decoded."

@@ -97,10 +97,10 @@ def why(study: StudySummary) -> str:
 
 
 _CLOSED_BY = {
-    ClosedBy.COUNTS.value: "an archive counts as many images as came",
-    ClosedBy.GEOMETRY.value: "no slice is missing, and a short silence",
-    ClosedBy.QUIET.value: "silence alone",
-    ClosedBy.INCOMPLETE.value: "not whole: images that an archive has did not come in time",
+    ClosedBy.COUNTS.value: "image counts of an archive",
+    ClosedBy.GEOMETRY.value: "complete slice geometry and a short quiet time",
+    ClosedBy.QUIET.value: "quiet time alone",
+    ClosedBy.INCOMPLETE.value: "timeout: archived images did not arrive",
 }
 
 
@@ -144,7 +144,7 @@ def unproven(delivery: DeliveryRow) -> str:
     """Of an object that a destination has not been shown to hold: whether that is still to come."""
     if delivery.state != DeliveryState.SENT:
         return ""
-    return "by its status alone" if delivery.proof == Proof.STATUS else "awaited"
+    return "by status only" if delivery.proof == Proof.STATUS else "awaited"
 
 
 def dimse(status: int | None) -> str:

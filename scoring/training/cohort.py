@@ -116,7 +116,7 @@ def read_cohort(rows: Sequence[Mapping[str, str]]) -> Cohort:
         except CohortUnusable as error:
             problems.append(f"{row['patient'] or 'a patient without a name'}: {error}")
     names = [row["patient"] for row in rows]
-    problems += [f"{name}: stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"{name}: occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:
         raise CohortUnusable("; ".join(problems))
     _require_whole("split", [one.split for one in patients])
@@ -196,7 +196,7 @@ def _value(name: str, cell: str) -> float | None:
         return None
     value = decimal(cell)
     if value is None:
-        raise CohortUnusable(f"{name} is no number: {cell!r}")
+        raise CohortUnusable(f"{name} is not a number: {cell!r}")
     lower, upper = PLAUSIBLE.get(name, (-float("inf"), float("inf")))
     if not lower <= value <= upper:
         raise CohortUnusable(f"{name} {value:g} is not between {lower:g} and {upper:g}")

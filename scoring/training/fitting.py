@@ -265,7 +265,7 @@ def _without_features(penalty: PenaltyChoice, choice: LassoChoice) -> str:
     kept = int((choice.path.coefficients[choice.at_minimum] != 0).sum())
     if kept:
         return f"{penalty} leaves no feature; {PenaltyChoice.MINIMUM} would keep {kept}"
-    return f"{penalty} leaves no feature: none tells the classes apart better than chance would"
+    return f"{penalty} leaves no feature: none separates the classes better than chance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

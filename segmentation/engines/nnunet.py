@@ -342,10 +342,10 @@ def resolve_classes(classes: Mapping[str, int], naming: Mapping[str, str]) -> Ma
         if unknown := sorted(set(naming) - set(known)):
             raise EngineUnavailable("nnunet", f"the model has no class {', '.join(unknown)}")
         if unknown := sorted(set(naming.values()) - set(LABELS)):
-            raise EngineUnavailable("nnunet", f"there is no level {', '.join(unknown)}")
+            raise EngineUnavailable("nnunet", f"unknown level {', '.join(unknown)}")
         values = {known[one]: level for one, level in naming.items()}
     if not set(values.values()) - {"sacrum", "S1"}:
-        raise EngineUnavailable("nnunet", "none of the model's classes stands for a vertebra: name them")
+        raise EngineUnavailable("nnunet", "none of the model's classes represents a vertebra: name them")
     return values
 
 

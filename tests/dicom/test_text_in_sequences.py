@@ -141,5 +141,5 @@ def test_a_segmentation_with_text_in_a_sequence_is_refused_with_a_reason(study, 
 def test_a_storage_commitment_of_text_is_invalid(text, implicit):
     dataset = Dataset()
     dataset.add(_text("ReferencedSOPSequence", text))
-    with pytest.raises(MessageInvalid, match="ReferencedSOPSequence is no sequence"):
+    with pytest.raises(MessageInvalid, match="ReferencedSOPSequence is not a sequence"):
         references_in(_read(dataset, implicit=implicit), "ReferencedSOPSequence")

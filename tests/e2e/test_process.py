@@ -263,7 +263,7 @@ def test_what_each_step_left_is_kept_to_be_read_and_to_go_on_from(study, tmp_pat
 
 def test_artefacts_are_kept_among_no_other_files(study, tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    for folder, said in ((tmp_path, "name an empty"), (study / "kept", "which is read")):
+    for folder, said in ((tmp_path, "name an empty"), (study / "kept", "is inside the input folder")):
         run = process(study, tmp_path / "out", "--keep-artefacts", folder)
         assert run.status == 2
         assert said in " ".join(run.printed.split())

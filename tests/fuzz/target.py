@@ -144,7 +144,7 @@ class Target:
 
     def _left(self) -> tuple[int, int]:
         """Threads and file descriptors."""
-        return threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - proc is no folder
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - proc is not a folder
 
     def _echo(self) -> None:
         with RawPeer(self._port) as peer:

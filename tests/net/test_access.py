@@ -260,9 +260,9 @@ def test_who_is_refused_stands_in_the_log_with_address_and_titles(
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "what came is no association request"),
-        (b"\1\0\xff\xff\xff\xff", "what came is no association request"),
-        (b"", "no association was asked for in time"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the received PDU is not an association request"),
+        (b"\1\0\xff\xff\xff\xff", "the received PDU is not an association request"),
+        (b"", "no association was requested in time"),
     ],
     ids=["another protocol", "a request without end", "nothing"],
 )

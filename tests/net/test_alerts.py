@@ -69,7 +69,7 @@ def test_a_pacs_that_takes_nothing_for_an_hour_is_told_and_since_when() -> None:
     (alert,) = alerts(AROUND, replace(QUIET, destinations=[away]), RULES, NOW)
     assert (alert.code, alert.severity) == (AlertCode.DESTINATION_AWAY, AlertSeverity.URGENT)
     assert alert.text == (
-        "pacs has taken nothing for 1 h: 12 objects are pending, "
+        "pacs has accepted nothing for 1 h: 12 objects are pending; "
         "the last attempt ended with: connection refused."
     )
     assert alert.since == NOW - timedelta(hours=1)
@@ -85,7 +85,7 @@ def test_an_object_that_waits_while_others_arrive_is_told_otherwise() -> None:
     stuck = replace(PACS, pending=1, waiting_s=2 * HOUR, taken_s=60.0)
     found = told(replace(QUIET, destinations=[stuck]))
     assert found == {
-        "delivery_stuck": "pacs takes results, but not all: 1 object is pending, one of them for 2 h."
+        "delivery_stuck": "pacs accepts results, but not all: 1 object is pending, one of them for 2 h."
     }
 
 
@@ -99,15 +99,14 @@ def test_a_thread_that_does_not_come_round_is_told() -> None:
     house = replace(PART, name="housekeeping", heard_s=RULES.thread_silence_s + 1)
     listener = replace(house, name="listener 1", beats=False)
     assert told(replace(QUIET, parts=[PART, house, listener])) == {
-        "thread_silent": "housekeeping has not come round for 15 min."
+        "thread_silent": "housekeeping has not completed a cycle for 15 min."
     }
 
 
 def test_a_process_that_died_is_told_for_an_hour() -> None:
     died = replace(PART, deaths=3, died_s=300.0)
     assert told(replace(QUIET, parts=[died])) == {
-        "process_died": "The process reconcile ended unexpectedly 3 times, last 5 min ago, "
-        "and was started again."
+        "process_died": "The process reconcile ended unexpectedly 3 times, last 5 min ago, and was restarted."
     }
     assert told(replace(QUIET, parts=[replace(died, died_s=HOUR + 1)])) == {}
 
@@ -115,7 +114,7 @@ def test_a_process_that_died_is_told_for_an_hour() -> None:
 def test_work_that_waits_long_or_piles_up_is_told() -> None:
     assert told(replace(QUIET, census=replace(CENSUS, oldest_due_s=7200.0, due=12_000))) == {
         "work_late": "Work has been waiting for a worker for 2 h.",
-        "work_piles_up": "12000 steps wait for a worker: more come than are worked off.",
+        "work_piles_up": "12000 steps wait for a worker: more arrive than are processed.",
     }
     assert told(replace(QUIET, census=replace(CENSUS, due=RULES.due_jobs))) == {}
 
@@ -123,8 +122,8 @@ def test_work_that_waits_long_or_piles_up_is_told() -> None:
 def test_a_step_that_no_worker_takes_up_is_told() -> None:
     queues = tuple(step for step in Step if step is not Step.SEGMENT)
     other = replace(WORKER, worker=replace(WORKER.worker, queues=queues))
-    assert told(replace(QUIET, workers=[other])) == {"no_worker": "No worker takes up the step segment."}
-    assert told(replace(QUIET, workers=[]))["no_worker"] == "No worker takes up any step."
+    assert told(replace(QUIET, workers=[other])) == {"no_worker": "No worker runs the step segment."}
+    assert told(replace(QUIET, workers=[]))["no_worker"] == "No worker runs any step."
 
 
 def test_a_worker_that_was_killed_refuses_or_differs_is_told() -> None:
@@ -134,9 +133,9 @@ def test_a_worker_that_was_killed_refuses_or_differs_is_told() -> None:
     found = told(replace(QUIET, workers=[WORKER, killed, refusing, differing]))
     assert set(found) == {"worker_silent", "worker_refuses", "worker_differs"}
     assert "ct-node (process 77" in found["worker_silent"]
-    assert "fell silent 2 min ago without being stopped" in found["worker_silent"]
+    assert "stopped reporting 2 min ago without being stopped" in found["worker_silent"]
     assert found["worker_refuses"].endswith("takes no work: the share is not mounted.")
-    assert found["worker_differs"].endswith("has other software than most.")
+    assert found["worker_differs"].endswith("has other software than most workers.")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def test_what_stops_reception_is_told_where_the_database_is_away() -> None:
     away = replace(AROUND, checks=[Check(name="database", ok=False, detail="no answer")], free_bytes=None)
     assert told(None, away) == {
         "database_not_ready": "The database is not ready: no answer.",
-        "storage_unreadable": "The storage folder cannot be looked at.",
+        "storage_unreadable": "The storage folder cannot be read.",
     }
 
 
@@ -177,8 +176,8 @@ def test_studies_that_wait_for_a_person_are_told_after_what_is_urgent() -> None:
         "1.0 GiB",
         "2 studies are",
         "1 study has",
-        "3 images came again under another identity",
-        "1 study got images",
+        "3 images arrived again under another identity",
+        "1 study received images",
         "95 % full",
         "3 instances are",
         "3 received files could not be decoded",

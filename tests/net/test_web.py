@@ -182,7 +182,7 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
     assert told.index("L2: Cut by") < told.index("Marrow fat")  # the gravest first
     for expected in ("two-point", "report.dcm", "0x0000", "deliver", "2.25.77", "selection.json"):
         assert expected in told
-    assert "silence alone" in told[told.index("Taken for whole by") :][:60]
+    assert "quiet time alone" in told[told.index("Closed by") :][:60]
 
 
 def test_a_hint_can_be_pasted_into_a_shell_with_the_file_that_configures_the_node(
@@ -392,7 +392,7 @@ def test_metrics_count_states_and_name_no_study(page: httpx.Client) -> None:
 def test_workers_are_listed_and_one_that_differs_or_takes_no_work_is_told(
     own_page: httpx.Client, filled: Store
 ) -> None:
-    assert "None is there: nothing will be measured" in own_page.get("/").text
+    assert "No worker is running. Nothing is measured" in own_page.get("/").text
     for pid, configuration, problem in ((11, "aa", ""), (12, "aa", ""), (13, "bb", "no <share> here")):
         worker = Worker(
             worker_id=f"{pid}",

@@ -89,7 +89,7 @@ def test_values_are_written_short() -> None:
         (DeliveryState.PENDING, "", ""),
         (DeliveryState.SENT, "", "awaited"),
         (DeliveryState.SENT, Proof.COMMITMENT, "awaited"),
-        (DeliveryState.SENT, Proof.STATUS, "by its status alone"),
+        (DeliveryState.SENT, Proof.STATUS, "by status only"),
         (DeliveryState.FAILED, Proof.COMMITMENT, ""),
     ],
 )

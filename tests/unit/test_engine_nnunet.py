@@ -58,8 +58,8 @@ def test_classes_named_like_levels_need_no_label_map():
     ("naming", "text"),
     [
         ({"vertebrae_L9": "L3"}, "no class vertebrae_L9"),
-        ({"liver": "L9"}, "no level L9"),
-        ({"sacrum": "sacrum"}, "stands for a vertebra"),
+        ({"liver": "L9"}, "unknown level L9"),
+        ({"sacrum": "sacrum"}, "represents a vertebra"),
     ],
 )
 def test_a_label_map_with_a_mistake_is_refused(naming, text):

@@ -42,7 +42,7 @@ def test_process_writes_neither_into_the_study_nor_into_a_folder_of_it(study, tm
     before = content(study)
     found = run("process", study, "--out", tmp_path / place)
     assert found.exit_code == 2
-    assert "which is read" in " ".join(found.output.replace("│", " ").split())
+    assert "is inside the input folder" in " ".join(found.output.replace("│", " ").split())
     assert content(study) == before
 
 

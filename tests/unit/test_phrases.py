@@ -164,7 +164,7 @@ def test_a_site_says_phrases_in_its_own_words(tmp_path: Path) -> None:
             "made-with-model = { $name } by { $maker }\n",
             "made-with-model fills in maker: the phrase has none such",
         ),
-        ("= words\n", "is no message"),
+        ("= words\n", "is not a message"),
     ],
 )
 def test_a_sites_odd_phrase_is_refused_with_its_reason(tmp_path: Path, content: str, reason: str) -> None:

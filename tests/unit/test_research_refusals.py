@@ -252,7 +252,7 @@ def test_a_test_part_that_the_model_does_not_cover_at_all_ends_the_training(file
     features = changed(files, "test-140", lambda number, _: {} if number % 3 else {"kvp": "140.0"})
     found = run("train", split(files), "--out", tmp_path, "--features", features)
     assert found.exit_code == 2
-    assert "studies to test are none that the model covers: p0: 140 kV" in flat(found.output)
+    assert "the model covers none of the studies to test: p0: 140 kV" in flat(found.output)
 
 
 def test_tube_voltages_with_none_between_make_no_range(files, tmp_path):

@@ -225,7 +225,7 @@ def test_a_model_card_that_makes_no_sense_is_refused(tmp_path: Path):
         ("phantoms", "siemens-osteo", "diameter_mm = 20.0", "", "rods.0.diameter_mm is missing"),
         ("phantoms", "siemens-osteo", "roi_margin_mm", "roi_margn_mm", "a phantom has no roi_margn_mm"),
         ("phantoms", "siemens-osteo", "tilt_degrees = 5.0", "tilt = 5.0", "limits has no tilt"),
-        ("phantoms", "siemens-osteo", "[10.0, 70.0]", "[70.0, 10.0]", "body_hu: 70 to 10 is no range"),
+        ("phantoms", "siemens-osteo", "[10.0, 70.0]", "[70.0, 10.0]", "body_hu: 70 to 10 is not a range"),
         ("phantoms", "siemens-osteo", '"two-point"', '"by eye"', "not 'by eye'"),
         ("references", "demonstration", 'roi = "core"', 'roii = "core"', "a reference has no roii"),
         ("references", "demonstration", 'sex = "any"', 'sex = "W"', "not 'W'"),

@@ -185,7 +185,7 @@ def test_all_destinations_are_asked_unless_somebody_is_named():
 
 
 def test_who_is_asked_must_be_known():
-    with pytest.raises(ConfigurationError, match="elsewhere is no destination's name"):
+    with pytest.raises(ConfigurationError, match="elsewhere is not the name of a destination"):
         load_settings(destinations=[PACS], completeness={"ask": ["elsewhere"]})
 
 

@@ -93,7 +93,7 @@ def test_no_command_that_measures_starts_with_it(site, tmp_path, command, there)
     study = ["process", str(tmp_path), "--out", str(tmp_path / "out")] if command == "process" else [command]
     found = CliRunner().invoke(build([command]), [*study, "--config", str(config)])
     assert isinstance(found.exception, ConfigurationError)  # exit status 2, in words: node.cli
-    assert ("no finding has this code" if there else f"node.site: {folder} is no folder") in str(
+    assert ("no finding has this code" if there else f"node.site: {folder} is not a folder") in str(
         found.exception
     )
 
@@ -103,4 +103,4 @@ def test_check_fails_where_the_site_s_folder_is_not_there(tmp_path):
     config.write_text('[node]\nsite = "nowhere"\n', "utf-8")
     found = CliRunner().invoke(build(["check"]), ["check", "--config", str(config)])
     assert found.exit_code == 1
-    assert "is no folder" in " ".join(found.output.split())
+    assert "is not a folder" in " ".join(found.output.split())

@@ -1,4 +1,4 @@
-"""What is no tube voltage of a CT scanner is not known, wherever a tube voltage is read."""
+"""What is not a tube voltage of a CT scanner is not known, wherever a tube voltage is read."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ def test_a_study_that_cannot_be_looked_at_holds_no_other_up_and_is_told_once(
     states = {one.study_instance_uid: one.state for one in sqlite_store.overview.list()}
     assert states == {STUDY: StudyState.RECEIVING, "1.2.3": StudyState.PROCESSING}
     reason = sqlite_store.overview.show(STUDY).summary.reason
-    assert reason.startswith("it cannot be told whether it is whole: TypeError")
+    assert reason.startswith("whether it is complete cannot be determined: TypeError")
     assert [one["event"] for one in told].count("study_not_looked_at") == 1
 
 

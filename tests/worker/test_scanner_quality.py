@@ -407,14 +407,14 @@ def test_qa_tells_until_when_each_protocol_lends_by_what_a_study_would_be_told(
     told = run_qa(make_settings(), tmp_path, more=lending)
     lines = told.stdout.splitlines()
     assert any("120 kV" in line and line.rstrip().endswith("2024-01-11") for line in lines)
-    assert sum(line.rstrip().endswith("not lent") for line in lines) == 2
-    (why,) = [line for line in lines if line.startswith("not lent") and "100 kV" in line]
+    assert sum(line.rstrip().endswith("not used") for line in lines) == 2
+    (why,) = [line for line in lines if line.startswith("not used") and "100 kV" in line]
     assert "table height not stated" in why
     keep(reading(4, protocol=replace(PROTOCOL, kvp=80.0), findings=("rod_off",), failed=True))
     stopped = run_qa(make_settings(), tmp_path, more=lending).stdout
-    assert any("120 kV" in line and "did not pass every check" in line for line in stopped.splitlines())
+    assert any("120 kV" in line and "did not pass all checks" in line for line in stopped.splitlines())
     assert "2024-01-11" not in stopped
-    assert "lends until" not in run_qa(make_settings(), tmp_path).stdout
+    assert "calibrates until" not in run_qa(make_settings(), tmp_path).stdout
 
 
 def test_qa_makes_no_store_by_looking(make_settings: Callable[..., Settings], tmp_path: Path):

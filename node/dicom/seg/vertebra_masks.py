@@ -343,9 +343,9 @@ def read_mask(path: Path) -> tuple[LabelArray, Grid]:
     values = sitk.GetArrayFromImage(image)
     labels: LabelArray = np.rint(values).astype(np.int64)
     if not np.array_equal(labels, values):
-        raise MaskUnreadable(f"holds values that are no labels: {path.name}")
+        raise MaskUnreadable(f"holds values that are not labels: {path.name}")
     if np.abs(labels).max(initial=0) > np.iinfo(np.int16).max:
-        raise MaskUnreadable(f"holds values that are no labels: {path.name}")
+        raise MaskUnreadable(f"holds values that are not labels: {path.name}")
     return labels, _image_grid(image)
 
 

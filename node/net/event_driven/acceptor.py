@@ -88,7 +88,7 @@ class _Association(Association):
             if self.dul.over:
                 return None
             self._news.wait(LOOK_S)
-        self.log_no_request("no association was asked for in time")
+        self.log_no_request("no association was requested in time")
         return None
 
     def log_no_request(self, reason: str) -> None:

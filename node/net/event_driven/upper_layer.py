@@ -359,7 +359,7 @@ class EventDrivenProvider(DULServiceProvider):
 
     def _not_understood(self, error: str) -> None:
         if self.request is None:
-            self.assoc.log_no_request("what came is no association request")
+            self.assoc.log_no_request("the received PDU is not an association request")
         else:
             log.warning("pdu_not_understood", error=error)
         self.event_queue.put(_INVALID_PDU)
