@@ -68,13 +68,16 @@ def rendered(level: str, offset_mm: float, bmd_mg_cm3: float, kvp: float) -> Sca
 
 
 @cache
-def _without_and_with_bone(level: str, offset_mm: float, kvp: float) -> tuple[Scanned, Scanned]:
-    return rendered(level, offset_mm, 0.0, kvp), rendered(level, offset_mm, 100.0, kvp)
+def _rendered(level: str, offset_mm: float, bmd_mg_cm3: float, kvp: float) -> Scanned:
+    return rendered(level, offset_mm, bmd_mg_cm3, kvp)
 
 
 def scanned(level: str, offset_mm: float = 0.0, bmd_mg_cm3: float = 100.0, kvp: float = 80.0) -> Scanned:
-    """HU are linear in a body's density, and the noise of both renderings is the same."""
-    without, with_bone = _without_and_with_bone(level, offset_mm, kvp)
+    """HU are linear in a body's density, and the noise of all renderings is the same."""
+    with_bone = _rendered(level, offset_mm, 100.0, kvp)
+    if bmd_mg_cm3 == 100.0:
+        return with_bone
+    without = _rendered(level, offset_mm, 0.0, kvp)
     hu = without.volume.hu + (with_bone.volume.hu - without.volume.hu) * np.float32(bmd_mg_cm3 / 100.0)
     return replace(without, volume=CtVolume(hu=hu, grid=without.volume.grid))
 
