@@ -18,13 +18,20 @@ HANGS_AFTER_S = 5 * LIMIT_S
 """How long one test may take at most: [s]. pytest ends what takes longer, and shows where it stands."""
 
 
-def wait_until(condition: Callable[[], Any], what: object = "", *, every_s: float = 0.02) -> Any:
+def wait_until(
+    condition: Callable[[], Any],
+    what: object = "",
+    *,
+    process: subprocess.Popen[Any] | None = None,
+    every_s: float = 0.02,
+) -> Any:
     """Look again and again until the condition holds.
 
     Parameters
     ----------
     condition : gives something true once it holds.
     what : what is waited for, told where it does not come.
+    process : must live until then; who waits for what a dead process would do waits in vain.
     every_s : pause between two looks [s].
 
     Returns
@@ -34,10 +41,12 @@ def wait_until(condition: Callable[[], Any], what: object = "", *, every_s: floa
     Raises
     ------
     AssertionError
-        If the condition does not hold within `LIMIT_S`.
+        If the condition does not hold within `LIMIT_S`, or the process has ended.
     """
     deadline = time.monotonic() + LIMIT_S
     while not (found := condition()):
+        ended = process is not None and process.poll() is not None
+        assert not ended or condition(), f"the process has ended that was to do this: {what}"
         assert time.monotonic() < deadline, f"waited {LIMIT_S:g} s in vain: {what}"
         time.sleep(every_s)
     return found
@@ -57,12 +66,11 @@ def wait_for_port(port: int, process: subprocess.Popen[Any] | None = None) -> No
     """Wait until somebody listens on a port of this machine; `process` must live until then."""
 
     def listens() -> bool:
-        assert process is None or process.poll() is None, f"{process} has ended"
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), LIMIT_S):
             return True
         return False
 
-    wait_until(listens, f"somebody listens on port {port}")
+    wait_until(listens, f"somebody listens on port {port}", process=process)
 
 
 def stop(process: subprocess.Popen[Any]) -> None:

@@ -81,7 +81,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Settings], subprocess.Pop
         assert worker.stdin is not None
         with worker.stdin as stdin:
             stdin.write(settings.model_dump_json().encode())
-        wait_until((tmp_path / f"ready-{worker.pid}").exists, "the worker is ready")
+        wait_until((tmp_path / f"ready-{worker.pid}").exists, "the worker is ready", process=worker)
         return worker
 
     yield start

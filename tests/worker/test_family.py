@@ -21,7 +21,7 @@ import os, signal, sys, time
 from pathlib import Path
 from config.sections import LogSettings
 from node import logs
-from node.processes.process_group import Family, Member, run_before
+from node.processes.process_group import GroupMember, ProcessGroup, run_before
 logs.configure(LogSettings(level="INFO", format="json"))
 folder = Path(sys.argv[1])
 
@@ -47,8 +47,8 @@ def say(line):
     print(line, flush=True)
 """
 TWO = """
-listener = Member(name="listener", work=lambda ready: live("listener", ready))
-family = Family([listener, Member(name="{work}", work={work})])
+listener = GroupMember(name="listener", work=lambda ready: live("listener", ready))
+family = ProcessGroup([listener, GroupMember(name="{work}", work={work})])
 sys.exit(family.run(lambda: say("ready"), say))
 """
 
@@ -81,7 +81,8 @@ def _pids(folder: Path, name: str) -> set[int]:
 
 def test_a_member_that_dies_young_takes_no_other_along(tmp_path: Path) -> None:
     with _running(TWO.format(work="die_young"), tmp_path) as process:
-        wait_until(lambda: _pids(tmp_path, "steady"))  # its third life: the others were short
+        # In its third life: the others were short.
+        wait_until(lambda: _pids(tmp_path, "steady"), process=process)
         assert _line(process) == "ready"
         (listener,) = _pids(tmp_path, "listener")
         assert psutil.Process(listener).ppid() == process.pid
@@ -127,19 +128,19 @@ def fork_or_not():
     return fork()
 os.fork = fork_or_not
 """
-    with _running(no_memory_at_first + TWO.format(work="die_young"), tmp_path):
-        wait_until(lambda: _pids(tmp_path, "steady"))
+    with _running(no_memory_at_first + TWO.format(work="die_young"), tmp_path) as process:
+        wait_until(lambda: _pids(tmp_path, "steady"), process=process)
         assert len(_pids(tmp_path, "listener")) == 1
     assert "member_not_forked" in (tmp_path / "log").read_text("utf-8")
 
 
 def test_what_must_come_first_is_waited_for_and_told_to_end(tmp_path: Path) -> None:
     program = """
-first = Member(name="first", work=lambda ready: live("first", ready))
+first = GroupMember(name="first", work=lambda ready: live("first", ready))
 print(run_before(first, say), flush=True)
 """
     with _running(program, tmp_path) as process:
-        wait_until(lambda: _pids(tmp_path, "first"))
+        wait_until(lambda: _pids(tmp_path, "first"), process=process)
         process.send_signal(signal.SIGTERM)
         assert _line(process) == "None"
         assert process.wait(LIMIT_S) == 0
@@ -148,8 +149,8 @@ print(run_before(first, say), flush=True)
 
 def test_the_status_of_what_must_come_first_is_given(tmp_path: Path) -> None:
     program = """
-print(run_before(Member(name="first", work=lambda ready: 7), say), flush=True)
-print(run_before(Member(name="first", work=never_ready), say), flush=True)
+print(run_before(GroupMember(name="first", work=lambda ready: 7), say), flush=True)
+print(run_before(GroupMember(name="first", work=never_ready), say), flush=True)
 """
     with _running(program, tmp_path) as process:
         assert [_line(process), _line(process)] == ["7", "1"]
@@ -172,10 +173,10 @@ def work(ready):
     stop.wait()
     (folder / "orderly").touch()
     return 0
-sys.exit(Family([Member(name="reconcile", work=work)]).run(lambda: say("ready")))
+sys.exit(ProcessGroup([GroupMember(name="reconcile", work=work)]).run(lambda: say("ready")))
 """
     with _running(program, tmp_path) as process:
-        wait_until(lambda: len(_pids(tmp_path, "life")) == 2)
+        wait_until(lambda: len(_pids(tmp_path, "life")) == 2, process=process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
     assert (tmp_path / "orderly").exists()  # its owner closed what it had open
@@ -188,7 +189,7 @@ sys.exit(Family([Member(name="reconcile", work=work)]).run(lambda: say("ready"))
 
 def test_a_process_that_does_not_end_in_good_order_is_ended(tmp_path: Path) -> None:
     program = """
-from node import supervision
+from node import supervised_thread as supervision
 supervision._ORDERLY_END_WITHIN_S = 0.2
 signal.signal(signal.SIGTERM, lambda *_: None)
 supervision.SupervisedThread(lambda: [][0], name="housekeeping").start()

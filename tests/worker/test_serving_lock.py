@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SERVE = """
 import sys
 from config.settings import Settings
-from node import supervisor
+from node.processes import supervisor
 
 class Nothing:
     def __init__(self, settings): pass

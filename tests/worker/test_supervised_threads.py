@@ -103,8 +103,8 @@ def test_what_fails_in_a_thread_of_the_listeners_restarts_its_process(tmp_path: 
             def all_work_again() -> bool:
                 return len(psutil.Process(process.pid).children()) >= 3 and _store_if_possible(port)
 
-            wait_until(all_have_failed, FAILURES)
-            wait_until(all_work_again, "its processes are there again, and take images")
+            wait_until(all_have_failed, FAILURES, process=process)
+            wait_until(all_work_again, "its processes are there again, and take images", process=process)
         finally:
             process.kill()
     gc.collect()  # pynetdicom leaves sockets of associations that broke off to the collector

@@ -32,7 +32,7 @@ from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
-    "import sys; from config.settings import Settings; from node import supervisor\n"
+    "import sys; from config.settings import Settings; from node.processes import supervisor\n"
     "{change}\n"
     "sys.exit(supervisor.serve(Settings.model_validate_json(sys.stdin.buffer.read())))"
 )
