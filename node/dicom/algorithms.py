@@ -1,4 +1,4 @@
-"""The algorithms of a report as TID 4019 and as the SEG names them."""
+"""The algorithms of a report, as TID 4019 of the structured report and as the segmentation names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def _engine_parameters(engine: EngineInfo) -> Mapping[str, str]:
 
 
 def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
-    """The engine for the segments that it drew."""
+    """The segmentation engine, as the segments that it drew name it.
+
+    Source: PS3.3 Table 10-19 (Algorithm Identification Macro).
+    """
     return AlgorithmIdentificationSequence(
         name=to_ascii(engine.name),
         family=_family(engine),
@@ -39,7 +42,10 @@ def segment_algorithm(engine: EngineInfo) -> AlgorithmIdentificationSequence:
 
 
 def rod_algorithm(provenance: Provenance) -> AlgorithmIdentificationSequence:
-    """What found the rods: the node itself."""
+    """The node itself, which finds the rods, as their segments name it.
+
+    Source: PS3.3 Table 10-19 (Algorithm Identification Macro).
+    """
     return AlgorithmIdentificationSequence(
         name=provenance.software,
         family=codes.MORPHOLOGICAL,
@@ -49,13 +55,19 @@ def rod_algorithm(provenance: Provenance) -> AlgorithmIdentificationSequence:
 
 
 def segment_algorithm_type(engine: EngineInfo) -> SegmentAlgorithmTypeValues:
-    """A mask drawn elsewhere is measured automatically, but was not drawn so."""
+    """How a segment was drawn.
+
+    Returns
+    -------
+    AUTOMATIC; SEMIAUTOMATIC for a mask drawn elsewhere, which is measured automatically but was not drawn so.
+    """
     if engine.name == "mask":
         return SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     return SegmentAlgorithmTypeValues.AUTOMATIC
 
 
 def engine_identification(engine: EngineInfo) -> AlgorithmIdentification:
+    """The segmentation engine, as a measurement names it (TID 4019)."""
     return AlgorithmIdentification(
         name=to_ascii(engine.name),
         version=to_ascii(engine.version),
@@ -65,7 +77,7 @@ def engine_identification(engine: EngineInfo) -> AlgorithmIdentification:
 
 
 def node_identification(provenance: Provenance) -> AlgorithmIdentification:
-    """The node itself: it calibrates and measures."""
+    """The node itself, which calibrates and measures, with its configuration and packages (TID 4019)."""
     parameters = [f"configuration_sha256={provenance.configuration_sha256}"]
     parameters += [f"{name}={version}" for name, version in sorted(provenance.packages.items())]
     if provenance.begun_again:
@@ -79,7 +91,12 @@ def node_identification(provenance: Provenance) -> AlgorithmIdentification:
 
 
 def model_identification(provenance: Provenance) -> AlgorithmIdentification | None:
-    """The model card behind rad-score and nomogram, by its hash."""
+    """The model behind rad-score and nomogram, by the hash of its card (TID 4019).
+
+    Returns
+    -------
+    None where no model was used.
+    """
     if provenance.model is None:
         return None
     hashes = {

@@ -25,11 +25,21 @@ _CODE_MEANING_LENGTH = 64  # LO
 
 
 def private(value: str, meaning: str) -> Code:
+    """A concept of the node's own coding scheme.
+
+    Parameters
+    ----------
+    value : at most 16 characters (SH).
+    meaning : at most 64 characters (LO).
+    """
     return Code(value, PRIVATE, meaning)
 
 
 def private_scheme() -> CodingSchemeIdentificationItem:
-    """The declaration of the private scheme (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
+    """The declaration of the node's own coding scheme, which each object that uses it holds.
+
+    Source: PS3.3 C.12.1 (Coding Scheme Identification Sequence).
+    """
     return CodingSchemeIdentificationItem(
         designator=PRIVATE,
         name="Osteonode concepts for quantitative CT of bone",
@@ -40,14 +50,24 @@ def private_scheme() -> CodingSchemeIdentificationItem:
 
 
 def short_code(name: str) -> str:
-    """A code value of at most 16 characters: `name` itself, else its beginning and a digest of the whole."""
+    """A code value of at most 16 characters for a longer name.
+
+    Returns
+    -------
+    `name` itself where it fits, else its first nine characters and six hexadecimal digits of its SHA-256.
+    """
     if len(name) <= _CODE_VALUE_LENGTH:
         return name
     return f"{name[:9]}-{sha256(name.encode()).hexdigest()[:6]}"
 
 
 def finding_code(code: str) -> Code:
-    """A row of findings.toml as a coded value; its meaning spells the row's name."""
+    """A row of findings.toml as a coded value; its meaning is the row's code in words.
+
+    Parameters
+    ----------
+    code : of the finding, e.g. "slice_gap".
+    """
     return private(short_code(code), code.replace("_", " ")[:_CODE_MEANING_LENGTH])
 
 
@@ -85,20 +105,20 @@ LEVELS: Mapping[str, Code] = {
     "L4": Code("11994002", "SCT", "L4 vertebra"),
     "L5": Code("49668003", "SCT", "L5 vertebra"),
 }
-# What others' segmentations may name besides (SNOMED CT as in PS3.16; S1 alone has no code there).
+# Others that segmentations made elsewhere may name (SNOMED CT as in PS3.16; S1 alone has no code there).
 NEIGHBOURS: Mapping[str, Code] = {
     "T10": codes.SCT.T10Vertebra,
     "T11": codes.SCT.T11Vertebra,
     "T12": codes.SCT.T12Vertebra,
     "sacrum": codes.SCT.Sacrum,
 }
-# Also the site of a lumbar vertebra whose level nobody knows: CID 4 and CID 7603 have no code for one.
+# Also the site of a lumbar vertebra of unknown level: CID 4 and CID 7603 have no code for one.
 LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
 PHYSICAL_OBJECT = Code("260787004", "SCT", "Physical object")
 PHANTOM = Code("706342009", "SCT", "Phantom")
-# Property types that say nothing of the level: the anatomic region then does.
+# Property types that do not tell the level: the anatomic region then does.
 ANY_BONE = (BONE, Code("272673000", "SCT", "Bone"), codes.SCT.Vertebra)
 
 # ---- algorithms -------------------------------------------------------------------------------------
@@ -262,13 +282,27 @@ FILTERED_IMAGE = private("IMAGE-FILTER", "Image that the feature was computed on
 
 
 def feature_code(name: str) -> Code:
-    """The concept of a feature given by its pyradiomics name, e.g. "wavelet-LLL_firstorder_Median"."""
+    """The concept of a radiomics feature.
+
+    Parameters
+    ----------
+    name : as pyradiomics names it, e.g. "wavelet-LLL_firstorder_Median".
+
+    Returns
+    -------
+    The code of the IBSI reference manual where the model uses the feature, else one of the node's own scheme.
+    """
     _, _, feature = name.partition("_")
     known = IBSI_FEATURES.get(feature)
     return known or private(short_code(feature), feature[:_CODE_MEANING_LENGTH])
 
 
 def filter_code(name: str) -> Code:
-    """The image a feature was computed on: "original" or a wavelet sub-band."""
+    """The concept of the image that a feature was computed on.
+
+    Parameters
+    ----------
+    name : of the feature; its part before the first "_" names the image: "original" or a wavelet sub-band.
+    """
     image = name.partition("_")[0]
     return private(short_code(image.upper()), f"{image} image")

@@ -1,4 +1,9 @@
-"""The gate before an object is written or sent: it must decode, and hold what a PACS needs."""
+"""The check of a finished object before it is written or sent, by the standard and by the node's own rules.
+
+By the standard: attributes of its modules, valid values, text in its character set. The attributes that each
+class requires come from the tables of PS3.3 that highdicom ships with. Their functions are private (a leading
+underscore): they are used here alone, and the version is pinned.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ import numpy as np
 from highdicom._standard_utils import construct_module_tree, get_iod_module_map, get_sop_class_iod_map
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.config import RAISE
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag
@@ -27,20 +32,13 @@ from pydicom.valuerep import validate_value
 
 from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.errors import ObjectInvalid
-from node.dicom.header_text import declared_sets, is_valid_text, items_of, text_of
+from node.dicom.header_text import TEXT_VRS, declared_sets, is_valid_text, items_of, text_of
 from node.dicom.result_headers import IDENTITY_KEYWORDS, made_here
-
-# What every object must hold by the standard: attributes of its modules, valid values, text in its set.
-#
-# The attributes that each class requires come from the tables of PS3.3 that highdicom ships with. Their
-# functions are its own affair (a leading underscore): they are used here alone, and the version is pinned.
-
 
 _REQUIRED, _MAY_BE_EMPTY = "1", "2"
 _MANDATORY = "M"
-# Identity is copied as it came: what is wrong with its values is the source's, and holds back no result.
+# Identity is copied as it came: an invalid value of the source must not hold back a result.
 _IDENTITY = frozenset(tag_for_keyword(keyword) for keyword in IDENTITY_KEYWORDS)
-_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _ONE_VALUE = frozenset({"LT", "ST", "UR", "UT"})  # may hold a backslash
 _CHECKED = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UI", "UR", "UT"}
@@ -63,7 +61,7 @@ _ENUMERATED: Mapping[str, frozenset[str]] = {
     "VerificationFlag": frozenset({"UNVERIFIED", "VERIFIED"}),
 }  # fmt: skip
 
-# Value type of a content item -> what an item of it must hold (PS3.3 C.17.3.2 and C.18). The tables have the
+# Value type of a content item -> attributes that it must hold (PS3.3 C.17.3.2 and C.18). The tables have the
 # attributes of all value types in one.
 _CONTENT: Mapping[str, tuple[str, ...]] = {
     "CODE": ("ConceptNameCodeSequence", "ConceptCodeSequence"),
@@ -80,20 +78,23 @@ _CONTENT: Mapping[str, tuple[str, ...]] = {
     "UIDREF": ("ConceptNameCodeSequence", "UID"),
 }
 _CONTENT_MODULE = "sr-document-content"
-# Which of the macros beneath these a frame needs depends on the object, and each may stand in either.
+# Which of the macros beneath these a frame needs depends on the object, and each may be in either.
 _FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID")
 
 
 def standard_violations(dataset: Dataset) -> list[str]:
-    """What the standard requires of a finished object and does not find, a line each, without any value.
+    """What the standard requires of a finished object and the object lacks.
 
     Parameters
     ----------
     dataset : as just read from its file: text is judged by its bytes.
+
+    Returns
+    -------
+    A line for each violation, without any value of the data set.
     """
-    found = dict.fromkeys(_odd_values(dataset, ()))
-    found |= dict.fromkeys(_absent_attributes(dataset))
-    return list(found)
+    return list(dict.fromkeys([*_odd_values(dataset, ()), *_absent_attributes(dataset)]))
 
 
 def _absent_attributes(dataset: Dataset) -> Iterator[str]:
@@ -119,7 +120,7 @@ def _absent_content(item: Dataset) -> Iterator[str]:
 
 @lru_cache
 def _mandatory_modules(sop_class_uid: str) -> tuple[str, ...]:
-    """None of a class that the tables do not have."""
+    """Keys of the modules; none for a class that the tables do not have."""
     iod = get_sop_class_iod_map().get(sop_class_uid)
     modules = get_iod_module_map().get(iod, []) if iod else []
     return tuple(module["key"] for module in modules if module["usage"] == _MANDATORY)
@@ -155,12 +156,12 @@ def _is_empty(element: DataElement | RawDataElement) -> bool:
 
 
 def _odd_values(dataset: Dataset, inherited: tuple[str, ...]) -> Iterator[str]:
-    """Values that are none of their representation or not enumerated, or no text in the character set."""
+    """Values that are invalid in their representation, not enumerated, or invalid in the character set."""
     declared = declared_sets(dataset) or inherited
     for tag in list(dataset.keys()):
         if tag in _IDENTITY or tag.group == 0x7FE0:
             continue
-        if _is_no_text(dataset, tag, declared):
+        if _is_invalid_text(dataset, tag, declared):
             yield f"{_name(tag)} is not text in the declared character set"
             continue
         element = dataset.get_item(tag)
@@ -172,7 +173,7 @@ def _odd_values(dataset: Dataset, inherited: tuple[str, ...]) -> Iterator[str]:
 
 
 def _odd_value(element: RawDataElement) -> Iterator[str]:
-    """By the bytes: the library would warn of what it reads, and read on."""
+    """Judge a value by its bytes: the library would warn of what it reads, and read on."""
     content = (element.value or b"").decode("latin-1").rstrip(" \0")
     values = [content] if element.VR in _ONE_VALUE else content.split("\\")
     keyword = _name(element.tag)
@@ -186,25 +187,25 @@ def _odd_value(element: RawDataElement) -> Iterator[str]:
         yield f"{keyword} holds what is no {element.VR}"
 
 
-def _is_no_text(dataset: Dataset, tag: BaseTag, declared: tuple[str, ...]) -> bool:
+def _is_invalid_text(dataset: Dataset, tag: BaseTag, declared: tuple[str, ...]) -> bool:
     element = dataset.get_item(tag)
-    if not isinstance(element, RawDataElement) or element.VR not in _TEXT or not element.value:
+    if not isinstance(element, RawDataElement) or element.VR not in TEXT_VRS or not element.value:
         return False
     return not is_valid_text(element.value.rstrip(b" \0"), declared)
 
 
 def _name(tag: BaseTag) -> str:
-    element = DataElement(tag, "UN", None)
-    return element.keyword or str(tag)
-
-
-_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID")
+    return keyword_for_tag(tag) or str(tag)
 
 
 def check_object(content: bytes) -> None:
-    """Decode a finished object and hold it to the standard and to the rules of its kind.
+    """Decode a finished object and check it by the standard and by the rules of its kind.
 
-    The same on every machine: no tool that may or may not be installed has a say.
+    The result is the same on every machine: no tool that may or may not be installed takes part.
+
+    Parameters
+    ----------
+    content : a DICOM file (PS3.10).
 
     Raises
     ------
@@ -224,7 +225,7 @@ def check_object(content: bytes) -> None:
 
 
 def _own_violations(dataset: Dataset) -> list[str]:
-    """Broken rules of the node's own: identity, evidence, honesty about what the object is."""
+    """Broken rules of the node itself: identity, evidence, and statements on what the object is."""
     rules_of_class = {
         Comprehensive3DSRStorage: _report_rules,
         ComprehensiveSRStorage: _report_rules,

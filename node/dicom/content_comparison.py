@@ -1,9 +1,8 @@
-"""Whether two data sets under one SOP Instance UID say the same, and whether they differ in identity alone.
+"""Whether two data sets under one SOP Instance UID have the same content, or differ in identity alone.
 
-Left out of account is what storing or sending may change without changing what is said (PS3.5): file meta
-information, transfer syntax, byte order, group lengths, offset tables, padding, empty elements, the
-character set that a text happens to be written in, and the digits of a number ("120" is "120.0"; fingerprints
-know a number by its digits, as earlier versions kept them).
+What storing or sending may change without a change of content does not count (PS3.5): file meta information,
+transfer syntax, byte order, group lengths, offset tables, padding, empty elements, the character set of a
+text, and the digits of a number ("120" is "120.0"; fingerprints go by the digits, as earlier versions did).
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from node.dicom.ct.pixel_data import decode_image
-from node.dicom.header_text import holds_items
+from node.dicom.header_text import TEXT_VRS, holds_items
 
 Source = Path | BinaryIO
-Place = tuple[int, ...]  # tag, then for each sequence on the way the item's number and the tag in it
+ElementPath = tuple[int, ...]  # tag, then for each sequence on the way the item's number and the tag in it
 
-# Who was examined and for which order: what an archive corrects after the fact, by the rules of its site.
-# All of group 0010, the patient's, belongs to it, too.
+# Patient and order: what an archive corrects after the fact, by the rules of its site. All of group 0010, the
+# patient's, belongs to it, too.
 _IDENTITY_KEYWORDS = (
     "AccessionNumber",
     "IssuerOfAccessionNumberSequence",
@@ -44,7 +43,7 @@ _IDENTITY_KEYWORDS = (
 _IDENTITY = frozenset(tag_for_keyword(keyword) for keyword in _IDENTITY_KEYWORDS)
 _PATIENT_GROUP = 0x0010
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_LEFT_OUT = frozenset(
+_NOT_COMPARED = frozenset(
     tag_for_keyword(keyword)
     for keyword in (
         *_PIXELS,  # compared by themselves
@@ -54,8 +53,7 @@ _LEFT_OUT = frozenset(
         "SpecificCharacterSet",
     )
 )
-_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # what the character set applies to
-_STRINGS = _TEXT | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
+_STRINGS = TEXT_VRS | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
 _NUMBERS_AS_TEXT = frozenset({"DS", "IS"})
 _WORD_BYTES = {
     **dict.fromkeys(("US", "SS", "AT", "OW"), 2),
@@ -70,28 +68,30 @@ def identity_difference(held: Source, came: Source) -> frozenset[str] | None:
 
     Returns
     -------
-    Keywords of the attributes of patient and order that differ: none where both say the same. None where
-    something else differs, or one of them cannot be read to the end: what cannot be compared is different.
+    Keywords of the attributes of patient and order that differ: none where both have the same content. None
+    where something else differs, or one of them cannot be read to the end: what cannot be compared is
+    different.
     """
     try:
         ours, theirs = dcmread(held), dcmread(came)
-        said, says = dict(_elements(ours)), dict(_elements(theirs))
-        places = {
-            place
-            for place in said.keys() | says.keys()
-            if not _are_equal(place, said.get(place), says.get(place))
-        }
-        if not all(_is_identity(place) for place in places) or not _same_pixels(ours, theirs):
+        one, other = dict(_elements(ours)), dict(_elements(theirs))
+        different = [
+            path for path in one.keys() | other.keys() if not _are_equal(path, one.get(path), other.get(path))
+        ]
+        if not all(map(_is_identity, different)) or not _same_pixels(ours, theirs):
             return None
     except Exception:  # noqa: BLE001 - pydicom and its decoders raise whatever broken bytes lead to
         return None
-    return frozenset(_identity_keyword(place) for place in places)
+    return frozenset(map(_identity_keyword, different))
 
 
 def fingerprint(source: Source) -> tuple[str, str] | None:
-    """Two SHA-256, of pixels and everything else but identity, and of identity: for when the file is gone.
+    """Digests of a file by which its content can be compared when the file is gone.
 
-    Two files with equal fingerprints say the same. None where the file cannot be read or decoded.
+    Returns
+    -------
+    Two SHA-256: of pixels and everything else but identity, and of identity. Two files with equal
+    fingerprints have the same content. None where the file cannot be read or decoded.
     """
     try:
         dataset = dcmread(source)
@@ -107,41 +107,53 @@ def fingerprint(source: Source) -> tuple[str, str] | None:
 
 
 def identity_values(source: Source) -> Mapping[str, str]:
-    """What a file says of patient and order, by keyword, for a person who has to decide between two of them.
+    """Patient and order as a file states them, for a person who has to decide between two of them.
 
-    An attribute within a sequence is told by its own keyword.
+    Returns
+    -------
+    Text by keyword; an attribute within a sequence has its own keyword, and the first of several counts.
+
+    Raises
+    ------
+    pydicom.errors.InvalidDicomError
+        If it is no DICOM file.
     """
     dataset = dcmread(source, stop_before_pixels=True)
-    told: dict[str, str] = {}
-    for place, value in _elements(dataset):
-        if _is_identity(place):
+    found: dict[str, str] = {}
+    for path, value in _elements(dataset):
+        if _is_identity(path):
             text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-            told.setdefault(_identity_keyword(place), text)
-    return told
+            found.setdefault(_identity_keyword(path), text)
+    return found
 
 
 def canonical_value(keyword: str, text: str) -> str:
-    """A value from elsewhere, in the form of `identity_values`."""
-    plain = text.strip(_PADDING.decode())
-    return _canonical_name(plain) if _public_vr(BaseTag(tag_for_keyword(keyword) or 0)) == "PN" else plain
+    """A value from elsewhere, in the form of `identity_values`.
+
+    Parameters
+    ----------
+    keyword : of its attribute: of a person's name, empty components at the end are dropped.
+    """
+    value = text.strip(_PADDING.decode())
+    return _canonical_name(value) if _public_vr(BaseTag(tag_for_keyword(keyword) or 0)) == "PN" else value
 
 
-def _is_identity(place: Place) -> bool:
-    return any(tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP for tag in place[::2])
+def _is_identity(path: ElementPath) -> bool:
+    return any(tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP for tag in path[::2])
 
 
-def _identity_keyword(place: Place) -> str:
-    tag = next(tag for tag in place[::2] if tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP)
+def _identity_keyword(path: ElementPath) -> str:
+    tag = next(tag for tag in path[::2] if tag in _IDENTITY or tag >> 16 == _PATIENT_GROUP)
     return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _are_equal(place: Place, one: bytes | str | None, other: bytes | str | None) -> bool:
-    """Whether two values say the same; a number as text may be written with other digits."""
+def _are_equal(path: ElementPath, one: bytes | str | None, other: bytes | str | None) -> bool:
+    """Whether two values are the same; a number as text may be written with other digits."""
     if one == other:
         return True
     if not isinstance(one, bytes) or not isinstance(other, bytes):
         return False
-    if _public_vr(BaseTag(place[-1])) not in _NUMBERS_AS_TEXT:
+    if _public_vr(BaseTag(path[-1])) not in _NUMBERS_AS_TEXT:
         return False
     try:
         return [Decimal(part.decode()) for part in one.split(b"\\")] == [
@@ -151,26 +163,26 @@ def _are_equal(place: Place, one: bytes | str | None, other: bytes | str | None)
         return False
 
 
-def _digestible(elements: Mapping[Place, bytes | str], *, identity: bool) -> bytes:
+def _digestible(elements: Mapping[ElementPath, bytes | str], *, identity: bool) -> bytes:
     chosen = sorted(item for item in elements.items() if _is_identity(item[0]) is identity)
     return repr(chosen).encode()
 
 
 def _elements(
-    dataset: Dataset, within: Place = (), inherited: tuple[str, ...] = ()
-) -> Iterator[tuple[Place, bytes | str]]:
-    """What each element says, in a form that does not depend on how it was encoded."""
+    dataset: Dataset, within: ElementPath = (), inherited: tuple[str, ...] = ()
+) -> Iterator[tuple[ElementPath, bytes | str]]:
+    """Path and value of each element, in a form that does not depend on its encoding."""
     encodings = _encodings(dataset) or inherited
     for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset itself would decode its values
-        if tag.element == 0 or tag in _LEFT_OUT:  # 0: group length
+        if tag.element == 0 or tag in _NOT_COMPARED:  # 0: group length
             continue
-        place = (*within, int(tag))
-        element = _whole(dataset, tag)
+        path = (*within, int(tag))
+        element = _element(dataset, tag)
         if isinstance(element.value, Sequence):
             for number, item in enumerate(element.value):
-                yield from _elements(item, (*place, number), encodings)
-        elif said := _said(element, encodings):
-            yield place, said
+                yield from _elements(item, (*path, number), encodings)
+        elif value := _canonical(element, encodings):
+            yield path, value
 
 
 def _encodings(dataset: Dataset) -> tuple[str, ...]:
@@ -180,12 +192,12 @@ def _encodings(dataset: Dataset) -> tuple[str, ...]:
     return tuple(convert_encodings(stated if isinstance(stated, str) else list(stated)))
 
 
-def _whole(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
+def _element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
     """The element as it was read; parsed only where it is a sequence."""
     element = dataset.get_item(tag)
     assert element is not None, "tags come from the data set itself"
     if _vr(element) != "SQ" or not holds_items(dataset, tag):
-        return element  # of text under a sequence's tag, what its bytes say
+        return element  # text under a sequence's tag: its bytes count
     return dataset[tag]
 
 
@@ -202,19 +214,19 @@ def _public_vr(tag: BaseTag) -> str:
         return "UN"
 
 
-def _said(element: DataElement | RawDataElement, encodings: tuple[str, ...]) -> bytes | str:
+def _canonical(element: DataElement | RawDataElement, encodings: tuple[str, ...]) -> bytes | str:
     value: Any = element.value
     if not isinstance(element, RawDataElement):
         return str(value).strip()
     vr = _vr(element)
     content: bytes = value or b""
     if not element.is_little_endian:
-        content = _turned(content, _WORD_BYTES.get(vr.split(" ")[0], 1))
+        content = _byte_swapped(content, _WORD_BYTES.get(vr.split(" ")[0], 1))
     if element.tag.is_private:
         return content.rstrip(_PADDING)  # whether it is text is not known in implicit VR
     if vr in _STRINGS:
         content = content.strip(_PADDING)
-    if vr not in _TEXT:
+    if vr not in TEXT_VRS:
         return content
     delimiters = PN_DELIMS if vr == "PN" else TEXT_VR_DELIMS
     is_plain = content.isascii() and b"\x1b" not in content  # the same in every character set
@@ -229,7 +241,7 @@ def _canonical_name(text: str) -> str:
     return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
 
 
-def _turned(content: bytes, word_bytes: int) -> bytes:
+def _byte_swapped(content: bytes, word_bytes: int) -> bytes:
     """Big endian -> little endian."""
     if word_bytes == 1 or len(content) % word_bytes:
         return content

@@ -1,8 +1,8 @@
 """CT images and segmentations without identity, measurable as before.
 
-After PS3.15 Annex E (Basic Application Level Confidentiality Profile), by lists of what stays, not of what
-goes: an attribute that nobody listed is removed. Numbers, coded values and pixels stay; text that is burnt
-into pixels is not looked for. docs/operation.md says it to those who run a node.
+After PS3.15 Annex E (Basic Application Level Confidentiality Profile), by lists of attributes that are
+kept: an attribute in no list is removed. Numbers, coded values and pixels are kept; text burnt into pixels
+is not searched for. docs/operation.md tells it to those who run a node.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from node.dicom.uids import derived_uid
 METHOD = "Osteonode studies export: listed attributes alone are kept"
 _CODES_OF_DICOM = "1.2.840.10008."  # SOP classes, transfer syntaxes, well-known frames of reference
 
-# Numbers, counts and coded strings carry no name; of pixels, those of the image alone stay.
+# Numbers, counts and coded strings hold no name; of pixels, those of the image alone are kept.
 _KEPT_VRS = frozenset({"CS", "DS", "IS", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV", "AT"})
 _PIXELS = frozenset({"PixelData", "FloatPixelData", "DoubleFloatPixelData"})
 _KEPT_TEXTS = frozenset({
@@ -41,7 +41,7 @@ _KEPT_TEXTS = frozenset({
     "ManufacturerModelName", "RescaleType", "SegmentAlgorithmName", "SegmentLabel", "SoftwareVersions",
     "TimezoneOffsetFromUTC",
 })  # fmt: skip
-# Day and time of the scan stay: laboratory values, age and prior scans go by them.
+# Date and time of the scan are kept: laboratory values, age and prior scans depend on them.
 _KEPT_TIMES = frozenset({
     "AcquisitionDate", "AcquisitionDateTime", "AcquisitionTime", "ContentDate", "ContentTime",
     "ContrastBolusStartTime", "ContrastBolusStopTime", "FrameAcquisitionDateTime", "FrameReferenceDateTime",
@@ -67,8 +67,8 @@ _KEPT_SEQUENCES = frozenset({
     "SharedFunctionalGroupsSequence", "SourceImageSequence", "TemporalPositionSequence",
     "UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence",
 })  # fmt: skip
-# Free text that the measurement goes by: what it says to the measurement stays, in words of this software.
-_SAID_IN_PLAIN_WORDS: Mapping[str, Callable[[str], str]] = {
+# Free text that the measurement depends on: what it means is kept, in this software's words.
+_IN_PLAIN_WORDS: Mapping[str, Callable[[str], str]] = {
     "ContrastBolusAgent": contrast_in_plain_words,
     "ContrastBolusRoute": route_in_plain_words,
     "DerivationDescription": derivation_words,
@@ -80,35 +80,40 @@ _QUOTED_AT_MOST = 97
 _EMPTIED = frozenset(
     {"AccessionNumber", "PatientBirthDate", "ReferringPhysicianName", "StudyID"}
 )  # of type 2
-# Removed values of these are looked for in everything that is exported; others may be words like "spine".
+# Removed values of these are searched for in everything that is exported; others may be words like "spine".
 _IDENTIFYING_VRS = frozenset({"PN", "UI"})
 _IDENTIFYING = frozenset({
     "AccessionNumber", "AdmissionID", "InstitutionAddress", "InstitutionName", "IssuerOfPatientID",
     "OtherPatientIDs", "PatientAddress", "PatientBirthDate", "PatientID", "PatientTelephoneNumbers",
     "RequestedProcedureID", "StationName", "StudyID",
 })  # fmt: skip
-_SHORTEST_TOLD_APART = 4  # characters: less stands by chance in any file
+_SHORTEST_SEARCHED = 4  # characters: shorter ones occur by chance in any file
 _UID = r"2\.25\.\d{5,}|[0-2](?:\.\d+){5,}"
 
 
 class IdentityLeft(Exception):
-    """A value of the patient's identity would have been exported; nothing that holds it may be given away."""
+    """A value of the identity would have been exported; the content that holds it must stay here."""
 
 
 class Deidentification:
-    """Takes the identity out of the files of one study, everywhere alike: references go on to fit.
+    """Removes the identity from the files of one study, alike in all of them, so that references stay valid.
 
-    The replacements follow from a key that is kept nowhere, so that nobody can repeat or undo them.
+    The replacements follow from a random key that is stored nowhere: nobody can repeat or undo them.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_hex(32)
-        self._uids: dict[str, str] = {}  # found, and what stands in their place
+        self._uids: dict[str, str] = {}  # replacements, by what was found
         self._identity: dict[str, str] = {}  # likewise, of other values
         self._descriptions: dict[str, str] = {}  # likewise, of free text that results may quote
 
     def uid(self, uid: str) -> str:
-        """The UID in place of another; the standard's own stay."""
+        """The replacement of a UID.
+
+        Returns
+        -------
+        A UID under 2.25; the standard's own UIDs (SOP classes, transfer syntaxes) and "" unchanged.
+        """
         if not uid or uid.startswith(_CODES_OF_DICOM):
             return uid
         found = self._uids if re.fullmatch(_UID, uid) else self._identity
@@ -116,7 +121,12 @@ class Deidentification:
         return found[uid]
 
     def patient_id(self, patient_id: str) -> str:
-        """The Patient ID in place of another; a missing one stays missing."""
+        """The replacement of a Patient ID.
+
+        Returns
+        -------
+        "ANON-" and ten hexadecimal digits; "" where the ID is missing.
+        """
         if not patient_id:
             return ""
         digest = hashlib.sha256(f"{self._key}{patient_id}".encode()).hexdigest()
@@ -124,20 +134,26 @@ class Deidentification:
         return self._identity[patient_id]
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Have other names of a site, of its archives for one, give way as well."""
+        """Replace other names of a site, of its archives for one, in texts.
+
+        Parameters
+        ----------
+        names : replacement by name.
+        """
         self._descriptions |= names
 
     def image(self, path: Path) -> bytes | None:
-        """A CT image or segmentation without identity, its pixels as they were.
+        """A CT image or segmentation without identity, its pixels unchanged.
 
         Returns
         -------
         bytes or None
-            A DICOM file (PS3.10). None for any other object, and for what cannot be read.
+            A DICOM file (PS3.10). None for any other object, and for a file that cannot be read.
 
         Raises
         ------
         IdentityLeft
+            If a value of the identity is still in what would be exported.
         """
         found = next(iter(read_headers([path])), None)
         if found is None or found.damaged:
@@ -167,7 +183,12 @@ class Deidentification:
         return content
 
     def values(self, content: Any) -> Any:
-        """JSON values in whose texts nothing of the identity stands that was seen so far, and no UID."""
+        """JSON values without UIDs and identity: in their texts, everything seen so far is replaced.
+
+        Parameters
+        ----------
+        content : text, list, dictionary or any other JSON value; the last is returned as it is.
+        """
         match content:
             case str():
                 return self.text(content)
@@ -178,30 +199,35 @@ class Deidentification:
         return content
 
     def text(self, text: str) -> str:
-        """As `values`, of one text."""
+        """One text without UIDs and identity, as `values`."""
         known = self._identity | self._descriptions
         return re.sub(
-            f"{_whole(self._told_apart(known))}|{_whole_pattern(_UID)}",
+            f"{_whole(self._searched(known))}|{_whole_pattern(_UID)}",
             lambda match: known[match[0]] if match[0] in known else self.uid(match[0]),
             text,
         )
 
     def require_no_identity(self, content: bytes) -> None:
-        """Refuse content, without pixels, in which a value of the identity still stands.
+        """Refuse content in which a value of the identity is left.
+
+        Parameters
+        ----------
+        content : a file, without pixels.
 
         Raises
         ------
         IdentityLeft
+            If a UID, or a value of at least four characters, that was replaced or removed is found in it.
         """
         text = content.decode("utf-8", "replace")
         uids = set(re.findall(_whole_pattern(_UID), text)) & self._uids.keys()
-        if uids or re.search(_whole(self._told_apart(self._identity)), text):
+        if uids or re.search(_whole(self._searched(self._identity)), text):
             raise IdentityLeft("a value of the identity would be left in the export")
 
     @staticmethod
-    def _told_apart(known: Mapping[str, str]) -> list[str]:
-        """Values that are long enough to be looked for, the longest first."""
-        return sorted((old for old in known if len(old) >= _SHORTEST_TOLD_APART), key=len, reverse=True)
+    def _searched(known: Mapping[str, str]) -> list[str]:
+        """Values that are long enough to be searched for, the longest first."""
+        return sorted((old for old in known if len(old) >= _SHORTEST_SEARCHED), key=len, reverse=True)
 
     def _clean(self, dataset: Dataset) -> None:
         dataset.remove_private_tags()
@@ -221,12 +247,12 @@ class Deidentification:
                 self._clean(item)
         elif element.VR == "UI":
             element.value = _each(element.value, self.uid)
-        elif keyword in _SAID_IN_PLAIN_WORDS:
-            self._say_plainly(dataset, element.tag, _SAID_IN_PLAIN_WORDS[keyword])
+        elif keyword in _IN_PLAIN_WORDS:
+            self._replace_text(dataset, element.tag, _IN_PLAIN_WORDS[keyword])
         elif not _stays(element, keyword):
             self._forget(dataset, element)
 
-    def _say_plainly(self, dataset: Dataset, tag: BaseTag, in_plain_words: Callable[[str], str]) -> None:
+    def _replace_text(self, dataset: Dataset, tag: BaseTag, in_plain_words: Callable[[str], str]) -> None:
         text = str(dataset[tag].value or "").strip()
         plainly = in_plain_words(text)
         if text != plainly and keyword_for_tag(tag) in _QUOTED:
@@ -237,7 +263,7 @@ class Deidentification:
             del dataset[tag]
 
     def _forget(self, dataset: Dataset, element: DataElement) -> None:
-        """Take an element away, and remember what it and its items told of the identity."""
+        """Remove an element, and remember the values of identity in it and its items."""
         self._remember(element)
         if keyword_for_tag(element.tag) in _EMPTIED:
             element.value = ""

@@ -1,4 +1,4 @@
-"""A report in DICOM: every object that goes back to the PACS, checked before anyone may send it."""
+"""A report in DICOM: every object that goes back to the PACS, encoded and checked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from node.dicom.ct.reading import LoadedSeries
 from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.result_headers import identity_source, require_study
 from node.dicom.sc import Picture, encode_pictures
-from node.dicom.sc.answer_page import draw_answer, draw_refusal
-from node.dicom.sc.calibration_page import draw_fit
-from node.dicom.sc.images import draw_overlay, draw_slices
-from node.dicom.sc.layout import LATIN, Typeface
-from node.dicom.sc.nomogram_page import draw_nomogram
+from node.dicom.sc.answer_page import compose_answer, compose_refusal
+from node.dicom.sc.calibration_page import compose_fit
+from node.dicom.sc.images import compose_overlay, compose_slices
+from node.dicom.sc.layout import LATIN, Page, Typeface
+from node.dicom.sc.nomogram_page import compose_nomogram
 from node.dicom.seg import Segment, encode_segmentation, plan_segments, with_rods
 from node.dicom.sr.document import encode_sr
 from node.study_report import EncodedObject, Outcome, Report
@@ -26,10 +26,16 @@ from segmentation.vertebrae import Regions, Vertebrae
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedReport:
-    """What a report looks like outside the node."""
+    """A report as DICOM objects and as pictures.
 
-    objects: tuple[EncodedObject, ...]  # SEG (where something was measured), SR, pictures: in sending order
-    pictures: tuple[Picture, ...]  # the same pages as arrays
+    Attributes
+    ----------
+    objects : SEG (where something was measured), SR, pictures: in sending order.
+    pictures : the same pages as arrays.
+    """
+
+    objects: tuple[EncodedObject, ...]
+    pictures: tuple[Picture, ...]
 
 
 def draw_pictures(
@@ -42,25 +48,35 @@ def draw_pictures(
     typeface: Typeface = LATIN,
     say: Phrasebook | None = None,
 ) -> tuple[Picture, ...]:
-    """The pages of a report: one for a refusal; else the answer, the nomogram, the overlay and the fit."""
+    """The pages of a report: one for a refusal; else the answer, the nomogram, the overlay and the fit.
+
+    Parameters
+    ----------
+    series, vertebrae, regions : of the measured volume; without them there is no overlay, and without
+        `series` no fit.
+    slices : of single-slice QCT, drawn in place of the overlay.
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     if report.outcome is Outcome.REFUSED:
-        return (
-            Picture(name="refusal", title="QCT not measured", pixels=draw_refusal(report, typeface, say=say)),
-        )
-    pages = [
-        Picture(name="answer", title="QCT bone density", pixels=draw_answer(report, typeface, say=say)),
-        Picture(name="nomogram", title="Nomogram", pixels=draw_nomogram(report, typeface, say=say)),
+        return (_picture("refusal", "QCT not measured", compose_refusal(report, typeface, say=say)),)
+    pictures = [
+        _picture("answer", "QCT bone density", compose_answer(report, typeface, say=say)),
+        _picture("nomogram", "Nomogram", compose_nomogram(report, typeface, say=say)),
     ]
     if series is not None and vertebrae is not None:
-        pixels = draw_overlay(report, series.volume, vertebrae, regions, typeface, say=say)
-        pages.append(Picture(name="overlay", title="Measured regions", pixels=pixels))
+        page = compose_overlay(report, series.volume, vertebrae, regions, typeface, say=say)
+        pictures.append(_picture("overlay", "Measured regions", page))
     if series is not None and report.calibration is not None and report.calibration.rods:
-        pixels = draw_fit(report, series.volume, typeface, say=say)
-        pages.append(Picture(name="calibration", title="Calibration", pixels=pixels))
+        page = compose_fit(report, series.volume, typeface, say=say)
+        pictures.append(_picture("calibration", "Calibration", page))
     if slices:
-        pixels = draw_slices(report, slices, typeface, say=say)
-        pages.append(Picture(name="overlay", title="Measured slices", pixels=pixels))
-    return tuple(pages)
+        page = compose_slices(report, slices, typeface, say=say)
+        pictures.append(_picture("overlay", "Measured slices", page))
+    return tuple(pictures)
+
+
+def _picture(name: str, title: str, page: Page) -> Picture:
+    return Picture(name=name, title=title, pixels=page.pixels())
 
 
 def encode_report(
@@ -79,9 +95,9 @@ def encode_report(
     Parameters
     ----------
     source_headers : of the images that the report rests on or refuses; the first gives the identity.
-    series, vertebrae, regions : what was measured; without them there is no segmentation and no overlay.
-    slices : in their place where single slices were measured. Their regions stand in the structured report,
-        as outlines on the source images; there is no segmentation object.
+    series, vertebrae, regions : of what was measured; without them there is no segmentation and no overlay.
+    slices : in their place where single slices were measured. Their regions are in the structured report, as
+        outlines on the source images; there is no segmentation object.
     typeface : of the pictures.
     say : the phrases of the pictures; by default the shipped ones in the report's language.
 

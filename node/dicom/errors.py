@@ -1,4 +1,4 @@
-"""What can go wrong in the DICOM room."""
+"""The errors of reading, segmenting and writing DICOM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segmentation.phrase import Phrase, Value, phrase
 
 
 class DicomError(Exception):
-    """Base of every error that this room raises."""
+    """Base of the errors of `node.dicom`."""
 
 
 class Unusable(Enum):
@@ -56,7 +56,7 @@ class SeriesUnusable(DicomError):
 
 
 class MaskUnreadable(DicomError):
-    """A mask file that is no three-dimensional label image."""
+    """A mask file is no three-dimensional label image."""
 
 
 class SegProblem(Enum):
@@ -91,7 +91,7 @@ class SegUnusable(DicomError):
 
 
 class IdentityMissing(DicomError):
-    """A DICOM object was asked for where the source has no Study Instance UID."""
+    """No DICOM object can be made, since the source has no Study Instance UID."""
 
 
 class SegmentationMismatch(DicomError):

@@ -1,8 +1,12 @@
-"""Whether the text of a header is text in the character set that the header declares (PS3.3 C.12.1.1.2).
+"""Values of a header as they really are: text in the declared character set, sequences, numbers.
 
-A library reads on whatever the bytes are: with replacement characters where a set has no sign for them, by
-the default repertoire where a set is undeclared or unknown; and writes some text without the escape sequences
-that it came with. Each makes another name of a name.
+Character sets (PS3.3 C.12.1.1.2): the library reads on whatever the bytes are, with replacement characters
+where a set has no character for them, by the default repertoire where a set is undeclared or unknown; and it
+writes some text without the escape sequences that it came with. Each of these alters a patient's name.
+
+Sequences: anonymisers and routers write text under a sequence's tag. Under an explicit VR the library returns
+that text; under an implicit one it parses the text as items, of tags and lengths that its letters spell.
+Either counts as absent here.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
-# Of the attributes that are copied into objects that go back, those that hold text.
+TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # that the character set applies to
+# The text attributes among those that are copied into results.
 IDENTITY_TEXT = (
     "AccessionNumber",
     "DeidentificationMethod",
@@ -41,19 +46,34 @@ IDENTITY_TEXT = (
 
 _ESCAPE = re.compile(rb"(?=\x1b)")
 _DEFAULT = python_encoding[""]
-# The codecs that want the escape sequence with the text; others want the text alone.
+# The codecs that decode the text with its escape sequence; others decode the text alone.
 _STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
+_FUNCTIONAL_GROUPS = 0x5200
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), little and big endian
+# Signs of reports beyond ASCII, which the source's character set may lack.
+_SPELLED = {
+    "−": "-",
+    "–": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+/-",
+    "µ": "u",
+    "μ": "u",
+    "³": "3",
+    "²": "2",
+    "×": "x",
+}
 
 
 def protect_identity_text(header: Dataset) -> tuple[str, ...]:
-    """Find the attributes of identity whose bytes are no text, and see to it that none is altered.
+    """Find the attributes of identity whose text is invalid, and make sure that none is altered on writing.
 
     Names keep their bytes, so that they are written again as they came, under the same declaration. Of other
     text the library keeps none: what it would write differently is emptied, and counts as found.
 
     Parameters
     ----------
-    header : as just read from a file; attributes that were asked for before are passed over.
+    header : as just read from a file; attributes that were accessed before are left out.
 
     Returns
     -------
@@ -63,7 +83,7 @@ def protect_identity_text(header: Dataset) -> tuple[str, ...]:
     found = []
     for keyword in IDENTITY_TEXT:
         element = header.get_item(keyword) if keyword in header else None
-        if not isinstance(element, RawDataElement) or not element.value or _is_plain(element.value):
+        if not isinstance(element, RawDataElement) or not element.value or _is_plain_ascii(element.value):
             continue
         content = element.value.rstrip(b" \0")
         encodings = tuple(_encodings(declared))
@@ -85,16 +105,18 @@ def is_valid_text(content: bytes, declared: tuple[str, ...]) -> bool:
     Parameters
     ----------
     declared : the values of Specific Character Set; () where it is absent.
+
+    Source: PS3.3 C.12.1.1.2, PS3.5 6.1.2.
     """
-    if _is_plain(content):
+    if _is_plain_ascii(content):
         return True
     if any(term not in python_encoding for term in declared):
         return False
     encodings = [python_encoding[term] for term in declared] or [_DEFAULT]
-    return all(_is_part(part, encodings) for part in _ESCAPE.split(content) if part)
+    return all(_is_valid_part(part, encodings) for part in _ESCAPE.split(content) if part)
 
 
-def _is_part(part: bytes, encodings: list[str]) -> bool:
+def _is_valid_part(part: bytes, encodings: list[str]) -> bool:
     encoding, text = encodings[0], part
     if part.startswith(b"\x1b"):
         code = next((one for one in CODES_TO_ENCODINGS if part.startswith(one)), b"")
@@ -114,23 +136,28 @@ def _is_part(part: bytes, encodings: list[str]) -> bool:
     return True
 
 
-def _is_plain(content: bytes) -> bool:
-    """The same in every character set."""
+def _is_plain_ascii(content: bytes) -> bool:
+    """Whether bytes mean the same in every character set."""
     return content.isascii() and b"\x1b" not in content
 
 
 def _rewritten(content: bytes, encodings: tuple[str, ...]) -> bytes:
-    """What the library writes of what it reads."""
+    """The bytes that the library writes after it has read these."""
     return bytes(encode_string(decode_bytes(content, encodings, TEXT_VR_DELIMS), encodings))
 
 
 def _encodings(declared: tuple[str, ...]) -> list[str]:
-    """The library's names of the declared sets; of one that it does not know, of the default."""
+    """The library's names of the declared sets; the default in place of an unknown one."""
     return convert_encodings(list(declared)) if declared else [_DEFAULT]
 
 
 def declared_sets(header: Dataset) -> tuple[str, ...]:
-    """The values of Specific Character Set as they are written, read without a look at their sense."""
+    """The values of Specific Character Set as they are written, known or not.
+
+    Returns
+    -------
+    () where it is absent or empty.
+    """
     element = header.get_item("SpecificCharacterSet") if "SpecificCharacterSet" in header else None
     if element is None or not element.value:
         return ()
@@ -141,56 +168,35 @@ def declared_sets(header: Dataset) -> tuple[str, ...]:
     return tuple(term.strip(" \0") for term in value.split("\\"))
 
 
-# Text that any character set can hold.
-
-
-# What reports use beyond ASCII, where the source's character set may not hold it.
-_SPELLED = {
-    "−": "-",
-    "–": "-",
-    "≤": "<=",
-    "≥": ">=",
-    "±": "+/-",
-    "µ": "u",
-    "μ": "u",
-    "³": "3",
-    "²": "2",
-    "×": "x",
-}
-
-
 def to_ascii(text: str) -> str:
-    """`text` in ASCII. The source's character set is kept for names, and not every set holds every sign."""
+    """`text` in ASCII, which every character set holds: the source's set is kept for names, and may lack a
+    sign.
+
+    Returns
+    -------
+    Signs of `_SPELLED` spelled out, accents dropped, "?" for any other character.
+    """
     spelled = "".join(_SPELLED.get(sign, sign) for sign in text)
     decomposed = unicodedata.normalize("NFKD", spelled)
-    return (
-        "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-        .encode("ascii", "replace")
-        .decode("ascii")
-    )
-
-
-# Sequences as headers really hold them: what stands under a sequence's tag may be text.
-#
-# Anonymisers and routers write text there. Under an explicit VR the library gives that text; under an
-# implicit one it parses the text as items, of tags and lengths that its letters spell. Either counts as
-# absent here.
-
-
-_FUNCTIONAL_GROUPS = 0x5200
-_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), little and big endian
+    bare = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
+    return bare.encode("ascii", "replace").decode("ascii")
 
 
 def items_of(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
-    """The items of a sequence, () where it is absent or empty, or where what stands there is no sequence."""
+    """The items of a sequence.
+
+    Returns
+    -------
+    () where it is absent or empty, or where something else is under its tag.
+    """
     tag = Tag(keyword)
     return tuple(_sequence(dataset, tag) or ()) if tag in dataset else ()
 
 
 def drop_non_sequences(dataset: Dataset) -> frozenset[str]:
-    """Delete what stands under a sequence's tag and is none, and sequences under other attributes' tags.
+    """Delete what is no sequence under a sequence's tag, and sequences under other attributes' tags.
 
-    Items are looked through as well; not those of functional groups, which are many and parsed by themselves.
+    Items are cleaned as well; not those of functional groups, which are many and parsed by themselves.
 
     Returns
     -------
@@ -218,7 +224,12 @@ def drop_non_sequences(dataset: Dataset) -> frozenset[str]:
 
 
 def is_well_formed(dataset: Dataset, keyword: str) -> bool:
-    """Whether an attribute that stands in a data set is a sequence where it should be one, and only there."""
+    """Whether an attribute that is in a data set is a sequence where it should be one, and only there.
+
+    Parameters
+    ----------
+    keyword : of an attribute that the data set has.
+    """
     tag = Tag(keyword)
     if DicomDictionary[tag][0] == "SQ":
         return holds_items(dataset, tag)
@@ -227,37 +238,45 @@ def is_well_formed(dataset: Dataset, keyword: str) -> bool:
 
 
 def holds_items(dataset: Dataset, tag: BaseTag) -> bool:
-    """Whether a sequence, be it empty, stands under a tag."""
+    """Whether a sequence, even an empty one, is under a tag."""
     return tag in dataset and _sequence(dataset, tag) is not None
 
 
 def _sequence(dataset: Dataset, tag: BaseTag) -> Items | None:
-    """The items under a tag that stands in the data set; None where they are no items."""
+    """The items under a tag that is in the data set; None where they are no items."""
     element: DataElement | RawDataElement | None = dataset.get_item(tag)
     if isinstance(element, RawDataElement):
         if element.value and not element.value.startswith(_ITEM_TAGS):
             return None
         try:
-            value = dataset[tag].value
+            element = dataset[tag]
         except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to
             return None
-    else:
-        value = None if element is None else element.value
-    return value if isinstance(value, Items) else None
+    return element.value if element is not None and isinstance(element.value, Items) else None
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """An attribute as text, "" where it is absent or empty; several values are joined by a blank."""
+    """An attribute as text.
+
+    Returns
+    -------
+    "" where it is absent or empty; several values are joined by a blank.
+    """
     value: Any = header.get(keyword)
     if value is None:
         return ""
-    if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str)):
+    if hasattr(value, "__iter__") and not isinstance(value, str):
         return " ".join(str(part) for part in value).strip()
     return str(value).strip()
 
 
 def number_of(header: Dataset, keyword: str) -> float | None:
-    """An attribute as a number, None where it is absent, empty or no number."""
+    """An attribute as a number.
+
+    Returns
+    -------
+    None where it is absent, empty, no number or not finite.
+    """
     try:
         value = float(text_of(header, keyword))
     except ValueError:

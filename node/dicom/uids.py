@@ -1,4 +1,4 @@
-"""The only maker of UIDs and times.
+"""UIDs and times of the node's objects; no other module makes any.
 
 A UID is ``2.25.`` and an integer: the first 128 bits of a SHA-256 over SOP class, destination variant, issue
 time and the object's content with its own UIDs blanked (PS3.5 B.2 allows any unique 128-bit integer under
@@ -31,18 +31,28 @@ _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 
 
 def derived_uid(*parts: str) -> str:
-    """A UID that depends on `parts` alone."""
+    """A UID that depends on `parts` alone.
+
+    Returns
+    -------
+    "2.25." and the first 128 bits of a SHA-256 as a decimal integer (PS3.5 B.2).
+    """
     digest = sha256("\0".join(parts).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def transaction_uid() -> str:
-    """A new UID for a storage commitment: random, so that nobody who was not asked can answer for it."""
+    """A new UID for a storage commitment: random, so that nobody who was not sent it can answer for it."""
     return f"2.25.{secrets.randbits(128)}"
 
 
 def local_time(dataset: Dataset, issued_at: datetime) -> datetime:
-    """`issued_at` as the object's dates must state it: in its TimezoneOffsetFromUTC where it has one."""
+    """`issued_at` as the dates of an object must state it.
+
+    Returns
+    -------
+    The time in the object's TimezoneOffsetFromUTC where it has one, else `issued_at` as it is.
+    """
     match = _OFFSET.fullmatch(text_of(dataset, "TimezoneOffsetFromUTC"))
     if match is None:
         return issued_at
@@ -51,11 +61,16 @@ def local_time(dataset: Dataset, issued_at: datetime) -> datetime:
 
 
 def stamp(dataset: Dataset, issued_at: datetime) -> None:
-    """Set every date and time that says when the object was made, whatever was set before."""
+    """Set every date and time that states when the object was made, whatever was set before.
+
+    Parameters
+    ----------
+    dataset : changed in place. DateOfSecondaryCapture is set only where it is present.
+    issued_at : aware.
+    """
     when = local_time(dataset, issued_at)
     date, time = f"{when:%Y%m%d}", f"{when:%H%M%S}"
-    prefixes = ["InstanceCreation", "Content", "Series"]
-    for prefix in prefixes:
+    for prefix in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{prefix}Date", date)
         setattr(dataset, f"{prefix}Time", time)
     if "DateOfSecondaryCapture" in dataset:
@@ -64,12 +79,13 @@ def stamp(dataset: Dataset, issued_at: datetime) -> None:
 
 
 def mint(datasets: Sequence[Dataset], issued_at: datetime, *, variant: str = "") -> None:
-    """Time and name the objects of one series.
+    """Set times and UIDs of the objects of one series.
 
     Parameters
     ----------
-    datasets : all objects of the series, complete but for their own UIDs.
-    variant : what makes a destination's copy differ in form (an SR class, say).
+    datasets : all objects of the series, complete but for their own UIDs; changed in place.
+    issued_at : aware; part of each UID.
+    variant : in what form a destination's copy differs (an SR class, say); part of each UID.
     """
     instances = []
     for dataset in datasets:
@@ -85,8 +101,14 @@ def mint(datasets: Sequence[Dataset], issued_at: datetime, *, variant: str = "")
 
 
 def series_uid_of(instance_uids: Sequence[str]) -> str:
-    """The Series UID of the objects that share a series: it follows from their own UIDs, so that an
-    amendment can name its predecessor's series, too."""
+    """The Series Instance UID of objects that share a series.
+
+    It follows from their own UIDs, so that an amendment can name its predecessor's series, too.
+
+    Parameters
+    ----------
+    instance_uids : in the order of the series.
+    """
     return derived_uid("series", *instance_uids)
 
 
@@ -95,7 +117,7 @@ def _name(dataset: Dataset, *, instance: str, series: str) -> None:
     dataset.SeriesInstanceUID = series
     if "DimensionOrganizationSequence" not in dataset:
         return
-    # highdicom mints a random one for each segmentation.
+    # highdicom makes a random one for each segmentation.
     organization = _BLANK if instance == _BLANK else derived_uid("dimensions", instance)
 
     def rename(_: Dataset, element: DataElement) -> None:
@@ -106,7 +128,12 @@ def _name(dataset: Dataset, *, instance: str, series: str) -> None:
 
 
 def to_bytes(dataset: Dataset) -> bytes:
-    """The Part 10 file of a data set, Explicit VR Little Endian, the same bytes each time."""
+    """The DICOM file (PS3.10) of a data set: Explicit VR Little Endian, the same bytes each time.
+
+    Parameters
+    ----------
+    dataset : with its class and UIDs. Its file meta information and preamble are replaced.
+    """
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)

@@ -282,7 +282,9 @@ def test_frames_that_are_no_original_slices_are_not_chosen(
 def test_an_instance_that_does_not_describe_each_frame_says_so(slices: list[Dataset], tmp_path: Path) -> None:
     ct = enhanced_ct(slices)
     ct.PerFrameFunctionalGroupsSequence = ct.PerFrameFunctionalGroupsSequence[:-1]
-    assert unsuitable(in_folder(tmp_path, ct)) == "multi-frame CT without a description of its frames"
+    reason = unsuitable(in_folder(tmp_path, ct))
+    assert reason is not None
+    assert in_english(reason) == "multi-frame CT without a description of its frames"
 
 
 def test_groups_of_undefined_length_read_alike(

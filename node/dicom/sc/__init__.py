@@ -1,4 +1,4 @@
-"""A picture as a Secondary Capture: pixels and words for eyes, no geometry for measuring tools."""
+"""Pictures of a report as Secondary Captures: to be read, without geometry that a viewer could measure in."""
 
 from __future__ import annotations
 
@@ -19,17 +19,36 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One page of the picture series."""
+    """One page of the picture series.
 
-    name: str  # "answer", "nomogram", "overlay", "calibration", "refusal"
-    title: str  # shown by viewers beside the thumbnail
-    pixels: Pixels  # RGB, shape (rows, columns, 3)
+    Attributes
+    ----------
+    name : "answer", "nomogram", "overlay", "calibration" or "refusal"; part of the file's name.
+    title : shown by viewers beside the thumbnail.
+    pixels : RGB, uint8, shape (rows, columns, 3).
+    """
+
+    name: str
+    title: str
+    pixels: Pixels
 
 
 def encode_pictures(
     report: Report, source: Dataset, pictures: Sequence[Picture]
 ) -> tuple[EncodedObject, ...]:
-    """All pictures of a report as one series, in order."""
+    """All pictures of a report as one series, in order.
+
+    Parameters
+    ----------
+    source : header of a source image, whose patient and study are copied.
+
+    Raises
+    ------
+    IdentityMissing
+        If the source has no Study Instance UID.
+
+    Source: PS3.3 A.8.1 (Secondary Capture Image).
+    """
     datasets = [_secondary_capture(report, source, p, number) for number, p in enumerate(pictures, start=1)]
     mint(datasets, report.issued_at)
     return tuple(

@@ -1,4 +1,7 @@
-"""Page 1: the answer, what it rests on, and its caveats."""
+"""Page 1: the answer with its basis and caveats; or, of a refused study, what was not measured and why.
+
+Also the list of findings, which other pages show as well.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from node.dicom.sc.layout import (
     WIDTH,
     Box,
     Page,
-    Pixels,
     Typeface,
     framed_page,
 )
@@ -40,18 +42,31 @@ from node.study_report import LevelResult, Report, SliceResult
 from scoring.density.bmd import BmdResult, DensityVerdict, ReferenceScore
 from segmentation.phrase import phrase
 
-# The densities of page 1: one row for each level, or for each single slice.
-
-
+_LEFT_WIDTH = 520
+_ROWS = (27.0, 24.0, 21.0)  # pixels between levels: the first at which all that is below them fits
 _COLUMNS = (32.0, 178.0, 312.0, 425.0, 536.0)  # level (left edge); then right edges of the numbers
+_SPINE = "fracture_in_spine"
+LABELS = {
+    Severity.REFUSAL: phrase("severity-refusal"),
+    Severity.CAUTION: phrase("severity-caution"),
+    Severity.INFO: phrase("severity-info"),
+}
+_COLOURS = {Severity.REFUSAL: REFUSAL, Severity.CAUTION: CAUTION, Severity.INFO: QUIET}
+_SIZES = (15.0, 14.0, 13.0, 12.0)
+_GAP = 6.0
 
 
 def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:
-    """The densities within the width of `box`, from its top; returns where they end.
+    """Draw the densities: one row for each level, or for each single slice.
 
     Parameters
     ----------
+    box : its width and top are used.
     row : pixels between two levels.
+
+    Returns
+    -------
+    y below the table, in pixels.
     """
     say, y = page.say, box.top
     calibrations = [report.calibration, *(one.calibration for one in report.unnamed)]
@@ -80,7 +95,7 @@ def draw_table(page: Page, report: Report, box: Box, *, row: float) -> float:
     page.line(box.left, y, box.right, y, colour=RULE)
     if calibration is None:
         return y
-    # Here, not among the findings alone, of which those that do not fit are cut.
+    # Here too, not among the findings alone: those that do not fit are cut.
     words = say("interval95-holds")
     return page.text(box.left, y + 3, words, size=13, colour=QUIET, width=box.right - box.left)
 
@@ -152,19 +167,6 @@ def _cell(
     page.text(_COLUMNS[column], y + 18 - size, words, size=size, bold=bold, colour=colour, align=align)
 
 
-# The list of findings, as large as its space allows.
-
-
-LABELS = {
-    Severity.REFUSAL: phrase("severity-refusal"),
-    Severity.CAUTION: phrase("severity-caution"),
-    Severity.INFO: phrase("severity-info"),
-}
-_COLOURS = {Severity.REFUSAL: REFUSAL, Severity.CAUTION: CAUTION, Severity.INFO: QUIET}
-_SIZES = (15.0, 14.0, 13.0, 12.0)
-_GAP = 6.0
-
-
 def draw_findings(
     page: Page,
     box: Box,
@@ -172,10 +174,18 @@ def draw_findings(
     *,
     sizes: Sequence[float] = _SIZES,
 ) -> float:
-    """Write the findings into `box`, gravest first; returns where the list ends.
+    """Write the findings into `box`, gravest first.
 
-    The font shrinks until all fit; what does not fit at the smallest size is counted, for the structured
-    report holds it.
+    The font shrinks until all fit. Findings that do not fit at the smallest size are counted: the structured
+    report holds them.
+
+    Parameters
+    ----------
+    sizes : of the font in pixels, largest first.
+
+    Returns
+    -------
+    y below the list, in pixels.
     """
     ordered = gravest_first(findings)
     size = next((s for s in sizes if _height(page, box, ordered, s) <= box.bottom - box.top), sizes[-1])
@@ -210,17 +220,13 @@ def _height(page: Page, box: Box, findings: Sequence[Finding], size: float) -> f
     return sum(_entry_height(page, box, finding, size) + _GAP for finding in findings)
 
 
-_LEFT_WIDTH = 520
-_ROWS = (27.0, 24.0, 21.0)  # pixels between levels: the first at which all that stands below them fits
-_SPINE = "fracture_in_spine"
-
-
-def draw_answer(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Pixels:
-    """The answer page as RGB, shape (768, 1024, 3)."""
-    return compose_answer(report, typeface, say=say).pixels()
-
-
 def compose_answer(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Page:
+    """The answer page: categories, densities and scores at the left, findings at the right.
+
+    Parameters
+    ----------
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     for row in _ROWS:
         page, end, foot = _composed(report, typeface, say, row)
         if end <= foot:
@@ -249,7 +255,7 @@ def _composed(
 def _fractures(page: Page, fractures: Sequence[Finding], y: float) -> float:
     """A suspected fracture leads whatever the density is.
 
-    What is said of the whole spine names its levels; single levels are told where it is not said.
+    A finding on the whole spine names its levels; single levels are shown where there is none.
     """
     leading = [one for one in fractures if one.code == _SPINE] or fractures
     for one in leading:
@@ -268,7 +274,7 @@ def _headline(page: Page, report: Report, y: float) -> float:
     words = say("category-withheld")
     y = page.text(MARGIN, y, words, size=26, bold=True, colour=CAUTION)
     withheld = report.withheld_by(Output.DENSITY_CATEGORY)
-    if withheld in report.fractures:  # it stands above, and says so
+    if withheld in report.fractures:  # shown above already
         return y + 8
     reason = withheld.shown if withheld else say("see-findings")
     return page.text(MARGIN, y, reason, size=15, colour=TEXT, width=width) + 8
@@ -346,7 +352,7 @@ def _model(page: Page, report: Report, y: float, width: float) -> float:
 
 
 def _foot(page: Page, report: Report) -> float:
-    """Calibration and technique, above the footer; returns where they start."""
+    """Calibration and technique, above the footer; returns y of their first line."""
     lines = [line for line in (calibration_line(report, page.say), technique_line(report, page.say)) if line]
     width = WIDTH - 2 * MARGIN
     y = top = CONTENT_BOTTOM - sum(page.height_of(line, width, size=13) for line in lines)
@@ -355,15 +361,13 @@ def _foot(page: Page, report: Report) -> float:
     return top
 
 
-# The one page of a study that could not be measured: what, and why.
-
-
-def draw_refusal(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Pixels:
-    """The refusal page as RGB, shape (768, 1024, 3)."""
-    return compose_refusal(report, typeface, say=say).pixels()
-
-
 def compose_refusal(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Page:
+    """The only page of a study that could not be measured: what, and why.
+
+    Parameters
+    ----------
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     page, y = framed_page(report, "title-answer", typeface, say)
     say = page.say
     title = say("title-refusal")

@@ -1,4 +1,4 @@
-"""Page 4: the rods against the calibration's line, and on the image where they were read."""
+"""Page 4: the rods against the calibration's line, and on the image that they were read in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from config.phrases import Phrasebook
-from node.dicom.sc.images import grey, label, limit, orientation, rod_circles, scale_bar, show
+from node.dicom.sc.images import axial_extent, axial_marks, draw_rod, grey, label, limit, rod_circles, show
 from node.dicom.sc.layout import (
     ACCENT,
     CAUTION,
@@ -23,7 +23,6 @@ from node.dicom.sc.layout import (
     WIDTH,
     Box,
     Page,
-    Pixels,
     Typeface,
     framed_page,
 )
@@ -41,16 +40,21 @@ _COLUMNS = (0.0, 180.0, 310.0, 430.0)  # of the table: rod (left edge), then rig
 _NEAR = 9.0  # pixels between a point and its name
 
 
-def draw_fit(
-    report: Report, volume: CtVolume, typeface: Typeface = LATIN, say: Phrasebook | None = None
-) -> Pixels:
-    """The page as RGB, shape (768, 1024, 3). Raises ValueError where the report has no rods to show."""
-    return compose_fit(report, volume, typeface, say=say).pixels()
-
-
 def compose_fit(
-    report: Report, volume: CtVolume, typeface: Typeface = LATIN, say: Phrasebook | None = None
+    report: Report, volume: CtVolume, typeface: Typeface = LATIN, *, say: Phrasebook | None = None
 ) -> Page:
+    """The calibration page.
+
+    Parameters
+    ----------
+    volume : that the report measured; a rod of an earlier scan is not drawn on it.
+    say : the phrases; by default the shipped ones in the report's language.
+
+    Raises
+    ------
+    ValueError
+        If the report has no calibration by rods.
+    """
     if report.calibration is None or not report.calibration.rods:
         raise ValueError("the report has no calibration by rods")
     page, top = framed_page(report, "title-calibration", typeface, say)
@@ -93,13 +97,14 @@ class _Plot:
 
 
 def _scaled(box: Box, x: Sequence[float], y: Sequence[float]) -> _Plot:
-    """Room for all values and a margin."""
-    spans = []
-    for values in (x, y):
+    """A plot with room for all values and a margin."""
+
+    def span(values: Sequence[float]) -> tuple[float, float]:
         low, high = min(values), max(values)
         margin = 0.10 * (high - low)
-        spans.append((low - margin, high + margin))
-    return _Plot(box=box, x=spans[0], y=spans[1])
+        return low - margin, high + margin
+
+    return _Plot(box=box, x=span(x), y=span(y))
 
 
 def _line_plot(page: Page, say: Phrasebook, box: Box, calibration: Calibration) -> None:
@@ -216,30 +221,18 @@ def _image(page: Page, box: Box, report: Report, volume: CtVolume) -> None:
     row = int(np.clip(round(float(np.median(ends[:, 0]))), 0, grid.shape[0] - 1))
     circles = rod_circles(rods, grid, row, ends.mean(axis=0))
     page.text(box.left, box.top - 24, say("rods-axial"), size=16, bold=True, colour=ACCENT)
-    _, dy, dx = grid.spacing_mm
-    _, rows, columns = grid.shape
-    _, middle_y, middle_x = ends.mean(axis=0)
-    extent = (
-        (-0.5 - middle_x) * dx,
-        (columns - 0.5 - middle_x) * dx,
-        (rows - 0.5 - middle_y) * dy,
-        (-0.5 - middle_y) * dy,
-    )
     axes = page.axes(box)
     image = grey(upright.hu[row])
-    show(axes, image, extent, np.zeros(image.shape[:2], bool))
+    show(axes, image, axial_extent(grid, ends.mean(axis=0)), np.zeros(image.shape[:2], bool))
     side = max([abs(one.x_mm) + one.radius_mm for one in circles], default=0.0) + _AROUND_MM
     limit(axes, box, (-side, side), (_AROUND_MM, -_AROUND_MM))
     for place, one in enumerate(circles):
-        axes.add_patch(
-            Circle((one.x_mm, one.y_mm), one.radius_mm, fill=False, edgecolor=CAUTION, linewidth=1.6)
-        )
+        draw_rod(axes, one)
         # Above and below by turns: long names of a narrow row stand clear of each other.
         away = one.radius_mm + 0.16 * side
         y_mm = one.y_mm + (away if place % 2 else -away)
         label(axes, one.x_mm, y_mm, one.rod.name, page.typeface, align="center")
-    orientation(axes, left="R", right="L", top="A", bottom="P")
-    scale_bar(axes)
+    axial_marks(axes)
 
 
 def _table(

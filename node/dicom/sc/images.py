@@ -1,4 +1,8 @@
-"""Page 3: where density was read, on the images themselves."""
+"""Page 3: where density was read, on the images themselves.
+
+Of a volume a sagittal and an axial plane, of single-slice QCT every slice; with the parts that pages share:
+grey values, masks and rods drawn on them, orientation marks and a scale.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,6 @@ from node.dicom.sc.layout import (
     WIDTH,
     Box,
     Page,
-    Pixels,
     Typeface,
     framed_page,
 )
@@ -37,9 +40,6 @@ from scoring.calibration import RodReading
 from segmentation.vertebrae import RegionKind, Regions, Vertebrae
 from segmentation.volume import CtVolume, Grid, Mask, canonical
 
-# One image on a page: grey values, what is drawn on them, orientation marks and a scale.
-
-
 _WINDOW_HU = (-160.0, 440.0)
 _FILL_OPACITY = 0.40
 _BACKDROP = {"facecolor": "black", "alpha": 0.55, "pad": 2, "edgecolor": "none"}
@@ -48,14 +48,29 @@ Image = npt.NDArray[np.float64]
 
 
 def grey(plane: npt.NDArray[np.float32]) -> Image:
-    """HU as RGB between 0 and 1, in a window that shows bone and muscle."""
+    """HU as grey values, in a window that shows bone and muscle.
+
+    Parameters
+    ----------
+    plane : HU, shape (rows, columns).
+
+    Returns
+    -------
+    RGB between 0 and 1, shape (rows, columns, 3).
+    """
     low, high = _WINDOW_HU
     grey = np.clip((plane.astype(float) - low) / (high - low), 0, 1)
     return np.repeat(grey[..., np.newaxis], 3, axis=-1)
 
 
 def blend(image: Image, mask: npt.NDArray[np.bool_]) -> Image:
-    """The image with a mask laid over it."""
+    """The image with a mask laid over it, in a translucent colour.
+
+    Parameters
+    ----------
+    image : RGB between 0 and 1, shape (rows, columns, 3).
+    mask : shape (rows, columns).
+    """
     colour = np.asarray(to_rgb(CAUTION))
     blended = image.copy()
     blended[mask] = (1 - _FILL_OPACITY) * image[mask] + _FILL_OPACITY * colour
@@ -65,13 +80,47 @@ def blend(image: Image, mask: npt.NDArray[np.bool_]) -> Image:
 def show(
     axes: Axes, image: Image, extent: tuple[float, float, float, float], bodies: npt.NDArray[np.bool_]
 ) -> None:
-    """Draw one plane; `extent` is (left, right, bottom, top) in mm, row 0 of the image at the top."""
+    """Draw one plane with the outline of the bodies in it.
+
+    Parameters
+    ----------
+    image : RGB, shape (rows, columns, 3); row 0 is drawn at the top.
+    extent : (left, right, bottom, top) in mm.
+    bodies : shape (rows, columns).
+    """
     axes.imshow(np.clip(image, 0, 1), extent=extent, interpolation="bilinear", aspect="equal")
     _contour(axes, bodies, extent, colour=ACCENT, style="solid")
 
 
+def axial_extent(grid: Grid, centre: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """The extent of an axial plane of an upright grid, for `show`.
+
+    Parameters
+    ----------
+    centre : fractional index (z, y, x) that millimetres are counted from.
+
+    Returns
+    -------
+    (left, right, back, front) in mm.
+    """
+    _, rows, columns = grid.shape
+    _, dy, dx = grid.spacing_mm
+    return (
+        (-0.5 - centre[2]) * dx,
+        (columns - 0.5 - centre[2]) * dx,
+        (rows - 0.5 - centre[1]) * dy,
+        (-0.5 - centre[1]) * dy,
+    )
+
+
 def outline(axes: Axes, mask: npt.NDArray[np.bool_], extent: tuple[float, float, float, float]) -> None:
-    """A dashed outline of a part of the plane, light enough to be told from the bodies' in grey."""
+    """Draw a dashed outline of a part of the plane, lighter than the bodies' so that both differ in grey.
+
+    Parameters
+    ----------
+    mask : shape (rows, columns).
+    extent : (left, right, bottom, top) in mm.
+    """
     _contour(axes, mask, extent, colour=TEXT, style="dashed")
 
 
@@ -93,7 +142,13 @@ def _contour(
 
 
 def limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Show at least the ranges given, widened so that a millimetre is as long across as down."""
+    """Show at least these ranges, widened so that a millimetre is as long across as down.
+
+    Parameters
+    ----------
+    box : of the axes, in pixels.
+    x, y : in mm; the first end is drawn at the left or the bottom.
+    """
     shape = (box.right - box.left) / (box.bottom - box.top)
     width, height = abs(x[1] - x[0]), abs(y[1] - y[0])
     grow_x, grow_y = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
@@ -106,7 +161,13 @@ def limit(axes: Axes, box: Box, x: tuple[float, float], y: tuple[float, float]) 
 
 
 def label(axes: Axes, x: float, y: float, words: str, typeface: Typeface, *, align: str = "left") -> None:
-    """Words, of one line or several, at a place given in the axes' own millimetres."""
+    """Write words, of one line or several, on axes.
+
+    Parameters
+    ----------
+    x, y : in the axes' millimetres: the middle of the words' height, and their edge or middle by `align`.
+    align : "left", "center" or "right".
+    """
     axes.text(
         x,
         y,
@@ -123,7 +184,12 @@ def label(axes: Axes, x: float, y: float, words: str, typeface: Typeface, *, ali
 
 
 def orientation(axes: Axes, *, left: str, right: str, top: str, bottom: str) -> None:
-    """Orientation marks at the middle of the four sides."""
+    """Orientation marks at the middle of the four sides.
+
+    Parameters
+    ----------
+    left, right, top, bottom : one letter each: L, R, A, P, H or F.
+    """
     for x, y, mark, align in (
         (0.02, 0.5, left, "left"),
         (0.98, 0.5, right, "right"),
@@ -156,31 +222,42 @@ def scale_bar(axes: Axes) -> None:
     )
 
 
-# Where a calibration's rods cross an axial slice.
+def axial_marks(axes: Axes) -> None:
+    """Marks and scale of an axial plane: anterior up, the patient's right on the left."""
+    orientation(axes, left="R", right="L", top="A", bottom="P")
+    scale_bar(axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodCircle:
-    """One rod as it is drawn."""
+    """One rod as it is drawn on an axial plane.
+
+    Attributes
+    ----------
+    rod : its reading.
+    x_mm, y_mm : of its centre, from the drawn plane's centre, to the patient's left and backwards.
+    radius_mm : of the part that is read.
+    """
 
     rod: RodReading
-    x_mm: float  # from the drawn plane's centre
+    x_mm: float
     y_mm: float
-    radius_mm: float  # of the part that is read
+    radius_mm: float
 
 
 def rod_circles(
     rods: Sequence[RodReading], grid: Grid, row: int, centre: npt.NDArray[np.float64]
 ) -> list[RodCircle]:
-    """Each rod where it crosses slice `row` of an upright grid; rods known at one point only are left out.
+    """Each rod where it crosses a slice of an upright grid; rods known at one point only are left out.
 
     Parameters
     ----------
+    row : index of the slice.
     centre : fractional index (z, y, x) that millimetres are counted from.
     """
     circles = []
     for rod in rods:
-        if len(rod.axis_points_mm) < 2:  # a rod of an earlier scan has no place in this image
+        if len(rod.axis_points_mm) < 2:  # a rod of an earlier scan is not in this image
             continue
         y, x = centre_in(rod, grid, row)
         circles.append(
@@ -194,6 +271,12 @@ def rod_circles(
     return circles
 
 
+def draw_rod(axes: Axes, circle: RodCircle) -> None:
+    """Outline the read part of a rod on axes in the plane's millimetres."""
+    at = (circle.x_mm, circle.y_mm)
+    axes.add_patch(Circle(at, circle.radius_mm, fill=False, edgecolor=CAUTION, linewidth=1.6))
+
+
 _SAGITTAL_HALF_DEPTH_MM = 85.0
 _MARGIN_MM = 15.0
 _SECOND_LINE_MM = 8.0  # of a rod's label
@@ -203,22 +286,9 @@ _ONE_ROW = 3  # rods whose labels fit beside each other
 _LABEL_OFFSET_MM = 28.0  # level names stand behind the bodies
 
 
-def draw_overlay(
-    report: Report,
-    volume: CtVolume,
-    vertebrae: Vertebrae,
-    regions: Sequence[Regions],
-    typeface: Typeface = LATIN,
-    *,
-    say: Phrasebook | None = None,
-) -> Pixels:
-    """The overlay page as RGB, shape (768, 1024, 3)."""
-    return compose_overlay(report, volume, vertebrae, regions, typeface, say=say).pixels()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scene:
-    """What both planes show, with array axes towards superior, posterior and left."""
+    """The content of both planes, with array axes towards superior, posterior and left."""
 
     report: Report
     volume: CtVolume
@@ -238,6 +308,16 @@ def compose_overlay(
     *,
     say: Phrasebook | None = None,
 ) -> Page:
+    """The overlay page of a volume: a sagittal and an axial plane through the middle of L3.
+
+    Where L3 was not measured they pass through the first level that was, else through the middle of the
+    volume.
+
+    Parameters
+    ----------
+    vertebrae, regions : on the volume's grid. Only regions that were measured are drawn.
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     page, top = framed_page(report, "title-overlay", typeface, say)
     say = page.say
     scene = _scene(report, volume, vertebrae, regions)
@@ -330,14 +410,11 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     """The plane z = centre as a radiologist sees it: anterior up, the patient's right on the left."""
     grid, centre = scene.volume.grid, scene.centre
     row = int(np.clip(round(centre[0]), 0, grid.shape[0] - 1))
-    _, sy, sx = grid.spacing_mm
-    _, ny, nx = grid.shape
     plane = blend(grey(scene.volume.hu[row]), scene.fill[row])
     axes = page.axes(box)
-    left, right = (-0.5 - centre[2]) * sx, (nx - 0.5 - centre[2]) * sx
-    front, back = (-0.5 - centre[1]) * sy, (ny - 0.5 - centre[1]) * sy
-    show(axes, plane, (left, right, back, front), scene.bodies[row])
-    outline(axes, scene.ellipse[row], (left, right, back, front))
+    extent = axial_extent(grid, centre)
+    show(axes, plane, extent, scene.bodies[row])
+    outline(axes, scene.ellipse[row], extent)
     calibration = scene.report.calibration
     mineral = MINERALS[calibration.equivalent] if calibration else ""
     circles = rod_circles(rods_in_view(calibration), grid, row, centre)
@@ -347,17 +424,12 @@ def _axial(page: Page, box: Box, scene: _Scene) -> None:
     reach_y = max([60.0, *(one.y_mm + one.radius_mm + below for one in circles)])
     limit(axes, box, (-reach_x, reach_x), (reach_y, -75.0))
     for place, one in enumerate(circles):
-        at = (one.x_mm, one.y_mm)
-        axes.add_patch(Circle(at, one.radius_mm, fill=False, edgecolor=CAUTION, linewidth=1.6))
+        draw_rod(axes, one)
         words = f"{number(one.rod.density_mg_cm3, 0)} mg/cm³\n{mineral}"
         away = one.radius_mm + 11
         above = narrow and place % 2  # labels of a narrow row stand below and above by turns
         label(axes, one.x_mm, one.y_mm + (-away if above else away), words, page.typeface, align="center")
-    orientation(axes, left="R", right="L", top="A", bottom="P")
-    scale_bar(axes)
-
-
-# Page 3 of single-slice QCT: every slice, with the region in which its vertebra was read.
+    axial_marks(axes)
 
 
 _ROW = 3  # slices side by side
@@ -367,16 +439,16 @@ _REACH_MM = (75.0, 60.0)  # shown at least: to either side of the middle, and in
 _TECHNIQUE_SIZES = (13.0, 12.0, 11.0, 10.0)
 
 
-def draw_slices(
-    report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN, say: Phrasebook | None = None
-) -> Pixels:
-    """The page as RGB, shape (768, 1024, 3)."""
-    return compose_slices(report, slices, typeface, say=say).pixels()
-
-
 def compose_slices(
-    report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN, say: Phrasebook | None = None
+    report: Report, slices: Sequence[DrawnSlice], typeface: Typeface = LATIN, *, say: Phrasebook | None = None
 ) -> Page:
+    """The overlay page of single-slice QCT: every slice, with the region that its vertebra was read in.
+
+    Parameters
+    ----------
+    slices : in the order of the report; at least one.
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     page, top = framed_page(report, "title-slices", typeface, say)
     bottom = CONTENT_BOTTOM - 30
     rows, columns = ceil(len(slices) / _ROW), min(len(slices), _ROW)
@@ -398,7 +470,7 @@ def compose_slices(
 
 
 def legend(report: Report, say: Phrasebook) -> str:
-    """What the drawings mean, with the unit and mineral of the numbers beside the rods."""
+    """The meaning of the drawings, with unit and mineral of the numbers beside the rods."""
     used = {one.calibration.equivalent for one in report.unnamed if one.calibration}
     minerals = " / ".join(MINERALS[mineral] for mineral in sorted(used))
     parts = (
@@ -438,44 +510,32 @@ def _slice(page: Page, box: Box, result: SliceResult, drawn: DrawnSlice) -> None
     if drawn.region is not None and result.measured is not None:
         image = blend(image, turn.forward(drawn.region)[0])
     body = np.zeros(image.shape[:2], bool) if drawn.body is None else turn.forward(drawn.body)[0]
-    _, rows, columns = plane.shape
-    _, dy, dx = plane.spacing_mm
-    extent = (
-        (-0.5 - centre[2]) * dx,
-        (columns - 0.5 - centre[2]) * dx,
-        (rows - 0.5 - centre[1]) * dy,
-        (-0.5 - centre[1]) * dy,
-    )
     axes = page.axes(box)
-    show(axes, image, extent, body)
-    circles = _rods(result, plane)
-    side = max([_REACH_MM[0], *(abs(x) + radius + _MARGIN_MM for x, _, radius in circles)])
-    back = max([_REACH_MM[1], *(y + radius + _MARGIN_MM for _, y, radius in circles)])
+    show(axes, image, axial_extent(plane, centre), body)
+    circles = _rods_in_slice(result, plane)
+    side = max([_REACH_MM[0], *(abs(one.x_mm) + one.radius_mm + _MARGIN_MM for one in circles)])
+    back = max([_REACH_MM[1], *(one.y_mm + one.radius_mm + _MARGIN_MM for one in circles)])
     limit(axes, box, (-side, side), (back, -_REACH_MM[1]))
-    _draw_rods(page, axes, result, circles)
-    orientation(axes, left="R", right="L", top="A", bottom="P")
-    scale_bar(axes)
+    for one in circles:
+        draw_rod(axes, one)
+        words = number(one.rod.density_mg_cm3, 0)
+        label(axes, one.x_mm, one.y_mm - one.radius_mm - 9, words, page.typeface, align="center")
+    axial_marks(axes)
 
 
-def _rods(result: SliceResult, plane: Grid) -> list[tuple[float, float, float]]:
-    """Where each rod is read: x and y in mm from the body's middle, and the radius."""
-    if result.calibration is None:
-        return []
+def _rods_in_slice(result: SliceResult, plane: Grid) -> list[RodCircle]:
+    """Each rod where it was read in a single slice; its radius follows from its voxels."""
     centre = plane.to_index(result.position_mm)
     _, dy, dx = plane.spacing_mm
     circles = []
-    for rod in result.calibration.rods:
+    for rod in result.calibration.rods if result.calibration else ():
         _, y, x = plane.to_index(rod.axis_points_mm[0])
-        radius = sqrt(rod.voxels * dy * dx / pi)
-        circles.append((float((x - centre[2]) * dx), float((y - centre[1]) * dy), radius))
+        circles.append(
+            RodCircle(
+                rod=rod,
+                x_mm=float((x - centre[2]) * dx),
+                y_mm=float((y - centre[1]) * dy),
+                radius_mm=sqrt(rod.voxels * dy * dx / pi),
+            )
+        )
     return circles
-
-
-def _draw_rods(
-    page: Page, axes: Axes, result: SliceResult, circles: Sequence[tuple[float, float, float]]
-) -> None:
-    if result.calibration is None:
-        return
-    for rod, (x, y, radius) in zip(result.calibration.rods, circles, strict=True):
-        axes.add_patch(Circle((x, y), radius, fill=False, edgecolor=CAUTION, linewidth=1.6))
-        label(axes, x, y - radius - 9, number(rod.density_mg_cm3, 0), page.typeface, align="center")

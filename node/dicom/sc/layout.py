@@ -1,4 +1,8 @@
-"""A page: measured text that wraps and fits, boxes, lines. Coordinates are pixels from the top left."""
+"""The layout of a page: fonts, line breaking, a canvas with text and lines, and the frame of every page.
+
+Coordinates are pixels from the top left. Fonts are DejaVu Sans, and one that the site has installed for the
+characters it lacks. Lines break at spaces and between Chinese characters.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,6 @@ from config.phrases import Phrasebook, load_phrases
 from node.dicom.sc.words import banners, provenance_line, term
 from node.study_report import Report
 
-# The fonts of the pages: DejaVu Sans, and a font that the site has installed for the signs it lacks.
-
-
 DPI = 100
 _POINTS_PER_PIXEL = 72 / DPI
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -40,21 +41,31 @@ _SUBPIXELS = 64.0  # of FreeType's lengths, in a pixel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Typeface:
-    """What words are drawn with; a sign that neither font has becomes a question mark."""
+    """The fonts that words are drawn with.
 
-    wide: Path | None = None  # font file for Chinese and whatever else DejaVu Sans lacks
+    Attributes
+    ----------
+    wide : font file for Chinese and whatever else DejaVu Sans lacks; None for DejaVu Sans alone.
+    """
+
+    wide: Path | None = None
 
     def font(self, size: float, *, bold: bool = False) -> FontProperties:
-        """The font, `size` pixels high. Chinese has one weight only."""
+        """The font for matplotlib. Chinese has one weight only.
+
+        Parameters
+        ----------
+        size : height in pixels.
+        """
         families = [_family(path) for path in self.files(bold=bold)]
         return FontProperties(family=families, size=size * _POINTS_PER_PIXEL)
 
     def files(self, *, bold: bool) -> tuple[Path, ...]:
-        """Where signs come from: from the first that has them."""
+        """The font files; a character is drawn from the first that has it."""
         return (_BOLD if bold else _REGULAR, *((self.wide,) if self.wide else ()))
 
     def drawable(self, words: str) -> str:
-        """`words` with a question mark for every sign that has no glyph."""
+        """`words` with a question mark for every character that has no glyph."""
         known = [_glyphs(path) for path in self.files(bold=False)]
         return "".join(
             sign if sign == "\n" or any(ord(sign) in glyphs for glyphs in known) else "?" for sign in words
@@ -70,9 +81,9 @@ LATIN = Typeface()
 
 @lru_cache
 def _family(path: Path) -> str:
-    """A family name that means this one file, whatever fonts a machine has and matplotlib remembers of them.
+    """A family name for this one file, whatever fonts a machine has and matplotlib has cached.
 
-    matplotlib takes signs that one font lacks from the next only where fonts are named by family.
+    matplotlib takes characters that one font lacks from the next only where fonts are named by family.
     """
     name = f"osteonode:{path}"
     fontManager.ttflist.append(FontEntry(fname=str(path), name=name))
@@ -95,8 +106,7 @@ def _measured_width(typeface: Typeface, words: str, size: float, bold: bool) -> 
     return float(width) / _SUBPIXELS
 
 
-# Where a line of text may end: at spaces, and between Chinese signs.
-
+# ---- line breaking ----
 
 # Never first in a line, never last in a line (GB/T 15834-2011, 5.1).
 _CLOSING = frozenset("，。、；：？！）》」』】〕”’…·,.;:?!)]}%")
@@ -106,19 +116,29 @@ _FIRST_GUESS = 12  # units of a line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """Signs that stay in one line."""
+    """Characters that stay in one line.
+
+    Attributes
+    ----------
+    text : without spaces.
+    after_space : whether a space separates it from the unit before in the same line.
+    """
 
     text: str
-    after_space: bool  # whether a space parts it from the unit before in the same line
+    after_space: bool
 
 
 def lines_of(words: str, fits: Callable[[str], bool]) -> list[str]:
-    """`words` in lines that fit; a unit longer than a line is broken. One empty line where there are none.
+    """`words` in lines that fit; a unit longer than a line is broken.
 
     Parameters
     ----------
-    fits : costs far more than all else here, so each line begins with as many units as the one before had.
-        What is shorter than a line that fits has to fit, too.
+    fits : whether a line fits. It costs far more than all else here, so each line begins with as many units
+        as the one before had. What is shorter than a line that fits has to fit, too.
+
+    Returns
+    -------
+    At least one line; an empty one where there are no words.
     """
     units = units_of(words)
     lines, taken, guess = [""], 0, _FIRST_GUESS
@@ -148,7 +168,10 @@ def _joined(line: str, units: Sequence[Unit], count: int) -> str:
 
 
 def units_of(words: str) -> list[Unit]:
-    """What may not be parted, in order."""
+    """The parts of a text that may not be broken, in order.
+
+    Source: GB/T 15834-2011, 5.1 (punctuation that may not begin or end a line).
+    """
     return [
         Unit(text=part, after_space=place == 0)
         for word in words.split()
@@ -159,20 +182,20 @@ def units_of(words: str) -> list[Unit]:
 def _parts(word: str) -> list[str]:
     parts = [word[0]]
     for before, sign in pairwise(word):
-        if _may_part(before, sign):
+        if _may_break(before, sign):
             parts.append("")
         parts[-1] += sign
     return parts
 
 
-def _may_part(before: str, after: str) -> bool:
+def _may_break(before: str, after: str) -> bool:
     if before in _OPENING or after in _CLOSING:
         return False
     return _is_wide(before) or _is_wide(after)
 
 
 def _is_wide(sign: str) -> bool:
-    """Whether it stands in a square of its own: a Chinese sign, or punctuation among them."""
+    """Whether a character is full-width: a Chinese one, or punctuation among them."""
     return "\u2e80" <= sign <= "\u9fff" or "\uf900" <= sign <= "\ufaff" or "\uff01" <= sign <= "\uff60"
 
 
@@ -185,9 +208,11 @@ def _pieces(unit: str, fits: Callable[[str], bool]) -> list[str]:
     return pieces
 
 
+# ---- the canvas ----
+
 WIDTH, HEIGHT = 1024, 768
 
-# Told apart by lightness first, so that a grey-scale monitor shows the same.
+# Different in lightness first, so that a grey-scale monitor shows the same.
 BACKGROUND = "#0e1116"
 RULE = "#4a5565"
 TEXT = "#f2f5f8"
@@ -204,7 +229,12 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A rectangle in pixels from the top left."""
+    """A rectangle in pixels from the top left.
+
+    Attributes
+    ----------
+    left, top, right, bottom : of its edges.
+    """
 
     left: float
     top: float
@@ -212,6 +242,7 @@ class Box:
     bottom: float
 
     def overlaps(self, other: Box, *, slack: float = 0.0) -> bool:
+        """Whether two rectangles overlap by more than `slack` pixels."""
         return (
             self.left + slack < other.right
             and other.left + slack < self.right
@@ -220,8 +251,19 @@ class Box:
         )
 
 
+def _in_figure(box: Box) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height of a box in matplotlib's fractions of the figure."""
+    width, height = (box.right - box.left) / WIDTH, (box.bottom - box.top) / HEIGHT
+    return box.left / WIDTH, 1 - box.bottom / HEIGHT, width, height
+
+
 class Page:
-    """One picture being drawn."""
+    """One picture being drawn, of 1024 x 768 pixels.
+
+    Parameters
+    ----------
+    say : the phrases; by default the shipped English ones.
+    """
 
     def __init__(self, typeface: Typeface = LATIN, say: Phrasebook | None = None) -> None:
         self.typeface = typeface
@@ -241,12 +283,17 @@ class Page:
         align: str = "left",
         width: float | None = None,
     ) -> float:
-        """Write `words` with the top of the first line at `y`; returns where the next line would start.
+        """Write `words` with the top of the first line at `y`.
 
         Parameters
         ----------
+        x : of the left edge, the middle or the right edge, by `align`: "left", "center" or "right".
         size : height of the font in pixels.
         width : wrap to this many pixels; None writes one line.
+
+        Returns
+        -------
+        y of a next line.
         """
         words = self.typeface.drawable(words)
         lines = [words] if width is None else self.wrap(words, width, size=size, bold=bold)
@@ -265,11 +312,21 @@ class Page:
         return y
 
     def text_width(self, words: str, *, size: float = 16, bold: bool = False) -> float:
-        """Width in pixels of one line."""
+        """Width in pixels of one line.
+
+        Parameters
+        ----------
+        size : height of the font in pixels.
+        """
         return self.typeface.width(words, size, bold=bold)
 
     def wrap(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> list[str]:
-        """`words` in lines of at most `width` pixels; a word longer than a line is broken."""
+        """`words` in lines of at most `width` pixels; a word longer than a line is broken.
+
+        Parameters
+        ----------
+        size : height of the font in pixels.
+        """
         return lines_of(words, lambda line: self.text_width(line, size=size, bold=bold) <= width)
 
     def text_within(
@@ -281,9 +338,13 @@ class Page:
         colour: str = TEXT,
         bold: bool = False,
     ) -> float:
-        """Write `words` into `box` at the first of `sizes` that fits; returns where a next line would start.
+        """Write `words` into `box` at the first of `sizes` at which they fit.
 
-        What does not fit at the last size is cut, and an ellipsis says so.
+        What does not fit at the last size is cut, and an ellipsis marks it.
+
+        Returns
+        -------
+        y of a next line.
         """
         width, height = box.right - box.left, box.bottom - box.top
         size = next(
@@ -304,20 +365,20 @@ class Page:
         return line.rstrip() + _ELLIPSIS
 
     def height_of(self, words: str, width: float, *, size: float = 16, bold: bool = False) -> float:
-        """Height in pixels that `text` would take."""
+        """Height in pixels that `text` would take.
+
+        Parameters
+        ----------
+        width : in pixels, at which lines are wrapped.
+        size : height of the font in pixels.
+        """
         return len(self.wrap(words, width, size=size, bold=bold)) * size * _LINE_HEIGHT
 
     def box(self, box: Box, *, fill: str) -> None:
+        """Fill a rectangle behind everything else."""
+        left, bottom, width, height = _in_figure(box)
         self.figure.add_artist(
-            Rectangle(
-                (box.left / WIDTH, 1 - box.bottom / HEIGHT),
-                (box.right - box.left) / WIDTH,
-                (box.bottom - box.top) / HEIGHT,
-                facecolor=fill,
-                edgecolor=fill,
-                linewidth=1,
-                zorder=-1,
-            )
+            Rectangle((left, bottom), width, height, facecolor=fill, edgecolor=fill, linewidth=1, zorder=-1)
         )
 
     def line(
@@ -331,6 +392,7 @@ class Page:
         width: float = 1,
         dashed: bool = False,
     ) -> None:
+        """Draw a line from (x0, y0) to (x1, y1), in pixels."""
         self.figure.add_artist(
             Line2D(
                 [x0 / WIDTH, x1 / WIDTH],
@@ -342,7 +404,12 @@ class Page:
         )
 
     def marker(self, x: float, y: float, *, size: float = 11, colour: str = CAUTION) -> None:
-        """A triangle that stands on (x, y) with its tip."""
+        """Draw a triangle that stands on (x, y) with its tip.
+
+        Parameters
+        ----------
+        size : height in pixels.
+        """
         corners = [(x, y), (x - size * 0.6, y - size), (x + size * 0.6, y - size)]
         self.figure.add_artist(
             Polygon(
@@ -352,25 +419,23 @@ class Page:
 
     def axes(self, box: Box) -> Axes:
         """Axes without frame or ticks that fill `box`."""
-        axes = self.figure.add_axes(
-            (
-                box.left / WIDTH,
-                1 - box.bottom / HEIGHT,
-                (box.right - box.left) / WIDTH,
-                (box.bottom - box.top) / HEIGHT,
-            )
-        )
+        axes = self.figure.add_axes(_in_figure(box))
         axes.set_axis_off()
         return axes
 
     def pixels(self) -> Pixels:
-        """The page as RGB, shape (768, 1024, 3), the same on every call."""
+        """The page as an image, the same on every call.
+
+        Returns
+        -------
+        RGB, uint8, shape (768, 1024, 3).
+        """
         with matplotlib.rc_context(DRAWING):
             self._canvas.draw()
         return np.ascontiguousarray(np.asarray(self._canvas.buffer_rgba())[..., :3])
 
     def text_boxes(self) -> list[tuple[str, Box]]:
-        """Every text on the page and where its ink lies: for tests of clipping and overlap."""
+        """Every text on the page with the rectangle of its ink: for tests of clipping and overlap."""
         renderer = self._canvas.get_renderer()
         written = [one for one in self.figure.findobj(Text) if one.get_text() and one.get_visible()]
         with matplotlib.rc_context(DRAWING):
@@ -384,12 +449,11 @@ class Page:
         ]
 
 
-# What every page has: title, marks, and who made it.
-
+# ---- the frame of every page: title, marks, and provenance ----
 
 MARGIN = 24
-# Viewers write patient and study over the four corners of an image, in up to six lines: there a page has
-# neither its badge nor its title, and nothing else that a reader must not miss.
+# Viewers write patient and study over the four corners of an image, in up to six lines: neither badge nor
+# title, nor anything else of importance, is there.
 CORNER_WIDTH, CORNER_HEIGHT = WIDTH / 4, 108.0
 CONTENT_BOTTOM = HEIGHT - 44  # above the footer
 FOOTER_RULE = HEIGHT - 34
@@ -401,12 +465,16 @@ _FOOTER_SIZES = (12.0, 11.0, 10.0, 9.0)  # pixels; two lines from 11 down
 def framed_page(
     report: Report, title: str, typeface: Typeface, say: Phrasebook | None = None
 ) -> tuple[Page, float]:
-    """A page with its head and foot; returns it and where its content may start.
+    """A page with its head and foot.
 
     Parameters
     ----------
     title : the id of its phrase.
-    say : the phrases of the page; by default the shipped ones in the report's language.
+    say : the phrases; by default the shipped ones in the report's language.
+
+    Returns
+    -------
+    The page, and y where its content may start, in pixels.
     """
     say = say or load_phrases(report.language)
     page = Page(typeface, say)

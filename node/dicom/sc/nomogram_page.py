@@ -1,4 +1,4 @@
-"""Page 2: the nomogram, drawn as the R package rms draws it, with this patient on it."""
+"""Page 2: the nomogram, drawn as the R package rms draws it, with this patient's values marked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from node.dicom.sc.layout import (
     WIDTH,
     Box,
     Page,
-    Pixels,
     Typeface,
     framed_page,
 )
@@ -53,26 +52,43 @@ _NOTICE_LINES = 2  # a longer notice is cut: the structured report has it whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    x: float  # pixels
+    """A tick of a scale with its label.
+
+    Attributes
+    ----------
+    x : in pixels from the page's left.
+    label : a number.
+    shift : of the label to the right of the tick, in pixels.
+    """
+
+    x: float
     label: str
-    shift: float = 0.0  # of the label to the right, in pixels
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Words below the answer."""
+    """Text below the answer.
+
+    Attributes
+    ----------
+    words : of one or several lines.
+    size : height of the font in pixels.
+    colour : as matplotlib names it.
+    """
 
     words: str
     size: float  # pixels
     colour: str
 
 
-def draw_nomogram(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Pixels:
-    """The nomogram page as RGB, shape (768, 1024, 3)."""
-    return compose_nomogram(report, typeface, say=say).pixels()
-
-
 def compose_nomogram(report: Report, typeface: Typeface = LATIN, *, say: Phrasebook | None = None) -> Page:
+    """The nomogram page; where there is no nomogram, why not.
+
+    Parameters
+    ----------
+    say : the phrases; by default the shipped ones in the report's language.
+    """
     page, y = framed_page(report, "title-nomogram", typeface, say)
     if report.nomogram is None:
         _not_available(page, report, y + 20)
@@ -164,11 +180,11 @@ def _class_remark(page: Page, report: Report, nomogram: NomogramResult) -> Remar
 
 
 def _notice(page: Page, report: Report) -> list[Remark]:
-    """What the model's card has every page with its numbers say; nothing where it asks for nothing."""
-    told = next((one.shown for one in report.findings if one.code == "model_notice"), None)
-    if told is None:
+    """The notice that the model's card requires on every page with its numbers, if any."""
+    notice = next((one.shown for one in report.findings if one.code == "model_notice"), None)
+    if notice is None:
         return []
-    lines = page.wrap(told, WIDTH - 2 * MARGIN, size=_NOTICE_SIZE)
+    lines = page.wrap(notice, WIDTH - 2 * MARGIN, size=_NOTICE_SIZE)
     if len(lines) > _NOTICE_LINES:
         lines = [*lines[: _NOTICE_LINES - 1], page.say("more-in-report")]
     return [Remark(words=line, size=_NOTICE_SIZE, colour=CAUTION) for line in lines]
@@ -190,9 +206,13 @@ def _predictor(page: Page, report: Report, axis: NomogramAxis, entry: NomogramIn
 
 
 def predictor_ticks(page: Page, axis: NomogramAxis) -> list[Tick]:
-    """Round values along the axis, as many as their labels leave room for; else its two ends.
+    """Round values along an axis, as many as their labels leave room for; else its two ends.
 
-    Where not even these have room, the right label stands further right than its tick.
+    Where not even these have room, the right label is shifted to the right of its tick.
+
+    Returns
+    -------
+    At least two ticks.
     """
     for most in (9, 7, 5, 4, 3, 2):
         values = [

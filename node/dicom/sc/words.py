@@ -1,4 +1,4 @@
-"""How numbers and facts are worded on every page."""
+"""Words for numbers, terms and facts, the same on every page."""
 
 from __future__ import annotations
 
@@ -62,12 +62,22 @@ _TERMS: Mapping[str, Phrase] = {
 
 
 def term(say: Phrasebook, name: str) -> str:
-    """A term of results or of a site's files in the page's language; a name that is none stays as it is."""
+    """A term of results or of a site's files in the page's language.
+
+    Returns
+    -------
+    The name itself where it is no known term.
+    """
     return say.words(_TERMS.get(name, name))
 
 
 def number(value: float, digits: int) -> str:
-    """A number with a true minus sign."""
+    """A number with a true minus sign.
+
+    Parameters
+    ----------
+    digits : after the decimal point.
+    """
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
@@ -77,21 +87,38 @@ def equivalent(say: Phrasebook, mineral: Mineral) -> str:
 
 
 def levels_in_words(say: Phrasebook, levels: Sequence[str]) -> str:
-    """What a score rests on: one level, or the mean of several."""
+    """The levels of a score: one level, or the mean of several.
+
+    Parameters
+    ----------
+    levels : at least one.
+    """
     return levels[0] if len(levels) == 1 else say("mean-of-levels", levels=", ".join(levels))
 
 
 def value_with_unit(say: Phrasebook, value: float, unit: str) -> str:
+    """A value of four significant digits with its unit.
+
+    Parameters
+    ----------
+    unit : UCUM; "1" is not shown.
+    """
     shown = unit_in_words(say, unit)
     return f"{value:.4g}".replace("-", MINUS) + (f" {shown}" if shown else "")
 
 
 def unit_in_words(say: Phrasebook, unit: str) -> str:
+    """A unit as a reader writes it.
+
+    Parameters
+    ----------
+    unit : UCUM.
+    """
     return say.words(UNITS.get(unit, unit))
 
 
 def probability_in_words(say: Phrasebook, nomogram: NomogramResult) -> str:
-    """What the probability is of, and against what: never a diagnosis by itself."""
+    """The probability with its class and the class it is compared with: never a diagnosis by itself."""
     return say(
         "probability-of-class",
         percent=f"{100 * nomogram.probability:.0f} %",
@@ -101,7 +128,7 @@ def probability_in_words(say: Phrasebook, nomogram: NomogramResult) -> str:
 
 
 def banners(report: Report, say: Phrasebook) -> list[str]:
-    """Marks that stand at the top of every page that shows what they warn of."""
+    """The warnings for the top of every page: demonstration model, demonstration reference."""
     found = []
     if (report.rad_score and report.rad_score.demonstration) or (
         report.nomogram and report.nomogram.demonstration
@@ -113,12 +140,22 @@ def banners(report: Report, say: Phrasebook) -> list[str]:
 
 
 def region_of(report: Report) -> RegionKind | None:
-    """The region that the report's densities lead with; None where no level was measured."""
+    """The region of the report's leading densities.
+
+    Returns
+    -------
+    None where no level was measured.
+    """
     return next((level.measured.region for level in report.levels if level.measured), None)
 
 
 def calibration_line(report: Report, say: Phrasebook) -> str | None:
-    """The study's calibration, or those of its single slices."""
+    """The study's calibration, or those of its single slices, in one line.
+
+    Returns
+    -------
+    None where there is none.
+    """
     if report.calibration is not None:
         return say("calibration-line", facts=_calibration(say, report.calibration))
     own = [
@@ -130,13 +167,13 @@ def calibration_line(report: Report, say: Phrasebook) -> str | None:
 
 
 def named_in(say: Phrasebook, calibration: Calibration) -> Calibration:
-    """A calibration whose method, rods and tissues have the names that the page's language knows."""
+    """A calibration whose phantom, method, rods and tissues are named in the page's language."""
     method = calibration.method.removeprefix(BY_PRIOR_SCAN)
-    lent = method != calibration.method
+    by_prior_scan = method != calibration.method
     return replace(
         calibration,
         phantom=term(say, calibration.phantom),
-        method=say("method-asynchronous", method=term(say, method)) if lent else term(say, method),
+        method=say("method-asynchronous", method=term(say, method)) if by_prior_scan else term(say, method),
         rods=tuple(replace(rod, name=term(say, rod.name)) for rod in calibration.rods),
         left_out=tuple(term(say, name) for name in calibration.left_out),
         tissues=tuple(replace(one, name=term(say, one.name)) for one in calibration.tissues),
@@ -168,6 +205,12 @@ def _tissues(say: Phrasebook, calibration: Calibration) -> str:
 
 
 def technique_line(report: Report, say: Phrasebook) -> str | None:
+    """Voltage, slices, kernel, scanner and contrast medium in one line.
+
+    Returns
+    -------
+    None where no series was read.
+    """
     facts = report.series
     if facts is None:
         return None
@@ -184,7 +227,7 @@ def technique_line(report: Report, say: Phrasebook) -> str | None:
 
 
 def _contrast(say: Phrasebook, facts: SeriesFacts) -> str:
-    """The words of a header that leaves it open stand in the finding."""
+    """Contrast medium; where the header leaves it open, the finding quotes its words."""
     if not facts.contrast_agent:
         return ""
     if facts.contrast_doubtful:
@@ -193,6 +236,7 @@ def _contrast(say: Phrasebook, facts: SeriesFacts) -> str:
 
 
 def provenance_line(report: Report, say: Phrasebook) -> str:
+    """Software, engine, model and configuration in one line."""
     made_by = report.provenance
     parts = [f"{made_by.software} {made_by.version}"]
     if made_by.engine:

@@ -1,4 +1,9 @@
-"""The regions behind the numbers, as a DICOM Segmentation."""
+"""The regions behind the numbers, and the rods that calibrate them, as a DICOM Segmentation.
+
+highdicom takes one multi-frame image or many single ones, and of the first it keeps the frames' own order. A
+series may hold several multi-frame instances, with frames in any order. So highdicom gets each frame as an
+image with a stand-in UID, which then gives way to class, instance and frame number.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +41,8 @@ from scoring.calibration import Calibration, Grade, RodReading
 from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
 from segmentation.volume import Grid, Mask
 
-# What a segmentation says of the images it was drawn on, where those are frames of multi-frame CT.
-#
-# highdicom takes one multi-frame image or many single ones, and of the first it keeps the frames' own
-# order. A series may hold several multi-frame instances, with frames in any order: so it is given the
-# frames as images, each under a name of its own, which then gives way to class, instance and frame number.
+# Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
+_CENTROID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,12 @@ class _Frame:
 
 
 def frames_as_images(series: LoadedSeries) -> tuple[Dataset, ...]:
-    """What highdicom needs of slice k of the volume; a frame goes as a CT image of its own."""
+    """The source images of each slice of the volume, as highdicom needs them.
+
+    Returns
+    -------
+    One header for each slice k, with the patient blank. A frame becomes a CT image with a stand-in UID.
+    """
     images = []
     for header, frame in zip(series.headers, _frames(series), strict=True):
         image = without_identity(header)
@@ -66,7 +73,14 @@ def frames_as_images(series: LoadedSeries) -> tuple[Dataset, ...]:
 
 
 def refer_to_frames(segmentation: Dataset, series: LoadedSeries) -> None:
-    """Replace stand-ins by the instance and, where one frame is meant, its number (PS3.3 Table 10-3)."""
+    """Replace stand-ins by the instance and, where one frame is meant, its number.
+
+    Parameters
+    ----------
+    segmentation : of images from `frames_as_images`; changed in place.
+
+    Source: PS3.3 Table 10-3 (Image SOP Instance Reference Macro).
+    """
     frames = {frame.stand_in_uid: frame for frame in _frames(series) if frame is not None}
     if not frames:
         return
@@ -74,19 +88,19 @@ def refer_to_frames(segmentation: Dataset, series: LoadedSeries) -> None:
         for derivation in group.get("DerivationImageSequence") or ():
             for source in derivation.SourceImageSequence:
                 if frame := frames.get(source.ReferencedSOPInstanceUID):
-                    _name_instance(source, frame)
+                    _refer_to_instance(source, frame)
                     source.ReferencedFrameNumber = frame.number
     for referenced in segmentation.ReferencedSeriesSequence:
         instances: dict[str, Dataset] = {}
         for image in referenced.ReferencedInstanceSequence:
             if frame := frames.get(image.ReferencedSOPInstanceUID):
-                _name_instance(image, frame)
+                _refer_to_instance(image, frame)
             instances.setdefault(image.ReferencedSOPInstanceUID, image)
         referenced.ReferencedInstanceSequence = list(instances.values())
 
 
 def _frames(series: LoadedSeries) -> tuple[_Frame | None, ...]:
-    """The frame that slice k of the volume is; None where it is an instance."""
+    """The frame of slice k of the volume; None where the slice is an instance."""
     return tuple(
         None
         if number is None
@@ -99,30 +113,38 @@ def _frames(series: LoadedSeries) -> tuple[_Frame | None, ...]:
     )
 
 
-def _name_instance(reference: Dataset, frame: _Frame) -> None:
+def _refer_to_instance(reference: Dataset, frame: _Frame) -> None:
     reference.ReferencedSOPClassUID = frame.sop_class_uid
     reference.ReferencedSOPInstanceUID = frame.sop_instance_uid
 
 
-# Where a calibration's rods lie in the images that they were read in.
-
-
 def rods_in_view(calibration: Calibration | None) -> tuple[RodReading, ...]:
-    """The rods that lie in the report's own images: none where they were scanned earlier."""
+    """The rods that are in the report's own images: none where they were scanned earlier."""
     if calibration is None or calibration.grade is not Grade.PHANTOM:
         return ()
     return calibration.rods
 
 
 def read_radius_mm(rod: RodReading, grid: Grid) -> float:
-    """Of the part of a rod that was read, from its volume; the rod has at least two axis points."""
+    """Radius of the part of a rod that was read, from its volume.
+
+    Parameters
+    ----------
+    rod : with at least two axis points.
+    grid : that it was read on.
+    """
     planes = _axis(rod, grid)[:, 0]
     length_mm = (float(np.ptp(planes)) + 1) * grid.spacing_mm[0]  # half a slice beyond both ends
     return float(np.sqrt(rod.voxels * grid.voxel_volume_mm3 / (np.pi * length_mm)))
 
 
 def centre_in(rod: RodReading, grid: Grid, plane: float) -> tuple[float, float]:
-    """Fractional row and column at which a rod crosses a slice, given by its index."""
+    """Fractional row and column at which a rod crosses a slice.
+
+    Parameters
+    ----------
+    plane : index of the slice; beyond the rod's ends, that of the nearest end counts.
+    """
     points = _axis(rod, grid)
     return (
         float(np.interp(plane, points[:, 0], points[:, 1])),
@@ -170,12 +192,8 @@ def _mask(rod: RodReading, grid: Grid, planes: slice) -> Mask:
     return mask
 
 
-# Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
-_CENTROID_TOLERANCE_MM = 0.1
-
-
 class Part(StrEnum):
-    """What a segment shows: something of a vertebra, or a rod."""
+    """What a segment shows: a part of a vertebra, or a rod."""
 
     BODY = "vertebral body"
     BMD = "cancellous core (BMD region)"
@@ -186,7 +204,7 @@ class Part(StrEnum):
 
 PARTS: Mapping[RegionKind, Part] = {RegionKind.CORE: Part.BMD, RegionKind.ELLIPSE: Part.ELLIPSE}
 
-# L*, a*, b*: apart in hue and in lightness, so that they differ on a grey-scale monitor too.
+# L*, a*, b*: different in hue and in lightness, so that they differ on a grey-scale monitor too.
 _COLOURS: Mapping[Part, tuple[float, float, float]] = {
     Part.BODY: (70.0, -10.0, -35.0),
     Part.BMD: (85.0, 5.0, 75.0),
@@ -198,19 +216,37 @@ _COLOURS: Mapping[Part, tuple[float, float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One segment of the object."""
+    """One segment of the object.
 
-    number: int  # 1-based, as in the SEG
-    level: str  # "" of a rod
+    Attributes
+    ----------
+    number : from 1, as in the segmentation.
+    level : of the vertebra; "" of a rod.
+    label : at most 64 characters, for viewers.
+    tracking_id, tracking_uid : the same for the same part in each report of the series.
+    mask : shape of the series' grid (z, y, x).
+    """
+
+    number: int
+    level: str
     part: Part
     label: str
     tracking_id: str
     tracking_uid: str
-    mask: Mask  # shape of the series' grid
+    mask: Mask
 
 
 def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Regions]) -> tuple[Segment, ...]:
-    """The segments that stand behind the report's numbers: nothing is shown that was withheld."""
+    """The segments behind the report's numbers: nothing is shown that was withheld.
+
+    Parameters
+    ----------
+    vertebrae, regions : on the grid of the report's series.
+
+    Returns
+    -------
+    Segments with at least one voxel, numbered from 1, by level.
+    """
     masks: list[tuple[str, Part, Mask]] = []
     for result in (level for level in report.levels if level.name in codes.LEVELS):
         found = vertebrae.level(result.name)
@@ -224,7 +260,6 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
             if report.features is not None and result.name == "L3":
                 masks.append((result.name, Part.RADIOMICS, region.radiomics))
     presumed = "" if report.numbering_confirmed else " (level presumed)"
-    series_uid = report.series.series_instance_uid if report.series else ""
     return tuple(
         Segment(
             number=number,
@@ -232,9 +267,7 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
             part=part,
             label=f"{level}{presumed} {part.value}",
             tracking_id=f"{level} {part.value}",
-            tracking_uid=derived_uid(
-                "tracking", report.study.study_instance_uid, series_uid, level, part.name
-            ),
+            tracking_uid=_tracking_uid(report, level, part),
             mask=mask,
         )
         for number, (level, part, mask) in enumerate((m for m in masks if m[2].any()), start=1)
@@ -242,11 +275,15 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
 
 
 def with_rods(report: Report, grid: Grid, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """`segments` and each rod that calibrates them, in the slices that they occupy."""
+    """`segments` and each rod that calibrates them, in the slices that the segments occupy.
+
+    Returns
+    -------
+    Empty where there are no segments: rods alone make no object.
+    """
     if not segments:
         return ()
     masks = rod_masks(report, grid, _span(segments))
-    series_uid = report.series.series_instance_uid if report.series else ""
     first = len(segments) + 1
     rods = (
         Segment(
@@ -255,14 +292,17 @@ def with_rods(report: Report, grid: Grid, segments: Sequence[Segment]) -> tuple[
             part=Part.ROD,
             label=f"{Part.ROD.value}: {to_ascii(rod.name)}"[:64],
             tracking_id=f"rod {rod.name}",
-            tracking_uid=derived_uid(
-                "tracking", report.study.study_instance_uid, series_uid, rod.name, Part.ROD.name
-            ),
+            tracking_uid=_tracking_uid(report, rod.name, Part.ROD),
             mask=mask,
         )
         for number, (rod, mask) in enumerate((one for one in masks if one[1].any()), start=first)
     )
     return (*segments, *rods)
+
+
+def _tracking_uid(report: Report, name: str, part: Part) -> str:
+    series_uid = report.series.series_instance_uid if report.series else ""
+    return derived_uid("tracking", report.study.study_instance_uid, series_uid, name, part.name)
 
 
 def _span(segments: Sequence[Segment]) -> slice:
@@ -274,10 +314,18 @@ def _span(segments: Sequence[Segment]) -> slice:
 def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence[Segment]) -> EncodedObject:
     """A BINARY segmentation of `segments` on the source slices, read back and compared.
 
+    Parameters
+    ----------
+    segments : numbered from 1; at least one.
+
     Raises
     ------
     SegmentationMismatch
         If the finished object, decoded, does not hold the masks it was made from.
+    ValueError
+        If there are no segments, or the report names no engine.
+
+    Source: PS3.3 A.51 (Segmentation IOD).
     """
     engine = report.provenance.engine
     if engine is None or not segments:
@@ -316,34 +364,28 @@ def encode_segmentation(report: Report, series: LoadedSeries, segments: Sequence
 
 
 def _describe(segment: Segment, provenance: Provenance, engine: EngineInfo) -> SegmentDescription:
-    if segment.part is Part.ROD:
-        return SegmentDescription(
-            segment_number=segment.number,
-            segment_label=segment.label,
-            segmented_property_category=codes.PHYSICAL_OBJECT,
-            segmented_property_type=codes.PHANTOM,
-            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=rod_algorithm(provenance),
-            tracking_uid=segment.tracking_uid,
-            tracking_id=segment.tracking_id,
-            display_color=CIELabColor(*_COLOURS[segment.part]),
-        )
+    is_rod = segment.part is Part.ROD
     return SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label,
-        segmented_property_category=codes.TISSUE,
-        segmented_property_type=codes.BONE,
-        algorithm_type=segment_algorithm_type(engine),
-        algorithm_identification=segment_algorithm(engine),
+        segmented_property_category=codes.PHYSICAL_OBJECT if is_rod else codes.TISSUE,
+        segmented_property_type=codes.PHANTOM if is_rod else codes.BONE,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC if is_rod else segment_algorithm_type(engine),
+        algorithm_identification=rod_algorithm(provenance) if is_rod else segment_algorithm(engine),
         tracking_uid=segment.tracking_uid,
         tracking_id=segment.tracking_id,
-        anatomic_regions=[codes.LEVELS[segment.level]],
+        anatomic_regions=None if is_rod else [codes.LEVELS[segment.level]],
         display_color=CIELabColor(*_COLOURS[segment.part]),
     )
 
 
 def require_same_voxels(content: bytes, grid: Grid, segments: Sequence[Segment]) -> None:
-    """Decode a SEG and compare each segment's voxel count and centroid with its mask.
+    """Decode a segmentation and compare each segment's voxel count and centroid with its mask.
+
+    Parameters
+    ----------
+    content : a DICOM file (PS3.10).
+    grid : of the masks.
 
     Raises
     ------
@@ -362,7 +404,12 @@ def require_same_voxels(content: bytes, grid: Grid, segments: Sequence[Segment])
 
 
 def read_segments(content: bytes) -> Mapping[int, npt.NDArray[np.float64]]:
-    """Patient coordinates (LPS, mm; shape (n, 3)) of every voxel of each segment, by segment number."""
+    """Decode a segmentation made here.
+
+    Returns
+    -------
+    By segment number: patient coordinates (LPS, mm) of its voxels' centres, shape (n, 3).
+    """
     dataset = dcmread(BytesIO(content))
     shared = dataset.SharedFunctionalGroupsSequence[0]
     spacing = [float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing]

@@ -1,7 +1,7 @@
-"""Segmentations that others made, read as one label map of vertebrae in the patient.
+"""Masks of vertebrae that were drawn elsewhere: DICOM Segmentations, and label images such as NIfTI.
 
-Read from PS3.3 C.8.20 (Segmentation Image, Multi-frame Functional Groups): nothing is taken from the order of
-frames or from segment numbers.
+A Segmentation becomes one label map in patient coordinates (PS3.3 C.8.20, Segmentation Image, Multi-frame
+Functional Groups). The order of frames and the segment numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pydicom.uid import SegmentationStorage
 from node.dicom import codes
 from node.dicom.ct.pixel_data import iterate_frames, require_stated_size
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.ct.slice_geometry import normal_of
+from node.dicom.ct.slice_geometry import as_vector, grid_direction, normal_of
 from node.dicom.errors import MaskUnreadable, SegProblem, SegUnusable
 from node.dicom.header_text import items_of, number_of, text_of
 from node.dicom.result_headers import made_here
 from segmentation.phrase import phrase
 from segmentation.vertebrae import LABELS
-from segmentation.volume import Grid, LabelMap, Mask, Vector
+from segmentation.volume import Grid, LabelMap, Mask
 
 # A voxel of a FRACTIONAL segment belongs to it from half its maximum on, probability and occupancy alike.
 FRACTION = 0.5
-# What a site may tell a segmentation by.
+# Attributes by which a site may choose segmentations.
 ORIGINS: Mapping[str, str] = {
     "manufacturer": "Manufacturer",
     "model": "ManufacturerModelName",
@@ -46,17 +46,25 @@ _SOP_CLASSES = (SegmentationStorage, _LABEL_MAP_SEGMENTATION)
 _STEP_TOLERANCE = 0.1  # of a step (or a pixel): frames further off lie on no regular grid
 _SAME_DEPTH_MM = 0.01
 _COSINE_TOLERANCE = 1e-3
-_OVERLAP = 0.001  # share of the labelled voxels that two vertebrae may both claim: a rounded border, no more
+_OVERLAP = 0.001  # share of the labelled voxels that two vertebrae may share: a rounded border, no more
 
 FloatArray = npt.NDArray[np.float64]
+LabelArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegMask:
-    """Vertebrae of a Segmentation object."""
+    """Vertebrae of a Segmentation object.
 
-    labels: LabelMap  # values of `LABELS`
-    grid: Grid  # of the frames that the object has, not of the CT
+    Attributes
+    ----------
+    labels : uint8, shape (z, y, x); values of `segmentation.vertebrae.LABELS`.
+    grid : of the frames that the object has, not of the CT.
+    sop_instance_uid, manufacturer, model : of the object.
+    """
+
+    labels: LabelMap
+    grid: Grid
     sop_instance_uid: str
     manufacturer: str
     model: str
@@ -72,11 +80,16 @@ class _Frame:
 
 
 def segmentations_among(paths: Iterable[Path], wanted: Mapping[str, str]) -> tuple[Path, ...]:
-    """The segmentations of the origin that a site named; never one that this node made. Copies count once.
+    """The segmentations of the origin that a site named, without those that this node made. Copies count
+    once.
 
     Parameters
     ----------
     wanted : keys of `ORIGINS` and patterns (`*`, `?`; case is ignored), all of which must match.
+
+    Returns
+    -------
+    Sorted by path.
     """
     found: dict[str, Path] = {}
     for path in sorted(paths):
@@ -87,7 +100,12 @@ def segmentations_among(paths: Iterable[Path], wanted: Mapping[str, str]) -> tup
 
 
 def is_measured_from(header: Dataset, wanted: Mapping[str, str]) -> bool:
-    """Whether a data set is a segmentation of that origin, made elsewhere; `wanted` as above."""
+    """Whether a data set is a segmentation of that origin, made elsewhere.
+
+    Parameters
+    ----------
+    wanted : as for `segmentations_among`; where it is empty, none is.
+    """
     is_segmentation = text_of(header, "SOPClassUID") in _SOP_CLASSES
     return is_segmentation and not made_here(header) and _comes_from(header, wanted)
 
@@ -160,7 +178,7 @@ def _require_source(dataset: Dataset, series: LoadedSeries) -> None:
 
 
 def _was_drawn_on(dataset: Dataset, series: LoadedSeries) -> bool:
-    """By the series it refers to; where it names none, by the images its frames were derived from."""
+    """Whether it refers to the series or, where it names none, to an image of it as a frame's source."""
     named = {text_of(item, "SeriesInstanceUID") for item in items_of(dataset, "ReferencedSeriesSequence")}
     if named:
         return series.facts.series_instance_uid in named
@@ -212,7 +230,7 @@ def _frames(dataset: Dataset) -> tuple[_Frame, ...]:
 
 
 def _frame(own: Dataset, shared: Dataset) -> _Frame:
-    """A frame's place. What all frames have in common stands among the shared groups."""
+    """The position of a frame; what all frames have in common is among the shared groups."""
 
     def group(keyword: str) -> Dataset:
         return (items_of(own, keyword) or items_of(shared, keyword))[0]
@@ -283,12 +301,11 @@ def _grid_of(frames: Sequence[_Frame], size: tuple[int, int], source: Grid) -> t
     offsets = depths - depths[lowest]
     step_mm = _step_mm(offsets, first, normal, source)
     planes = [round(float(offset) / step_mm) for offset in offsets]
-    row, column = first.orientation[:3], first.orientation[3:]
     return Grid(
         shape=(max(planes) + 1, *size),
         spacing_mm=(step_mm, *first.spacing_mm),
-        origin_mm=_vector(corners[lowest]),
-        direction=(_vector(normal), _vector(column), _vector(row)),
+        origin_mm=as_vector(corners[lowest]),
+        direction=grid_direction(first.orientation),
     ), planes
 
 
@@ -309,25 +326,18 @@ def _step_mm(offsets_mm: FloatArray, frame: _Frame, normal: FloatArray, source: 
     raise SegUnusable(SegProblem.GEOMETRY, phrase("seg-uneven"))
 
 
-def _vector(values: FloatArray) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
-# Label images drawn elsewhere, in NIfTI or any format but DICOM that SimpleITK reads; see `seg_read`.
-
-
-LabelArray = npt.NDArray[np.int64]
-
-
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file is DICOM by its preamble, whatever its name says."""
+    """Whether a file is DICOM by its preamble, whatever its name."""
     return bool(is_dicom(path))
 
 
 def read_mask(path: Path) -> tuple[LabelArray, Grid]:
-    """The labels, shape (z, y, x), and where they lie in patient coordinates (LPS, mm).
+    """Read a label image: NIfTI, or any other format but DICOM that SimpleITK reads.
 
-    SimpleITK turns NIfTI's RAS into LPS itself.
+    Returns
+    -------
+    Labels, int64, shape (z, y, x), and their grid in patient coordinates (LPS, mm); SimpleITK turns NIfTI's
+    RAS into LPS itself.
 
     Raises
     ------
@@ -350,7 +360,13 @@ def read_mask(path: Path) -> tuple[LabelArray, Grid]:
 
 
 def write_mask(path: Path, labels: LabelMap, grid: Grid) -> None:
-    """Write labels, shape (z, y, x), as an image that `read_mask` reads: NIfTI, if `path` is called so."""
+    """Write labels as an image that `read_mask` reads.
+
+    Parameters
+    ----------
+    path : its name decides the format: NIfTI for .nii.gz.
+    labels : shape (z, y, x).
+    """
     image = sitk.GetImageFromArray(labels)
     z_mm, y_mm, x_mm = grid.spacing_mm
     z_axis, y_axis, x_axis = grid.direction
@@ -362,16 +378,11 @@ def write_mask(path: Path, labels: LabelMap, grid: Grid) -> None:
 
 def _image_grid(image: sitk.Image) -> Grid:
     sx, sy, sz = image.GetSpacing()
-    cosines = np.asarray(image.GetDirection(), dtype=float).reshape(3, 3)  # columns: image axes x, y, z
-    ox, oy, oz = image.GetOrigin()
+    x_axis, y_axis, z_axis = np.asarray(image.GetDirection(), dtype=float).reshape(3, 3).T
     nx, ny, nz = image.GetSize()
-
-    def axis(column: int) -> Vector:
-        return float(cosines[0, column]), float(cosines[1, column]), float(cosines[2, column])
-
     return Grid(
         shape=(int(nz), int(ny), int(nx)),
         spacing_mm=(float(sz), float(sy), float(sx)),
-        origin_mm=(float(ox), float(oy), float(oz)),
-        direction=(axis(2), axis(1), axis(0)),
+        origin_mm=as_vector(np.asarray(image.GetOrigin())),
+        direction=(as_vector(z_axis), as_vector(y_axis), as_vector(x_axis)),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from typing import TypeAlias
 
 from highdicom.sr import (
     CodeContentItem,
@@ -14,18 +13,11 @@ from highdicom.sr import (
     ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
-    FindingSite,
-    GraphicTypeValues,
     ImageContentItem,
-    ImageRegion,
     MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
-    PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
-    SourceImageForRegion,
-    TrackingIdentifier,
     UIDRefContentItem,
 )
 from pydicom import Dataset, dcmread
@@ -33,8 +25,7 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import Comprehensive3DSRStorage
 
 from node.dicom import codes
-from node.dicom.algorithms import engine_identification
-from node.dicom.ct.single_slices import DrawnSlice, outline_of
+from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.header_text import number_of, text_of
 from node.dicom.result_headers import (
     MANUFACTURER,
@@ -51,101 +42,19 @@ from node.dicom.result_headers import (
 from node.dicom.seg import Segment
 from node.dicom.sr.items import (
     CONTAINS,
+    coded_property,
     comment,
     evaluation,
-    measurement,
+    modifier,
     number_item,
     summary_lines,
     text_item,
 )
-from node.dicom.sr.measurement_groups import (
-    calibration_grade,
-    calibration_measurements,
-    calibration_texts,
-    density_measurements,
-    finding_items,
-    patient_groups,
-    position_measurements,
-    region_groups,
-)
+from node.dicom.sr.measurement_groups import patient_groups, region_groups, slice_groups
 from node.dicom.uids import derived_uid, mint, series_uid_of, to_bytes
-from node.study_report import EncodedObject, ObjectKind, Outcome, Report, SliceResult
+from node.study_report import EncodedObject, ObjectKind, Outcome, Report
 
-# TID 1410 for single slices: a region outlined on its image, of a lumbar vertebra without a level.
-
-
-Group: TypeAlias = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
-
-
-def slice_groups(report: Report, slices: Sequence[DrawnSlice]) -> Iterable[Group]:
-    """For each slice that was measured: its region with what it reads, and the calibration it rests on."""
-    if report.outcome is not Outcome.REPORTED:
-        return
-    drawn = {one.name: one for one in slices}
-    for result in report.unnamed:
-        if result.measured is None:
-            continue
-        yield _region(report, result, drawn[result.name])
-        if result.calibration is not None:
-            yield _calibration(report, result)
-
-
-def _region(
-    report: Report, result: SliceResult, drawn: DrawnSlice
-) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    header = drawn.series.headers[0]
-    assert drawn.region is not None
-    assert result.measured is not None
-    measurements = density_measurements(result.measured, result.calibration)
-    if result.region_mm2 is not None:
-        measurements.append(measurement(codes.AREA, result.region_mm2, codes.MM2))
-    measurements += position_measurements(result.position_mm)
-    measurements.append(measurement(codes.SLICE_TILT, result.tilt_degrees, codes.DEGREE))
-    measurements.append(measurement(codes.SLICE_THICKNESS, result.thickness_mm, codes.MM))
-    engine = report.provenance.engine
-    return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(report, result, "region"),
-        referenced_region=ImageRegion(
-            graphic_type=GraphicTypeValues.POLYLINE,
-            graphic_data=outline_of(drawn.region[0]),
-            source_image=SourceImageForRegion(
-                referenced_sop_class_uid=header.SOPClassUID,
-                referenced_sop_instance_uid=header.SOPInstanceUID,
-            ),
-        ),
-        finding_type=codes.BONE,
-        finding_sites=[FindingSite(anatomic_location=codes.LUMBAR_SPINE)],
-        algorithm_id=engine_identification(engine) if engine else None,
-        measurements=measurements,
-        qualitative_evaluations=[
-            evaluation(
-                codes.LEVEL_KNOWN,
-                codes.LEVEL_UNKNOWN,
-                details=[comment(f"{result.name} of single-slice QCT, counted from the head")],
-            )
-        ],
-    )
-
-
-def _calibration(report: Report, result: SliceResult) -> MeasurementsAndQualitativeEvaluations:
-    calibration = result.calibration
-    assert calibration is not None
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(report, result, "calibration"),
-        measurements=list(calibration_measurements(calibration)),
-        qualitative_evaluations=[calibration_grade(calibration)],
-    )
-    group[0].ContentSequence.extend(calibration_texts(calibration))
-    return group
-
-
-def _tracking(report: Report, result: SliceResult, what: str) -> TrackingIdentifier:
-    name = f"{result.name} {what}"
-    uid = derived_uid("tracking", report.study.study_instance_uid, result.sop_instance_uid, what)
-    return TrackingIdentifier(uid=uid, identifier=name)
-
-
-ACQUISITION = RelationshipTypeValues.HAS_ACQ_CONTEXT
+_ACQUISITION = RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
 def encode_sr(
@@ -281,11 +190,22 @@ def _evaluations(report: Report) -> ContainerContentItem:
         evaluation(codes.INTENDED_USE, codes.RESEARCH_USE_ONLY)[0],
         text_item(codes.COMMENT, _use(report)),
     ]
-    items += finding_items(report)
+    items += _finding_items(report)
     if report.amendment_reason:
         items.append(text_item(codes.AMENDMENT_REASON, report.amendment_reason))
     container.ContentSequence = ContentSequence(items)
     return container
+
+
+def _finding_items(report: Report) -> Iterable[ContentItem]:
+    """Each finding as a code, with its level, severity and text."""
+    for finding in report.findings:
+        details: list[ContentItem] = []
+        if finding.level is not None and finding.level in codes.LEVELS:
+            details.append(modifier(codes.FINDING_SITE, codes.LEVELS[finding.level]))
+        details.append(coded_property(codes.SEVERITY, codes.SEVERITIES[finding.severity]))
+        details.append(comment(finding.text))
+        yield evaluation(codes.FINDING, codes.finding_code(finding.code), details=details)[0]
 
 
 def _use(report: Report) -> str:
@@ -300,13 +220,15 @@ def _image_library(headers: Sequence[Dataset]) -> ContainerContentItem:
     first = headers[0]
     shared: list[ContentItem] = [
         CodeContentItem(
-            name=standard.DCM.Modality, value=standard.cid29.ComputedTomography, relationship_type=ACQUISITION
+            name=standard.DCM.Modality,
+            value=standard.cid29.ComputedTomography,
+            relationship_type=_ACQUISITION,
         )
     ]
     if frame := text_of(first, "FrameOfReferenceUID"):
         shared.append(
             UIDRefContentItem(
-                name=standard.DCM.FrameOfReferenceUID, value=frame, relationship_type=ACQUISITION
+                name=standard.DCM.FrameOfReferenceUID, value=frame, relationship_type=_ACQUISITION
             )
         )
     for name, keyword, unit in (
@@ -315,7 +237,7 @@ def _image_library(headers: Sequence[Dataset]) -> ContainerContentItem:
         (codes.SLICE_THICKNESS, "SliceThickness", codes.MM),
     ):
         if (value := number_of(first, keyword)) is not None:
-            shared.append(number_item(name, value, unit, ACQUISITION))
+            shared.append(number_item(name, value, unit, _ACQUISITION))
     images = [
         ImageContentItem(
             name=codes.SOURCE,

@@ -1,4 +1,8 @@
-"""Small parts of a structured report: measurements with their particulars, evaluations, comments."""
+"""Content items of a structured report, and its summary: the answer in a few lines of text.
+
+The summary is for a viewer, or a reader, that shows a report as text. The coded content below it holds the
+same numbers and more.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,12 @@ CONTAINS = RelationshipTypeValues.CONTAINS
 
 
 def text_item(name: Code, text: str, relation: RelationshipTypeValues = CONTAINS) -> TextContentItem:
+    """A text, in ASCII, as a content item.
+
+    Parameters
+    ----------
+    relation : to the item that it becomes a child of.
+    """
     return TextContentItem(name=name, value=to_ascii(text), relationship_type=relation)
 
 
@@ -42,7 +52,13 @@ def number_item(
     *,
     details: Sequence[ContentItem] = (),
 ) -> NumContentItem:
-    """A number with its unit: readable as text, exact as FloatingPointValue. `details` become children."""
+    """A number with its unit: readable as text, exact as FloatingPointValue.
+
+    Parameters
+    ----------
+    relation : to the item that it becomes a child of.
+    details : become its children.
+    """
     item = NumContentItem(name=name, value=float(value), unit=unit, relationship_type=relation)
     _make_readable(item)
     if details:
@@ -66,7 +82,14 @@ def measurement(
     site: Code | None = None,
     details: Sequence[ContentItem] = (),
 ) -> Measurement:
-    """TID 300. `uncertainty` is a standard uncertainty (k = 1) in `unit`; `details` become children."""
+    """A measurement (TID 300).
+
+    Parameters
+    ----------
+    uncertainty : a standard uncertainty (k = 1) in `unit`.
+    site : anatomic location, where it differs from the group's.
+    details : become its children.
+    """
     result = Measurement(
         name=name,
         value=float(value),
@@ -101,17 +124,16 @@ def coded_property(name: Code, value: Code) -> CodeContentItem:
 
 
 def evaluation(name: Code, value: Code, *, details: Sequence[ContentItem] = ()) -> QualitativeEvaluation:
-    """A coded question and its coded answer."""
+    """A coded question and its coded answer.
+
+    Parameters
+    ----------
+    details : become children of the item.
+    """
     result = QualitativeEvaluation(name=name, value=value)
     if details:
         result[0].ContentSequence = ContentSequence(list(details))
     return result
-
-
-# The answer in a few lines of text, in the order in which a reader needs it.
-#
-# The coded content below it holds the same numbers and more; these lines are for a viewer, or a reader, that
-# shows a report as text.
 
 
 _STUDY_CLASSES = {
@@ -122,9 +144,14 @@ _STUDY_CLASSES = {
 
 
 def summary_lines(report: Report) -> tuple[str, ...]:
-    """A suspected fracture first; then density category, BMD, scores, and the class by the study's rule.
+    """The answer in lines, in the order in which a reader needs it.
 
-    A withheld value is listed with the text of the gravest finding that withholds it.
+    A suspected fracture first; then density category, BMD, scores, and the class by the study's rule. A
+    withheld value is replaced by the text of the gravest finding that withholds it.
+
+    Returns
+    -------
+    Of a refusal one line for each of its reasons.
     """
     if report.outcome is Outcome.REFUSED:
         reasons = (one.text for one in report.findings if one.severity is Severity.REFUSAL)

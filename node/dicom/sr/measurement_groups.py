@@ -1,4 +1,8 @@
-"""The measurement groups of the report: TID 1411 for regions, TID 1501 for the patient."""
+"""The measurement groups of the report, by template of PS3.16.
+
+TID 1411 for the segments of a segmentation; TID 1410 for single slices, whose regions are outlined on their
+images, of a lumbar vertebra without a level; TID 1501 for the patient.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,14 @@ from highdicom.sr import (
     AlgorithmIdentification,
     ContentItem,
     FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
     Measurement,
     MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
+    SourceImageForRegion,
     SourceSeriesForSegmentation,
     TrackingIdentifier,
     UIDRefContentItem,
@@ -23,12 +31,12 @@ from pydicom.sr.coding import Code
 from config.findings import Severity
 from node.dicom import codes
 from node.dicom.algorithms import engine_identification, model_identification, node_identification
+from node.dicom.ct.single_slices import DrawnSlice, outline_of
 from node.dicom.header_text import to_ascii
 from node.dicom.seg import PARTS, Part, Segment
 from node.dicom.sr.items import (
     CONTAINS,
     PROPERTY,
-    coded_property,
     comment,
     evaluation,
     measurement,
@@ -37,17 +45,27 @@ from node.dicom.sr.items import (
     text_item,
 )
 from node.dicom.uids import derived_uid
-from node.study_report import EncodedObject, LevelResult, Outcome, Report
+from node.study_report import EncodedObject, LevelResult, Outcome, Report, SliceResult
 from scoring.calibration import Calibration
 from scoring.density.bmd import BmdResult, DensityVerdict, ReferenceScore
 from scoring.density.follow_up import FollowUp
 from scoring.models.card import NEGATIVE_CLASS
 
-Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+Group: TypeAlias = (
+    MeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+)
 
 
 def region_groups(report: Report, seg: EncodedObject, segments: Sequence[Segment]) -> Iterable[Group]:
-    """TID 1411: one group for each segment, with what was measured in it."""
+    """TID 1411: one group for each segment that something was measured in.
+
+    Parameters
+    ----------
+    seg : the finished segmentation.
+    segments : what it holds.
+    """
     for segment in segments:
         measurements = _segment_measurements(report, segment)
         if not measurements:
@@ -90,27 +108,27 @@ def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]
             for name, value in (report.features or {}).items()
         ]
     read = [one for one in (level.measured, level.ellipse) if one and PARTS[one.region] is segment.part]
-    return [item for one in read for item in density_measurements(one, report.calibration, of_level=True)]
+    return [item for one in read for item in _density_measurements(one, report.calibration, of_level=True)]
 
 
 def _body_measurements(level: LevelResult) -> list[Measurement]:
-    """None where the volume is withheld: a body that is not believed has no middle either."""
+    """Volume and centroid of a body; none where the volume is withheld, which makes both unreliable."""
     if level.volume_mm3 is None:
         return []
     items = [measurement(codes.VOLUME, level.volume_mm3, codes.MM3)]
     if level.core_volume_mm3 is not None:
         items.append(measurement(codes.CORE_VOLUME, level.core_volume_mm3, codes.MM3))
-    return [*items, *position_measurements(level.centroid_mm)]
+    return [*items, *_position_measurements(level.centroid_mm)]
 
 
-def position_measurements(position_mm: tuple[float, float, float]) -> list[Measurement]:
+def _position_measurements(position_mm: tuple[float, float, float]) -> list[Measurement]:
     """A point in the patient's coordinates (LPS) as three numbers: not every SR class holds points."""
     return [
         measurement(code, value, codes.MM) for code, value in zip(codes.CENTROID, position_mm, strict=True)
     ]
 
 
-def density_measurements(
+def _density_measurements(
     measured: BmdResult, calibration: Calibration | None, *, of_level: bool = False
 ) -> list[Measurement]:
     """HU and, with a calibration, BMD of one region.
@@ -142,23 +160,93 @@ def density_measurements(
     return items
 
 
+def slice_groups(report: Report, slices: Sequence[DrawnSlice]) -> Iterable[Group]:
+    """TID 1410: for each measured slice its region with the densities, and TID 1501 for its calibration.
+
+    Parameters
+    ----------
+    slices : with their masks; one for each slice that the report measured.
+
+    Raises
+    ------
+    KeyError
+        If a measured slice is not among them.
+    """
+    if report.outcome is not Outcome.REPORTED:
+        return
+    drawn = {one.name: one for one in slices}
+    for result in report.unnamed:
+        if result.measured is None:
+            continue
+        yield _slice_region(report, result, drawn[result.name])
+        if (calibration := result.calibration) is not None:
+            yield _group(
+                _slice_tracking(report, result, "calibration"),
+                measurements=list(_calibration_measurements(calibration)),
+                evaluations=[_calibration_grade(calibration)],
+                extra=_calibration_texts(calibration),
+            )
+
+
+def _slice_region(
+    report: Report, result: SliceResult, drawn: DrawnSlice
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    header = drawn.series.headers[0]
+    assert drawn.region is not None
+    assert result.measured is not None
+    measurements = _density_measurements(result.measured, result.calibration)
+    if result.region_mm2 is not None:
+        measurements.append(measurement(codes.AREA, result.region_mm2, codes.MM2))
+    measurements += _position_measurements(result.position_mm)
+    measurements.append(measurement(codes.SLICE_TILT, result.tilt_degrees, codes.DEGREE))
+    measurements.append(measurement(codes.SLICE_THICKNESS, result.thickness_mm, codes.MM))
+    engine = report.provenance.engine
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_slice_tracking(report, result, "region"),
+        referenced_region=ImageRegion(
+            graphic_type=GraphicTypeValues.POLYLINE,
+            graphic_data=outline_of(drawn.region[0]),
+            source_image=SourceImageForRegion(
+                referenced_sop_class_uid=header.SOPClassUID,
+                referenced_sop_instance_uid=header.SOPInstanceUID,
+            ),
+        ),
+        finding_type=codes.BONE,
+        finding_sites=[FindingSite(anatomic_location=codes.LUMBAR_SPINE)],
+        algorithm_id=engine_identification(engine) if engine else None,
+        measurements=measurements,
+        qualitative_evaluations=[
+            evaluation(
+                codes.LEVEL_KNOWN,
+                codes.LEVEL_UNKNOWN,
+                details=[comment(f"{result.name} of single-slice QCT, counted from the head")],
+            )
+        ],
+    )
+
+
+def _slice_tracking(report: Report, result: SliceResult, what: str) -> TrackingIdentifier:
+    return _tracking(report, f"{result.name} {what}", result.sop_instance_uid, what)
+
+
 def patient_groups(report: Report) -> Iterable[Group]:
-    """TID 1501: what concerns the patient and the study as a whole."""
+    """TID 1501: groups on the patient and the study as a whole.
+
+    Of a refusal, quality and technique alone.
+    """
     reported = report.outcome is Outcome.REPORTED
     yield _group(
-        report,
-        "quality",
+        _tracking(report, "quality"),
         evaluations=_quality_evaluations(report),
         algorithm=node_identification(report.provenance),
     )
     own = report.calibration if reported else None
-    measurements = [*_technique(report), *(calibration_measurements(own) if own else ())]
+    measurements = [*_technique(report), *(_calibration_measurements(own) if own else ())]
     if measurements:
         yield _group(
-            report,
-            "calibration and technique",
+            _tracking(report, "calibration and technique"),
             measurements=measurements,
-            evaluations=[calibration_grade(own)] if own else [],
+            evaluations=[_calibration_grade(own)] if own else [],
             extra=_technique_texts(report, with_calibration=reported),
         )
     if not reported:
@@ -166,8 +254,7 @@ def patient_groups(report: Report) -> Iterable[Group]:
     scores, categories = list(_scores(report)), list(_categories(report))
     if scores or categories:
         yield _group(
-            report,
-            "density scores and categories",
+            _tracking(report, "density scores and categories"),
             measurements=scores,
             evaluations=categories,
             site=codes.LUMBAR_SPINE,
@@ -175,15 +262,14 @@ def patient_groups(report: Report) -> Iterable[Group]:
     model, classes = list(_model_measurements(report)), list(_model_evaluations(report))
     if model:
         yield _group(
-            report,
-            "rad-score and nomogram",
+            _tracking(report, "rad-score and nomogram"),
             measurements=model,
             evaluations=classes,
             algorithm=model_identification(report.provenance),
             extra=_model_texts(report),
         )
     if laboratory := list(_laboratory(report)):
-        yield _group(report, "laboratory values and age", measurements=laboratory)
+        yield _group(_tracking(report, "laboratory values and age"), measurements=laboratory)
     if report.follow_up is not None and report.follow_up.changes:
         yield _change_group(report, report.follow_up)
 
@@ -201,8 +287,7 @@ def _change_group(report: Report, found: FollowUp) -> Group:
     if found.lsc_mg_cm3:
         measurements.append(measurement(codes.LEAST_CHANGE, found.lsc_mg_cm3, codes.MG_PER_CM3))
     return _group(
-        report,
-        "change since an earlier study",
+        _tracking(report, "change since an earlier study"),
         measurements=measurements,
         extra=[
             UIDRefContentItem(
@@ -213,9 +298,14 @@ def _change_group(report: Report, found: FollowUp) -> Group:
     )
 
 
+def _tracking(report: Report, name: str, *parts: str) -> TrackingIdentifier:
+    """The identifier of a group: its UID follows from the study and `parts`, by default the name."""
+    uid = derived_uid("tracking", report.study.study_instance_uid, *(parts or (name,)))
+    return TrackingIdentifier(uid=uid, identifier=name)
+
+
 def _group(
-    report: Report,
-    name: str,
+    tracking: TrackingIdentifier,
     *,
     measurements: Sequence[Measurement] = (),
     evaluations: Sequence[QualitativeEvaluation] = (),
@@ -224,9 +314,7 @@ def _group(
     extra: Sequence[ContentItem] = (),
 ) -> MeasurementsAndQualitativeEvaluations:
     group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=derived_uid("tracking", report.study.study_instance_uid, name), identifier=name
-        ),
+        tracking_identifier=tracking,
         algorithm_id=algorithm,
         finding_sites=[FindingSite(anatomic_location=site)] if site else None,
         measurements=list(measurements),
@@ -237,12 +325,10 @@ def _group(
 
 
 def _quality_evaluations(report: Report) -> list[QualitativeEvaluation]:
-    worst = {finding.severity for finding in report.findings}
     if report.outcome is Outcome.REFUSED:
-        verdict = codes.QUALITY_UNUSABLE
-    else:
-        verdict = codes.QUALITY_NOT_MET if Severity.CAUTION in worst else codes.QUALITY_MET
-    return [evaluation(codes.QUALITY, verdict)]
+        return [evaluation(codes.QUALITY, codes.QUALITY_UNUSABLE)]
+    has_caution = any(finding.severity is Severity.CAUTION for finding in report.findings)
+    return [evaluation(codes.QUALITY, codes.QUALITY_NOT_MET if has_caution else codes.QUALITY_MET)]
 
 
 def _technique(report: Report) -> Iterable[Measurement]:
@@ -266,24 +352,24 @@ def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentI
     if report.series is not None and report.series.kernel:
         texts.append(text_item(codes.KERNEL, report.series.kernel))
     if with_calibration and report.calibration is not None:
-        texts += calibration_texts(report.calibration)
+        texts += _calibration_texts(report.calibration)
     return texts
 
 
-def calibration_texts(calibration: Calibration) -> list[ContentItem]:
+def _calibration_texts(calibration: Calibration) -> list[ContentItem]:
     """Which phantom was read, by whose certificate, how it was used, and when if in another scan."""
-    told = [
+    texts = [
         (codes.CALIBRATION_OBJECT, calibration.phantom),
         (codes.PHANTOM_SERIAL, calibration.phantom_serial),
         (codes.PHANTOM_SHA256, calibration.phantom_sha256),
         (codes.CALIBRATION_METHOD, calibration.method),
         (codes.CALIBRATION_SCANNED_ON, calibration.scanned_on.isoformat() if calibration.scanned_on else ""),
     ]
-    return [text_item(code, value) for code, value in told if value]
+    return [text_item(code, value) for code, value in texts if value]
 
 
-def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
-    """Slope, intercept, what is known of the fit, and each rod's or tissue's reading."""
+def _calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
+    """Slope, intercept, the quality of the fit, and each rod's or tissue's reading."""
     yield measurement(codes.SLOPE[calibration.equivalent], calibration.slope, codes.MG_PER_CM3_PER_HU)
     yield measurement(codes.INTERCEPT[calibration.equivalent], calibration.intercept, codes.MG_PER_CM3)
     if calibration.r2 is not None:
@@ -314,7 +400,7 @@ def calibration_measurements(calibration: Calibration) -> Iterable[Measurement]:
             yield measurement(code, value, unit, details=[comment(f"tissue {tissue.name}")])
 
 
-def calibration_grade(calibration: Calibration) -> QualitativeEvaluation:
+def _calibration_grade(calibration: Calibration) -> QualitativeEvaluation:
     """What the calibration rests on."""
     return evaluation(codes.CALIBRATION_GRADE, codes.GRADES[calibration.grade])
 
@@ -335,14 +421,14 @@ def _scores(report: Report) -> Iterable[Measurement]:
 
 
 def _conversion(density: DensityVerdict) -> list[ContentItem]:
-    """What was measured, where a site's conversion stands between it and the density rule."""
+    """The measured mineral, where a site's conversion leads from it to the density rule."""
     if density.converted_from is None:
         return []
     return [modifier(codes.CONVERTED_FROM, codes.EQUIVALENTS[density.converted_from])]
 
 
 def _population(report: Report, score: ReferenceScore) -> list[ContentItem]:
-    """TID 311: the reference population that a score stands on."""
+    """TID 311: the reference population that a score rests on."""
     reference = report.reference
     equivalent = modifier(codes.EQUIVALENT, codes.EQUIVALENTS[score.equivalent])
     items: list[ContentItem] = [
@@ -432,14 +518,3 @@ def _laboratory(report: Report) -> Iterable[Measurement]:
             taken = f", taken on {taken_on.isoformat()}" if taken_on else ""
             origin = comment(f"from {laboratory.source or 'unnamed source'}{taken}")
             yield measurement(code, value, unit, details=[origin])
-
-
-def finding_items(report: Report) -> Iterable[ContentItem]:
-    """Each finding as a code, the level it concerns, its severity, and its words."""
-    for finding in report.findings:
-        details: list[ContentItem] = []
-        if finding.level is not None and finding.level in codes.LEVELS:
-            details.append(modifier(codes.FINDING_SITE, codes.LEVELS[finding.level]))
-        details.append(coded_property(codes.SEVERITY, codes.SEVERITIES[finding.severity]))
-        details.append(comment(finding.text))
-        yield evaluation(codes.FINDING, codes.finding_code(finding.code), details=details)[0]
