@@ -1,7 +1,7 @@
-"""CSV files of text cells, read strictly: a row that does not fit its head is told and never used.
+"""CSV files of text cells, read strictly: a row that does not fit the head is reported and never used.
 
 A decimal comma without quotation marks splits a number over two cells and shifts all that follow: such a row
-reads as other values, not as none.
+would be read with wrong values, not without values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TableUnreadable(Exception):
 
     Attributes
     ----------
-    reason : why not, without anything that its rows hold.
+    reason : without any content of its rows.
     """
 
     def __init__(self, reason: Phrase) -> None:
@@ -32,28 +32,46 @@ class TableUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """One row whose cells belong to the columns."""
+    """One row whose cells belong to the columns.
 
-    line: int  # of the file, from 1: its last, where a cell holds line breaks
-    cells: Mapping[str, str]  # column -> cell, without blanks at its ends
+    Attributes
+    ----------
+    line : of the file, from 1: its last, where a cell holds line breaks.
+    cells : by column, without blanks at their ends.
+    """
+
+    line: int
+    cells: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OddRow:
-    """A row whose cells cannot be told to belong to any column."""
+    """A row whose cells cannot be assigned to columns.
+
+    Attributes
+    ----------
+    line : of the file, from 1.
+    reason : without any content of the row.
+    words : between its separators; only to find out whom the row may concern.
+    """
 
     line: int
-    reason: Phrase  # without what the row holds
-    words: frozenset[
-        str
-    ]  # what stands between its separators: to see whom it may concern, and for nothing else
+    reason: Phrase
+    words: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvTable:
-    """A file's rows."""
+    """The rows of a file.
 
-    columns: tuple[str, ...]  # that have a name, as in the head
+    Attributes
+    ----------
+    columns : that have a name, as in the head.
+    rows : that fit the head, in order.
+    odd : the others, in order.
+    """
+
+    columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     odd: tuple[OddRow, ...]
 
@@ -92,7 +110,7 @@ def parse_table(text: str) -> CsvTable:
             cells = [cell.strip() for cell in next(reader)]
         except StopIteration:
             break
-        except csv.Error:  # of a quotation mark, which may have taken the lines after it for its own
+        except csv.Error:  # of a quotation mark, which may have consumed the lines after it
             cells, unmatched = [], True
         line = reader.line_num
         if unmatched and head is None:
@@ -100,8 +118,7 @@ def parse_table(text: str) -> CsvTable:
         if head is None:
             head = _head(cells)
         elif unmatched:
-            told = phrase("line-quotation", line=start + 1)
-            odd.append(_odd(start + 1, told, lines[start:line]))
+            odd.append(_odd(start + 1, phrase("line-quotation", line=start + 1), lines[start:line]))
         elif reason := _misfit(head, cells, line):
             odd.append(_odd(line, reason, lines[start:line]))
         elif any(cells):

@@ -28,12 +28,18 @@ class _Value:
 
 
 class CsvLaboratory:
-    """Looks a patient up in a CSV file, which is read anew each time: a laboratory may append to it.
+    """Laboratory values of a patient from a CSV file.
 
-    A value counts if its patient ID matches, its issuer matches where both sides name one, and its date
-    lies within `max_age_days` of the study date. The nearest to the study is taken, each analyte by itself.
-    What cannot be read is told in `Laboratory.problems`, by line number, and never guessed. A row that does
-    not fit the head is nobody's: the patient whose ID stands anywhere in it is told that there is one.
+    The file is read anew each time: a laboratory may append to it. A value counts if its patient ID
+    matches, its issuer matches where both sides name one, and its date lies within `max_age_days` of the
+    study date. Of each analyte the value nearest to the study is taken. A value that cannot be read is
+    reported in `Laboratory.problems` by its line number, and never guessed. A row that does not fit the
+    head belongs to nobody: a patient whose ID occurs anywhere in it gets a problem.
+
+    Parameters
+    ----------
+    path : of a table with at least `COLUMNS`.
+    max_age_days : between value and study, either way.
     """
 
     def __init__(self, path: Path, *, max_age_days: int) -> None:
@@ -41,7 +47,13 @@ class CsvLaboratory:
         self._max_age_days = max_age_days
 
     def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
-        """Values nearest to the study date (ISO 8601)."""
+        """The values nearest to the study date.
+
+        Parameters
+        ----------
+        issuer : of the patient ID; "" if unknown.
+        study_date : ISO 8601; None if unknown, which no value then counts for.
+        """
         if not patient_id:
             return Laboratory()
         if study_date is None:
@@ -99,7 +111,7 @@ class CsvLaboratory:
 
 
 class NoLaboratory:
-    """No source of laboratory values is configured."""
+    """The laboratory of a node without a configured source: no values."""
 
     def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:  # noqa: ARG002
         return Laboratory()

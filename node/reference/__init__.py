@@ -1,4 +1,5 @@
-"""The digital reference study and the stand-in PACS: what the node is tested with.
+"""The digital reference study and the stand-in PACS, which the node is tested with.
 
-Nothing here is shared with segmentation or scoring, so that an error in one cannot hide in the other.
+They share no code and no constant with segmentation or scoring, so that an error in one cannot hide in the
+other.
 """

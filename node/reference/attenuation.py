@@ -29,7 +29,13 @@ EFFECTIVE_KEV: Mapping[int, float] = {80: 50.0, 100: 57.0, 120: 63.0, 140: 69.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Substance:
-    """A mixture of elements by mass, and its density."""
+    """A mixture of elements.
+
+    Attributes
+    ----------
+    mass_fractions : by element; their sum is 1.
+    density_g_cm3 : of the mixture.
+    """
 
     mass_fractions: Mapping[str, float]
     density_g_cm3: float
@@ -57,7 +63,15 @@ def _interpolated(values: tuple[float, ...], kev: float) -> float:
 
 
 def relative_mass_attenuation(substance: Substance, kev: float) -> float:
-    """Mass attenuation of a substance relative to water's."""
+    """Mass attenuation of a substance relative to water's, dimensionless.
+
+    Raises
+    ------
+    ValueError
+        If `kev` is outside the table of 40 to 100 keV.
+
+    Source: NIST tables (Hubbell and Seltzer), recalled; interpolated log-log.
+    """
     own = sum(
         share * _interpolated(_ELEMENTS_CM2_G[name], kev) for name, share in substance.mass_fractions.items()
     )
@@ -65,7 +79,10 @@ def relative_mass_attenuation(substance: Substance, kev: float) -> float:
 
 
 def hounsfield(substance: Substance, kev: float) -> float:
-    """HU of a pure substance."""
+    """HU of a pure substance at an effective energy.
+
+    Source: 1000 * (mu / mu_water - 1).
+    """
     return 1000.0 * (relative_mass_attenuation(substance, kev) * substance.density_g_cm3 - 1.0)
 
 
@@ -76,12 +93,20 @@ def hu_per_mg(mineral: Substance, kev: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellous:
-    """The tissue that reads a wanted density: mineral in marrow."""
+    """Cancellous bone, mineral in marrow, that reads a given density.
+
+    Attributes
+    ----------
+    hu : of the mixture.
+    mineral_mg_cm3 : hydroxyapatite really present.
+    fat_fraction : yellow marrow, by volume of the marrow.
+    equivalents_mg_cm3 : what an ideal calibration in each mineral reads.
+    """
 
     hu: float
-    mineral_mg_cm3: float  # hydroxyapatite really present
-    fat_fraction: float  # yellow marrow, by volume of the marrow
-    equivalents_mg_cm3: Mapping[str, float]  # what an ideal calibration in each mineral reads
+    mineral_mg_cm3: float
+    fat_fraction: float
+    equivalents_mg_cm3: Mapping[str, float]
 
 
 def cancellous_reading(bmd_mg_cm3: float, *, equivalent: str, fat_fraction: float, kev: float) -> Cancellous:
@@ -118,14 +143,24 @@ def cancellous_reading(bmd_mg_cm3: float, *, equivalent: str, fat_fraction: floa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RodContent:
-    """Mineral in the place of water or, where `water_mg_cm3` is given, dissolved in that much water."""
+    """What a rod of a phantom holds.
+
+    Attributes
+    ----------
+    mineral_mg_cm3 : hydroxyapatite in the place of water or, where `water_mg_cm3` is given, K2HPO4 in
+        solution.
+    water_mg_cm3 : in which the mineral is dissolved.
+    """
 
     name: str
     mineral_mg_cm3: float
     water_mg_cm3: float | None = None
 
     def hu(self, kev: float) -> float:
-        """Hydroxyapatite takes the place of water; a solution attenuates by the sum of its parts."""
+        """HU without noise.
+
+        Hydroxyapatite takes the place of water; a solution attenuates by the sum of its parts.
+        """
         if self.water_mg_cm3 is None:
             return self.mineral_mg_cm3 * hu_per_mg(HA, kev)
         dissolved = self.mineral_mg_cm3 * relative_mass_attenuation(K2HPO4, kev)
@@ -134,14 +169,26 @@ class RodContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowOfRods:
-    """Upright cylinders at equal distances, the first on the patient's right."""
+    """Upright cylinders at equal distances, the first on the patient's right.
+
+    Attributes
+    ----------
+    rods : from the patient's right to the left.
+    diameter_mm : of each.
+    distance_mm : from centre to centre.
+    """
 
     rods: tuple[RodContent, ...]
     diameter_mm: float
-    distance_mm: float  # from centre to centre
+    distance_mm: float
 
     def across_mm(self, place: int) -> float:
-        """x of a rod's centre, the row's middle being 0."""
+        """x of a rod's centre in mm; 0 is the middle of the row.
+
+        Parameters
+        ----------
+        place : of the rod in the row, from 0.
+        """
         return (place - (len(self.rods) - 1) / 2) * self.distance_mm
 
 

@@ -1,4 +1,7 @@
-"""What faults do to the picture: metal with its streaks, lesions, a jerk, too few photons."""
+"""Faults and signs of age in an image: metal with streaks, lesions, motion, photon starvation, spurs, chalk.
+
+Shapes are typical of what such bones and vessels show on CT, sizes are chosen here; they belong to nobody.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-from node.reference.shapes import Ellipsoid, Point, Solid, Tube, VertebralSolid
+from node.reference.shapes import (
+    Axes,
+    Axis,
+    Ellipsoid,
+    Point,
+    Solid,
+    VertebralSolid,
+    distance_on,
+    point_on,
+    tube,
+)
 from node.reference.spec import LESION_HU, LUMBAR, Faults, Lesion, LesionKind, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import SKIN_BACK_MM, Painted
@@ -27,12 +40,24 @@ _BEAM_WIDTH_MM = 4.0
 _STREAK_MM = 25.0  # sigma of a starved slice's streaks from side to side
 _STREAK_DEPTH_MM = 60.0  # about the middle of the body, where they are strongest
 
-Axis = npt.NDArray[np.float64]
+CHALK_HU = 700.0  # dense plaque; the scanner's blur takes a third of it
+_SPUR_RADIUS_MM = 3.0
+# Degrees from straight ahead, to the left. Canal and joints lie behind; the aorta keeps the left front free.
+_SPURS_AT = (-100.0, -75.0, -50.0, -25.0, 0.0, 60.0, 85.0, 105.0)
+_BRIDGED = 2  # of them are joined across the disc
+_PLAQUES = 14
+_AORTA_LEFT_MM, _AORTA_AHEAD_MM, _AORTA_RADIUS_MM = 11.0, 12.5, 9.5  # as soft_tissue draws it
+
 Voxel = TypeVar("Voxel", np.float32, np.uint8)
 
 
 def metal(faults: Faults, spine: dict[str, Vertebra]) -> list[Solid]:
-    """Pedicle screws and the rods that join their heads."""
+    """Pedicle screws and the rods that join their heads.
+
+    Returns
+    -------
+    For each implant and side a screw in each level, and one rod.
+    """
     solids: list[Solid] = []
     for implant in faults.implants:
         for side in (-1.0, 1.0):
@@ -42,18 +67,14 @@ def metal(faults: Faults, spine: dict[str, Vertebra]) -> list[Solid]:
                 wall = vertebra.body.depth / 2
                 head = vertebra.at(side * 17, wall + 27, 5)
                 tip = vertebra.at(side * 10, -wall * 0.35, 2)
-                solids.append(_tube(np.array([head, tip]), _SCREW_RADIUS_MM))
+                solids.append(tube([head, tip], _SCREW_RADIUS_MM))
                 heads += [vertebra.at(side * 17, wall + 27, 17), vertebra.at(side * 17, wall + 27, -9)]
-            solids.append(_tube(np.array(heads), _ROD_RADIUS_MM))
+            solids.append(tube(heads, _ROD_RADIUS_MM))
     return solids
 
 
-def _tube(path: npt.NDArray[np.float64], radius: float) -> Tube:
-    return Tube(path=path, radii=np.full(len(path), radius))
-
-
 def lesions(faults: Faults, spine: dict[str, Vertebra]) -> Iterator[Painted]:
-    """A lobed blob in the front half of each body named."""
+    """A lobed blob in the front half of each body that a lesion names."""
     for lesion in faults.lesions:
         for solid in _lobes(lesion, spine[lesion.level]):
             yield Painted(solid=solid, hu=LESION_HU[lesion.kind])
@@ -67,17 +88,16 @@ def _lobes(lesion: Lesion, vertebra: Vertebra) -> Iterator[Solid]:
         yield Ellipsoid(centre=vertebra.at(6 - r, -3, -2), radii=np.array([r, r * 0.6, flat * 0.6]))
 
 
-def add_streaks(
-    hu: npt.NDArray[np.float32], solids: Sequence[Solid], axes_mm: tuple[Axis, Axis, Axis], *, seed: int
-) -> None:
+def add_streaks(hu: npt.NDArray[np.float32], solids: Sequence[Solid], axes_mm: Axes, *, seed: int) -> None:
     """Bright and dark rays around the metal of each slice, and a dark band between two pieces.
 
-    A caricature of beam hardening and photon starvation: place and size are right, the physics is not.
+    A caricature of beam hardening and photon starvation: position and size are right, the physics is not.
 
     Parameters
     ----------
     hu : shape (z, y, x); changed in place.
     axes_mm : positions of its voxels along z, y and x.
+    seed : of the rays' phases.
     """
     z_mm, y_mm, x_mm = axes_mm
     y, x = np.meshgrid(y_mm, x_mm, indexing="ij")
@@ -103,17 +123,10 @@ def add_streaks(
 
 
 def _middle_at(solid: Solid, x_mm: Axis, y_mm: Axis, z_mm: float) -> tuple[float, float] | None:
-    """Where a solid lies in one slice (x, y); None where it does not reach it."""
+    """The middle (x, y) of a solid in one slice; None where it does not reach the slice."""
     if not solid.box.low[2] <= z_mm <= solid.box.high[2]:
         return None
-    inside = (
-        solid.distance(
-            x_mm[None, None, :].astype(np.float32),
-            y_mm[None, :, None].astype(np.float32),
-            np.full((1, 1, 1), z_mm, np.float32),
-        )[0]
-        < 0
-    )
+    inside = distance_on(solid, (np.array([z_mm]), y_mm, x_mm))[0] < 0
     if not inside.any():
         return None
     rows, columns = np.nonzero(inside)
@@ -124,17 +137,17 @@ def displace(
     voxels: npt.NDArray[Voxel],
     faults: Faults,
     spine: dict[str, Vertebra],
-    axes_mm: tuple[Axis, Axis, Axis],
+    axes_mm: Axes,
     *,
     outside: float,
 ) -> None:
-    """Move the patient, not what he lies on, in the slices that a jerk displaces.
+    """Move the patient, but not table and phantom, in the slices above a jerk.
 
     Parameters
     ----------
     voxels : an image or a mask, shape (z, y, x); changed in place.
     axes_mm : positions of its voxels along z, y and x.
-    outside : what stands where the patient was.
+    outside : the value that is left where the patient was.
     """
     jerk = faults.jerk
     if jerk is None:
@@ -157,7 +170,7 @@ def starve(
     hu: npt.NDArray[np.float32],
     faults: Faults,
     spine: dict[str, Vertebra],
-    axes_mm: tuple[Axis, Axis, Axis],
+    axes_mm: Axes,
     *,
     seed: int,
 ) -> None:
@@ -167,6 +180,7 @@ def starve(
     ----------
     hu : shape (z, y, x); changed in place.
     axes_mm : positions of its voxels along z, y and x.
+    seed : of the streaks.
     """
     z_mm, y_mm, x_mm = axes_mm
     for fault in faults.starved:
@@ -178,38 +192,27 @@ def starve(
             hu[k] += (fault.streak_hu * grain).astype(np.float32)
 
 
-# What age adds to a lumbar spine: spurs at the rims of its endplates, and chalk in the wall of the aorta.
-#
-# Shapes are typical of what such bones and vessels show on CT, sizes are chosen here; they belong to nobody.
-
-
-CHALK_HU = 700.0  # dense plaque; the scanner's blur takes a third of it
-_SPUR_RADIUS_MM = 3.0
-# Degrees from straight ahead, to the left. Behind lie canal and joints; the aorta keeps the left front free.
-_PLACES = (-100.0, -75.0, -50.0, -25.0, 0.0, 60.0, 85.0, 105.0)
-_BRIDGED = 2  # of them are joined across the disc
-_PLAQUES = 14
-_AORTA_LEFT_MM, _AORTA_AHEAD_MM, _AORTA_RADIUS_MM = 11.0, 12.5, 9.5  # as soft_tissue draws it
-
-
 def spurs(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Solid]:
-    """Osteophytes at both rims of every disc from L1 to S1: some meet, and bridge it."""
+    """Osteophytes at both rims of every disc from L1 to S1; two of them at each disc bridge it.
+
+    Source: no measurement; their reach is the specification's `spurs_mm`.
+    """
     reach_mm = spec.faults.spurs_mm
     if not reach_mm:
         return
     rng = np.random.default_rng([spec.seed, 17])
     for upper, lower in pairwise((*LUMBAR, "S1")):
-        bridged = set(rng.choice(len(_PLACES), _BRIDGED, replace=False).tolist())
-        for place, degrees in enumerate(_PLACES):
+        bridged = set(rng.choice(len(_SPURS_AT), _BRIDGED, replace=False).tolist())
+        for place, degrees in enumerate(_SPURS_AT):
             length_mm = reach_mm * rng.uniform(0.5, 1.0)
             above = _spur(spine[upper].body, -1.0, degrees, length_mm)
             below = _spur(spine[lower].body, 1.0, degrees, length_mm)
             if place in bridged:
-                yield _tube_along([*above, *reversed(below)])
+                yield tube([*above, *reversed(below)], _SPUR_RADIUS_MM)
             else:
-                yield _tube_along(above)
+                yield tube(above, _SPUR_RADIUS_MM)
                 if lower != "S1":
-                    yield _tube_along(below)
+                    yield tube(below, _SPUR_RADIUS_MM)
 
 
 def plaques(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
@@ -227,16 +230,18 @@ def plaques(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
         wall = _AORTA_RADIUS_MM - thick_mm / 2
         around = [turn, turn + rng.uniform(0.3, 0.9)]
         piece = [
-            _between(path, min(share + along, len(path) - 1.001))
+            point_on(path, min(share + along, len(path) - 1.001))
             + np.array([wall * cos(angle), wall * sin(angle), 0])
             for angle, along in zip(around, (0.0, rng.uniform(0.1, 0.5)), strict=True)
         ]
-        solid = Tube(path=np.array(piece), radii=np.full(2, thick_mm))
-        yield Painted(solid=solid, hu=CHALK_HU)
+        yield Painted(solid=tube(piece, thick_mm), hu=CHALK_HU)
 
 
 def _spur(body: VertebralSolid, end: float, degrees: float, length_mm: float) -> list[Point]:
-    """From inside the rim outwards, and a little towards the disc. `end` is 1 at the upper endplate."""
+    """The path of a spur: from inside the rim outwards, and a little towards the disc.
+
+    `end` is 1 at the upper endplate, -1 at the lower one.
+    """
     angle = radians(degrees)
     rim = np.array([sin(angle) * body.width / 2, -cos(angle) * body.depth / 2])
     outwards = rim / np.linalg.norm(rim)
@@ -249,13 +254,3 @@ def _spur(body: VertebralSolid, end: float, degrees: float, length_mm: float) ->
             (rim + (length_mm - _SPUR_RADIUS_MM) * outwards, height + end * 3.0),
         )
     ]
-
-
-def _tube_along(points: list[Point]) -> Tube:
-    return Tube(path=np.array(points), radii=np.full(len(points), _SPUR_RADIUS_MM))
-
-
-def _between(path: list[Point], share: float) -> Point:
-    step = int(share)
-    point: Point = path[step] + (share - step) * (path[step + 1] - path[step])
-    return point

@@ -1,4 +1,4 @@
-"""Solids -> a CT volume: partial volume, the scanner's blur, trabecular texture and noise."""
+"""Rendering of solids as CT: partial volume, the scanner's blur, trabecular texture and noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from node.reference.attenuation import HA, cancellous_reading, hu_per_mg
 from node.reference.damage import METAL_HU, add_streaks, displace, lesions, metal, plaques, spurs, starve
-from node.reference.shapes import INTACT, Shrunk
+from node.reference.shapes import INTACT, Axes, Axis, Shrunk, distance_on, part_of
 from node.reference.soft_tissue import canal, organs, trunk
 from node.reference.spec import Lumbar, StudySpec
 from node.reference.spine import (
@@ -28,7 +28,6 @@ from node.reference.spine import (
 from node.reference.surroundings import AIR_HU, Painted, spine_phantom, table_and_phantom, z_range_mm
 
 Volume = npt.NDArray[np.float32]
-Axis = npt.NDArray[np.float64]
 
 CORTEX_MG_CM3 = 330.0  # mineral of the thin shells, smeared by their porosity
 POSTERIOR_SHELL_MG_CM3 = 430.0
@@ -44,22 +43,36 @@ _MARGIN_MM = 12.0  # of image above and below the view: it shows that a disc fol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raster:
-    """The CT grid: z ascends, y runs backwards, x to the left."""
+    """The CT grid: z ascends, y runs backwards, x to the left.
+
+    Attributes
+    ----------
+    slices : number of slices.
+    first_z_mm : centre of the lowest slice.
+    """
 
     spec: StudySpec
     slices: int
-    first_z_mm: float  # centre of the lowest slice
+    first_z_mm: float
+
+    @property
+    def axes_mm(self) -> Axes:
+        """Positions of the voxels' centres along z, y and x."""
+        return self.z_mm, self.y_mm, self.x_mm
 
     @property
     def x_mm(self) -> Axis:
+        """Centres of the columns; their middle is 0."""
         return self._centred(self.spec.pixel_spacing_mm[1])
 
     @property
     def y_mm(self) -> Axis:
+        """Centres of the rows; their middle is 0."""
         return self._centred(self.spec.pixel_spacing_mm[0])
 
     @property
     def z_mm(self) -> Axis:
+        """Centres of the slices, ascending."""
         return np.float64(self.first_z_mm) + np.arange(self.slices) * np.float64(self.spec.slice_spacing_mm)
 
     def _centred(self, spacing_mm: float) -> Axis:
@@ -67,7 +80,12 @@ class Raster:
 
 
 def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
-    """The grid that shows the view's vertebrae, or the spine phantom's, whole and with a margin."""
+    """The grid that shows the view's vertebrae, or the spine phantom's, whole and with a margin.
+
+    Returns
+    -------
+    Its ends are cut by the fault `cut_mm`.
+    """
     if spec.european_spine_phantom:
         low, high = z_range_mm()
         return Raster(spec=spec, slices=ceil((high - low) / spec.slice_spacing_mm) + 1, first_z_mm=low)
@@ -81,28 +99,59 @@ def raster_of(spec: StudySpec, spine: dict[str, Vertebra]) -> Raster:
 
 
 def render(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Volume:
-    """HU, float32, shape (z, y, x)."""
+    """The study as CT.
+
+    Parameters
+    ----------
+    spine : of `build_spine`.
+    raster : of `raster_of`.
+
+    Returns
+    -------
+    HU, float32, shape (z, y, x), clipped to -1024 and 3071.
+    """
     painted = list(scene(spec, spine))
-    count = max(1, ceil(spec.slice_thickness_mm / SUBSLICE_MM))
-    offsets = (np.arange(count) - (count - 1) / 2) * spec.slice_thickness_mm / count
+    offsets_mm = subslice_offsets_mm(spec)
     hu = np.zeros((raster.slices, spec.matrix, spec.matrix), np.float32)
-    for offset in offsets:
-        hu += _paint(painted, raster, raster.z_mm + offset, spec.slice_thickness_mm / count)
-    hu /= count
-    for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
-        gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
+    for offset_mm in offsets_mm:
+        hu += _paint(painted, raster, raster.z_mm + offset_mm, spec.slice_thickness_mm / len(offsets_mm))
+    hu /= len(offsets_mm)
+    blur_in_plane(hu, spec, BLUR_MM, mode="nearest")
     if not spec.european_spine_phantom:
         _add_texture(hu, spec, spine, raster)
-    axes_mm = (raster.z_mm, raster.y_mm, raster.x_mm)
-    add_streaks(hu, metal(spec.faults, spine), axes_mm, seed=spec.seed)
-    displace(hu, spec.faults, spine, axes_mm, outside=AIR_HU)
+    add_streaks(hu, metal(spec.faults, spine), raster.axes_mm, seed=spec.seed)
+    displace(hu, spec.faults, spine, raster.axes_mm, outside=AIR_HU)
     add_noise(hu, spec)
-    starve(hu, spec.faults, spine, axes_mm, seed=spec.seed)
+    starve(hu, spec.faults, spine, raster.axes_mm, seed=spec.seed)
     return np.clip(hu, -1024, 3071)
 
 
+def subslice_offsets_mm(spec: StudySpec) -> Axis:
+    """Offsets of thin layers from the middle of a slice, along its normal; a slice is their mean.
+
+    Returns
+    -------
+    Shape (layers,); no layer is thicker than `SUBSLICE_MM`.
+    """
+    count = max(1, ceil(spec.slice_thickness_mm / SUBSLICE_MM))
+    offsets_mm: Axis = (np.arange(count) - (count - 1) / 2) * spec.slice_thickness_mm / count
+    return offsets_mm
+
+
+def blur_in_plane(image: Volume, spec: StudySpec, sigma_mm: float, *, mode: str) -> None:
+    """Blur each slice of an image by a Gaussian.
+
+    Parameters
+    ----------
+    image : shape (z, y, x); changed in place.
+    mode : at the borders, as SciPy names it.
+    """
+    for axis, spacing_mm in enumerate(spec.pixel_spacing_mm, start=1):
+        gaussian_filter1d(image, sigma_mm / spacing_mm, axis=axis, output=image, mode=mode)
+
+
 def scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
-    """Everything, in the order in which it is painted."""
+    """Everything in the study with its HU, in painting order: later solids cover earlier ones."""
     per_mg = hu_per_mg(HA, spec.kev)
     yield from table_and_phantom(spec)
     if spec.european_spine_phantom:
@@ -138,24 +187,15 @@ def scene(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
 
 def _paint(solids: Iterable[Painted], raster: Raster, z_mm: Axis, thickness_mm: float) -> Volume:
     """One layer of each slice. An edge is as soft as a pixel is wide."""
-    x, y = raster.x_mm, raster.y_mm
+    axes_mm = (z_mm, raster.y_mm, raster.x_mm)
     soft = np.float32(max(*raster.spec.pixel_spacing_mm, thickness_mm * 0.7))
-    hu = np.full((len(z_mm), len(y), len(x)), AIR_HU, np.float32)
+    hu = np.full([len(axis) for axis in axes_mm], AIR_HU, np.float32)
     for painted in solids:
-        low, high = painted.solid.box.low - soft, painted.solid.box.high + soft
-        cut = tuple(
-            slice(int(np.searchsorted(values, low[axis])), int(np.searchsorted(values, high[axis], "right")))
-            for values, axis in ((z_mm, 2), (y, 1), (x, 0))
-        )
+        cut = part_of(painted.solid.box, axes_mm, soft)
         part = hu[cut]
         if part.size == 0:
             continue
-        distance = painted.solid.distance(
-            x[None, None, cut[2]].astype(np.float32),
-            y[None, cut[1], None].astype(np.float32),
-            z_mm[cut[0], None, None].astype(np.float32),
-        )
-        cover = np.clip(np.float32(0.5) - distance / soft, 0, 1)
+        cover = np.clip(np.float32(0.5) - distance_on(painted.solid, axes_mm, cut) / soft, 0, 1)
         part += cover * (np.float32(painted.hu) - part)
     return hu
 
@@ -167,21 +207,10 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
     spacing = (spec.slice_spacing_mm, *spec.pixel_spacing_mm)
     for name in spec.levels:
         core = spine[name].core
-        cut = tuple(
-            slice(
-                int(np.searchsorted(v, core.box.low[axis])),
-                int(np.searchsorted(v, core.box.high[axis], "right")),
-            )
-            for v, axis in ((raster.z_mm, 2), (raster.y_mm, 1), (raster.x_mm, 0))
-        )
+        cut = part_of(core.box, raster.axes_mm)
         if hu[cut].size == 0:
             continue
-        inside = core.distance(
-            raster.x_mm[None, None, cut[2]].astype(np.float32),
-            raster.y_mm[None, cut[1], None].astype(np.float32),
-            raster.z_mm[cut[0], None, None].astype(np.float32),
-        )
-        weight = np.clip(-inside / np.float32(1.5), 0, 1)
+        weight = np.clip(-distance_on(core, raster.axes_mm, cut) / np.float32(1.5), 0, 1)
         total = float(weight.sum())
         if total == 0:
             continue
@@ -196,11 +225,15 @@ def _add_texture(hu: Volume, spec: StudySpec, spine: dict[str, Vertebra], raster
 
 
 def add_noise(hu: Volume, spec: StudySpec) -> None:
-    """Noise correlated between neighbouring pixels, as a soft kernel leaves it."""
+    """Add noise that is correlated between neighbouring pixels, as a soft kernel leaves it.
+
+    Parameters
+    ----------
+    hu : shape (z, y, x); changed in place. Its noise has the SD `spec.noise_hu`.
+    """
     if spec.noise_hu == 0:
         return
     rng = np.random.default_rng([spec.seed, 13])
     grain = rng.standard_normal(hu.shape, dtype=np.float32)
-    for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
-        gaussian_filter1d(grain, 0.5 / spacing, axis=axis, output=grain, mode="wrap")
+    blur_in_plane(grain, spec, 0.5, mode="wrap")
     hu += grain * np.float32(spec.noise_hu / float(grain.std()))

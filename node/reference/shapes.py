@@ -1,7 +1,11 @@
-"""Solids given by how far a point lies outside them. Coordinates are mm: x left, y posterior, z superior."""
+"""Solids, each given by the distance of a point from its surface.
+
+Coordinates are in mm in the patient's frame (LPS): x to the left, y backwards, z up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,23 +14,81 @@ import numpy.typing as npt
 
 Field = npt.NDArray[np.float32]
 Point = npt.NDArray[np.float64]
+Axis = npt.NDArray[np.float64]  # positions along one axis of a grid, ascending
+Axes = tuple[Axis, Axis, Axis]  # along z, y and x
+Cut = tuple[slice, slice, slice]  # a part of a grid along z, y and x
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """An upright box that holds a solid."""
+    """An upright box that holds a solid.
 
-    low: Point  # (x, y, z)
+    Attributes
+    ----------
+    low, high : corners (x, y, z) in mm; infinite where the solid has no end.
+    """
+
+    low: Point
     high: Point
 
 
 class Solid(Protocol):
+    """What can be painted into a volume."""
+
     @property
-    def box(self) -> Extent: ...
+    def box(self) -> Extent:
+        """A box that holds the solid; infinite where the solid has no end."""
+        ...
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
-        """About the distance in mm to the surface, negative inside; x, y, z broadcast against one another."""
+        """About the distance to the surface.
+
+        Parameters
+        ----------
+        x, y, z : in mm, float32; broadcast against one another.
+
+        Returns
+        -------
+        In mm, negative inside: exact at the surface, elsewhere a bound only.
+        """
         ...
+
+
+def part_of(box: Extent, axes_mm: Axes, margin_mm: float | np.float32 = 0.0) -> Cut:
+    """The part of a grid within a box and a margin.
+
+    Parameters
+    ----------
+    axes_mm : positions of the grid along z, y and x.
+    """
+    low, high = box.low - margin_mm, box.high + margin_mm
+    z, y, x = (
+        slice(int(np.searchsorted(axis, low[k])), int(np.searchsorted(axis, high[k], "right")))
+        for axis, k in zip(axes_mm, (2, 1, 0), strict=True)
+    )
+    return z, y, x
+
+
+def distance_on(solid: Solid, axes_mm: Axes, part: Cut = (slice(None), slice(None), slice(None))) -> Field:
+    """`Solid.distance` on a part of a grid.
+
+    Parameters
+    ----------
+    axes_mm : positions of the grid along z, y and x.
+
+    Returns
+    -------
+    float32, shape of the part (z, y, x).
+    """
+    z, y, x = (axis[cut].astype(np.float32) for axis, cut in zip(axes_mm, part, strict=True))
+    return solid.distance(x[None, None, :], y[None, :, None], z[:, None, None])
+
+
+def point_on(path: Sequence[Point] | Point, share: float) -> Point:
+    """A point of a path of straight pieces: `share` counts pieces from its first point."""
+    step = int(share)
+    point: Point = path[step] + (share - step) * (path[step + 1] - path[step])
+    return point
 
 
 def _around(points: Point, reach: float | Point) -> Extent:
@@ -35,6 +97,13 @@ def _around(points: Point, reach: float | Point) -> Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ellipsoid:
+    """An upright ellipsoid.
+
+    Attributes
+    ----------
+    centre, radii : (x, y, z) in mm.
+    """
+
     centre: Point
     radii: Point
 
@@ -54,9 +123,14 @@ class Ellipsoid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EllipticCylinder:
-    """Parallel to z, without end."""
+    """A cylinder parallel to z, without end.
 
-    centre: tuple[float, float]  # x, y
+    Attributes
+    ----------
+    centre, radii : (x, y) in mm.
+    """
+
+    centre: tuple[float, float]
     radii: tuple[float, float]
 
     @property
@@ -73,15 +147,25 @@ class EllipticCylinder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSection:
-    """The section of a trunk, along z without end: broad, flat-backed, with a furrow over the spine."""
+    """A trunk, along z without end: broad, flat-backed, with a furrow over the spine.
 
-    middle: tuple[float, float]  # x, y
-    half_width: float  # mm, at z = 0
-    front: float  # mm from the middle to the belly
-    back: float  # mm from the middle to the back beside the furrow
-    furrow: float = 0.0  # mm that the midline of the back is drawn in
-    flare: float = 0.0  # relative widening 100 mm above and below z = 0
-    power: float = 2.3  # 2 is an ellipse; more is squarer
+    Attributes
+    ----------
+    middle : (x, y) in mm.
+    half_width : in mm, at z = 0.
+    front, back : in mm from the middle to the belly, and to the back beside the furrow.
+    furrow : how far the midline of the back is drawn in, in mm.
+    flare : relative widening 100 mm above and below z = 0.
+    power : of the superellipse: 2 is an ellipse; more is squarer.
+    """
+
+    middle: tuple[float, float]
+    half_width: float
+    front: float
+    back: float
+    furrow: float = 0.0
+    flare: float = 0.0
+    power: float = 2.3
 
     @property
     def box(self) -> Extent:
@@ -103,11 +187,19 @@ class TrunkSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundedBox:
-    """A box with rounded edges, turned any way."""
+    """A box with rounded edges, turned any way.
+
+    Attributes
+    ----------
+    centre : (x, y, z) in mm.
+    axes : rows: unit vectors along the box's own three directions.
+    half : in mm from the centre to each pair of faces.
+    rounding : radius of the edges in mm.
+    """
 
     centre: Point
-    axes: Point  # rows: unit vectors along the plate's own three directions
-    half: Point  # mm from the centre to each pair of faces
+    axes: Point
+    half: Point
     rounding: float
 
     @property
@@ -129,7 +221,7 @@ class RoundedBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What lies in both of two solids."""
+    """The part that two solids share."""
 
     first: Solid
     second: Solid
@@ -146,7 +238,13 @@ class Common:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrunk:
-    """What lies deeper inside a solid than a shell."""
+    """The part of a solid that lies deeper than a shell.
+
+    Attributes
+    ----------
+    solid : with its shell.
+    by_mm : thickness of the shell.
+    """
 
     solid: Solid
     by_mm: float
@@ -162,9 +260,14 @@ class Shrunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slab:
-    """A bar with a rectangular section, parallel to z, without end."""
+    """A bar with a rectangular section, parallel to z, without end.
 
-    low: tuple[float, float]  # x, y
+    Attributes
+    ----------
+    low, high : corners (x, y) in mm.
+    """
+
+    low: tuple[float, float]
     high: tuple[float, float]
 
     @property
@@ -180,10 +283,17 @@ class Slab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tube:
-    """Everything within a radius of a path of straight pieces; `flatten` < 1 narrows it front to back."""
+    """Everything within a radius of a path of straight pieces.
 
-    path: Point  # (points, 3)
-    radii: Point  # (points,)
+    Attributes
+    ----------
+    path : shape (points, 3), in mm; at least two points.
+    radii : at each point, in mm; shape (points,).
+    flatten : narrows the tube front to back where it is less than 1.
+    """
+
+    path: Point
+    radii: Point
     flatten: float = 1.0
 
     @property
@@ -220,6 +330,18 @@ class Tube:
         return scaled
 
 
+def tube(path: Sequence[Point] | Point, radii: Sequence[float] | float, *, flatten: float = 1.0) -> Tube:
+    """A tube along some points.
+
+    Parameters
+    ----------
+    path : (x, y, z) in mm; at least two points.
+    radii : in mm: one for all points, or one for each.
+    """
+    points = np.array(path, dtype=float)
+    return Tube(path=points, radii=np.broadcast_to(np.array(radii, float), len(points)), flatten=flatten)
+
+
 Sunk = tuple[float, float, float]  # in front, in the middle, behind
 INTACT: Sunk = (0.0, 0.0, 0.0)
 
@@ -234,18 +356,31 @@ def _sinking(along: Field, sunk: Sunk) -> Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VertebralSolid:
-    """A vertebral body, or the disc between two: kidney-shaped in section, waisted, with hollow endplates."""
+    """A vertebral body, or the disc between two: kidney-shaped in section, waisted, with hollow endplates.
+
+    Attributes
+    ----------
+    centre : (x, y, z) in mm.
+    axes : rows: unit vectors to the left, backwards and up of the body itself.
+    width, depth : in mm, at the endplates.
+    height : in mm, at the rim.
+    waist : relative narrowing at half height.
+    hollow : how much deeper the middle of each endplate lies than its rim, in mm; negative bulges.
+    wedge : relative: how much lower the body is behind than in front.
+    sunk_top, sunk_bottom : how far the upper endplate has sunk and the lower one has risen, in mm: in
+        front, in the middle, behind.
+    """
 
     centre: Point
-    axes: Point  # rows: unit vectors to the left, backwards and up of the body itself
-    width: float  # mm at the endplates
+    axes: Point
+    width: float
     depth: float
-    height: float  # at the rim
-    waist: float  # relative narrowing at half height
-    hollow: float  # mm that the middle of each endplate lies deeper than its rim; negative bulges
-    wedge: float = 0.0  # relative: how much lower the body is behind than in front
-    sunk_top: Sunk = INTACT  # mm that the upper endplate lies lower than it did
-    sunk_bottom: Sunk = INTACT  # mm that the lower endplate lies higher than it did
+    height: float
+    waist: float
+    hollow: float
+    wedge: float = 0.0
+    sunk_top: Sunk = INTACT
+    sunk_bottom: Sunk = INTACT
 
     @property
     def box(self) -> Extent:

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from node.reference.attenuation import ADIPOSE, hounsfield
-from node.reference.shapes import Common, Ellipsoid, EllipticCylinder, Point, Slab, Solid, TrunkSection, Tube
+from node.reference.shapes import (
+    Common,
+    Ellipsoid,
+    EllipticCylinder,
+    Point,
+    Slab,
+    Solid,
+    TrunkSection,
+    Tube,
+    point_on,
+    tube,
+)
 from node.reference.spec import LUMBAR, StudySpec
 from node.reference.spine import Vertebra
 from node.reference.surroundings import SKIN_BACK_MM, Painted
@@ -29,7 +40,7 @@ _CAVITY = TrunkSection(middle=_MIDDLE, half_width=130, front=90, back=66, flare=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Blood:
-    """HU of what contrast medium brightens."""
+    """HU of the organs that contrast medium enhances."""
 
     aorta_hu: float = 42.0
     cava_hu: float = 39.0
@@ -43,7 +54,7 @@ _ENHANCED = _Blood(aorta_hu=165.0, cava_hu=135.0, kidney_hu=180.0, liver_hu=112.
 
 
 def trunk(spec: StudySpec) -> Iterator[Painted]:
-    """Skin, subcutaneous fat, the muscular wall and the fat inside it."""
+    """Skin, subcutaneous fat, the muscular wall and the fat inside it, in painting order."""
     fat = hounsfield(ADIPOSE, spec.kev)
     yield Painted(solid=_SKIN, hu=20.0)
     yield Painted(solid=_FAT, hu=fat)
@@ -55,16 +66,23 @@ def trunk(spec: StudySpec) -> Iterator[Painted]:
 
 
 def organs(spec: StudySpec, spine: dict[str, Vertebra]) -> Iterator[Painted]:
-    """What lies in the cavity, from front to back, and the muscles of the back."""
+    """The organs of the cavity, from front to back, and the muscles of the back, in painting order.
+
+    Parameters
+    ----------
+    spec : its seed places bowel, and its faults decide on contrast medium in vessels and bowel.
+    spine : of `build_spine`: vessels and muscles follow it.
+    """
     rng = np.random.default_rng([spec.seed, 7])
     fat = hounsfield(ADIPOSE, spec.kev)
     yield from _small_bowel(rng)
     if spec.faults.oral_contrast:
         yield from _filled_loop(spine)
     yield from _colon(rng)
-    yield from _upper_abdomen(_ENHANCED if spec.faults.contrast else _PLAIN)
-    yield from _kidneys(fat, _ENHANCED if spec.faults.contrast else _PLAIN)
-    yield from _vessels(spine, _ENHANCED if spec.faults.contrast else _PLAIN)
+    blood = _ENHANCED if spec.faults.contrast else _PLAIN
+    yield from _upper_abdomen(blood)
+    yield from _kidneys(fat, blood)
+    yield from _vessels(spine, blood)
     yield from _muscles(spine, fat)
 
 
@@ -73,26 +91,21 @@ def _blob(centre: tuple[float, float, float], radii: tuple[float, float, float],
     return Painted(solid=Common(first=solid, second=_CAVITY), hu=hu)
 
 
-def _tube(path: list[Point] | Point, radii: list[float] | float, *, flatten: float = 1.0) -> Tube:
-    points = np.array(path, dtype=float)
-    return Tube(path=points, radii=np.broadcast_to(np.array(radii, float), len(points)), flatten=flatten)
-
-
 def _small_bowel(rng: np.random.Generator) -> Iterator[Painted]:
     """Loops in front of the spine, with the vessels that lead to them."""
     for _ in range(34):
         start = rng.uniform([-85, -92, -150], [85, -42, 45])
         path = np.cumsum(np.vstack([start, rng.normal(0, [22, 9, 16], (3, 3))]), axis=0)
         radius = float(rng.uniform(9, 13))
-        inside = Common(first=_tube(path, radius), second=_CAVITY)
+        inside = Common(first=tube(path, radius), second=_CAVITY)
         yield Painted(solid=inside, hu=float(rng.uniform(32, 46)))
         yield Painted(
-            solid=Common(first=_tube(path, radius - 4.0), second=_CAVITY), hu=float(rng.uniform(8, 26))
+            solid=Common(first=tube(path, radius - 4.0), second=_CAVITY), hu=float(rng.uniform(8, 26))
         )
         if rng.random() < 0.2:
             yield _blob(tuple(start - [0, radius * 0.45, 0]), (radius * 0.6, radius * 0.4, 9.0), GAS_HU)
         root = np.array([rng.normal(4, 5), -36.0, np.clip(start[2], -60, 60)])
-        vessel = _tube([root, (root + start) / 2 + rng.normal(0, 4, 3), start], 1.9)
+        vessel = tube([root, (root + start) / 2 + rng.normal(0, 4, 3), start], 1.9)
         yield Painted(solid=vessel, hu=40.0)
 
 
@@ -101,8 +114,8 @@ def _filled_loop(spine: dict[str, Vertebra]) -> Iterator[Painted]:
     lumbar = [spine[name] for name in ("L2", "L3", "L4")]
     path = [one.at(2.0, -one.body.depth / 2 - 36.0, 0) for one in lumbar]
     path = [path[0] + [-30, -10, 4], *path, path[-1] + [34, -8, -6]]
-    yield Painted(solid=Common(first=_tube(path, 12.0), second=_CAVITY), hu=60.0)
-    yield Painted(solid=Common(first=_tube(path, 10.0), second=_CAVITY), hu=260.0)
+    yield Painted(solid=Common(first=tube(path, 12.0), second=_CAVITY), hu=60.0)
+    yield Painted(solid=Common(first=tube(path, 10.0), second=_CAVITY), hu=260.0)
 
 
 def _colon(rng: np.random.Generator) -> Iterator[Painted]:
@@ -110,19 +123,17 @@ def _colon(rng: np.random.Generator) -> Iterator[Painted]:
     right = np.array([[-96, -24, -110], [-106, -12, -60], [-108, -8, 0], [-100, -22, 40]], dtype=float)
     left = np.array([[112, 8, 80], [113, 6, 10], [112, -2, -60], [98, -18, -120]], dtype=float)
     for path, radius in ((right, 19.0), (left, 14.0)):
-        yield Painted(solid=Common(first=_tube(path, radius), second=_CAVITY), hu=38.0)
-        yield Painted(solid=Common(first=_tube(path, radius - 3), second=_CAVITY), hu=2.0)
+        yield Painted(solid=Common(first=tube(path, radius), second=_CAVITY), hu=38.0)
+        yield Painted(solid=Common(first=tube(path, radius - 3), second=_CAVITY), hu=2.0)
         for _ in range(60):
-            share = rng.uniform(0, len(path) - 1.001)
-            step = int(share)
-            centre = path[step] + (share - step) * (path[step + 1] - path[step])
+            centre = point_on(path, rng.uniform(0, len(path) - 1.001))
             offset = rng.normal(0, radius * 0.28, 3)
             size = rng.uniform(1.2, 3.4, 3)
             yield _blob(tuple(centre + offset), tuple(size), float(rng.uniform(-700, -250)))
     across = np.array([[-98, -50, 36], [-55, -86, 14], [0, -92, 2], [55, -90, 20], [104, -30, 70]], float)
-    yield Painted(solid=Common(first=_tube(across, 19.0), second=_CAVITY), hu=38.0)
-    yield Painted(solid=Common(first=_tube(across, 16.0), second=_CAVITY), hu=14.0)
-    gas = Common(first=_tube(across, 16.0), second=Slab(low=(-120.0, -130.0), high=(120.0, -88.0)))
+    yield Painted(solid=Common(first=tube(across, 19.0), second=_CAVITY), hu=38.0)
+    yield Painted(solid=Common(first=tube(across, 16.0), second=_CAVITY), hu=14.0)
+    gas = Common(first=tube(across, 16.0), second=Slab(low=(-120.0, -130.0), high=(120.0, -88.0)))
     yield Painted(solid=Common(first=gas, second=_CAVITY), hu=GAS_HU)
 
 
@@ -136,7 +147,7 @@ def _upper_abdomen(blood: _Blood) -> Iterator[Painted]:
     yield _blob((-34.0, -66.0, 140.0), (74.0, 40.0, 56.0), blood.liver_hu)  # its left lobe
     yield _blob((-62.0, -66.0, 46.0), (15.0, 17.0, 24.0), 12.0)  # gallbladder
     yield _blob((106.0, 6.0, 118.0), (30.0, 44.0, 46.0), blood.spleen_hu)
-    pancreas = _tube(
+    pancreas = tube(
         [np.array(p) for p in ((-34, -40, 42), (-8, -48, 56), (30, -42, 70), (72, -22, 84))], 10.0
     )
     yield Painted(solid=pancreas, hu=38.0)
@@ -148,7 +159,7 @@ def _kidneys(fat: float, blood: _Blood) -> Iterator[Painted]:
         path = [
             np.array(p) for p in ((side * 80, 4, low), (side * 74, 10, low + 30), (side * 64, 16, low + 62))
         ]
-        yield Painted(solid=_tube(path, [20.0, 25.0, 20.0]), hu=blood.kidney_hu)
+        yield Painted(solid=tube(path, [20.0, 25.0, 20.0]), hu=blood.kidney_hu)
         sinus = path[1] - [side * 13, 5, 0]
         yield Painted(solid=Ellipsoid(centre=sinus, radii=np.array([13.0, 8.0, 20.0])), hu=fat * 0.7)
         yield Painted(solid=Ellipsoid(centre=sinus, radii=np.array([6.0, 4.5, 10.0])), hu=12.0)
@@ -165,27 +176,27 @@ def _vessels(spine: dict[str, Vertebra], blood: _Blood) -> Iterator[Painted]:
     ):
         path = [one.at(left, -one.body.depth / 2 - ahead, 0) for one in lumbar[:4]]
         trunk_path = [path[0] + [0, 0, 80], *path]
-        yield Painted(solid=_tube(trunk_path, radius), hu=hu)
+        yield Painted(solid=tube(trunk_path, radius), hu=hu)
         for side in _SIDES:
             below = end.at(side * 36 + left * 0.25, -end.body.depth / 2 - 10, 2)
             middle = (fork.at(left, -fork.body.depth / 2 - ahead, 0) + below) / 2 + [side * 3, 3, 0]
-            yield Painted(solid=_tube([path[-1], middle, below], [7.5, 6.5, 6.0]), hu=hu)
+            yield Painted(solid=tube([path[-1], middle, below], [7.5, 6.5, 6.0]), hu=hu)
 
 
 def _muscles(spine: dict[str, Vertebra], fat: float) -> Iterator[Painted]:
     lumbar = [spine[name] for name in LUMBAR]
     for side in _SIDES:
         crus = [one.at(side * 13, -one.body.depth / 2 - 4, 0) for one in lumbar[:3]]
-        yield Painted(solid=_tube([crus[0] + [0, 0, 60], *crus], [6.0, 5.0, 4.5, 2.5]), hu=MUSCLE_HU)
+        yield Painted(solid=tube([crus[0] + [0, 0, 60], *crus], [6.0, 5.0, 4.5, 2.5]), hu=MUSCLE_HU)
         thickness = [8.0, 12.0, 16.0, 19.0, 20.0]
         psoas = [
             one.at(side * (one.body.width / 2 + radius * 0.82), 4, 0)
             for one, radius in zip(lumbar, thickness, strict=True)
         ]
         psoas.append(psoas[-1] + [side * 20, -22, -60])
-        yield Painted(solid=_tube(psoas, [*thickness, 19.0]), hu=MUSCLE_HU)
+        yield Painted(solid=tube(psoas, [*thickness, 19.0]), hu=MUSCLE_HU)
         square = [one.at(side * 50, one.body.depth / 2 + 12, 0) for one in lumbar[:4]]
-        yield Painted(solid=_tube(square, [8.0, 10.0, 12.0, 13.0], flatten=0.75), hu=MUSCLE_HU)
+        yield Painted(solid=tube(square, [8.0, 10.0, 12.0, 13.0], flatten=0.75), hu=MUSCLE_HU)
         yield from _back_muscles(list(spine.values()), side, fat)
 
 
@@ -199,17 +210,17 @@ def _back_muscles(vertebrae: list[Vertebra], side: float, fat: float) -> Iterato
             point[1] = min(point[1], SKIN_BACK_MM - 36)
         return path
 
-    yield Painted(solid=_tube(column(41, 33), 25.0, flatten=0.8), hu=MUSCLE_HU)
-    yield Painted(solid=_tube(column(17, 36), 15.0), hu=MUSCLE_HU - 4)
-    seam: Solid = _tube(column(26, 42), 1.6)
+    yield Painted(solid=tube(column(41, 33), 25.0, flatten=0.8), hu=MUSCLE_HU)
+    yield Painted(solid=tube(column(17, 36), 15.0), hu=MUSCLE_HU - 4)
+    seam: Solid = tube(column(26, 42), 1.6)
     yield Painted(solid=seam, hu=fat * 0.6)
-    yield Painted(solid=_tube(column(30, 30), 1.3), hu=fat * 0.5)
+    yield Painted(solid=tube(column(30, 30), 1.3), hu=fat * 0.5)
 
 
 def canal(spine: dict[str, Vertebra]) -> Iterator[Painted]:
-    """Epidural fat and the thecal sac inside it."""
+    """Epidural fat and the thecal sac inside it, in painting order."""
     path = np.array([one.canal for one in spine.values()])
     path = np.vstack([path[0] + (path[0] - path[1]) * 3, path, path[-1] + (path[-1] - path[-2])])
     narrow = np.concatenate([np.full(len(path) - 3, 1.0), [0.75, 0.6, 0.5]])
-    yield Painted(solid=Tube(path=path, radii=11.5 * narrow, flatten=0.8), hu=-40.0)
-    yield Painted(solid=Tube(path=path, radii=9.5 * narrow, flatten=0.8), hu=22.0)
+    for radius, hu in ((11.5, -40.0), (9.5, 22.0)):
+        yield Painted(solid=Tube(path=path, radii=radius * narrow, flatten=0.8), hu=hu)

@@ -1,4 +1,8 @@
-"""What a digital reference study shall show."""
+"""The specification of a digital reference study, with its faults.
+
+Faults are options of `StudySpec` and repeated in its truth. None of them changes another vertebra than the
+one it names, apart from an implant's streaks and the levels that a sixth lumbar vertebra moves.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,6 @@ from typing import Any, Self
 
 from node.reference.attenuation import EFFECTIVE_KEV
 
-# What can be wrong with a digital reference study: options of `StudySpec`, echoed by its truth.
-#
-# None of them touches another vertebra than the one it names, apart from an implant's streaks and the
-# levels that a sixth lumbar vertebra moves.
-
 
 class FractureShape(StrEnum):
     """After Genant: which of the three heights is lost."""
@@ -27,11 +26,17 @@ class FractureShape(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fracture:
-    """A body that has lost height; the disc follows its sunken endplate, and its neighbours stay in place."""
+    """A body that has lost height; the disc follows its sunken endplate, and its neighbours keep their
+    positions.
+
+    Attributes
+    ----------
+    height_loss : share of the intact height, where the shape loses most; above 0, at most 0.7.
+    """
 
     level: str
     shape: FractureShape
-    height_loss: float  # share of the intact height, where the shape loses most
+    height_loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,12 @@ LESION_HU: Mapping[LesionKind, float] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesion:
-    """Something else than bone in a body's middle third."""
+    """Another material than bone in a body's middle third.
+
+    Attributes
+    ----------
+    radius_mm : 2 to 14.
+    """
 
     level: str
     kind: LesionKind
@@ -77,36 +87,55 @@ class Jerk:
     """The patient moves once during the scan: all slices above the middle of a level are displaced.
 
     Table and phantom stay. The displacement is rounded to whole pixels.
+
+    Attributes
+    ----------
+    left_mm : to the patient's left.
+    forward_mm : never negative: the phantom lies behind the patient.
     """
 
     level: str
     left_mm: float = 6.0
-    forward_mm: float = 0.0  # never backwards: there the phantom lies
+    forward_mm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starved:
-    """Too few photons at the height of a level: streaks from side to side, as metal or arms leave them."""
+    """Too few photons at the height of a level: streaks from side to side, as metal or arms leave them.
+
+    Attributes
+    ----------
+    streak_hu : SD of the streaks in the middle of the body.
+    """
 
     level: str
-    streak_hu: float = 60.0  # SD of the streaks in the middle of the body
+    streak_hu: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Everything that is wrong with a study; by default nothing."""
+    """Everything that is wrong with a study; by default nothing.
+
+    Attributes
+    ----------
+    contrast : vessels, kidneys, liver and spleen as in the portal venous phase.
+    contrast_documented : in the DICOM header.
+    cut_mm : taken off the upper and the lower end of the view.
+    oral_contrast : in a loop of bowel that hangs down before the great vessels.
+    spurs_mm : how far osteophytes reach beyond the rims of all lumbar endplates; 0, or 4 to 15.
+    """
 
     fractures: tuple[Fracture, ...] = ()
     implants: tuple[Implant, ...] = ()
     lesions: tuple[Lesion, ...] = ()
     lumbar: Lumbar = Lumbar.FIVE
-    contrast: bool = False  # vessels, kidneys, liver and spleen as in the portal venous phase
-    contrast_documented: bool = False  # in the DICOM header
-    cut_mm: tuple[float, float] = (0.0, 0.0)  # taken off the upper and the lower end of the view
-    oral_contrast: bool = False  # in a loop of bowel that hangs down before the great vessels
+    contrast: bool = False
+    contrast_documented: bool = False
+    cut_mm: tuple[float, float] = (0.0, 0.0)
+    oral_contrast: bool = False
     jerk: Jerk | None = None
     starved: tuple[Starved, ...] = ()
-    spurs_mm: float = 0.0  # how far osteophytes reach beyond the rims of all lumbar endplates
+    spurs_mm: float = 0.0
     calcified_aorta: bool = False
 
     @property
@@ -188,7 +217,7 @@ class StudySpec:
     accession_number: str = "REF0001"
     study_date: date = date(2026, 1, 15)
     faults: Faults = NO_FAULTS
-    # One tilted slice through the middle of each of these bodies in place of a volume; see `single_slices`.
+    # One tilted slice through the middle of each of these bodies in place of a volume; see `study.planes_of`.
     slice_levels: tuple[str, ...] = ()
     slice_offset_mm: float = 0.0  # how far above that middle
     european_spine_phantom: bool = False  # in the patient's place; its densities are its own
@@ -238,7 +267,12 @@ class StudySpec:
 
     @classmethod
     def reduced(cls, **changes: object) -> Self:
-        """A study with fewer and smaller slices that renders in a second or two: for tests."""
+        """A study with fewer and smaller slices that renders in a second or two, for tests.
+
+        Parameters
+        ----------
+        changes : fields of the specification.
+        """
         small: dict[str, object] = {
             "pixel_spacing_mm": (1.7, 1.7),
             "matrix": 208,
@@ -249,7 +283,12 @@ class StudySpec:
 
     @classmethod
     def one_slice_each(cls, *levels: str, **changes: object) -> Self:
-        """One tilted slice of 10 mm at 80 kV through each of `levels`: the classic technique."""
+        """One tilted slice of 10 mm at 80 kV through each level: the technique before spiral scanners.
+
+        Parameters
+        ----------
+        changes : fields of the specification.
+        """
         technique: dict[str, object] = {
             "slice_levels": levels,
             "kvp": 80,
@@ -303,9 +342,11 @@ def _is_view(view: tuple[str, str], levels: tuple[str, ...]) -> bool:
 
 
 def parse_bmd(text: str) -> dict[str, float]:
-    """ "L1=110,L3=95" -> BMD of every body.
+    """Densities as the command line takes them: "L1=110,L3=95".
 
-    Between two named levels density is interpolated, beyond the outermost it stays.
+    Returns
+    -------
+    BMD of every body in mg/cm3: interpolated between two named levels, constant beyond the outermost ones.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The bones: vertebrae along a lordotic (and, if asked, scoliotic) curve, ribs, sacrum and pelvis.
+"""The bones: vertebrae along a lordotic curve, which may be scoliotic, with ribs, sacrum and pelvis.
 
 Sizes are typical of adult anatomy and belong to nobody. The frame is the patient's (LPS, mm) with the centre
 of L3 at the origin.
@@ -13,7 +13,7 @@ from math import cos, radians, sin
 
 import numpy as np
 
-from node.reference.shapes import Ellipsoid, Point, RoundedBox, Solid, Tube, VertebralSolid
+from node.reference.shapes import Ellipsoid, Point, RoundedBox, Solid, VertebralSolid, tube
 from node.reference.spec import Faults, FractureShape, StudySpec
 
 
@@ -45,13 +45,28 @@ CANAL_BEHIND_MM = 9.5  # from the posterior wall to the middle of the canal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vertebra:
-    """One vertebra in place."""
+    """One vertebra in its position.
+
+    Attributes
+    ----------
+    name : T11 to S2.
+    body : the vertebral body, cortex included.
+    """
 
     name: str
     body: VertebralSolid
 
     def at(self, left: float, back: float, up: float) -> Point:
-        """A point given in the body's own directions, from its centre."""
+        """A point given in the body's own directions.
+
+        Parameters
+        ----------
+        left, back, up : in mm from the body's centre.
+
+        Returns
+        -------
+        (x, y, z) in mm (LPS).
+        """
         point: Point = self.body.centre + np.array([left, back, up]) @ self.body.axes
         return point
 
@@ -73,7 +88,12 @@ class Vertebra:
 
 
 def build_spine(spec: StudySpec) -> dict[str, Vertebra]:
-    """All vertebrae from T11 to S2, whatever the view shows."""
+    """All vertebrae of a study, whatever its view shows.
+
+    Returns
+    -------
+    By name, from T11 down to S2; the centre of L3 is the origin.
+    """
     axes = {name: _axes(spec, name) for name in spec.levels}
     centres: dict[str, Point] = {"L3": np.zeros(3)}
     for upper, lower in pairwise(spec.levels):
@@ -144,7 +164,12 @@ def _body(name: str, centre: Point, axes: Point) -> VertebralSolid:
 
 
 def disc_below(spine: dict[str, Vertebra], name: str) -> VertebralSolid:
-    """The disc between a vertebra and the next one: it bulges into the hollow endplates."""
+    """The disc between a vertebra and the next one; it bulges into the hollow endplates.
+
+    Parameters
+    ----------
+    name : of any vertebra but the last.
+    """
     names = list(spine)
     upper, lower = spine[name].body, spine[names[names.index(name) + 1]].body
     axes = upper.axes + lower.axes
@@ -170,14 +195,14 @@ def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
     thoracic = vertebra.name.startswith("T")
     joint = 15.0 + 0.5 * (vertebra.body.width - 40)  # the joints stand further apart at each level down
     for side in (-1.0, 1.0):
-        yield _tube([at(side * 14, wall - 3, 5), at(side * 15.5, wall + 10, 5)], [6.0, 5.0])
-        yield _tube([at(side * 15.5, wall + 12, 5), at(side * 13, wall + 18, -8)], [4.6, 4.2])
+        yield tube([at(side * 14, wall - 3, 5), at(side * 15.5, wall + 10, 5)], [6.0, 5.0])
+        yield tube([at(side * 15.5, wall + 12, 5), at(side * 13, wall + 18, -8)], [4.6, 4.2])
         yield _plate(vertebra, (side * 7.5, wall + 21.5, -6), (9.5, 3.3, 8.5), turn=side * 38, tilt=12)
         # Facing joints leave a cleft of about 1 mm between neighbours.
         yield Ellipsoid(centre=at(side * joint, wall + 15.5, 12), radii=np.array([4.4, 6.0, 8.5]))
         yield Ellipsoid(centre=at(side * (joint - 6.5), wall + 22, -16), radii=np.array([4.6, 5.0, 9.0]))
         reach = 22.0 if thoracic else 41.0
-        yield _tube(
+        yield tube(
             [
                 at(side * 16, wall + 11, 4),
                 at(side * min(reach, 28), wall + 14, 3),
@@ -187,7 +212,7 @@ def posterior_elements(vertebra: Vertebra) -> Iterator[Solid]:
         )
     length, tilt = (10.0, 24.0) if thoracic else (11.5, 8.0)
     yield _plate(vertebra, (0, wall + 24 + length, -9), (3.4, length, 9.5), tilt=tilt)
-    yield _tube([at(0, wall + 25, -4), at(0, wall + 23 + 2 * length, -13)], [4.2, 3.8])
+    yield tube([at(0, wall + 25, -4), at(0, wall + 23 + 2 * length, -13)], [4.2, 3.8])
 
 
 def twelfth_ribs(vertebra: Vertebra) -> Iterator[Solid]:
@@ -201,15 +226,13 @@ def twelfth_ribs(vertebra: Vertebra) -> Iterator[Solid]:
             (92, wall + 20, -38),
             (112, wall + 2, -60),
         )
-        yield _tube(
-            [vertebra.at(side * left, back, up) for left, back, up in path], [4.6, 3.8, 4.0, 4.0, 3.0]
-        )
+        yield tube([vertebra.at(side * left, back, up) for left, back, up in path], [4.6, 3.8, 4.0, 4.0, 3.0])
 
 
 def eleventh_ribs(vertebra: Vertebra) -> Iterator[Solid]:
     """The pair of T11, and the ends of the pair above it, whose vertebra is never in view.
 
-    Their ends stay with the wall of the trunk when the spine bends or turns.
+    The ribs' ends stay with the wall of the trunk when the spine bends or turns.
     """
     wall = vertebra.body.depth / 2
     for side in (-1.0, 1.0):
@@ -219,8 +242,8 @@ def eleventh_ribs(vertebra: Vertebra) -> Iterator[Solid]:
         ]
         eleventh = [np.array([side * x, y, z]) for x, y, z in ((104, 46, 92), (131, 12, 70), (137, -23, 54))]
         tenth = [np.array([side * x, y, z]) for x, y, z in ((126, 42, 132), (138, -2, 112), (130, -48, 94))]
-        yield _tube([*root, *eleventh], [4.6, 3.8, 4.2, 4.4, 4.4, 3.4])
-        yield _tube(tenth, [4.6, 4.6, 4.2])
+        yield tube([*root, *eleventh], [4.6, 3.8, 4.2, 4.4, 4.4, 3.4])
+        yield tube(tenth, [4.6, 4.6, 4.2])
 
 
 def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
@@ -230,10 +253,10 @@ def sacral_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
         yield Ellipsoid(centre=first.at(side * 38, 4, -2), radii=np.array([25.0, 15.0, 19.0]))
         yield Ellipsoid(centre=first.at(side * 33, 6, -26), radii=np.array([23.0, 13.0, 20.0]))
         yield Ellipsoid(centre=second.at(side * 28, 4, -14), radii=np.array([20.0, 11.0, 20.0]))
-        yield _tube([first.at(side * 14, 20, 4), first.at(side * 20, 31, -6)], [5.0, 5.0])
-        yield _tube([first.at(side * 20, 31, -6), first.at(0, 39, -12)], [4.0, 4.0])
-        yield _tube([second.at(side * 14, 15, 2), second.at(0, 27, -4)], [4.0, 4.0])
-    yield _tube([first.at(0, 39, -6), first.at(0, 46, -14), second.at(0, 32, -8)], [4.0, 4.5, 4.0])
+        yield tube([first.at(side * 14, 20, 4), first.at(side * 20, 31, -6)], [5.0, 5.0])
+        yield tube([first.at(side * 20, 31, -6), first.at(0, 39, -12)], [4.0, 4.0])
+        yield tube([second.at(side * 14, 15, 2), second.at(0, 27, -4)], [4.0, 4.0])
+    yield tube([first.at(0, 39, -6), first.at(0, 46, -14), second.at(0, 32, -8)], [4.0, 4.5, 4.0])
 
 
 def sacralised_processes(vertebra: Vertebra) -> Iterator[Solid]:
@@ -253,11 +276,7 @@ def iliac_wings(spine: dict[str, Vertebra]) -> Iterator[Solid]:
             ((82, 32, 22), (98, 18, 32), (118, -10, 32)),
         ):
             path = [first + np.array([side * x, y, z]) for x, y, z in (start, middle, end)]
-            yield _tube(path, [10.0, 8.0, 7.0])
-
-
-def _tube(points: list[Point], radii: list[float]) -> Tube:
-    return Tube(path=np.array(points), radii=np.array(radii))
+            yield tube(path, [10.0, 8.0, 7.0])
 
 
 def _plate(

@@ -32,7 +32,7 @@ _OUT_OF_RESOURCES = 0xA700
 
 
 class PacsError(Exception):
-    """The other side does not answer."""
+    """The peer accepts no association or stops answering."""
 
 
 _ATTEMPTS = 3
@@ -41,9 +41,16 @@ _PATIENCE_S = 180.0  # a machine that renders, measures and receives at once may
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One object that came back."""
+    """One object that came back.
 
-    kind: str  # "SEG", "SR", "SC", "CT", else the name of the SOP class
+    Attributes
+    ----------
+    kind : "SEG", "SR", "SC", "CT", else the name of the SOP class.
+    path : of its file, as received.
+    calling_ae_title : of the sender.
+    """
+
+    kind: str
     sop_instance_uid: str
     study_instance_uid: str
     path: Path
@@ -53,7 +60,11 @@ class Received:
 class StandInPacs:
     """Accepts whatever it is sent by C-STORE and keeps it as received, one file an instance.
 
-    Use as a context manager; `port` is the one really bound.
+    Use as a context manager.
+
+    Attributes
+    ----------
+    port : the one that is bound, once the context is entered.
     """
 
     def __init__(self, folder: Path, *, ae_title: str = "PACS", port: int = 0) -> None:
@@ -86,12 +97,26 @@ class StandInPacs:
         self._server.shutdown()
 
     def received(self, kind: str | None = None) -> tuple[Received, ...]:
-        """What has come so far, in order."""
+        """What has come so far, in order.
+
+        Parameters
+        ----------
+        kind : of the objects; None for all.
+        """
         with self._arrived:
             return tuple(one for one in self._received if kind in (None, one.kind))
 
     def wait_for(self, enough: Callable[[Sequence[Received]], bool], timeout_s: float) -> bool:
-        """Wait until what has come is enough; False if it never is."""
+        """Wait until enough objects have come.
+
+        Parameters
+        ----------
+        enough : decides on all that have come so far.
+
+        Returns
+        -------
+        Whether it became true within `timeout_s`.
+        """
         deadline = time.monotonic() + timeout_s
         with self._arrived:
             while not enough(tuple(self._received)):
@@ -180,7 +205,7 @@ def send_study(
 
 
 def _statuses(association: Any, datasets: Sequence[Dataset]) -> Iterator[int]:
-    """Of what the peer answers, until it stops."""
+    """The status of each answer, until the peer stops answering."""
     try:
         for dataset in datasets:
             answer = association.send_c_store(dataset)

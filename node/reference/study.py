@@ -1,4 +1,11 @@
-"""Writes a digital reference study: DICOM CT, truth.json and truth_mask.nii.gz in one folder."""
+"""Writes a digital reference study: DICOM CT, truth.json and truth_mask.nii.gz in one folder.
+
+A study of single slices has one slice through the middle of each of some vertebral bodies, tilted along its
+endplates. So was quantitative CT done before spiral scanners: on a localizer the gantry is tilted to each
+body in turn, and one slice of 8 to 10 mm is taken. A gantry tilts about the patient's transverse axis alone.
+DICOM states the slice's position by ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1);
+GantryDetectorTilt repeats the angle, as a nominal value that is not meant for computing (PS3.3 C.8.2.1).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from math import atan2, ceil, cos, degrees, sin
+from math import atan2, cos, degrees, sin
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,45 +23,64 @@ import SimpleITK
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from scipy.ndimage import gaussian_filter1d
 
-from node.reference.render import BLUR_MM, SUBSLICE_MM, Raster, Volume, add_noise, raster_of, render, scene
+from node.reference.render import (
+    BLUR_MM,
+    Raster,
+    Volume,
+    add_noise,
+    blur_in_plane,
+    raster_of,
+    render,
+    scene,
+    subslice_offsets_mm,
+)
 from node.reference.shapes import Point
 from node.reference.spec import StudySpec
 from node.reference.spine import Vertebra, build_spine
 from node.reference.surroundings import AIR_HU, Painted
 from node.reference.truth import Truth, truth_mask, truth_of
 
-# One slice through the middle of each of some vertebral bodies, tilted along its endplates.
-#
-# So was quantitative CT done before spiral scanners: on a localizer the gantry is tilted to each body in
-# turn, and one slice of 8 to 10 mm is taken. A gantry tilts about the patient's transverse axis alone.
-# DICOM states where the slice lies by ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1);
-# the tag GantryDetectorTilt repeats the angle, as a nominal value that is not meant for computing (PS3.3
-# C.8.2.1).
+# Made for this project: UIDs below 2.25 need no registration.
+_IMPLEMENTATION_UID = "2.25.190426350126830012406573912218437060221"
+_RESCALE_INTERCEPT = -1024
+_STRAIGHT_DOWN = np.array([0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TiltedSlice:
-    """Where one slice lies; its rows run to the patient's left."""
+class SlicePlane:
+    """The position of one slice; its rows run to the patient's left.
 
-    level: str  # the body that it is meant for
-    corner_mm: Point  # centre of the first pixel (LPS)
-    down: Point  # unit vector from row to row
-    tilt_degrees: float  # of the gantry; positive leans the upper end forward
+    Attributes
+    ----------
+    corner_mm : centre of the first pixel (LPS).
+    down : unit vector from row to row.
+    tilt_degrees : of the gantry; positive leans the upper end forward.
+    level : the body that a single slice is meant for; "" in a volume.
+    """
+
+    corner_mm: Point
+    down: Point
+    tilt_degrees: float = 0.0
+    level: str = ""
 
     @property
     def normal(self) -> Point:
-        """Towards the head."""
+        """Unit vector towards the head."""
         return np.array([0.0, -self.down[2], self.down[1]])
 
 
-def planes_of(spec: StudySpec, spine: dict[str, Vertebra]) -> tuple[TiltedSlice, ...]:
-    """The slices of `spec`, in the order of its levels."""
+def planes_of(spec: StudySpec, spine: dict[str, Vertebra]) -> tuple[SlicePlane, ...]:
+    """The planes of a study of single slices, in the order of its levels.
+
+    Returns
+    -------
+    Their middles lie on the scanner's axis, x = y = 0.
+    """
     return tuple(_plane(spec, spine[level]) for level in spec.slice_levels)
 
 
-def _plane(spec: StudySpec, vertebra: Vertebra) -> TiltedSlice:
+def _plane(spec: StudySpec, vertebra: Vertebra) -> SlicePlane:
     up = vertebra.body.axes[2]
     tilt = atan2(-up[1], up[2]) + 0.0  # never minus zero
     down, normal = np.array([0.0, cos(tilt), sin(tilt)]), np.array([0.0, -sin(tilt), cos(tilt)])
@@ -63,27 +88,29 @@ def _plane(spec: StudySpec, vertebra: Vertebra) -> TiltedSlice:
     z_mm = float(normal @ vertebra.body.centre + spec.slice_offset_mm) / cos(tilt)
     half_y, half_x = ((spec.matrix - 1) / 2 * spacing for spacing in spec.pixel_spacing_mm)
     corner = np.array([0.0, 0.0, z_mm]) - half_y * down - np.array([half_x, 0.0, 0.0])
-    return TiltedSlice(level=vertebra.name, corner_mm=corner, down=down, tilt_degrees=degrees(tilt))
+    return SlicePlane(level=vertebra.name, corner_mm=corner, down=down, tilt_degrees=degrees(tilt))
 
 
-def render_planes(spec: StudySpec, spine: dict[str, Vertebra], planes: Sequence[TiltedSlice]) -> Volume:
-    """HU, float32, shape (slices, y, x): each averaged over its thickness, blurred, with noise.
+def render_planes(spec: StudySpec, spine: dict[str, Vertebra], planes: Sequence[SlicePlane]) -> Volume:
+    """Single slices as CT: each averaged over its thickness, blurred, with noise.
 
     Trabeculae are left out: over 10 mm their pattern averages away, and its mean is zero in any case.
+
+    Returns
+    -------
+    HU, float32, shape (slices, y, x), clipped to -1024 and 3071.
     """
     painted = list(scene(spec, spine))
-    count = max(1, ceil(spec.slice_thickness_mm / SUBSLICE_MM))
-    offsets = (np.arange(count) - (count - 1) / 2) * spec.slice_thickness_mm / count
-    layers = ([_layer(spec, painted, plane, float(offset)) for offset in offsets] for plane in planes)
+    offsets_mm = subslice_offsets_mm(spec)
+    layers = ([_layer(spec, painted, plane, float(offset)) for offset in offsets_mm] for plane in planes)
     hu = np.stack([np.mean(stack, axis=0, dtype=np.float32) for stack in layers])
-    for axis, spacing in ((1, spec.pixel_spacing_mm[0]), (2, spec.pixel_spacing_mm[1])):
-        gaussian_filter1d(hu, BLUR_MM / spacing, axis=axis, output=hu, mode="nearest")
+    blur_in_plane(hu, spec, BLUR_MM, mode="nearest")
     add_noise(hu, spec)
     return np.clip(hu, -1024, 3071)
 
 
 def _layer(
-    spec: StudySpec, painted: Sequence[Painted], plane: TiltedSlice, offset_mm: float
+    spec: StudySpec, painted: Sequence[Painted], plane: SlicePlane, offset_mm: float
 ) -> npt.NDArray[np.float32]:
     """An infinitely thin slice; an edge is as soft as a pixel is wide."""
     steps_mm = np.arange(spec.matrix)
@@ -106,26 +133,12 @@ def _layer(
     return hu
 
 
-def slices_document(spec: StudySpec, planes: Sequence[TiltedSlice]) -> list[dict[str, Any]]:
-    """What each slice truly shows, for truth.json."""
-    return [
-        {
-            "level": plane.level,
-            "bmd_mg_cm3": spec.bmd_of(plane.level),
-            "offset_mm": spec.slice_offset_mm,
-            "tilt_degrees": plane.tilt_degrees,
-        }
-        for plane in planes
-    ]
-
-
-# Made for this project: UIDs below 2.25 need no registration.
-_IMPLEMENTATION_UID = "2.25.190426350126830012406573912218437060221"
-_RESCALE_INTERCEPT = -1024
-
-
 def write_reference_study(directory: Path, spec: StudySpec) -> Truth:
-    """Render `spec` and write it; the folder is made if missing and must hold no DICOM of another study.
+    """Render a study and write it into a folder.
+
+    Parameters
+    ----------
+    directory : made if missing; must hold no DICOM of another study.
 
     Returns
     -------
@@ -139,51 +152,51 @@ def write_reference_study(directory: Path, spec: StudySpec) -> Truth:
     if spec.slice_levels:
         truth = _write_planes(directory, spec, spine, truth)
     else:
-        places = [
-            _Place(corner_mm=np.array([raster.x_mm[0], raster.y_mm[0], z]), down=_STRAIGHT_DOWN)
+        planes = [
+            SlicePlane(corner_mm=np.array([raster.x_mm[0], raster.y_mm[0], z]), down=_STRAIGHT_DOWN)
             for z in raster.z_mm
         ]
-        _write_slices(directory, spec, places, render(spec, spine, raster))
+        _write_slices(directory, spec, planes, render(spec, spine, raster))
         _write_mask(directory / "truth_mask.nii.gz", truth_mask(spine, raster), raster)
     (directory / "truth.json").write_text(json.dumps(truth.document, indent=2) + "\n", "utf-8")
     return truth
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where a slice lies; its rows run to the patient's left."""
-
-    corner_mm: Point  # centre of the first pixel (LPS)
-    down: Point  # unit vector from row to row
-    tilt_degrees: float = 0.0  # of the gantry
-
-
-_STRAIGHT_DOWN = np.array([0.0, 1.0, 0.0])
-
-
 def _write_planes(directory: Path, spec: StudySpec, spine: dict[str, Vertebra], truth: Truth) -> Truth:
     """A study of single slices: its truth names what each slice shows, and no level wholly in view."""
     planes = planes_of(spec, spine)
-    places = [_Place(corner_mm=one.corner_mm, down=one.down, tilt_degrees=one.tilt_degrees) for one in planes]
-    _write_slices(directory, spec, places, render_planes(spec, spine, planes))
-    document = {**truth.document, "levels": {}, "slices": slices_document(spec, planes)}
-    return replace(truth, levels={}, document=document)
+    _write_slices(directory, spec, planes, render_planes(spec, spine, planes))
+    slices = [
+        {
+            "level": plane.level,
+            "bmd_mg_cm3": spec.bmd_of(plane.level),
+            "offset_mm": spec.slice_offset_mm,
+            "tilt_degrees": plane.tilt_degrees,
+        }
+        for plane in planes
+    ]
+    return replace(truth, levels={}, document={**truth.document, "levels": {}, "slices": slices})
 
 
-def _write_slices(directory: Path, spec: StudySpec, places: Sequence[_Place], hu: Volume) -> None:
+def _write_slices(directory: Path, spec: StudySpec, planes: Sequence[SlicePlane], hu: Volume) -> None:
     stored = np.rint(hu - _RESCALE_INTERCEPT).astype(np.uint16)
-    for number, (place, image) in enumerate(zip(places, stored, strict=True), start=1):
-        _write_slice(directory / f"IM{number:04d}.dcm", spec, place, number, image)
+    for number, (plane, image) in enumerate(zip(planes, stored, strict=True), start=1):
+        _write_slice(directory / f"IM{number:04d}.dcm", spec, plane, number, image)
 
 
 def uid_of(spec: StudySpec, *parts: str) -> str:
-    """A UID that follows from the specification alone."""
+    """A UID that follows from the specification alone.
+
+    Parameters
+    ----------
+    parts : which object is named, e.g. "instance", "1".
+    """
     content = json.dumps([spec.content, *parts], sort_keys=True, default=str)
     return f"2.25.{int.from_bytes(hashlib.sha256(content.encode()).digest()[:16])}"
 
 
 def _write_slice(
-    path: Path, spec: StudySpec, place: _Place, number: int, stored: npt.NDArray[np.uint16]
+    path: Path, spec: StudySpec, plane: SlicePlane, number: int, stored: npt.NDArray[np.uint16]
 ) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -210,7 +223,7 @@ def _write_slice(
     dataset.KVP = str(spec.kvp)
     dataset.ConvolutionKernel = "STANDARD"
     dataset.SliceThickness = f"{spec.slice_thickness_mm:g}"
-    dataset.GantryDetectorTilt = f"{place.tilt_degrees:.4g}"
+    dataset.GantryDetectorTilt = f"{plane.tilt_degrees:.4g}"
     dataset.TableHeight = "150"
     dataset.ReconstructionDiameter = f"{spec.matrix * max(spec.pixel_spacing_mm):.6g}"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -218,10 +231,10 @@ def _write_slice(
         dataset.ContrastBolusAgent = "iodinated contrast medium"
     dataset.AcquisitionNumber = 1
     dataset.InstanceNumber = number
-    dataset.ImagePositionPatient = [f"{value:.10g}" for value in place.corner_mm]
-    dataset.ImageOrientationPatient = ["1", "0", "0", *(f"{value:.10g}" for value in place.down)]
+    dataset.ImagePositionPatient = [f"{value:.10g}" for value in plane.corner_mm]
+    dataset.ImageOrientationPatient = ["1", "0", "0", *(f"{value:.10g}" for value in plane.down)]
     dataset.PixelSpacing = [f"{value:g}" for value in spec.pixel_spacing_mm]
-    dataset.SliceLocation = f"{place.corner_mm[2]:.10g}"
+    dataset.SliceLocation = f"{plane.corner_mm[2]:.10g}"
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = stored.shape

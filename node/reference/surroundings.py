@@ -1,8 +1,13 @@
-"""What lies under the patient: couch, mat, and the calibration phantom.
+"""The couch, the mat and the calibration phantom under the patient; and the European Spine Phantom.
 
-The phantom is a tissue-equivalent bar 200 mm wide and 30 mm thick (36 HU) with a row of upright rods; it lies
-in a mat between table and back. The default is like a Siemens Osteo phantom: its water-equivalent rod lies
-on the patient's right, and 60 mm from it, on the left, that of 200 mg HA/cm3.
+The calibration phantom is a tissue-equivalent bar 200 mm wide and 30 mm thick (36 HU) with a row of upright
+rods; it lies in a mat between table and back. The default is like a Siemens Osteo phantom: its
+water-equivalent rod lies on the patient's right, and 60 mm from it, on the left, that of 200 mg HA/cm3.
+
+The European Spine Phantom lies in the patient's place: calibrated densities are accepted by it. It has three
+artificial vertebrae of 50, 100 and 200 mg hydroxyapatite per cm3 in a water-equivalent block, named L1 to L3
+from above. The densities are those cited in the Ogo software's reference (Michalski); all dimensions, the
+cortical shells and the arches are this study's own: no drawing was at hand.
 """
 
 from __future__ import annotations
@@ -13,7 +18,6 @@ from math import pi
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from node.reference.attenuation import HA, K2HPO4, ROWS, hu_per_mg
 from node.reference.shapes import Common, EllipticCylinder, RoundedBox, Slab, Solid
@@ -30,7 +34,13 @@ _COUCH_RADIUS_MM = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Painted:
-    """A solid and the HU it is filled with; later ones cover earlier ones."""
+    """A solid and the HU that it is filled with.
+
+    Attributes
+    ----------
+    solid : later ones cover earlier ones.
+    hu : before partial volume, blur and noise.
+    """
 
     solid: Solid
     hu: float
@@ -38,16 +48,29 @@ class Painted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rod:
-    """A rod of the phantom as it really is."""
+    """A rod of the phantom as it really is.
+
+    Attributes
+    ----------
+    name : as `attenuation.ROWS` has it.
+    density_mg_cm3 : of its mineral.
+    hu : at the study's effective energy, without noise.
+    centre_mm : (x, y) in mm.
+    """
 
     name: str
     density_mg_cm3: float
     hu: float
-    centre_mm: tuple[float, float]  # x, y
+    centre_mm: tuple[float, float]
 
 
 def rods(spec: StudySpec) -> tuple[Rod, ...]:
-    """The rods' truth; none where the study has no phantom."""
+    """The true rods of a study's phantom.
+
+    Returns
+    -------
+    From the patient's right to the left; empty where the study has no phantom.
+    """
     if spec.phantom == "none":
         return ()
     row = ROWS[spec.phantom]
@@ -63,7 +86,7 @@ def rods(spec: StudySpec) -> tuple[Rod, ...]:
 
 
 def table_and_phantom(spec: StudySpec) -> Iterator[Painted]:
-    """The couch, the mat on it, and the phantom in the mat."""
+    """The couch, the mat on it, and the phantom in the mat, in painting order."""
     frame = Slab(low=(-210.0, 90.0), high=(210.0, 190.0))
     # Hollow towards the patient: shells of wide circles about an axis far above.
     for depth, hu in ((_COUCH_MM, -130.0), (_COUCH_MM - 2.5, -930.0), (2.5, -130.0), (0.0, AIR_HU)):
@@ -78,13 +101,6 @@ def table_and_phantom(spec: StudySpec) -> Iterator[Painted]:
         radius = ROWS[spec.phantom].diameter_mm / 2
         for rod in rods(spec):
             yield Painted(solid=EllipticCylinder(centre=rod.centre_mm, radii=(radius, radius)), hu=rod.hu)
-
-
-# The European Spine Phantom in the patient's place: the object that calibrated densities are accepted by.
-#
-# Three artificial vertebrae of 50, 100 and 200 mg hydroxyapatite per cm3 in a water-equivalent block. Their
-# densities are those cited in the Ogo software's reference (Michalski); all dimensions, the cortical shells
-# and the arches are this study's own: no drawing was at hand. The vertebrae are named L1 to L3, from above.
 
 
 _BLOCK_RADII_MM = (140.0, 88.0)
@@ -103,10 +119,17 @@ _EVERYWHERE_MM = 1e4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtificialVertebra:
-    """One of the three; coordinates are LPS."""
+    """A vertebra of the European Spine Phantom.
+
+    Attributes
+    ----------
+    name : L1, L2 or L3.
+    bmd_mg_cm3 : hydroxyapatite in the place of water.
+    centre_mm : (x, y, z) in mm (LPS).
+    """
 
     name: str
-    bmd_mg_cm3: float  # hydroxyapatite in the place of water
+    bmd_mg_cm3: float
     centre_mm: tuple[float, float, float]
 
     @property
@@ -133,13 +156,13 @@ VERTEBRAE = tuple(
 
 
 def z_range_mm() -> tuple[float, float]:
-    """From the lowest to the highest slice of a scan of the three."""
+    """z of the lowest and of the highest slice of a scan of the European Spine Phantom."""
     reach = _PITCH_MM + _BODY_HEIGHT_MM / 2 + _MARGIN_MM
     return -reach, reach
 
 
 def spine_phantom(spec: StudySpec) -> Iterator[Painted]:
-    """The block, and in it arches, shells and cores."""
+    """The block of the European Spine Phantom, and in it arches, shells and cores, in painting order."""
     per_mg = hu_per_mg(HA, spec.kev)
     back = (0.0, SKIN_BACK_MM - _BLOCK_RADII_MM[1], 0.0)
     yield Painted(solid=_upright(back, _BLOCK_RADII_MM, _BLOCK_LENGTH_MM), hu=_WATER_HU)
@@ -157,7 +180,13 @@ def spine_phantom(spec: StudySpec) -> Iterator[Painted]:
 
 
 def compositions(spec: StudySpec) -> Mapping[str, Mapping[str, Any]]:
-    """By vertebra: HU, mineral and what an ideal calibration in either mineral reads."""
+    """What each vertebra of the European Spine Phantom consists of, for truth.json.
+
+    Returns
+    -------
+    By vertebra: `hu`, `mineral_mg_cm3`, `fat_fraction`, and `equivalents`: what an ideal calibration in
+    either mineral reads, in mg/cm3.
+    """
     per_mg = {"HA": hu_per_mg(HA, spec.kev), "K2HPO4": hu_per_mg(K2HPO4, spec.kev)}
     return {
         one.name: {
@@ -170,15 +199,6 @@ def compositions(spec: StudySpec) -> Mapping[str, Mapping[str, Any]]:
         }
         for one in VERTEBRAE
     }
-
-
-def inside(
-    solid: Solid, x_mm: npt.NDArray[np.float64], y_mm: npt.NDArray[np.float64], z_mm: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
-    """Voxels (z, y, x) whose centres lie in a solid."""
-    x, y, z = (axis.astype(np.float32) for axis in (x_mm, y_mm, z_mm))
-    found: npt.NDArray[np.bool_] = solid.distance(x[None, None, :], y[None, :, None], z[:, None, None]) < 0
-    return found
 
 
 def _upright(centre_mm: tuple[float, float, float], radii_mm: tuple[float, float], height_mm: float) -> Solid:

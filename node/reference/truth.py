@@ -14,10 +14,10 @@ from scipy.spatial import cKDTree
 from node.reference.attenuation import cancellous_reading
 from node.reference.damage import displace
 from node.reference.render import Raster
-from node.reference.shapes import VertebralSolid
+from node.reference.shapes import Axis, VertebralSolid, distance_on, part_of
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import Vertebra
-from node.reference.surroundings import VERTEBRAE, compositions, inside, rods
+from node.reference.surroundings import VERTEBRAE, compositions, rods
 
 # Numbers of TotalSegmentator's `total` classes, as in masks of vertebrae drawn by others.
 MASK_LABELS: Mapping[str, int] = {"L5": 27, "L4": 28, "L3": 29, "L2": 30, "L1": 31, "T12": 32}
@@ -29,16 +29,30 @@ _EQUIVALENT = "HA"  # of the phantom's certificate, and of `bmd_mg_cm3` in the s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelTruth:
-    """One lumbar vertebra that is wholly in view."""
+    """One lumbar vertebra that is wholly in view.
 
-    bmd_mg_cm3: float  # in the study's equivalent: what an ideal calibrated reading gives
-    volume_mm3: float  # of the whole body, cortex included
-    centroid_mm: tuple[float, float, float]  # of the body (LPS)
+    Attributes
+    ----------
+    bmd_mg_cm3 : in the study's equivalent: what an ideal calibrated reading gives.
+    volume_mm3 : of the whole body, cortex included.
+    centroid_mm : of the body (LPS).
+    """
+
+    bmd_mg_cm3: float
+    volume_mm3: float
+    centroid_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What a perfect measurement of the study would find. `document` is truth.json."""
+    """What a perfect measurement of the study would find.
+
+    Attributes
+    ----------
+    equivalent : that the levels' densities are given in.
+    levels : by name; those wholly in view.
+    document : truth.json.
+    """
 
     equivalent: str
     levels: Mapping[str, LevelTruth]
@@ -46,7 +60,13 @@ class Truth:
 
 
 def truth_of(spec: StudySpec, spine: dict[str, Vertebra], raster: Raster) -> Truth:
-    """The answers for all lumbar bodies that the slices hold completely."""
+    """The answers for all lumbar bodies that the slices hold completely.
+
+    Parameters
+    ----------
+    spine : of `build_spine`.
+    raster : of `raster_of`.
+    """
     if spec.european_spine_phantom:
         return _truth_of_spine_phantom(spec)
     readings = {
@@ -129,7 +149,7 @@ def _truth(
 
 
 def in_view(vertebra: Vertebra, raster: Raster) -> bool:
-    """Whether every part of the body lies between the first and the last slice."""
+    """Whether every part of the body lies within the slices, half a thickness beyond both ends included."""
     body = _filled_by(vertebra)
     half = raster.spec.slice_thickness_mm / 2
     return bool(body.lowest_mm >= raster.z_mm[0] - half and body.highest_mm <= raster.z_mm[-1] + half)
@@ -142,7 +162,7 @@ def _level(vertebra: Vertebra, bmd_mg_cm3: float) -> LevelTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Filled:
-    """What the points of a fine grid that lie in a body tell of it."""
+    """A body as the points of a fine grid within it show it."""
 
     volume_mm3: float
     centroid_mm: tuple[float, float, float]
@@ -159,9 +179,9 @@ def _filled_by(vertebra: Vertebra) -> _Filled:
 @cache  # vertebrae stand in one place in many studies
 def _filled(place: tuple[tuple[float, ...], tuple[tuple[float, ...], ...]], shape: _Shape) -> _Filled:
     body = VertebralSolid(centre=np.array(place[0]), axes=np.array(place[1]), **dict(shape))
-    axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
-    x, y, z = (axis.astype(np.float32) for axis in axes)
-    index = np.nonzero(body.distance(x[None, None, :], y[None, :, None], z[:, None, None]) < 0)
+    axes = _fine_grid(body)
+    x, y, z = axes
+    index = np.nonzero(distance_on(body, (z, y, x)) < 0)
     points = np.stack([axis[one] for axis, one in zip(axes, reversed(index), strict=True)], axis=1)
     left, back, up = (float(value) for value in points.mean(axis=0))
     return _Filled(
@@ -172,13 +192,21 @@ def _filled(place: tuple[tuple[float, ...], tuple[tuple[float, ...], ...]], shap
     )
 
 
+def _fine_grid(body: VertebralSolid) -> list[Axis]:
+    """Positions along x, y and z of a grid that holds a body."""
+    return [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
+
+
 def core_volume_mm3(vertebra: Vertebra, depth_mm: float) -> float:
-    """Volume of the part of a body that lies deeper than `depth_mm` beneath its surface."""
+    """Volume of the part of a body that is deeper than `depth_mm` beneath its surface.
+
+    Depth is measured to points of the surface on a grid of 0.5 mm: a solid's own distance is a bound only.
+    """
     return _core_volume_mm3(_shape(vertebra.body), depth_mm)
 
 
 def _shape(body: VertebralSolid) -> _Shape:
-    """What makes a body, its place left out."""
+    """The shape of a body without its place: all fields but these."""
     own = {one.name: getattr(body, one.name) for one in fields(VertebralSolid)}
     del own["centre"], own["axes"]
     return tuple(own.items())
@@ -191,7 +219,7 @@ def _core_volume_mm3(shape: _Shape, depth_mm: float) -> float:
     A solid's own distance is a bound only.
     """
     body = VertebralSolid(centre=np.zeros(3), axes=np.eye(3), **dict(shape))
-    axes = [np.arange(low, high, _SAMPLE_MM) for low, high in zip(body.box.low, body.box.high, strict=True)]
+    axes = _fine_grid(body)
     x, y, z = (axis.astype(np.float32) for axis in axes)
     field = body.distance(x[:, None, None], y[None, :, None], z[None, None, :]).astype(float)
     index = np.argwhere(field < 0)
@@ -215,26 +243,21 @@ def _surface(field: npt.NDArray[np.float64], axes: list[npt.NDArray[np.float64]]
 
 
 def truth_mask(spine: dict[str, Vertebra], raster: Raster) -> npt.NDArray[np.uint8]:
-    """Label map of the bodies on the CT grid, shape (z, y, x): a voxel belongs where its centre lies."""
+    """Label map of the bodies on the CT grid.
+
+    Returns
+    -------
+    uint8, shape (z, y, x); values of `MASK_LABELS`. A voxel belongs to a body where its centre lies in it.
+    """
     mask = np.zeros((raster.slices, len(raster.y_mm), len(raster.x_mm)), np.uint8)
     if raster.spec.european_spine_phantom:
         for one in VERTEBRAE:
-            mask[inside(one.body, raster.x_mm, raster.y_mm, raster.z_mm)] = MASK_LABELS[one.name]
+            mask[distance_on(one.body, raster.axes_mm) < 0] = MASK_LABELS[one.name]
         return mask
     for name, label in MASK_LABELS.items():
         body = spine[name].body
-        k, j, i = (
-            slice(
-                int(np.searchsorted(v, body.box.low[a])), int(np.searchsorted(v, body.box.high[a], "right"))
-            )
-            for v, a in ((raster.z_mm, 2), (raster.y_mm, 1), (raster.x_mm, 0))
-        )
-        if mask[k, j, i].size:
-            distance = body.distance(
-                raster.x_mm[None, None, i].astype(np.float32),
-                raster.y_mm[None, j, None].astype(np.float32),
-                raster.z_mm[k, None, None].astype(np.float32),
-            )
-            mask[k, j, i][distance < 0] = label
-    displace(mask, raster.spec.faults, spine, (raster.z_mm, raster.y_mm, raster.x_mm), outside=0)
+        cut = part_of(body.box, raster.axes_mm)
+        if mask[cut].size:
+            mask[cut][distance_on(body, raster.axes_mm, cut) < 0] = label
+    displace(mask, raster.spec.faults, spine, raster.axes_mm, outside=0)
     return mask

@@ -11,11 +11,11 @@ from pydicom import dcmread
 from config.catalog import list_phantoms, load_phantom
 from node.reference.attenuation import EFFECTIVE_KEV, HA, K2HPO4, hu_per_mg
 from node.reference.render import raster_of, render
-from node.reference.shapes import Shrunk
+from node.reference.shapes import Shrunk, distance_on
 from node.reference.spec import Faults, SpecInvalid, StudySpec
 from node.reference.spine import build_spine
 from node.reference.study import write_reference_study
-from node.reference.surroundings import VERTEBRAE, inside
+from node.reference.surroundings import VERTEBRAE
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 from scoring.density.bmd import measure_bmd
 from scoring.phantoms.choice import calibrate_from_reading
@@ -46,8 +46,7 @@ def scanned(spec: StudySpec) -> tuple[CtVolume, dict[str, np.ndarray]]:
     )
     hu = np.rint(render(spec, spine, raster)).astype(np.float32)
     cores = {
-        one.name: inside(Shrunk(solid=one.body, by_mm=DEPTH_MM), raster.x_mm, raster.y_mm, raster.z_mm)
-        for one in VERTEBRAE
+        one.name: distance_on(Shrunk(solid=one.body, by_mm=DEPTH_MM), raster.axes_mm) < 0 for one in VERTEBRAE
     }
     return CtVolume(hu=hu, grid=grid), cores
 

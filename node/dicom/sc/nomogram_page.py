@@ -78,7 +78,7 @@ class Remark:
     """
 
     words: str
-    size: float  # pixels
+    size: float
     colour: str
 
 
