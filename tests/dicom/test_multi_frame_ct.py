@@ -266,8 +266,8 @@ def _frame_type(*values: str) -> Callable[[int, Dataset], None]:
     [
         (("DERIVED", "PRIMARY", "VOLUME", "NONE", "VOLUME", "NONE"), "not an original acquisition"),
         (("ORIGINAL", "PRIMARY", "LOCALIZER", "NONE", "VOLUME", "NONE"), "localizer"),
-        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "DISTORTED", "NONE"), "not a slice as acquired"),
-        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "VOLUME", "MAX_IP"), "not a slice as acquired"),
+        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "DISTORTED", "NONE"), "not an acquired slice"),
+        (("ORIGINAL", "PRIMARY", "VOLUME", "NONE", "VOLUME", "MAX_IP"), "not an acquired slice"),
     ],
 )
 def test_frames_that_are_no_original_slices_are_not_chosen(
