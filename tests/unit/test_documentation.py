@@ -107,3 +107,20 @@ def test_every_control_of_the_safety_page_is_held_by_a_test_that_exists():
     assert [name for name in files if not (ROOT / name).is_file()] == []
     for name, test in re.findall(r"`(tests/[\w/]+\.py)` \(`(test_\w+)_\.\.\.`", text):
         assert f"def {test}_" in (ROOT / name).read_text("utf-8"), test
+
+
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_a_page_are_under_120_characters_but_rows_of_tables_and_code(page):
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    assert [line for line in prose.splitlines() if len(line) >= 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_says_first_what_it_is_for(page):
+    """A heading, then a paragraph: no table, list, code or second heading."""
+    heading, _, first = page.read_text("utf-8").partition("\n\n")
+    assert re.fullmatch(r"# .+", heading)
+    assert re.match(r"\w", first)
