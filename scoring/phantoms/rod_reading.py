@@ -105,7 +105,6 @@ class _PreparedVolume:
     """A canonical volume, prepared for the search of one model's rods."""
 
     volume: CtVolume
-    targets: tuple[RodTarget, ...]
     rods: RodVolume
     minimum_blocks: int  # that rods must be seen in
 
@@ -117,7 +116,6 @@ def _prepare(volume: CtVolume, model: PhantomModel) -> _PreparedVolume:
     block_mm = turned.grid.shape[0] * turned.grid.spacing_mm[0] / len(rods.z_mm)
     return _PreparedVolume(
         volume=turned,
-        targets=targets,
         rods=rods,
         minimum_blocks=max(2, round(model.limits.minimum_length_mm / block_mm)),
     )
@@ -157,7 +155,7 @@ def _read(
     volume = prepared.volume
     dz, dy, dx = volume.grid.spacing_mm
     slabs = [
-        _slab(volume, first, last, lines, prepared.targets)
+        _slab(volume, first, last, lines, prepared.rods.targets)
         for first, last in block_edges(volume.grid.shape[0], dz)
         if seen_mm[0] <= (first + last - 1) / 2 * dz <= seen_mm[1]
     ]

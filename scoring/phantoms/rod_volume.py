@@ -47,34 +47,44 @@ class RodTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RodVolume:
-    """The volume in coarse blocks, with what every pixel would read as the centre of a rod's core.
-
-    Arrays have the shape (blocks, y, x); those of rods one such array for each rod.
+class Blocks:
+    """A canonical volume averaged over `BLOCK_MM` of slices and about `PITCH_MM` in the plane.
 
     Attributes
     ----------
-    z_mm : (blocks,), middles of the blocks along the slice normal.
-    hu : (blocks, y, x).
+    hu : (blocks, y, x), caudal to cranial.
     inside : (blocks, y, x); False outside the scanner's field of view (padding).
-    core_hu : for each rod, mean HU of a core centred at each pixel.
-    possible : for each rod, whether that core has the rod's HU, is even, and lies in the image.
-    ring_hu : for each rod, mean HU of the ring around that core.
-    targets : the last is the densest rod.
+    z_mm : (blocks,), middles of the blocks along the slice normal.
     pitch_mm : (2,), y and x.
     corner_mm : (2,), y and x of the centre of pixel [0, 0].
     """
 
-    z_mm: Floats
     hu: Images
     inside: Bools
+    z_mm: Floats
+    pitch_mm: Floats
+    corner_mm: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RodVolume(Blocks):
+    """Coarse blocks, with maps of what the core of each rod reads at every pixel.
+
+    Attributes
+    ----------
+    core_hu : for each rod (blocks, y, x), mean HU of a core centred at each pixel.
+    possible : for each rod (blocks, y, x), whether that core has the rod's HU, is even, and lies in the
+        image.
+    ring_hu : for each rod (blocks, y, x), mean HU of the ring around that core.
+    targets : the last is the densest rod.
+    body_hu : range of the phantom's body.
+    """
+
     core_hu: tuple[Images, ...]
     possible: tuple[Bools, ...]
     ring_hu: tuple[Images, ...]
     targets: tuple[RodTarget, ...]
     body_hu: tuple[float, float]
-    pitch_mm: Floats
-    corner_mm: Floats
 
     def stands_out_hu(self, rod: int) -> Images:
         """Contrast of one rod's core to its ring at each pixel, positive towards the rod's expected side.
@@ -162,26 +172,6 @@ def block_edges(slices: int, spacing_mm: float) -> list[tuple[int, int]]:
     """Slice ranges [from, to) of about `BLOCK_MM` that cover the volume."""
     count = min(slices, max(1, round(slices * spacing_mm / BLOCK_MM)))
     return [(int(a), int(b)) for a, b in pairwise(np.linspace(0, slices, count + 1).round())]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blocks:
-    """A canonical volume averaged over `BLOCK_MM` of slices and about `PITCH_MM` in the plane.
-
-    Attributes
-    ----------
-    hu : (blocks, y, x), caudal to cranial.
-    inside : (blocks, y, x); False outside the scanner's field of view (padding).
-    z_mm : (blocks,), middles of the blocks along the slice normal.
-    pitch_mm : (2,), y and x.
-    corner_mm : (2,), y and x of the centre of pixel [0, 0].
-    """
-
-    hu: Images
-    inside: Bools
-    z_mm: Floats
-    pitch_mm: Floats
-    corner_mm: Floats
 
 
 def average_blocks(volume: CtVolume) -> Blocks:

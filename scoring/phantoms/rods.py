@@ -264,7 +264,12 @@ def bridges(centres_mm: Floats, targets: Sequence[RodTarget]) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundRow:
-    """A straight row of rods and the z range in which it was seen."""
+    """A straight row of rods.
+
+    Attributes
+    ----------
+    seen_mm : range along the slice normal in which it was seen.
+    """
 
     lines: Lines
     seen_mm: tuple[float, float]
@@ -280,10 +285,9 @@ def find_straight_rows(volume: RodVolume, minimum_blocks: int) -> list[FoundRow]
     rows: Sequence[Sequence[Pose]] = poses_by_block(volume, Search.whole(volume))
     found: list[FoundRow] = []
     for _ in range(MOST_ROWS):
-        seen = best_straight_row(volume, clearest_poses(rows), minimum_blocks)
-        if seen is None:
+        row = best_straight_row(volume, clearest_poses(rows), minimum_blocks)
+        if row is None:
             break
-        row = FoundRow(lines=seen[0], seen_mm=seen[1])
         if not any(_are_one(volume, row, other) for other in found):
             found.append(row)
         rows = without_row(rows, row, volume)
@@ -297,9 +301,7 @@ def _are_one(volume: RodVolume, one: FoundRow, other: FoundRow) -> bool:
     return any(share_a_rod(volume, one.lines.at(float(z)), other.lines.at(float(z))) for z in both)
 
 
-def best_straight_row(
-    volume: RodVolume, poses: Sequence[Pose], minimum_blocks: int
-) -> tuple[Lines, tuple[float, float]] | None:
+def best_straight_row(volume: RodVolume, poses: Sequence[Pose], minimum_blocks: int) -> FoundRow | None:
     """The straight row of rods with the most contrast.
 
     Every pair of poses proposes lines (in a fixed order, without random draws). Each proposal is judged by
@@ -311,7 +313,7 @@ def best_straight_row(
 
     Returns
     -------
-    The lines and the z range in mm in which they were seen; None without such a row.
+    None without such a row.
     """
     best: tuple[float, Lines, Floats] | None = None
     steepest = tan(radians(SEARCH_TILT_DEGREES))
@@ -332,7 +334,7 @@ def best_straight_row(
     if best is None:
         return None
     _, lines, seen_mm = best
-    return _refitted(lines, poses), (float(seen_mm.min()), float(seen_mm.max()))
+    return FoundRow(lines=_refitted(lines, poses), seen_mm=(float(seen_mm.min()), float(seen_mm.max())))
 
 
 def rows_in_one_slice(volume: RodVolume) -> list[Lines]:
@@ -433,7 +435,7 @@ def is_truncated(volume: RodVolume, minimum_blocks: int) -> bool:
         return True
     for part, search in _ends(volume):
         found = best_straight_row(part, find_poses(part, search), needed)
-        if found is not None and _blocks_that_run_out(part, search, found[0]) >= needed:
+        if found is not None and _blocks_that_run_out(part, search, found.lines) >= needed:
             return True
     return False
 

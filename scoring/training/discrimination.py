@@ -27,7 +27,7 @@ from scoring.errors import CohortUnusable, FitImpossible
 Scores = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]  # True: the positive class
 
-_Z95 = float(ndtri(0.975))
+Z95 = float(ndtri(0.975))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Auc:
         """By DeLong, limited to 0..1; None where the variance is 0, as with completely separated classes."""
         if self.standard_error == 0.0:
             return None
-        reach = _Z95 * self.standard_error
+        reach = Z95 * self.standard_error
         return max(0.0, self.value - reach), min(1.0, self.value + reach)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit, ndtr
 from statsmodels.discrete.discrete_model import Logit
 from statsmodels.tools.sm_exceptions import (
     ConvergenceWarning,
@@ -23,13 +23,12 @@ from statsmodels.tools.sm_exceptions import (
 )
 
 from scoring.errors import CohortUnusable, FitImpossible
-from scoring.training.discrimination import Labels
+from scoring.training.discrimination import Z95, Labels
 from scoring.training.feature_selection import LassoChoice, choose_penalty, mrmr
 
 _ROUNDS = 50
 _TOLERANCE = 1e-10
 _LARGEST_EFFECT = 30.0  # of a linear predictor: beyond it the classes are separated, and no maximum exists
-_Z95 = float(ndtri(0.975))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ class Coefficient:
 
     @property
     def odds_ratio_interval95(self) -> tuple[float, float]:
-        reach = _Z95 * self.standard_error
+        reach = Z95 * self.standard_error
         return float(np.exp(self.value - reach)), float(np.exp(self.value + reach))
 
     @property

@@ -41,7 +41,7 @@ def column_with(rim: np.ndarray) -> tuple[CtVolume, Curve]:
 def test_a_waist_between_crisp_endplates_divides_no_body() -> None:
     """Slices of 0.4 mm: a fifth lumbar body of 41 mm was halved, and every name above it moved by one."""
     volume, curve = column_with(rim_of(DISCS))
-    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(DISCS, abs=2)
+    assert find_discs(volume, curve, DiscSettings()) == pytest.approx(DISCS, abs=2)
 
 
 @pytest.mark.parametrize("disc_hu", [DISC_HU, 190.0])
@@ -51,7 +51,7 @@ def test_a_disc_between_two_low_bodies_stays(disc_hu: float) -> None:
     rim = rim_of(discs)
     rim[72 - DISC_HALF_MM : 72 + DISC_HALF_MM + 1] = disc_hu
     volume, curve = column_with(rim)
-    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
+    assert find_discs(volume, curve, DiscSettings()) == pytest.approx(discs, abs=2)
 
 
 def test_a_site_says_how_bright_a_waist_is() -> None:
@@ -60,7 +60,7 @@ def test_a_site_says_how_bright_a_waist_is() -> None:
     rim = rim_of(discs)
     rim[72 - DISC_HALF_MM : 72 + DISC_HALF_MM + 1] = 190.0
     volume, curve = column_with(rim)
-    found = find_discs(volume, curve, DiscSettings(waist_share=0.5)).at_mm
+    found = find_discs(volume, curve, DiscSettings(waist_share=0.5))
     assert found == pytest.approx([at for at in discs if at != 72], abs=2)
 
 
@@ -71,15 +71,15 @@ def test_a_site_says_how_many_discs_have_a_median() -> None:
     for at, hu in ((72, 200.0), (127, -100.0)):
         rim[at - DISC_HALF_MM : at + DISC_HALF_MM + 1] = hu
     volume, curve = column_with(rim)
-    assert find_discs(volume, curve, DiscSettings(waist_least_discs=7)).at_mm == pytest.approx(discs, abs=2)
-    few = find_discs(volume, curve, DiscSettings(waist_least_discs=8)).at_mm
+    assert find_discs(volume, curve, DiscSettings(waist_least_discs=7)) == pytest.approx(discs, abs=2)
+    few = find_discs(volume, curve, DiscSettings(waist_least_discs=8))
     assert few == pytest.approx([at for at in discs if at != 72], abs=2)
 
 
 def test_a_waist_in_a_view_of_one_body_is_no_disc() -> None:
     """The body was refused: no half of it is a vertebra."""
     volume, curve = column_with(rim_of((12, 50)))
-    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx((12, 50), abs=2)
+    assert find_discs(volume, curve, DiscSettings()) == pytest.approx((12, 50), abs=2)
 
 
 @pytest.mark.parametrize("sense", [-1, 1])
@@ -88,21 +88,19 @@ def test_a_waist_at_the_end_of_a_chain_hides_no_disc_beyond_it(sense: int) -> No
     rim = rim_of((11, 48, 87, 126), endplate_hu=410.0)
     volume, curve = column_with(rim[::sense])
     discs = sorted(at if sense > 0 else len(rim) - 1 - at for at in (11, 48, 87, 126))
-    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
+    assert find_discs(volume, curve, DiscSettings()) == pytest.approx(discs, abs=2)
 
 
 def test_a_site_says_how_far_discs_lie_apart_and_how_they_stand_out() -> None:
     """A child's bodies of 15 mm, and rims that are hardly brighter than their discs."""
     small = tuple(range(12, 100, 17))
     volume, curve = column_with(rim_of(small, endplate_hu=BODY_HU))
-    assert find_discs(volume, curve, DiscSettings()).at_mm != pytest.approx(small, abs=2)
-    assert find_discs(volume, curve, DiscSettings(spacing_mm=(14.0, 50.0))).at_mm == pytest.approx(
-        small, abs=2
-    )
+    assert find_discs(volume, curve, DiscSettings()) != pytest.approx(small, abs=2)
+    assert find_discs(volume, curve, DiscSettings(spacing_mm=(14.0, 50.0))) == pytest.approx(small, abs=2)
     faint = DISC_HU + (rim_of(DISCS) - DISC_HU) * 0.12
     volume, curve = column_with(faint)
-    assert find_discs(volume, curve, DiscSettings()).at_mm == ()
-    assert len(find_discs(volume, curve, DiscSettings(min_contrast_hu=20.0)).at_mm) == len(DISCS)
+    assert find_discs(volume, curve, DiscSettings()) == ()
+    assert len(find_discs(volume, curve, DiscSettings(min_contrast_hu=20.0))) == len(DISCS)
 
 
 @pytest.mark.parametrize(("usual_mm", "seen"), [(34.0, True), (28.0, False)])
@@ -112,7 +110,7 @@ def test_a_site_says_where_the_next_disc_is_looked_for_if_one_alone_is_seen(
     """The other disc stands at the very end of the volume: no endplate is seen beyond it."""
     rim = rim_of((6, 48), endplate_hu=BODY_HU)[6:]
     volume, curve = column_with(rim)
-    found = find_discs(volume, curve, DiscSettings(usual_spacing_mm=usual_mm)).at_mm
+    found = find_discs(volume, curve, DiscSettings(usual_spacing_mm=usual_mm))
     assert any(at < 8 for at in found) == seen
 
 
@@ -123,4 +121,4 @@ def test_the_last_disc_in_view_stays_though_it_is_bright(sense: int) -> None:
     rim[30 - DISC_HALF_MM : 30 + DISC_HALF_MM + 1] = 250.0
     volume, curve = column_with(rim[::sense])
     discs = sorted(at if sense > 0 else len(rim) - 1 - at for at in (30, 66, 101, 136))
-    assert find_discs(volume, curve, DiscSettings()).at_mm == pytest.approx(discs, abs=2)
+    assert find_discs(volume, curve, DiscSettings()) == pytest.approx(discs, abs=2)

@@ -75,8 +75,8 @@ class GeometricEngine:
         curve = body_curve(canal, float(extent_mm(turned)[0])) if canal is not None else None
         if curve is None:
             return no_vertebrae(volume, self.info)
-        discs = find_discs(turned, curve, self._settings.discs)
-        segments = describe_segments(straighten(turned, curve), discs.at_mm, self._settings.anchors)
+        discs_mm = find_discs(turned, curve, self._settings.discs)
+        segments = describe_segments(straighten(turned, curve), discs_mm, self._settings.anchors)
         bodies = self._bodies(turned, curve, segments)
         numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
         return self._labelled(volume, turned, turn, bodies, numbering)

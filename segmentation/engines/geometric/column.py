@@ -156,18 +156,6 @@ def _frames(line: Points) -> tuple[Points, Points, Points]:
     return along, front, left
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discs:
-    """Middles of the discs along the curve.
-
-    Attributes
-    ----------
-    at_mm : from inferior to superior.
-    """
-
-    at_mm: tuple[int, ...]
-
-
 def rim_profile(volume: CtVolume, curve: Curve) -> Profile:
     """HU of the column's rim at each mm of the curve.
 
@@ -189,19 +177,20 @@ def rim_profile(volume: CtVolume, curve: Curve) -> Profile:
     return rim
 
 
-def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> Discs:
+def find_discs(volume: CtVolume, curve: Curve, rules: DiscSettings) -> tuple[int, ...]:
     """The chain of valleys of the rim with the greatest contrast and the spacing of vertebrae.
 
     Returns
     -------
-    Discs with whole mm along the curve; none where no valley has the contrast.
+    Middles of the discs in whole mm along the curve, from inferior to superior; empty where no valley has the
+    contrast.
     """
     rim = rim_profile(volume, curve)
     contrast = _valley_contrast(rim)
     candidates = _local_maxima(contrast, rules.min_contrast_hu)
     worth = np.minimum(contrast[candidates], FULL_CONTRAST_HU) / FULL_CONTRAST_HU
     valleys = dict(zip(candidates, worth.tolist(), strict=True))
-    return Discs(at_mm=_with_end_discs(_chain(valleys, rim, rules), rim, rules))
+    return _with_end_discs(_chain(valleys, rim, rules), rim, rules)
 
 
 def _valley_contrast(rim: Profile) -> Profile:
