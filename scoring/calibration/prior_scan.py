@@ -79,9 +79,9 @@ def calibrate_by_prior_scan(
     The calibration and `asynchronous_calibration`, with its date and age; or None and `asynchronous_missing`,
     with the reason.
     """
-    own = [one for one in history if _of_its_scanner(one, study)]
-    known = [one for one in own if _is_earlier(one, study)]
-    reason = _unusable(study, own, known)
+    of_scanner = [one for one in history if _of_its_scanner(one, study)]
+    known = [one for one in of_scanner if _is_earlier(one, study)]
+    reason = _unusable(study, of_scanner, known)
     if reason is not None:
         return None, _missing(reason)
     misfits = {number: _differences(study, one, rules) for number, one in enumerate(known)}
@@ -91,11 +91,11 @@ def calibrate_by_prior_scan(
         day, differences = str(known[nearest].taken_on), listed(misfits[nearest])
         return None, _missing(phrase("nearest-differs", date=day, differences=differences))
     prior = max(fitting, key=lambda one: (one.taken_on, one.taken_at))
-    perhaps_known = [one for one in own if _is_earlier(one, study) is not False]
+    possibly_earlier = [one for one in of_scanner if _is_earlier(one, study) is not False]
     doubt = (
-        _failure_since(prior, perhaps_known)
+        _failure_since(prior, possibly_earlier)
         or _drift(prior, known, rules, charts)  # what was perhaps taken later clears no drift
-        or _drift(prior, perhaps_known, rules, charts)
+        or _drift(prior, possibly_earlier, rules, charts)
     )
     if doubt is not None:
         return None, _missing(doubt)
@@ -176,7 +176,9 @@ def _order(reading: ScannerReading) -> int:
     return reading.taken_on.toordinal()
 
 
-def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[object]) -> Phrase | None:
+def _unusable(
+    study: UncalibratedStudy, of_scanner: Sequence[object], known: Sequence[object]
+) -> Phrase | None:
     """Why no reading is comparable with this study; None where some are."""
     scanner = f"{study.model} {study.device_serial}".strip()
     reasons = {
@@ -184,7 +186,7 @@ def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[o
         phrase("kvp-not-stated"): study.kvp is None,
         phrase("kernel-not-stated"): not study.kernel,
         phrase("study-without-date"): study.taken_on is None,
-        phrase("no-reading", scanner=scanner): not own,
+        phrase("no-reading", scanner=scanner): not of_scanner,
         phrase("no-earlier-reading", scanner=scanner): not known,
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
@@ -192,8 +194,8 @@ def _unusable(study: UncalibratedStudy, own: Sequence[object], known: Sequence[o
 
 def _of_its_scanner(reading: ScannerReading, study: UncalibratedStudy) -> bool:
     """Serial numbers are unique only together with the scanner's model."""
-    own = study.device_serial, study.model
-    return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == own
+    scanner = study.device_serial, study.model
+    return bool(study.device_serial) and (reading.protocol.device_serial, reading.model) == scanner
 
 
 def _before(day: date, time: str, other_day: date, other_time: str) -> bool | None:

@@ -252,22 +252,22 @@ def height_loss(
     heights : of this body and of every other whole one, by level name.
     """
     rules = settings or FractureSettings()
-    own = heights[name]
+    body = heights[name]
     near = {
         label: other
         for label, other in heights.items()
         if label != name
         and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
     }
-    losses = _own_losses(name, own, _behind_mm(name, own, near, rules), rules)
+    losses = _own_losses(name, body, _behind_mm(name, body, near, rules), rules)
     if near:
         # The tallest, brought to this level: a crushed neighbour is no measure.
         losses["biconcave"] = max(
-            losses["biconcave"], 1 - own.middle_mm / _expected_mm("middle_mm", name, near)[0]
+            losses["biconcave"], 1 - body.middle_mm / _expected_mm("middle_mm", name, near)[0]
         )
-        losses["crush"] = max(losses["crush"], 1 - own.mean_mm / _expected_mm("mean_mm", name, near)[0])
-        if own.anterior_mm < own.posterior_mm:
-            front = 1 - own.anterior_mm / _expected_mm("anterior_mm", name, near)[0]
+        losses["crush"] = max(losses["crush"], 1 - body.mean_mm / _expected_mm("mean_mm", name, near)[0])
+        if body.anterior_mm < body.posterior_mm:
+            front = 1 - body.anterior_mm / _expected_mm("anterior_mm", name, near)[0]
             losses["wedge"] = max(losses["wedge"], front)
     shape = max(losses, key=lambda kind: losses[kind])
     largest = losses[shape]
@@ -276,25 +276,25 @@ def height_loss(
     return shape, largest
 
 
-def _own_losses(name: str, own: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
+def _own_losses(name: str, body: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
     """Losses by a body's own heights and its cross-section."""
     backwards = TYPICAL[name].posterior_mm / TYPICAL[name].anterior_mm
-    crush = 1 - own.posterior_mm / (rules.posterior_share * backwards * own.anterior_mm)
-    if own.proportion is not None:
-        crush = max(crush, 1 - own.proportion / rules.proportion)
+    crush = 1 - body.posterior_mm / (rules.posterior_share * backwards * body.anterior_mm)
+    if body.proportion is not None:
+        crush = max(crush, 1 - body.proportion / rules.proportion)
     return {
-        "wedge": 1 - own.anterior_mm / behind_mm,
-        "biconcave": _hollow(own, behind_mm, rules),
+        "wedge": 1 - body.anterior_mm / behind_mm,
+        "biconcave": _hollow(body, behind_mm, rules),
         "crush": crush,
     }
 
 
-def _hollow(own: Heights, behind_mm: float, rules: FractureSettings) -> float:
+def _hollow(body: Heights, behind_mm: float, rules: FractureSettings) -> float:
     """Loss of the middle height relative to the ends."""
-    return 1 - own.middle_mm / (rules.middle_share * (own.anterior_mm + behind_mm) / 2)
+    return 1 - body.middle_mm / (rules.middle_share * (body.anterior_mm + behind_mm) / 2)
 
 
-def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
+def _behind_mm(name: str, body: Heights, near: Mapping[str, Heights], rules: FractureSettings) -> float:
     """The posterior height, limited to what neighbours without a loss of height allow."""
     sound = {
         label: other
@@ -302,9 +302,9 @@ def _behind_mm(name: str, own: Heights, near: Mapping[str, Heights], rules: Frac
         if max(_own_losses(label, other, other.posterior_mm, rules).values()) < rules.suspected_loss
     }
     if not sound:
-        return own.posterior_mm
+        return body.posterior_mm
     expected = _expected_mm("posterior_mm", name, sound)
-    return min(own.posterior_mm, rules.posterior_excess * expected[min(1, len(expected) - 1)])
+    return min(body.posterior_mm, rules.posterior_excess * expected[min(1, len(expected) - 1)])
 
 
 def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence[float]:

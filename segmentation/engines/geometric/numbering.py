@@ -172,10 +172,10 @@ def _has_wings(column: StraightenedColumn, rows: Mask, rules: AnchorSettings) ->
     between = (column.v_mm >= WING_V_MM[0]) & (column.v_mm <= WING_V_MM[1])
     hu, v_mm = column.hu[rows][:, :, between], column.v_mm[between]
     bone = hu > rules.wing_hu
-    own = hu[:, out <= ATTACHED_MM][bone[:, out <= ATTACHED_MM]]
-    if not own.size:
+    vertebra_hu = hu[:, out <= ATTACHED_MM][bone[:, out <= ATTACHED_MM]]
+    if not vertebra_hu.size:
         return False
-    bright_hu = max(rules.wing_bright_hu, rules.wing_bright_share * float(np.quantile(own, 0.8)))
+    bright_hu = max(rules.wing_bright_hu, rules.wing_bright_share * float(np.quantile(vertebra_hu, 0.8)))
     labels, _ = ndimage.label(bone & (out >= BESIDE_MM)[None, :, None], np.ones((3, 3, 3)))
     sides = [
         float(np.sign(column.u_mm[box[1].start]))

@@ -222,19 +222,19 @@ def priors_of(ends: Sequence[Endplate], cortex_mm: float) -> Priors:
 _Line = tuple[dict[int, float], float, float]  # weights by parameter, value, spread
 
 
-def _plate_lines(end: Endplate, own: int, shared: int) -> list[_Line]:
+def _plate_lines(end: Endplate, start: int, shared: int) -> list[_Line]:
     half_u, half_v = HOLLOW_HALF_MM
     sense, hollow = float(end.slabs.sense), HOLLOW_SPREAD_MM[1]
     return [
-        ({own: 1.0}, float(end.first[0]), PLACE_SPREAD_MM),
-        ({own + 1: 1.0}, float(end.first[1]), TILT_SPREAD),
-        ({own + 2: 1.0}, float(end.first[2]), TILT_SPREAD),
-        ({own + 3: sense * half_u**2, shared + HOLLOW_U: -1.0}, 0.0, hollow),
-        ({own + 4: half_u * half_v}, 0.0, hollow),
-        ({own + 5: sense * half_v**2, shared + HOLLOW_V: -1.0}, 0.0, hollow),
-        ({own + INNER: 1.0}, end.bone_hu, BONE_SPREAD_HU),
-        ({own + OUTER: 1.0, shared + ALL_OUTER: -1.0}, 0.0, DISC_SPREAD_HU[1]),
-        ({own + THICKNESS: 1.0, shared + ALL_THICKNESS: -1.0}, 0.0, THICKNESS_SPREAD_MM[1]),
+        ({start: 1.0}, float(end.first[0]), PLACE_SPREAD_MM),
+        ({start + 1: 1.0}, float(end.first[1]), TILT_SPREAD),
+        ({start + 2: 1.0}, float(end.first[2]), TILT_SPREAD),
+        ({start + 3: sense * half_u**2, shared + HOLLOW_U: -1.0}, 0.0, hollow),
+        ({start + 4: half_u * half_v}, 0.0, hollow),
+        ({start + 5: sense * half_v**2, shared + HOLLOW_V: -1.0}, 0.0, hollow),
+        ({start + INNER: 1.0}, end.bone_hu, BONE_SPREAD_HU),
+        ({start + OUTER: 1.0, shared + ALL_OUTER: -1.0}, 0.0, DISC_SPREAD_HU[1]),
+        ({start + THICKNESS: 1.0, shared + ALL_THICKNESS: -1.0}, 0.0, THICKNESS_SPREAD_MM[1]),
     ]
 
 
@@ -352,16 +352,16 @@ def _slopes(problem: EndplateProblem, moving: Sequence[int], parameters: Profile
     weighted = problem.priors.rows * weight[:, None]
     gradient, bend = weighted.T @ misfit, weighted.T @ problem.priors.rows
     for place in moving:
-        own, slabs = plate_parameters(place), problem.ends[place].slabs
+        indices, slabs = plate_parameters(place), problem.ends[place].slabs
         hu, change = slab_average(
-            slabs, parameters[own], float(np.exp(parameters[blur_at])), problem.cortex_hu
+            slabs, parameters[indices], float(np.exp(parameters[blur_at])), problem.cortex_hu
         )
         misfit = (hu - slabs.hu) / MISFIT_HU
         change /= MISFIT_HU
         more, weight = _pseudo_huber(misfit, FAR_HU / MISFIT_HU)
         cost += more
         weighted = change * weight[:, None]
-        at = np.append(np.arange(own.start, own.stop), blur_at)
+        at = np.append(np.arange(indices.start, indices.stop), blur_at)
         gradient[at] += weighted.T @ misfit
         bend[np.ix_(at, at)] += weighted.T @ change
     return _Slopes(cost=cost, gradient=gradient, bend=bend)
