@@ -6,7 +6,9 @@ tools/write_result_schema.py
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -15,6 +17,7 @@ from node.result_document import SCHEMA_VERSION, ResultDocument
 
 ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "docs" / "result.schema.json", ROOT / "node" / "result.schema.json")
+_SECTION = re.compile(r"\n\n(?=\w+\n-{3,}\n)")  # before a heading of numpydoc's
 
 
 class WrittenSchema(GenerateJsonSchema):
@@ -27,6 +30,20 @@ class WrittenSchema(GenerateJsonSchema):
         return False
 
 
+def without_sections(schema: Any) -> Any:
+    """The schema with descriptions that end before a docstring's first section."""
+    if isinstance(schema, list):
+        return [without_sections(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _SECTION.split(value)[0]
+        if key == "description" and isinstance(value, str)
+        else without_sections(value)
+        for key, value in schema.items()
+    }
+
+
 def schema_text() -> str:
     """JSON Schema (2020-12) of what this version writes."""
     schema = ResultDocument.model_json_schema(
@@ -34,7 +51,7 @@ def schema_text() -> str:
     )
     head = {"$schema": WrittenSchema.schema_dialect, "$id": FILES[0].name}
     title = {"title": f"Osteonode result.json {SCHEMA_VERSION}"}
-    return json.dumps(head | title | schema | title, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(head | title | without_sections(schema) | title, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
