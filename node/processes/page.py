@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
+from config.phrases import in_english
 from config.sections import Destination
 from config.settings import Settings
 from node.net.sender import DicomSender, Requestor
@@ -128,7 +129,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
         except (CatalogEntryInvalid, CatalogEntryMissing, StoreError) as error:
             raise NotReady(str(error)) from error
         if found.refusal is not None:
-            raise NotReady(str(found.refusal.values["reason"]))
+            raise NotReady(in_english(found.refusal.values["reason"]))
         return f"{found.card.name} {found.card.version}, {found.card.sha256[:12]}" if found.card else "none"
 
     def try_features() -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from config.phrases import in_english
 from config.settings import ConfigurationError, load_settings
 from node.reference.attenuation import EFFECTIVE_KEV, K2HPO4, hu_per_mg
 from node.reference.spec import Faults
@@ -45,7 +46,7 @@ def refusal(tissues, *, kvp: float | None = 120.0) -> str:
     with pytest.raises(CalibrationImpossible) as refused:
         internal_calibration(tissues, kvp=kvp, rules=RULES)
     assert refused.value.code == "internal_impossible"
-    return str(refused.value)
+    return in_english(refused.value.reason)
 
 
 @pytest.mark.parametrize("kev", [57.0, 63.3, 70.0, 75.5])
@@ -145,7 +146,7 @@ def test_the_reference_study_shows_how_far_density_is_off(rendered):
 @pytest.mark.parametrize("kvp", sorted(EFFECTIVE_KEV))
 def test_fat_that_is_not_what_it_is_taken_for_is_noticed(rendered, kvp):
     """The study's fat is heavier than NIST's: taken for that, it shows an energy that no voltage here has."""
-    assert refusal(rendered[kvp], kvp=float(kvp)).startswith("tissues read as at")
+    assert refusal(rendered[kvp], kvp=float(kvp)).startswith("the tissues indicate")
 
 
 def test_an_enhanced_study_is_refused_by_its_blood():

@@ -350,9 +350,10 @@ def test_the_broker_leaves_nothing_behind() -> None:
     assert not server.socket.parent.exists()
 
 
-def test_a_leashed_program_dies_with_its_parent() -> None:
-    code = "import subprocess, time; from node.parent_death_signal import leashed; " + (
-        "print(subprocess.Popen(leashed(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)"
+def test_a_program_with_a_death_signal_dies_with_its_parent() -> None:
+    code = (
+        "import subprocess, time; from node.parent_death_signal import with_parent_death_signal as tied; "
+        + ("print(subprocess.Popen(tied(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)")
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as parent:
         assert parent.stdout is not None

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 
 from config.catalog import configured_phantoms, load_radiomics_settings_text
+from config.phrases import in_english
 from config.sections import SegmentationSettings
 from config.settings import Settings
 from node.dicom.ct.reading import LoadedSeries
@@ -429,6 +430,8 @@ def _asked_by(card: ModelCard | None) -> tuple[str, ...]:
 
 def _phantom_alone(noticed: Sequence[Observation]) -> StepResult:
     """The operator reads of a drift here, for there is no report to say it; `osteonode qa` says it too."""
-    drifting = [f"{one.values['quantity']} is {one.values['signal']}" for one in noticed]
+    drifting = [
+        f"{in_english(one.values['quantity'])} is {in_english(one.values['signal'])}" for one in noticed
+    ]
     reason = f"{_PHANTOM_ALONE}; scanner drift: {', '.join(drifting)}" if drifting else _PHANTOM_ALONE
     return StepResult(verdict=Verdict.NOT_APPLICABLE, reason=reason)
