@@ -24,10 +24,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told(Generic[Stated]):
-    """What the first archive that knows a study says of it."""
+    """What the first archive that knows a study says of it.
+
+    Attributes
+    ----------
+    stated : empty: no archive knows the study.
+    """
 
     archive: str
-    stated: Mapping[str, Stated]  # empty: no archive knows the study
+    stated: Mapping[str, Stated]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,10 +159,15 @@ class NamedSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """What the segment step finds: in a volume, or in single slices; nothing where neither is measured."""
+    """What the segment step finds: in a volume, or in single slices; nothing where neither is measured.
+
+    Attributes
+    ----------
+    slices : in the selection's order.
+    """
 
     volume: SegmentationArtefact | None = None
-    slices: tuple[NamedSlice, ...] = ()  # in the selection's order
+    slices: tuple[NamedSlice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,12 +27,19 @@ _STEP_TOLERANCE = 0.25  # of the median step: rounding and couch are far below, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveReading:
-    """What an archive said last of one study, and since when it has said so."""
+    """What an archive said last of one study, and since when it has said so.
+
+    Attributes
+    ----------
+    images : by CT series; empty: it has no CT of the study.
+    steady_s : from the first answer that said the same to the last question; 0 after the first.
+    after_last_image : whether the last image was here when it was asked last.
+    """
 
     archive: str
-    images: Mapping[str, int]  # by CT series; empty: it has no CT of the study
-    steady_s: float  # from the first answer that said the same to the last question; 0 after the first
-    after_last_image: bool  # whether the last image was here when it was asked last
+    images: Mapping[str, int]
+    steady_s: float
+    after_last_image: bool
 
 
 class Archived(Enum):
@@ -45,16 +52,28 @@ class Archived(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of a study that is being received."""
+    """All that is known of a study that is being received.
 
-    images: Mapping[str, int]  # here, by series: instances of any class but the node's own
-    ct_series: frozenset[str]  # series here that hold CT images
-    silent_s: float  # since the last CT image
-    longest_pause_s: float  # between two of them
-    reading: ArchiveReading | None = None  # None where no archive has told
-    answer_due: bool = False  # an archive's answer may decide, and is worth waiting for
-    without_gaps: bool | None = None  # None where nobody has looked
-    sender_connected: bool = False  # an association that brought CT images of it is open still
+    Attributes
+    ----------
+    images : here, by series: instances of any class but the node's own.
+    ct_series : series here that hold CT images.
+    silent_s : since the last CT image.
+    longest_pause_s : between two of them.
+    reading : None where no archive has told.
+    answer_due : an archive's answer may decide, and is worth waiting for.
+    without_gaps : None where nobody has looked.
+    sender_connected : an association that brought CT images of it is open still.
+    """
+
+    images: Mapping[str, int]
+    ct_series: frozenset[str]
+    silent_s: float
+    longest_pause_s: float
+    reading: ArchiveReading | None = None
+    answer_due: bool = False
+    without_gaps: bool | None = None
+    sender_connected: bool = False
 
 
 def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:

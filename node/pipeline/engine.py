@@ -41,11 +41,17 @@ class StudyMask:
 
     Anything that keeps it from being used is an observation, and so a refusal report: a segmentation is
     part of the study, and the study's sender should hear of it.
+
+    Attributes
+    ----------
+    origin : which segmentations of a study count, as `segmentations_among` has it.
+    labels : SegmentLabel -> level, for segments without a code.
+    file : named by a person; then no segmentation of the study counts.
     """
 
-    origin: Mapping[str, str]  # which segmentations of a study count, as `segmentations_among` has it
-    labels: Mapping[str, str]  # SegmentLabel -> level, for segments without a code
-    file: Path | None  # named by a person; then no segmentation of the study counts
+    origin: Mapping[str, str]
+    labels: Mapping[str, str]
+    file: Path | None
     identity: IdentitySettings
     canal: CanalSettings
 

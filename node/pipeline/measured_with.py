@@ -48,11 +48,17 @@ def computing_packages(settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveModel:
-    """A card that may be used, or why there is none."""
+    """A card that may be used, or why there is none.
+
+    Attributes
+    ----------
+    refusal : where a card is in force and cannot be used.
+    activation : None where the settings alone name the card.
+    """
 
     card: ModelCard | None
-    refusal: Observation | None = None  # where a card is in force and cannot be used
-    activation: Activation | None = None  # None where the settings alone name the card
+    refusal: Observation | None = None
+    activation: Activation | None = None
 
 
 def active_model(settings: Settings) -> ActiveModel:

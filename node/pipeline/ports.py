@@ -43,12 +43,17 @@ STEPS = (Step.SELECT, Step.SEGMENT, Step.SCORE, Step.REPORT, Step.DELIVER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMessage:
-    """All that travels through the broker. The truth behind it stands in the database."""
+    """All that travels through the broker. The truth behind it stands in the database.
+
+    Attributes
+    ----------
+    urgent : goes before others; where it waits, not what it says.
+    """
 
     job_id: int
     step: Step
     generation: int
-    urgent: bool = False  # goes before others; where it waits, not what it says
+    urgent: bool = False
 
 
 FEATURES_QUEUE = "features"
@@ -56,22 +61,36 @@ FEATURES_QUEUE = "features"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureRequest:
-    """All that travels through the broker when a worker is asked for every feature of a study in a folder."""
+    """All that travels through the broker when a worker is asked for every feature of a study in a folder.
 
-    study: str  # the folder, on a disk that command and worker share
-    mask: str | None  # a file's name in it; None: the settings' engine draws
-    settings_sha256: str  # of everything that features depend on besides the images
-    answer: str  # the file that the worker writes
+    Attributes
+    ----------
+    study : the folder, on a disk that command and worker share.
+    mask : a file's name in it; None: the settings' engine draws.
+    settings_sha256 : of everything that features depend on besides the images.
+    answer : the file that the worker writes.
+    """
+
+    study: str
+    mask: str | None
+    settings_sha256: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
-    """When the report was issued and what it amends: minted once per generation, reused by every retry."""
+    """When the report was issued and what it amends: minted once per generation, reused by every retry.
 
-    issued_at: datetime  # aware
+    Attributes
+    ----------
+    issued_at : aware.
+    predecessor_class_uid : None: the first SR class.
+    """
+
+    issued_at: datetime
     predecessor_uid: str | None = None
     predecessor_issued_at: datetime | None = None
-    predecessor_class_uid: str | None = None  # None: the first SR class
+    predecessor_class_uid: str | None = None
     amendment_reason: str | None = None
 
 
@@ -148,10 +167,16 @@ class IdentitySource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[Stated]):
-    """What one archive says of one study."""
+    """What one archive says of one study.
 
-    stated: Mapping[str, Stated] | None  # empty: it does not know the study; None: it does not say
-    problem: str = ""  # why it does not
+    Attributes
+    ----------
+    stated : empty: it does not know the study; None: it does not say.
+    problem : why it does not.
+    """
+
+    stated: Mapping[str, Stated] | None
+    problem: str = ""
 
 
 class Archive(Protocol):
@@ -177,11 +202,17 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivedReport:
-    """A structured report that an archive holds, and whose UIDs were made as this software makes them."""
+    """A structured report that an archive holds, and whose UIDs were made as this software makes them.
+
+    Attributes
+    ----------
+    stated_at : date and time as the archive states them, YYYYMMDDHHMMSS; "" where it does not.
+    offset : from UTC, as +0100; "" where it is not stated.
+    """
 
     sop_class_uid: str
-    stated_at: str  # date and time as the archive states them, YYYYMMDDHHMMSS; "" where it does not
-    offset: str  # from UTC, as +0100; "" where it is not stated
+    stated_at: str
+    offset: str
 
 
 class ReportFinder(Protocol):
@@ -200,13 +231,19 @@ class SendOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What became of one object at one destination."""
+    """What became of one object at one destination.
+
+    Attributes
+    ----------
+    status : DIMSE status; None where no answer came.
+    accepted_instead : SOP class of the first alternative that is.
+    """
 
     sop_instance_uid: str
     outcome: SendOutcome
-    status: int | None  # DIMSE status; None where no answer came
+    status: int | None
     detail: str
-    accepted_instead: str | None = None  # SOP class of the first alternative that is
+    accepted_instead: str | None = None
 
 
 class Sender(Protocol):
@@ -232,9 +269,14 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult:
-    """What a destination answered to the question whether it would commit."""
+    """What a destination answered to the question whether it would commit.
 
-    outcome: SendOutcome  # SENT: it took the question, and reports later
+    Attributes
+    ----------
+    outcome : SENT: it took the question, and reports later.
+    """
+
+    outcome: SendOutcome
     status: int | None
     detail: str
 

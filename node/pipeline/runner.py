@@ -46,20 +46,29 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """What a runner works with; one set per process."""
+    """What a runner works with; one set per process.
+
+    Attributes
+    ----------
+    functions : of every step but deliver.
+    owner : of leases.
+    finder : None: no archive is asked what it holds of this node.
+    host : the machine.
+    images : kept from one step to the next.
+    """
 
     settings: Settings
     store: Store
     publisher: Publisher
     sender: Sender
     prover: Prover
-    functions: Mapping[Step, StepFunction]  # of every step but deliver
+    functions: Mapping[Step, StepFunction]
     engine: Callable[[], Settled]
     clinical: ClinicalValues
-    owner: str  # of leases
-    finder: ReportFinder | None = None  # None: no archive is asked what it holds of this node
-    host: str = ""  # the machine
-    images: ImagesInHand = field(default_factory=ImagesInHand)  # kept from one step to the next
+    owner: str
+    finder: ReportFinder | None = None
+    host: str = ""
+    images: ImagesInHand = field(default_factory=ImagesInHand)
 
 
 def run_step(message: StepMessage, dependencies: Dependencies) -> None:

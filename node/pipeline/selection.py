@@ -16,23 +16,35 @@ from segmentation.volume import CtVolume
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedSlice:
-    """One slice of single-slice QCT, and the phantom in it."""
+    """One slice of single-slice QCT, and the phantom in it.
 
-    name: str  # "slice 1": from superior to inferior
+    Attributes
+    ----------
+    name : "slice 1": from superior to inferior.
+    """
+
+    name: str
     sop_instance_uid: str
     phantom: PhantomReading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionArtefact:
-    """Who was scanned, which series is measured and what its phantom reads."""
+    """Who was scanned, which series is measured and what its phantom reads.
+
+    Attributes
+    ----------
+    series : None: nothing can be measured.
+    phantom : None where no series is read as a volume.
+    slices : measured one by one; then no series is read as a volume.
+    """
 
     study: StudyIdentity
-    series: SeriesFacts | None  # None: nothing can be measured
+    series: SeriesFacts | None
     rejected: tuple[RejectedSeries, ...]
-    phantom: PhantomReading | None  # None where no series is read as a volume
+    phantom: PhantomReading | None
     observations: tuple[Observation, ...]
-    slices: tuple[SelectedSlice, ...] = ()  # measured one by one; then no series is read as a volume
+    slices: tuple[SelectedSlice, ...] = ()
 
     @property
     def is_identified(self) -> bool:

@@ -40,19 +40,31 @@ PROCEED = StepResult(verdict=Verdict.PROCEED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What is known of a study beside its images."""
+    """What is known of a study beside its images.
 
-    called_ae_titles: frozenset[str] = frozenset()  # under which the instances arrived
-    declared_qct: bool = False  # True where a person asked for this study by name
-    completeness: Completeness | None = None  # None where nothing was waited for
+    Attributes
+    ----------
+    called_ae_titles : under which the instances arrived.
+    declared_qct : True where a person asked for this study by name.
+    completeness : None where nothing was waited for.
+    """
+
+    called_ae_titles: frozenset[str] = frozenset()
+    declared_qct: bool = False
+    completeness: Completeness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenImages:
-    """The decoded images that a selection names: a volume, or single slices, or nothing."""
+    """The decoded images that a selection names: a volume, or single slices, or nothing.
+
+    Attributes
+    ----------
+    slices : in the selection's order.
+    """
 
     volume: LoadedSeries | None = None
-    slices: tuple[LoadedSeries, ...] = ()  # in the selection's order
+    slices: tuple[LoadedSeries, ...] = ()
 
     @property
     def headers(self) -> tuple[Dataset, ...]:
@@ -177,18 +189,26 @@ class StudyRun:
     """One study and what a runner has for it. `node.pipeline.step_functions` load from it and store in it.
 
     The functions that do a step's work get none of this: their parameters say what they use.
+
+    Attributes
+    ----------
+    engine : built on first use, kept by the caller.
+    issue : minted once per generation.
+    scanners : None where nothing is remembered.
+    patients : likewise.
+    begun_again : why, where the first steps were done twice.
     """
 
     settings: Settings
     images: StudyImages
     artefacts: Artefacts
-    engine: Callable[[], Settled]  # built on first use, kept by the caller
+    engine: Callable[[], Settled]
     clinical: ClinicalValues
-    issue: Callable[[], Issue]  # minted once per generation
+    issue: Callable[[], Issue]
     arrival: Arrival = field(default_factory=Arrival)
-    scanners: ScannerHistory | None = None  # None where nothing is remembered
-    patients: PatientHistory | None = None  # likewise
-    begun_again: str | None = None  # why, where the first steps were done twice
+    scanners: ScannerHistory | None = None
+    patients: PatientHistory | None = None
+    begun_again: str | None = None
 
 
 StepFunction = Callable[[StudyRun], StepResult]

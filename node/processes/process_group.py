@@ -32,10 +32,15 @@ _SAY_WAITING_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupMember:
-    """One process of a family."""
+    """One process of a family.
+
+    Attributes
+    ----------
+    work : told what to call once ready; gives the exit status.
+    """
 
     name: str
-    work: Callable[[Callable[[], None]], int]  # told what to call once ready; gives the exit status
+    work: Callable[[Callable[[], None]], int]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -38,12 +38,18 @@ class NotActivated(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A card beside the one in force, and what the change would do to the reference patients."""
+    """A card beside the one in force, and what the change would do to the reference patients.
+
+    Attributes
+    ----------
+    in_force : None where no card is, or it cannot be used.
+    after : activations recorded when this was proposed.
+    """
 
     card: ModelCard
-    in_force: ModelCard | None  # None where no card is, or it cannot be used
+    in_force: ModelCard | None
     comparison: tuple[ModelComparison, ...]
-    after: int  # activations recorded when this was proposed
+    after: int
 
 
 def find_card(named: str, settings: Settings) -> ModelCard:
@@ -201,9 +207,14 @@ class ReferenceUnmeasured(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceCase:
-    """One invented patient: the density of L3, and what the laboratory says."""
+    """One invented patient: the density of L3, and what the laboratory says.
 
-    l3_mg_cm3: float  # HA equivalent
+    Attributes
+    ----------
+    l3_mg_cm3 : HA equivalent.
+    """
+
+    l3_mg_cm3: float
     age_years: int
     alp_u_l: float
     homocysteine_umol_l: float

@@ -74,19 +74,30 @@ MEASURES = ("kvp", "slice_spacing_mm", "pixel_spacing_mm")  # of a study's techn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeWith:
-    """What a table's features were made with, as far as a model depends on it."""
+    """What a table's features were made with, as far as a model depends on it.
+
+    Attributes
+    ----------
+    provided : features that these settings give.
+    packages : name -> version.
+    """
 
     radiomics_settings_sha256: str
-    provided: frozenset[str]  # features that these settings give
-    packages: Mapping[str, str]  # name -> version
+    provided: frozenset[str]
+    packages: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTable:
-    """Features by study."""
+    """Features by study.
+
+    Attributes
+    ----------
+    rows : by the study's resolved path.
+    """
 
     names: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, str]]  # by the study's resolved path
+    rows: Mapping[str, Mapping[str, str]]
     made_with: MadeWith
 
     @property
@@ -169,12 +180,19 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Patients with features, in the cohort's order, and why others are left out."""
+    """Patients with features, in the cohort's order, and why others are left out.
+
+    Attributes
+    ----------
+    rows : of the table, of each patient.
+    values : shape (patients, features).
+    left_out : patient -> reason.
+    """
 
     patients: tuple[Patient, ...]
-    rows: tuple[Mapping[str, str], ...]  # of the table, of each patient
-    values: Matrix  # shape (patients, features)
-    left_out: Mapping[str, str]  # patient -> reason
+    rows: tuple[Mapping[str, str], ...]
+    values: Matrix
+    left_out: Mapping[str, str]
 
     def where(self, chosen: Callable[[Patient], bool]) -> Measured:
         """Some of these, for a purpose: the others are not left out."""
@@ -255,12 +273,17 @@ def clinical_values(patients: Sequence[Patient], names: Sequence[str]) -> Matrix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """One row of Table 1: a variable in the two classes of some patients."""
+    """One row of Table 1: a variable in the two classes of some patients.
+
+    Attributes
+    ----------
+    test : None where it cannot be tested.
+    """
 
     name: str
     of_osteoporosis: str
     of_osteopenia: str
-    test: GroupTest | None  # None where it cannot be tested
+    test: GroupTest | None
 
 
 def table1(patients: Sequence[Patient], variables: Sequence[str]) -> tuple[Variable, ...]:

@@ -147,15 +147,22 @@ _CARD_NAMES = {"age": "age", "alp_u_l": "alp", "homocysteine_umol_l": "homocyste
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """Everything that came out."""
+    """Everything that came out.
+
+    Attributes
+    ----------
+    left_out : patient -> why there is no rad-score of this model.
+    without_probability : patient -> why the nomogram gives none; neither model is judged.
+    rad_scores : by class.
+    """
 
     cohort: Cohort
-    left_out: Mapping[str, str]  # patient -> why there is no rad-score of this model
-    without_probability: Mapping[str, str]  # patient -> why the nomogram gives none; neither model is judged
+    left_out: Mapping[str, str]
+    without_probability: Mapping[str, str]
     cutoffs: Mapping[str, float]
     validation: Validation
     subgroups: Mapping[tuple[str, str], Auc]
-    rad_scores: Mapping[str, tuple[float, ...]]  # by class
+    rad_scores: Mapping[str, tuple[float, ...]]
 
 
 def evaluate_card(

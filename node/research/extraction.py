@@ -111,11 +111,17 @@ RowsOf = Callable[[Sequence[str], "Extraction", str], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """How features are to be computed."""
+    """How features are to be computed.
+
+    Attributes
+    ----------
+    mask : name of a mask in each study's folder; None: the settings' engine draws.
+    jobs : studies at a time.
+    """
 
     settings: Settings
-    mask: str | None  # name of a mask in each study's folder; None: the settings' engine draws
-    jobs: int  # studies at a time
+    mask: str | None
+    jobs: int
 
 
 def extract_features(
@@ -273,13 +279,18 @@ def reason_row(name: str, sha256: str, reason: str) -> Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyFeatures:
-    """One study's features, or why it has none."""
+    """One study's features, or why it has none.
+
+    Attributes
+    ----------
+    measured : at the features' level.
+    """
 
     study_instance_uid: str
     series: SeriesFacts | None
     engine: EngineInfo | None
     equivalent: str | None
-    measured: BmdResult | None  # at the features' level
+    measured: BmdResult | None
     values: Mapping[str, float] | None
     findings: tuple[Finding, ...]
 

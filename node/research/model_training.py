@@ -54,9 +54,14 @@ FEWEST_OF_A_CLASS = 2  # that an AUC and its interval need
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """What of a card says how far it goes, beside the technique, and the words in which a node says it."""
+    """What of a card says how far it goes, beside the technique, and the words in which a node says it.
 
-    model: str  # the card's name
+    Attributes
+    ----------
+    model : the card's name.
+    """
+
+    model: str
     terms: Sequence[CardTerm]
     findings: FindingTable
 
@@ -229,37 +234,60 @@ RADIOMICS, CLINIC, COMBINED = "radiomics", "clinical", "combined"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a training is asked to do."""
+    """What a training is asked to do.
 
-    name: str  # of the model
+    Attributes
+    ----------
+    name : of the model.
+    resamples : of the bootstrap; 0: none.
+    """
+
+    name: str
     version: str
     seed: int
     penalty: PenaltyChoice
-    resamples: int  # of the bootstrap; 0: none
+    resamples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """Everything that came out."""
+    """Everything that came out.
+
+    Attributes
+    ----------
+    left_out : patient -> why there is no rad-score of this model.
+    without_probability : patient to test -> why the nomogram gives none: not judged.
+    technique : of the studies that train, which limits what the model covers.
+    studies : StudyInstanceUIDs of those that train, where known.
+    own_split : the table's own, not a drawn one.
+    agreement : repeat -> feature -> ICC.
+    kept : features with agreement enough.
+    splits : with osteoporosis or osteopenia.
+    terms : of the card's combined model.
+    validations : on patients to whom the nomogram gives a probability.
+    subgroups : of the rad-score, on all patients that did not train.
+    rad_scores : by class, all patients that the model covers.
+    optimism : of the training patients' AUC.
+    """
 
     cohort: Cohort
-    left_out: Mapping[str, str]  # patient -> why there is no rad-score of this model
-    without_probability: Mapping[str, str]  # patient to test -> why the nomogram gives none: not judged
-    technique: Applicability  # of the studies that train, which limits what the model covers
-    studies: tuple[str, ...]  # StudyInstanceUIDs of those that train, where known
-    own_split: bool  # the table's own, not a drawn one
+    left_out: Mapping[str, str]
+    without_probability: Mapping[str, str]
+    technique: Applicability
+    studies: tuple[str, ...]
+    own_split: bool
     own_folds: bool
-    agreement: Mapping[str, Mapping[str, Icc]]  # repeat -> feature -> ICC
-    kept: tuple[str, ...]  # features with agreement enough
-    splits: Mapping[Split, tuple[Patient, ...]]  # with osteoporosis or osteopenia
+    agreement: Mapping[str, Mapping[str, Icc]]
+    kept: tuple[str, ...]
+    splits: Mapping[Split, tuple[Patient, ...]]
     table1: Mapping[Split, tuple[Variable, ...]]
     fits: ModelFits
-    terms: tuple[CardTerm, ...]  # of the card's combined model
+    terms: tuple[CardTerm, ...]
     cutoffs: Mapping[str, float]
-    validations: Mapping[Split, Validation]  # on patients to whom the nomogram gives a probability
-    subgroups: Mapping[tuple[str, str], Auc]  # of the rad-score, on all patients that did not train
-    rad_scores: Mapping[str, tuple[float, ...]]  # by class, all patients that the model covers
-    optimism: Mapping[str, Optimism]  # of the training patients' AUC
+    validations: Mapping[Split, Validation]
+    subgroups: Mapping[tuple[str, str], Auc]
+    rad_scores: Mapping[str, tuple[float, ...]]
+    optimism: Mapping[str, Optimism]
 
 
 def train(

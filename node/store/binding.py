@@ -22,10 +22,15 @@ _AT_ONCE = 200  # jobs that begin again in one transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BegunAgain:
-    """A job that was taken back to its first step."""
+    """A job that was taken back to its first step.
+
+    Attributes
+    ----------
+    step : where it stood.
+    """
 
     job_id: int
-    step: str  # where it stood
+    step: str
     reason: str
 
 

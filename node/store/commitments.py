@@ -50,15 +50,21 @@ Reference = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentRequest:
-    """A peer's request for storage commitment, judged: what is to be reported to it."""
+    """A peer's request for storage commitment, judged: what is to be reported to it.
+
+    Attributes
+    ----------
+    conflicting : held, under another SOP class.
+    attempts : to report.
+    """
 
     request_id: int
     transaction_uid: str
     calling_ae: str
     held: tuple[Reference, ...]
     missing: tuple[Reference, ...]
-    conflicting: tuple[Reference, ...]  # held, under another SOP class
-    attempts: int  # to report
+    conflicting: tuple[Reference, ...]
+    attempts: int
     age_s: float
 
 
@@ -254,12 +260,17 @@ _MOST_RESENT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedInstance:
-    """One instance in a report of storage commitment."""
+    """One instance in a report of storage commitment.
+
+    Attributes
+    ----------
+    reason : Failure Reason (0008,1197); None of what is committed.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     verdict: CommitmentVerdict
-    reason: int | None  # Failure Reason (0008,1197); None of what is committed
+    reason: int | None
     detail: str
 
 
@@ -338,7 +349,13 @@ class CommitmentTransactions:
             )
 
     def refuse(self, lease: Lease, transaction_uid: str) -> None:
-        """Note that the destination refused the request. Raises LeaseLost."""
+        """Note that the destination refused the request.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
             _close(connection, transaction_uid, TransactionState.REFUSED)

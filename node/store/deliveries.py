@@ -37,31 +37,48 @@ _MAX_DETAIL_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDelivery:
-    """An object that a destination has not taken yet, or has not been shown to hold."""
+    """An object that a destination has not taken yet, or has not been shown to hold.
+
+    Attributes
+    ----------
+    attempts : to send it.
+    pending_for_s : since it was scheduled, or retried by a person.
+    due_in_s : <= 0: now.
+    sent_for_s : since the peer last answered that it stored the object.
+    proof : how it will be proven, as far as that is known: a Proof, or "".
+    asked : times that proof was asked for, since it was last sent.
+    resent : times that it was sent again because the peer had lost it.
+    unanswered : whether a storage commitment was asked for since it was last sent, and never answered.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
     kind: str
     artefact: str
     destination: str
-    attempts: int  # to send it
-    pending_for_s: float  # since it was scheduled, or retried by a person
-    due_in_s: float  # <= 0: now
-    sent_for_s: float | None  # since the peer last answered that it stored the object
-    proof: str  # how it will be proven, as far as that is known: a Proof, or ""
-    asked: int  # times that proof was asked for, since it was last sent
-    resent: int  # times that it was sent again because the peer had lost it
-    unanswered: bool  # whether a storage commitment was asked for since it was last sent, and never answered
+    attempts: int
+    pending_for_s: float
+    due_in_s: float
+    sent_for_s: float | None
+    proof: str
+    asked: int
+    resent: int
+    unanswered: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCount:
-    """How many objects of a generation stand alike at one destination."""
+    """How many objects of a generation stand alike at one destination.
+
+    Attributes
+    ----------
+    status : of the last answer.
+    """
 
     destination: str
     state: DeliveryState
     proof: str
-    status: int | None  # of the last answer
+    status: int | None
     reason: (
         str  # this node's own words; "" where a peer's words stand beside its status: they may name a patient
     )
@@ -120,13 +137,25 @@ class Deliveries:
                     _schedule(connection, destination, uid)
 
     def add(self, lease: Lease, made: MadeObject) -> None:
-        """Enter an object that was made after the report step. Raises LeaseLost."""
+        """Enter an object that was made after the report step.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
             enter_object(connection, lease, made)
 
     def replace(self, lease: Lease, destination: str, old_uid: str, new_uid: str) -> None:
-        """Have the destination get one object in place of another, unless it took that. Raises LeaseLost."""
+        """Have the destination get one object in place of another, unless it took that.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         not_taken = and_(
             deliveries.c.destination == destination,
             deliveries.c.sop_instance_uid == old_uid,
@@ -286,7 +315,13 @@ class Deliveries:
             )
 
     def proven(self, lease: Lease, delivery: OpenDelivery, proof: Proof, detail: str) -> None:
-        """The object is there by C-FIND, or nothing better than its status is to be had. Raises LeaseLost."""
+        """The object is there by C-FIND, or nothing better than its status is to be had.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         found = proof is Proof.FIND
         self._settle(
             lease,
@@ -298,7 +333,13 @@ class Deliveries:
         )
 
     def ask_later(self, lease: Lease, delivery: OpenDelivery, detail: str, retry_in_s: float) -> None:
-        """No proof this time. Raises LeaseLost."""
+        """No proof this time.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         self._settle(
             lease,
             delivery,
@@ -308,7 +349,13 @@ class Deliveries:
         )
 
     def send_again(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
-        """The destination does not hold what it took. Raises LeaseLost."""
+        """The destination does not hold what it took.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         self._settle(
             lease,
             delivery,
@@ -319,7 +366,13 @@ class Deliveries:
         )
 
     def give_up_proof(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
-        """A dead letter: taken, and never shown to be there. Raises LeaseLost."""
+        """A dead letter: taken, and never shown to be there.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         self._settle(lease, delivery, state=DeliveryState.FAILED, status=None, detail=detail)
 
     def has_proven(self, destination: str) -> bool:

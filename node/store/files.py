@@ -79,7 +79,13 @@ class FileStore:
         return tight
 
     def used_percent(self) -> float:
-        """How full the disk is [%], as `df` counts. Raises StoreUnavailable."""
+        """How full the disk is [%], as `df` counts.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         _, used_bytes, free_bytes = self._disk_usage()
         return 100.0 * used_bytes / max(1, used_bytes + free_bytes)
 
@@ -126,7 +132,13 @@ class FileStore:
         return (self.root / path).read_bytes()
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there; "" names none. Raises StoreUnavailable."""
+        """Remove a file, if it is there; "" names none.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         if not path:
             return
         try:

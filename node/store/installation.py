@@ -185,11 +185,16 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who serves a root."""
+    """Who serves a root.
+
+    Attributes
+    ----------
+    since : ISO 8601, UTC.
+    """
 
     host: str
     pid: int
-    since: str  # ISO 8601, UTC
+    since: str
 
 
 class AlreadyServed(StoreError):

@@ -23,7 +23,13 @@ _MAX_ERROR_CHARACTERS = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to work on one step of a job."""
+    """The right to work on one step of a job.
+
+    Attributes
+    ----------
+    attempt : 1 for the first try of this step.
+    begun_again : why, where the first steps were done before.
+    """
 
     job_id: int
     study_instance_uid: str
@@ -31,8 +37,8 @@ class Lease:
     step: str
     token: int
     owner: str
-    attempt: int  # 1 for the first try of this step
-    begun_again: str | None = None  # why, where the first steps were done before
+    attempt: int
+    begun_again: str | None = None
     urgent: bool = False
 
 
@@ -55,13 +61,18 @@ class DueJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeObject:
-    """A finished DICOM object, stored as an artefact."""
+    """A finished DICOM object, stored as an artefact.
+
+    Attributes
+    ----------
+    is_report : the structured report, which a later one may name as its predecessor.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
     kind: str
     artefact: str
-    is_report: bool  # the structured report, which a later one may name as its predecessor
+    is_report: bool
 
 
 class Jobs:

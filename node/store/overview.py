@@ -43,16 +43,23 @@ from node.store.study_lifecycle import lacks_purged_images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """One line of `osteonode studies list`. Times are UTC."""
+    """One line of `osteonode studies list`. Times are UTC.
+
+    Attributes
+    ----------
+    images : CT instances.
+    others : anything else but the node's own objects.
+    step : of the latest job.
+    """
 
     study_instance_uid: str
     state: str
     reason: str
     generation: int
-    images: int  # CT instances
-    others: int  # anything else but the node's own objects
+    images: int
+    others: int
     last_received_at: datetime | None
-    step: str | None  # of the latest job
+    step: str | None
     attempts: int
     last_error: str
 
@@ -106,15 +113,24 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyDetail:
-    """Everything that `osteonode studies show` says."""
+    """Everything that `osteonode studies show` says.
+
+    Attributes
+    ----------
+    quarantined : files, of every kind.
+    purged : received instances whose files retention removed.
+    purged_at : the latest of them.
+    results_removed_at : when retention removed artefacts, the latest of them.
+    own_returned : objects made here that came back.
+    """
 
     summary: StudySummary
-    quarantined: int  # files, of every kind
+    quarantined: int
     quarantine: tuple[QuarantineLine, ...]
-    purged: int  # received instances whose files retention removed
-    purged_at: datetime | None  # the latest of them
-    results_removed_at: datetime | None  # when retention removed artefacts, the latest of them
-    own_returned: int  # objects made here that came back
+    purged: int
+    purged_at: datetime | None
+    results_removed_at: datetime | None
+    own_returned: int
     jobs: tuple[JobRow, ...]
     artefacts: tuple[ArtefactRow, ...]
     reports: tuple[ReportRow, ...]
@@ -328,32 +344,52 @@ def _utc(seconds: float) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCounts:
-    """Counts at one moment. States that nothing is in count 0."""
+    """Counts at one moment. States that nothing is in count 0.
+
+    Attributes
+    ----------
+    jobs : by step and state; only those that occur.
+    deliveries : by destination and state; likewise.
+    quarantined : files.
+    waiting_for_purged : studies that images came for after retention had removed the others.
+    oldest_due_s : how long the job that waits longest has been due; 0 where none is.
+    due : jobs that a worker could take up now.
+    quarantine_share : of the room for what was acknowledged; at 1 other content is refused.
+    """
 
     studies: Mapping[StudyState, int]
-    jobs: Mapping[tuple[str, JobState], int]  # by step and state; only those that occur
-    deliveries: Mapping[tuple[str, DeliveryState], int]  # by destination and state; likewise
-    quarantined: Mapping[QuarantineKind, int]  # files
-    waiting_for_purged: int  # studies that images came for after retention had removed the others
-    oldest_due_s: float  # how long the job that waits longest has been due; 0 where none is
-    due: int = 0  # jobs that a worker could take up now
-    quarantine_share: float = 0.0  # of the room for what was acknowledged; at 1 other content is refused
+    jobs: Mapping[tuple[str, JobState], int]
+    deliveries: Mapping[tuple[str, DeliveryState], int]
+    quarantined: Mapping[QuarantineKind, int]
+    waiting_for_purged: int
+    oldest_due_s: float
+    due: int = 0
+    quarantine_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationStanding:
-    """What became of the objects that one destination should have, and of the last attempt to send one."""
+    """What became of the objects that one destination should have, and of the last attempt to send one.
+
+    Attributes
+    ----------
+    last_state : of the last object that was tried; None before the first.
+    last_status : DIMSE status; None where no answer came.
+    last_at : UTC.
+    waiting_s : how long the oldest object waits that it did not take when it was tried.
+    taken_s : since it took an object last.
+    """
 
     name: str
     arrived: int
     pending: int
     failed: int
-    last_state: DeliveryState | None  # of the last object that was tried; None before the first
-    last_status: int | None  # DIMSE status; None where no answer came
+    last_state: DeliveryState | None
+    last_status: int | None
     last_detail: str
-    last_at: datetime | None  # UTC
-    waiting_s: float | None = None  # how long the oldest object waits that it did not take when it was tried
-    taken_s: float | None = None  # since it took an object last
+    last_at: datetime | None
+    waiting_s: float | None = None
+    taken_s: float | None = None
 
 
 class StatusCounts:
@@ -412,7 +448,13 @@ class StatusCounts:
             )
 
     def destinations(self) -> Sequence[DestinationStanding]:
-        """Every destination that something was ever scheduled for, by name. Raises StoreUnavailable."""
+        """Every destination that something was ever scheduled for, by name.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         newest = (
             select(
                 deliveries.c.destination,

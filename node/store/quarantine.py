@@ -21,12 +21,18 @@ OTHER_CONTENT = "another content under a SOP Instance UID that is already held"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantinedInstance:
-    """One file in quarantine."""
+    """One file in quarantine.
+
+    Attributes
+    ----------
+    study_instance_uid : "" where it could not be read, as the next.
+    received_at : UTC.
+    """
 
     kind: QuarantineKind
-    study_instance_uid: str  # "" where it could not be read, as the next
+    study_instance_uid: str
     sop_instance_uid: str
-    received_at: datetime  # UTC
+    received_at: datetime
     calling_ae: str
     size_bytes: int
     reason: str
@@ -35,16 +41,23 @@ class QuarantinedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineLine:
-    """Files of one study that lie in quarantine for the same reason."""
+    """Files of one study that lie in quarantine for the same reason.
+
+    Attributes
+    ----------
+    study_instance_uid : "" where it could not be read.
+    study_is_held : what lies here alone makes no study.
+    latest_at : UTC.
+    """
 
     kind: QuarantineKind
-    study_instance_uid: str  # "" where it could not be read
-    study_is_held: bool  # what lies here alone makes no study
+    study_instance_uid: str
+    study_is_held: bool
     reason: str
     calling_ae: str
     files: int
     size_bytes: int
-    latest_at: datetime  # UTC
+    latest_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,12 +305,18 @@ def _beyond(connection: Connection, bounds: QuarantineBounds) -> tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldIdentity:
-    """One image, under the identity in force and under the one that waits."""
+    """One image, under the identity in force and under the one that waits.
+
+    Attributes
+    ----------
+    in_force : None where retention removed it.
+    differing : keywords of the attributes.
+    """
 
     sop_instance_uid: str
-    in_force: Path | None  # None where retention removed it
+    in_force: Path | None
     waiting: Path
-    differing: str  # keywords of the attributes
+    differing: str
 
 
 class Identities:

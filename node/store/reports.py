@@ -33,11 +33,16 @@ class IssuedReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnrecordedReport:
-    """A report of this node that an archive holds, and of which the database has no record."""
+    """A report of this node that an archive holds, and of which the database has no record.
+
+    Attributes
+    ----------
+    issued_at : aware; None where the archive does not say.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
-    issued_at: datetime | None  # aware; None where the archive does not say
+    issued_at: datetime | None
 
 
 class Reports:

@@ -321,10 +321,15 @@ _MOST = 1000  # files of one round: a killed listener leaves one for each of its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanRound:
-    """What one whole look at the file store came to."""
+    """What one whole look at the file store came to.
+
+    Attributes
+    ----------
+    left : more than kills explain: the database may be older than the files.
+    """
 
     removed: int
-    left: int  # more than kills explain: the database may be older than the files
+    left: int
 
 
 class Orphans:

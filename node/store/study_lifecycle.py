@@ -33,27 +33,44 @@ _AT_ONCE = 500  # studies that one statement names: every database takes so many
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivingStudy:
-    """A study that nothing stands in the way of but that images may still arrive. Times by the database."""
+    """A study that nothing stands in the way of but that images may still arrive. Times by the database.
+
+    Attributes
+    ----------
+    last_received_at : of a CT instance.
+    silent_s : since then.
+    images : by series: instances of any class but the node's own.
+    ct_series : series that hold CT images.
+    longest_pause_s : between two CT instances of this generation.
+    sender_connected : whether an association that brought CT instances of it is open still.
+    """
 
     study_instance_uid: str
     generation: int
     reason: str
-    last_received_at: float  # of a CT instance
-    silent_s: float  # since then
-    images: Mapping[str, int]  # by series: instances of any class but the node's own
-    ct_series: frozenset[str]  # series that hold CT images
-    longest_pause_s: float  # between two CT instances of this generation
-    sender_connected: bool = False  # whether an association that brought CT instances of it is open still
+    last_received_at: float
+    silent_s: float
+    images: Mapping[str, int]
+    ct_series: frozenset[str]
+    longest_pause_s: float
+    sender_connected: bool = False
     created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """What showed that a study is whole."""
+    """What showed that a study is whole.
 
-    closed_by: str  # a ClosedBy
-    reason: str  # in words
-    content: str  # JSON: the whole of it
+    Attributes
+    ----------
+    closed_by : a ClosedBy.
+    reason : in words.
+    content : JSON: the whole of it.
+    """
+
+    closed_by: str
+    reason: str
+    content: str
 
 
 class Studies:

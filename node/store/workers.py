@@ -25,34 +25,54 @@ _LONGEST_PROBLEM = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredWith:
-    """What moves a result besides the study itself: two workers that are equal in it may share a study."""
+    """What moves a result besides the study itself: two workers that are equal in it may share a study.
 
-    software: str  # version of the node and of the packages that compute
-    configuration_sha256: str  # of settings and of the content of the files that they name
+    Attributes
+    ----------
+    software : version of the node and of the packages that compute.
+    configuration_sha256 : of settings and of the content of the files that they name.
+    """
+
+    software: str
+    configuration_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One worker, as it knows itself."""
+    """One worker, as it knows itself.
 
-    worker_id: str  # the owner of its leases
+    Attributes
+    ----------
+    worker_id : the owner of its leases.
+    engine : in words; "" of a worker that does not segment.
+    """
+
+    worker_id: str
     host: str
     pid: int
     queues: tuple[str, ...]
-    engine: str  # in words; "" of a worker that does not segment
+    engine: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLine:
-    """One worker, as others see it."""
+    """One worker, as others see it.
+
+    Attributes
+    ----------
+    problem : why it takes no work; "" where it does.
+    differs : from most of those that are there, in words; "" where it does not.
+    started_at : UTC.
+    heard_s : since it was heard of last.
+    """
 
     worker: Worker
     measured_with: MeasuredWith
     state: WorkerState
-    problem: str  # why it takes no work; "" where it does
-    differs: str  # from most of those that are there, in words; "" where it does not
-    started_at: datetime  # UTC
-    heard_s: float  # since it was heard of last
+    problem: str
+    differs: str
+    started_at: datetime
+    heard_s: float
 
 
 class WorkerRows:
@@ -101,7 +121,13 @@ class WorkerRows:
             )
 
     def by_queue(self) -> Mapping[str, int]:
-        """How many workers are there for each queue, and take work. Raises StoreUnavailable."""
+        """How many workers are there for each queue, and take work.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         with self._database.reading() as connection:
             rows = connection.execute(select(workers.c.queues).where(is_there())).scalars()
             return Counter(queue for queues in rows for queue in queues.split(","))
@@ -223,14 +249,23 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartLine:
-    """One part, as others see it."""
+    """One part, as others see it.
+
+    Attributes
+    ----------
+    beats : whether it says when it has finished a round.
+    has_ended : in good order.
+    heard_s : since its last round; since its start before the first.
+    deaths : unexpected ends, of those that came shortly after one another.
+    died_s : since the last of them was noticed.
+    """
 
     name: str
-    beats: bool  # whether it says when it has finished a round
-    has_ended: bool  # in good order
-    heard_s: float  # since its last round; since its start before the first
-    deaths: int  # unexpected ends, of those that came shortly after one another
-    died_s: float | None  # since the last of them was noticed
+    beats: bool
+    has_ended: bool
+    heard_s: float
+    deaths: int
+    died_s: float | None
 
 
 class ServiceParts:
@@ -298,7 +333,13 @@ class ServiceParts:
             connection.execute(update(parts).where(parts.c.name == name).values(ended=True, heard_at=now_s()))
 
     def list(self) -> Sequence[PartLine]:
-        """Every part of the last day, by name. Raises StoreUnavailable."""
+        """Every part of the last day, by name.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         wanted = select(
             parts.c.name,
             parts.c.beats,
@@ -355,11 +396,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureStanding:
-    """How one machine's features compare with the known ones."""
+    """How one machine's features compare with the known ones.
+
+    Attributes
+    ----------
+    example : the first that drifted; "" where none did.
+    """
 
     drifted: int
     checked: int
-    example: str  # the first that drifted; "" where none did
+    example: str
 
 
 class FeatureStandings:
@@ -370,7 +416,13 @@ class FeatureStandings:
         self._host = socket.gethostname()
 
     def keep(self, standing: FeatureStanding) -> None:
-        """Of this machine. Raises StoreUnavailable."""
+        """Of this machine.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         found = {**asdict(standing), "tried_at": now_s()}
         with self._database.writing() as connection:
             if not insert_unless_there(connection, feature_standings, {"host": self._host, **found}):
@@ -378,7 +430,13 @@ class FeatureStandings:
                 connection.execute(update(feature_standings).where(here).values(**found))
 
     def here(self) -> FeatureStanding | None:
-        """Of this machine; None where no worker has tried yet. Raises StoreUnavailable."""
+        """Of this machine; None where no worker has tried yet.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         columns = [feature_standings.c[field.name] for field in fields(FeatureStanding)]
         with self._database.reading() as connection:
             row = connection.execute(

@@ -124,12 +124,17 @@ SEVERITIES: Mapping[AlertCode, AlertSeverity] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """Something that needs a person."""
+    """Something that needs a person.
+
+    Attributes
+    ----------
+    since : UTC; None where that is not known.
+    """
 
     code: AlertCode
     severity: AlertSeverity
     text: str
-    since: datetime | None  # UTC; None where that is not known
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +149,17 @@ class StoreSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What is known without the database."""
+    """What is known without the database.
+
+    Attributes
+    ----------
+    free_bytes : under the storage root; None where that cannot be looked at.
+    certificate_ends : of the node's own; None without TLS.
+    """
 
     checks: Sequence[Check]
-    free_bytes: int | None  # under the storage root; None where that cannot be looked at
-    certificate_ends: datetime | None  # of the node's own; None without TLS
+    free_bytes: int | None
+    certificate_ends: datetime | None
 
 
 def alerts(

@@ -28,7 +28,13 @@ from node.web.sources import Disk, Sources
 
 
 def exposition(sources: Sources) -> bytes:
-    """Every metric in Prometheus' text format. Raises StoreUnavailable."""
+    """Every metric in Prometheus' text format.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the database cannot be used.
+    """
     registry = CollectorRegistry(auto_describe=False)
     names = [destination.name for destination in sources.settings.destinations]
     standing = sources.standing()
@@ -265,7 +271,13 @@ class Machine:
         return self._sources.alerts(checks, standing)
 
     def studies(self, limit: Limit = _DEFAULT_STUDIES) -> Sequence[StudySummary]:
-        """The latest first. Raises StoreUnavailable."""
+        """The latest first.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         return self._sources.store.overview.list(limit=limit)
 
     def study(self, uid: str) -> StudyDetail:

@@ -59,12 +59,17 @@ _TONES: dict[str, Tone] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationLine:
-    """One row of the table of destinations. Empty strings and None where nothing is known."""
+    """One row of the table of destinations. Empty strings and None where nothing is known.
+
+    Attributes
+    ----------
+    standing : None where nothing was ever scheduled for it.
+    """
 
     name: str
     ae_title: str
     address: str
-    standing: DestinationStanding | None  # None where nothing was ever scheduled for it
+    standing: DestinationStanding | None
     configured: bool
 
 

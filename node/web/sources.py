@@ -59,7 +59,13 @@ class Sources:
         return Disk(free_bytes=usage.free, total_bytes=usage.total)
 
     def standing(self) -> StoreSnapshot:
-        """What the store says now. Raises StoreError."""
+        """What the store says now.
+
+        Raises
+        ------
+        StoreError
+            If the database or the file store cannot be used.
+        """
         store = self.store
         return StoreSnapshot(
             census=store.census.take(),
@@ -101,11 +107,17 @@ _REGIONS = {RegionKind.CORE: "cancellous core", RegionKind.ELLIPSE: "mid-body el
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatestResult:
-    """The result of the latest generation that has one."""
+    """The result of the latest generation that has one.
+
+    Attributes
+    ----------
+    result : without identity; None where it is gone, altered, or of another shape.
+    pictures : of `PICTURES`, those that this generation has.
+    """
 
     generation: int
-    result: ResultDocument | None  # without identity; None where it is gone, altered, or of another shape
-    pictures: tuple[str, ...]  # of `PICTURES`, those that this generation has
+    result: ResultDocument | None
+    pictures: tuple[str, ...]
 
     @property
     def findings(self) -> list[FindingEntry]:
@@ -120,7 +132,13 @@ class LatestResult:
 
 
 def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
-    """None before the first report. Raises StoreUnavailable."""
+    """None before the first report.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the database cannot be used.
+    """
     kept = [row for row in detail.artefacts if row.removed_at is None]
     generations = [row.generation for row in kept if row.name == RESULT]
     if not generations:
