@@ -42,14 +42,22 @@ class Bindings:
         self._files = files
 
     def begin_again(self, *, first_step: str, after_s: float) -> Sequence[BegunAgain]:
-        """Take jobs back to their first step that no worker can go on with; what they had made is removed.
+        """Take jobs that no worker can continue back to their first step, and remove their artefacts.
 
-        None is taken back before other workers have been there for `after_s` without one that it is bound
-        to: of a node that is just starting all are missing.
+        Parameters
+        ----------
+        first_step : the step that such a job starts again with.
+        after_s : seconds. A job starts again only if other workers have been present for that long and none
+            that the job is bound to was heard of in that time: while a node starts, all workers are absent.
+
+        Returns
+        -------
+        The jobs that started again, 200 at most; empty where there is none.
 
         Raises
         ------
         StoreUnavailable
+            If the database cannot be used, or a file cannot be removed.
         """
         equal = and_(
             workers.c.software == jobs.c.software,
@@ -114,7 +122,7 @@ class Bindings:
 
 
 def is_free() -> ColumnElement[bool]:
-    """Of a job: it is under way, and nobody holds it."""
+    """SQL condition on `jobs`: waiting, or running under a lease that has run out."""
     return or_(
         jobs.c.state == JobState.WAITING,
         and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now_s()),
@@ -122,7 +130,12 @@ def is_free() -> ColumnElement[bool]:
 
 
 def is_bound_to(measured_with: MeasuredWith) -> ColumnElement[bool]:
-    """Of a job: a worker whose results rest on this may go on with it."""
+    """SQL condition on `jobs`: the job is unbound, or bound to this software and configuration.
+
+    Parameters
+    ----------
+    measured_with : of the worker that wants the job.
+    """
     return or_(
         jobs.c.software == "",
         and_(
@@ -133,7 +146,13 @@ def is_bound_to(measured_with: MeasuredWith) -> ColumnElement[bool]:
 
 
 def may_lack(step: str, host: str) -> ColumnElement[bool]:
-    """Of a job: this host did not lack anything at the last attempt, or there is no other to try."""
+    """SQL condition on `jobs`: the last attempt on this host lacked nothing, or no other host can try.
+
+    Parameters
+    ----------
+    step : name of the step, which is the queue's name too.
+    host : name of the worker's machine.
+    """
     takes_step = ("," + workers.c.queues + ",").like(f"%,{step},%")
     equal = or_(
         jobs.c.software == "",
@@ -147,7 +166,7 @@ def may_lack(step: str, host: str) -> ColumnElement[bool]:
 
 
 def has_its_worker() -> ColumnElement[bool]:
-    """Of a job: a worker is there that may go on with it, or none at all, and who comes is not known."""
+    """SQL condition on `jobs`: a present worker may continue the job, or no worker is present."""
     equal = and_(
         workers.c.software == jobs.c.software,
         workers.c.configuration_sha256 == jobs.c.configuration_sha256,
@@ -160,7 +179,17 @@ def has_its_worker() -> ColumnElement[bool]:
 
 
 def why_unfit(bound_to: MeasuredWith, measured_with: MeasuredWith, host: str) -> str:
-    """Why a worker does not take a step, for the operator."""
+    """Reason why a worker does not take a step, for the operator.
+
+    Parameters
+    ----------
+    bound_to : of the job; empty fields where it is unbound.
+    measured_with, host : of the worker.
+
+    Returns
+    -------
+    One sentence without a full stop.
+    """
     if bound_to.software in ("", measured_with.software) and bound_to.configuration_sha256 in (
         "",
         measured_with.configuration_sha256,

@@ -135,12 +135,12 @@ class CommitmentRequests:
         return _request_of(row)
 
     def claim_due(self, hold_s: float, limit: int = 20) -> Sequence[CommitmentRequest]:
-        """Claim what is due to be reported, the longest due first.
+        """Requests whose report is due now, the longest due first.
 
         Parameters
         ----------
-        hold_s : how long no other caller gets it.
-        limit : the most that are claimed.
+        hold_s : for so many seconds no other caller gets the same requests.
+        limit : at most so many.
         """
         due = (
             select(promises.c.promise_id)
@@ -161,7 +161,12 @@ class CommitmentRequests:
         self._set(request, attempts=request.attempts + 1, not_before=now_s() + retry_in_s, detail=detail)
 
     def give_up(self, request: CommitmentRequest, detail: str) -> None:
-        """Report no more, unless the peer asks again."""
+        """Stop reporting this request until the peer repeats it.
+
+        Parameters
+        ----------
+        detail : the reason; characters beyond 500 are cut off.
+        """
         self._set(request, state=CommitmentRequestState.UNTOLD, detail=detail)
 
     def _claim(self, request_id: int, hold_s: float) -> CommitmentRequest | None:

@@ -59,8 +59,7 @@ class Prepared:
     Parameters
     ----------
     make : gives the statement for a dialect's name, with a named `bindparam` for each value. Its result must
-    not
-        need a type of SQLAlchemy's (dates, JSON) to be understood.
+        not need a type of SQLAlchemy's (dates, JSON) to be understood.
     """
 
     def __init__(self, make: Callable[[str], ClauseElement]) -> None:
@@ -70,16 +69,22 @@ class Prepared:
     def first(
         self, connection: DriverConnection, dialect: Dialect, values: Mapping[str, object]
     ) -> tuple[Any, ...] | None:
-        """Execute the statement.
+        """Execute the statement, and return the first row of its result as the driver gives it.
+
+        Parameters
+        ----------
+        connection : of the driver (PEP 249), inside or outside of a transaction.
+        dialect : SQLAlchemy's, of that driver.
+        values : a value for each `bindparam`, by name.
 
         Returns
         -------
-        The first row of its result as the driver gives it; None where there is none.
+        None where the result has no row.
 
         Raises
         ------
         Exception
-            The driver's own.
+            The driver's own errors.
         """
         written = self._written.get(dialect.name)
         if written is None:
@@ -136,10 +141,20 @@ def _now_in_postgresql(element: now_s, compiler: Any, **options: Any) -> str:  #
 
 
 class Database:
-    """Connections to the database, with the durability that an acknowledged instance rests on.
+    """Connections with the durability that every step of a study needs.
 
-    SQLite runs with a write-ahead log, full synchronisation, enforced foreign keys, and takes its write lock
-    at the beginning of a transaction, so that two writers queue instead of failing half-way.
+    SQLite runs with a write-ahead log, full synchronisation and enforced foreign keys. It takes its write
+    lock at the beginning of a transaction: two writers queue instead of failing half-way.
+
+    Parameters
+    ----------
+    url : SQLAlchemy's, of SQLite or PostgreSQL. The folder and the file of an SQLite database are made if
+        absent, readable by their owner alone.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the SQLite file cannot be made (`StorageFull` where no space is left).
     """
 
     def __init__(self, url: str) -> None:
@@ -179,7 +194,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A consistent view; takes no write lock. Raises as `writing` does."""
+        """Transaction that reads a consistent view and takes no write lock.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be reached.
+        """
         with (
             self._typed_errors(),
             self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection,
@@ -188,7 +209,22 @@ class Database:
             yield connection
 
     def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
-        """The first row that a query finds, outside of any transaction. Raises as `writing` does."""
+        """First row that a query finds, outside of any transaction.
+
+        Parameters
+        ----------
+        statement : a query.
+        values : a value for each of its parameters, by name.
+
+        Returns
+        -------
+        None where the query finds nothing.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be reached.
+        """
         with self._typed_errors():
             connection = self._engine.raw_connection()
             try:
@@ -197,12 +233,17 @@ class Database:
                 connection.close()
 
     def migrate(self, key: bytes = b"", root: Path | None = None) -> None:
-        """Bring the tables to this version's shape. Several processes may do so at once; one works.
+        """Bring the tables to the schema of this version. Processes may call it at once.
 
         Parameters
         ----------
-        key : of the installation, which pseudonyms of an older version are made anew with.
-        root : where older versions kept in files what tables hold now.
+        key : of the installation; migrations recompute the pseudonyms of older versions with it.
+        root : folder in which older versions kept files that are tables now.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be reached.
         """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -289,7 +330,16 @@ class WriteLock:
 
 
 def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
-    """Insert a row; False if one with the same key stands there already (and then nothing is changed)."""
+    """Insert a row unless one with the same primary or unique key exists.
+
+    Parameters
+    ----------
+    row : value by column; `now_s()` for the database's time.
+
+    Returns
+    -------
+    False if such a row exists; it is unchanged then.
+    """
     timed = frozenset(name for name, value in row.items() if isinstance(value, now_s))
     insert = _insertion(table, frozenset(row) - timed, timed)
     # Not by rowcount, which drivers leave undefined for INSERT.
@@ -299,7 +349,7 @@ def insert_unless_there(connection: Connection, table: Table, row: Mapping[str, 
 def first(
     connection: Connection, statement: Prepared, values: Mapping[str, object]
 ) -> tuple[Any, ...] | None:
-    """The first row of a statement's result, within a transaction."""
+    """First row of a statement's result, within the connection's transaction; None where there is none."""
     return statement.first(connection.connection, connection.dialect, values)
 
 
@@ -342,14 +392,18 @@ def _typed(cause: BaseException | None, *, is_away: bool) -> StoreError:
 
 
 def storage_error(error: OSError) -> StoreUnavailable:
-    """The store's name for an error of the file system."""
+    """The store's exception for an error of the file system.
+
+    Returns
+    -------
+    `StorageFull` for ENOSPC and EDQUOT, otherwise `StoreUnavailable`.
+    """
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageFull("no space left in the file store")
     return StoreUnavailable(f"the file store cannot be used ({error.strerror})")
 
 
-# One commit for what several threads write at once: the disk takes as long for ten rows as for one.
-
+# One commit for the writes of several threads: the disk takes as long for ten rows as for one.
 
 _Result = TypeVar("_Result")
 
@@ -406,9 +460,7 @@ class GroupCommit:
                 if not mine.done:
                     self._lead(mine)
         finally:
-            self._withdraw(
-                mine
-            )  # who is told of a failure takes back what it came with: nobody may do it later
+            self._withdraw(mine)  # a caller that gets an exception removes its file: no later run may name it
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[no-any-return]

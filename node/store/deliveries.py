@@ -1,4 +1,4 @@
-"""What became of each object at each destination: sent, proven to be there, or given up."""
+"""The state of each object at each destination: sent, proven to be stored, or given up."""
 
 from __future__ import annotations
 
@@ -107,7 +107,15 @@ class SupersededObject:
 
 
 class Deliveries:
-    """Every write needs the lease of the objects' job. `CommitmentTransactions` records what peers report."""
+    """Deliveries of objects to destinations.
+
+    Every write needs the lease of the objects' job. `CommitmentTransactions` records what peers report.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -115,15 +123,17 @@ class Deliveries:
     def schedule(
         self, lease: Lease, destinations: Sequence[str], sop_instance_uids: Sequence[str] | None = None
     ) -> None:
-        """Make sure that each of these objects has a delivery to every destination.
+        """Add a delivery of each object to every destination, where there is none yet.
 
         Parameters
         ----------
+        destinations : their names.
         sop_instance_uids : None for all objects of the generation.
 
         Raises
         ------
         LeaseLost
+            If the caller no longer holds the job.
         """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
@@ -137,7 +147,7 @@ class Deliveries:
                     _schedule(connection, destination, uid)
 
     def add(self, lease: Lease, made: MadeObject) -> None:
-        """Enter an object that was made after the report step.
+        """Add an object that was made after the report step.
 
         Raises
         ------
@@ -149,7 +159,12 @@ class Deliveries:
             enter_object(connection, lease, made)
 
     def replace(self, lease: Lease, destination: str, old_uid: str, new_uid: str) -> None:
-        """Have the destination get one object in place of another, unless it took that.
+        """Schedule one object in place of another, unless the destination has taken the other.
+
+        Parameters
+        ----------
+        destination : its name.
+        old_uid, new_uid : SOP Instance UIDs.
 
         Raises
         ------
@@ -167,11 +182,22 @@ class Deliveries:
                 _schedule(connection, destination, new_uid)
 
     def resend(self, study_instance_uid: str, *, last_step: str) -> DueJob:
-        """Have every destination get the results of the latest generation once more: the same bytes.
+        """Send the results of the latest generation to every destination again: the same bytes.
+
+        Parameters
+        ----------
+        last_step : the delivery step, in which the job continues.
+
+        Returns
+        -------
+        The job, due now.
 
         Raises
         ------
-        NoSuchStudy, NothingToResend
+        NoSuchStudy
+            If the node does not hold the study.
+        NothingToResend
+            If its job has not finished, or its results were never sent.
         """
         of_study = studies.c.study_instance_uid == study_instance_uid
         with self._database.writing() as connection:
@@ -222,7 +248,16 @@ class Deliveries:
         return None if row is None else ScheduledReport(**row)
 
     def predecessor_in(self, lease: Lease, sop_class_uid: str) -> str | None:
-        """What this generation's report amends, in another SOP class; None where no destination has that."""
+        """SOP Instance UID of the amended report in another SOP class.
+
+        Parameters
+        ----------
+        sop_class_uid : that class.
+
+        Returns
+        -------
+        None where no destination took the predecessor in that class.
+        """
         predecessor = reports.alias()
         wanted = (
             select(objects.c.sop_instance_uid)
@@ -247,7 +282,16 @@ class Deliveries:
             return connection.execute(wanted.limit(1)).scalar()
 
     def superseded_at(self, lease: Lease, destination: str) -> Sequence[SupersededObject]:
-        """What the destination took of earlier generations and no rejection note has named to it yet."""
+        """Objects of earlier generations that the destination took and no rejection note names yet.
+
+        Parameters
+        ----------
+        destination : its name.
+
+        Returns
+        -------
+        By generation, then by artefact; rejection notes are not among them.
+        """
         here = (
             select(
                 objects.c.generation,
@@ -272,11 +316,11 @@ class Deliveries:
         return tuple(one for one in found if one.kind != NOTE_KIND and one.generation >= noted)
 
     def pending(self, lease: Lease) -> Sequence[OpenDelivery]:
-        """What the destinations of this generation still lack."""
+        """Objects of this generation that destinations have not taken yet, by destination and artefact."""
         return self._open(lease, deliveries.c.state == DeliveryState.PENDING)
 
     def unproven(self, lease: Lease) -> Sequence[OpenDelivery]:
-        """What destinations have taken and have not been shown to hold."""
+        """Objects that destinations took but have not been proven to hold, by destination and artefact."""
         return self._open(lease, is_unproven())
 
     def settle(
@@ -289,7 +333,14 @@ class Deliveries:
         detail: str,
         retry_in_s: float = 0.0,
     ) -> None:
-        """Record what one C-STORE came to: SENT, from now on unproven; PENDING, to be tried again; or FAILED.
+        """Record the result of one C-STORE.
+
+        Parameters
+        ----------
+        state : SENT: taken, and unproven from now on; PENDING: to be tried again; FAILED: given up.
+        status : of the C-STORE response; None where none came.
+        detail : the reason; characters beyond 500 are cut off.
+        retry_in_s : seconds until the next attempt, for PENDING.
 
         Raises
         ------
@@ -315,7 +366,11 @@ class Deliveries:
             )
 
     def proven(self, lease: Lease, delivery: OpenDelivery, proof: Proof, detail: str) -> None:
-        """The object is there by C-FIND, or nothing better than its status is to be had.
+        """Record that C-FIND found the object, or that no better proof than the C-STORE status is available.
+
+        Parameters
+        ----------
+        proof : FIND makes the delivery FOUND; any other leaves it SENT.
 
         Raises
         ------
@@ -333,7 +388,11 @@ class Deliveries:
         )
 
     def ask_later(self, lease: Lease, delivery: OpenDelivery, detail: str, retry_in_s: float) -> None:
-        """No proof this time.
+        """Record that this request for proof brought none.
+
+        Parameters
+        ----------
+        retry_in_s : seconds until the next request.
 
         Raises
         ------
@@ -349,7 +408,7 @@ class Deliveries:
         )
 
     def send_again(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
-        """The destination does not hold what it took.
+        """Make the delivery pending again: the destination does not hold the object that it took.
 
         Raises
         ------
@@ -366,7 +425,7 @@ class Deliveries:
         )
 
     def give_up_proof(self, lease: Lease, delivery: OpenDelivery, detail: str) -> None:
-        """A dead letter: taken, and never shown to be there.
+        """Make the delivery a dead letter: the object was taken, and never proven to be stored.
 
         Raises
         ------
@@ -384,7 +443,7 @@ class Deliveries:
             return connection.execute(wanted.limit(1)).first() is not None
 
     def standing(self, lease: Lease) -> Sequence[DeliveryCount]:
-        """Of all objects of the generation, by destination."""
+        """Number of objects of the generation by destination, state, proof, status and reason."""
         reason = case((deliveries.c.status.is_(None), deliveries.c.detail), else_="").label("reason")
         alike = (
             deliveries.c.destination,

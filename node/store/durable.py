@@ -22,12 +22,18 @@ FILE_MODE, FOLDER_MODE = 0o600, 0o700  # of all that lies under the storage root
 
 
 def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
-    """Write a new file. When this returns, its name and its content are on the disk.
+    """Write a new file; its name and content are on the disk when this returns.
+
+    Parameters
+    ----------
+    target : must be in an existing folder. A hidden ".NAME.part" beside it holds the content until it is
+        whole.
+    chunks : the content, in pieces.
 
     Raises
     ------
     OSError
-        If the file system refuses. Nothing is left behind.
+        If the file system refuses. No file remains.
     """
     temporary = target.with_name(f".{target.name}.part")
     try:
@@ -42,7 +48,13 @@ def write_durably(target: Path, chunks: Sequence[bytes | memoryview]) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a small file durably in place of an old one, readable by its owner alone. Raises OSError."""
+    """Replace a small file durably; only its owner may read it.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses. The file may be incomplete then.
+    """
     descriptor = _create(path, os.O_TRUNC)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -51,7 +63,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it durably, for its owner alone. Raises OSError."""
+    """Make a folder and its missing parents, for their owner alone; their names survive a power cut.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses.
+    """
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -64,7 +82,12 @@ def make_folder(folder: Path) -> None:
 
 
 def tighten(path: Path) -> bool:
-    """Close a file or folder to everybody but its owner. False where it belongs to another account."""
+    """Take all rights to a file or folder from everybody but its owner; links are left alone.
+
+    Returns
+    -------
+    False where the path belongs to another account, which alone can change it.
+    """
     try:
         mode = path.lstat().st_mode
         wanted = FOLDER_MODE if stat.S_ISDIR(mode) else FILE_MODE
@@ -84,7 +107,13 @@ def _create(path: Path, flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut. Raises OSError."""
+    """Write the names in a folder to the disk, so that they survive a power cut.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

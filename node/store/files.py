@@ -42,14 +42,18 @@ class FileStore:
             raise storage_error(error) from error
 
     def require_space(self, incoming_bytes: int) -> None:
-        """Check, before anything is written, that `incoming_bytes` more leave the disk above its watermark.
+        """Check before anything is written that the disk stays above its watermark.
+
+        Parameters
+        ----------
+        incoming_bytes : size of what is to be written.
 
         Raises
         ------
         StorageFull
-            If they would not.
+            If less than `min_free_bytes` would remain.
         StoreUnavailable
-            If the file system cannot be asked.
+            If the file system does not answer.
         """
         free_bytes = self._disk_usage()[2]
         if free_bytes - incoming_bytes < self.min_free_bytes:
@@ -79,12 +83,12 @@ class FileStore:
         return tight
 
     def used_percent(self) -> float:
-        """How full the disk is [%], as `df` counts.
+        """Share of the disk that is in use, 0 to 100, as `df` counts.
 
         Raises
         ------
         StoreUnavailable
-            If the database cannot be used.
+            If the file system does not answer.
         """
         _, used_bytes, free_bytes = self._disk_usage()
         return 100.0 * used_bytes / max(1, used_bytes + free_bytes)
@@ -128,16 +132,30 @@ class FileStore:
         return path.as_posix()
 
     def read(self, path: str) -> bytes:
-        """The content of a file. Raises FileNotFoundError if it is gone."""
+        """Content of a file.
+
+        Parameters
+        ----------
+        path : relative to the root.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file is gone.
+        """
         return (self.root / path).read_bytes()
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there; "" names none.
+        """Remove a file if it exists.
+
+        Parameters
+        ----------
+        path : relative to the root; "" of a row without a file, for which nothing is done.
 
         Raises
         ------
         StoreUnavailable
-            If the database cannot be used.
+            If the file system refuses.
         """
         if not path:
             return

@@ -1,4 +1,4 @@
-"""What calibration phantoms read on each scanner: the history that its quality is judged by."""
+"""What later studies are compared with: phantom readings of each scanner, and densities of each patient."""
 
 from __future__ import annotations
 
@@ -25,13 +25,27 @@ _CODES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 
 class ScannerReadings:
+    """Phantom readings, by which the calibration of each scanner is judged.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
-        """Keep the reading of a series, or of one single slice, in place of an earlier one of the same.
+        """Store the reading of a series or single slice, in place of an earlier one of the same source.
 
-        When the first of them was kept stays: charts are put together in that order.
+        The time of the first of them stays, since charts are ordered by it.
+
+        Parameters
+        ----------
+        study_instance_uid : of the study.
+        source_uid : Series Instance UID, or SOP Instance UID of a single slice.
+        reading : the new reading.
 
         Raises
         ------
@@ -75,7 +89,12 @@ class ScannerReadings:
             connection.execute(delete(phantom_readings).where(phantom_readings.c.source_uid == source_uid))
 
     def readings(self, device_serial: str | None = None) -> Sequence[ScannerReading]:
-        """Everything that is kept, or what one scanner's is, oldest first."""
+        """Stored readings, oldest first.
+
+        Parameters
+        ----------
+        device_serial : of one scanner; None for all scanners.
+        """
         wanted = select(phantom_readings).order_by(
             phantom_readings.c.taken_on, phantom_readings.c.kept_at, phantom_readings.c.source_uid
         )
@@ -116,10 +135,12 @@ def _written(kind: TypeAdapter[T | None], value: T | None) -> str | None:
     return None if value is None else kind.dump_json(value).decode()
 
 
-# Densities of each study, by patient: what a later study of the same patient is compared with.
-
-
 class PatientScans:
+    """Densities of each study by patient, for comparison with later studies of the same patient.
+
+    Patients are stored as pseudonyms: the same Patient ID of another issuer is another patient.
+    """
+
     def __init__(self, database: Database, pseudonyms: Pseudonyms) -> None:
         self._database = database
         self._pseudonyms = pseudonyms
@@ -127,12 +148,18 @@ class PatientScans:
     def keep(
         self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
     ) -> None:
-        """Keep what a study measured, in place of what an earlier generation of it did.
+        """Store what a study measured, in place of an earlier generation of it.
+
+        Parameters
+        ----------
+        patient_id, issuer : as the study states them; neither is stored.
+        taken_on : date of the scan.
+        content : JSON, as the caller reads it back.
 
         Raises
         ------
         ValueError
-            Without a Patient ID: patients without one are not one patient.
+            If there is no Patient ID: patients without one cannot be told apart.
         StoreUnavailable
             If it cannot be written.
         """
@@ -158,7 +185,15 @@ class PatientScans:
             connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
 
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
-        """What was kept of all studies of one patient, the earliest first. Raises as `keep` does."""
+        """Contents stored for all studies of one patient, the earliest first.
+
+        Raises
+        ------
+        ValueError
+            If there is no Patient ID.
+        StoreUnavailable
+            If the database cannot be used.
+        """
         wanted = (
             select(scans.c.content)
             .where(scans.c.patient_hmac == self._pseudonym(patient_id, issuer))

@@ -1,7 +1,7 @@
-"""What makes this installation itself: the key of its pseudonyms, and what was done once to its files.
+"""What identifies this installation: the key of its pseudonyms, and the lock of the process that serves it.
 
-The key lies in a file under the storage root, which every host of an installation shares and every backup
-holds; the database holds only what recognises it. A copy of the database alone does not lead to a patient.
+The key is in a file under the storage root, which every host of an installation shares and every backup
+contains. The database holds only a check value of it: a copy of the database alone leads to no patient.
 """
 
 from __future__ import annotations
@@ -35,34 +35,46 @@ _MODES = "modes"
 
 
 class Pseudonyms:
-    """Names for what must not be kept: the same for the same, and of no use without the installation's key.
+    """Pseudonyms: equal for equal input, and useless without the installation's key.
 
-    A Patient ID has few digits: whoever has a plain hash of one tries them all in seconds.
+    A Patient ID has few digits: a plain hash of one can be inverted in seconds by trying all of them.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def of(self, digest: str) -> str:
-        """HMAC-SHA-256 of a digest, in hexadecimal."""
+        """HMAC-SHA-256 of a digest, in hexadecimal.
+
+        Raises
+        ------
+        ValueError
+            If there is no key.
+        """
         if not self._key:
             raise ValueError("no key")
         return hmac.new(self._key, digest.encode(), sha256).hexdigest()
 
     @property
     def check(self) -> str:
-        """By which the key is recognised; it says nothing else of it."""
+        """Check value by which the key is recognised; it reveals nothing else of it."""
         return hmac.new(self._key, _RECOGNISED, sha256).hexdigest()
 
 
 def key_of(root: Path, database: Database) -> bytes:
-    """The key of the installation, made if there is none yet.
+    """Key of the installation: 32 bytes, made if there is none yet.
+
+    Parameters
+    ----------
+    root : the storage root.
+    database : of the installation; it may have no tables yet.
 
     Raises
     ------
     WrongInstallation
-        If the database knows a key and the folder holds none: it is not mounted, or the file was lost.
+        If the database knows a key and the folder holds none (not mounted, or lost), or the file is damaged.
     StoreUnavailable
+        If the database or the folder cannot be used.
     """
     path = root / KEY_FILE
     try:
@@ -77,11 +89,12 @@ def key_of(root: Path, database: Database) -> bytes:
 
 
 def require_key(database: Database, pseudonyms: Pseudonyms, path: Path) -> None:
-    """See that folder and database belong together; the first to come says what belongs together.
+    """Check that folder and database belong together; an installation's first call records the key.
 
     Raises
     ------
     WrongInstallation
+        If the database was made with another key.
     """
     known = _value(database, _KEY_CHECK)
     if known is None:
@@ -96,13 +109,14 @@ def require_key(database: Database, pseudonyms: Pseudonyms, path: Path) -> None:
 
 
 def require_root(root: Path, database: Database) -> None:
-    """See that the folder is there now, and is the one that the database was made with. Makes nothing.
+    """Check that the storage root is present and belongs to the database. Nothing is made.
 
     Raises
     ------
     WrongInstallation
-        If it is not, or nobody has opened this store yet.
+        If it is absent or another, or this store was never opened.
     StoreUnavailable
+        If the database or the folder cannot be used.
     """
     path = root / KEY_FILE
     if _known_check(database) is None:
@@ -170,12 +184,10 @@ def _make(path: Path) -> bytes:
     return key
 
 
-# One `serve` for one storage root, on however many hosts it is mounted. Workers are not kept out.
+# One `serve` for each storage root, on however many hosts it is mounted; workers are not locked out.
 #
-# The kernel keeps the lock and frees it when the process ends, however it ends; network file systems pass
-# it on to other hosts (NFS since Linux 2.6.12). Where one does not, the holder's regular sign of life tells
-# of it.
-
+# The kernel frees the lock when the process ends, however it ends. Network file systems share it with other
+# hosts (NFS since Linux 2.6.12). Where one does not, the holder's heartbeat shows that the root is served.
 
 LOCK_FILE = "serve.lock"
 BEAT_S = 2.0
@@ -317,7 +329,7 @@ class ServingLock:
             raise StoreUnavailable(f"{self._path} cannot be read ({error.strerror})") from error
 
     def _holder(self) -> Holder | None:
-        """Who stands in the file; None where nobody does, or it cannot be told."""
+        """The holder that the file names; None where it names none or cannot be read."""
         try:
             return Holder(**json.loads(self._path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):

@@ -1,4 +1,7 @@
-"""Taking instances in: bytes first, then the row, and only then may the listener answer Success."""
+"""Received instances, and the associations that bring them.
+
+The bytes are stored first, then the row; only then may the listener answer Success.
+"""
 
 from __future__ import annotations
 
@@ -87,37 +90,43 @@ class Instances:
         self._files = files
 
     def is_own(self, sop_instance_uid: str) -> bool:
-        """Whether this node made the object and knows it by its UID."""
+        """Whether this node made the object, by its SOP Instance UID."""
         with self._database.reading() as connection:
             known = select(objects.c.sop_instance_uid).where(objects.c.sop_instance_uid == sop_instance_uid)
             return connection.execute(known).first() is not None
 
     def note_own(self, instance: ReceivedInstance) -> Receipt:
-        """Note that an own object came back. Its bytes are not kept, and its study does not change."""
+        """Note that an own object came back. Its bytes are not kept, and its study does not change.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         with self._database.writing() as connection:
             _ensure_study(connection, instance.study_instance_uid)
             insert_unless_there(connection, instances, _row(instance, path="", own=True))
         return Receipt.OWN
 
     def receive(self, instance: ReceivedInstance, reader: ContentReader | None = None) -> Receipt:
-        """Keep an instance durably. When this returns, Success may be answered.
+        """Store an instance durably. When this returns, Success may be answered.
 
-        A new CT instance restarts the study's quiet time and, if the study was closed, begins its next
-        generation. The first content under a SOP Instance UID stays. Other content goes to quarantine; the
-        same image under another identity waits there for a person.
+        A new CT instance restarts the study's quiet time. If the study was closed, it begins the next
+        generation. The first content under a SOP Instance UID stays. Another content goes to quarantine; if
+        it is the same image under another identity, it waits there for a decision.
 
         Parameters
         ----------
-        reader : compares content; without one, other bytes are other content.
+        reader : compares contents whose bytes differ; without one, other bytes are another content.
 
         Raises
         ------
         StorageFull
-            If the disk would fall below its watermark; not a byte was written.
+            If the disk would fall below its watermark. Nothing was written.
         QuarantineFull
-            If it belongs into quarantine, and that is full; not a byte was written.
+            If the instance belongs into quarantine, and that is full. Nothing was written.
         StoreUnavailable
-            If it could not be kept; nothing is left behind.
+            If it could not be stored. Nothing remains of it.
         """
         receipt = None
         while receipt is None:  # another association may bring the same UID at the same time
@@ -125,7 +134,16 @@ class Instances:
         return receipt
 
     def paths(self, study_instance_uid: str, *, ct_alone: bool = False) -> Sequence[Path]:
-        """Part 10 files of a study, as received; neither the node's own objects nor what was purged."""
+        """Part 10 files of a study as received, by SOP Instance UID.
+
+        Parameters
+        ----------
+        ct_alone : only CT images.
+
+        Returns
+        -------
+        Absolute paths. The node's own objects and purged instances are not among them.
+        """
         wanted = (
             select(instances.c.path)
             .where(
@@ -183,7 +201,7 @@ class Instances:
                 raise QuarantineFull(*acknowledged(connection))
 
     def _judge(self, instance: ReceivedInstance, known: _Held | None, reader: ContentReader) -> _Judgement:
-        """Bytes are compared first, and read only where they differ."""
+        """Compare hashes first, and parse the data sets only where they differ."""
         if known is None:
             return _Judgement(verdict=_Verdict.NEW, held=None)
         held = known.sha256, known.path
@@ -255,7 +273,7 @@ def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
 
 
 def _restore(connection: Connection, instance: ReceivedInstance, path: str) -> None:
-    """This copy takes the place of the file that is gone. Nothing is begun again on its account."""
+    """Put this copy in place of the lost file. It does not reopen the study."""
     connection.execute(
         update(instances)
         .where(instances.c.sop_instance_uid == instance.sop_instance_uid)
@@ -315,9 +333,6 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
     )
 
 
-# Which peers are sending just now.
-
-
 class Associations:
     """Rows of associations that brought an instance. A row whose heartbeat stops counts as closed."""
 
@@ -325,7 +340,17 @@ class Associations:
         self._database = database
 
     def open(self, *, peer: str, calling_ae: str, called_ae: str) -> int:
-        """Record a new association; returns its number."""
+        """Record a new association.
+
+        Returns
+        -------
+        Its number, for `beat` and `close`.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         with self._database.writing() as connection:
             made = connection.execute(
                 insert(associations)
@@ -341,7 +366,13 @@ class Associations:
             return int(made.scalar_one())
 
     def beat(self, association_ids: Collection[int]) -> None:
-        """Say that these are still open."""
+        """Record a heartbeat of associations that are still open.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         with self._database.writing() as connection:
             connection.execute(
                 update(associations)

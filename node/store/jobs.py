@@ -1,7 +1,7 @@
 """Jobs: one row for each study and generation, held by one worker at a time.
 
-A holder is known by the job's fencing token, which grows with each claim. Every write names the token that it
-was made under; a holder whose lease ran out meets `LeaseLost` instead of overwriting its successor's work.
+Each claim increases the job's fencing token, and every write names the token of its claim. A worker whose
+lease ran out gets `LeaseLost` and cannot overwrite the work of the next one.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfit:
-    """A step that waits for another worker than the one that asked."""
+    """A step that the claiming worker may not take, and another worker may."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueJob:
-    """A step that someone should work on now."""
+    """A step that a worker should take now."""
 
     job_id: int
     step: str
@@ -76,6 +76,14 @@ class MadeObject:
 
 
 class Jobs:
+    """Jobs and their leases.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -91,17 +99,23 @@ class Jobs:
         begins: bool = False,
         host: str = "",
     ) -> Lease | Unfit | None:
-        """Take a job, if it stands at this very step, is due, and nobody holds it; else None.
+        """Take a job, if it is at this very step, is due, and nobody holds it.
 
-        The claim counts as an attempt at once, so that a worker that dies is counted too. A worker that may
-        not take the step leaves it to others for a few seconds, and the job says why it waits.
+        The claim counts as an attempt at once: the attempt of a worker that dies counts too. A worker that
+        may not take the step leaves it to others for a few seconds, and the job's row says why it waits.
 
         Parameters
         ----------
-        measured_with : what this worker's results rest on.
-        begins : whether this is the first step, which binds the job to whoever takes it. Every later one is
-            for workers that are equal in what moves a result.
-        host : the worker's machine.
+        owner : identifies the worker.
+        lease_s : seconds until the lease runs out unless it is renewed.
+        measured_with : what this worker's results depend on.
+        begins : whether this is the first step, which binds the job to the worker that takes it. Only workers
+            with the same software and configuration may take the later steps.
+        host : name of the worker's machine.
+
+        Returns
+        -------
+        `Unfit` where another worker may take the step; None where the step cannot be taken now.
         """
         at_this_step = and_(
             jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, is_due()
@@ -152,18 +166,39 @@ class Jobs:
         )
 
     def renew(self, lease: Lease, lease_s: float) -> None:
-        """Hold on for another `lease_s`. Raises LeaseLost if another took over."""
+        """Extend the lease.
+
+        Parameters
+        ----------
+        lease_s : seconds from now.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         with self._database.writing() as connection:
             write_as_holder(connection, lease, lease_until=now_s() + lease_s)
 
     def advance(
         self, lease: Lease, following: str, made: Sequence[MadeObject] = (), *, unbind: bool = False
     ) -> DueJob:
-        """Record the step as done and create the next one, with the objects it made, in one transaction.
+        """Record the step and its objects as done and make the next step due, in one transaction.
 
         Parameters
         ----------
-        unbind : whether any worker may do what follows: nothing of it moves a result.
+        following : the next step.
+        made : objects that this step made; with any, objects of earlier runs that no peer has are removed.
+        unbind : whether any worker may take the next step, because it does not change a result.
+
+        Returns
+        -------
+        The next step, due now.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
         """
         unbound = {"software": "", "configuration_sha256": ""} if unbind else {}
         with self._database.writing() as connection:
@@ -184,7 +219,17 @@ class Jobs:
         return DueJob(job_id=lease.job_id, step=following, generation=lease.generation, urgent=lease.urgent)
 
     def finish(self, lease: Lease, state: StudyState, reason: str) -> None:
-        """The study has reached its end. A study that was reopened meanwhile keeps its newer state."""
+        """Finish the job, and set the study's state unless the study was reopened meanwhile.
+
+        Parameters
+        ----------
+        reason : in words; characters beyond 2000 are cut off.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         with self._database.writing() as connection:
             write_as_holder(
                 connection, lease, **_released(), state=JobState.FINISHED, attempts=0, last_error=""
@@ -194,12 +239,19 @@ class Jobs:
     def retry_in(
         self, lease: Lease, error: str, delay_s: float, *, counted: bool = True, avoids: str = ""
     ) -> None:
-        """The attempt failed; another may begin after `delay_s`.
+        """Record that the attempt failed and when another may begin.
 
         Parameters
         ----------
-        counted : whether the step has one attempt less.
-        avoids : a host that takes the next one only if no other can.
+        error : in words; characters beyond 2000 are cut off.
+        delay_s : seconds until the next attempt.
+        counted : whether this attempt counts against the step's limit.
+        avoids : a host that takes the next attempt only if no other can; "" for none.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
         """
         with self._database.writing() as connection:
             write_as_holder(
@@ -214,14 +266,19 @@ class Jobs:
             )
 
     def await_deliveries(self, lease: Lease, reason: str, destinations: Sequence[str]) -> float:
-        """Planned waiting until something can be done for one of these destinations; no attempt is counted.
+        """Wait as planned until a delivery to one of these destinations is due; no attempt is counted.
 
-        The time is read under the lock of the job's row: what a peer reports meanwhile is either seen here,
-        or wakes the job afterwards (`wake_deliveries`).
+        The time is read under the lock of the job's row. A report of a peer that comes meanwhile is either
+        seen here or wakes the job afterwards (`wake_deliveries`).
 
         Returns
         -------
         Seconds until then, 0 or more.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
         """
         earliest = (
             select(func.min(deliveries.c.not_before) - now_s())
@@ -248,7 +305,17 @@ class Jobs:
         return delay_s
 
     def set_aside(self, lease: Lease, error: str) -> None:
-        """Give up until a person asks for a retry."""
+        """Stop working on the job until an operator retries it.
+
+        Parameters
+        ----------
+        error : in words; characters beyond 2000 are cut off.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         with self._database.writing() as connection:
             write_as_holder(
                 connection,
@@ -260,7 +327,12 @@ class Jobs:
             _set_study(connection, lease, StudyState.SET_ASIDE, error)
 
     def release_all(self, owner: str) -> int:
-        """Give back what a worker held that was stopped on purpose; its attempts do not count."""
+        """Release all jobs of a worker that was stopped on purpose; the attempts do not count.
+
+        Returns
+        -------
+        How many jobs it held.
+        """
         held = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_owner == owner)
         with self._database.writing() as connection:
             return connection.execute(
@@ -276,14 +348,15 @@ class Jobs:
             ).rowcount
 
     def due(self, most: int | None = None) -> Sequence[DueJob]:
-        """Steps that wait for a worker now, of each step those first that should be taken first.
+        """Steps that wait for a worker now, in the order in which they should be taken.
 
-        Urgent ones, and then the senders in turn, each with its oldest: a sender with thousands of studies
-        holds up its own alone. A step is left out while workers are there and none may take it.
+        Within each step urgent jobs come first. Then the senders take turns, each with its oldest job: a
+        sender with thousands of studies delays only its own. A job is left out while workers are present and
+        none may take it.
 
         Parameters
         ----------
-        most : at most so many of each step.
+        most : at most so many of each step; None for all.
         """
         ranked = (
             select(
@@ -316,19 +389,34 @@ class Jobs:
 
 
 def write_as_holder(connection: Connection, lease: Lease, **values: object) -> None:
-    """Write to the job's row under the lease's token; raises LeaseLost, and writes nothing, if stale."""
+    """Write to the job's row under the lease's token.
+
+    Parameters
+    ----------
+    values : by column of `jobs`.
+
+    Raises
+    ------
+    LeaseLost
+        If the token is no longer the current one. Nothing was written.
+    """
     held = and_(jobs.c.job_id == lease.job_id, jobs.c.token == lease.token, jobs.c.state == JobState.RUNNING)
     if not connection.execute(update(jobs).where(held).values(updated_at=now_s(), **values)).rowcount:
         raise LeaseLost(lease.job_id, lease.token)
 
 
 def is_unproven() -> ColumnElement[bool]:
-    """Of a delivery: the peer took the object, and has not been shown to hold it."""
+    """SQL condition on `deliveries`: the peer took the object, and has not been proven to hold it."""
     return and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.proof != Proof.STATUS)
 
 
 def wake_deliveries(connection: Connection, sop_instance_uids: Sequence[str]) -> None:
-    """Have the jobs that wait for news of these objects look at once."""
+    """Make the jobs due that wait for a report about these objects.
+
+    Parameters
+    ----------
+    sop_instance_uids : of the objects.
+    """
     mine = (
         select(objects.c.sop_instance_uid)
         .where(
@@ -346,7 +434,7 @@ def wake_deliveries(connection: Connection, sop_instance_uids: Sequence[str]) ->
 
 
 def is_due() -> ColumnElement[bool]:
-    """Of a job: a worker may take it up now. One whose worker fell silent is due, too."""
+    """SQL condition on `jobs`: a worker may take the job now, also one whose holder's lease has run out."""
     return and_(is_free(), jobs.c.not_before <= now_s())
 
 

@@ -1,4 +1,4 @@
-"""What the node holds and why it stands where it stands: for the command line and the operator's page."""
+"""Contents of the store for the command line, the operator's page and the metrics; read only."""
 
 from __future__ import annotations
 
@@ -138,20 +138,31 @@ class StudyDetail:
 
 
 class Overview:
-    """Reads only. Tells studies apart by their UID; patients are not named in the database."""
+    """Contents of the store, by Study Instance UID; the database names no patients."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def list(self, limit: int | None = None) -> Sequence[StudySummary]:
-        """All studies, or the latest `limit` of them; the latest first."""
+        """Studies, the latest first.
+
+        Parameters
+        ----------
+        limit : at most so many; None for all.
+        """
         chosen = select(studies).order_by(studies.c.created_at.desc()).limit(limit)
         with self._database.reading() as connection:
             rows = connection.execute(_summaries(chosen)).all()
         return tuple(_summary(row) for row in rows)
 
     def show(self, study_instance_uid: str) -> StudyDetail:
-        """Raises NoSuchStudy."""
+        """One study with its jobs, artefacts, reports and deliveries.
+
+        Raises
+        ------
+        NoSuchStudy
+            If the node does not hold the study.
+        """
         with self._database.reading() as connection:
             chosen = select(studies).where(studies.c.study_instance_uid == study_instance_uid)
             row = connection.execute(_summaries(chosen)).first()
@@ -184,11 +195,12 @@ class Overview:
             )
 
     def rows(self, study_instance_uid: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """What the database holds of one study, by table, as it is stored: for whoever looks for a fault.
+        """Rows of one study, by table, as they are stored; for the search for a fault.
 
         Raises
         ------
         NoSuchStudy
+            If the node does not hold the study.
         """
         of_study = {
             name: select(table).where(table.c.study_instance_uid == study_instance_uid)
@@ -211,7 +223,7 @@ class Overview:
 
 
 def _summaries(chosen: Select[Any]) -> Select[Any]:
-    """What is told of the chosen studies: the rest of the tables is not read for it."""
+    """The summaries of the chosen studies; rows of other studies are not read."""
     study = chosen.cte("chosen")
     ct = instances.c.sop_class_uid.in_(CT_SOP_CLASSES)
 
@@ -339,9 +351,6 @@ def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-# How many of what stand where: for the operator's page and for metrics. Counts, and no identities.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCounts:
     """Counts at one moment. States that nothing is in count 0.
@@ -393,11 +402,11 @@ class DestinationStanding:
 
 
 class StatusCounts:
-    """Reads only.
+    """Counts for the operator's page and the metrics; no identities.
 
     Parameters
     ----------
-    quarantine : how much of what was acknowledged is kept in quarantine.
+    quarantine : bounds of what was acknowledged to senders.
     """
 
     def __init__(self, database: Database, quarantine: QuarantineBounds) -> None:
@@ -405,9 +414,15 @@ class StatusCounts:
         self._quarantine = quarantine
 
     def answers(self) -> None:
-        """Raises StoreUnavailable if the database does not answer, or is SQLite and its file is gone.
+        """Check that the database answers.
 
-        An open connection goes on working on a deleted file, and everything written to it is lost at the end.
+        An open SQLite connection continues to work on a deleted file, and everything written to it is lost
+        when it closes; so the file's presence is checked too.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database does not answer, or its SQLite file is gone.
         """
         with self._database.reading() as connection:
             connection.execute(select(func.count()).select_from(studies)).scalar_one()
@@ -416,7 +431,13 @@ class StatusCounts:
             raise StoreUnavailable("the database's file is gone")
 
     def take(self) -> NodeCounts:
-        """Raises StoreUnavailable."""
+        """All counts, in one consistent view.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         with self._database.reading() as connection:
             by_state = _by_state(connection)
             due, oldest_due_s = _due(connection)

@@ -1,4 +1,4 @@
-"""Bytes that are kept beside the studies: for a person to look at, or to decide about."""
+"""Quarantine, and the reconciliation of images that came again under another identity."""
 
 from __future__ import annotations
 
@@ -68,7 +68,16 @@ class QuarantineBounds:
     size_bytes: int
 
     def share(self, instances: int, size_bytes: int) -> float:
-        """How full it is with so many: above 1 where it is too full."""
+        """How full the quarantine is.
+
+        Parameters
+        ----------
+        instances, size_bytes : files in it, and their size.
+
+        Returns
+        -------
+        The larger of the two shares; above 1 where a bound is exceeded.
+        """
         return max(instances / max(1, self.instances), size_bytes / max(1, self.size_bytes))
 
 
@@ -87,7 +96,18 @@ class Quarantine:
     def list(
         self, study_instance_uid: str | None = None, *, limit: int | None = None
     ) -> Sequence[QuarantinedInstance]:
-        """What lies there, of one study or of all; the latest first."""
+        """Files in quarantine, the latest first.
+
+        Parameters
+        ----------
+        study_instance_uid : of one study; None for all.
+        limit : at most so many.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
+        """
         wanted = select(quarantine).order_by(quarantine.c.received_at.desc()).limit(limit)
         if study_instance_uid is not None:
             wanted = wanted.where(quarantine.c.study_instance_uid == study_instance_uid)
@@ -112,11 +132,16 @@ class Quarantine:
             return quarantine_lines(connection, limit=limit)
 
     def discard(self, study_instance_uid: str) -> int:
-        """Remove the files of a study by a person's decision, but those that wait for one. Returns how many.
+        """Remove the files of a study, but those that wait for a decision and undecodable ones.
+
+        Returns
+        -------
+        How many were removed.
 
         Raises
         ------
         StoreUnavailable
+            If the database cannot be used, or a file cannot be removed.
         """
         decided = quarantine.c.kind.in_(
             (QuarantineKind.CONTENT, QuarantineKind.REJECTED, QuarantineKind.REPLACED)
@@ -200,7 +225,12 @@ def quarantine_lines(
 
 
 def acknowledged(connection: Connection) -> tuple[int, int]:
-    """Files, and bytes, that a sender was told are safe: of every kind but what could not be decoded."""
+    """Files and bytes in quarantine that were acknowledged to their sender: all but undecodable ones.
+
+    Returns
+    -------
+    (files, bytes).
+    """
     counted = select(func.count(), func.coalesce(func.sum(quarantine.c.size_bytes), 0)).where(
         quarantine.c.kind != QuarantineKind.UNDECODABLE
     )
@@ -233,7 +263,12 @@ def enter_acknowledged(
 
 
 def has_room(connection: Connection, instance: ReceivedInstance, bounds: QuarantineBounds) -> bool:
-    """Whether `enter_acknowledged` would take it: asked before anything is written."""
+    """Whether `enter_acknowledged` would accept the instance; to be called before anything is written.
+
+    Parameters
+    ----------
+    bounds : of what was acknowledged.
+    """
     mine = (quarantine.c.sop_instance_uid == instance.sop_instance_uid) & (
         quarantine.c.sha256 == instance.sha256
     )
@@ -246,10 +281,18 @@ def has_room(connection: Connection, instance: ReceivedInstance, bounds: Quarant
 def enter(
     connection: Connection, instance: ReceivedInstance, path: str, kind: QuarantineKind, reason: str
 ) -> bool:
-    """Add a row; False if the same bytes lie there under the same UID already.
+    """Add a row unless the same bytes under the same UID are in quarantine already.
 
-    An identity that was held before another replaced it waits again when it comes again; one that was
-    rejected stays so.
+    An identity that was replaced waits again when it comes again. A rejected identity stays rejected.
+
+    Parameters
+    ----------
+    path : of the stored file, relative to the root.
+    reason : in words.
+
+    Returns
+    -------
+    False if the row existed.
     """
     entered = insert_unless_there(
         connection,
@@ -300,9 +343,6 @@ def _beyond(connection: Connection, bounds: QuarantineBounds) -> tuple[str, ...]
     )
 
 
-# Reconciliation: an image that came again under another identity waits for a decision.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldIdentity:
     """One image, under the identity in force and under the one that waits.
@@ -320,12 +360,14 @@ class HeldIdentity:
 
 
 class Identities:
+    """Decisions about images that came again under another identity."""
+
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
         self._files = files
 
     def waiting(self, study_instance_uid: str) -> Sequence[HeldIdentity]:
-        """What waits for a decision: of each image the latest, by SOP Instance UID."""
+        """The identities that wait for a decision: of each image the latest, by SOP Instance UID."""
         with self._database.reading() as connection:
             return tuple(
                 HeldIdentity(
@@ -338,7 +380,7 @@ class Identities:
             )
 
     def studies_waiting(self) -> Sequence[str]:
-        """Studies with something that waits."""
+        """Study Instance UIDs of studies with an identity that waits, in their order."""
         wanted = (
             select(quarantine.c.study_instance_uid)
             .where(quarantine.c.kind == QuarantineKind.IDENTITY)
@@ -349,16 +391,20 @@ class Identities:
             return tuple(connection.execute(wanted).scalars())
 
     def accept(self, study_instance_uid: str) -> int:
-        """Put the waiting identity in force: a new generation begins, and an amended report follows.
+        """Put the waiting identity in force. A new generation begins, and an amended report follows.
 
-        What it replaces stays in quarantine. Returns the number of images.
+        The identity that it replaces stays in quarantine.
+
+        Returns
+        -------
+        Number of images.
 
         Raises
         ------
         NothingToReconcile
-            If nothing waits.
+            If no identity waits.
         ReconciliationIncomplete
-            If not every CT image of the study has come under it: half a study of each would be nobody's.
+            If a CT image of the study has not come under it: the study would have two identities.
         """
         with self._database.writing() as connection:
             rows = _waiting(connection, study_instance_uid)
@@ -378,12 +424,14 @@ class Identities:
     def reject(self, study_instance_uid: str) -> int:
         """Keep the identity in force; the same content is ignored when it comes again.
 
-        Returns the number of files.
+        Returns
+        -------
+        Number of files that waited.
 
         Raises
         ------
         NothingToReconcile
-            If nothing waits.
+            If no identity waits.
         """
         with self._database.writing() as connection:
             rejected = _close(connection, study_instance_uid, QuarantineKind.REJECTED)

@@ -1,4 +1,4 @@
-"""When each report was issued, and what it amends."""
+"""Reports and their predecessors, and the artefacts of each generation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,12 @@ class Reports:
             return _find_issue(connection, lease)
 
     def unknown_among(self, sop_instance_uids: Sequence[str]) -> frozenset[str]:
-        """Those that the database has no record of having made."""
+        """SOP Instance UIDs of which the database has no record that this node made them.
+
+        Parameters
+        ----------
+        sop_instance_uids : those to look for.
+        """
         found = set(sop_instance_uids)
         for start in range(0, len(sop_instance_uids), _AT_ONCE):
             known = select(objects.c.sop_instance_uid).where(
@@ -74,11 +79,16 @@ class Reports:
             return tuple((row[0], row[1], row[2]) for row in connection.execute(wanted))
 
     def issue(self, lease: Lease, unrecorded: UnrecordedReport | None = None) -> IssuedReport:
-        """The issue of this generation: minted by the first call, given back unchanged by every later one.
+        """Issue of this generation: made by the first call, and returned unchanged by every later one.
 
         Parameters
         ----------
-        unrecorded : is what the report amends, in place of what the database knows: it is later than that.
+        unrecorded : the report that this one amends, in place of the latest recorded one, which is older.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
         """
         with self._database.writing() as connection:
             write_as_holder(connection, lease)
@@ -142,7 +152,7 @@ def _mint(connection: Connection, lease: Lease, unrecorded: UnrecordedReport | N
 
 
 def _predecessor(connection: Connection, lease: Lease) -> Row[Any, Any, Any] | None:
-    """The latest earlier report that a PACS has: proven to have where any is, else said to have taken."""
+    """The latest earlier report at a PACS: one that is proven to be stored there, else one that it took."""
     proven = case((deliveries.c.state.in_(PROVEN), 1), else_=0)
     return connection.execute(
         select(reports.c.sop_instance_uid, reports.c.generation, reports.c.issued_at)
@@ -165,21 +175,24 @@ def _predecessor(connection: Connection, lease: Lease) -> Row[Any, Any, Any] | N
     ).first()
 
 
-# Intermediate results and finished objects, by study, generation and name.
-
-
 class ArtefactStore:
+    """Intermediate results and finished objects, by study, generation and name."""
+
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
         self._files = files
 
     def put(self, lease: Lease, name: str, content: bytes, parameters: Mapping[str, str]) -> None:
-        """Keep `content` durably under `name`, in place of what the generation had there.
+        """Store `content` durably under `name`, in place of the generation's earlier one of that name.
+
+        Parameters
+        ----------
+        parameters : of the step that made it; stored as JSON.
 
         Raises
         ------
         LeaseLost
-            If another worker took the job over; what it wrote stays.
+            If another worker took the job over; its artefact stays.
         StoreUnavailable
             If the file or its row cannot be written.
         """
@@ -218,7 +231,15 @@ class ArtefactStore:
             self._files.remove(replaced)
 
     def get(self, study_instance_uid: str, generation: int, name: str) -> bytes:
-        """Raises NoSuchArtefact if there is none, or its file is gone (`ArtefactRemoved`) or altered."""
+        """Content of an artefact, checked against its SHA-256.
+
+        Raises
+        ------
+        ArtefactRemoved
+            If retention removed it.
+        NoSuchArtefact
+            If there is none, or its file is gone or altered.
+        """
         wanted = select(artefacts.c.path, artefacts.c.sha256, artefacts.c.removed_at).where(
             artefacts.c.study_instance_uid == study_instance_uid,
             artefacts.c.generation == generation,
@@ -239,7 +260,7 @@ class ArtefactStore:
         return content
 
     def names(self, study_instance_uid: str, generation: int) -> Sequence[str]:
-        """Of those that are kept."""
+        """Names of the artefacts that retention has not removed, in their order."""
         wanted = (
             select(artefacts.c.name)
             .where(

@@ -1,7 +1,8 @@
-"""Removing what studies that are finished no longer need: images, and later results and identity.
+"""Removal of what finished studies no longer need, and of files that no row names.
 
-Rows stay, and all that waits or failed. What this node has committed to by storage commitment stays, too: its
-sender may have nothing else. Results go only where every destination has proved that it holds them.
+Images go first, results and identity later. Rows stay, and so does everything that waits or failed. Objects
+that this node committed to by storage commitment stay too: their sender may have no other copy. Results go
+only where every destination has proved that it holds them.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class Retention:
         self._pseudonyms = pseudonyms
 
     def finished(self, *, for_s: float = 0.0) -> Sequence[str]:
-        """Studies whose images may go: the longest finished first.
+        """Studies whose images may be removed, the longest finished first.
 
         Parameters
         ----------
-        for_s : how long since the last image came and the last job ended, at least.
+        for_s : minimum seconds since the last image came and the last job ended.
         """
         before = now_s() - for_s
         ended = (
@@ -60,18 +61,22 @@ class Retention:
             return tuple(connection.execute(wanted).scalars())
 
     def purge(self, study_instance_uid: str, reader: ContentReader) -> int:
-        """Remove the images of a study, if it is finished still. Returns how many.
+        """Remove the CT images of a study, if it is still finished.
 
-        What they said is kept as fingerprints, by which they are known when they come again.
+        Fingerprints of their contents stay, so that the same images are recognised when they come again.
+
+        Returns
+        -------
+        How many images were removed.
         """
         return self._purge(study_instance_uid, reader, _is_removable(), _is_finished())
 
     def with_results(self, *, for_s: float, kept: Sequence[str]) -> Sequence[str]:
-        """Studies whose artefacts may go, the longest finished first.
+        """Studies whose artefacts may be removed, the longest finished first.
 
         Parameters
         ----------
-        for_s : as `finished`.
+        for_s : minimum seconds since the last image came and the last job ended.
         kept : names of artefacts that stay.
         """
         mine = select(artefacts.c.name).where(
@@ -82,9 +87,17 @@ class Retention:
         return self._due(_is_proven() & mine.exists(), for_s)
 
     def remove_results(self, study_instance_uid: str, *, kept: Sequence[str]) -> int:
-        """Remove the artefacts of a study, if it is proven to be delivered still. Returns how many.
+        """Remove the artefacts of a study, if all destinations are still proven to hold its objects.
 
-        Rows of reports, objects and deliveries stay; those of the artefacts say when they went.
+        Rows of reports, objects and deliveries stay. Rows of artefacts record when the files were removed.
+
+        Parameters
+        ----------
+        kept : names of artefacts that stay.
+
+        Returns
+        -------
+        How many artefacts were removed.
         """
         with self._database.writing() as connection:
             if not _stands(connection, study_instance_uid, _is_proven()):
@@ -94,10 +107,14 @@ class Retention:
         return removed
 
     def with_identity(self, *, for_s: float, kept: Sequence[str]) -> Sequence[str]:
-        """Studies of which something is kept that names the patient, or finds the patient again.
+        """Studies with data that name the patient or lead to the patient, the longest finished first.
 
-        Among them those without a CT image, of which nothing will ever be measured. Parameters as
-        `with_results`.
+        Studies without a CT image are among them: nothing will be measured of them.
+
+        Parameters
+        ----------
+        for_s : minimum seconds since the last image came and the last job ended.
+        kept : names of artefacts that stay.
         """
         of_study = studies.c.study_instance_uid
         held = select(instances.c.sop_instance_uid).where(
@@ -113,9 +130,17 @@ class Retention:
         return self._due(_may_be_nameless() & named, for_s)
 
     def remove_identity(self, study_instance_uid: str, reader: ContentReader, *, kept: Sequence[str]) -> int:
-        """Remove every received file, the artefacts, and the densities for follow-up. Returns how many files.
+        """Remove every received file, the artefacts, and the densities for follow-up.
 
-        What lies in quarantine stays: it is a person's to discard.
+        Quarantine stays: an operator has to discard it.
+
+        Parameters
+        ----------
+        kept : names of artefacts that stay.
+
+        Returns
+        -------
+        How many files were removed.
         """
         removed = self._purge(study_instance_uid, reader, _is_kept(), _may_be_nameless())
         with self._database.writing() as connection:
@@ -127,11 +152,12 @@ class Retention:
         return removed
 
     def require_results(self, study_instance_uid: str) -> None:
-        """See that the results of a study's latest generation have not been removed.
+        """Check that the results of a study's latest generation have not been removed.
 
         Raises
         ------
         ResultsRemoved
+            If one of them was.
         """
         wanted = (
             select(func.max(artefacts.c.removed_at))
@@ -188,9 +214,16 @@ class Retention:
         return removed
 
     def sweep(self) -> int:
-        """Remove the files of rows that say so: also those that a stop left behind.
+        """Remove the files of purged instances and removed artefacts, also those of an interrupted call.
 
-        Returns how many cannot be removed; they are tried again by the next call.
+        Returns
+        -------
+        How many files could not be removed; the next call tries them again.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database cannot be used.
         """
         stuck = 0
         for table, removed_at in ((instances, instances.c.purged_at), (artefacts, artefacts.c.removed_at)):
@@ -308,11 +341,7 @@ def _is_at_rest() -> ColumnElement[bool]:
     return ~at_work & ~undecided & ~promised
 
 
-# Files that no row names: a process was killed between the two, or could not tell whether its row stands.
-#
-# They are harmless and would stay for ever. Whoever removes them must not take files of rows that a restored,
-# older copy of the database lacks: more of them than kills can explain are left alone, and told.
-
+# Files that no row names.
 
 _SHELVES = ("instances", "artefacts", "quarantine")
 _AT_ONCE = 500  # paths or UIDs in one query
@@ -333,9 +362,11 @@ class OrphanRound:
 
 
 class Orphans:
-    """Looks at one folder after another, so that a large store is looked at in many short turns.
+    """Search for files that no row names, one folder after another, so that each turn is short.
 
-    Not for use from several threads.
+    A killed process leaves such files: between writing the file and its row, or when a commit's result stayed
+    unknown. A restored older database lacks rows of files that are needed; so more files than kills can
+    explain are reported and left. Not thread-safe.
     """
 
     def __init__(self, database: Database, files: FileStore) -> None:
@@ -345,16 +376,21 @@ class Orphans:
         self._found: list[str] = []
 
     def look(self, *, older_than_s: float, for_s: float) -> OrphanRound | None:
-        """Go on looking for about so long; None while the round is not at its end.
+        """Search for about `for_s` seconds.
 
         Parameters
         ----------
         older_than_s : younger files may be about to get their row.
-        for_s : at least one folder is looked at.
+        for_s : seconds; at least one folder is searched.
+
+        Returns
+        -------
+        None until a round through all folders is complete.
 
         Raises
         ------
         StoreUnavailable
+            If the database or the file system cannot be used.
         """
         deadline = time.monotonic() + for_s
         try:

@@ -1,4 +1,4 @@
-"""The store as a whole."""
+"""The store as a whole, and the wait for a database that does not answer at start."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Everything the node remembers. One per process: connections do not survive a fork."""
+    """All persistent data of the node. One per process: connections do not survive a fork."""
 
     database: Database
     files: FileStore
@@ -76,12 +76,16 @@ class Store:
 
 
 def open_store(settings: StorageSettings) -> Store:
-    """Open the store, making or migrating its tables where needed.
+    """Open the store; make or migrate its tables where needed.
+
+    Returns
+    -------
+    To be closed by the caller.
 
     Raises
     ------
     StoreUnavailable
-        If the folder or the database cannot be used (`WrongInstallation`: not together).
+        If the folder or the database cannot be used (`WrongInstallation`: they do not belong together).
     """
     files = FileStore(settings.root.resolve(), min_free_bytes=settings.min_free_bytes)
     database = Database(settings.resolved_database_url)
@@ -141,8 +145,7 @@ def _close_to_others(files: FileStore, database: Database) -> None:
         note_tight_modes(database)
 
 
-# Waiting for a database that is away: at start, before anything is received.
-
+# The wait at start, before anything is received.
 
 _PAUSE_S = 1.0
 _SAY_AGAIN_S = 30.0
@@ -153,14 +156,14 @@ _PING_TIMEOUT_S = 5
 
 
 def await_store(settings: StorageSettings) -> None:
-    """Wait until the store can be opened, with its tables made or migrated. The log says what for.
+    """Wait until the store can be opened, with its tables made or migrated, and log the reason for waiting.
 
     Raises
     ------
     DatabaseRefuses
-        If the database is there and will not have this node, as with a wrong password.
+        If the database answers and refuses this node, as for a wrong password.
     StoreUnavailable
-        If folder or database cannot be used for another reason that waiting does not change.
+        If folder or database cannot be used for a reason that waiting does not change.
     """
     began, said_at, refused = time.monotonic(), None, 0
     while True:

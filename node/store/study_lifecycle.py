@@ -1,4 +1,4 @@
-"""Studies: when one is whole, where it stands, and a person's wish to try again."""
+"""Studies: when one is complete and is closed, when it is reopened, and how an operator retries it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _AT_ONCE = 500  # studies that one statement names: every database takes so many
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivingStudy:
-    """A study that nothing stands in the way of but that images may still arrive. Times by the database.
+    """A study that may be closed once it is complete. Times are by the database's clock.
 
     Attributes
     ----------
     last_received_at : of a CT instance.
-    silent_s : since then.
-    images : by series: instances of any class but the node's own.
-    ct_series : series that hold CT images.
+    silent_s : seconds since then.
+    images : number by Series Instance UID: instances of any class but the node's own.
+    ct_series : Series Instance UIDs of series that hold CT images.
     longest_pause_s : between two CT instances of this generation.
-    sender_connected : whether an association that brought CT instances of it is open still.
+    sender_connected : whether an association that brought CT instances of it is still open.
     """
 
     study_instance_uid: str
@@ -59,13 +59,13 @@ class ReceivingStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """What showed that a study is whole.
+    """The evidence that a study is complete.
 
     Attributes
     ----------
     closed_by : a ClosedBy.
     reason : in words.
-    content : JSON: the whole of it.
+    content : all of it, as JSON.
     """
 
     closed_by: str
@@ -85,18 +85,18 @@ class Studies:
         after: ReceivingStudy | None = None,
         sent_to: Sequence[str] = (),
     ) -> Sequence[ReceivingStudy]:
-        """Studies that may be closed as soon as they are known to be whole, the oldest first.
+        """Studies that may be closed as soon as they are complete, the oldest first.
 
-        No earlier generation is still on its way out, and none of their CT instances was removed by retention
-        and has not come again. A generation that every destination has taken, and that waits for proof alone,
-        is out: an amended report is not held up by a destination that is slow to prove what it holds.
+        Left out are studies whose earlier generation is not delivered yet, and studies with a CT instance
+        that retention removed and that has not come again. A generation that every destination took and that
+        only waits for proof counts as delivered: a slow proof does not delay an amended report.
 
         Parameters
         ----------
-        stale_s : an association without a heartbeat for so long counts as closed.
+        stale_s : an association without a heartbeat for so many seconds counts as closed.
         most : at most so many.
-        after : only those that come after this one.
-        sent_to : only those that came under one of these AE titles, by one of their images; () for all.
+        after : only studies that follow this one in the order.
+        sent_to : only studies of which one image, any of them, came to one of these AE titles; () for all.
         """
         wanted = select(
             studies.c.study_instance_uid,
@@ -126,7 +126,12 @@ class Studies:
         return tuple(looked_at)
 
     def close(self, study: ReceivingStudy, closing: Closing, *, first_step: str) -> DueJob | None:
-        """Begin one study's journey; as `close_all`."""
+        """Close one study, as `close_all` does.
+
+        Returns
+        -------
+        None where the study may not be closed any more.
+        """
         begun = self.close_all([(study, closing)], first_step=first_step)
         return begun.get(study.study_instance_uid)
 
@@ -137,14 +142,14 @@ class Studies:
         first_step: str,
         urgent_titles: Sequence[str] = (),
     ) -> Mapping[str, DueJob]:
-        """Begin the journeys of studies: create jobs at `first_step`, with what showed that each is whole.
+        """Close complete studies: create their jobs at `first_step`, with the evidence that each is complete.
 
-        All in one transaction, which waits for nobody: at most some hundred studies. Those are left out that
-        were closed by another, grew, or may not be closed any more, since they were looked at.
+        One transaction does it, without waiting; pass some hundred studies at most. Studies that were closed
+        by another process, grew, or may not be closed any more are left out.
 
         Parameters
         ----------
-        urgent_titles : a study of which an image came under one of these AE titles is urgent.
+        urgent_titles : a study of which an image came to one of these AE titles is urgent.
 
         Returns
         -------
@@ -199,7 +204,12 @@ class Studies:
             }
 
     def note(self, study: ReceivingStudy, reason: str) -> None:
-        """Say why a study is still being received."""
+        """Record why a study is still being received.
+
+        Parameters
+        ----------
+        reason : in words.
+        """
         with self._database.writing() as connection:
             connection.execute(
                 update(studies)
@@ -221,21 +231,28 @@ class Studies:
         return content
 
     def is_declared_qct(self, study_instance_uid: str) -> bool:
-        """Whether a person asked for this study by name."""
+        """Whether an operator declared this study to be QCT."""
         with self._database.reading() as connection:
             wanted = select(studies.c.declared_qct).where(studies.c.study_instance_uid == study_instance_uid)
             return bool(connection.execute(wanted).scalar())
 
     def retry(self, study_instance_uid: str, *, first_step: str) -> DueJob:
-        """Try again what failed: the step that was set aside, the deliveries that were given up.
+        """Retry what failed: the step that was set aside, or the deliveries that were given up.
 
-        A study that was not applicable is begun anew, now as a QCT study by declaration.
+        A study that was not applicable starts again from `first_step`, now as QCT by declaration.
+
+        Returns
+        -------
+        The job, due now.
 
         Raises
         ------
-        NoSuchStudy, NothingToRetry
+        NoSuchStudy
+            If the node does not hold the study.
+        NothingToRetry
+            If nothing of it failed.
         ImagesPurged
-            If it would have to be begun anew without its images.
+            If it would have to start again without its images.
         """
         with self._database.writing() as connection:
             study = connection.execute(

@@ -1,4 +1,8 @@
-"""The workers of all machines: who they are, what they measure with, and when each was heard of last."""
+"""Heartbeats of workers and services, and the result of each machine's feature check.
+
+Workers of all machines have rows in `workers`. Services (processes, and threads that repeat one task) have
+rows in `parts`; of workers only unexpected ends are recorded there.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,12 @@ _LONGEST_PROBLEM = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredWith:
-    """What moves a result besides the study itself: two workers that are equal in it may share a study.
+    """What a result depends on besides the study: two workers that are equal in it may share a study.
 
     Attributes
     ----------
     software : version of the node and of the packages that compute.
-    configuration_sha256 : of settings and of the content of the files that they name.
+    configuration_sha256 : of the settings and of the content of the files that they name.
     """
 
     software: str
@@ -39,7 +43,7 @@ class MeasuredWith:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One worker, as it knows itself.
+    """Identity of one worker.
 
     Attributes
     ----------
@@ -56,14 +60,14 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLine:
-    """One worker, as others see it.
+    """State of one worker.
 
     Attributes
     ----------
     problem : why it takes no work; "" where it does.
-    differs : from most of those that are there, in words; "" where it does not.
+    differs : in words, how it differs from most present workers; "" where it does not.
     started_at : UTC.
-    heard_s : since it was heard of last.
+    heard_s : seconds since its last heartbeat.
     """
 
     worker: Worker
@@ -76,7 +80,13 @@ class WorkerLine:
 
 
 class WorkerRows:
-    """Each worker writes its own row; everybody reads. Times are by the database's clock."""
+    """Rows of workers: each writes its own, and all read. Times are by the database's clock.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -84,13 +94,18 @@ class WorkerRows:
     def enter(
         self, worker: Worker, measured_with: MeasuredWith, problem: str, lives: Callable[[int], bool]
     ) -> int:
-        """A worker begins. It takes the place of workers of its host and queues whose process is gone.
+        """Record that a worker starts, and remove the rows of its predecessors.
 
-        Returns how many of these, its own earlier pool process included, did not say that they ended.
+        Predecessors are workers of the same host and queues whose process is gone.
 
         Parameters
         ----------
-        lives : whether a process of this host is there.
+        problem : why it takes no work; "" where it does.
+        lives : whether a process of this host is running, by its id.
+
+        Returns
+        -------
+        How many predecessors did not record their end; an earlier pool process of this worker counts.
         """
         with self._database.writing() as connection:
             connection.execute(delete(workers).where(_heard_at() < now_s() - _KEPT_S))
@@ -107,12 +122,12 @@ class WorkerRows:
             return sum(one.ended_at is None for one in gone)
 
     def beat(self, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
-        """A worker is still there. One that has ended stays ended."""
+        """Record a heartbeat; a worker that has ended stays ended."""
         with self._database.writing() as connection:
             _write(connection, worker, measured_with, problem)
 
     def end(self, worker_id: str) -> None:
-        """A worker was stopped in good order."""
+        """Record an orderly end of a worker."""
         with self._database.writing() as connection:
             connection.execute(
                 update(workers)
@@ -121,7 +136,7 @@ class WorkerRows:
             )
 
     def by_queue(self) -> Mapping[str, int]:
-        """How many workers are there for each queue, and take work.
+        """Number of present workers that take work, by queue; queues without one are absent.
 
         Raises
         ------
@@ -133,11 +148,16 @@ class WorkerRows:
             return Counter(queue for queues in rows for queue in queues.split(","))
 
     def list(self) -> Sequence[WorkerLine]:
-        """Every worker of the last day, by host and process; with a word where one differs from most.
+        """Workers of the last day, by host and process.
+
+        Returns
+        -------
+        `differs` is set where software, configuration or engine is not that of most present workers.
 
         Raises
         ------
         StoreUnavailable
+            If the database cannot be used.
         """
         wanted = select(workers, (now_s() - _heard_at()).label("heard_s")).order_by(
             workers.c.host, workers.c.pid, workers.c.started_at
@@ -180,7 +200,7 @@ class WorkerRows:
 
 
 def is_there() -> ColumnElement[bool]:
-    """Of a row of `workers`: it was heard of lately, has not ended, and takes work."""
+    """SQL condition on `workers`: heard of within `SILENT_AFTER_S`, not ended, and takes work."""
     return (
         workers.c.ended_at.is_(None)
         & (workers.c.heartbeat_at > now_s() - SILENT_AFTER_S)
@@ -235,11 +255,7 @@ def _differs(by: dict[str, bool]) -> str:
     return f"other {' and '.join(different)}" if different else ""
 
 
-# The parts of a node: when each finished a round of its work last, and which ended unexpectedly.
-#
-# A part is a process, or a thread that does one thing again and again. Of workers, which are listed in
-# `node.store.workers`, only unexpected ends stand here.
-
+# Services.
 
 PUBLISHING = "reconcile"  # the part that closes studies and tells workers what is due
 BEAT_S = 10.0
@@ -391,7 +407,7 @@ class Beat:
             self._last = now
 
 
-# What the workers of each machine found when they tried the known image.
+# The feature check of each machine.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

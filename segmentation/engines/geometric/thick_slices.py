@@ -266,9 +266,9 @@ def _heights_of(ends: Sequence[Endplate]) -> Mapping[int, dict[int, float]]:
 
 # The fit: damped least squares (Marquardt, SIAM J Appl Math 1963;11:431) with losses that limit the pull of
 # large misfits: of a voxel that holds something else, or of an endplate unlike the others. SciPy's
-# `least_squares` with the same losses mostly finds the same minima (the median ratio of the costs of 448 fits
-# is 1.000; single fits ended in other minima) in nearly four times the time: it keeps the derivatives of every
-# voxel, and this the sums that a step needs.
+# `least_squares` with the same losses mostly finds the same minima (over 448 fits the median ratio of the
+# costs is 1.000; single fits ended in other minima) in nearly four times the time: it keeps the derivatives
+# of every voxel, and this the sums that a step needs.
 
 # SD of a voxel, as if voxels were independent: noise, trabeculae, and what the model leaves out (R). From 40
 # to 90 HU the result hardly changes.
