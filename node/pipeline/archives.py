@@ -1,4 +1,4 @@
-"""Archives that are asked one after another, each left alone for a while when it does not answer."""
+"""Queries of archives: in turn and with rests after failures, what they answered, and unrecorded reports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told(Generic[Stated]):
-    """What the first archive that knows a study says of it.
+    """Answer of the first archive that has the study.
 
     Attributes
     ----------
-    stated : empty: no archive knows the study.
+    stated : empty: no archive has the study.
     """
 
     archive: str
@@ -43,7 +43,15 @@ class _Rest:
 
 
 class ArchivesInTurn:
-    """Threads may share one. A peer that failed is not asked by any of them until it has rested."""
+    """Archives that are queried one after another.
+
+    A peer that failed is not queried again before a pause of 1, 2, 4 and up to 30 s. Thread-safe.
+
+    Parameters
+    ----------
+    peers : by name, in the order in which they are queried.
+    clock : seconds, increasing.
+    """
 
     def __init__(
         self,
@@ -62,16 +70,26 @@ class ArchivesInTurn:
         return bool(self._peers)
 
     def count(self, study_instance_uid: str) -> Told[int] | None:
-        """CT images by series, as the first archive has them that has any; None where one was silent."""
+        """CT images by series, as the first archive counts them that has any.
+
+        Returns
+        -------
+        None where no archive has any and one of them did not answer.
+        """
         return self._ask(lambda peer: self._archive.count_ct_images(peer, study_instance_uid))
 
     def identity_of(self, study_instance_uid: str) -> Mapping[str, str] | None:
-        """As `IdentitySource`, by the first archive that knows the study."""
+        """Attributes of patient and order, by the first archive that has the study; see `IdentitySource`."""
         told = self._ask(lambda peer: self._archive.identify(peer, study_instance_uid))
         return told.stated if told is not None and told.stated else None
 
     def send_again(self, archive: str, study_instance_uid: str, series: Sequence[str]) -> str:
-        """As `Archive.send_again`, of the archive that is called so."""
+        """C-MOVE from the archive of this name; see `Archive.send_again`.
+
+        Returns
+        -------
+        The failure, in words; "" where all were sent.
+        """
         try:
             return self._archive.send_again(self._peers[archive], study_instance_uid, series)
         except Exception as error:  # noqa: BLE001 - as below
@@ -123,12 +141,9 @@ def _answer(
         return Answer(stated=None, problem=describe(error))
 
 
-# What has been asked of archives about one study, and what came of it.
-
-
 @dataclass(slots=True, kw_only=True)
 class Asking:
-    """Questions and answers about one study. Times in seconds, by one clock that the caller keeps."""
+    """Queries about one study, and their answers. Times are in seconds, by one clock of the caller."""
 
     asked: int = 0
     _asked_at_s: float = 0.0  # the last question
@@ -141,12 +156,24 @@ class Asking:
     _told_of: float = 0.0  # the last image that had come by then
 
     def begin(self, now_s: float, last_received_at: float) -> None:
-        """A question goes out."""
+        """Record that a query starts.
+
+        Parameters
+        ----------
+        now_s : by the caller's clock.
+        last_received_at : when the last image came, by the database's clock.
+        """
         self.asked += 1
         self._asked_at_s, self._asked_of = now_s, last_received_at
 
     def end(self, told: Told[int] | None, now_s: float) -> None:
-        """It was answered, or not. Without an answer the last one stands."""
+        """Record the answer.
+
+        Parameters
+        ----------
+        told : None: no answer; the last one remains valid.
+        now_s : by the caller's clock.
+        """
         self._ended_at_s, self._failed = now_s, told is None
         if told is None:
             return
@@ -155,7 +182,12 @@ class Asking:
         self._told, self._told_at_s, self._told_of = told, self._asked_at_s, self._asked_of
 
     def reading(self, last_received_at: float) -> ArchiveReading | None:
-        """What an archive said last, now that the last image is the one that came at that time."""
+        """The last answer; None before the first.
+
+        Parameters
+        ----------
+        last_received_at : when the last image came, by the database's clock.
+        """
         if self._told is None:
             return None
         return ArchiveReading(
@@ -167,7 +199,7 @@ class Asking:
         )
 
     def is_due(self, evidence: Evidence, rules: CompletenessSettings, now_s: float) -> bool:
-        """Whether to ask now. Not while images come one by one: each would be asked about."""
+        """Whether to query now. False while images come one after another: each would cause a query."""
         if evidence.silent_s < rules.confirm_s / 2:
             return False
         pause_s = ask_after_s(evidence, rules, asked=self.asked, failed=self._failed)
@@ -180,26 +212,26 @@ class Asking:
         return not self._failed and is_answer_due(evidence, rules)
 
 
-# Reports of this node that an archive holds and of which the database, an older copy, has no record.
-#
-# A node that was restored from a backup gets a study again of which it had issued a report in the time that
-# is lost. The new report must not look like the first: it names the one that is there as its predecessor.
-
-
 def latest_unrecorded(
     study_instance_uid: str,
     reports: Reports,
     finder: ReportFinder | None,
     destinations: Sequence[Destination],
 ) -> UnrecordedReport | None:
-    """The latest report on a study that was made by this software and is not in the database.
+    """The latest report on a study that this software made and the database does not record.
 
-    Every destination is asked, and what came back by itself counts, too. One that does not answer holds
-    nothing up: the log says so, and the report goes without its word.
+    A node that was restored from a backup may have issued a report in the lost time. The next report must
+    name it as its predecessor. All destinations are queried, and reports that came back count too. A
+    destination that does not answer is logged and skipped.
+
+    Returns
+    -------
+    None where there is none.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     found = dict(_returned(reports, study_instance_uid))
     for destination in destinations if finder is not None else ():

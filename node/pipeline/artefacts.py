@@ -1,4 +1,7 @@
-"""How intermediate results are written down: typed JSON, and label maps as compressed arrays."""
+"""Serialisation and storage of intermediate results and of finished DICOM objects.
+
+Results are typed JSON; label maps are compressed arrays.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,23 @@ CALIBRATION_PNG = "calibration.png"
 
 
 def to_json(value: object) -> bytes:
-    """A dataclass (nested ones included) as JSON. Floats survive exactly."""
+    """Serialise a dataclass, nested ones included, as UTF-8 JSON. Floats are reproduced exactly."""
     content: bytes = _adapter(type(value)).dump_json(value)
     return content
 
 
 def from_json(kind: type[T], content: bytes) -> T:
-    """The inverse of `to_json`; raises pydantic's ValidationError on content of another shape."""
+    """Inverse of `to_json`.
+
+    Parameters
+    ----------
+    kind : the dataclass.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If the content does not fit `kind`.
+    """
     value: T = _adapter(kind).validate_json(content)
     return value
 
@@ -58,7 +71,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationArtefact:
-    """What was found in a volume."""
+    """Vertebrae and their regions in a volume."""
 
     vertebrae: Vertebrae
     regions: tuple[Regions, ...]
@@ -81,7 +94,12 @@ class _Description:
 
 
 def segmentation_to_bytes(segmentation: SegmentationArtefact) -> bytes:
-    """Label map and regions on the source grid, with their description, as one compressed archive."""
+    """Serialise label map and regions, on the source grid, with their description.
+
+    Returns
+    -------
+    A compressed NumPy archive (.npz). Masks are packed to bits.
+    """
     found = segmentation.vertebrae
     description = _Description(
         grid=found.grid,
@@ -151,7 +169,7 @@ def segmentation_from_bytes(content: bytes) -> SegmentationArtefact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedSlice:
-    """What one single slice shows, by the slice's name."""
+    """Segmentation of one single slice, with the slice's name."""
 
     name: str
     shown: SliceBody
@@ -159,7 +177,7 @@ class NamedSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """What the segment step finds: in a volume, or in single slices; nothing where neither is measured.
+    """Result of the segment step: of a volume or of single slices; empty where neither is measured.
 
     Attributes
     ----------
@@ -187,7 +205,12 @@ class _SliceDescriptions:
 
 
 def slices_to_bytes(slices: Sequence[NamedSlice]) -> bytes:
-    """Masks of single slices with their description, as one compressed archive."""
+    """Serialise masks of single slices with their description.
+
+    Returns
+    -------
+    A compressed NumPy archive (.npz). Masks are packed to bits.
+    """
     described: list[_SliceDescription] = []
     arrays: dict[str, Any] = {}
     for number, one in enumerate(slices):
@@ -235,7 +258,7 @@ def slices_from_bytes(content: bytes) -> tuple[NamedSlice, ...]:
 
 
 class MemoryArtefacts:
-    """Artefacts of one run that nobody needs to resume."""
+    """Artefacts in memory, of a run that is not resumed."""
 
     def __init__(self) -> None:
         self._contents: dict[str, bytes] = {}
@@ -253,11 +276,16 @@ class MemoryArtefacts:
         return tuple(self._contents)
 
 
-# The store as the steps see it.
-
-
 class StoredArtefacts:
-    """The artefacts of the study and generation that a lease is for; writes need the lease to be held."""
+    """Artefacts in the store, of the study and generation of a lease.
+
+    Raises
+    ------
+    LeaseLost
+        By `put`, if the caller no longer holds the job.
+    ArtefactMissing
+        By `get`, if there is no such artefact.
+    """
 
     def __init__(self, store: Store, lease: Lease, parameters: Mapping[str, str]) -> None:
         self._artefacts = store.artefacts
@@ -277,7 +305,7 @@ class StoredArtefacts:
         return self._artefacts.names(self._lease.study_instance_uid, self._lease.generation)
 
 
-# The finished DICOM objects of a study, kept as artefacts so that a resend is byte-identical.
+# Finished DICOM objects are artefacts too, so that a resend has the same bytes.
 
 
 MANIFEST = "objects.json"
@@ -297,7 +325,7 @@ class _Manifest:
 
 
 def store_objects(artefacts: Artefacts, objects: Sequence[EncodedObject]) -> None:
-    """Keep each object under its file name, and then their list: a list never names what is not there."""
+    """Store each object under its file name, and then their list: the list never names a missing object."""
     for one in objects:
         artefacts.put(one.file_name, one.content)
     entries = tuple(
@@ -313,12 +341,17 @@ def store_objects(artefacts: Artefacts, objects: Sequence[EncodedObject]) -> Non
 
 
 def listed_objects(manifest: bytes) -> tuple[tuple[ObjectKind, str], ...]:
-    """Kind and SOP Instance UID of each object, in the order in which they were made, by their list alone."""
+    """Kind and SOP Instance UID of each object, in the order in which they were made.
+
+    Parameters
+    ----------
+    manifest : content of the artefact `MANIFEST`.
+    """
     return tuple((entry.kind, entry.sop_instance_uid) for entry in from_json(_Manifest, manifest).objects)
 
 
 def stored_objects(artefacts: Artefacts) -> tuple[EncodedObject, ...]:
-    """The objects in the order they are sent: what a report refers to goes before the report.
+    """Objects in sending order: what a report refers to precedes the report.
 
     Raises
     ------

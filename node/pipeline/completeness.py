@@ -1,8 +1,8 @@
-"""When a study is whole: the rules, without database, network or clock.
+"""Rules that decide when a study is complete, without database, network or clock.
 
-DICOM gives a sender no way to say that it has sent everything. What may show it is weighed in this order:
-an archive's own counts of the study's CT series, the places of its slices, and silence. An archive that holds
-more than came is believed for as long as `wait_max_s`.
+DICOM gives a sender no way to say that it has sent everything. The evidence is weighed in this order: an
+archive's counts of the study's CT series, the positions of its slices, and silence. If an archive holds more
+than came, the study waits up to `wait_max_s`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _STEP_TOLERANCE = 0.25  # of the median step: rounding and couch are far below, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveReading:
-    """What an archive said last of one study, and since when it has said so.
+    """An archive's last answer about one study, and for how long it has been the same.
 
     Attributes
     ----------
-    images : by CT series; empty: it has no CT of the study.
-    steady_s : from the first answer that said the same to the last question; 0 after the first.
-    after_last_image : whether the last image was here when it was asked last.
+    images : number by CT series; empty: it has no CT of the study.
+    steady_s : from the first equal answer to the last query; 0 after the first.
+    after_last_image : whether the last image had come before the last query.
     """
 
     archive: str
@@ -43,7 +43,7 @@ class ArchiveReading:
 
 
 class Archived(Enum):
-    """How an archive's reading compares with what is here."""
+    """How an archive's counts compare with what came."""
 
     AS_MANY = auto()
     MORE = auto()
@@ -52,18 +52,18 @@ class Archived(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of a study that is being received.
+    """What is known about a study that is being received.
 
     Attributes
     ----------
-    images : here, by series: instances of any class but the node's own.
-    ct_series : series here that hold CT images.
-    silent_s : since the last CT image.
-    longest_pause_s : between two of them.
-    reading : None where no archive has told.
-    answer_due : an archive's answer may decide, and is worth waiting for.
-    without_gaps : None where nobody has looked.
-    sender_connected : an association that brought CT images of it is open still.
+    images : number of received instances by series, of any class but the node's own.
+    ct_series : received series that hold CT images.
+    silent_s : seconds since the last CT image.
+    longest_pause_s : between two CT images.
+    reading : None where no archive has answered.
+    answer_due : whether an expected answer of an archive may decide.
+    without_gaps : None where the slice positions have not been examined.
+    sender_connected : whether an association that brought CT images of it is still open.
     """
 
     images: Mapping[str, int]
@@ -77,14 +77,18 @@ class Evidence:
 
 
 def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
-    """How an archive's counts compare with what came; None without a reading.
+    """Compare an archive's counts with what came.
 
-    A CT series is one whose Modality the archive gives as CT. It may hold a page of text (a dose report) that
-    is no CT image, so all instances are counted.
+    A CT series is one whose Modality is CT at the archive. It may contain a text page (a dose report) that is
+    no CT image, so all instances are counted.
 
     Parameters
     ----------
-    all_series : whether a series of which nothing came is missed.
+    all_series : whether a series of which nothing came counts as missing.
+
+    Returns
+    -------
+    None without a reading.
     """
     if evidence.reading is None:
         return None
@@ -98,7 +102,13 @@ def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
 
 
 def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | None:
-    """What shows that the study is whole, or that no more is waited for; None: it is waited for."""
+    """Reason to close the study now; None where it must wait.
+
+    Returns
+    -------
+    COUNTS, GEOMETRY or QUIET where it counts as complete; INCOMPLETE where an archive holds more and
+    `wait_max_s` is over.
+    """
     archived = compare(evidence, all_series=rules.all_series)
     if archived is Archived.AS_MANY and _is_confirmed(evidence, rules):
         return ClosedBy.COUNTS
@@ -114,7 +124,7 @@ def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | Non
 
 
 def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
-    """Whether the study hangs on its slices' places alone, which nobody has looked at yet."""
+    """Whether slice positions would decide now and have not been examined yet."""
     return (
         evidence.without_gaps is None
         and not _is_held(evidence, rules)
@@ -124,47 +134,47 @@ def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
 
 
 def confirm_s(evidence: Evidence, rules: CompletenessSettings) -> float:
-    """How long an archive's counts must stay the same.
+    """Seconds for which an archive's counts must stay the same.
 
-    An archive that forwards each image as it gets it always has as many as came: it is given the time that
-    its own pauses ask for, though never more than where nothing tells.
+    An archive that forwards each image as it gets it always has as many as came. Its longest pause extends
+    the time, but never beyond `quiet_s`.
     """
     return max(rules.confirm_s, min(rules.quiet_s, rules.quiet_pauses * evidence.longest_pause_s))
 
 
 def quiet_s(evidence: Evidence, rules: CompletenessSettings) -> float:
-    """The silence after which a study is closed where nothing tells: longer for a sender that hesitates."""
+    """Seconds of silence that close a study without other evidence; longer for a slow sender."""
     return max(rules.quiet_s, _of_pauses_s(evidence, rules))
 
 
 def quiet_whole_s(evidence: Evidence, rules: CompletenessSettings) -> float:
-    """The silence after which it is closed where no slice is missing."""
+    """Seconds of silence after which a study is closed if no slice is missing."""
     return max(rules.quiet_whole_s, _of_pauses_s(evidence, rules))
 
 
 def quiet_connected_s(evidence: Evidence, rules: CompletenessSettings) -> float:
-    """The silence after which a sender that stays connected counts as done with the study.
+    """Seconds of silence after which a sender that stays connected counts as done with the study.
 
-    It is given the time of one that hesitates, by its own longest pause, or by the quiet time where it made
-    none so long. A router that keeps its association open for days holds up no study for longer.
+    The time grows with the sender's longest pause, or with the quiet time if that is longer, up to
+    `wait_max_s`. A router that keeps its association open for days delays a study no longer.
     """
     pause_s = max(rules.quiet_s, evidence.longest_pause_s)
     return max(quiet_s(evidence, rules), min(rules.wait_max_s, rules.quiet_pauses * pause_s))
 
 
 def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
-    """Whether another answer of an archive that answers is waited for: one that may confirm its counts."""
+    """Whether an archive's next answer may confirm its counts."""
     archived = compare(evidence, all_series=rules.all_series)
     return archived is Archived.AS_MANY and not _is_confirmed(evidence, rules)
 
 
 def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, failed: bool) -> float:
-    """How long after an answer the next is asked for: soon enough to confirm it, else 1, 2, 4 and up to 30 s.
+    """Seconds from an answer to the next query: as confirmation needs, otherwise 1, 2, 4 and up to 30.
 
     Parameters
     ----------
-    asked : how often archives have been asked about this study.
-    failed : whether the last question had no answer.
+    asked : number of queries about this study so far.
+    failed : whether the last query had no answer.
     """
     if not failed and compare(evidence, all_series=rules.all_series) is Archived.AS_MANY:
         steady_s = evidence.reading.steady_s if evidence.reading else 0.0
@@ -173,9 +183,9 @@ def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, 
 
 
 def fetches_due(evidence: Evidence, rules: CompletenessSettings) -> int:
-    """How often what is missing should have been fetched since the last image came.
+    """How many times missing images should have been fetched since the last image came.
 
-    First after `fetch_after_s`, then after 3, 7, 15 and more times as long.
+    The first is due after `fetch_after_s`, the next after 3, 7, 15 and more times as long.
     """
     if not rules.fetch or compare(evidence, all_series=rules.all_series) is not Archived.MORE:
         return 0
@@ -183,15 +193,17 @@ def fetches_due(evidence: Evidence, rules: CompletenessSettings) -> int:
 
 
 def backoff_s(failures: int) -> float:
-    """1, 2, 4 and up to 30 s."""
+    """Pause after this number of failures: 1, 2, 4 and up to 30 s."""
     return min(30.0, 2.0 ** min(failures - 1, 5))
 
 
 def without_gaps(places: Iterable[SlicePosition]) -> bool:
-    """Whether the slices of every series follow one another in even steps; localizers are left out.
+    """Whether the slices of every series have even spacing; localizers are ignored.
 
-    False, too, where a series cannot be judged: too few slices, several at one place or of several
-    orientations, or positions that are not stated.
+    Returns
+    -------
+    False also where a series cannot be judged: fewer than three slices, several at one position or of several
+    orientations, or no stated positions.
     """
     series: defaultdict[str, list[SlicePosition]] = defaultdict(list)
     for place in places:
@@ -201,7 +213,7 @@ def without_gaps(places: Iterable[SlicePosition]) -> bool:
 
 
 def completeness_of(evidence: Evidence, rules: CompletenessSettings, by: ClosedBy) -> Completeness:
-    """What is recorded of a study that is closed."""
+    """Record of why a study was closed."""
     archived = _archived(evidence, all_series=rules.all_series)
     return Completeness(
         closed_by=by,
@@ -231,7 +243,7 @@ def in_words(found: Completeness) -> str:
 
 
 def lacking_in_words(found: Completeness) -> str:
-    """What has not come."""
+    """Which images have not come, for the operator."""
     archived = sum(one.archived or 0 for one in found.lacking)
     arrived = sum(one.arrived for one in found.lacking)
     series = "1 CT series" if len(found.lacking) == 1 else f"{len(found.lacking)} CT series"

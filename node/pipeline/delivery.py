@@ -18,9 +18,6 @@ from node.store.states import DeliveryState, Proof, StudyState
 from node.store.store import Store
 from node.study_report import EncodedObject
 
-# Proof that a destination holds what it took: storage commitment, else C-FIND, else its status alone.
-
-
 _NOT_WANTED = "its status alone: no more is asked of this destination"
 _NOT_OFFERED = "its status alone: the destination offers neither storage commitment nor C-FIND"
 _NOT_NOW = "the destination does not offer now what proves that it holds the object"

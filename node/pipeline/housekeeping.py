@@ -1,4 +1,4 @@
-"""Once a minute: what is to go is removed, and identities that the archive confirms are put in force."""
+"""Repeated work besides the steps: removal by retention, confirmed identities, and messages for due steps."""
 
 from __future__ import annotations
 
@@ -24,24 +24,28 @@ from node.store.jobs import DueJob
 from node.store.quarantine import HeldIdentity
 from node.store.store import Store
 
-# A corrected identity that nobody has to confirm by hand, because the archive says the same.
-
-
 # What an archive notes about its own correction: it is no part of who was examined.
 _NOTES = frozenset({"OriginalAttributesSequence"})
 
 
 def confirm_identities(store: Store, source: IdentitySource, stop: threading.Event | None = None) -> int:
-    """Put in force what waits and what the source says, too. Returns for how many studies.
+    """Put waiting identities in force that the archive states too.
 
-    Ends between two studies once `stop` is set.
+    A study waits for an operator where the source does not answer, omits a differing attribute or states
+    another value, where images would be left without the identity, or where the comparison fails.
 
-    A study stays with a person where the source does not answer, leaves out an attribute that differs, or
-    says something else; and where the decision would leave images of the study behind, or anything fails.
+    Parameters
+    ----------
+    stop : ends the work between two studies.
+
+    Returns
+    -------
+    Number of studies.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     confirmed = 0
     for uid in store.identities.studies_waiting():
@@ -90,14 +94,22 @@ _LOOK_FOR_S = 1.0  # for files without a row, each time
 
 
 def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | None = None) -> int:
-    """Remove the images of finished studies that are too old, or that the disk has no room for.
+    """Remove the images of finished studies that are too old, or for which the disk has no room.
 
-    Returns how many images went. Ends between two studies once `stop` is set. A study whose images cannot be
-    removed is told in the log, and the others go on.
+    A study whose images cannot be removed is logged; the others go on.
+
+    Parameters
+    ----------
+    stop : ends the work between two studies.
+
+    Returns
+    -------
+    Number of images.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     if stuck := store.retention.sweep():
         log.error("files_not_removed", files=stuck)
@@ -124,15 +136,23 @@ def _own_trouble(event: str, study_instance_uid: str) -> Iterator[None]:
 
 
 def remove_results_due(store: Store, settings: Settings, stop: threading.Event | None = None) -> int:
-    """Remove results, and what names patients, of studies that were delivered long enough ago.
+    """Remove results, and data that name patients, of studies that were delivered long enough ago.
 
-    Never before the laboratory window is closed: a value that comes late must find what it belongs to.
-    A study comes after its date, so the window is counted from its coming.
-    Returns how many files went. Ends between two studies once `stop` is set.
+    Nothing goes before the laboratory window (`clinical.max_age_days`) is over: a late value must find its
+    study. The window is counted from the study's arrival, which follows its date.
+
+    Parameters
+    ----------
+    stop : ends the work between two studies.
+
+    Returns
+    -------
+    Number of files.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     storage, kept, removed = settings.storage, (MANIFEST,), 0
 
@@ -171,7 +191,7 @@ def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]
 
 
 class OrphanSearch:
-    """Has files without a row removed, once after each start and then once a day, a little at a time."""
+    """Removal of files without a row: after each start and then once a day, in short turns."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -179,7 +199,13 @@ class OrphanSearch:
         self._next_at = clock()
 
     def go_on(self) -> None:
-        """Raises StoreUnavailable."""
+        """Search for about a second, if a round is due.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the database or the file system cannot be used.
+        """
         if self._clock() < self._next_at:
             return
         found = self._store.orphans.look(older_than_s=_SAFE_AGE_S, for_s=_LOOK_FOR_S)
@@ -221,8 +247,7 @@ def keep_house_forever(
                 log.error("housekeeping_failed", error=describe(error))
 
 
-# The database's wishes, told to the broker again and again: whatever the broker lost, it learns anew.
-
+# Due steps are published again and again from the database: a broker that lost messages gets them anew.
 
 # Messages that wait for each worker: some minutes of work. More would only stand before what is urgent, or
 # of another sender, and comes later.
@@ -234,23 +259,24 @@ def message_for(job: DueJob) -> StepMessage:
 
 
 def most_waiting(workers: int) -> int:
-    """How many messages may wait for so many workers. With none known there may be one all the same."""
+    """Number of messages that may wait for so many workers; as for one where there is none."""
     return _MOST_FOR_EACH_WORKER * max(1, workers)
 
 
 def has_room(store: Store, broker: Publisher, step: Step) -> bool:
-    """Whether one more message for `step` may wait; if not, the database will have it published in its turn.
+    """Whether one more message for `step` may wait. If not, it is published later from the database.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     waiting = broker.waiting(step)
     return waiting is not None and waiting < most_waiting(store.workers.by_queue().get(step, 0))
 
 
 class Publishing:
-    """Keeps the broker informed of what is due, a few minutes' work at a time."""
+    """Publication of due steps, with a few minutes' work in the broker at a time."""
 
     def __init__(self, store: Store, broker: Publisher) -> None:
         self._store = store
@@ -258,16 +284,20 @@ class Publishing:
         self._sent: set[StepMessage] = set()  # of what was due at the last look
 
     def publish_due(self) -> int:
-        """Publish due steps of which the broker has too few messages. Returns how many messages went out.
+        """Publish due steps of which the broker has too few messages.
 
-        A message too many is harmless (its claim fails) and a message too few costs time, so no attempt is
-        made to tell which one is missing; comparing counts keeps a queue from growing while its workers are
-        busy. What was not published before goes first. An urgent one goes in any case, once: it does not
-        wait behind the others.
+        A surplus message does no harm (its claim fails), and a missing one costs time. So the counts are
+        compared, which keeps a queue from growing while its workers are busy. Steps that were not published
+        before come first. An urgent one is published once in any case: it does not wait behind others.
+
+        Returns
+        -------
+        Number of messages.
 
         Raises
         ------
         StoreUnavailable
+            If the database cannot be used.
         """
         workers = self._store.workers.by_queue()
         sent: set[StepMessage] = set()
@@ -301,11 +331,16 @@ class Publishing:
 
 
 def begin_again(store: Store, after_s: float) -> None:
-    """Take studies back to their first step whose configuration or software no worker has any more.
+    """Restart studies whose software or configuration no worker has any more.
+
+    Parameters
+    ----------
+    after_s : seconds for which no such worker has been heard of.
 
     Raises
     ------
     StoreUnavailable
+        If the database cannot be used.
     """
     for job in store.bindings.begin_again(first_step=Step.SELECT, after_s=after_s):
         log.warning("study_begun_again", job_id=job.job_id, step=job.step, reason=job.reason)

@@ -1,4 +1,4 @@
-"""Whether this process computes features as they were computed when they were first known."""
+"""Check that this process computes the known image's features as they were first computed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 @cache
 def installed_drift() -> FeatureDrift:
-    """Tried once for each process (a tenth of a second), with the shipped feature settings.
+    """Compare the known image's features, with the shipped feature settings; once for each process (0.1 s).
 
-    A site's own settings are not what this is about: a model card names those that it was made with.
+    A site's own settings are not compared: a model card names those that it was made with.
     """
     shipped, _ = load_radiomics_settings_text()
     found = feature_drift(load_golden_features(), parse_settings(shipped))
@@ -37,7 +37,7 @@ def installed_drift() -> FeatureDrift:
 
 
 def drift_observations() -> tuple[Observation, ...]:
-    """`features_drift` where features cannot be trusted here; nothing else."""
+    """The observation `features_drift` where this process computes other features; otherwise none."""
     found = installed_drift()
     if not found.drifted:
         return ()
@@ -50,9 +50,9 @@ def drift_observations() -> tuple[Observation, ...]:
 
 
 def try_features(settings: Settings) -> None:
-    """Compute the known image, and leave word for readiness and metrics.
+    """Check the features, and store the result for readiness and metrics.
 
-    In the process that will score, after its fork: pyradiomics' libraries start threads.
+    Runs in the process that scores, after its fork: pyradiomics' libraries start threads.
     """
     found = installed_drift()
     standing = FeatureStanding(drifted=len(found.drifted), checked=found.checked, example=found.example)

@@ -1,4 +1,4 @@
-"""What moves a result besides the study: software, settings and the files that they name."""
+"""What a result depends on besides the study: software, settings and their files, and the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BasisChanged(Exception):
 
 
 def measured_with(settings: Settings) -> MeasuredWith:
-    """What the result of any study would rest on here, as packages and files are at this moment.
+    """Software and configuration on which results of this process depend at this moment.
 
     Raises
     ------
@@ -39,20 +39,17 @@ def measured_with(settings: Settings) -> MeasuredWith:
 
 
 def computing_packages(settings: Settings) -> tuple[str, ...]:
-    """Packages that numbers rest on. Attenuation tables compute only where tissues calibrate."""
+    """Packages on which numbers depend; xraylib (attenuation tables) only with internal calibration."""
     return (*_COMPUTING_PACKAGES, *(("xraylib",) if settings.calibration.method == INTERNAL else ()))
-
-
-# Which model scores a study: the activated card, else the one that the settings name.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveModel:
-    """A card that may be used, or why there is none.
+    """The active model card, or why it cannot be used; neither where no model is active.
 
     Attributes
     ----------
-    refusal : where a card is in force and cannot be used.
+    refusal : where the active card cannot be used.
     activation : None where the settings alone name the card.
     """
 

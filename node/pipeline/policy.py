@@ -1,4 +1,4 @@
-"""What happens when a step fails: the only place that decides between trying again and giving up.
+"""What happens after a failure. Only this module decides between retrying and giving up.
 
 A study that cannot be measured is no error: the steps turn that into findings and a refusal report.
 """
@@ -45,7 +45,13 @@ _OF_THE_MACHINE = (ArtefactMissing, OSError)
 
 
 def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
-    """What to do about an error that ended an attempt (1 is the first)."""
+    """Action after an error that ended an attempt.
+
+    Parameters
+    ----------
+    attempt : number of that attempt, from 1.
+    max_attempts : after this many attempts the study is set aside.
+    """
     if isinstance(error, LeaseLost):
         return Action.ABANDON
     if isinstance(error, (StoreUnavailable, BasisChanged)):
@@ -82,11 +88,8 @@ def way_to_prove(
 
 
 def delay_s(backoff_s: Sequence[float], attempt: int) -> float:
-    """How long to wait after attempt number `attempt`; the last delay repeats."""
+    """Seconds to wait after attempt number `attempt` (from 1); the last delay repeats."""
     return backoff_s[min(attempt, len(backoff_s)) - 1]
-
-
-# DIMSE statuses and reasons in words, for people who look for what went wrong.
 
 
 # PS3.7 Annex C; PS3.3 C.14 Failure Reason uses the same numbers.
@@ -124,7 +127,10 @@ _STORAGE = {
 
 
 def in_words(status: int) -> str:
-    """A status with its number, such as "0x0122, SOP class not supported"."""
+    """DIMSE status with its number, such as "0x0122, SOP class not supported".
+
+    Source: PS3.7 Annex C; PS3.4 Table B.2-1.
+    """
     family = status & 0xFF00 if status >= 0xA000 else status
     if family in range(0xC000, 0xD000):
         family = 0xC000

@@ -1,6 +1,6 @@
-"""What the pipeline needs of network, broker and memory, as protocols; node.processes binds them.
+"""Protocols of what the pipeline needs from network, broker and history; `node.processes` supplies them.
 
-The store is used as it is: `node.pipeline` imports `node.store`.
+`node.pipeline` imports `node.store` directly.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ STEPS = (Step.SELECT, Step.SEGMENT, Step.SCORE, Step.REPORT, Step.DELIVER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMessage:
-    """All that travels through the broker. The truth behind it stands in the database.
+    """A step's message in the broker. The database holds the job's state.
 
     Attributes
     ----------
-    urgent : goes before others; where it waits, not what it says.
+    urgent : changes the message's place in the queue and nothing else.
     """
 
     job_id: int
@@ -61,12 +61,12 @@ FEATURES_QUEUE = "features"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureRequest:
-    """All that travels through the broker when a worker is asked for every feature of a study in a folder.
+    """Message that requests every feature of a study in a folder from a worker.
 
     Attributes
     ----------
     study : the folder, on a disk that command and worker share.
-    mask : a file's name in it; None: the settings' engine draws.
+    mask : name of a mask file in the folder; None: the settings' engine segments.
     settings_sha256 : of everything that features depend on besides the images.
     answer : the file that the worker writes.
     """
@@ -95,14 +95,20 @@ class Issue:
 
 
 class Artefacts(Protocol):
-    """The intermediate results of one study and generation, by name."""
+    """Intermediate results of one study and generation, by name."""
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep `content` durably under `name`, replacing what stood there."""
+        """Store `content` durably under `name`, in place of an earlier one."""
         ...
 
     def get(self, name: str) -> bytes:
-        """Raises `ArtefactMissing` if there is none."""
+        """Content stored under `name`.
+
+        Raises
+        ------
+        ArtefactMissing
+            If there is none.
+        """
         ...
 
     def names(self) -> Sequence[str]: ...
@@ -113,18 +119,32 @@ class ArtefactMissing(LookupError):
 
 
 class ClinicalValues(Protocol):
-    """Where laboratory values come from."""
+    """A source of laboratory values."""
 
     def laboratory(self, patient_id: str, issuer: str, study_date: str | None) -> Laboratory:
-        """Values nearest to the study date (ISO 8601); fields are None where there is no value in time."""
+        """Values nearest to the study date.
+
+        Parameters
+        ----------
+        study_date : ISO 8601; None where the study states none.
+
+        Returns
+        -------
+        A field is None where there is no value within the permitted time.
+        """
         ...
 
 
 class ScannerHistory(Protocol):
-    """What calibration phantoms have read on each scanner."""
+    """Phantom readings of each scanner."""
 
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
-        """Keep the reading of a series, or of one single slice, in place of an earlier one of the same."""
+        """Store the reading of a series or single slice, in place of an earlier one of the same source.
+
+        Parameters
+        ----------
+        source_uid : Series Instance UID, or SOP Instance UID of a single slice.
+        """
         ...
 
     def forget(self, source_uid: str) -> None:
@@ -132,17 +152,23 @@ class ScannerHistory(Protocol):
         ...
 
     def readings(self, device_serial: str) -> Sequence[ScannerReading]:
-        """Of one scanner, oldest first."""
+        """Readings of one scanner, oldest first."""
         ...
 
 
 class PatientHistory(Protocol):
-    """What earlier studies of a patient measured."""
+    """Measurements of a patient's earlier studies."""
 
     def keep(
         self, *, study_instance_uid: str, patient_id: str, issuer: str, taken_on: date, content: str
     ) -> None:
-        """Keep one study's measurements (JSON) durably, in place of earlier ones of the same study."""
+        """Store one study's measurements durably, in place of earlier ones of the same study.
+
+        Parameters
+        ----------
+        taken_on : date of the scan.
+        content : JSON.
+        """
         ...
 
     def forget(self, study_instance_uid: str) -> None:
@@ -150,29 +176,32 @@ class PatientHistory(Protocol):
         ...
 
     def of_patient(self, *, patient_id: str, issuer: str) -> Sequence[str]:
-        """Of all studies of one patient, the earliest first."""
+        """Measurements (JSON) of all studies of one patient, the earliest first."""
         ...
 
 
 class IdentitySource(Protocol):
-    """Who can confirm that the identification of a study was corrected: an archive, asked by C-FIND."""
+    """A source that can confirm a corrected identity: an archive, by C-FIND."""
 
     def identity_of(self, study_instance_uid: str) -> Mapping[str, str] | None:
-        """Attributes of patient and order by keyword, as far as they are stated; an empty one is stated, too.
+        """Attributes of patient and order.
 
-        None where there is no answer, or the study is not known there.
+        Returns
+        -------
+        Value by keyword; an attribute that is stated as empty is included. None where the source does not
+        answer or does not have the study.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[Stated]):
-    """What one archive says of one study.
+    """Answer of one archive about one study.
 
     Attributes
     ----------
-    stated : empty: it does not know the study; None: it does not say.
-    problem : why it does not.
+    stated : empty: it does not have the study; None: no usable answer.
+    problem : the reason for None.
     """
 
     stated: Mapping[str, Stated] | None
@@ -180,10 +209,10 @@ class Answer(Generic[Stated]):
 
 
 class Archive(Protocol):
-    """Archives that can be asked what they hold. Never raises for a peer, and never takes long."""
+    """Archives that can be queried. Failures of a peer are returned, not raised."""
 
     def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
-        """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study."""
+        """C-FIND at SERIES level: Number of Series Related Instances of each CT series, by UID."""
         ...
 
     def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
@@ -191,11 +220,15 @@ class Archive(Protocol):
         ...
 
     def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
-        """C-MOVE of these series to this node's listener: may take as long as sending takes.
+        """C-MOVE of these series to this node's listener; returns after the archive has sent them.
+
+        Parameters
+        ----------
+        series : Series Instance UIDs.
 
         Returns
         -------
-        What went wrong, in words; "" where all was sent.
+        The failure, in words; "" where all were sent.
         """
         ...
 
@@ -216,7 +249,7 @@ class ArchivedReport:
 
 
 class ReportFinder(Protocol):
-    """Archives that can be asked what they hold of this node. Never raises for a peer."""
+    """Archives that can be queried for this node's reports. Failures of a peer are returned, not raised."""
 
     def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
         """C-FIND at SERIES and IMAGE level: this software's reports on a study, by SOP Instance UID."""
@@ -231,12 +264,12 @@ class SendOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What became of one object at one destination.
+    """Result of sending one object to one destination.
 
     Attributes
     ----------
-    status : DIMSE status; None where no answer came.
-    accepted_instead : SOP class of the first alternative that is.
+    status : DIMSE status; None where no response came.
+    accepted_instead : of a rejected SOP class: the first alternative that the peer accepts.
     """
 
     sop_instance_uid: str
@@ -257,23 +290,29 @@ class Sender(Protocol):
         before_each: Callable[[], None] = lambda: None,
         alternatives: Sequence[str] = (),
     ) -> Sequence[SendResult]:
-        """Send each object over one association; one result per object, in order. Never raises for a peer.
+        """Send each object over one association. Failures of a peer are returned, not raised.
 
-        `alternatives` are SOP classes that are offered beside those of the objects: of a report whose class
-        the peer does not accept, the result names the first of them that it does.
+        Parameters
+        ----------
+        before_each : called before each C-STORE; what it raises ends the sending and is raised again.
+        alternatives : SOP classes that are proposed beside those of the objects. Where the peer does not
+            accept the class of a report, the result names the first of them that it accepts.
 
-        `before_each` is called before each C-STORE; what it raises ends the sending and is raised again.
+        Returns
+        -------
+        One result for each object, in their order.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult:
-    """What a destination answered to the question whether it would commit.
+    """A destination's response to a request for storage commitment.
 
     Attributes
     ----------
-    outcome : SENT: it took the question, and reports later.
+    outcome : SENT: it accepted the request, and reports later.
+    status : DIMSE status; None where no response came.
     """
 
     outcome: SendOutcome
@@ -282,7 +321,7 @@ class QueryResult:
 
 
 class FindResult(StrEnum):
-    """What a query for one object came to."""
+    """Result of a query for one object."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -290,7 +329,7 @@ class FindResult(StrEnum):
 
 
 class ProofSession(Protocol):
-    """An association with a destination, on which it is asked what it holds."""
+    """An association with a destination, for storage commitment and C-FIND."""
 
     @property
     def offered(self) -> frozenset[Proof]:
@@ -299,15 +338,21 @@ class ProofSession(Protocol):
 
     @property
     def problem(self) -> str:
-        """Why there is no association, in words; "" where there is one, or where the peer offers neither."""
+        """Why there is no association; "" where there is one, or the peer accepts neither service."""
         ...
 
     def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
-        """N-ACTION: have the destination commit to these objects. Its report comes by other ways."""
+        """N-ACTION: request commitment to these objects. The report may come on another association."""
         ...
 
     def wait(self, over: Callable[[], bool], timeout_s: float) -> None:
-        """Stay, for a report on this association, until it is over or time is up."""
+        """Wait for a report on this association.
+
+        Parameters
+        ----------
+        over : ends the wait as soon as it returns True.
+        timeout_s : ends the wait in any case.
+        """
         ...
 
     def find(self, one: EncodedObject) -> FindResult:
@@ -322,10 +367,10 @@ class Prover(Protocol):
 
 
 class Publisher(Protocol):
-    """The broker. Losing a message is harmless: `reconcile` publishes again from the database."""
+    """The broker. A lost message does no harm: `reconcile` publishes it again from the database."""
 
     def publish(self, message: StepMessage) -> None: ...
 
     def waiting(self, step: Step) -> int | None:
-        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
+        """Number of messages for `step` that no worker has taken; None where the broker does not answer."""
         ...

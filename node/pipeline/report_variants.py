@@ -1,4 +1,4 @@
-"""Which SR class each destination gets the report in: one report for each destination, never two."""
+"""What each destination gets in its own variant: the SR class of the report, and the rejection note."""
 
 from __future__ import annotations
 
@@ -42,9 +42,14 @@ class ReportClasses:
         self._report = next((one for one in objects if one.kind is ObjectKind.STRUCTURED_REPORT), None)
 
     def objects_for(self, destination: Destination) -> tuple[EncodedObject, ...]:
-        """All objects in the order they are sent, the report in the class that this destination gets.
+        """All objects in sending order, with the report in the SR class of this destination.
 
-        A report that the destination has taken keeps its class whatever the settings say by now.
+        A report that the destination took keeps its class, whatever the settings are now.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
         """
         if self._report is None:
             return tuple(self._objects)
@@ -60,7 +65,12 @@ class ReportClasses:
         return self._with(wanted)
 
     def alternatives(self, destination: Destination, objects: Sequence[EncodedObject]) -> tuple[str, ...]:
-        """Lesser SOP classes that the report among `objects` may go in instead, the richest first."""
+        """Simpler SOP classes in which the report among `objects` may be sent instead, the richest first.
+
+        Returns
+        -------
+        Empty unless the destination's class is chosen automatically.
+        """
         classes = [str(uid) for uid in SR_CLASSES.values()]
         now = [one.sop_class_uid for one in objects if one.kind is ObjectKind.STRUCTURED_REPORT]
         if destination.sr_class != "auto" or not now or now[0] not in classes:
@@ -68,7 +78,18 @@ class ReportClasses:
         return tuple(classes[classes.index(now[0]) + 1 :])
 
     def replace(self, delivery: OpenDelivery, sop_class_uid: str) -> None:
-        """Send the report in another class in place of one that the destination does not accept."""
+        """Schedule the report in another class in place of one that the destination does not accept.
+
+        Parameters
+        ----------
+        delivery : of the rejected report.
+        sop_class_uid : one of `SR_CLASSES`.
+
+        Raises
+        ------
+        LeaseLost
+            If the caller no longer holds the job.
+        """
         name = next(name for name, uid in SR_CLASSES.items() if uid == sop_class_uid)
         self._store.deliveries.replace(
             self._lease,
@@ -114,11 +135,11 @@ class ReportClasses:
         return made
 
 
-# The rejection note that a destination gets with an amended report, where its configuration asks for one.
-
-
 class RejectionNotes:
-    """Made once for each generation and destination, and kept: a resend is the same bytes."""
+    """Rejection notes that accompany amended reports.
+
+    Each is made once for a generation and destination, and stored: a resend has the same bytes.
+    """
 
     def __init__(self, *, store: Store, lease: Lease, artefacts: Artefacts) -> None:
         self._store = store
@@ -128,11 +149,15 @@ class RejectionNotes:
     def note_for(
         self, destination: Destination, objects: Sequence[EncodedObject]
     ) -> tuple[EncodedObject, ...]:
-        """The note on what this destination has of earlier generations; none where it has nothing.
+        """Rejection note on the objects of earlier generations that this destination took.
 
         Parameters
         ----------
         objects : what the destination gets now, the structured report among them.
+
+        Returns
+        -------
+        One note; empty where the destination wants none or took nothing.
         """
         if not destination.rejection_note:
             return ()

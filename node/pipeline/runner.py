@@ -1,4 +1,4 @@
-"""Runs one step of one study: claim, work, record together with the next step, and only then publish."""
+"""Runs one step of one study: claim, work, record it together with the next step, then publish."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class Dependencies:
 
 
 def run_step(message: StepMessage, dependencies: Dependencies) -> None:
-    """Do what a message asks for, if it still needs doing. Never raises: the database says how it went.
+    """Perform the step of a message, if it is still due. Failures are recorded in the database, not raised.
 
-    A message for a step that is done, held by another, not due or superseded is answered by doing nothing,
-    so that messages may be lost, repeated and reordered.
+    Nothing is done for a step that is finished, held by another worker, not due or superseded. So messages
+    may be lost, repeated and reordered.
     """
     store, settings = dependencies.store, dependencies.settings.worker
     try:

@@ -40,7 +40,12 @@ from node.study_report import Laboratory, StudyIdentity
 
 
 def run_select(run: StudyRun) -> StepResult:
-    """Store `selection.json`, or end the study as not applicable or set aside."""
+    """Store `selection.json`, or end the study as not applicable or set aside.
+
+    Returns
+    -------
+    SET_ASIDE where the study has no patient or study identity, or several.
+    """
     chosen = select(run.images, run.settings, arrival=run.arrival, scanners_watched=run.scanners is not None)
     if isinstance(chosen, StepResult):
         return chosen
@@ -129,17 +134,24 @@ FUNCTIONS: Mapping[Step, StepFunction] = {
 
 
 def load_selection(artefacts: Artefacts) -> SelectionArtefact:
-    """What the select step left behind.
+    """Result of the select step.
 
     Raises
     ------
     ArtefactMissing
+        If the select step has not run.
     """
     return from_json(SelectionArtefact, artefacts.get(SELECTION))
 
 
 def load_segmentation(artefacts: Artefacts, selection: SelectionArtefact) -> Segmentation:
-    """What the segment step left behind; nothing where nothing was measured."""
+    """Result of the segment step; empty where nothing was segmented.
+
+    Raises
+    ------
+    ArtefactMissing
+        If single slices were selected and the segment step has not run.
+    """
     volume = None
     if SEGMENTATION in artefacts.names():
         volume = segmentation_from_bytes(artefacts.get(SEGMENTATION))
@@ -155,7 +167,14 @@ def laboratory_of(study: StudyIdentity, clinical: ClinicalValues) -> Laboratory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRun:
-    """How far a study came."""
+    """Result of a run in one process.
+
+    Attributes
+    ----------
+    verdict : of the last step that did not proceed; else PROCEED.
+    reason : for the operator; "" where all steps proceeded.
+    timings_s : seconds by step name.
+    """
 
     verdict: Verdict
     reason: str
@@ -165,7 +184,11 @@ class LocalRun:
 def run_locally(study: StudyRun, progress: Callable[[Step], None] = lambda _: None) -> LocalRun:
     """Run every step but deliver in this process, without database, broker or network.
 
-    A study that is set aside still gets its refusal written, if it has one.
+    If a study that is set aside was selected, its refusal report is still written.
+
+    Parameters
+    ----------
+    progress : called before each step.
     """
     timings_s: dict[str, float] = {}
     verdict, reason = Verdict.PROCEED, ""

@@ -1,4 +1,4 @@
-"""A study on its way through the steps: its images, what a runner has for it, and how a step leaves it."""
+"""A study during its steps: its images, what a runner supplies, and the result of a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from node.study_report import Completeness
 
 
 class Verdict(StrEnum):
-    """Where a step leaves the study."""
+    """How the study continues after a step."""
 
     PROCEED = "proceed"
     NOT_APPLICABLE = "not applicable"  # not a QCT study: nothing goes back
@@ -40,13 +40,13 @@ PROCEED = StepResult(verdict=Verdict.PROCEED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What is known of a study beside its images.
+    """What is known of a study besides its images.
 
     Attributes
     ----------
     called_ae_titles : under which the instances arrived.
-    declared_qct : True where a person asked for this study by name.
-    completeness : None where nothing was waited for.
+    declared_qct : whether an operator declared this study to be QCT.
+    completeness : None where the study was not received over the network.
     """
 
     called_ae_titles: frozenset[str] = frozenset()
@@ -68,7 +68,7 @@ class ChosenImages:
 
     @property
     def headers(self) -> tuple[Dataset, ...]:
-        """Of every image of the volume, or of each slice."""
+        """Headers of every image of the volume, or of each slice."""
         if self.volume is not None:
             return self.volume.headers
         return tuple(one.headers[0] for one in self.slices)
@@ -131,7 +131,13 @@ class StudyImages:
         return self._decoded[1]
 
     def read_slices(self, sop_instance_uids: Sequence[str]) -> tuple[LoadedSeries, ...]:
-        """Decode single slices, in the order of their UIDs."""
+        """Decode single slices, in the order of their SOP Instance UIDs.
+
+        Raises
+        ------
+        KeyError
+            If no such image is among the files.
+        """
         wanted = tuple(sop_instance_uids)
         if self._decoded_slices is None or self._decoded_slices[0] != wanted:
             by_uid = {text_of(one.header, "SOPInstanceUID"): one for one in self.instances}
@@ -139,7 +145,7 @@ class StudyImages:
         return self._decoded_slices[1]
 
     def read_chosen(self, selection: SelectionArtefact) -> ChosenImages:
-        """Decode what is measured. The headers of all other images are let go of: later steps ask for none.
+        """Decode what is measured, and release the headers of all other images.
 
         Raises
         ------
@@ -164,18 +170,18 @@ class StudyImages:
 
 
 class ImagesInHand:
-    """The images of the study that a process worked on last: its next step finds them decoded."""
+    """Images of the study that a process worked on last; its next step finds them decoded."""
 
     def __init__(self) -> None:
         self._images: StudyImages | None = None
         self._made_for: tuple[tuple[Path, ...], Settings] | None = None
 
     def of(self, paths: Sequence[Path], settings: Settings, *, anew: bool) -> StudyImages:
-        """The images of a study, as its last step left them.
+        """Images of a study, as its last step left them.
 
         Parameters
         ----------
-        anew : whether files are read again even if this study was the last one; true of a first step.
+        anew : whether files are read again even if this was the last study; True for the first step.
         """
         wanted = tuple(paths), settings
         if self._images is None or anew or wanted != self._made_for:
@@ -186,17 +192,18 @@ class ImagesInHand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRun:
-    """One study and what a runner has for it. `node.pipeline.step_functions` load from it and store in it.
+    """One study, and what a runner supplies for it.
 
-    The functions that do a step's work get none of this: their parameters say what they use.
+    `node.pipeline.step_functions` reads from it and stores in it. The functions that do a step's work do not
+    get it: their parameters state what they use.
 
     Attributes
     ----------
     engine : built on first use, kept by the caller.
-    issue : minted once per generation.
-    scanners : None where nothing is remembered.
-    patients : likewise.
-    begun_again : why, where the first steps were done twice.
+    issue : gives the issue, made once per generation.
+    scanners : None where no phantom readings are stored.
+    patients : None where no earlier measurements are stored.
+    begun_again : why, where the first steps were repeated.
     """
 
     settings: Settings

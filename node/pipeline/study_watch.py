@@ -1,4 +1,4 @@
-"""Watches studies that are being received, and closes each as soon as it is known to be whole."""
+"""Watches studies that are being received, and closes each as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -80,10 +80,17 @@ class _Watched:
 
 
 class CompletenessWatch:
-    """Remembers, from look to look, what archives said; all else stands in the database.
+    """Closes complete studies. Only the answers of archives are in memory; all else is in the database.
 
-    Archives are asked, and headers are read, by threads of its own: what hangs there holds nobody up. A
-    process that begins anew asks anew.
+    Its own threads query archives and read headers, so a slow archive delays no other study. A restarted
+    process queries again.
+
+    Parameters
+    ----------
+    rules : settings of `completeness`.
+    archives : may be empty.
+    clock : seconds, increasing.
+    urgent_titles : AE titles; studies that came to one of them are urgent.
     """
 
     def __init__(
@@ -109,14 +116,19 @@ class CompletenessWatch:
         self._broken: set[Key] = set()  # studies that could not be looked at: each is told once
 
     def close_studies(self) -> Sequence[DueJob]:
-        """Close studies that are whole; of others, see to it that more is known the next time.
+        """Close studies that are complete, and start what is needed to decide about the others.
 
-        One look is at a page of them, the next goes on after it, so that ten thousand hold nothing else up;
-        urgent ones are looked at each time.
+        Each call examines one page of studies, and the next call continues after it, so that ten thousand
+        studies delay nothing else. Urgent studies are examined in each call.
+
+        Returns
+        -------
+        The jobs of the closed studies.
 
         Raises
         ------
         StoreUnavailable
+            If the database cannot be used.
         """
         self._seen_at_s = self._clock()
         seen: dict[Key, ReceivingStudy] = {}
@@ -144,7 +156,17 @@ class CompletenessWatch:
         return closed
 
     def wait(self, stop: threading.Event, pause_s: float) -> bool:
-        """Wait for the next look: at most so long, less where something is found out. Whether to stop."""
+        """Wait until the next call of `close_studies` is worthwhile.
+
+        Parameters
+        ----------
+        stop : ends the wait where no answer is pending.
+        pause_s : at most so long; less where an answer arrives.
+
+        Returns
+        -------
+        Whether `stop` is set.
+        """
         if self._more:
             return stop.is_set()
         seen = [one for one in self._watched.values() if one.seen_at_s == self._seen_at_s]
@@ -156,7 +178,7 @@ class CompletenessWatch:
         return stop.is_set()
 
     def shut(self) -> None:
-        """Ask no more. Answers that are under way are not waited for."""
+        """Start no more queries, and do not wait for those under way."""
         for threads in (self._threads, self._fetchers):
             threads.shutdown(wait=False, cancel_futures=True)
 
