@@ -16,7 +16,7 @@ from config.phrases import in_english
 from node.dicom.ct.headers import SeriesHeaders, group_series, read_headers
 from node.dicom.ct.pixel_data import decode_frames
 from node.dicom.ct.reading import LoadedSeries, read_series
-from node.dicom.ct.series_choice import select_series, unsuitable
+from node.dicom.ct.series_choice import select_series, unsuitable_reason
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.reference.spec import StudySpec
 from tests.dicom.multi_frame import edited, enhanced_ct, item, legacy_ct, shuffled, write
@@ -282,7 +282,7 @@ def test_frames_that_are_no_original_slices_are_not_chosen(
 def test_an_instance_that_does_not_describe_each_frame_says_so(slices: list[Dataset], tmp_path: Path) -> None:
     ct = enhanced_ct(slices)
     ct.PerFrameFunctionalGroupsSequence = ct.PerFrameFunctionalGroupsSequence[:-1]
-    reason = unsuitable(in_folder(tmp_path, ct))
+    reason = unsuitable_reason(in_folder(tmp_path, ct))
     assert reason is not None
     assert in_english(reason) == "multi-frame CT without a description of its frames"
 

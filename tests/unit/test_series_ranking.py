@@ -12,7 +12,7 @@ from config.phrases import in_english
 from node.dicom.ct.series_choice import Contrast, Merits, PhantomInView, SeriesPreview, rank_series
 
 BEST = Merits(
-    glance=SeriesPreview(
+    preview=SeriesPreview(
         phantom=PhantomInView.COMPLETE, contrast=Contrast.NONE, spectral=False, extent_mm=200.0
     ),
     covered_mm=200.0,
@@ -26,7 +26,7 @@ BEST = Merits(
 
 def worse(**changes: Any) -> Merits:
     seen = {name: changes.pop(name) for name in ("phantom", "contrast", "spectral") if name in changes}
-    return replace(BEST, glance=replace(BEST.glance, **seen), **changes)
+    return replace(BEST, preview=replace(BEST.preview, **seen), **changes)
 
 
 LOSERS = [

@@ -1,4 +1,15 @@
-"""Which series to measure, why the others are not, and whose studies these are."""
+"""Which series of a study is measured, and why each other is not.
+
+The headers of a series decide whether it is suitable at all. Of several suitable series, or sets of single
+slices, the best is chosen by these criteria in this order: a usable phantom in view; no contrast medium by
+the header; a conventional spectrum; how much of the lumbar spine is shown; the kernel; thin slices. Of
+equals the one acquired first is chosen, then the one with the lowest series number, and last the one with
+the lowest UID: the choice never depends on the order in which images arrived.
+
+Coverage is an estimate, since nothing is segmented to choose a series: the extent of the slices along the
+body, times the share of a few slices, evenly spread, that look lumbar (`segmentation.gates.noise`). Coverage
+beyond the length of L1 to L5 does not count, and neither does a difference of less than a vertebra.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +30,23 @@ from node.dicom.result_headers import made_here
 from node.study_report import RejectedSeries
 from segmentation.phrase import Phrase, Value, phrase
 
-# Which of several series, or sets of single slices, is measured, and by what the others lost to it.
-#
-# In this order: a phantom in view that can be used; no contrast medium by the header; a conventional
-# spectrum; how much of the lumbar spine is shown; the kernel; thin slices. Of equals the one that was
-# acquired first is taken, then the one with the lowest series number, and last that with the lowest UID, so
-# that the choice never depends on the order in which images arrived.
-#
-# Coverage is an estimate, for nothing is segmented to choose a series: the extent of the slices along the
-# body, times the share of a few slices, evenly spread, that look like a lumbar one
-# (`segmentation.gates.noise`). What exceeds the length of L1 to L5 does not count, and neither does a
-# difference of less than a vertebra.
-
-
 # L1 to L5 with their discs are 170 to 200 mm long. R.
 LUMBAR_MM = 200.0
-_ALIKE_MM = 25.0  # R: coverage that differs by less does not decide: less than a vertebra with its disc
+_SAME_COVERAGE_MM = (
+    25.0  # R: coverage that differs by less does not decide: less than a vertebra with its disc
+)
 
 
 class PhantomInView(IntEnum):
-    """What is known of the phantom in a series, best first."""
+    """What a preview shows of the phantom in a series, best first."""
 
-    COMPLETE = 0  # every rod is in view, and nothing is to be said against them
+    COMPLETE = 0  # every rod is in view, without any objection
     FLAWED = 1  # in view, and not fit for use
     ABSENT = 2
 
 
 class Contrast(IntEnum):
-    """What headers say of intravenous contrast medium, best first."""
+    """What headers state of intravenous contrast medium, best first."""
 
     NONE = 0
     DOUBTFUL = 1
@@ -55,55 +55,88 @@ class Contrast(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesPreview:
-    """What a few slices of a series, and their headers, tell."""
+    """A series as a few of its slices, and their headers, show it.
+
+    Attributes
+    ----------
+    phantom : in the slices.
+    contrast : by the headers.
+    spectral : whether it is monoenergetic or of several energies.
+    extent_mm : of the lumbar spine in view, estimated.
+    """
 
     phantom: PhantomInView
-    contrast: Contrast  # by the headers
-    spectral: bool  # whether it is monoenergetic or of several energies
-    extent_mm: float  # of the lumbar spine in view, estimated
+    contrast: Contrast
+    spectral: bool
+    extent_mm: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merits:
-    """What series are compared by."""
+    """The properties that series are compared by.
 
-    glance: SeriesPreview
-    covered_mm: float  # what counts as coverage, at most `LUMBAR_MM`
+    Attributes
+    ----------
+    covered_mm : coverage of the lumbar spine, at most `LUMBAR_MM`.
+    sharpness : of the kernel, a `Sharpness`.
+    acquired : date and time as digits; "" where unknown.
+    number : SeriesNumber; None where it is not stated.
+    uid : Series Instance UID; the lowest of several.
+    """
+
+    preview: SeriesPreview
+    covered_mm: float
     sharpness: int
     thickness_mm: float | None
-    acquired: str  # date and time as digits; "" where it is not known
-    number: float | None  # SeriesNumber
+    acquired: str
+    number: float | None
     uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesRanking:
-    """The place of the best, and why each other lost to it."""
+    """The best of some series, and why each other is not chosen.
+
+    Attributes
+    ----------
+    best : its index.
+    reasons : by the index of each other.
+    passed_over : advantages of series that were not chosen for their phantom, contrast or spectrum.
+    """
 
     best: int
     reasons: dict[int, Value]
-    passed_over: tuple[Value, ...]  # what others have that lost for their phantom, contrast or spectrum
+    passed_over: tuple[Value, ...]
 
 
 def rank_series(merits: Sequence[Merits]) -> SeriesRanking:
-    """The best of at least one, by the criteria in their order; each other is told by which it lost."""
+    """The best of some series by the criteria of this module.
+
+    Parameters
+    ----------
+    merits : of at least one.
+
+    Returns
+    -------
+    Each other has the first criterion by which it is worse as its reason.
+    """
     left = list(range(len(merits)))
     reasons: dict[int, Value] = {}
     unfit: list[int] = []
     for criterion in _criteria():
-        best = min(criterion.key(merits[place]) for place in left)
-        for place in list(left):
-            if criterion.is_worse(merits[place], best):
-                reasons[place] = criterion.reason or lacking_phantom(merits[place].glance.phantom)
-                left.remove(place)
-                unfit += [place] if criterion.of_fitness else []
+        best = min(criterion.key(merits[index]) for index in left)
+        for index in list(left):
+            if criterion.is_worse(merits[index], best):
+                reasons[index] = criterion.reason or phantom_reason(merits[index].preview.phantom)
+                left.remove(index)
+                unfit += [index] if criterion.of_fitness else []
     chosen = left[0]
-    others = [merits[place] for place in unfit]
+    others = [merits[index] for index in unfit]
     return SeriesRanking(best=chosen, reasons=reasons, passed_over=_advantages(others, merits[chosen]))
 
 
-def lacking_phantom(seen: PhantomInView) -> Phrase:
-    """What a series is told that lost for its phantom."""
+def phantom_reason(seen: PhantomInView) -> Phrase:
+    """Why a series is not chosen that shows a worse phantom than another."""
     if seen is PhantomInView.ABSENT:
         return phrase("not-chosen-no-phantom")
     return phrase("not-chosen-phantom-unusable")
@@ -111,38 +144,38 @@ def lacking_phantom(seen: PhantomInView) -> Phrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Criterion:
-    """Something by which series are compared; less is better."""
+    """A criterion that series are compared by; less is better."""
 
     key: Callable[[Merits], tuple[float, str]]
-    reason: Phrase | None  # what whoever loses by it is told; None: as for the phantom
-    advantage: Phrase | None = None  # what a better one has
-    alike: float = 0.0  # a difference up to this does not decide
-    of_fitness: bool = False  # whether it says what a series is fit for, not how well it shows
+    reason: Phrase | None  # of a series that is worse by it; None: as for the phantom
+    advantage: Phrase | None = None  # of a better one
+    tolerance: float = 0.0  # a difference up to this does not decide
+    of_fitness: bool = False  # whether it concerns what a series is fit for, not how well it shows it
 
     def is_worse(self, one: Merits, best: tuple[float, str]) -> bool:
         number, text = self.key(one)
-        if number != best[0]:  # asked first: infinity less infinity is no number
-            return number - best[0] > self.alike
+        if number != best[0]:  # checked first: infinity less infinity is no number
+            return number - best[0] > self.tolerance
         return text > best[1]
 
 
 def _criteria() -> tuple[_Criterion, ...]:
     return (
-        _Criterion(key=lambda one: (one.glance.phantom, ""), reason=None, of_fitness=True),
+        _Criterion(key=lambda one: (one.preview.phantom, ""), reason=None, of_fitness=True),
         _Criterion(
-            key=lambda one: (one.glance.contrast is Contrast.GIVEN, ""),
+            key=lambda one: (one.preview.contrast is Contrast.GIVEN, ""),
             reason=phrase("not-chosen-contrast-given"),
             advantage=phrase("advantage-no-contrast"),
             of_fitness=True,
         ),
         _Criterion(
-            key=lambda one: (one.glance.contrast is Contrast.DOUBTFUL, ""),
+            key=lambda one: (one.preview.contrast is Contrast.DOUBTFUL, ""),
             reason=phrase("not-chosen-contrast-doubtful"),
             advantage=phrase("advantage-no-doubt"),
             of_fitness=True,
         ),
         _Criterion(
-            key=lambda one: (one.glance.spectral, ""),
+            key=lambda one: (one.preview.spectral, ""),
             reason=phrase("not-chosen-spectrum"),
             advantage=phrase("advantage-spectrum"),
             of_fitness=True,
@@ -151,7 +184,7 @@ def _criteria() -> tuple[_Criterion, ...]:
             key=lambda one: (-one.covered_mm, ""),
             reason=phrase("not-chosen-coverage"),
             advantage=phrase("advantage-coverage"),
-            alike=_ALIKE_MM,
+            tolerance=_SAME_COVERAGE_MM,
         ),
         _Criterion(
             key=lambda one: (one.sharpness, ""),
@@ -162,7 +195,7 @@ def _criteria() -> tuple[_Criterion, ...]:
             key=lambda one: (inf if one.thickness_mm is None else one.thickness_mm, ""),
             reason=phrase("not-chosen-thickness"),
             advantage=phrase("advantage-thickness"),
-            alike=1e-3,
+            tolerance=1e-3,
         ),
         _Criterion(
             key=lambda one: (not one.acquired, one.acquired),
@@ -178,7 +211,7 @@ def _criteria() -> tuple[_Criterion, ...]:
 
 def _advantages(others: Sequence[Merits], chosen: Merits) -> tuple[Value, ...]:
     """In what the others are better, of those that show about as much of the spine."""
-    rivals = [one for one in others if one.covered_mm >= chosen.covered_mm - _ALIKE_MM]
+    rivals = [one for one in others if one.covered_mm >= chosen.covered_mm - _SAME_COVERAGE_MM]
     return tuple(
         criterion.advantage
         for criterion in _criteria()
@@ -191,7 +224,7 @@ MIN_SLICES = 4
 _MIN_COVERAGE_MM = 30.0
 AXIAL_COSINE = 0.85  # normal within about 30 degrees of the body axis
 
-# What the slices of one stack share, though each may have come as a series of its own.
+# Attributes that the slices of one stack share, though each may have come as a series of its own.
 _OF_ONE_STACK = (
     "FrameOfReferenceUID",
     "ImageOrientationPatient",
@@ -208,8 +241,8 @@ _SOFT_KERNEL = re.compile(r"STANDARD|SOFT|^B$|^A$|^C$|^FC0\d|^FC1\d", re.IGNOREC
 _SIEMENS_KERNEL = re.compile(r"^[BDHIQ][a-z]{0,2}(\d{2})", re.IGNORECASE)
 _SIEMENS_SHARP_FROM = 50
 
-# Words by which derived images say how they were made: the defined terms of value 4 of ImageType (PS3.3
-# C.8.16.1.4) and what makers and DerivationDescription call reformats, projections and filters (R).
+# Words that mark derived images: the defined terms of value 4 of ImageType (PS3.3 C.8.16.1.4), and names of
+# reformats, projections and filters that makers and DerivationDescription use (R).
 _DERIVATION_WORDS = re.compile(
     r"\bMPR|\b[CV]PR\b|\bMIP|\bMINIP|REFORMAT|PROJECTION|PROJ\b|RENDER|\b3D\b|VRT|SSD|AVERAGE|\bAVG\b|\bMEAN\b|MEDIAN|"
     r"ADDITION|SUBTRACT|DIVISION|MULTIPLICATION|MASKED|MAXIMUM|MINIMUM|RESAMPL|STD_DEVIATION|FUSION|FUSED|"
@@ -220,18 +253,31 @@ _LOSSY_COMPRESSION = ("113040", "DCM")
 
 
 def derivation_words(text: str) -> str:
-    """The words of DerivationDescription by which an image counts as derived, and no others."""
+    """The words of DerivationDescription that mark an image as derived, without the others.
+
+    Returns
+    -------
+    The words joined by a blank; "" where there are none.
+    """
     return " ".join(match[0] for match in _DERIVATION_WORDS.finditer(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The series to measure, if any, and the others."""
+    """The series to measure, if any, and the others.
+
+    Attributes
+    ----------
+    chosen : None where no series is suitable.
+    rejected : all others, with their reasons.
+    too_few : slices of the longest series that lacks nothing but slices; None where one is chosen.
+    passed_over : advantages of others that the chosen one lacks.
+    """
 
     chosen: SeriesHeaders | None
     rejected: tuple[RejectedSeries, ...]
-    too_few: int | None  # slices of the longest series that lacks nothing but slices, where none is chosen
-    passed_over: tuple[Value, ...] = ()  # what others have that the chosen one has not
+    too_few: int | None
+    passed_over: tuple[Value, ...] = ()
 
 
 def is_qct_candidate(instances: Iterable[Instance], procedure_codes: Collection[str]) -> bool:
@@ -242,56 +288,60 @@ def is_qct_candidate(instances: Iterable[Instance], procedure_codes: Collection[
     procedure_codes : "CODE^SCHEME", as in the settings.
     """
     wanted = frozenset(procedure_codes)
-    return any(wanted & frozenset(_procedure_codes(instance.header)) for instance in instances)
+    return any(not wanted.isdisjoint(_procedure_codes(instance.header)) for instance in instances)
 
 
 def _procedure_codes(header: Dataset) -> Iterable[str]:
-    holders = [header, *items_of(header, "RequestAttributesSequence")]
-    for holder in holders:
+    for holder in (header, *items_of(header, "RequestAttributesSequence")):
         for keyword in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
             for code in items_of(holder, keyword):
                 yield f"{text_of(code, 'CodeValue')}^{text_of(code, 'CodingSchemeDesignator')}"
 
 
 def select_series(
-    series: Sequence[SeriesHeaders], glances: Mapping[str, SeriesPreview] | None = None
+    series: Sequence[SeriesHeaders], previews: Mapping[str, SeriesPreview] | None = None
 ) -> Selection:
-    """Choose among the CT series of one study, as `node.dicom.ct.series_choice` says.
+    """Choose among the CT series of one study by the criteria of this module.
 
     Parameters
     ----------
-    glances : what each suitable series shows, by its UID. Without them headers alone decide, and the
-        distance from the first slice to the last counts as coverage.
+    previews : of each suitable series, by its UID. Without them headers alone decide, and the distance from
+        the first slice to the last counts as coverage.
     """
-    fit, rejected, short = _sorted_out(series)
+    fit, rejected, short = _by_suitability(series)
     if not fit:
         return Selection(chosen=None, rejected=rejected, too_few=max(short, default=None))
-    verdict = rank_series([merits_of([one], (glances or {}).get(one.series_instance_uid)) for one in fit])
-    lost = tuple(_rejection(fit[place], reason) for place, reason in verdict.reasons.items())
+    ranking = rank_series([merits_of([one], (previews or {}).get(one.series_instance_uid)) for one in fit])
+    not_chosen = (_rejection(fit[index], reason) for index, reason in ranking.reasons.items())
     return Selection(
-        chosen=fit[verdict.best],
-        rejected=(*rejected, *lost),
+        chosen=fit[ranking.best],
+        rejected=(*rejected, *not_chosen),
         too_few=None,
-        passed_over=verdict.passed_over,
+        passed_over=ranking.passed_over,
     )
 
 
 def suitable_series(series: Sequence[SeriesHeaders]) -> tuple[SeriesHeaders, ...]:
-    """Those that may be measured, as far as their headers tell."""
-    return tuple(_sorted_out(series)[0])
+    """The series that may be measured, by their headers.
+
+    Returns
+    -------
+    In the order given: axial, original, long enough, and not a part of a stack that was split into series.
+    """
+    return tuple(_by_suitability(series)[0])
 
 
-def _sorted_out(
+def _by_suitability(
     series: Sequence[SeriesHeaders],
 ) -> tuple[list[SeriesHeaders], tuple[RejectedSeries, ...], list[int]]:
     """The suitable ones, the others with their reasons, and how long those are that only lack slices."""
     fit, rejected, short = [], [], []
-    scattered = _scattered(series)
+    split = _split_stacks(series)
     for candidate in series:
         count = len(candidate.instances)
-        if reason := unsuitable(candidate):
+        if reason := unsuitable_reason(candidate):
             rejected.append(_rejection(candidate, reason))
-        elif together := scattered.get(candidate.series_instance_uid):
+        elif together := split.get(candidate.series_instance_uid):
             rejected.append(_rejection(candidate, phrase("stack-in-parts", count=together)))
         elif count < MIN_SLICES:
             rejected.append(_rejection(candidate, phrase("only-few-slices", count=count)))
@@ -303,11 +353,11 @@ def _sorted_out(
     return fit, tuple(rejected), short
 
 
-def _scattered(series: Sequence[SeriesHeaders]) -> dict[str, int]:
-    """Of short series that one stack of slices was cut into: how many there are, by their UIDs."""
+def _split_stacks(series: Sequence[SeriesHeaders]) -> dict[str, int]:
+    """By UID of short series that are parts of one stack of slices: the number of parts."""
     stacks: dict[tuple[str, ...], list[SeriesHeaders]] = {}
     for one in series:
-        if len(one.instances) < MIN_SLICES and unsuitable(one) is None:
+        if len(one.instances) < MIN_SLICES and unsuitable_reason(one) is None:
             key = tuple(text_of(one.first, keyword) for keyword in _OF_ONE_STACK)
             stacks.setdefault(key, []).append(one)
     found = {}
@@ -320,21 +370,23 @@ def _scattered(series: Sequence[SeriesHeaders]) -> dict[str, int]:
 
 
 def merits_of(
-    series: Sequence[SeriesHeaders], glance: SeriesPreview | None, covered_mm: float | None = None
+    series: Sequence[SeriesHeaders], preview: SeriesPreview | None, covered_mm: float | None = None
 ) -> Merits:
-    """What series are compared by; several are measured together.
+    """The properties that a series, or several that are measured together, is compared by.
 
     Parameters
     ----------
-    covered_mm : what counts as coverage; None: what the glance tells, else the extent of the first series.
+    series : at least one; the first gives kernel, thickness, number and time.
+    preview : None to go by headers alone.
+    covered_mm : coverage; by default the preview's, else the extent of the first series.
     """
     header = series[0].first
     extent_mm = coverage_mm(series[0])
-    seen = glance or SeriesPreview(
+    seen = preview or SeriesPreview(
         phantom=PhantomInView.ABSENT, contrast=Contrast.NONE, spectral=False, extent_mm=extent_mm
     )
     return Merits(
-        glance=seen,
+        preview=seen,
         covered_mm=min(seen.extent_mm if covered_mm is None else covered_mm, LUMBAR_MM),
         sharpness=kernel_rank(text_of(header, "ConvolutionKernel")),
         thickness_mm=number_of(header, "SliceThickness"),
@@ -345,7 +397,7 @@ def merits_of(
 
 
 def _moment(header: Dataset) -> str:
-    """Day and second at which an image was acquired, as digits; "" where the time is not known."""
+    """Date and second of acquisition of an image, as digits; "" where the time is unknown."""
     time = acquisition_time(header)
     return f"{text_of(header, 'AcquisitionDate')}{time[:6]}" if time else ""
 
@@ -355,7 +407,12 @@ def _rejection(series: SeriesHeaders, reason: Value) -> RejectedSeries:
 
 
 def without_localizers(series: SeriesHeaders) -> tuple[SeriesHeaders, int]:
-    """The series without the localizers among its slices, and how many they are; as it is, if all are."""
+    """The series without the localizers among its slices.
+
+    Returns
+    -------
+    The series, and how many localizers were left out; unchanged, and 0, if all slices are localizers.
+    """
     kept = tuple(one for one in series.instances if not is_localizer(one.header))
     if not kept:
         return series, 0
@@ -363,12 +420,17 @@ def without_localizers(series: SeriesHeaders) -> tuple[SeriesHeaders, int]:
 
 
 def is_localizer(header: Dataset) -> bool:
-    """Whether an image is stated to be a scout."""
+    """Whether ImageType states that an image is a localizer."""
     return "LOCALIZER" in text_of(header, "ImageType").upper().split()
 
 
-def unsuitable(series: SeriesHeaders) -> Phrase | None:
-    """Why this series must not be measured at all, None if it may be. Every image of it is looked at."""
+def unsuitable_reason(series: SeriesHeaders) -> Phrase | None:
+    """Why this series must not be measured at all. Every image of it is checked.
+
+    Returns
+    -------
+    None if it may be measured; else the first image's reason, with a count where not all images share it.
+    """
     reasons = [reason for instance in series.instances if (reason := _unsuitable_image(instance))]
     if not reasons:
         return None
@@ -390,7 +452,7 @@ def _unsuitable_image(instance: Instance) -> Phrase | None:
         phrase("no-orientation"): orientation is None or len(orientation) != 6,
     }
     reason = next((problem for problem, applies in problems.items() if applies), None)
-    # A normal that is no number (cosines that are zero) is for the geometry to refuse.
+    # `stack_slices` refuses a normal that is no number (cosines that are zero).
     if reason is None and abs(float(normal_of(np.asarray(orientation, dtype=float))[2])) < AXIAL_COSINE:
         reason = phrase("not-axial")
     return reason
@@ -399,8 +461,8 @@ def _unsuitable_image(instance: Instance) -> Phrase | None:
 def _is_original(header: Dataset, kinds: Sequence[str]) -> bool:
     """Whether the pixels are those of the scan, or those of the scan after lossy compression and no more.
 
-    Lossy compression alone makes an image DERIVED (PS3.3 C.7.6.1.1.2 and C.7.6.1.1.5), so value 1 tells
-    nothing of such an image: the other values, the derivation and the number of its sources do.
+    Lossy compression alone makes an image DERIVED (PS3.3 C.7.6.1.1.2 and C.7.6.1.1.5), so value 1 does not
+    decide on such an image: the other values, the derivation and the number of its sources do.
     """
     if kinds[:2] == ["ORIGINAL", "PRIMARY"]:
         return True
@@ -429,19 +491,24 @@ def _is_reformatted(header: Dataset) -> bool:
 
 
 def coverage_mm(series: SeriesHeaders) -> float:
-    """Extent along the slice normal, from the first slice centre to the last."""
+    """Extent along the slice normal, from the first slice centre to the last.
+
+    Returns
+    -------
+    0 where no image states a position.
+    """
     normal = normal_of(np.asarray(series.first.ImageOrientationPatient, dtype=float))
-    depths = [
-        float(np.asarray(place, dtype=float) @ normal)
-        for place in (one.header.get("ImagePositionPatient") for one in series.instances)
-        if place is not None
-        and len(place) == len(normal)  # what is no position is for the geometry to refuse
+    positions = (one.header.get("ImagePositionPatient") for one in series.instances)
+    depths = [  # `stack_slices` refuses what is no position
+        float(np.asarray(position, dtype=float) @ normal)
+        for position in positions
+        if position is not None and len(position) == len(normal)
     ]
     return max(depths) - min(depths) if depths else 0.0
 
 
 class Sharpness(IntEnum):
-    """What a kernel's name tells, best first."""
+    """How sharp the images of a kernel are by its name, best first."""
 
     SOFT = 0  # or standard
     UNKNOWN = 1
@@ -449,7 +516,14 @@ class Sharpness(IntEnum):
 
 
 def kernel_rank(kernel: str) -> Sharpness:
-    """How sharp the images are, by ConvolutionKernel."""
+    """How sharp the images are.
+
+    Parameters
+    ----------
+    kernel : ConvolutionKernel, as its maker names it.
+
+    Source: makers' names are R; Siemens' numbers from 50 on count as sharp.
+    """
     if _SHARP_KERNEL.search(kernel):
         return Sharpness.SHARP
     if _SOFT_KERNEL.search(kernel):

@@ -17,7 +17,13 @@ from pydicom import Dataset
 
 from node.dicom.ct.headers import Instance, SeriesHeaders, comparable
 from node.dicom.ct.reading import TECHNIQUE, LoadedSeries, facts_of, hounsfield, require_one_technique
-from node.dicom.ct.series_choice import SeriesPreview, SeriesRanking, merits_of, rank_series, unsuitable
+from node.dicom.ct.series_choice import (
+    SeriesPreview,
+    SeriesRanking,
+    merits_of,
+    rank_series,
+    unsuitable_reason,
+)
 from node.dicom.ct.slice_geometry import single_slice_grid
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of
@@ -151,7 +157,7 @@ def _are_separate(instances: Sequence[Instance]) -> bool:
     for instance in instances:
         alone = SeriesHeaders(study_instance_uid="", series_instance_uid="", instances=(instance,))
         thickness_mm = number_of(instance.header, "SliceThickness")
-        if unsuitable(alone) is not None or thickness_mm is None or thickness_mm < MIN_THICKNESS_MM:
+        if unsuitable_reason(alone) is not None or thickness_mm is None or thickness_mm < MIN_THICKNESS_MM:
             return False
     try:
         grids = [_grid(instance.header) for instance in instances]

@@ -21,7 +21,7 @@ from node.dicom.ct.series_choice import (
     Contrast,
     PhantomInView,
     SeriesPreview,
-    lacking_phantom,
+    phantom_reason,
     select_series,
     suitable_series,
     without_localizers,
@@ -277,7 +277,7 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
         rejected += (
             RejectedSeries(
                 series_instance_uid=volume.loaded.facts.series_instance_uid,
-                reason=lacking_phantom(_grade(volume.readings)),
+                reason=phantom_reason(_grade(volume.readings)),
             ),
         )
     return Choice(slices=read, readings=readings, rejected=rejected, passed_over=passed_over)
