@@ -34,7 +34,7 @@ class CsvLaboratory:
     matches, its issuer matches where both sides name one, and its date lies within `max_age_days` of the
     study date. Of each analyte the value nearest to the study is taken. A value that cannot be read is
     reported in `Laboratory.problems` by its line number, and never guessed. A row that does not fit the
-    head belongs to nobody: a patient whose ID occurs anywhere in it gets a problem.
+    head is assigned to no patient: a patient whose ID occurs anywhere in it gets a problem.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 After PS3.15 Annex E (Basic Application Level Confidentiality Profile), by lists of attributes that are
 kept: an attribute in no list is removed. Numbers, coded values and pixels are kept; text burnt into pixels
-is not searched for. docs/operation.md tells it to those who run a node.
+is not searched for. docs/operation.md describes it for operators.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class RemovedObject:
 
     Attributes
     ----------
-    sop_class_uid, sop_instance_uid, series_instance_uid : what a note says of it.
+    sop_class_uid, sop_instance_uid, series_instance_uid : by which the note refers to it.
     """
 
     sop_class_uid: str

@@ -36,7 +36,16 @@ class Unusable(Enum):
     TOO_LARGE = phrase("too-large")
 
 
-class SeriesUnusable(DicomError):
+class _Unusable(DicomError):
+    """Pixels or geometry that cannot be used, with a reason and particulars."""
+
+    def __init__(self, reason: Phrase, detail: Value) -> None:
+        self.said = phrase("reason-with-detail", reason=reason, detail=detail) if detail else reason
+        super().__init__(in_english(self.said))
+        self.detail = detail
+
+
+class SeriesUnusable(_Unusable):
     """A CT series whose geometry or pixels cannot be trusted.
 
     Attributes
@@ -48,10 +57,8 @@ class SeriesUnusable(DicomError):
     """
 
     def __init__(self, reason: Unusable, detail: Value, *, slices: int) -> None:
-        self.said = _with_detail(reason.value, detail)
-        super().__init__(in_english(self.said))
+        super().__init__(reason.value, detail)
         self.reason = reason
-        self.detail = detail
         self.slices = slices
 
 
@@ -73,7 +80,7 @@ class SegProblem(Enum):
     DAMAGED = phrase("seg-damaged")
 
 
-class SegUnusable(DicomError):
+class SegUnusable(_Unusable):
     """A Segmentation object that cannot serve as the mask of the chosen series.
 
     Attributes
@@ -84,10 +91,8 @@ class SegUnusable(DicomError):
     """
 
     def __init__(self, reason: SegProblem, detail: Value = "") -> None:
-        self.said = _with_detail(reason.value, detail)
-        super().__init__(in_english(self.said))
+        super().__init__(reason.value, detail)
         self.reason = reason
-        self.detail = detail
 
 
 class IdentityMissing(DicomError):
@@ -109,7 +114,3 @@ class ObjectInvalid(DicomError):
     def __init__(self, violations: tuple[str, ...]) -> None:
         super().__init__("; ".join(violations))
         self.violations = violations
-
-
-def _with_detail(reason: Phrase, detail: Value) -> Phrase:
-    return phrase("reason-with-detail", reason=reason, detail=detail) if detail else reason

@@ -44,8 +44,8 @@ class Substance:
 # Stoichiometry of Ca10(PO4)6(OH)2 and K2HPO4; tissues after ICRU 44 and 46, rounded.
 HA = Substance(mass_fractions={"Ca": 0.3989, "P": 0.1850, "O": 0.4141, "H": 0.0020}, density_g_cm3=3.16)
 # A density "in K2HPO4" is one in solution, each gram of which displaces 0.2174 cm3 of water by definition of
-# those who measure in it (user guide of QCT PRO, as cited by Ogo's reference). No rod of that phantom
-# tells it: they are certified as the water and K2HPO4 that attenuate alike, two with less K2HPO4 than none.
+# those who measure in it (user guide of QCT PRO, as cited by Ogo's reference). It does not follow from that
+# phantom's rods: they are certified as the water and K2HPO4 that attenuate alike, two with negative K2HPO4.
 K2HPO4 = Substance(
     mass_fractions={"K": 0.4490, "P": 0.1778, "O": 0.3674, "H": 0.0058}, density_g_cm3=1 / 0.2174
 )

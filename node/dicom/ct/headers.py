@@ -285,7 +285,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[Instance, ...]:
     Raises
     ------
     OSError
-        If the file system fails. A damaged file raises nothing: its instance says so.
+        If the file system fails. A damaged file raises nothing: its instance is marked as damaged.
     """
     found = []
     for path in sorted(paths):

@@ -349,7 +349,7 @@ def slice_positions(paths: Iterable[Path]) -> tuple[SlicePosition, ...]:
 def _header(path: Path) -> Dataset:
     try:
         return dcmread(path, stop_before_pixels=True, specific_tags=_POSITION_KEYWORDS)
-    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to; select tells of them
+    except Exception:  # noqa: BLE001 - pydicom raises whatever broken bytes lead to; select reports them
         return Dataset()
 
 

@@ -73,7 +73,7 @@ def _secondary_capture(report: Report, source: Dataset, picture: Picture, number
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.InstanceNumber = number
-    dataset.BodyPartExamined = "LSPINE"  # unpaired: so that no laterality is asked for
+    dataset.BodyPartExamined = "LSPINE"  # unpaired: no laterality is required
     dataset.PatientOrientation = ""
     dataset.BurnedInAnnotation = "YES"
     dataset.DateOfSecondaryCapture = dataset.TimeOfSecondaryCapture = ""

@@ -33,7 +33,7 @@ _POINTS_PER_PIXEL = 72 / DPI
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _REGULAR = _FONTS / "DejaVuSans.ttf"
 _BOLD = _FONTS / "DejaVuSans-Bold.ttf"
-# Whatever a user's matplotlibrc says, the same bytes; and text as wide when measured as when drawn.
+# The same bytes whatever a user's matplotlibrc sets, and text as wide when measured as when drawn.
 DRAWING = {"text.hinting": "force_autohint", "text.antialiased": True, "path.simplify": True}
 _HINTING = LoadFlags.FORCE_AUTOHINT  # what "force_autohint" means to FreeType
 _SUBPIXELS = 64.0  # of FreeType's lengths, in a pixel

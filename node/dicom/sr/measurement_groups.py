@@ -335,16 +335,16 @@ def _technique(report: Report) -> Iterable[Measurement]:
     facts = report.series
     if facts is None:
         return
-    if facts.kvp is not None:
-        yield measurement(codes.KVP, facts.kvp, codes.KILOVOLT)
-    if facts.slice_thickness_mm is not None:
-        yield measurement(codes.SLICE_THICKNESS, facts.slice_thickness_mm, codes.MM)
-    if facts.slice_spacing_mm is not None:
-        yield measurement(codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM)
-    for code, spacing_mm in zip(
-        (codes.ROW_SPACING, codes.COLUMN_SPACING), facts.pixel_spacing_mm, strict=True
+    row_mm, column_mm = facts.pixel_spacing_mm
+    for code, value, unit in (
+        (codes.KVP, facts.kvp, codes.KILOVOLT),
+        (codes.SLICE_THICKNESS, facts.slice_thickness_mm, codes.MM),
+        (codes.SLICE_SPACING, facts.slice_spacing_mm, codes.MM),
+        (codes.ROW_SPACING, row_mm, codes.MM),
+        (codes.COLUMN_SPACING, column_mm, codes.MM),
     ):
-        yield measurement(code, spacing_mm, codes.MM)
+        if value is not None:
+            yield measurement(code, value, unit)
 
 
 def _technique_texts(report: Report, *, with_calibration: bool) -> list[ContentItem]:
