@@ -25,7 +25,13 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """The fields of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), and the reason for the log."""
+    """An A-ASSOCIATE-RJ.
+
+    Parameters
+    ----------
+    result, source, reason : as PS3.8 Table 9-21 numbers them.
+    text : the reason, for the log.
+    """
 
     result: int
     source: int
@@ -57,14 +63,30 @@ class AccessRules:
     own: str
 
     def accepts_address(self, address: str, *, here: str) -> bool:
-        """Whether a connection from `address` to our address `here` is accepted at all.
+        """Whether a connection is accepted at all.
 
         This machine's own addresses always are: the operator's page checks that the listener answers.
+
+        Parameters
+        ----------
+        address : the peer's.
+        here : ours, that it connected to.
         """
         return _is_own(address, here) or _within(address, self.rules.networks)
 
     def rejection(self, *, calling: str, called: str, address: str, here: str) -> Rejection | None:
-        """Why an association is rejected; None where it is accepted."""
+        """Judge an association request.
+
+        Parameters
+        ----------
+        calling, called : AE titles.
+        address : the peer's.
+        here : ours, that it connected to.
+
+        Returns
+        -------
+        Why the association is rejected; None where it is accepted.
+        """
         if calling.strip() == self.own and _is_own(address, here):
             return None
         if self.rules.called_ae_titles_only and called.strip() not in self.called:
@@ -141,12 +163,24 @@ class AssociationSlots:
 
     @staticmethod
     def free(slot: int) -> None:
-        """Give one back. Raises OSError for what `take` did not give."""
+        """Give one back.
+
+        Raises
+        ------
+        OSError
+            For what `take` did not give.
+        """
         os.close(slot)
 
 
 class AssociationPolicy:
-    """Admits connections and associations one by one, and counts them until they end."""
+    """Admits connections and associations one by one, and counts them until they end.
+
+    Parameters
+    ----------
+    access : the site's rules.
+    slots : counts over all processes of the node.
+    """
 
     def __init__(self, access: AccessRules, slots: AssociationSlots) -> None:
         self._access = access
@@ -161,11 +195,22 @@ class AssociationPolicy:
         return self._access.limits
 
     def accepts_address(self, address: str, *, here: str) -> bool:
-        """Whether a connection from `address` to our address `here` is accepted at all."""
+        """Whether a connection is accepted at all, as `AccessRules.accepts_address`."""
         return self._access.accepts_address(address, here=here)
 
     def admit(self, *, calling: str, called: str, address: str, here: str) -> Rejection | tuple[int, ...]:
-        """A rejection, or the slots to give to `release` when the association has ended."""
+        """Judge an association request, and count the association.
+
+        Parameters
+        ----------
+        calling, called : AE titles.
+        address : the peer's.
+        here : ours, that it connected to.
+
+        Returns
+        -------
+        A rejection, or the slots to give to `release` when the association has ended.
+        """
         rejection = self._access.rejection(calling=calling, called=called, address=address, here=here)
         if rejection is not None:
             return rejection
@@ -182,7 +227,16 @@ class AssociationPolicy:
         return tuple(taken)
 
     def count_connection(self, address: str) -> int | None:
-        """Count a connection, whatever it carries. The slot for `release`; None for one too many."""
+        """Count a connection, whatever it carries.
+
+        Parameters
+        ----------
+        address : the peer's.
+
+        Returns
+        -------
+        The slot for `release`; None for one connection too many.
+        """
         return self._take(f"connections\0{_plain(address)}", self.rules.max_connections_per_peer)
 
     def _take(self, counted: str, limit: int) -> int | None:
@@ -193,13 +247,25 @@ class AssociationPolicy:
             return None
 
     def release(self, taken: tuple[int, ...]) -> None:
-        """Give slots back. Raises OSError for what was not taken."""
+        """Give slots back.
+
+        Raises
+        ------
+        OSError
+            For a slot that was not taken.
+        """
         for slot in taken:
             self._slots.free(slot)
 
 
 def association_policy(settings: Settings) -> AssociationPolicy:
-    """The policy that the configuration states; its locks lie in the storage root. Raises OSError."""
+    """The policy that the configuration states. Its locks lie in the storage root.
+
+    Raises
+    ------
+    OSError
+        If their folder cannot be made.
+    """
     return AssociationPolicy(access_rules(settings), AssociationSlots(settings.storage.root / "associations"))
 
 
@@ -226,7 +292,7 @@ class _Told:
 
 
 class RefusalLog:
-    """Tells the first refusal of each kind at once, and those that follow within a minute as a number.
+    """Logs the first refusal of each kind at once, and counts those that follow within a minute.
 
     Parameters
     ----------
@@ -240,7 +306,15 @@ class RefusalLog:
         self._told: dict[_Who, _Told] = {}  # the one told longest ago first
 
     def tell(self, event: str, *, reason: str, peer: str, calling_ae: str = "", called_ae: str = "") -> None:
-        """Log a refusal, or count it. AE titles are "" where none was stated."""
+        """Log a refusal, or count it.
+
+        Parameters
+        ----------
+        event : of the log.
+        reason : in words.
+        peer : its address.
+        calling_ae, called_ae : AE titles; "" where none was stated.
+        """
         who = _Who(event=event, reason=reason, peer=peer, calling_ae=calling_ae, called_ae=called_ae)
         self.tell_repeated()
         with self._lock:
@@ -255,7 +329,7 @@ class RefusalLog:
         self._log(who, None)
 
     def tell_repeated(self) -> None:
-        """Log what was counted for a minute. To be called now and then."""
+        """Log what was counted for a minute. Call it now and then."""
         with self._lock:
             now = self._clock()
             due = [who for who, told in self._told.items() if now - told.at >= self._every_s]

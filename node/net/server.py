@@ -114,7 +114,12 @@ class PynetdicomServer(ThreadedAssociationServer):
         )
 
     def loop_handlers(self) -> Sequence[Any]:
-        """Event handlers that have pynetdicom's loops ask the policy, and store."""
+        """Event handlers by which pynetdicom's loops ask the policy, and store.
+
+        Returns
+        -------
+        (event, handler) of each, as pynetdicom takes them.
+        """
         return [(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_STORE, self._store)]
 
     def start(self) -> None:
@@ -122,7 +127,7 @@ class PynetdicomServer(ThreadedAssociationServer):
         SupervisedThread(partial(self.serve_forever, _ACCEPT_LOOK_S), name="accept").start()
 
     def stop(self) -> None:
-        """Accept no more, and abort what is open. Once is enough."""
+        """Accept no more, and abort open associations. A second call does nothing."""
         if self._stopped:
             return
         self._stopped = True
@@ -174,7 +179,12 @@ class PynetdicomServer(ThreadedAssociationServer):
             self._end_connection(client_address)
 
     def end_association(self, association: Any) -> None:
-        """Give back what an association had taken. Twice is harmless."""
+        """Give back what an association had taken. A second call does nothing.
+
+        Parameters
+        ----------
+        association : whose threads have ended, or are about to.
+        """
         with self._lock:
             ended = self._associations.pop(association, None)
         if ended is not None:
@@ -197,7 +207,13 @@ class PynetdicomServer(ThreadedAssociationServer):
             self._seat.note(self._connections)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether a connection is served: not one more than its address may have, nor one too many in all."""
+        """Whether a connection is served, and counts it if so.
+
+        Returns
+        -------
+        False where the policy does not accept the address, or there are too many connections, of this address
+        or in all. The log says so.
+        """
         address = client_address[0]
         if not self.policy.accepts_address(address, here=request.getsockname()[0]):
             return self._turn_away(address, "address outside access.networks")
@@ -251,11 +267,16 @@ class PynetdicomServer(ThreadedAssociationServer):
     # ---- what an association asks, in its own thread
 
     def admit(self, association: Any, rejection: Rejection | None = None) -> bool:
-        """Whether an association may be had; rejects it where not.
+        """Judge an association request by the policy, and reject it where the policy does.
 
         Parameters
         ----------
+        association : that has received its request.
         rejection : why it cannot be served, if that is known already.
+
+        Returns
+        -------
+        Whether the association may go on.
         """
         requestor = association.requestor
         asked = {

@@ -1,4 +1,4 @@
-"""DIMSE statuses: the one place that makes them of errors, and outcomes of them."""
+"""DIMSE statuses. Only this module derives a status from an error, and an outcome from a status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from node.store.states import CommitmentVerdict
 
 
 class Status(IntEnum):
-    """What the listener may answer: to C-STORE PS3.4 Table B.2-1, to others PS3.7 Annex C."""
+    """What the listener may answer.
+
+    Source: PS3.4 Table B.2-1 for C-STORE; PS3.7 Annex C for other messages.
+    """
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
@@ -25,7 +28,7 @@ class Status(IntEnum):
 
 
 class ReceiveError(Exception):
-    """Base of what can be wrong with a received data set."""
+    """Base of the faults of a received data set."""
 
 
 class NotUnderstood(ReceiveError):
@@ -37,11 +40,18 @@ class IdentifierMismatch(ReceiveError):
 
 
 class LimitExceeded(ReceiveError):
-    """The instance is larger than this site takes in."""
+    """The instance is larger than the site's limits."""
 
 
 def status_for(error: BaseException) -> Status:
-    """The answer to a C-STORE that failed with `error`."""
+    """The status for a C-STORE that failed.
+
+    Parameters
+    ----------
+    error : with which it failed.
+
+    Source: PS3.4 Table B.2-1.
+    """
     match error:
         case StorageFull() | QuarantineFull() | LimitExceeded():
             return Status.OUT_OF_RESOURCES
@@ -56,9 +66,11 @@ def status_for(error: BaseException) -> Status:
 def outcome_of(status: int) -> SendOutcome:
     """What a peer's answer to our C-STORE means for another try.
 
-    PS3.4 Table B.2-1: 0000 success; B000, B006, B007 warnings, the object is stored; A7xx out of resources;
-    A9xx and Cxxx refuse the object itself. PS3.7 Annex C: 0110 processing failure and 0213 resource limit
-    may pass; the other failures (SOP class not supported, not authorized, ...) stand until a person acts.
+    0000 is success; of B000, B006 and B007 the object is stored. A7xx (out of resources), 0110 (processing
+    failure) and 0213 (resource limit) may pass. A9xx and Cxxx refuse the object itself. The other failures
+    (SOP class not supported, not authorized, ...) stand until a person acts.
+
+    Source: PS3.4 Table B.2-1; PS3.7 Annex C.
     """
     if status == 0x0000 or 0xB000 <= status <= 0xBFFF:
         return SendOutcome.SENT
@@ -68,11 +80,13 @@ def outcome_of(status: int) -> SendOutcome:
 
 
 def outcome_of_action(status: int) -> SendOutcome:
-    """What a peer's answer to our N-ACTION for storage commitment means.
+    """What a peer's answer to our N-ACTION for storage commitment means for another try.
 
-    PS3.7 Section 10.1.4.1.10 and Annex C: 0000 and the warnings 0107, 0116 say that it took the question;
-    0110, 0112 (a peer may look instances up before it answers), 0210, 0212 and 0213 may pass; the others
-    (no such class or action, not authorized, unrecognized operation) say that it does not serve us.
+    0000 and the warnings 0107 and 0116: the peer took the request. 0110, 0112 (a peer may look instances up
+    before it answers), 0210, 0212 and 0213 may pass. The others (no such class or action, not authorized,
+    unrecognized operation) say that it does not serve us.
+
+    Source: PS3.7 Section 10.1.4.1.10 and Annex C.
     """
     if status in {0x0000, 0x0107, 0x0116}:
         return SendOutcome.SENT
@@ -82,11 +96,17 @@ def outcome_of_action(status: int) -> SendOutcome:
 
 
 def verdict_of(reason: int | None) -> CommitmentVerdict:
-    """What a Failure Reason (0008,1197) of a commitment report means for us: PS3.3 Section C.14.1.1.
+    """What a Failure Reason (0008,1197) of a commitment report means for the delivery.
 
-    0112: the peer does not hold the object. 0110 and 0213 may pass; 0131 (duplicate Transaction UID) is cured
-    by a new one. 0119 and 0122 are about the object. Without a reason, which the standard does not allow,
-    we ask again.
+    0112: the peer does not hold the object. 0110 and 0213 may pass; a new Transaction UID cures 0131
+    (duplicate Transaction UID). 0119 and 0122 refuse the object. Without a reason, which the standard does
+    not allow, we ask again.
+
+    Parameters
+    ----------
+    reason : None where the report states none.
+
+    Source: PS3.3 Section C.14.1.1.
     """
     if reason == 0x0112:
         return CommitmentVerdict.MISSING

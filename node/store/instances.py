@@ -86,7 +86,7 @@ class Instances:
         self._database = database
         self._quarantine = quarantine
         self._pseudonyms = pseudonyms
-        self._together = GroupCommit(database)
+        self._group_commit = GroupCommit(database)
         self._files = files
 
     def is_own(self, sop_instance_uid: str) -> bool:
@@ -183,7 +183,7 @@ class Instances:
             together=instance.study_instance_uid,
         )
         try:
-            receipt = self._together.run(
+            receipt = self._group_commit.run(
                 lambda connection: _enter(connection, instance, path, judgement, self._quarantine)
             )
         except CommitUnknown:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -192,7 +193,7 @@ class _Handler(RequestHandler):
 
 
 class EventDrivenServer(PynetdicomServer):
-    """Accepts connections like its base. The associations' threads wake for what comes, and do not poll.
+    """Accepts connections like its base. The threads of the associations wake for events, and do not poll.
 
     It reads PDUs and C-STORE requests itself: it holds each to its announced length and to the limits, and
     serves what PS3.8 allows and pynetdicom does not read. Everything that the listener asks of this package
@@ -201,10 +202,11 @@ class EventDrivenServer(PynetdicomServer):
 
     handler_class = _Handler
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.budget = MemoryBudget(2 * self.policy.limits.instance_bytes)
+    @cached_property
+    def budget(self) -> MemoryBudget:
+        """Of the data sets that all associations of this process hold."""
+        return MemoryBudget(2 * self.policy.limits.instance_bytes)
 
     def loop_handlers(self) -> Sequence[Any]:
-        """None: the associations ask the policy and store by themselves."""
+        """None: the associations themselves ask the policy, and store."""
         return ()

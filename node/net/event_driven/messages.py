@@ -29,14 +29,24 @@ _LONGEST_OTHER = (
 
 
 class MemoryBudget:
-    """Bytes of data sets that a process holds in memory at once, of all associations together."""
+    """Bounds the bytes of data sets that a process holds in memory, of all associations together.
+
+    Parameters
+    ----------
+    most_bytes : that are held at once.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._left = most_bytes
         self._lock = threading.Lock()
 
     def take(self, count: int) -> bool:
-        """Whether there was room for `count` bytes more."""
+        """Take `count` bytes, if there is room for them.
+
+        Returns
+        -------
+        Whether there was.
+        """
         with self._lock:
             if count > self._left:
                 return False
@@ -44,7 +54,7 @@ class MemoryBudget:
             return True
 
     def give_back(self, count: int) -> None:
-        """Bytes that are held no more."""
+        """Give `count` bytes back."""
         with self._lock:
             self._left += count
 
@@ -101,7 +111,13 @@ class ReceivedDataSet:
 
 
 class StoreMessage(C_STORE):
-    """A C-STORE-RQ that was read here. pynetdicom does not see its UIDs, which may be none."""
+    """A C-STORE-RQ that was read here. pynetdicom does not see its UIDs, which may be no UIDs.
+
+    Parameters
+    ----------
+    command : its command set.
+    data_set : its data set.
+    """
 
     def __init__(self, command: StoreCommand, data_set: ReceivedDataSet) -> None:
         super().__init__()
@@ -136,10 +152,15 @@ class EventDrivenMessages(DIMSEServiceProvider):
         self._command = b""  # what has come of a command set
         self._storing: tuple[StoreCommand, ReceivedDataSet] | None = None  # while its data set comes
         self._left_bytes = 0  # of a message that pynetdicom puts together
-        self._contexts: dict[int, Any] = {}
+        self._context_by_id: dict[int, Any] = {}
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take what a P-DATA brought. In the provider's thread."""
+        """Take the fragments of a P-DATA. In the provider's thread.
+
+        Parameters
+        ----------
+        primitive : whose values are `Fragment`.
+        """
         for context_id, value in primitive.presentation_data_value_list:
             self._take(context_id, value)
         while (message := self.peek_msg()[1]) is not None:
@@ -151,7 +172,7 @@ class EventDrivenMessages(DIMSEServiceProvider):
                 return
 
     def drop(self) -> None:
-        """Hold nothing any more of what came and was not served. When the association is over."""
+        """Hold no longer what was not served. When the association is over."""
         storing, self._storing = self._storing, None
         if storing is not None:
             storing[1].drop()
@@ -174,10 +195,15 @@ class EventDrivenMessages(DIMSEServiceProvider):
                 self._begin(context_id, command)
 
     def context(self, context_id: int) -> Any:
-        """The accepted presentation context of this id; None where there is none."""
-        if not self._contexts:  # they never change once they are agreed upon
-            self._contexts = {one.context_id: one for one in self.assoc.accepted_contexts}
-        return self._contexts.get(context_id)
+        """Find an accepted presentation context.
+
+        Returns
+        -------
+        pynetdicom's context; None where no accepted one has the id.
+        """
+        if not self._context_by_id:  # they never change once they are agreed upon
+            self._context_by_id = {one.context_id: one for one in self.assoc.accepted_contexts}
+        return self._context_by_id.get(context_id)
 
     def _begin(self, context_id: int, encoded: bytes) -> None:
         """A command set has come as a whole."""
@@ -224,7 +250,12 @@ class EventDrivenMessages(DIMSEServiceProvider):
         self.dul.event_queue.put("Evt19")  # invalid PDU
 
     def serve_next(self) -> bool:
-        """Serve the oldest message, unless the other thread is serving one. Whether there was one."""
+        """Serve the oldest message, unless the other thread is serving one.
+
+        Returns
+        -------
+        Whether there was one.
+        """
         if not self._serving.acquire(blocking=False):
             return False
         try:

@@ -1,11 +1,11 @@
-"""How an association begins: what a peer asks for or answers, made into what the library can read.
+"""Association requests and answers of peers, rewritten so that pynetdicom can read them.
 
-The library's classes validate each field as they decode it, and end the association at the first that they
-do not know or do not like. PS3.8 wants otherwise: an item of unknown type is ignored (Section 9.3.1), of the
-protocol version one bit is tested (Table 9-11), blanks around an AE title mean nothing. Every A-ASSOCIATE PDU
-of a peer is read here first and written anew with what this node makes use of. What the library cannot say in
-its answer is added to it: contexts that cannot be served, with the true result, and the fields that are sent
-back as they came.
+pynetdicom validates each field as it decodes it, and ends the association at the first that it does not know
+or does not accept. PS3.8 asks otherwise: an item of unknown type is ignored (Section 9.3.1), one bit of the
+protocol version is tested (Table 9-11), and blanks around an AE title mean nothing. This module reads every
+A-ASSOCIATE PDU of a peer first, and writes it anew with the items that this node uses. It adds to
+pynetdicom's answer what that leaves out: contexts that cannot be served, with the true result, and the fields
+that are sent back as they came.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _NO_TITLE = "?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociationRequest:
-    """An A-ASSOCIATE-RQ as it is to be read.
+    """An A-ASSOCIATE-RQ, rewritten.
 
     Parameters
     ----------
-    content : a PDU that the library can decode.
-    called, calling : AE titles as they are compared and told.
+    content : a PDU that pynetdicom can decode.
+    called, calling : AE titles as they are compared and logged.
     rejection : why the association cannot be served; None where it can.
-    sent_back : what an A-ASSOCIATE-AC repeats unseen: AE titles and the reserved bytes after them.
-    unserved : presentation contexts that the library does not see: their results by context id.
+    sent_back : what the A-ASSOCIATE-AC repeats: AE titles and the reserved bytes after them.
+    unserved : results of presentation contexts that pynetdicom does not see, by context id.
     """
 
     content: bytes
@@ -73,7 +73,16 @@ class AssociationRequest:
 
 
 def read_request(pdu: bytes) -> AssociationRequest:
-    """An A-ASSOCIATE-RQ with its header, whatever it holds. What cannot be served carries a rejection."""
+    """Read an A-ASSOCIATE-RQ, whatever it holds.
+
+    Parameters
+    ----------
+    pdu : with its header.
+
+    Returns
+    -------
+    The request; one that cannot be served carries a rejection.
+    """
     titles = _titles(pdu)
     try:
         if len(pdu) < _FIXED:
@@ -122,7 +131,7 @@ def _refused(titles: tuple[str, ...], rejection: Rejection) -> AssociationReques
 
 
 def _context_asked(value: bytes) -> tuple[int, bytes, int]:
-    """Its id, its item for the library, and 0 or the result with which it is turned down.
+    """A presentation context: its id, its item for pynetdicom, and 0 or the result that rejects it.
 
     Raises
     ------
@@ -147,7 +156,17 @@ def _context_asked(value: bytes) -> tuple[int, bytes, int]:
 
 
 def answered(acceptance: bytes, request: AssociationRequest) -> bytes:
-    """An A-ASSOCIATE-AC of the library's, completed by what a peer is to be answered besides."""
+    """Complete pynetdicom's A-ASSOCIATE-AC by contexts that it did not see, and by fields that are sent back.
+
+    Parameters
+    ----------
+    acceptance : the PDU that pynetdicom encoded.
+    request : that it answers.
+
+    Returns
+    -------
+    The PDU to send.
+    """
     contexts = b"".join(
         _context_answered(number, result, ImplicitVRLittleEndian.encode())
         for number, result in request.unserved.items()
@@ -165,7 +184,7 @@ def answered(acceptance: bytes, request: AssociationRequest) -> bytes:
 
 
 def plain_answer(pdu: bytes) -> bytes:
-    """A peer's answer to a request of ours as the library can read it; any other PDU as it is.
+    """Rewrite a peer's answer to our request so that pynetdicom can read it. Other PDUs stay as they are.
 
     Raises
     ------
@@ -219,7 +238,7 @@ def _context_answered(number: int, result: int, syntax: bytes) -> bytes:
 
 
 def _user_information(value: bytes) -> tuple[bytes, int]:
-    """The sub-items that this node makes use of, and the longest PDU that the peer takes; 0 for any.
+    """The sub-items that this node uses, and the longest PDU that the peer accepts; 0 for any.
 
     Left out are those that an acceptor may leave unanswered: asynchronous operations, extended negotiation
     and user identity of whatever type (PS3.7 Annex D.3.3), and all that are not known.
@@ -289,7 +308,7 @@ def _titles(pdu: bytes) -> tuple[str, ...]:
 
 
 def _title(value: bytes) -> str:
-    """An AE title as it is compared and told: what is no printable ASCII as "?", and "?" for none.
+    """An AE title as it is compared and logged. "?" stands for a character outside ASCII, and for no title.
 
     A NUL ends it, as it ends the text of peers that leave something after it.
     """

@@ -11,9 +11,11 @@ from node.net.event_driven.negotiation import plain_answer
 
 
 def read_answers_plainly(association: Association) -> None:
-    """Have pynetdicom read a peer's answer to our request without the items that it cannot read.
+    """Have pynetdicom read a peer's answer without the items that it cannot read. Before the answer comes.
 
-    Before the answer comes.
+    Parameters
+    ----------
+    association : that this node asks for.
     """
     provider = association.dul
     decode = provider._decode_pdu
@@ -25,7 +27,7 @@ def read_answers_plainly(association: Association) -> None:
 
 
 def read_early_rejection(association: Association) -> None:
-    """Note a rejection that came before pynetdicom looked whether the connection stands.
+    """Note a rejection that came before pynetdicom checked the connection.
 
     The provider has closed the connection by then, which pynetdicom takes for no connection, and the answer
     stays unread. Unread, a peer that rejects for good would be asked again.

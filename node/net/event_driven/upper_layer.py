@@ -64,7 +64,12 @@ Fragment = tuple[int, memoryview]  # context id, control header with the fragmen
 
 
 class NotifyingQueue(queue.Queue[Any]):
-    """A queue that calls `notify` for each item."""
+    """A queue that tells of each item.
+
+    Parameters
+    ----------
+    notify : called after each `put`, in the thread that puts.
+    """
 
     def __init__(self, notify: Callable[[], None]) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class EventDrivenSocket(AssociationSocket):
             return False
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Exactly so many bytes, or fewer where the peer closed the connection.
+        """Receive exactly `nr_bytes`, or fewer where the peer closed the connection.
 
         Raises
         ------
@@ -145,7 +150,12 @@ class _DataPdu(P_DATA_TF):
 
 
 def data_primitive(fragments: Iterable[Fragment]) -> P_DATA:
-    """Fragments as pynetdicom's primitive."""
+    """Wrap fragments in pynetdicom's primitive.
+
+    Parameters
+    ----------
+    fragments : of one P-DATA, in order.
+    """
     primitive = P_DATA()
     primitive.presentation_data_value_list = []
     primitive.presentation_data_value_list.extend(fragments)  # the setter takes bytes alone
@@ -204,9 +214,15 @@ class EventDrivenProvider(DULServiceProvider):
             return
 
     def send_command(self, context_id: int, command: bytes) -> None:
-        """Send a message without data set, at once where this is the provider's own thread.
+        """Send a message without data set.
 
-        Not past what the association's own thread has queued meanwhile: answers keep the order of requests.
+        The provider's own thread sends it at once, unless the association's thread has queued something
+        meanwhile: answers keep the order of requests.
+
+        Parameters
+        ----------
+        context_id : of the presentation context.
+        command : the encoded command set.
         """
         at_once = threading.current_thread() is self and self.to_provider_queue.empty()
         longest = self.assoc.requestor.maximum_length  # of the peer's PDUs; 0 for any
@@ -232,7 +248,12 @@ class EventDrivenProvider(DULServiceProvider):
         self.wake()
 
     def stop_dul(self) -> bool:
-        """Have the thread end if there is no connection any more, and wait for it. Whether that was so."""
+        """Have the thread end if there is no connection any more, and wait for it.
+
+        Returns
+        -------
+        Whether there was none.
+        """
         if self.state_machine.current_state != IDLE:
             return False
         self.kill_dul()
@@ -241,7 +262,7 @@ class EventDrivenProvider(DULServiceProvider):
         return True
 
     def run_reactor(self) -> None:
-        """The thread: handle what was sent and what is to be sent, wait, and look at the timers meanwhile."""
+        """The thread: handle PDUs and primitives, wait for the next, and check the timers meanwhile."""
         self.name_peer()
         self._idle_timer.start()
         try:
@@ -308,7 +329,7 @@ class EventDrivenProvider(DULServiceProvider):
         return False
 
     def _read_pdu(self, connection: EventDrivenSocket) -> None:
-        """Read a PDU, and queue it with its event. One that is too long or makes no sense is not read on."""
+        """Read a PDU, and queue it with its event. One that is too long or of no type is not read on."""
         try:
             header = connection.recv(_HEADER.size)
             if len(header) < _HEADER.size:
@@ -341,7 +362,7 @@ class EventDrivenProvider(DULServiceProvider):
         self.event_queue.put(_DATA_CAME)
 
     def _take_control(self, content: bytes) -> None:
-        """Any other PDU. It is decoded here: the state machine cannot refuse what makes no sense."""
+        """Decode any other PDU before it is queued: the state machine cannot refuse one that is invalid."""
         if content[0] == REQUEST and self.request is None:
             self.request = read_request(content)
             self.name_peer()
