@@ -70,9 +70,18 @@ def make_pauses_sure(association: Any) -> None:
 
 
 def pause_reactor(association: Any, *, within_s: float) -> bool:
-    """Have the reactor rest between two messages. False where the association ends first, or time is up.
+    """Pause the reactor between two messages.
 
     pynetdicom does so itself before it sends, but waits for ever for a thread that has ended.
+
+    Parameters
+    ----------
+    association : with a `ReactorCheckpoint`.
+    within_s : at most so many seconds.
+
+    Returns
+    -------
+    False where the association ended first, or the time is up.
     """
     association._reactor_checkpoint.clear()
     deadline = time.monotonic() + within_s

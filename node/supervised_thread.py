@@ -26,7 +26,12 @@ class RestartPause:
         self._next_s = _FIRST_PAUSE_S
 
     def after(self, lived_s: float) -> float:
-        """Seconds to wait, after it lived for `lived_s`."""
+        """Pause before the next start, 0.5 to 30 s.
+
+        Parameters
+        ----------
+        lived_s : how long it ran; from 60 s on the pauses begin again with the shortest.
+        """
         if lived_s >= _STEADY_AFTER_S:
             self._next_s = _FIRST_PAUSE_S
         pause_s = self._next_s
@@ -77,7 +82,7 @@ _failed = threading.Event()  # of this process: forked ones begin before any thr
 
 
 def end_this_process() -> None:
-    """Have this process stop in good order, as SIGTERM has it, and exit with `status_at_end`."""
+    """Stop this process in good order, as SIGTERM does, and after 20 s at once; see `status_at_end`."""
     _failed.set()
     kill = threading.Timer(_ORDERLY_END_WITHIN_S, os._exit, args=(1,))
     kill.daemon = True

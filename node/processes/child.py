@@ -47,14 +47,23 @@ def main() -> int:
 
 
 def run(role: str, settings: Settings, ready: Say, say: Say) -> int:
-    """Run a role to its end. Imports are its own: no process loads what it does not need.
+    """Run a role to its end. Imports are local: no process loads what it does not need.
 
     Parameters
     ----------
-    ready : told, once, what the parent waits for: a port, or the engine.
-    say : told "waiting" now and then by who waits for something outside the node, and "failed PART".
+    role : "listener"; "workers:QUEUE,QUEUE;QUEUE...", with one worker for each group; or "page:ENGINE".
+    ready : called once, with what the parent waits for: a port, or the engine.
+    say : called with "waiting" while something outside the node is awaited, and with "failed NAME" for a
+        process that ended before it was ready.
 
-    Roles: "listener"; "workers:QUEUE,QUEUE;QUEUE...", a worker for each group; "page:ENGINE".
+    Returns
+    -------
+    The exit status.
+
+    Raises
+    ------
+    ValueError
+        If there is no such role.
     """
     name, _, argument = role.partition(":")
     match name:

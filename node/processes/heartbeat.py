@@ -1,4 +1,4 @@
-"""A worker makes itself known: one row, written again every few seconds by its pool process."""
+"""Heartbeats of workers and services: rows in the database that show that a process is alive."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _UNKNOWN = MeasuredWith(software="", configuration_sha256="")
 
 
 class Heartbeat:
-    """Beats from a thread of the process that works, so that it falls silent with it.
+    """Heartbeat of a worker, from a thread of its pool process, so that both end together.
 
-    The parent of that process opens no database: SQLite's connections do not survive the forks it makes.
-    Neither is the store opened here: a worker whose storage root is not mounted can still say so.
+    The parent of the pool process opens no database: SQLite's connections do not survive a fork. The store is
+    not opened either: a worker whose storage root is not mounted can still report that.
     """
 
     def __init__(self, settings: Settings, worker: Worker) -> None:
@@ -41,7 +41,7 @@ class Heartbeat:
         self._entered = False
 
     def begin(self) -> None:
-        """Enter the list, and stay in it for as long as this process lives."""
+        """Enter the worker's row, and renew it for as long as this process lives."""
         self._database = Database(self._settings.storage.resolved_database_url)
         self._beat(self._database)
         threading.Thread(
@@ -78,12 +78,17 @@ class Heartbeat:
 
 
 def part_of(worker: Worker) -> str:
-    """What a worker is called among the parts of the node."""
+    """Name of a worker among the services."""
     return f"worker on {worker.host} for {', '.join(worker.queues)}"
 
 
 def root_problem(settings: StorageSettings, database: Database) -> str:
-    """Why no work can be taken: the storage root is not there, or is another's. "" where it is right."""
+    """Why no work can be taken: the storage root is absent, or belongs to another database.
+
+    Returns
+    -------
+    "" where it is right.
+    """
     try:
         require_root(settings.root.resolve(), database)
     except StoreError as error:
@@ -102,21 +107,19 @@ def _lives(pid: int) -> bool:
     return True
 
 
-# A part of `serve` is listed while it is there, so that page and metrics notice where it is not.
-
-
 @contextmanager
 def listed(store: Store, name: str, *, beats: bool = False, is_thread: bool = False) -> Iterator[Beat]:
-    """List a part while the block runs. One that ends by an exception, or is killed, has not ended in order.
+    """List a service while the block runs; an exception or a kill counts as an unexpected end.
 
     Parameters
     ----------
-    beats : whether it calls what this gives, after each round of its work.
-    is_thread : of a process that is listed itself.
+    beats : whether the service calls the yielded heartbeat after each round of its work.
+    is_thread : whether it is a thread of a process that is listed itself.
 
     Raises
     ------
     StoreError
+        If the database cannot be used at the start.
     """
     store.parts.begin(name, beats=beats, is_thread=is_thread)
     yield Beat(store.parts, name)

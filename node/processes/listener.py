@@ -1,4 +1,4 @@
-"""The processes that listen, and the one that closes studies and keeps the broker informed."""
+"""The listening processes, and the process that closes studies, publishes due steps and keeps house."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
 
 
 def measured_from(settings: SegmentationSettings) -> Callable[[Dataset], bool]:
-    """Tells the segmentations that the configuration measures from."""
+    """Predicate on headers: whether a segmentation is one that the configuration measures from."""
     wanted = {str(key): pattern for key, pattern in settings.mask_from.items()}
     return lambda header: settings.engine == "mask" and is_measured_from(header, wanted)
 

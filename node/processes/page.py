@@ -1,4 +1,4 @@
-"""The process that shows the operator's page."""
+"""The process of the operator's page, and its readiness probes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Several processes out of one: the libraries are loaded once and shared by fork.
+"""Several processes from one: the libraries are loaded once and shared by fork.
 
-Loading them takes seconds of processor time and some hundred megabytes, for each process that does it alone.
-The process that forks starts no thread, opens no connection and does no work, so nothing is torn by the fork.
+Loading them takes seconds of processor time and some hundred megabytes in each process. The parent starts no
+thread, opens no connection and does no work, so that a fork breaks nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _SAY_WAITING_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupMember:
-    """One process of a family.
+    """One process of a group.
 
     Attributes
     ----------
-    work : told what to call once ready; gives the exit status.
+    work : gets a function to call once ready; returns the exit status.
     """
 
     name: str
@@ -56,7 +56,10 @@ class _Running:
 
 
 class ProcessGroup:
-    """Members, each forked again when it dies, later each time it dies young. None takes another along."""
+    """Processes that are forked again when they die, after a longer pause each time one dies young.
+
+    The death of one does not affect the others.
+    """
 
     def __init__(self, members: Sequence[GroupMember]) -> None:
         self._running = [_Running(member=member) for member in members]

@@ -36,7 +36,7 @@ WORKER_QUEUES = "segment;select,score,report,deliver"
 
 
 class ChildNotStarted(Exception):
-    """A process of the node ended or stayed silent before it was ready; its own log says why."""
+    """A process of the node ended or did not report before it was ready; its log gives the reason."""
 
 
 class Child:
@@ -63,7 +63,13 @@ class Child:
         return self._process.pid if self._process else None
 
     def start(self, settings: Settings) -> None:
-        """Raises OSError if the system has no process or no descriptor to give."""
+        """Start the process.
+
+        Raises
+        ------
+        OSError
+            If the system has no process or no descriptor left.
+        """
         self._drop_pipe()
         reading, writing = os.pipe()
         try:

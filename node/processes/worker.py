@@ -1,4 +1,4 @@
-"""The process that works: a Celery worker whose pool process runs the steps."""
+"""A Celery worker whose pool process runs the steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ _LOOKS_BEFORE_LETTING_GO = 5  # at a store that is not there
 
 
 def make_clinical(settings: Settings) -> ClinicalValues:
-    """Where laboratory values come from, by configuration."""
+    """The configured source of laboratory values.
+
+    Returns
+    -------
+    A source without values where `clinical.csv` is empty.
+    """
     if not settings.clinical.csv:
         return NoLaboratory()
     return CsvLaboratory(Path(settings.clinical.csv), max_age_days=settings.clinical.max_age_days)

@@ -1,4 +1,4 @@
-"""The node's workers, as one family of processes."""
+"""The node's workers, as one group of processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from node.pipeline.ports import Step
 from node.pipeline.step_functions import FUNCTIONS
 from node.processes.process_group import GroupMember, ProcessGroup
 from node.processes.worker import run_celery_worker
-
-# What a worker tries when it starts.
 
 
 class Workers:

@@ -33,17 +33,18 @@ from scoring.radiomics import feature_names, parse_settings
 
 
 class NotActivated(Exception):
-    """A card that is not made the active one; the message says why."""
+    """A card that was not activated; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A card beside the one in force, and what the change would do to the reference patients.
+    """A card beside the active one, and the effect of the change on the reference patients.
 
     Attributes
     ----------
-    in_force : None where no card is, or it cannot be used.
-    after : activations recorded when this was proposed.
+    in_force : the active card; None where there is none, or it cannot be used.
+    comparison : one entry for each reference patient.
+    after : number of activations recorded when this was proposed.
     """
 
     card: ModelCard
@@ -202,16 +203,19 @@ _PHANTOM = "siemens-osteo"
 
 
 class ReferenceUnmeasured(Exception):
-    """A reference study gave no features, so that nothing can be compared; the message says why."""
+    """A reference study gave no features, so models cannot be compared; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceCase:
-    """One invented patient: the density of L3, and what the laboratory says.
+    """One invented patient: the density of L3, and laboratory values.
 
     Attributes
     ----------
-    l3_mg_cm3 : HA equivalent.
+    l3_mg_cm3 : cancellous density of L3, HA equivalent.
+    alp_u_l : alkaline phosphatase [U/L].
+    homocysteine_umol_l : homocysteine [umol/L].
+    seed : of the invented images.
     """
 
     l3_mg_cm3: float

@@ -1,4 +1,4 @@
-"""A cohort and the features of its studies, brought together."""
+"""Cohort and feature tables: reading, checks, joining, Table 1, and the technique that a model covers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from scoring.training.discrimination import Labels
 from segmentation.phrase import clauses
 from segmentation.volume import known_kvp
 
-# CSV files of text cells, of which every row must be usable; and how many like problems are told of.
+# CSV files of text cells, in which every row must be usable.
 
 
 _SHOWN = 5  # of many like problems
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def repeated(keys: Sequence[str]) -> list[str]:
-    """Those that come more than once, each once."""
+    """Keys that occur more than once, each once."""
     return [key for key, count in Counter(keys).items() if count > 1]
 
 
@@ -65,7 +65,7 @@ def first_of(told: Sequence[str]) -> str:
     return ", ".join(told[:_SHOWN]) + (", ..." if len(told) > _SHOWN else "")
 
 
-# The table that `osteonode features` wrote, with what stands beside it: checked before it is used.
+# The table of `osteonode features` with its description: checked before use.
 
 
 SPECTRUM = ("energy", "beam_filter")  # which a table of an earlier version, or made by hand, may lack
@@ -78,8 +78,8 @@ class MadeWith:
 
     Attributes
     ----------
-    provided : features that these settings give.
-    packages : name -> version.
+    provided : names of the features that these settings give.
+    packages : version by name.
     """
 
     radiomics_settings_sha256: str
@@ -186,7 +186,7 @@ class Measured:
     ----------
     rows : of the table, of each patient.
     values : shape (patients, features).
-    left_out : patient -> reason.
+    left_out : reason by patient.
     """
 
     patients: tuple[Patient, ...]
@@ -195,11 +195,21 @@ class Measured:
     left_out: Mapping[str, str]
 
     def where(self, chosen: Callable[[Patient], bool]) -> Measured:
-        """Some of these, for a purpose: the others are not left out."""
+        """Subset of the patients; the others do not count as left out.
+
+        Parameters
+        ----------
+        chosen : whether a patient belongs to the subset.
+        """
         return self._at([place for place, one in enumerate(self.patients) if chosen(one)], self.left_out)
 
     def without(self, reason: Callable[[Patient, Mapping[str, str]], str]) -> Measured:
-        """Those for whom `reason` gives none ("")."""
+        """Patients for whom `reason` gives ""; the others are left out with their reason.
+
+        Parameters
+        ----------
+        reason : of a patient and the patient's row.
+        """
         told = [reason(one, row) for one, row in zip(self.patients, self.rows, strict=True)]
         left_out = {one.name: why for one, why in zip(self.patients, told, strict=True) if why}
         return self._at([place for place, why in enumerate(told) if not why], {**self.left_out, **left_out})
@@ -261,14 +271,19 @@ def _require_studies_of_their_own(patients: Sequence[Patient], rows: Sequence[Ma
 
 
 def clinical_values(patients: Sequence[Patient], names: Sequence[str]) -> Matrix:
-    """Values of the named variables, shape (patients, names); NaN where one is missing."""
+    """Values of the named variables.
+
+    Returns
+    -------
+    Shape (patients, names), float; NaN where a value is missing.
+    """
     return np.array(
         [[np.nan if one.values[name] is None else one.values[name] for name in names] for one in patients],
         dtype=np.float64,
     ).reshape(len(patients), len(names))
 
 
-# The table that a clinical paper opens with: each variable in both classes, and the test between them.
+# Table 1 of a clinical paper: each variable in both classes, and the test between them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +302,12 @@ class Variable:
 
 
 def table1(patients: Sequence[Patient], variables: Sequence[str]) -> tuple[Variable, ...]:
-    """Sex and every variable in both classes: mean and SD (or counts) and the test between them."""
+    """Sex and every variable in both classes: mean and SD, or counts, and the test between the classes.
+
+    Parameters
+    ----------
+    variables : names of clinical variables, in the order of the rows.
+    """
     ill = [one.label is StudyClass.OSTEOPOROSIS for one in patients]
     rows = [_sexes(patients, np.array(ill))]
     for name, column in zip(variables, clinical_values(patients, variables).T, strict=True):
@@ -321,7 +341,7 @@ def _mean_sd(values: Matrix) -> str:
     return f"{values.mean():.2f} (SD {values.std(ddof=1):.2f}), n = {len(values)}"
 
 
-# By what technique a model's studies were made, and which other studies lie outside of it.
+# The technique of a model's training studies, and which studies lie outside of it.
 
 
 Row = Mapping[str, str]
@@ -365,9 +385,13 @@ def technique_of(rows: Sequence[Row]) -> Applicability:
 
 
 def outside(row: Row, technique: Applicability) -> str:
-    """Why a model of this technique does not cover a study; "" where it does.
+    """Why a model of this technique does not cover a study.
 
-    The table keeps the larger of two pixel spacings alone.
+    The table contains only the larger of the two pixel spacings.
+
+    Returns
+    -------
+    "" where it covers the study.
     """
     pixel_mm = _measure(row, "pixel_spacing_mm")
     reasons = technique_reasons(

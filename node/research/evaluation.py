@@ -1,4 +1,4 @@
-"""A model card on patients that it was not made from."""
+"""Validation of a model card on patients that it was not made from."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _summary(trained: Trained, plan: Plan) -> dict[str, str | int | float | bool
 
 
 def tells_its_studies(card: ModelCard) -> bool:
-    """Whether a card says on which studies it was trained: those of older versions and of R do not."""
+    """Whether a card names its training studies; cards of older versions and of R do not."""
     return bool(card.training.get(_STUDIES))
 
 
@@ -147,12 +147,12 @@ _CARD_NAMES = {"age": "age", "alp_u_l": "alp", "homocysteine_umol_l": "homocyste
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """Everything that came out.
+    """Results of a validation.
 
     Attributes
     ----------
-    left_out : patient -> why there is no rad-score of this model.
-    without_probability : patient -> why the nomogram gives none; neither model is judged.
+    left_out : reason by patient without a rad-score of this model.
+    without_probability : reason by patient without a nomogram probability; no model is judged on them.
     rad_scores : by class.
     """
 
@@ -230,7 +230,17 @@ def evaluate_card(
 
 
 def combined_probability(card: ModelCard, scores: Matrix, clinical: Matrix) -> Matrix:
-    """Of osteoporosis by the card's clinical terms; `clinical` has the columns of `CLINICAL`."""
+    """Probability of osteoporosis by the card's clinical terms.
+
+    Parameters
+    ----------
+    scores : rad-scores, shape (patients,).
+    clinical : shape (patients, variables); the columns of `CLINICAL`.
+
+    Returns
+    -------
+    Shape (patients,).
+    """
     effect = card.clinical.intercept + card.term("rad_score").coefficient * scores
     for column, values in zip(CLINICAL, clinical.T, strict=True):
         effect = effect + card.term(_CARD_NAMES[column]).coefficient * values

@@ -1,4 +1,4 @@
-"""Features of many studies into one table, several at a time; what is there already is kept."""
+"""Extraction of many studies' features into one table, in parallel; existing rows are kept."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def settings_sha256(how: Extraction) -> str:
 
 
 def made_with_sha256(made_with: Mapping[str, Any]) -> str:
-    """By which a row names what stands beside its table; of the content, whatever the layout."""
+    """SHA-256 of what a table was made with, by content and not by layout; each row carries it."""
     return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
 
 
@@ -246,7 +246,17 @@ def _stands(row: Row | None, mask: str | None) -> bool:
 
 
 def study_content_sha256(name: str, mask: str | None) -> str:
-    """Of a study's images and mask as they are now; "" where its folder is no one study."""
+    """SHA-256 of a study's images and mask as they are now.
+
+    Parameters
+    ----------
+    name : the study's folder.
+    mask : name of a mask file in it.
+
+    Returns
+    -------
+    "" where the folder does not hold exactly one study.
+    """
     folder = Path(name)
     try:
         return content_sha256(study_in(folder), folder / mask if mask else None)
@@ -255,7 +265,13 @@ def study_content_sha256(name: str, mask: str | None) -> str:
 
 
 def by_processes(studies: Sequence[str], how: Extraction, sha256: str) -> Iterator[Row]:
-    """Rows as they are done, by processes of this machine: pyradiomics computes on one core."""
+    """Compute rows in processes of this machine, and yield each when it is done: pyradiomics uses one core.
+
+    Parameters
+    ----------
+    studies : folders.
+    sha256 : of what the table is made with.
+    """
     if not studies:
         return
     sections = how.settings.model_dump(mode="json")  # the class that was loaded cannot be sent
@@ -342,7 +358,14 @@ def _without_model(basis: Basis) -> Basis:
 
 
 def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> Row:
-    """One study's row; a study that cannot be read has its reason there and stops no other."""
+    """Row of one study. A study that cannot be read gets its reason there and does not stop the others.
+
+    Parameters
+    ----------
+    name : the study's folder.
+    mask : name of a mask file in it; None: the settings' engine segments.
+    sha256 : of what the table is made with.
+    """
     blank = reason_row(name, sha256, "")
     folder = Path(name)
     drawn = folder / mask if mask else None
@@ -425,7 +448,7 @@ _ROWS = ".rows"
 
 
 class WorkersSilent(Exception):
-    """No worker has answered for too long; what was answered is kept."""
+    """No worker has answered for too long; the answers so far are kept."""
 
 
 def by_workers(publish: Callable[[FeatureRequest], None], out: Path, *, silence_s: float) -> RowsOf:
@@ -494,7 +517,13 @@ def answer_request(request: FeatureRequest, settings: Settings) -> None:
 
 
 def write_answer(request: FeatureRequest, row: Row) -> None:
-    """Whole or not at all, into a folder of answers alone. One that is gone: nobody waits any more."""
+    """Write the answer's file atomically, unless its folder is gone and nobody waits any more.
+
+    Raises
+    ------
+    ValueError
+        If the request does not name a .json file in a folder of answers.
+    """
     answer = Path(request.answer)
     if not answer.parent.name.endswith(_ROWS) or answer.suffix != ".json":
         raise ValueError("an answer belongs into a folder of answers")

@@ -1,4 +1,4 @@
-"""From a cohort and its features to three models, judged: what Xie et al. 2022 did with several programs."""
+"""Training of three models from a cohort and its features, and their evaluation, as in Xie et al. 2022."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from scoring.training.fitting import Folds, LogisticModel, ModelFits, PenaltyCho
 from scoring.training.validation import Validation, subgroup_aucs, validate, youden_cutoff
 from segmentation.vertebrae import Observation
 
-# Whom a model may be judged on: patients to whom a node would give its numbers, and why not the others.
+# Patients on whom a model may be judged: those to whom a node would report its numbers.
 
 
 FEWEST_OF_A_CLASS = 2  # that an AUC and its interval need
@@ -54,11 +54,12 @@ FEWEST_OF_A_CLASS = 2  # that an AUC and its interval need
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """What of a card says how far it goes, beside the technique, and the words in which a node says it.
+    """Limits of a card besides its technique, and the wording of their findings.
 
     Attributes
     ----------
     model : the card's name.
+    terms : of the card's combined model.
     """
 
     model: str
@@ -163,7 +164,7 @@ def _outward(scores: Matrix) -> tuple[float, float]:
     return floor(float(scores.min()) * 100) / 100, ceil(float(scores.max()) * 100) / 100
 
 
-# Features by repeated masks: whether they are of the studies to train on, and how well the two agree.
+# Features of repeated masks: checks that they belong to the training studies, and their agreement.
 
 
 FEWEST = 3  # studies masked twice
@@ -234,11 +235,13 @@ RADIOMICS, CLINIC, COMBINED = "radiomics", "clinical", "combined"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a training is asked to do.
+    """Options of a training.
 
     Attributes
     ----------
     name : of the model.
+    version : of the model.
+    seed : of every random draw.
     resamples : of the bootstrap; 0: none.
     """
 
@@ -437,7 +440,17 @@ def _require_any_to_test(covered: Measured, training: frozenset[str], everyone: 
 
 
 def probabilities(fits: ModelFits, scores: Matrix, clinical: Matrix) -> dict[str, Matrix]:
-    """Of osteoporosis by each model; NaN where a value is missing. The rad-score is a log-odds by itself."""
+    """Probability of osteoporosis by each model; the rad-score is a log-odds itself.
+
+    Parameters
+    ----------
+    scores : rad-scores, shape (patients,).
+    clinical : shape (patients, variables); the columns of `CLINICAL`.
+
+    Returns
+    -------
+    By model name, shape (patients,); NaN where a value is missing.
+    """
     return {
         RADIOMICS: np.asarray(expit(scores)),
         CLINIC: fits.clinical.probability(clinical),

@@ -1,4 +1,4 @@
-"""What a training or validation leaves behind: tables, figures and one page that holds them all."""
+"""Output of a training or validation: tables, figures, the TRIPOD items and one page with all of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _RATES = (
 _DPI = 150
 
 
-# What a run leaves in its folder, beside the table of features, which the next may use.
+# Files of a run in its folder, beside the table of features, which later runs may use.
 _LEFT = ("model.json", "model_card.md", "index.html", "tables", "figures")
 
 
@@ -114,7 +114,12 @@ def training_tables(trained: Trained) -> dict[str, Table]:
 
 
 def validation_tables(validation: Validation, name: str) -> dict[str, Table]:
-    """Discrimination, rates at the cut-off and calibration of each model; DeLong's tests between them."""
+    """Discrimination, rates at the cut-off, calibration and DeLong's tests of the models.
+
+    Parameters
+    ----------
+    name : of the validation; part of each table's name.
+    """
     performance, calibration = [], []
     for model, found in validation.models.items():
         row: dict[str, object] = {
@@ -319,7 +324,7 @@ def _interval(ends: Iterable[float]) -> str:
     return " to ".join(f"{end:.3f}" for end in ends)
 
 
-# What a reader of a new model must know of it, in the order of the TRIPOD statement.
+# What a reader of a new model must know, in the order of the TRIPOD statement.
 #
 # Source: Collins, Reitsma, Altman and Moons, Ann Intern Med 2015;162:55. What only the site knows
 # (setting, dates, who was eligible) is named as missing, never supposed.
@@ -331,7 +336,10 @@ _SITE = "The site states this; the table of the cohort does not."
 
 
 def tripod_items(trained: Trained, card: ModelCard, plan: Plan) -> Sequence[Item]:
-    """Headings and texts, by what was done and what came out."""
+    """Items of the TRIPOD statement, filled in from the training.
+
+    Source: Collins, Reitsma, Altman and Moons, Ann Intern Med 2015;162:55.
+    """
     return (
         (
             "Title",

@@ -1,4 +1,4 @@
-"""What needs a person, as one list for page, metrics and API. Thresholds stand in the settings, [alerts]."""
+"""Readiness checks, and the alerts that the operator must act on. Thresholds are settings, [alerts]."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from node.store.states import QuarantineKind, StudyState, WorkerState
 from node.store.workers import PUBLISHING, PartLine, WorkerLine
 from node.web.presentation import count, duration, size
 
-# Whether the node can receive and do its work, by trying each part it needs.
-
-
 # Without these nothing can be received. Without the others studies wait, or are reported with less.
 NEEDED_TO_RECEIVE = frozenset({"database", "disk", "listener"})
 
@@ -27,12 +24,18 @@ Probe = Callable[[], str]
 
 
 class NotReady(Exception):
-    """A part that the node needs does not work now; the message says why, without patient data."""
+    """A part that the node needs does not work now; the message gives the reason, without patient data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """How one part stands."""
+    """Result of one readiness check.
+
+    Attributes
+    ----------
+    name : of the part.
+    detail : what the check found, or why the part does not work.
+    """
 
     name: str
     ok: bool
@@ -44,7 +47,12 @@ class Check:
 
 
 def try_all(probes: Mapping[str, Probe]) -> Sequence[Check]:
-    """Every probe's answer, in their order."""
+    """Run every probe.
+
+    Returns
+    -------
+    One check for each probe, in their order.
+    """
     return tuple(_try(name, probe) for name, probe in probes.items())
 
 
@@ -67,7 +75,7 @@ class AlertSeverity(StrEnum):
 
 
 class AlertCode(StrEnum):
-    """Every alert there is. docs/operation.md says of each what to do."""
+    """Codes of all alerts. docs/operation.md says what to do about each."""
 
     DATABASE_NOT_READY = "database_not_ready"
     DISK_NOT_READY = "disk_not_ready"
@@ -124,11 +132,11 @@ SEVERITIES: Mapping[AlertCode, AlertSeverity] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """Something that needs a person.
+    """Something that the operator must act on.
 
     Attributes
     ----------
-    since : UTC; None where that is not known.
+    since : UTC; None where it is not known.
     """
 
     code: AlertCode
@@ -139,7 +147,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSnapshot:
-    """What the store says at one moment."""
+    """State of the store at one moment."""
 
     census: NodeCounts
     destinations: Sequence[DestinationStanding]
@@ -153,8 +161,8 @@ class Surroundings:
 
     Attributes
     ----------
-    free_bytes : under the storage root; None where that cannot be looked at.
-    certificate_ends : of the node's own; None without TLS.
+    free_bytes : under the storage root; None where that cannot be read.
+    certificate_ends : expiry of the node's own certificate, UTC; None without TLS.
     """
 
     checks: Sequence[Check]
@@ -165,11 +173,12 @@ class Surroundings:
 def alerts(
     surroundings: Surroundings, standing: StoreSnapshot | None, rules: AlertSettings, now: datetime
 ) -> tuple[Alert, ...]:
-    """Everything that needs a person, the urgent first; empty where all is well.
+    """Alerts, the urgent first; empty where there is nothing to do.
 
     Parameters
     ----------
-    standing : None where the database does not answer; its check then says so.
+    standing : None where the database does not answer; its check reports that.
+    rules : thresholds.
     now : UTC.
     """
     found = [*_of_surroundings(surroundings, rules, now)]

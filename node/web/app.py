@@ -1,4 +1,4 @@
-"""The application: routes, and what an error becomes."""
+"""The web application: routes, error responses, the server, and the page while the database is away."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _HEADERS = {
 
 
 class Guard:
-    """Answers only to names of this machine, and says nothing of an error but that there was one.
+    """Answers only to names of this machine, and hides the details of unexpected errors.
 
     A site that an operator visits elsewhere can point its own name at 127.0.0.1 and have the browser read the
-    page for it (DNS rebinding). The browser then names that site in Host, and is turned away.
+    page (DNS rebinding).
 
     Parameters
     ----------
@@ -205,14 +205,11 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-# What the page answers while the database is away and there is nothing to show.
-
-
 _FOR_MACHINES_WHILE_WAITING = ("/api/", "/metrics", "/readyz")
 
 
 class UnavailablePage:
-    """Stands for the application until there is one: it says that nothing is received, and why.
+    """Answers until the application exists: nothing is received, and why.
 
     Parameters
     ----------
@@ -224,7 +221,7 @@ class UnavailablePage:
         self._app: ASGIApp = Guard(self._answer, host)
 
     def note(self, reason: str) -> None:
-        """What is waited for."""
+        """Set the reason that is shown."""
         self._reason = reason
 
     def begin(self, app: ASGIApp) -> None:

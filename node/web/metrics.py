@@ -1,4 +1,4 @@
-"""The node's numbers as Prometheus reads them, taken from the database when asked. No identities, no UIDs."""
+"""Prometheus metrics, which contain no identities or UIDs, and the routes for other programs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from node.web.sources import Disk, Sources
 
 
 def exposition(sources: Sources) -> bytes:
-    """Every metric in Prometheus' text format.
+    """All metrics in Prometheus' text format.
 
     Raises
     ------
-    StoreUnavailable
+    StoreError
         If the database cannot be used.
     """
     registry = CollectorRegistry(auto_describe=False)
@@ -221,9 +221,6 @@ def _disk(disk: Disk | None) -> Iterator[Metric]:
         )
 
 
-# What other programs read: health, metrics, and studies as JSON.
-
-
 _DEFAULT_STUDIES = 200
 _MOST_STUDIES = 10_000
 
@@ -231,7 +228,7 @@ Limit = Annotated[int, Query(ge=1, le=_MOST_STUDIES)]
 
 
 class Machine:
-    """Routes under /api, and those whose names monitoring expects."""
+    """Routes under /api, and those that monitoring expects by name."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -244,11 +241,16 @@ class Machine:
         self.router.add_api_route("/api/studies/{uid}", self.study)
 
     def alive(self) -> dict[str, str]:
-        """This process answers; it says nothing of the others."""
+        """Confirm that this process answers; nothing else is checked."""
         return {"status": "alive"}
 
     def ready(self) -> Response:
-        """Whether a study that came now would be received, and how each part stands. 503 if not."""
+        """Whether a study would be received now, and the state of each part.
+
+        Returns
+        -------
+        Status 200, or 503 if not.
+        """
         checks = self._sources.checks()
         is_ready = not any(check.stops_reception for check in checks)
         body = {
@@ -258,11 +260,17 @@ class Machine:
         return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def metrics(self) -> Response:
-        """Raises StoreUnavailable."""
+        """Metrics in Prometheus' text format.
+
+        Raises
+        ------
+        StoreError
+            If the database cannot be used.
+        """
         return Response(exposition(self._sources), media_type=CONTENT_TYPE_LATEST)
 
     def alerts(self) -> Sequence[Alert]:
-        """What needs a person, the urgent first; where the database does not answer, that is among it."""
+        """Alerts, the urgent first; they include that the database does not answer."""
         checks = self._sources.checks()
         try:
             standing = self._sources.standing()
@@ -271,7 +279,7 @@ class Machine:
         return self._sources.alerts(checks, standing)
 
     def studies(self, limit: Limit = _DEFAULT_STUDIES) -> Sequence[StudySummary]:
-        """The latest first.
+        """Studies, the latest first.
 
         Raises
         ------
@@ -281,5 +289,13 @@ class Machine:
         return self._sources.store.overview.list(limit=limit)
 
     def study(self, uid: str) -> StudyDetail:
-        """Raises NoSuchStudy, StoreUnavailable."""
+        """One study in detail.
+
+        Raises
+        ------
+        NoSuchStudy
+            If the node does not hold the study.
+        StoreUnavailable
+            If the database cannot be used.
+        """
         return self._sources.store.overview.show(uid)

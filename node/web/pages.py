@@ -1,4 +1,4 @@
-"""The pages that a person reads."""
+"""The HTML pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ON_THE_WAY = (StudyState.RECEIVING, StudyState.PROCESSING)
 
 
 class Pages:
-    """HTML by Jinja2, legible without scripts."""
+    """HTML pages by Jinja2; they need no scripts."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -39,7 +39,7 @@ class Pages:
             self.router.add_api_route(path, answer, response_model=None)
 
     def index(self) -> Response:
-        """The whole node at a glance. Where the database does not answer, that is what it says."""
+        """Overview of the node. If the database does not answer, the page says so."""
         sources = self._sources
         checks = sources.checks()
         disk = sources.disk()
@@ -67,7 +67,13 @@ class Pages:
         )
 
     def study(self, uid: str) -> Response:
-        """One study. Raises NoSuchStudy."""
+        """Page of one study.
+
+        Raises
+        ------
+        NoSuchStudy
+            If the node does not hold the study.
+        """
         detail = self._sources.store.overview.show(uid)
         return self._page(
             "study.html",
@@ -78,7 +84,15 @@ class Pages:
         )
 
     def picture(self, uid: str, name: str) -> Response:
-        """One of the stored pictures. Raises NoSuchStudy, NoSuchArtefact."""
+        """One of the stored pictures, as PNG.
+
+        Raises
+        ------
+        NoSuchStudy
+            If the node does not hold the study.
+        NoSuchArtefact
+            If there is no such picture.
+        """
         return Response(latest_picture(self._sources.store, uid, name), media_type="image/png")
 
     def static(self, name: str) -> Response:

@@ -1,4 +1,4 @@
-"""How values are written on the page: short, with units, and never by colour alone."""
+"""Formats of values on the page: short, with units, and never by colour alone."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class DestinationLine:
 def destination_lines(
     configured: Sequence[Destination], standings: Sequence[DestinationStanding]
 ) -> tuple[DestinationLine, ...]:
-    """Those that are configured, in their order, and then those that only have a past."""
+    """Rows of the destinations: configured ones in their order, then those with earlier deliveries only."""
     past = {standing.name: standing for standing in standings}
     lines = [
         DestinationLine(
@@ -96,7 +96,7 @@ def destination_lines(
 
 
 def why(study: StudySummary) -> str:
-    """Why a study stands where it stands."""
+    """Reason for a study's state."""
     arriving = "images may still arrive" if study.state == StudyState.RECEIVING else ""
     return study.last_error or study.reason or arriving
 
@@ -110,7 +110,7 @@ _CLOSED_BY = {
 
 
 def whole_by(code: str) -> str:
-    """What showed that a study was whole."""
+    """Evidence that a study was complete."""
     return _CLOSED_BY.get(code, "not recorded")
 
 
@@ -119,7 +119,7 @@ def tone(state: str) -> Tone:
 
 
 def short_uid(uid: str) -> str:
-    """Both ends of a long UID: the beginning names who made it, the end tells it from others."""
+    """Both ends of a long UID: the beginning names its creator, the end distinguishes it from others."""
     return uid if len(uid) <= _LONG_UID_CHARACTERS else f"{uid[:10]}…{uid[-10:]}"
 
 
@@ -157,7 +157,7 @@ def dimse(status: int | None) -> str:
 
 
 def make_environment() -> Environment:
-    """Templates that escape everything, and fail on a name that they are not given."""
+    """Templates that escape everything, and fail on an undefined name."""
     environment = Environment(
         loader=PackageLoader("node.web"),
         autoescape=True,

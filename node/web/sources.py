@@ -1,4 +1,8 @@
-"""What the page is made from."""
+"""What the page reads from: settings, store, probes, and the latest result of a study without identity.
+
+The patient's identity is dropped when the result is read, so that no template can show it. Scores that depend
+on a reference population or a model are shown only on the report's own pages, with their limitations.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +51,16 @@ class Sources:
     certificate_ends: Callable[[], datetime | None] = lambda: None
 
     def checks(self) -> Sequence[Check]:
-        """Every part that a study needs, in the order of `probes`; the engine last."""
+        """Check of every part that a study needs, in the order of `probes`; the engine last."""
         return (*try_all(self.probes), Check(name="engine", ok=True, detail=self.engine))
 
     def disk(self) -> Disk | None:
-        """None where the storage root cannot be looked at."""
+        """Size and free space of the file system.
+
+        Returns
+        -------
+        None where the storage root cannot be read.
+        """
         try:
             usage = shutil.disk_usage(self.store.files.root)
         except OSError:
@@ -59,12 +68,12 @@ class Sources:
         return Disk(free_bytes=usage.free, total_bytes=usage.total)
 
     def standing(self) -> StoreSnapshot:
-        """What the store says now.
+        """State of the store now.
 
         Raises
         ------
         StoreError
-            If the database or the file store cannot be used.
+            If the database cannot be used.
         """
         store = self.store
         return StoreSnapshot(
@@ -75,7 +84,12 @@ class Sources:
         )
 
     def alerts(self, checks: Sequence[Check], standing: StoreSnapshot | None) -> Sequence[Alert]:
-        """What needs a person. `standing` is None where the database does not answer."""
+        """Alerts, the urgent first.
+
+        Parameters
+        ----------
+        standing : None where the database does not answer.
+        """
         disk = self.disk()
         return alerts(
             Surroundings(
@@ -87,13 +101,6 @@ class Sources:
             self.settings.alerts,
             datetime.now(UTC),
         )
-
-
-# The stored result that the page shows: findings and densities, nothing of the patient.
-#
-# The study's identity is dropped when the file is read, so that no template can show it. Scores that rest
-# on a reference population or a model are left to the report's own pages, which carry their caveats in the
-# picture.
 
 
 # Written by the report step. Names given by a browser are looked up here and go no further.
@@ -121,18 +128,22 @@ class LatestResult:
 
     @property
     def findings(self) -> list[FindingEntry]:
-        """Those that weigh most come first."""
+        """Findings, the most serious first."""
         return gravest_first(self.result.findings) if self.result else []
 
     @property
     def region(self) -> str | None:
-        """Where the levels' densities are read, in words."""
+        """Region in which the levels' densities are read, in words."""
         region = self.result.region if self.result else None
         return None if region is None else _REGIONS[region]
 
 
 def latest_result(store: Store, detail: StudyDetail) -> LatestResult | None:
-    """None before the first report.
+    """Result of the latest generation that has one.
+
+    Returns
+    -------
+    None before the first report.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Celery: the broker, the tasks and the worker. Nothing here is the truth of anything."""
+"""Celery: the broker, the tasks and the worker. None of them holds state: that is in the database."""

@@ -21,7 +21,7 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class BrokerNotStarted(Exception):
-    """redis-server did not come up; the message says why."""
+    """redis-server did not start; the message gives the reason."""
 
 
 class EmbeddedRedis:
