@@ -105,14 +105,16 @@ def segment(study: Path, engine_name: str) -> None:
     from config.settings import load_settings  # noqa: PLC0415 - not in the process that writes or starts others
     from node.dicom.ct.headers import group_series, read_headers  # noqa: PLC0415
     from node.dicom.ct.reading import read_series  # noqa: PLC0415
-    from node.pipeline.engine import settle_engine  # noqa: PLC0415
+    from node.pipeline.engine import resolve_engine  # noqa: PLC0415
     from segmentation.gates.bodies import quality_observations  # noqa: PLC0415
     from segmentation.regions.cancellous import cut_regions  # noqa: PLC0415
     from segmentation.vertebrae import LUMBAR  # noqa: PLC0415
 
     name = "geometric" if engine_name == "segment" else engine_name
     weights = Path(os.environ.get("OSTEONODE_TEST_DATA", "")) / "fixture_model" / "weights_constant"
-    engine = settle_engine(load_settings(segmentation={"engine": name, "weights": str(weights)}).segmentation)
+    engine = resolve_engine(
+        load_settings(segmentation={"engine": name, "weights": str(weights)}).segmentation
+    )
     volume = read_series(group_series(read_headers(study.glob("*.dcm")))[0]).volume
     vertebrae = engine.segment(volume)  # type: ignore[union-attr] - of these engines none needs a study
     regions = {

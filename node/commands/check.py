@@ -32,7 +32,7 @@ from node.commands.console import terminal
 from node.net.query import make_archive
 from node.net.sender import DicomSender, Requestor
 from node.net.tls import listener_context
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from node.pipeline.measured_with import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
@@ -292,7 +292,7 @@ def _features(settings: Settings) -> tuple[CheckStatus, str]:
 
 def _engine(settings: Settings) -> tuple[CheckStatus, str]:
     wanted = settings.segmentation
-    engine = settle_engine(wanted)
+    engine = resolve_engine(wanted)
     told = f"{engine.info.name} {engine.info.version}, configured as {wanted.engine!r}"
     if isinstance(engine, TotalSegmentatorEngine | NnunetEngine):
         engine.load()

@@ -30,7 +30,7 @@ from node.pipeline.artefacts import (
     MemoryArtefacts,
     stored_objects,
 )
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from node.pipeline.ports import Artefacts, Issue, Step
 from node.pipeline.step_functions import run_locally
 from node.pipeline.study_run import Arrival, StudyImages, StudyRun
@@ -93,7 +93,7 @@ def process(
     require_kept(out, _OURS, [*instances, config, laboratory, mask])
     started = time.perf_counter()
     try:
-        segmenter = settle_engine(settings.segmentation, mask)
+        segmenter = resolve_engine(settings.segmentation, mask)
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(error_in_words(error)) from error
     _prepare(out)

@@ -1,4 +1,4 @@
-"""Which segmentation engine a node uses: settled once, at start, and named in every result."""
+"""The segmentation engine of a node: resolved once, at start, and named in every result."""
 
 from __future__ import annotations
 
@@ -29,24 +29,21 @@ from segmentation.phrase import Phrase
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Observation, Vertebrae, no_vertebrae
 
-# The mask engine where the mask is a DICOM segmentation: it can only be made once a study is at hand.
-
-
 _CONVENTION = {"convention": "dicom"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyMask:
-    """Measures what a segmentation that came along, or one that a person named, says.
+    """Mask engine for DICOM segmentations: the mask is read when a study is at hand.
 
-    Anything that keeps it from being used is an observation, and so a refusal report: a segmentation is
-    part of the study, and the study's sender should hear of it.
+    If a segmentation cannot be used, that becomes an observation and a refusal report: it is part of the
+    study, and the study's sender should learn of it.
 
     Attributes
     ----------
-    origin : which segmentations of a study count, as `segmentations_among` has it.
-    labels : SegmentLabel -> level, for segments without a code.
-    file : named by a person; then no segmentation of the study counts.
+    origin : which segmentations of a study count; see `segmentations_among`.
+    labels : level by SegmentLabel, for segments without a code.
+    file : the segmentation that the operator named; then no segmentation of the study counts.
     """
 
     origin: Mapping[str, str]
@@ -60,7 +57,17 @@ class StudyMask:
         return mask_info(_CONVENTION)
 
     def segment_study(self, instances: Sequence[Path], series: LoadedSeries) -> Vertebrae:
-        """The vertebrae of the segmentation that was drawn on `series`."""
+        """Vertebrae of the segmentation that was drawn on `series`.
+
+        Parameters
+        ----------
+        instances : the study's files.
+        series : the series that is measured.
+
+        Returns
+        -------
+        No vertebrae, and an observation with the reason, where no segmentation can be used.
+        """
         try:
             found = self._read(instances, series)
             if found is None:
@@ -114,10 +121,10 @@ def _provenance(found: SegMask) -> Mapping[str, str]:
     return _CONVENTION | {key: value for key, value in stated.items() if value}
 
 
-Settled: TypeAlias = Segmenter | StudyMask  # the latter finds its mask in each study
+ResolvedEngine: TypeAlias = Segmenter | StudyMask  # the latter finds its mask in each study
 
 
-def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> Settled:
+def resolve_engine(settings: SegmentationSettings, mask: Path | None = None) -> ResolvedEngine:
     """The engine that the configuration names. No network is loaded yet.
 
     Parameters
@@ -133,7 +140,7 @@ def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> S
     """
     name: str = settings.engine
     if name == "auto":
-        name = "mask" if mask is not None else settle_auto(settings)
+        name = "mask" if mask is not None else resolve_auto(settings)
     if name == "mask":
         return _mask(settings, mask)
     if mask is not None:
@@ -141,13 +148,13 @@ def settle_engine(settings: SegmentationSettings, mask: Path | None = None) -> S
     return _ENGINES[name](settings)
 
 
-def settle_auto(settings: SegmentationSettings) -> str:
-    """TotalSegmentator where its extra and the weights of its mode are there, else the model-free engine."""
+def resolve_auto(settings: SegmentationSettings) -> str:
+    """Engine for "auto": "totalsegmentator" if its extra and weights are installed, else "geometric"."""
     reason = missing_requirements(settings.weights, Mode(settings.totalsegmentator_mode))
     return "totalsegmentator" if reason is None else "geometric"
 
 
-def _mask(settings: SegmentationSettings, mask: Path | None) -> Settled:
+def _mask(settings: SegmentationSettings, mask: Path | None) -> ResolvedEngine:
     if mask is None and not settings.mask_from:
         raise EngineUnavailable(
             "mask",

@@ -18,7 +18,7 @@ from node.logs import describe
 from node.pipeline.archives import latest_unrecorded
 from node.pipeline.artefacts import TIMINGS, StoredArtefacts, from_json, stored_objects
 from node.pipeline.delivery import DeliveryPending, deliver
-from node.pipeline.engine import Settled
+from node.pipeline.engine import ResolvedEngine
 from node.pipeline.housekeeping import has_room, message_for
 from node.pipeline.measured_with import BasisChanged, measured_with
 from node.pipeline.policy import Action, decide, delay_s
@@ -63,7 +63,7 @@ class Dependencies:
     sender: Sender
     prover: Prover
     functions: Mapping[Step, StepFunction]
-    engine: Callable[[], Settled]
+    engine: Callable[[], ResolvedEngine]
     clinical: ClinicalValues
     owner: str
     finder: ReportFinder | None = None

@@ -18,7 +18,7 @@ from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.installation import require_root
 from node.store.store import Store
-from node.store.workers import HEARTBEAT_S, Beat, MeasuredWith, ServiceParts, Worker, WorkerRows
+from node.store.workers import HEARTBEAT_S, MeasuredWith, ServiceHeartbeat, ServiceRows, Worker, WorkerRows
 from node.supervised_thread import status_at_end
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Heartbeat:
                 deaths = workers.enter(self._worker, known, problem, _lives)
                 self._entered = True
                 for _ in range(deaths):
-                    ServiceParts(database).note_death(part_of(self._worker))
+                    ServiceRows(database).note_death(part_of(self._worker))
         except StoreError as error:
             log.warning("worker_not_listed", error=describe(error))
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
@@ -108,7 +108,9 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def listed(store: Store, name: str, *, beats: bool = False, is_thread: bool = False) -> Iterator[Beat]:
+def listed(
+    store: Store, name: str, *, beats: bool = False, is_thread: bool = False
+) -> Iterator[ServiceHeartbeat]:
     """List a service while the block runs; an exception or a kill counts as an unexpected end.
 
     Parameters
@@ -122,7 +124,7 @@ def listed(store: Store, name: str, *, beats: bool = False, is_thread: bool = Fa
         If the database cannot be used at the start.
     """
     store.parts.begin(name, beats=beats, is_thread=is_thread)
-    yield Beat(store.parts, name)
+    yield ServiceHeartbeat(store.parts, name)
     if status_at_end(0) == 0:
         try:
             store.parts.end(name)

@@ -21,7 +21,7 @@ from node.net.commitment import report_recorder
 from node.net.query import DicomProver, make_archive
 from node.net.sender import DicomSender, Requestor
 from node.parent_death_signal import end_with_parent
-from node.pipeline.engine import Settled, settle_engine
+from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.ports import FEATURES_QUEUE, ClinicalValues, FeatureRequest, Publisher, Step, StepMessage
 from node.pipeline.runner import Dependencies, run_step
 from node.pipeline.study_run import StepFunction
@@ -56,7 +56,7 @@ def run_celery_worker(
     on_ready: Callable[[str], None] = lambda _: None,
     *,
     functions: Mapping[Step, StepFunction] | None = None,
-    engine: Callable[[], Settled] | None = None,
+    engine: Callable[[], ResolvedEngine] | None = None,
     at_start: Callable[[], None] | None = None,
 ) -> int:
     """Work for `queues` (names of steps, or "features") until told to stop. Returns the exit status.
@@ -83,7 +83,7 @@ def run_celery_worker(
             at_start = partial(try_features, settings)
 
     if engine is None:
-        engine = cache(lambda: settle_engine(settings.segmentation))
+        engine = cache(lambda: resolve_engine(settings.segmentation))
         if Step.SEGMENT in queues:
             log.info("engine_settled", engine=engine().info.name)
     worker = _this_worker(queues, engine if Step.SEGMENT in queues else None)
@@ -112,7 +112,7 @@ def run_celery_worker(
         _give_back(settings, worker.worker_id)
 
 
-def _this_worker(queues: Sequence[str], engine: Callable[[], Settled] | None) -> Worker:
+def _this_worker(queues: Sequence[str], engine: Callable[[], ResolvedEngine] | None) -> Worker:
     host, pid = socket.gethostname(), os.getpid()
     info = engine().info if engine is not None else None
     return Worker(
@@ -152,7 +152,7 @@ class _StepRunner:
         settings: Settings,
         *,
         functions: Mapping[Step, StepFunction],
-        engine: Callable[[], Settled],
+        engine: Callable[[], ResolvedEngine],
         owner: str,
     ) -> None:
         self._settings = settings

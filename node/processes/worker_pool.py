@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from config.settings import Settings
-from node.pipeline.engine import Settled, settle_engine
+from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.known_features import try_features
 from node.pipeline.ports import Step
 from node.pipeline.step_functions import FUNCTIONS
@@ -25,7 +25,7 @@ class Workers:
 
     def __init__(self, settings: Settings, groups: Sequence[Sequence[str]]) -> None:
         self._settings = settings
-        self._engine = settle_engine(settings.segmentation)
+        self._engine = resolve_engine(settings.segmentation)
         self._family = ProcessGroup(
             [
                 GroupMember(name=f"worker:{','.join(queues)}", work=partial(self._work, queues))
@@ -47,7 +47,7 @@ class Workers:
         return self._family.run(lambda: on_ready(f"{info.name} {info.version}"), on_trouble)
 
     def _work(self, queues: Sequence[str], ready: Callable[[], None]) -> int:
-        def settled() -> Settled:
+        def settled() -> ResolvedEngine:
             return self._engine
 
         return run_celery_worker(

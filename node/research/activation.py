@@ -11,7 +11,7 @@ from pathlib import Path
 from config.catalog import load_model_card, load_radiomics_settings_text
 from config.phrases import in_english
 from config.settings import Settings
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from node.pipeline.measured_with import active_model
 from node.pipeline.study_run import StudyImages
 from node.reference.spec import DEFAULT_BMD_MG_CM3, StudySpec
@@ -275,7 +275,7 @@ def measure_patients(
 
 def _measure(case: ReferenceCase, folder: Path, settings: Settings) -> ReferencePatient:
     write_reference_study(folder, case.spec)
-    engine = settle_engine(settings.segmentation, folder / _MASK)
+    engine = resolve_engine(settings.segmentation, folder / _MASK)
     images = StudyImages(tuple(sorted(folder.glob("*.dcm"))), settings)
     found = study_features(images, settings, lambda: engine)
     if found.values is None or found.series is None:

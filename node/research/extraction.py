@@ -28,7 +28,7 @@ from node.dicom.ct.headers import read_headers
 from node.dicom.errors import MaskUnreadable
 from node.dicom.header_text import text_of
 from node.pipeline.artefacts import Segmentation
-from node.pipeline.engine import Settled, settle_engine
+from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.ports import FeatureRequest
 from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.judge import Basis, basis_of, judge_study, provenance_of
@@ -193,7 +193,7 @@ def made_with_sha256(made_with: Mapping[str, Any]) -> str:
 def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
     """What the numbers depend on besides the images."""
     try:
-        info = settle_engine(how.settings.segmentation).info if how.mask is None else None
+        info = resolve_engine(how.settings.segmentation).info if how.mask is None else None
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(error_in_words(error)) from error
     used = provenance_of(how.settings, basis_of(how.settings), info)
@@ -319,7 +319,9 @@ class StudyFeatures:
         return " ".join(told) or f"{FEATURE_LEVEL} was not found"
 
 
-def study_features(images: StudyImages, settings: Settings, engine: Callable[[], Settled]) -> StudyFeatures:
+def study_features(
+    images: StudyImages, settings: Settings, engine: Callable[[], ResolvedEngine]
+) -> StudyFeatures:
     """Select, segment and measure one study, with every feature that the settings name.
 
     Parameters
@@ -381,14 +383,14 @@ def study_row(name: str, settings: Settings, mask: str | None, sha256: str) -> R
     return blank | _about(found) | _texts(found.values or {})
 
 
-_engines: dict[str, Settled] = {}  # of this process: weights are loaded once
+_engines: dict[str, ResolvedEngine] = {}  # of this process: weights are loaded once
 
 
-def _engine(settings: Settings, mask: Path | None) -> Settled:
+def _engine(settings: Settings, mask: Path | None) -> ResolvedEngine:
     if mask is not None:
-        return settle_engine(settings.segmentation, mask)
+        return resolve_engine(settings.segmentation, mask)
     if settings.sha256 not in _engines:
-        _engines[settings.sha256] = settle_engine(settings.segmentation)
+        _engines[settings.sha256] = resolve_engine(settings.segmentation)
     return _engines[settings.sha256]
 
 

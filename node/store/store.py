@@ -37,7 +37,7 @@ from node.store.quarantine import Identities, Quarantine, QuarantineBounds
 from node.store.reports import ArtefactStore, Reports
 from node.store.retention import Orphans, Retention
 from node.store.study_lifecycle import Studies
-from node.store.workers import FeatureStandings, ServiceParts, WorkerRows
+from node.store.workers import FeatureStandings, ServiceRows, WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Store:
     associations: Associations
     workers: WorkerRows
     feature_standings: FeatureStandings
-    parts: ServiceParts
+    parts: ServiceRows
     overview: Overview
     census: StatusCounts
 
@@ -130,7 +130,7 @@ def open_store(settings: StorageSettings) -> Store:
         associations=Associations(database),
         workers=WorkerRows(database),
         feature_standings=FeatureStandings(database),
-        parts=ServiceParts(database),
+        parts=ServiceRows(database),
         overview=Overview(database),
         census=StatusCounts(database, acknowledged),
     )

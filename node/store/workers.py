@@ -257,23 +257,23 @@ def _differs(by: dict[str, bool]) -> str:
 
 # Services.
 
-PUBLISHING = "reconcile"  # the part that closes studies and tells workers what is due
+PUBLISHING = "reconcile"  # the service that closes studies and publishes due steps
 BEAT_S = 10.0
 _NEW_COUNT_AFTER_S = 3600.0  # unexpected ends that lie further apart are counted anew
 _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartLine:
-    """One part, as others see it.
+class ServiceLine:
+    """State of one service.
 
     Attributes
     ----------
-    beats : whether it says when it has finished a round.
-    has_ended : in good order.
-    heard_s : since its last round; since its start before the first.
-    deaths : unexpected ends, of those that came shortly after one another.
-    died_s : since the last of them was noticed.
+    beats : whether it records a heartbeat after each round of its work.
+    has_ended : whether it ended in good order.
+    heard_s : seconds since its last round; since its start before the first.
+    deaths : number of unexpected ends, each within an hour of the one before.
+    died_s : seconds since the last of them was noticed.
     """
 
     name: str
@@ -284,19 +284,26 @@ class PartLine:
     died_s: float | None
 
 
-class ServiceParts:
-    """Each part writes its own row; everybody reads. Times are by the database's clock."""
+class ServiceRows:
+    """Rows of services (table `parts`): each writes its own, and all read. Times are by the database's clock.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def begin(self, name: str, *, beats: bool = False, is_thread: bool = False) -> None:
-        """A part begins. If its predecessor did not say that it ended, it died.
+        """Record that a service starts, and that its predecessor died unless that recorded its end.
 
         Parameters
         ----------
-        beats : whether it will say when it has finished a round of its work.
-        is_thread : a thread ends with its process, whose death alone is counted.
+        beats : whether it will record a heartbeat after each round of its work.
+        is_thread : whether it is a thread. It ends with its process, of which alone the unexpected end is
+            counted.
         """
         fresh = {
             "name": name,
@@ -319,7 +326,12 @@ class ServiceParts:
             )
 
     def note_death(self, name: str) -> None:
-        """A process that has no row while it lives ended unexpectedly."""
+        """Record the unexpected end of a process that has no row while it runs.
+
+        Parameters
+        ----------
+        name : characters beyond 64 are cut off.
+        """
         name = name[:_LONGEST_NAME]
         fresh = {
             "name": name,
@@ -339,17 +351,17 @@ class ServiceParts:
                 )
 
     def beat(self, name: str) -> None:
-        """A part has finished a round of its work."""
+        """Record that a service has finished a round of its work."""
         with self._database.writing() as connection:
             connection.execute(update(parts).where(parts.c.name == name).values(heard_at=now_s()))
 
     def end(self, name: str) -> None:
-        """A part was stopped in good order."""
+        """Record an orderly end of a service."""
         with self._database.writing() as connection:
             connection.execute(update(parts).where(parts.c.name == name).values(ended=True, heard_at=now_s()))
 
-    def list(self) -> Sequence[PartLine]:
-        """Every part of the last day, by name.
+    def list(self) -> Sequence[ServiceLine]:
+        """Services of the last day, by name.
 
         Raises
         ------
@@ -366,7 +378,7 @@ class ServiceParts:
         ).order_by(func.lower(parts.c.name))
         with self._database.reading() as connection:
             return tuple(
-                PartLine(
+                ServiceLine(
                     name=row.name,
                     beats=row.beats,
                     has_ended=row.ended,
@@ -391,10 +403,16 @@ def _death(connection: Connection, name: str) -> dict[str, object]:
     return {"deaths": before.deaths + 1 if again else 1, "died_at": now_s()}
 
 
-class Beat:
-    """Says, at most every few seconds, that a part has finished a round."""
+class ServiceHeartbeat:
+    """Heartbeat of one service, written to the database every 10 s at most.
 
-    def __init__(self, of: ServiceParts, name: str) -> None:
+    Parameters
+    ----------
+    of : where it is written.
+    name : of the service.
+    """
+
+    def __init__(self, of: ServiceRows, name: str) -> None:
         self._parts = of
         self._name = name
         self._last = 0.0
@@ -412,11 +430,13 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureStanding:
-    """How one machine's features compare with the known ones.
+    """Result of one machine's feature check: the features of a known image against their known values.
 
     Attributes
     ----------
-    example : the first that drifted; "" where none did.
+    drifted : number of features that differ.
+    checked : number of features.
+    example : the first that differs; "" where none does.
     """
 
     drifted: int
@@ -425,7 +445,7 @@ class FeatureStanding:
 
 
 class FeatureStandings:
-    """One row for each machine: the latest start's answer."""
+    """Results of the feature check, one row for each machine: that of the latest start."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

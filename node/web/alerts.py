@@ -13,7 +13,7 @@ from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
 from node.store.overview import DestinationStanding, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import PUBLISHING, PartLine, WorkerLine
+from node.store.workers import PUBLISHING, ServiceLine, WorkerLine
 from node.web.presentation import count, duration, size
 
 # Without these nothing can be received. Without the others studies wait, or are reported with less.
@@ -152,7 +152,7 @@ class StoreSnapshot:
     census: NodeCounts
     destinations: Sequence[DestinationStanding]
     workers: Sequence[WorkerLine]
-    parts: Sequence[PartLine]
+    parts: Sequence[ServiceLine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +275,7 @@ def _of_destinations(
             )
 
 
-def _of_parts(parts: Sequence[PartLine], rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+def _of_parts(parts: Sequence[ServiceLine], rules: AlertSettings, now: datetime) -> Iterator[Alert]:
     for part in parts:
         if (
             part.beats

@@ -22,7 +22,7 @@ from node.pipeline.ports import Step
 from node.store.errors import StoreError
 from node.store.overview import DestinationStanding, NodeCounts, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
-from node.store.workers import PartLine, WorkerLine
+from node.store.workers import ServiceLine, WorkerLine
 from node.web.alerts import SEVERITIES, Alert
 from node.web.sources import Disk, Sources
 
@@ -99,7 +99,7 @@ def _destinations(standings: Iterable[DestinationStanding]) -> Iterator[Metric]:
     yield waiting
 
 
-def _parts(lines: Iterable[PartLine]) -> Iterator[Metric]:
+def _parts(lines: Iterable[ServiceLine]) -> Iterator[Metric]:
     known = [one for one in lines if not one.has_ended]
     heard = GaugeMetricFamily(
         "osteonode_part_heard_seconds",

@@ -112,7 +112,7 @@ def _register_features(app: Celery, time_limit_s: float, extract: Callable[[Feat
 
 
 class BrokerAway(Exception):
-    """The broker does not take what somebody waits for."""
+    """The broker does not accept a request."""
 
 
 class CeleryBroker:
@@ -150,7 +150,7 @@ class CeleryBroker:
             raise BrokerAway(f"the broker does not answer ({describe(error)})") from error
 
     def waiting(self, step: Step) -> int | None:
-        """How many messages for `step` no worker has taken yet; None where the broker does not answer."""
+        """Number of messages for `step` that no worker has taken; None where the broker does not answer."""
         lists = (step.value, f"{step.value}{_SEPARATOR}{_ORDINARY}")
         return self._ask(lambda client: sum(int(client.llen(one)) for one in lists), otherwise=None)
 

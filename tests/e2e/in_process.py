@@ -19,7 +19,7 @@ from node.cli import main
 from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline import step_functions
 from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from node.pipeline.ports import ClinicalValues, Issue
 from node.pipeline.selection import SelectionArtefact
 from node.pipeline.step_functions import LocalRun, run_locally
@@ -122,7 +122,7 @@ class Run:
         **histories: Any,
     ) -> None:
         used = settings or unchecked()
-        segmenter = engine or settle_engine(used.segmentation, mask)
+        segmenter = engine or resolve_engine(used.segmentation, mask)
         self.artefacts = MemoryArtefacts()
         self.study = StudyRun(
             settings=used,

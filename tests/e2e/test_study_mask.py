@@ -17,7 +17,7 @@ from config.phrases import in_english
 from config.settings import load_settings
 from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series
-from node.pipeline.engine import StudyMask, settle_engine
+from node.pipeline.engine import StudyMask, resolve_engine
 from node.reference.spec import StudySpec
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.name_checks import cross_check
@@ -49,7 +49,7 @@ def bodies(study) -> dict[str, np.ndarray]:
 
 
 def configured(mask: Path | None = None, **segmentation: object) -> StudyMask:
-    settled = settle_engine(load_settings(segmentation=segmentation).segmentation, mask)
+    settled = resolve_engine(load_settings(segmentation=segmentation).segmentation, mask)
     assert isinstance(settled, StudyMask)
     return settled
 
@@ -152,7 +152,7 @@ def test_only_the_mask_engine_looks_for_one(tmp_path):
     with pytest.raises(EngineUnavailable, match="mask_from"):
         configured(engine="mask")
     settings = load_settings(segmentation={"engine": "geometric", "mask_from": ORIGIN})
-    assert isinstance(settle_engine(settings.segmentation), GeometricEngine)
+    assert isinstance(resolve_engine(settings.segmentation), GeometricEngine)
 
 
 def test_names_without_an_anchor_of_their_own_have_the_counting_engine_s(series, bodies, tmp_path):

@@ -12,7 +12,7 @@ from config.settings import load_settings
 from node.pipeline.ports import Step
 from node.store.overview import DestinationStanding, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import MeasuredWith, PartLine, Worker, WorkerLine
+from node.store.workers import MeasuredWith, ServiceLine, Worker, WorkerLine
 from node.web.alerts import SEVERITIES, AlertCode, AlertSeverity, Check, StoreSnapshot, Surroundings, alerts
 
 OPERATION = Path(__file__).parents[2] / "docs/operation.md"
@@ -39,7 +39,7 @@ PACS = DestinationStanding(
     last_detail="",
     last_at=None,
 )
-PART = PartLine(name="reconcile", beats=True, has_ended=False, heard_s=3.0, deaths=0, died_s=None)
+PART = ServiceLine(name="reconcile", beats=True, has_ended=False, heard_s=3.0, deaths=0, died_s=None)
 WORKER = WorkerLine(
     worker=Worker(worker_id="1", host="ct-node", pid=77, queues=tuple(Step), engine="geometric 1"),
     measured_with=MeasuredWith(software="1", configuration_sha256="00"),

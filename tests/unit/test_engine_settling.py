@@ -8,14 +8,14 @@ import pytest
 
 from config.settings import load_settings
 from node.commands.check import CheckStatus, examine
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from segmentation.errors import EngineUnavailable
 
 pytestmark = pytest.mark.slow
 
 
 def settled(**segmentation: object) -> str:
-    return settle_engine(load_settings(segmentation=segmentation).segmentation).info.name
+    return resolve_engine(load_settings(segmentation=segmentation).segmentation).info.name
 
 
 @pytest.mark.usefixtures("trained_packages")
@@ -39,7 +39,7 @@ def test_none_replaces_a_configured_engine_that_lacks_its_weights(tmp_path):
     with pytest.raises(EngineUnavailable, match="nnunet_model names no folder"):
         settled(engine="nnunet")
     with pytest.raises(EngineUnavailable, match="its own mask"):
-        settle_engine(load_settings(segmentation={"engine": "geometric"}).segmentation, Path("mask.nii"))
+        resolve_engine(load_settings(segmentation={"engine": "geometric"}).segmentation, Path("mask.nii"))
 
 
 @pytest.mark.usefixtures("trained_packages")

@@ -12,7 +12,7 @@ import SimpleITK
 
 from config.phrases import in_english
 from config.settings import load_settings
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.vertebrae import LABELS, Vertebrae
@@ -248,7 +248,7 @@ def test_whole_vertebrae_are_cut_at_the_canal_that_the_site_s_limits_see(test_da
     volume = CtVolume(hu=hu.astype(np.float32), grid=grid)
     for share, found in ((0.42, True), (1.0, False)):
         settings = load_settings(segmentation={"geometric": {"canal": {"min_enclosure": share}}})
-        engine = settle_engine(settings.segmentation, folder / "sub-ct_seg-vert_label-22_msk.nii.gz")
+        engine = resolve_engine(settings.segmentation, folder / "sub-ct_seg-vert_label-22_msk.nii.gz")
         with nullcontext() if found else pytest.raises(MaskNotUsable, match="canal"):
             assert "L3" in names(engine.segment(volume))
     of_a_study = load_settings(
@@ -258,4 +258,4 @@ def test_whole_vertebrae_are_cut_at_the_canal_that_the_site_s_limits_see(test_da
             "geometric": {"canal": {"min_enclosure": 1.0}},
         }
     )
-    assert settle_engine(of_a_study.segmentation).canal.min_enclosure == 1.0
+    assert resolve_engine(of_a_study.segmentation).canal.min_enclosure == 1.0

@@ -15,7 +15,7 @@ from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob
 from node.store.schema import deliveries, jobs, parts
 from node.store.store import Store
-from node.store.workers import PUBLISHING, Beat
+from node.store.workers import PUBLISHING, ServiceHeartbeat
 from tests.worker.bench import SR_UID, Bench, republish
 
 
@@ -62,7 +62,7 @@ def test_a_part_is_heard_of_after_each_round(store: Store) -> None:
     with store.database.writing() as connection:
         connection.execute(update(parts).values(heard_at=now_s() - 600.0))
     assert store.parts.list()[0].heard_s >= 600
-    Beat(store.parts, PUBLISHING)()
+    ServiceHeartbeat(store.parts, PUBLISHING)()
     assert store.parts.list()[0].heard_s < 60
 
 

@@ -20,7 +20,7 @@ from config.settings import Settings
 from node.clinical.laboratory_csv import CsvLaboratory
 from node.commands.study_export import export_study
 from node.pipeline.artefacts import RESULT, SEGMENTATION, segmentation_from_bytes
-from node.pipeline.engine import settle_engine
+from node.pipeline.engine import resolve_engine
 from node.pipeline.runner import Dependencies
 from node.pipeline.step_functions import FUNCTIONS
 from node.reference.spec import StudySpec
@@ -116,7 +116,7 @@ def measured(
         segmentation={"engine": "geometric"},
         selection={"qct_ae_titles": ["OSTEONODE"]},
     )
-    engine = settle_engine(settings.segmentation)
+    engine = resolve_engine(settings.segmentation)
     queue, sender, prover = Queue(), ScriptedSender(), ScriptedProver()
     dependencies = Dependencies(
         settings=settings,

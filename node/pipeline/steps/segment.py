@@ -10,7 +10,7 @@ import numpy as np
 from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
 from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
-from node.pipeline.engine import Settled, StudyMask
+from node.pipeline.engine import ResolvedEngine, StudyMask
 from node.pipeline.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.steps.score import slice_finder
 from node.pipeline.study_run import ChosenImages
@@ -26,7 +26,7 @@ def segment(
     images: ChosenImages,
     *,
     files: Sequence[Path],
-    engine: Callable[[], Settled],
+    engine: Callable[[], ResolvedEngine],
     settings: SegmentationSettings,
 ) -> Segmentation:
     """Find the vertebrae in the volume, or the body in each single slice.
@@ -51,7 +51,7 @@ def segment(
 
 
 def _vertebrae(
-    series: LoadedSeries, files: Sequence[Path], engine: Settled, settings: SegmentationSettings
+    series: LoadedSeries, files: Sequence[Path], engine: ResolvedEngine, settings: SegmentationSettings
 ) -> Vertebrae:
     step_mm, limit_mm = slice_step_mm(series.facts), settings.geometric_max_step_mm
     too_thick = step_mm is not None and step_mm > limit_mm
