@@ -63,8 +63,8 @@ def test_a_probability_says_of_what_against_what_wherever_it_is_read(variants):
     console = Console(file=StringIO(), width=200)
     print_result(console, ResultDocument.of(report, {}))
     for words in ("\n".join(summary_lines(report)), console.file.getvalue()):
-        (line,) = [one for one in words.splitlines() if "rather than" in one]
-        assert "osteoporosis rather than osteopenia (T rule)" in line
+        (line,) = [one for one in words.splitlines() if "osteopenia (T rule)" in one]
+        assert "osteoporosis versus osteopenia (T rule)" in line
         assert "T-score" in words  # the measured one stands beside it
 
 

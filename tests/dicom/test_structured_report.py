@@ -130,7 +130,7 @@ def test_rad_score_nomogram_and_features_are_recovered(study, items):
     assert _one(found, "NOMOGRAM-TOTAL").value == nomogram.total_points
     probability = _one(found, "122157")
     assert probability.value == nomogram.probability
-    assert "of osteoporosis rather than osteopenia (T rule)" in probability.children.values()
+    assert "of osteoporosis versus osteopenia (T rule)" in probability.children.values()
     assert _one(found, "POSITIVE-CLASS").value == "CLASS-POROSIS"
     points = {str(item.children["PREDICTOR"]): item.value for item in found if item.name == "NOMOGRAM-POINTS"}
     by_name = {entry.name: entry.points for entry in nomogram.inputs}

@@ -122,7 +122,7 @@ def test_a_node_that_draws_in_chinese_is_english_in_all_but_pictures(measured, i
     assert theirs == ours
     assert not re.search(r"[\u2e80-\uffef]", in_chinese.artefacts.get(RESULT).decode())
     texts = {one.code: one.shown for one in in_chinese.report.findings}
-    assert texts["single_slice"].startswith("单层 QCT（3 层）：椎体节段未知。")
+    assert texts["single_slice"].startswith("单层 QCT（3 层）。椎体节段未知。")
     assert in_chinese.artefacts.get(OVERLAY_PNG) != measured.artefacts.get(OVERLAY_PNG)
 
 
@@ -234,7 +234,7 @@ def test_a_slice_that_reads_far_denser_than_the_others_is_not_given(tmp_path):
     found = Run(tmp_path)
     (barred,) = [one for one in found.report.findings if one.code == "slice_denser_than_others"]
     assert barred.level == "slice 2"
-    assert "2.3 times as dense" in barred.text
+    assert "density is 2.3 times that of the other slices" in barred.text
     given = [one["bmd_mg_cm3"] is not None for one in found.result["unnamed"]]
     assert given == [True, False, True]
 
