@@ -1,4 +1,4 @@
-"""Deliver: every object to every destination, each with a state of its own, until it is shown to be there."""
+"""Delivery of every object to every destination, until each is proven to be stored there or given up."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ _MOST_RESENT = 1
 
 
 class Proving:
-    """Seeks proof of what one destination took, for the job of one lease.
+    """Proof that one destination stores what it took, for the job of one lease.
+
+    Storage commitment, else C-FIND, else the status of C-STORE alone.
 
     Raises
     ------
     LeaseLost
-        Of every method, if another worker took over.
+        By every method, if another worker took over.
     """
 
     def __init__(
@@ -49,7 +51,12 @@ class Proving:
         self._settings = settings
 
     def prove(self, objects: Sequence[EncodedObject]) -> None:
-        """Seek proof of whatever is due. A commitment that is begun here may be answered much later."""
+        """Seek proof for each delivery that is due; a commitment may be reported much later.
+
+        Parameters
+        ----------
+        objects : as the destination gets them.
+        """
         due = [
             one
             for one in self._store.deliveries.unproven(self._lease)
@@ -174,7 +181,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """Nothing is left to send or to prove: the study's last state, and why."""
+    """Nothing is left to send or to prove.
+
+    Attributes
+    ----------
+    state : the study's final state.
+    reason : in words, for the operator.
+    """
 
     state: StudyState
     reason: str
@@ -182,7 +195,12 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPending:
-    """Some objects have to wait for their destination, or for what proves that it holds them."""
+    """Some objects wait for their destination, or for proof that it stores them.
+
+    Attributes
+    ----------
+    reason : in words, for the operator.
+    """
 
     reason: str
 
@@ -200,7 +218,14 @@ def deliver(
 ) -> Delivered | DeliveryPending:
     """Send what is due, and seek proof of what was taken.
 
-    An object that a destination has taken is not sent to it again, unless it turns out to be lost there.
+    An object that a destination has taken is sent again only if it turns out to be lost there.
+
+    Parameters
+    ----------
+    lease : of the deliver step.
+    objects : as the report step made them, in sending order.
+    destinations : the configured ones; with none, results stay here and the study is reported.
+    settings : pauses between attempts, and when to give up.
 
     Raises
     ------

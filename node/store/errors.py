@@ -10,7 +10,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The database or the file system does not answer or does not accept a write now; try again later."""
+    """The database or the file system does not answer, or refuses a write for now; try again later."""
 
 
 class StorageFull(StoreUnavailable):
@@ -18,9 +18,9 @@ class StorageFull(StoreUnavailable):
 
 
 class CommitUnknown(StoreUnavailable):
-    """The database fell silent while it committed: what was written may stand, or not.
+    """The database stopped answering during a commit: the transaction may be committed or not.
 
-    Whoever wrote files for rows of that transaction must leave them: a row may name them.
+    Files that were written for rows of that transaction must stay: a row may name them.
     """
 
 
@@ -39,13 +39,18 @@ class WrongInstallation(StoreUnavailable):
 
 
 class DatabaseRefuses(StoreUnavailable):
-    """The database is there and will not have this node: a password, a name or a right is wrong."""
+    """The database answers and refuses this node: a password, a name or a right is wrong."""
 
 
 class LeaseLost(StoreError):
     """The caller no longer holds the job: its lease ran out and another took over, or the study was reopened.
 
     What the caller was about to write has not been written.
+
+    Attributes
+    ----------
+    job_id : of the job.
+    token : of the lost lease.
     """
 
     def __init__(self, job_id: int, token: int) -> None:
@@ -59,7 +64,12 @@ class NoSuchArtefact(StoreError):
 
 
 class ArtefactRemoved(NoSuchArtefact):
-    """Retention removed the artefact. It is not made anew: what was made of other bytes would be another."""
+    """Retention removed the artefact. It is not computed again: the result could differ from what was issued.
+
+    Attributes
+    ----------
+    removed_at : UTC.
+    """
 
     def __init__(self, name: str, removed_at: datetime) -> None:
         super().__init__(f"{name}: retention removed it on {removed_at:%Y-%m-%d}")

@@ -334,7 +334,13 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
 
 
 class Associations:
-    """Rows of associations that brought an instance. A row whose heartbeat stops counts as closed."""
+    """Associations that brought an instance. One whose heartbeats stop counts as closed.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method, if the database cannot be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
