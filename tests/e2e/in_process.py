@@ -104,7 +104,7 @@ class Run:
     mask : the segmentation that is used; None: that of the settings' engine.
     engine : takes the place of both.
     files : whether SEG, SR and pictures are made: more than half of the time. Not where a test looks at the
-        result and its findings alone; `test_withheld_outputs.py` makes them for every finding there is.
+        result and its findings alone; `test_report_matrix.py` and `test_withheld_outputs.py` look at files.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 from node.reference.spec import BODIES, StudySpec
 from node.research.extraction import ABOUT
 from scoring.models.card import ModelCard, parse_model_card
-from tests.e2e.conftest import OSTEONODE
+from tests.e2e.in_process import osteonode
 from tests.made_studies import write_reference_study
 
 MASK = "truth_mask.nii.gz"
@@ -40,10 +39,9 @@ class Trained:
         return parse_model_card((self.model / "model.json").read_text("utf-8"))
 
 
-def osteonode(*arguments: object) -> None:
-    command = [str(one) for one in (OSTEONODE, *arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def done(*words: object) -> None:
+    ended = osteonode(*words)
+    assert ended.status == 0, ended.errors
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> None:
@@ -90,7 +88,7 @@ def trained(tmp_path_factory) -> Trained:
     settings.write_text(f'[node]\nsite = "{site}"\n[segmentation]\ncross_check = false\n', "utf-8")
     model = folder / "model"
     features = model / "features.csv"
-    osteonode("features", *studies, "--out", features, "--mask", MASK, "--config", settings, "--jobs", "1")
+    done("features", *studies, "--out", features, "--mask", MASK, "--config", settings, "--jobs", "1")
     read = table(features)
 
     densities = [*DENSITIES_MG_CM3, *rng.uniform(70.0, 130.0, PATIENTS - len(studies))]
@@ -116,7 +114,7 @@ def trained(tmp_path_factory) -> Trained:
     ]
     write(features, read + invented[len(read) :])
     cohort = ("train", folder / "cohort.csv", "--out", model, "--features", features)
-    osteonode(*cohort, "--config", settings, "--bootstrap", "0", "--name", "small")
+    done(*cohort, "--config", settings, "--bootstrap", "0", "--name", "small")
 
     card = model / "model.json"
     (site / "models" / "small.json").write_bytes(card.read_bytes())
@@ -125,7 +123,7 @@ def trained(tmp_path_factory) -> Trained:
     laboratory = {"patient_id": "REFERENCE-1", "issuer": "", "date": "2026-01-15"}
     laboratory |= {"alp_u_l": str(ALP), "homocysteine_umol_l": str(HOMOCYSTEINE)}
     write(folder / "laboratory.csv", [laboratory])
-    osteonode(
+    done(
         "process", new, "--out", folder / "result", "--config", settings, "--mask", new / MASK,
         "--clinical", folder / "laboratory.csv",
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from typer.testing import CliRunner
 
 from node.cli import build
 from node.reference.spec import StudySpec
-from tests.e2e.conftest import OSTEONODE
-from tests.e2e.in_process import Run
+from tests.e2e.in_process import Ended, Run, osteonode
 from tests.made_studies import write_reference_study
 
 NAMES = 851
@@ -28,9 +26,8 @@ def studies(tmp_path_factory) -> list[Path]:
     return [folder / "study1", folder / "nothing", folder / "study2"]
 
 
-def features(studies: list[Path], out: Path) -> subprocess.CompletedProcess[str]:
-    command = [OSTEONODE, "features", *studies, "--out", out, "--mask", "truth_mask.nii.gz", "--jobs", "2"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def features(studies: list[Path], out: Path) -> Ended:
+    return osteonode("features", *studies, "--out", out, "--mask", "truth_mask.nii.gz", "--jobs", "2")
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -39,15 +36,15 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def made(studies, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def made(studies, tmp_path_factory) -> tuple[Path, Ended]:
     out = tmp_path_factory.mktemp("out") / "features.csv"
     return out, features(studies, out)
 
 
 def test_each_study_has_a_row_with_all_features_or_the_reason(made, studies):
     out, run = made
-    assert run.returncode == 0, run.stderr
-    assert " 3/3 " in run.stderr  # the bar, at its end
+    assert run.status == 0, run.errors
+    assert " 3/3 " in run.errors  # the bar, at its end
     rows = table(out)
     assert [row["study"] for row in rows] == [str(study) for study in studies]
     assert [bool(row["reason"]) for row in rows] == [False, True, False]
@@ -84,8 +81,8 @@ def test_a_run_that_was_killed_is_gone_on_with(made, studies, tmp_path):
     resumed, partial = tmp_path / "features.csv", tmp_path / "features.csv.partial"
     partial.write_text("".join([whole[0], marked, whole[3][:4000]]), "utf-8")
     run = features([studies[0], studies[2]], resumed)
-    assert run.returncode == 0, run.stderr
-    assert "1 of 2 studies were done before" in run.stderr
+    assert run.status == 0, run.errors
+    assert "1 of 2 studies were done before" in run.errors
     rows = table(resumed)
     assert [row["kvp"] for row in rows] == ["120.5", "120.0"]
     assert rows[1] == table(out)[2]

@@ -23,8 +23,7 @@ from node.pipeline.step_functions import load_selection
 from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
 from node.study_report import ObjectKind, Outcome
-from tests.e2e.conftest import OSTEONODE
-from tests.e2e.in_process import ISSUED_AT, Remembered, Run, unchecked
+from tests.e2e.in_process import ISSUED_AT, Remembered, Run, osteonode, unchecked
 from tests.made_studies import write_reference_study
 
 DSRDUMP = Path("/usr/bin/dsrdump")
@@ -60,14 +59,8 @@ def edited(study: Path, folder: Path, edit: Callable[[int, Dataset], None]) -> P
 
 
 def test_process_ends_in_a_report_of_densities_without_levels(study, tmp_path):
-    run = subprocess.run(
-        [OSTEONODE, "process", study, "--out", tmp_path / "out", "--issued-at", ISSUED_AT.isoformat()],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    run = osteonode("process", study, "--out", tmp_path / "out", "--issued-at", ISSUED_AT.isoformat())
+    assert run.status == 0, run.output + run.errors
     result = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
     truth = json.loads((study / "truth.json").read_text("utf-8"))
     assert result["outcome"] == "reported"
@@ -84,7 +77,7 @@ def test_process_ends_in_a_report_of_densities_without_levels(study, tmp_path):
     assert {"overlay.png", "nomogram.png", "report.dcm"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert not (tmp_path / "out" / "segmentation.dcm").exists()
     for one in result["unnamed"]:
-        assert f"{one['bmd_mg_cm3']:.1f}" in run.stdout
+        assert f"{one['bmd_mg_cm3']:.1f}" in run.output
 
 
 def test_a_finding_withholds_everything_that_rests_on_a_level(measured):
