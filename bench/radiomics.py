@@ -30,7 +30,7 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from config.catalog import load_model_card, load_radiomics_settings_text
 from scoring.radiomics import compute_features, feature_names, parse_settings
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 SHAPE = (40, 512, 512)
 SPACING_MM = (2.0, 0.7, 0.7)

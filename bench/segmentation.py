@@ -27,13 +27,13 @@ import SimpleITK
 
 sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would hide the package of the same name
 
+from segmentation.ct_volume import CtVolume, Grid, LabelMap, canonical  # noqa: E402
 from segmentation.engines.geometric import GeometricEngine  # noqa: E402
 from segmentation.engines.name_checks import cross_check  # noqa: E402
 from segmentation.engines.nnunet import Compute  # noqa: E402
 from segmentation.engines.totalsegmentator import NEEDED, TotalSegmentatorEngine  # noqa: E402
 from segmentation.engines.totalsegmentator_weights import Mode, class_map, find_weights, totalsegmentator_home  # noqa: E402
 from segmentation.vertebrae import LABELS  # noqa: E402
-from segmentation.volume import CtVolume, Grid, LabelMap, canonical  # noqa: E402
 
 COMMAND = Path(sys.executable).with_name("TotalSegmentator")
 CALL = """

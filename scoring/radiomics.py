@@ -29,9 +29,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from scoring.errors import FeaturesImpossible, RadiomicsSettingsInvalid, UnknownFeature
+from segmentation.ct_volume import CtVolume, Grid, Mask, canonical
 from segmentation.errors import GridMismatch
 from segmentation.phrase import phrase
-from segmentation.volume import CtVolume, Grid, Mask, canonical
 
 CROP_MARGIN = 6  # voxels; coif1's transform at level 1 reaches 4, and pyradiomics pads odd sizes by one
 MINIMUM_SLICES = 4  # R: with fewer, a high-pass along z is numerical noise

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.ct_volume import FloatArray, Grid, Mask
 from segmentation.phrase import Phrase, phrase
 from segmentation.settings import IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level, Observation, Vertebrae
-from segmentation.volume import FloatArray, Grid, Mask
 
 TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
 BY_ONE_ANCHOR = {"sacrum": "numbered_by_sacrum_alone", "last rib": "numbered_by_rib_alone"}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, FloatArray, Mask, Points, Profile, bone_contrast, canonical
 from segmentation.engines.geometric.body import WALL_ANGLES, outline_centroid, trace_outline
 from segmentation.engines.geometric.canal import enclosure_map
 from segmentation.engines.geometric.frame import BodyFrame, body_frame, coarsen, sample
@@ -22,7 +23,6 @@ from segmentation.gates.bodies import metal_observation, metal_voxels
 from segmentation.regions.surface import largest_piece
 from segmentation.settings import CanalSettings, GateSettings, RegionSettings, SliceSettings
 from segmentation.vertebrae import EngineInfo, Observation
-from segmentation.volume import CtVolume, FloatArray, Mask, Points, Profile, bone_contrast, canonical
 
 # The outline of a vertebral body in front of the canal that bone surrounds: both are found by the geometric
 # engine's functions, whether or not the slice lies mid-body.

@@ -9,8 +9,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from segmentation.ct_volume import CtVolume, Grid, LabelMap, Mask
 from segmentation.phrase import Value
-from segmentation.volume import CtVolume, Grid, LabelMap, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

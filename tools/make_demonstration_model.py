@@ -35,7 +35,7 @@ from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
 from scoring.density.bmd import Reference, StudyClass
-from scoring.density.classification import T_OSTEOPENIA_BELOW, study_class
+from scoring.density.scores import T_OSTEOPENIA_BELOW, study_class
 from scoring.models.card import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -48,9 +48,9 @@ from scoring.models.card import (
     card_document,
 )
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import EngineInfo, Level, Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 CARD_PATH = Path(__file__).parents[1] / "config" / "models" / "demonstration.json"
 NAME = "demonstration"

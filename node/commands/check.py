@@ -37,7 +37,7 @@ from node.pipeline.measured_with import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
-from scoring.density.classification import unstated_phrase
+from scoring.density.scores import unstated_phrase
 from scoring.errors import RadiomicsSettingsInvalid
 from segmentation.engines.nnunet import NnunetEngine
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine

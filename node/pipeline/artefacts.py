@@ -18,9 +18,9 @@ from node.store.errors import NoSuchArtefact
 from node.store.jobs import Lease
 from node.store.store import Store
 from node.study_report import EncodedObject, ObjectKind
+from segmentation.ct_volume import Grid, Mask
 from segmentation.single_slice import SliceBody
 from segmentation.vertebrae import EngineInfo, Level, Observation, Occupancy, RegionKind, Regions, Vertebrae
-from segmentation.volume import Grid, Mask
 
 T = TypeVar("T")
 

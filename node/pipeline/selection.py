@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from node.study_report import RejectedSeries, SeriesFacts, StudyIdentity
 from scoring.calibration.spectrum import energy_phrase, filter_phrase
 from scoring.phantoms import PhantomReading
+from segmentation.ct_volume import CtVolume
 from segmentation.gates.great_vessels import brightest_vessel
 from segmentation.phrase import Phrase, Value, phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Observation, Vertebrae
-from segmentation.volume import CtVolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

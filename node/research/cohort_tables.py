@@ -28,8 +28,8 @@ from scoring.models.card import Applicability, Range
 from scoring.radiomics import feature_names, parse_settings
 from scoring.training.cohort import Cohort, GroupTest, Patient, compare_counted, compare_measured
 from scoring.training.discrimination import Labels
+from segmentation.ct_volume import known_kvp
 from segmentation.phrase import clauses
-from segmentation.volume import known_kvp
 
 # CSV files of text cells, in which every row must be usable.
 

@@ -41,12 +41,12 @@ from scoring.calibration import (
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
+from segmentation.ct_volume import CtVolume, FloatArray, Mask, canonical
 from segmentation.gates.great_vessels import great_vessels
 from segmentation.phrase import Phrase, listed, phrase
 from segmentation.regions.surface import largest_piece
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import ABOVE_SACRUM, Vertebrae, spine_course
-from segmentation.volume import CtVolume, FloatArray, Mask, canonical
 
 Array = npt.NDArray[np.float64]
 

@@ -27,8 +27,8 @@ import numpy as np
 from scoring.calibration import Mineral, SlopeRanges
 from scoring.errors import CalibrationImpossible
 from scoring.settings import PriorScanSettings
+from segmentation.ct_volume import known_kvp
 from segmentation.phrase import Value, phrase, together
-from segmentation.volume import known_kvp
 
 CONVENTIONAL = "single"  # energy type of an image of one polyenergetic spectrum
 NO_FILTER = "none"  # no filter that changes the spectrum; wedges and bow-ties do not

@@ -3,7 +3,7 @@
 Noise of CT is correlated between neighbouring voxels: reconstruction spreads it over a millimetre or two, so
 that the standard error of a mean is not SD / sqrt(N). It is estimated from the region itself: the variance of
 a mean is the sum of all covariances between its voxels, and covariances beyond `NOISE_WINDOW_MM` are taken
-for zero. Scores and categories are computed in `scoring.density.classification`.
+for zero. Scores and categories are computed in `scoring.density.scores`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from scoring.calibration.methods import density_uncertainty
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.errors import RegionEmpty
 from scoring.settings import NOISE_WINDOW_MM
+from segmentation.ct_volume import CtVolume, Mask, Vector, canonical
 from segmentation.errors import GridMismatch
 from segmentation.vertebrae import RegionKind
-from segmentation.volume import CtVolume, Mask, Vector, canonical
 
 COVERAGE_FACTOR = 1.959964  # of a normal distribution's central 95 %
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scoring.calibration import Mineral
 from scoring.calibration.spectrum import Spectrum, spectrum_differences
-from scoring.density.classification import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
+from scoring.density.scores import T_OSTEOPENIA_BELOW, T_OSTEOPOROSIS_FROM
 from scoring.models.card import Applicability, CardTerm, ModelCard, Range
 from scoring.models.nomogram import NomogramResult
 from segmentation.phrase import Phrase, Value, clauses, listed, phrase

@@ -12,8 +12,8 @@ import numpy as np
 from scoring.calibration import FitRules, Mineral, RodReading
 from scoring.calibration.methods import SHIPPED_RULES
 from scoring.settings import TrunkSettings
+from segmentation.ct_volume import CtVolume
 from segmentation.vertebrae import Observation
-from segmentation.volume import CtVolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.checks import calibrate_rods
 from scoring.phantoms.rod_reading import explain_absence, find_rods, read_rods
 from scoring.settings import NOISE_WINDOW_MM
+from segmentation.ct_volume import CtVolume
 from segmentation.vertebrae import Observation
-from segmentation.volume import CtVolume
 
 UNDECIDED = ""  # model of a reading that no model could be chosen for
 

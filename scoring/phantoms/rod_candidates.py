@@ -21,8 +21,8 @@ import numpy.typing as npt
 from scipy.ndimage import binary_fill_holes, binary_opening
 
 from scoring.phantoms.rod_volume import Blocks, Bools, Floats, average_blocks
+from segmentation.ct_volume import CtVolume, canonical
 from segmentation.regions.surface import largest_piece
-from segmentation.volume import CtVolume, canonical
 
 Index = npt.NDArray[np.intp]
 

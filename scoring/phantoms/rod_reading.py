@@ -32,14 +32,14 @@ from scoring.phantoms.rods import (
     bridges,
     find_straight_rows,
     fit_lines,
-    is_truncated,
     make_parallel,
     rows_in_one_slice,
     share_a_rod,
 )
+from scoring.phantoms.truncated_rods import is_truncated
 from scoring.settings import NOISE_WINDOW_MM
+from segmentation.ct_volume import CtVolume, canonical
 from segmentation.vertebrae import Observation
-from segmentation.volume import CtVolume, canonical
 
 WALL_MM = 3.0  # a rod's centroid and area are taken over its radius and this much of the body around it
 CENTRING_PASSES = 2

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 from scipy.signal import fftconvolve
 
-from segmentation.volume import CtVolume
+from segmentation.ct_volume import CtVolume
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -30,7 +30,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from scoring.decimals import decimal
 from scoring.density.bmd import StudyClass
-from scoring.density.classification import study_class
+from scoring.density.scores import study_class
 from scoring.errors import CohortUnusable
 from scoring.training.discrimination import Labels
 

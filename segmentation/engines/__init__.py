@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from segmentation.ct_volume import CtVolume
 from segmentation.vertebrae import EngineInfo, Vertebrae
-from segmentation.volume import CtVolume
 
 
 class Segmenter(Protocol):

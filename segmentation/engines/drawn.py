@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from segmentation.ct_volume import Box, CtVolume, Grid, LabelMap, Mask, Points
 from segmentation.engines.geometric.body import Body, fit_body, rasterise
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve
@@ -22,7 +23,6 @@ from segmentation.phrase import Phrase, phrase
 from segmentation.regions.surface import largest_piece
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, Level
-from segmentation.volume import Box, CtVolume, Grid, LabelMap, Mask, Points
 
 WHOLE_DEPTH_MM = (
     48.0  # a body is at most about 42 mm deep, a vertebra with its spinous process 70 and more (R)

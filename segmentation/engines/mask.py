@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, Grid, LabelMap, canonical
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.name_checks import check_names
 from segmentation.errors import GridMismatch, LevelUnknown, MaskNotUsable
@@ -18,7 +19,6 @@ from segmentation.gates.fracture import without_collapsed
 from segmentation.phrase import phrase
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Vertebrae, no_vertebrae
-from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 
 class Convention(StrEnum):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
+from segmentation.ct_volume import Box, CtVolume, Grid, LabelMap, Mask, Reorientation
 from segmentation.engines import Segmenter
 from segmentation.engines.drawn import (
     Component,
@@ -28,7 +29,6 @@ from segmentation.phrase import Phrase, Value, phrase, together
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Observation, Vertebrae, no_vertebrae
-from segmentation.volume import Box, CtVolume, Grid, LabelMap, Mask, Reorientation
 
 # Proposals (R).
 MIN_BODY_MM3 = 1000.0  # a smaller piece is an artefact, or the end of a body that the volume cuts

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from segmentation.ct_volume import CtVolume, FloatArray, LabelMap, canonical
 from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.errors import EngineUnavailable
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae, no_vertebrae
-from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 CHECKPOINT = "checkpoint_final.pth"
 INSTALL = "install it (make setup-totalsegmentator)"

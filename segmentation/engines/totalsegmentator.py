@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import Box, CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
 from segmentation.engines.name_checks import NetworkLabels, largest_pieces, to_vertebrae
 from segmentation.engines.nnunet import Compute, Network, combined_sha256, to_level_labels
 from segmentation.engines.totalsegmentator_weights import (
@@ -28,7 +29,6 @@ from segmentation.engines.totalsegmentator_weights import (
 )
 from segmentation.settings import CanalSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae, no_vertebrae
-from segmentation.volume import Box, CtVolume, FloatArray, Grid, LabelMap, Mask, Vector, canonical
 
 # Between the last rib and the sacrum; both anchors included.
 NEEDED = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, FloatArray, Mask
 from segmentation.gates.fracture import fracture_observations
 from segmentation.phrase import Phrase, phrase
 from segmentation.regions.cancellous import body_coordinates, height_range
@@ -22,7 +23,6 @@ from segmentation.vertebrae import (
     Regions,
     Vertebrae,
 )
-from segmentation.volume import CtVolume, FloatArray, Mask
 
 # Lesions. Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that
 # is replaced as a whole is compared with the other bodies in view. In bone of low density lytic tissue has

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import FloatArray, Grid, Mask
 from segmentation.levels import identity_observations
 from segmentation.phrase import Value, phrase
 from segmentation.regions.surface import body_axes, body_share, box_around
 from segmentation.settings import FractureSettings, IdentitySettings
 from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
-from segmentation.volume import FloatArray, Grid, Mask
 
 STEP_MM = 0.5  # along the axis
 COLUMN_STEP_MM = 1.0  # across it

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, FloatArray, LabelMap, canonical
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Lengths, Observation, Vertebrae, spine_course
-from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 # Levels beside the great vessels; the aorta divides in front of L4, the vena cava begins in front of L5.
 _BESIDE_VESSELS = ("T11", "T12", "L1", "L2", "L3", "L4")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, FloatArray, LabelMap, canonical
 from segmentation.phrase import phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
@@ -29,7 +30,6 @@ from segmentation.vertebrae import (
     slices_showing,
     spine_course,
 )
-from segmentation.volume import CtVolume, FloatArray, LabelMap, canonical
 
 _CELL_MM = 1.5  # of the part of a slice that is compared
 _ROUNDS = 8  # of Gauss and Newton's method; it settles within four or five

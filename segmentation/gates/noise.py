@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.ndimage import binary_fill_holes, binary_opening
 
+from segmentation.ct_volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 from segmentation.gates.great_vessels import contrast_observations
 from segmentation.gates.motion import motion_observations
 from segmentation.regions.surface import largest_piece
@@ -28,7 +29,6 @@ from segmentation.vertebrae import (
     slices_showing,
     spine_course,
 )
-from segmentation.volume import CtVolume, FloatArray, LabelMap, Mask, canonical
 
 _MAD_TO_SD = 1.4826  # of a normal distribution
 _BLUR_MM = 3.0  # before muscle is identified by its HU

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import Box, CtVolume, FloatArray, Grid, Mask, Points
 from segmentation.errors import LevelNotFound
 from segmentation.regions.surface import (
     body_axes,
@@ -20,7 +21,6 @@ from segmentation.regions.surface import (
 )
 from segmentation.settings import DensityRegions, EllipseSettings, RegionSettings
 from segmentation.vertebrae import Level, RegionKind, Regions, Vertebrae
-from segmentation.volume import Box, CtVolume, FloatArray, Grid, Mask, Points
 
 # The ellipse: in the middle of a vertebral body, in front of the basivertebral veins, as readers draw it. It
 # lies in the plane midway between the endplates, whatever the tilt of gantry, table or spine, and turns with

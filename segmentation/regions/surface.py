@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, spatial
 
+from segmentation.ct_volume import Box, FloatArray, Mask, Points
 from segmentation.vertebrae import Level, Vertebrae
-from segmentation.volume import Box, FloatArray, Mask, Points
 
 SUBSTEP_MM = 1.0  # voxels longer than this are judged in several places
 _SMOOTHING_VOXELS = (

@@ -16,7 +16,7 @@ from node.pipeline.study_run import Verdict
 from node.reference.spec import StudySpec
 from scoring.phantoms import holds_no_patient
 from scoring.settings import TrunkSettings
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 from tests.e2e.in_process import Remembered, Run, unchecked
 from tests.made_studies import write_reference_study
 

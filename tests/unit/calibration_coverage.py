@@ -20,7 +20,7 @@ from node.reference.spine import Vertebra, build_spine
 from scoring.calibration import Calibration, Mineral, RodReading
 from scoring.calibration.methods import LEAST_SQUARES, TWO_POINT, calibrate
 from scoring.density.bmd import BmdResult, measure_bmd, with_standard_errors
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 KINDS = {
     "two rods": (TWO_POINT, (0.0, 200.0)),

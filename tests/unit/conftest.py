@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.nnunet import missing_packages
-from segmentation.volume import CtVolume, Grid
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,11 @@ from scoring.calibration import Calibration
 from scoring.density.bmd import BmdResult, measure_bmd
 from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.levels import measure_level
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Regions, Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 SEED, STUDIES = 2026, 300
 FACTORS: Mapping[str, Sequence[object]] = {

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.reference.attenuation import EFFECTIVE_KEV, ROWS
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 BODY_HU = 36.0
 _AXIAL = np.eye(3)[::-1]

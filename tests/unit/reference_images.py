@@ -11,9 +11,9 @@ from node.reference.render import raster_of, render
 from node.reference.spec import Faults, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.vertebrae import LABELS, Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 STRAIGHT = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 

@@ -12,12 +12,12 @@ from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import core_volume_mm3, truth_of
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import RegionSettings
 from segmentation.vertebrae import LUMBAR
-from segmentation.volume import CtVolume, Grid
 from tests.unit.segmentation_matrix import Entry
 
 DOUBTS = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})

@@ -16,8 +16,8 @@ from node.pipeline.steps.calibrate import StudyCalibration, calibrate_study
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration.control_charts import ScannerReading
 from scoring.phantoms import PhantomReading
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 ALLOWED = load_settings(calibration={"asynchronous": {"enabled": True}})

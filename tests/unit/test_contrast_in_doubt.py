@@ -9,8 +9,8 @@ import pytest
 from config.phrases import in_english
 from node.pipeline.selection import contrast_in_doubt, contrast_in_headers
 from node.reference.spec import Faults
+from segmentation.ct_volume import CtVolume
 from segmentation.settings import ImageSettings
-from segmentation.volume import CtVolume
 from tests.unit.judged_cases import SERIES
 from tests.unit.reference_images import study
 

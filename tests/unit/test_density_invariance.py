@@ -23,11 +23,11 @@ from node.reference.spec import StudySpec
 from scoring.density.bmd import BmdResult, measure_bmd
 from scoring.phantoms.choice import calibrate_from_reading
 from scoring.phantoms.rod_reading import find_rods
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import DensityRegions, RegionSettings
 from segmentation.vertebrae import RegionKind
-from segmentation.volume import CtVolume, Grid
 from tests.made_studies import write_reference_study
 from tests.unit.segmentation_matrix_run import volume_of
 

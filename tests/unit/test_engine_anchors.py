@@ -13,11 +13,11 @@ from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
+from segmentation.ct_volume import CtVolume, LabelMap
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import LabelImage, MaskEngine
 from segmentation.engines.name_checks import cross_check
 from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
-from segmentation.volume import CtVolume, LabelMap
 from tests.unit.segmentation_matrix_run import volume_of
 from tests.unit.test_segmentation_geometric import load
 

@@ -13,10 +13,10 @@ from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import truth_mask
+from segmentation.ct_volume import CtVolume, Grid, LabelMap, canonical
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
-from segmentation.volume import CtVolume, Grid, LabelMap, canonical
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from config.phrases import in_english
+from segmentation.ct_volume import CtVolume, Grid, LabelMap, reorientation_of
 from segmentation.engines.name_checks import NetworkLabels, to_vertebrae
 from segmentation.vertebrae import LABELS, EngineInfo, Vertebrae
-from segmentation.volume import CtVolume, Grid, LabelMap, reorientation_of
 
 GRID = Grid(
     shape=(140, 44, 52),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segmentation.ct_volume import CtVolume
 from segmentation.engines.nnunet import (
     Compute,
     NnunetEngine,
@@ -19,7 +20,6 @@ from segmentation.engines.nnunet import (
 )
 from segmentation.errors import EngineUnavailable
 from segmentation.vertebrae import LABELS
-from segmentation.volume import CtVolume
 
 COMPUTE = Compute(device="cpu", threads=0, mixed_precision=False)
 CLASSES = {"sacrum": 1, "vertebrae_L5": 3, "vertebrae_L3": 5, "liver": 9}

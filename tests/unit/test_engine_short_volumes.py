@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segmentation.ct_volume import CtVolume
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.geometric.canal import Canal
 from segmentation.engines.geometric.column import BODY_OFFSET_MM, body_curve
-from segmentation.volume import CtVolume
 from tests.unit.reference_images import study
 
 pytestmark = pytest.mark.slow

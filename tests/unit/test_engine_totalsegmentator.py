@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.nnunet import Compute
 from segmentation.engines.totalsegmentator import (
     TotalSegmentatorEngine,
@@ -21,7 +22,6 @@ from segmentation.engines.totalsegmentator import (
 )
 from segmentation.engines.totalsegmentator_weights import Mode
 from segmentation.vertebrae import LABELS
-from segmentation.volume import CtVolume, Grid
 
 COMPUTE = Compute(device="cpu", threads=0, mixed_precision=False)
 ROOT = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ import numpy as np
 from segmentation.engines.nnunet import Compute
 from segmentation.engines.totalsegmentator import TotalSegmentatorEngine
 from segmentation.engines.totalsegmentator_weights import Mode
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 compute = Compute(device="auto", threads=1, mixed_precision=False)
 engine = TotalSegmentatorEngine(pathlib.Path(sys.argv[1]), Mode.STANDARD, compute)

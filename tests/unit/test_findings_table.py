@@ -20,7 +20,7 @@ from config.findings import (
 from config.phrases import in_english
 from node.pipeline.artefacts import from_json
 from scoring.calibration.control_charts import QUANTITIES, SIGNALS
-from scoring.density.classification import GRADES, REGIONS
+from scoring.density.scores import GRADES, REGIONS
 from scoring.models.applicability import label_phrase
 from segmentation.phrase import listed, phrase
 from segmentation.vertebrae import Observation

@@ -7,11 +7,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.gates.bodies import bone_observations, quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import LABELS, LUMBAR
-from segmentation.volume import CtVolume, Grid
 from tests.unit import reference_images
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from scoring.calibration.internal import internal_calibration, read_tissues, sd_
 from scoring.calibration.spectrum import Tissue, expected_hu, hu_per_mg_k2hpo4
 from scoring.errors import CalibrationImpossible
 from scoring.settings import InternalCalibrationSettings, TissueSettings
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import ImageSettings, RegionSettings
-from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn, study
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from scoring.calibration.methods import calibrate
 from scoring.phantoms import SliceReading
 from scoring.phantoms.checks import CrossSection, area_deviates, reading_observations, slope_drift
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
 

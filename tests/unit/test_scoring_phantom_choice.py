@@ -14,7 +14,7 @@ from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
 from scoring.phantoms.choice import UNDECIDED, PhantomImage, calibrate_from_reading, read_phantom
 from scoring.phantoms.rod_reading import find_rods, read_rods
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
 
 pytestmark = pytest.mark.slow

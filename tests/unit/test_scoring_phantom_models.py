@@ -21,7 +21,7 @@ from scoring.calibration import Mineral
 from scoring.calibration.methods import calibrate, density_uncertainty
 from scoring.phantoms.choice import PhantomImage, read_phantom
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from node.reference.spine import build_spine
 from node.reference.study import planes_of, render_planes
 from node.reference.surroundings import rods
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
 

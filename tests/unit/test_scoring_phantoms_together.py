@@ -12,7 +12,7 @@ from config.catalog import load_phantom
 from scoring.phantoms import PhantomReading
 from scoring.phantoms.choice import PhantomImage, calibrate_from_reading, read_phantom
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.volume import CtVolume
+from segmentation.ct_volume import CtVolume
 from tests.unit.phantom_scans import Scan, drawn
 
 OSTEO = load_phantom("siemens-osteo")[0]

@@ -15,8 +15,8 @@ from config.catalog import load_radiomics_settings_text
 from config.phrases import in_english
 from scoring.errors import FeaturesImpossible, RadiomicsSettingsInvalid, UnknownFeature
 from scoring.radiomics import compute_features, feature_names, parse_settings
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.errors import GridMismatch
-from segmentation.volume import CtVolume, Grid
 
 AXIAL = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 SIX = (

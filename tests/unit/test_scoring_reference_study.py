@@ -18,14 +18,14 @@ from node.reference.surroundings import rods
 from node.reference.truth import MASK_LABELS, truth_mask
 from scoring.calibration.methods import calibrate
 from scoring.density.bmd import StudyClass, measure_bmd
-from scoring.density.classification import study_class
+from scoring.density.scores import study_class
 from scoring.errors import RegionEmpty
 from scoring.models.card import parse_model_card
 from scoring.models.nomogram import apply_nomogram, nomogram_scale, rad_score
 from scoring.phantoms.rod_reading import find_rods
 from scoring.radiomics import compute_features, feature_names, parse_settings
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.errors import GridMismatch
-from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from config.catalog import load_phantom
 from node.reference.spec import Faults, Implant
 from scoring.phantoms.rod_candidates import find_rod_candidates
 from scoring.phantoms.rod_reading import find_rods
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 from tests.unit.reference_images import study
 

@@ -21,7 +21,7 @@ from node.study_report import Laboratory, LevelResult
 from scoring.calibration import Calibration, Grade, Mineral
 from scoring.calibration.spectrum import Spectrum
 from scoring.density.bmd import AgeBin, DensityCategory, Reference, StudyClass
-from scoring.density.classification import Conversion, assess, density_category, study_class
+from scoring.density.scores import Conversion, assess, density_category, study_class
 from segmentation.vertebrae import Observation, RegionKind
 from tests.unit.judged_cases import CARD, SERIES, STUDY, calibration, level
 

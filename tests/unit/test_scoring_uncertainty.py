@@ -26,7 +26,7 @@ from scoring.density.bmd import (
 )
 from scoring.phantoms.rod_reading import find_rods
 from scoring.settings import NOISE_WINDOW_MM
-from segmentation.volume import CtVolume, Grid
+from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.calibration_coverage import run
 
 pytestmark = pytest.mark.slow

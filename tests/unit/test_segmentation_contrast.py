@@ -9,10 +9,10 @@ import pytest
 
 from node.reference.spec import Faults, StudySpec
 from node.reference.spine import build_spine
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.gates.great_vessels import contrast_observations, great_vessels
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Vertebrae
-from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import crop_around_l3, drawn, study
 
 pytestmark = pytest.mark.slow

@@ -10,13 +10,13 @@ import pytest
 from config.phrases import in_english
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from scoring.density.bmd import measure_bmd
+from segmentation.ct_volume import CtVolume, Grid, Mask
 from segmentation.gates.bodies import ellipse_objection, quality_observations
 from segmentation.levels import measure_level
 from segmentation.regions.cancellous import cut_regions, mid_plane
 from segmentation.regions.surface import body_share, box_around
 from segmentation.settings import DensityRegions, EllipseSettings, GateSettings, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, RegionKind, Vertebrae
-from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import crop_around_l3
 
 pytestmark = pytest.mark.slow

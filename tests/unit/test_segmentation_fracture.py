@@ -11,6 +11,7 @@ from config.findings import Output, load_findings, withheld
 from config.phrases import in_english
 from node.pipeline.artefacts import SegmentationArtefact, segmentation_from_bytes, segmentation_to_bytes
 from node.reference.spec import Faults, Fracture, FractureShape
+from segmentation.ct_volume import CtVolume, Grid, Mask
 from segmentation.engines.drawn import drawing_grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
@@ -24,7 +25,6 @@ from segmentation.gates.fracture import (
 from segmentation.levels import measure_level
 from segmentation.settings import FractureSettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
-from segmentation.volume import CtVolume, Grid, Mask
 from tests.unit.reference_images import drawn, study
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 import SimpleITK
 
 from config.findings import load_findings
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.vertebrae import LABELS, Vertebrae
-from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import as_volume
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from config.phrases import in_english
 from node.reference.spec import Faults, Fracture, FractureShape, Implant, Jerk, Starved
+from segmentation.ct_volume import CtVolume
 from segmentation.gates.motion import motion_observations
 from segmentation.gates.noise import image_observations, noise_observations
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import Observation, Vertebrae
-from segmentation.volume import CtVolume
 from tests.unit.reference_images import crop_around_l3, drawn, study
 
 pytestmark = pytest.mark.slow

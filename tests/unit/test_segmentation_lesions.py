@@ -10,12 +10,12 @@ from node.reference.render import raster_of, render
 from node.reference.spec import Faults, Implant, Lesion, LesionKind, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import MASK_LABELS, truth_mask
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.gates.bodies import lesion_observations, quality_observations
 from segmentation.levels import measure_level
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
-from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import drawn
 
 pytestmark = pytest.mark.slow

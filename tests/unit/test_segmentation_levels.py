@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from config.phrases import in_english
+from segmentation.ct_volume import Grid
 from segmentation.levels import anchor_observations, identity_observations, in_anatomical_order, measure_level
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Vertebrae
-from segmentation.volume import Grid
 
 
 def level(name: str, z_mm: float, volume_mm3: float = 40_000.0, *, complete: bool = True) -> Level:

@@ -13,10 +13,10 @@ import SimpleITK
 from config.phrases import in_english
 from config.settings import load_settings
 from node.pipeline.engine import resolve_engine
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.errors import GridMismatch, MaskNotUsable
 from segmentation.vertebrae import LABELS, Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 GRID = Grid(
     shape=(80, 40, 48),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from segmentation.ct_volume import Grid
 from segmentation.engines.geometric.frame import body_frame
 from segmentation.engines.geometric.thick_slices import PLATE_SIZE, Slabs, make_slabs, slab_average
-from segmentation.volume import Grid
 from tests.unit.segmentation_matrix import mixed_otherwise
 from tests.unit.segmentation_matrix_run import run
 

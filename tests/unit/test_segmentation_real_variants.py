@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
-from segmentation.volume import CtVolume, Grid
 from tests.unit.reference_images import as_volume
 
 pytestmark = pytest.mark.slow

@@ -9,12 +9,12 @@ from node.reference.render import raster_of, render
 from node.reference.spec import BODIES, Faults, StudySpec
 from node.reference.spine import build_spine
 from node.reference.truth import Truth, core_volume_mm3, truth_of
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import AnchorSettings, CanalSettings, GeometricSettings, RegionSettings
 from segmentation.vertebrae import Vertebrae
-from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
 

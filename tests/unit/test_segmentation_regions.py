@@ -14,13 +14,13 @@ from config.phrases import in_english
 from node.pipeline.artefacts import SegmentationArtefact
 from node.pipeline.steps.score import measure
 from scoring.radiomics import parse_settings
+from segmentation.ct_volume import CtVolume, Grid, Mask
 from segmentation.errors import GridMismatch, LevelNotFound
 from segmentation.gates.bodies import quality_observations
 from segmentation.levels import measure_level
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import GateSettings, ImageSettings, RegionSettings
 from segmentation.vertebrae import LABELS, EngineInfo, Occupancy, Regions, Vertebrae
-from segmentation.volume import CtVolume, Grid, Mask
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ from node.reference.attenuation import HA, hu_per_mg
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from node.reference.study import planes_of, render_planes
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.settings import GateSettings, RegionSettings
 from segmentation.single_slice import SliceBody, SliceFinder
-from segmentation.volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from node.reference.spec import StudySpec
+from segmentation.ct_volume import Grid, reorientation_of
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.regions.cancellous import cut_regions
 from segmentation.regions.surface import body_share, deep_shares, surface_points
 from segmentation.vertebrae import LABELS, EngineInfo, Level, Occupancy, Vertebrae
-from segmentation.volume import Grid, reorientation_of
 from tests.unit.segmentation_matrix_run import volume_of
 
 pytestmark = pytest.mark.slow

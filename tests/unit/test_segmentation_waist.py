@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric.column import Curve, find_discs
 from segmentation.settings import DiscSettings
-from segmentation.volume import CtVolume, Grid
 
 DISC_HU, BODY_HU, ENDPLATE_HU = 85.0, 285.0, 350.0
 DISCS = (20, 61, 96, 131, 170, 203, 234)

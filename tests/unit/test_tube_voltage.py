@@ -9,7 +9,7 @@ from scoring.calibration import Mineral
 from scoring.calibration.spectrum import slope_range
 from scoring.errors import CohortUnusable
 from scoring.models.card import Applicability
-from segmentation.volume import bone_contrast, known_kvp
+from segmentation.ct_volume import bone_contrast, known_kvp
 
 NONE_OF_A_SCANNER = [0.0, -120.0, 1.2, 12.0, 9999.0, 120000.0]
 

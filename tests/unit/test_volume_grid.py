@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmentation.ct_volume import CtVolume, Grid, canonical, reorientation_of
 from segmentation.errors import GridMismatch
-from segmentation.volume import CtVolume, Grid, canonical, reorientation_of
 
 
 @st.composite

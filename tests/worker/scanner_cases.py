@@ -15,8 +15,8 @@ from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration, Mineral, RodReading
 from scoring.calibration.control_charts import Protocol, ScannerReading
 from scoring.phantoms import PhantomReading
+from segmentation.ct_volume import Grid
 from segmentation.vertebrae import EngineInfo, Observation, Vertebrae
-from segmentation.volume import Grid
 
 _GRID = Grid(
     shape=(1, 1, 1),

@@ -33,8 +33,8 @@ from scoring.calibration import LineUncertainty, Mineral
 from scoring.calibration.control_charts import ScannerReading
 from scoring.calibration.spectrum import ScanTechnique
 from scoring.phantoms import PhantomReading
+from segmentation.ct_volume import CtVolume
 from segmentation.vertebrae import Observation
-from segmentation.volume import CtVolume
 from tests.worker.scanner_cases import (
     MODELS,
     NO_IMAGE,

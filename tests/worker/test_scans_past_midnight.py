@@ -16,8 +16,8 @@ from node.store.files import ReceivedInstance
 from node.store.store import Store
 from scoring.calibration import Calibration
 from scoring.phantoms import PhantomReading
+from segmentation.ct_volume import CtVolume
 from segmentation.vertebrae import Observation
-from segmentation.volume import CtVolume
 from tests.worker.scanner_cases import NO_IMAGE, read, selection
 
 

@@ -28,7 +28,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedE
 
 from node.dicom.header_text import drop_non_sequences, items_of, number_of, protect_identity_text, text_of
 from node.study_report import StudyIdentity
-from segmentation.volume import known_kvp
+from segmentation.ct_volume import known_kvp
 
 _SHARED = "SharedFunctionalGroupsSequence"
 _PER_FRAME = "PerFrameFunctionalGroupsSequence"

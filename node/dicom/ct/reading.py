@@ -31,8 +31,8 @@ from node.dicom.ct.technique import (
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of, text_of
 from node.study_report import SeriesFacts
+from segmentation.ct_volume import CtVolume, FloatArray, Grid
 from segmentation.phrase import phrase
-from segmentation.volume import CtVolume, FloatArray, Grid
 
 _Result = TypeVar("_Result")
 

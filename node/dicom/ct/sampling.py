@@ -21,7 +21,7 @@ from node.dicom.errors import SeriesUnusable
 from node.dicom.header_text import number_of, text_of
 from node.dicom.result_headers import made_here
 from node.study_report import SeriesFacts
-from segmentation.volume import CtVolume, FloatArray, Grid
+from segmentation.ct_volume import CtVolume, FloatArray, Grid
 
 # Size of the sample. All R: chosen so that a phantom 70 mm long is met twice in 700 mm of CT, and that the
 # preview of one series costs about as much as reading a thick one.

@@ -27,7 +27,7 @@ from node.dicom.ct.series_choice import (
 from node.dicom.ct.slice_geometry import single_slice_grid
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import number_of
-from segmentation.volume import CtVolume, Grid, Mask
+from segmentation.ct_volume import CtVolume, Grid, Mask
 
 # Limits of single slices; project choices (R), not published. A protocol's slices are 8 to 10 mm thick and a
 # vertebra with its disc apart, 30 mm and more; the series shows two to five vertebrae.

@@ -16,8 +16,8 @@ from scipy.optimize import minimize_scalar
 from config.sections import SelectionSettings
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.dicom.header_text import text_of
+from segmentation.ct_volume import Grid, Vector
 from segmentation.phrase import Phrase, phrase, together
-from segmentation.volume import Grid, Vector
 
 # Scanners write positions with a few decimals: closer than this is the same place.
 _SAME_POSITION_MM = 0.01

@@ -30,7 +30,7 @@ from node.dicom.sc.words import GRADES, MINERALS, MINUS, equation, equivalent, n
 from node.dicom.seg import rods_in_view
 from node.study_report import Report
 from scoring.calibration import Calibration, FitPoint, fit_line, fit_points
-from segmentation.volume import CtVolume, canonical
+from segmentation.ct_volume import CtVolume, canonical
 
 _LEFT_WIDTH = 470.0
 _AXIS = 62.0  # pixels left of a plot, for its numbers

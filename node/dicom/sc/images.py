@@ -37,8 +37,8 @@ from node.dicom.sc.words import MINERALS, REGIONS, number, region_of
 from node.dicom.seg import centre_in, read_radius_mm, rods_in_view
 from node.study_report import Report, SliceResult
 from scoring.calibration import RodReading
+from segmentation.ct_volume import CtVolume, Grid, Mask, canonical
 from segmentation.vertebrae import RegionKind, Regions, Vertebrae
-from segmentation.volume import CtVolume, Grid, Mask, canonical
 
 _WINDOW_HU = (-160.0, 440.0)
 _FILL_OPACITY = 0.40

@@ -38,8 +38,8 @@ from node.dicom.result_headers import (
 from node.dicom.uids import derived_uid, mint, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Provenance, Report
 from scoring.calibration import Calibration, Grade, RodReading
+from segmentation.ct_volume import Grid, Mask
 from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
-from segmentation.volume import Grid, Mask
 
 # Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
 _CENTROID_TOLERANCE_MM = 0.1

@@ -28,9 +28,9 @@ from node.dicom.ct.slice_geometry import as_vector, grid_direction, normal_of
 from node.dicom.errors import MaskUnreadable, SegProblem, SegUnusable
 from node.dicom.header_text import items_of, number_of, text_of
 from node.dicom.result_headers import made_here
+from segmentation.ct_volume import Grid, LabelMap, Mask
 from segmentation.phrase import phrase
 from segmentation.vertebrae import LABELS
-from segmentation.volume import Grid, LabelMap, Mask
 
 # A voxel of a FRACTIONAL segment belongs to it from half its maximum on, probability and occupancy alike.
 FRACTION = 0.5

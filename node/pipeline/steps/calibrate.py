@@ -21,9 +21,9 @@ from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
 from scoring.phantoms.choice import calibrate_from_reading, line_without_limits
 from scoring.phantoms.rod_candidates import find_rod_candidates
+from segmentation.ct_volume import CtVolume
 from segmentation.phrase import clauses, phrase
 from segmentation.vertebrae import Observation, Vertebrae
-from segmentation.volume import CtVolume
 
 # Scanner quality: which phantom readings are kept, which studies hold nothing but a phantom, what drifts.
 

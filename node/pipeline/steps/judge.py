@@ -18,8 +18,8 @@ from node.pipeline.steps.score import FEATURE_LEVEL, Measurements
 from node.study_report import Laboratory, LevelResult, Provenance, SeriesFacts, SliceResult, StudyIdentity
 from scoring.calibration import Calibration, Grade, Mineral
 from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
-from scoring.density.classification import Assessment, Conversion, assess, remarks
 from scoring.density.follow_up import NO_PHANTOM, Conditions, FollowUp, Scan, follow_up
+from scoring.density.scores import Assessment, Conversion, assess, remarks
 from scoring.models.applicability import (
     REMARKS_ON_MODEL,
     contradiction_observations,

@@ -36,6 +36,7 @@ from scoring.models.card import ModelCard
 from scoring.phantoms import PhantomModel, holds_no_patient
 from scoring.phantoms.choice import calibrate_from_reading
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
+from segmentation.ct_volume import CtVolume, Vector
 from segmentation.gates.bodies import bone_observations, ellipse_objection, quality_observations
 from segmentation.gates.noise import image_observations
 from segmentation.levels import anchor_observations
@@ -43,7 +44,6 @@ from segmentation.phrase import Value, phrase
 from segmentation.settings import GateSettings, ImageSettings, SliceSettings
 from segmentation.single_slice import SliceFinder
 from segmentation.vertebrae import LUMBAR, Observation, RegionKind, Regions
-from segmentation.volume import CtVolume, Vector
 
 # What is read from pixels: calibration, density and features. Later steps need no pixels again.
 

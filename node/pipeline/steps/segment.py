@@ -14,11 +14,11 @@ from node.pipeline.engine import ResolvedEngine, StudyMask
 from node.pipeline.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.steps.score import slice_finder
 from node.pipeline.study_run import ChosenImages
+from segmentation.ct_volume import CtVolume
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.name_checks import cross_check
 from segmentation.regions.cancellous import cut_regions
 from segmentation.vertebrae import LUMBAR, EngineInfo, Observation, Regions, Vertebrae
-from segmentation.volume import CtVolume
 
 
 def segment(

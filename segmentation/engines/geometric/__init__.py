@@ -12,6 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segmentation.ct_volume import (
+    Box,
+    CtVolume,
+    FloatArray,
+    LabelMap,
+    Mask,
+    Reorientation,
+    bone_contrast,
+    canonical,
+)
 from segmentation.engines.geometric.body import THICK_MM, Body, fit_body, move_to_cortex, voxel_shares
 from segmentation.engines.geometric.canal import track_canal
 from segmentation.engines.geometric.column import Curve, body_curve, find_discs
@@ -28,16 +38,6 @@ from segmentation.gates.fracture import without_collapsed
 from segmentation.levels import identity_observations, in_anatomical_order, measure_level
 from segmentation.settings import GeometricSettings, IdentitySettings
 from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae, no_vertebrae
-from segmentation.volume import (
-    Box,
-    CtVolume,
-    FloatArray,
-    LabelMap,
-    Mask,
-    Reorientation,
-    bone_contrast,
-    canonical,
-)
 
 _CORTEX_KVP = 120.0
 

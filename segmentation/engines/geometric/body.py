@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import Box, CtVolume, FloatArray, Mask, Points, Profile
 from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.endplates import (
     EDGE_CLIP_HU,
@@ -24,7 +25,6 @@ from segmentation.engines.geometric.endplates import (
     robust_fit,
 )
 from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, body_frame, sample
-from segmentation.volume import Box, CtVolume, FloatArray, Mask, Points, Profile
 
 # The side wall: its radius over angle and height, smooth, and free of pedicles and neighbours.
 ANGLES = 72

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import Points, Profile
 from segmentation.engines.geometric.frame import WorkingVolume
 from segmentation.settings import CanalSettings
-from segmentation.volume import Points, Profile
 
 DIRECTIONS = 16
 MAX_BACK = 2  # cells per slice: lets the path follow a sacrum that turns by more than 45 degrees

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, Points, Profile
 from segmentation.engines.geometric.canal import Canal
 from segmentation.engines.geometric.frame import OUTSIDE_HU, sample
 from segmentation.settings import DiscSettings
-from segmentation.volume import CtVolume, Points, Profile
 
 # The curve.
 BODY_OFFSET_MM = 26.0  # canal centre to body centre: half a canal (8) and half a body's depth (17-18) (R)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize, special
 
+from segmentation.ct_volume import CtVolume, Points, Profile
 from segmentation.engines.geometric.frame import OUTSIDE_HU, BodyFrame, sample
-from segmentation.volume import CtVolume, Points, Profile
 
 # The surface of a thin cortex. The scanner's blur moves the steepest fall of HU outward: of a plate of 1 mm
 # and a blur of 2 mm by half a millimetre, which makes nearly a tenth of a body's volume. A blurred plate,

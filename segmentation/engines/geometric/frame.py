@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segmentation.volume import CtVolume, FloatArray, Points, Profile
+from segmentation.ct_volume import CtVolume, FloatArray, Points, Profile
 
 OUTSIDE_HU = -2000.0  # what sampling gives outside the volume: below any HU a scanner writes
 

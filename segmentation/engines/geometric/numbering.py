@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentation.ct_volume import CtVolume, Mask, Points, Profile
 from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.frame import sample
 from segmentation.phrase import Phrase, phrase
 from segmentation.settings import AnchorSettings
-from segmentation.volume import CtVolume, Mask, Points, Profile
 
 STEP_MM = 2.0
 HALF_WIDTH_MM = 110.0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
+from segmentation.ct_volume import CtVolume, Grid, Mask, Points, Profile
 from segmentation.engines.geometric.body import Body
 from segmentation.engines.geometric.endplates import (
     COLUMN_STEP_MM,
@@ -24,7 +25,6 @@ from segmentation.engines.geometric.endplates import (
     quadratic_terms,
 )
 from segmentation.engines.geometric.frame import BodyFrame
-from segmentation.volume import CtVolume, Grid, Mask, Points, Profile
 
 # The model. Along an endplate's normal, outwards, cancellous bone is followed by a thin plate of compact bone
 # and by the disc. A voxel of a slice 5 mm thick averages them between the two faces of the slice.
