@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from structlog.testing import capture_logs
 
@@ -41,14 +42,25 @@ class Asker:
     port: int = 0
     statuses: list[int] = field(default_factory=list)  # to answer reports with; then Success
     reports: list[tuple[int, Dataset]] = field(default_factory=list)
-    arrived: threading.Event = field(default_factory=threading.Event)
+    arrived: threading.Event = field(default_factory=threading.Event)  # a report, and its answer has left
+    unanswered: bool = False
 
     def on_report(self, event: Any) -> tuple[int, None]:
         status = self.statuses.pop(0) if self.statuses else 0x0000
         if status == 0x0000:
             self.reports.append((event.event_type, event.event_information))
-            self.arrived.set()
+            self.unanswered = True
         return status, None
+
+    def on_sent(self, event: Any) -> None:
+        """Whoever releases the association before the answer has left breaks it off."""
+        if self.unanswered and isinstance(event.pdu, P_DATA_TF):
+            self.unanswered = False
+            self.arrived.set()
+
+    @property
+    def handlers(self) -> list[tuple[Any, Any]]:
+        return [(evt.EVT_N_EVENT_REPORT, self.on_report), (evt.EVT_PDU_SENT, self.on_sent)]
 
     def associate(self, port: int) -> Any:
         ae = AE("ASKER")
@@ -57,7 +69,7 @@ class Asker:
             "127.0.0.1",
             port,
             ae_title="OSTEONODE",
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.on_report)],
+            evt_handlers=self.handlers,
         )
         assert association.is_established
         return association
@@ -89,9 +101,7 @@ def asker() -> Iterator[Asker]:
     peer = Asker()
     ae = AE("ASKER")
     ae.add_supported_context(COMMITMENT, scu_role=False, scp_role=True)
-    server = ae.start_server(
-        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, peer.on_report)]
-    )
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=peer.handlers)
     peer.port = int(server.server_address[1])
     yield peer
     ae.shutdown()
@@ -369,7 +379,7 @@ def test_images_go_on_while_a_peer_waits_for_its_report(
         "127.0.0.1",
         node.port,
         ae_title="OSTEONODE",
-        evt_handlers=[(evt.EVT_N_EVENT_REPORT, asker.on_report)],
+        evt_handlers=asker.handlers,
     )
     assert ask(association, [(CTImageStorage, HELD)]) == 0x0000
     assert asker.arrived.wait(LIMIT_S)
