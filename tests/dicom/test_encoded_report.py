@@ -347,7 +347,7 @@ def test_a_text_in_no_character_set_is_stopped_and_not_quoted(encoded):
     check_object(name)
     with pytest.raises(ObjectInvalid) as stopped:
         check_object(name.replace(b"Nomogram", b"SECRET\xff\xff"))
-    assert any("ImageComments is no text" in line for line in stopped.value.violations)
+    assert any("ImageComments is not text" in line for line in stopped.value.violations)
     assert "SECRET" not in " ".join(stopped.value.violations)
 
 

@@ -140,5 +140,5 @@ def test_a_study_whose_name_cannot_be_read_says_so(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"P" * 14, LATIN + b" "))
     result = Run(tmp_path, tmp_path / "truth_mask.nii.gz").result
     (text,) = [one["text"] for one in result["findings"] if one["code"] == "identity_unreadable"]
-    assert text.startswith("In the character set that the images declare these are no text: PatientName.")
+    assert text.startswith("These attributes are not valid text in the declared character set: PatientName.")
     assert result["levels"]["L3"]["bmd_mg_cm3"]

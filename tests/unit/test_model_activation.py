@@ -445,7 +445,7 @@ def test_check_tells_a_pinned_card_from_one_that_an_edit_would_change(settings, 
     site_card(settings, real)
     named = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"model": "ours"})})
     assert model_line().standing is CheckStatus.WARNING
-    assert "not pinned" in model_line().detail
+    assert "not activated" in model_line().detail
     switch(real)
     assert model_line().standing is CheckStatus.OK
     assert model_line().detail.endswith("activated 2026-03-01 by physicist")

@@ -202,7 +202,7 @@ def test_a_card_that_does_not_tell_its_studies_is_said_not_to(model, others, tmp
     document = json.loads(model.read_text("utf-8"))
     del document["training"]["studies"]
     (tmp_path / "model.json").write_text(json.dumps(document), "utf-8")
-    told = "The card does not tell which studies trained it"
+    told = "The card does not state which studies trained it"
     _, page, console = evaluate(tmp_path / "model.json", others.cohort, others.features, tmp_path / "out")
     assert told in page
     assert told in console
@@ -377,10 +377,10 @@ def test_a_repeat_that_is_no_second_reading_of_the_same_studies_is_refused(files
     if spoil == "itself":
         repeats, told = [files.features], "cannot be its own repeat"
     elif spoil == "a copy":
-        repeats, told = [again(folders[0], files.values)], "its masks are no repeated ones"
+        repeats, told = [again(folders[0], files.values)], "its masks are not repeated ones"
     elif spoil == "one name":
         repeats.append(again(folders[1], values + 1.0))
-        told = "more than one is called again"
+        told = "more than one is named again"
     elif spoil == "other settings":
         again(folders[0], values, OTHER_SETTINGS)
         told = "other radiomics settings"

@@ -373,13 +373,13 @@ def test_evaluation_on_new_patients_gives_what_the_card_gives_each_of_them(train
     ("spoil", "told"),
     [
         (lambda rows: [row | {"label": "osteoporosis"} for row in rows], "0 with osteopenia"),
-        (lambda rows: [*rows, rows[0]], "p0: stands there twice"),
+        (lambda rows: [*rows, rows[0]], "p0: occurs twice"),
         (lambda rows: [*rows[1:], rows[1] | {"patient": "again"}], "these patients share a study: p1, again"),
         (lambda rows: rows[:10], "10 of each are needed"),
-        (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is no number: 'nan'"),
+        (lambda rows: [rows[0] | {"age": "nan"}, *rows[1:]], "p0: age is not a number: 'nan'"),
         (
             lambda rows: [row | {"split": "train" if row["label"] == "normal" else "test"} for row in rows],
-            "leaves nobody to train on",
+            "leaves no patients to train on",
         ),
         (
             lambda rows: [
@@ -422,7 +422,7 @@ def test_a_table_with_other_signs_than_commas_is_told_so(files, tmp_path, sign):
     odd.write_text(files.cohort.read_text("utf-8").replace(",", sign), "utf-8")
     found = run("train", odd, "--out", tmp_path, "--features", files.features)
     assert found.exit_code == 2
-    assert f"separated by {sign!r}: commas are needed" in " ".join(found.output.split())
+    assert f"separated by {sign!r} instead of commas" in " ".join(found.output.split())
 
 
 def test_a_constant_feature_gets_a_clear_error(files, tmp_path):
@@ -495,7 +495,7 @@ def test_a_feature_that_the_tables_settings_do_not_give_is_refused(files, tmp_pa
     features.write_text(features.read_text("utf-8").replace(NAMES[1], name), "utf-8")
     found = run("train", files.cohort, "--out", tmp_path, "--features", features)
     assert found.exit_code == 2
-    assert f"columns that are no features of these settings: {name}" in " ".join(found.output.split())
+    assert f"columns that are not features of these settings: {name}" in " ".join(found.output.split())
     assert not (tmp_path / "model.json").exists()
 
 

@@ -141,7 +141,7 @@ def test_passes_between_which_the_patient_slid_along_the_table_are_seen() -> Non
         (found,) = motion_observations(CtVolume(hu=hu, grid=volume.grid), vertebrae)
         assert found.code == "alternate_images_displaced"
         assert in_english(found.values["difference"]).startswith(
-            "nearer to one neighbour than to the other by"
+            "more similar to one neighbour than to the other by"
         )
 
 
