@@ -197,7 +197,9 @@ def test_fractures_of_single_levels_lead_where_nothing_is_said_of_the_spine(stud
     told = describe_finding("fracture_suspected", level="L4", percent=22, shape="wedge", grade=1)
     report = replace(study.report, findings=(*study.report.findings, told))
     first = next(text for text, box in compose_answer(report).text_boxes() if text.startswith("L4:"))
-    assert first.startswith("L4: vertebral height loss of 22 % (wedge). A fracture is suspected (Genant grade 1).")
+    assert first.startswith(
+        "L4: vertebral height loss of 22 % (wedge). A fracture is suspected (Genant grade 1)."
+    )
 
 
 def test_structured_report_and_result_are_the_same_whatever_the_language(study, to_chinese, chinese_typeface):

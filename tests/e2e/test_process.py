@@ -266,7 +266,7 @@ def test_artefacts_are_kept_among_no_other_files(study, tmp_path):
     for folder, said in ((tmp_path, "name an empty"), (study / "kept", "is inside the input folder")):
         run = process(study, tmp_path / "out", "--keep-artefacts", folder)
         assert run.status == 2
-        assert said in " ".join(run.printed.split())
+        assert said in " ".join(run.printed.replace("│", " ").split())
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 

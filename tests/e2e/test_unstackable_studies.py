@@ -102,9 +102,9 @@ def some_broken(number: int, dataset: Dataset) -> None:
 
 CASES: dict[str, tuple[Edit, str]] = {
     "localizer among them": (localizer_among_them, "localizer (1 of"),
-    "a series for each slice": (series_per_slice, "slices of one stack that came as"),
+    "a series for each slice": (series_per_slice, "slices of one stack, distributed over"),
     "no frame of reference": (no_frame_of_reference, "geometry missing: FrameOfReferenceUID"),
-    "tilt": (tilted, "gantry tilt: slices shift by"),
+    "tilt": (tilted, "gantry tilt: slices are sheared by"),
     "mixed steps": (mixed_steps, "missing slices"),
     "uneven steps": (uneven_steps, "slice spacing varies"),
     "two in each place": (two_in_each_place, "duplicate slice positions"),

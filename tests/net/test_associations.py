@@ -93,9 +93,9 @@ def test_an_answer_that_waits_to_be_sent_is_not_overtaken(
 ) -> None:
     read, answer = EventDrivenProvider._read_pdu, Association._serve_request
 
-    def read_late(provider: EventDrivenProvider, connection: Any) -> None:
+    def read_late(provider: EventDrivenProvider, connection: Any) -> bool:
         time.sleep(0.03)
-        read(provider, connection)
+        return read(provider, connection)
 
     def answer_late(*request: Any) -> None:
         time.sleep(0.045)  # the C-ECHO: while the second PDU of the C-STORE after it is read

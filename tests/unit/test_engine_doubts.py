@@ -152,7 +152,7 @@ def test_the_truth_is_believed(engine, truth):
         (swapped, "L4 does not lie below L3"),
         (upside_down, "L2 does not lie below L1"),
         (one_too_high, "the sacrum follows L4"),
-        (everywhere, "L2 holds 3"),
+        (everywhere, "L2 measures 3"),
     ],
 )
 def test_a_name_that_no_spine_has_withholds_what_rests_on_names(

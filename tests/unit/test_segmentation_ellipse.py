@@ -155,7 +155,7 @@ def test_an_ellipse_that_serves_for_nothing_is_said_and_the_core_stands():
     strict = GateSettings(min_ellipse_cm3=50.0)
     (found,) = quality_observations(volume, vertebrae, {"L3": regions}, strict)
     assert (found.code, found.level) == ("ellipse_not_measured", "L3")
-    assert "cm3 of it lie in cancellous bone" in in_english(found.values["reason"])
+    assert "cm3 of the mid-body ellipse lie in cancellous bone" in in_english(found.values["reason"])
     volume.hu[regions.ellipse] += np.random.default_rng(1).normal(0, 95, regions.ellipse.sum())
     (uneven,) = quality_observations(volume, vertebrae, {"L3": regions})
     assert uneven.code == "roi_heterogeneous"  # said, and given all the same, as in the core

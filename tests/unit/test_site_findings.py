@@ -60,8 +60,8 @@ def test_a_site_s_row_takes_the_place_of_the_shipped_one(site):
         (row(text="{slices."), "braces that do not match"),
         (row(text="{slices.real}"), "fills in slices.real"),
         (row(text="{}"), "the finding has none such"),
-        (row(withholds='["bmd"]'), "it withholds bmd and not density_category, t_score, z_score"),
-        (row(withholds='["rad_score"]'), "it withholds rad_score and not nomogram"),
+        (row(withholds='["bmd"]'), "it withholds bmd but not density_category, t_score, z_score"),
+        (row(withholds='["rad_score"]'), "it withholds rad_score but not nomogram"),
         (row(severity="refusal"), "it refuses and does not withhold bmd"),
         (
             row(code="lossy_strong", severity="refusal", withholds=ALL_BUT_HU),

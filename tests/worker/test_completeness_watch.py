@@ -351,7 +351,7 @@ def test_a_study_that_the_database_will_not_close_spoils_no_other(
         "1.2.1": StudyState.RECEIVING,
         "1.2.2": StudyState.PROCESSING,
     }
-    assert "cannot be told" in sqlite_store.overview.show("1.2.1").summary.reason
+    assert "cannot be determined" in sqlite_store.overview.show("1.2.1").summary.reason
 
 
 def slice_at(
