@@ -40,8 +40,8 @@ from node.net.event_driven.negotiation import ACCEPTANCE, REQUEST, AssociationRe
 
 log = structlog.get_logger(__name__)
 
-# States of the state machine (PS3.8 Tables 9-2 and 9-5): no connection; about to close.
-IDLE, _CLOSING = "Sta1", "Sta13"
+# States of the state machine (PS3.8 Tables 9-2 and 9-5): no connection, data transfer, about to close.
+IDLE, _TRANSFER, _CLOSING = "Sta1", "Sta6", "Sta13"
 LOOK_S = 0.5  # timers and flags are looked at this often where nothing happens
 # PS3.8 Table 9-11: the length that we announce is that of the P-DATA's own part, after six bytes of header.
 _HEADER = struct.Struct(">BBL")
@@ -91,7 +91,15 @@ class EventDrivenSocket(AssociationSocket):
     def __init__(self, association: Association, connection: socket.socket, *, patience_s: float) -> None:
         super().__init__(association, client_socket=connection)
         self._patience_s = patience_s
-        connection.settimeout(patience_s)  # of sending too: a peer that does not read is cut off as well
+        if isinstance(connection, ssl.SSLSocket):
+            connection.settimeout(patience_s)
+            return
+        # The kernel waits for the whole of a PDU, which spares dozens of calls. It limits sending too: a peer
+        # that does not read is cut off as well.
+        connection.settimeout(None)
+        limit = struct.pack("@ll", int(patience_s), int(patience_s % 1 * 1e6))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     @property
     def ready(self) -> bool:
@@ -105,6 +113,24 @@ class EventDrivenSocket(AssociationSocket):
             self.event_queue.put(_CONNECTION_CLOSED)
             return False
 
+    def recv_if_ready(self, nr_bytes: int) -> bytearray | None:
+        """The next bytes as `recv`, if the first of them has come; None if not.
+
+        Raises
+        ------
+        OSError
+            As `recv`.
+        """
+        connection = self.socket
+        if connection is None or isinstance(connection, ssl.SSLSocket):
+            return self.recv(nr_bytes) if self.ready else None
+        try:
+            begun = connection.recv(nr_bytes, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        missing = nr_bytes - len(begun)
+        return bytearray(begun) + self.recv(missing) if begun and missing else bytearray(begun)
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Receive exactly `nr_bytes`, or fewer where the peer closed the connection.
 
@@ -116,12 +142,13 @@ class EventDrivenSocket(AssociationSocket):
         connection = self.socket
         if connection is None:
             return bytearray()
+        flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
         buffer = bytearray(nr_bytes)
         deadline = time.monotonic() + self._patience_s
         got = 0
         with memoryview(buffer) as view:
             while got < nr_bytes:
-                count = connection.recv_into(view[got:])
+                count = connection.recv_into(view[got:], 0, flags)
                 if count == 0:
                     break
                 got += count
@@ -320,46 +347,55 @@ class EventDrivenProvider(DULServiceProvider):
         """Read a PDU, if one has begun to come. Whether that was so, or the connection is closed now."""
         if self.socket is None:
             return False
-        if self.socket.ready:
-            self._read_pdu(self.socket)
+        if self._read_pdu(self.socket):
             return True
         if self.state_machine.current_state == _CLOSING:
             self.socket.close()
             return True
         return False
 
-    def _read_pdu(self, connection: EventDrivenSocket) -> None:
-        """Read a PDU, and queue it with its event. One that is too long or of no type is not read on."""
+    def _read_pdu(self, connection: EventDrivenSocket) -> bool:
+        """Read a PDU that has begun to come, and queue it with its event. Whether one had.
+
+        One that is too long or of no type is not read on.
+        """
         try:
-            header = connection.recv(_HEADER.size)
+            header = connection.recv_if_ready(_HEADER.size)
+            if header is None:
+                return False
             if len(header) < _HEADER.size:
                 self.event_queue.put(_CONNECTION_CLOSED)
-                return
+                return True
             kind, _, length = _HEADER.unpack(header)
             longest = self._longest_pdu if kind == _P_DATA else _LONGEST_CONTROL_PDU
             if (kind != _P_DATA and kind not in _CONTROL_PDUS) or length > longest:
                 self._not_understood("no PDU, or one that is too long")
-                return
+                return True
             body = connection.recv(length)
         except OSError as error:
             log.warning("association_lost", error=type(error).__name__)
             self.event_queue.put(_CONNECTION_CLOSED)
-            return
+            return True
         if len(body) < length:
             self.event_queue.put(_CONNECTION_CLOSED)
         elif kind == _P_DATA:
             self._take_data(body)
         else:
             self._take_control(bytes(header + body))
+        return True
 
     def _take_data(self, body: bytearray) -> None:
+        """Past queue and state machine where messages come and go and nothing waits before them (DT-2)."""
         try:
-            pdu = _DataPdu(tuple(_fragments(body)))
+            fragments = tuple(_fragments(body))
         except ValueError as error:
             self._not_understood(type(error).__name__)
             return
-        self._recv_pdu.put(pdu)
-        self.event_queue.put(_DATA_CAME)
+        if self.state_machine.current_state == _TRANSFER and self.event_queue.empty():
+            self.assoc.dimse.receive_primitive(data_primitive(fragments))
+        else:
+            self._recv_pdu.put(_DataPdu(fragments))
+            self.event_queue.put(_DATA_CAME)
 
     def _take_control(self, content: bytes) -> None:
         """Decode any other PDU before it is queued: the state machine cannot refuse one that is invalid."""
