@@ -69,7 +69,7 @@ def test_the_unchanged_study_has_none_of_these_findings(edited) -> None:
 
 def test_contrast_that_no_header_tells_of_gives_density_and_no_score(tmp_path: Path) -> None:
     result = of_reference(tmp_path, faults=Faults(contrast=True))
-    assert "Intravenous contrast suspected" in text_of(result, "contrast_suspected")
+    assert "Intravenous contrast medium is suspected" in text_of(result, "contrast_suspected")
     assert result["levels"]["L3"]["bmd_mg_cm3"]
     assert (result["t_score"], result["z_score"], result["rad_score"]) == (None, None, None)
 
