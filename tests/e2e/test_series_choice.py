@@ -13,6 +13,7 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from config.phrases import in_english
+from node.pipeline.study_run import Arrival
 from node.reference.spec import StudySpec
 from tests.e2e.in_process import selected
 from tests.made_studies import write_reference_study
@@ -96,7 +97,7 @@ def choice(folder: Path, **changes: Any) -> tuple[str, dict[str, str], dict[str,
     found = selected(folder, **changes)
     assert found.series is not None
     reasons = {one.series_instance_uid: in_english(one.reason) for one in found.rejected}
-    told = {one.code: " ".join(map(str, one.values.values())) for one in found.observations}
+    told = {one.code: " ".join(map(in_english, one.values.values())) for one in found.observations}
     return found.series.series_instance_uid, reasons, told
 
 
@@ -155,7 +156,7 @@ def test_without_a_phantom_what_shows_the_lumbar_spine_goes_before_a_longer_thin
     hu = hu_of(chest)
     hu[:, 30:70, 10:35] = hu[:, 30:70, -35:-10] = -800.0  # lungs, closed in by the chest's wall
     filled(chest, hu)
-    chosen, reasons, told = choice(study(spine, chest), declared_qct=True)
+    chosen, reasons, told = choice(study(spine, chest), arrival=Arrival(declared_qct=True))
     assert chosen == uid_of(spine)
     assert reasons == {uid_of(chest): "less coverage than the chosen series"}
     assert "series_passed_over" not in told
