@@ -95,12 +95,12 @@ def test_method_date_and_grade_stand_in_the_result_and_in_the_report(borrowed):
     assert calibration["grade"] == "asynchronous"
     assert calibration["scanned_on"] == "2026-01-10"
     (said,) = (one for one in borrowed.result["findings"] if one["code"] == "asynchronous_calibration")
-    assert "2026-01-10 (5 days before)" in said["text"]
+    assert "2026-01-10 (5 days earlier)" in said["text"]
     (report,) = (one for one in borrowed.objects if one.kind is ObjectKind.STRUCTURED_REPORT)
     text = dcmread(BytesIO(report.content)).to_json()
     assert "asynchronous two-point" in text
     assert "CAL-DATE" in text
-    assert "2026-01-10 (5 days before)" in text
+    assert "2026-01-10 (5 days earlier)" in text
 
 
 def test_no_score_and_no_category_rests_on_it_unless_the_reference_takes_it(
