@@ -63,9 +63,9 @@ def test_a_study_compressed_without_loss_gives_the_same_result(
 @pytest.mark.parametrize(
     ("ratio", "code", "words"),
     [
-        ("6.25", "lossy_source", "with loss (6.25:1)"),
-        ("14", "lossy_strong", "with strong loss (14:1, limit 10:1)"),
-        (None, "lossy_unknown", "how much was lost is not stated"),
+        ("6.25", "lossy_source", "lossy-compressed (6.25:1)"),
+        ("14", "lossy_strong", "strongly lossy-compressed (14:1, limit 10:1)"),
+        (None, "lossy_unknown", "The loss is not stated"),
     ],
 )
 def test_a_loss_takes_what_it_spoils(

@@ -66,7 +66,7 @@ def test_words_that_leave_it_open_count_where_the_vessels_are_bright(measure: Ca
     assert found.codes & CODES == {"contrast_doubtful", "contrast_suspected"}
     (told,) = (one.text for one in found.report.findings if one.code == "contrast_doubtful")
     assert 'ContrastBolusAgent "NONE", ContrastBolusVolume 90' in told
-    assert "the great vessels read 16" in told
+    assert "the great vessels measure 16" in told
     assert found.report.t_score is None
     assert found.report.rad_score is None
     assert any(level.measured is not None for level in found.report.levels)

@@ -56,7 +56,7 @@ def test_a_whole_study_says_who_counted_it_and_is_scored(study: Path) -> None:
 def test_a_measured_series_that_lacks_images_gives_density_and_no_score(study: Path) -> None:
     result = result_of(study, ClosedBy.INCOMPLETE)
     arrived = result["series"]["instances"]
-    assert f"holds {arrived + 2} images of the measured series, {arrived} arrived" in finding(
+    assert f"{arrived} of {arrived + 2} archived images of the measured series arrived" in finding(
         result, "series_incomplete"
     )
     assert result["levels"]["L3"]["bmd_mg_cm3"]
@@ -68,6 +68,6 @@ def test_a_measured_series_that_lacks_images_gives_density_and_no_score(study: P
 def test_another_series_that_lacks_images_is_told_beside_the_scores(study: Path) -> None:
     other = SeriesCount(series_instance_uid="2.25.4711", arrived=0, archived=300)
     result = result_of(study, ClosedBy.INCOMPLETE, other)
-    assert "300 images of 1 other CT series of the study, 0 arrived" in finding(result, "study_incomplete")
+    assert "0 of 300 archived images of 1 other CT series arrived" in finding(result, "study_incomplete")
     assert result["t_score"] is not None
     assert result["rad_score"] is not None

@@ -25,8 +25,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("limits", "told", "told_in_chinese"),
     [
-        ({"slices": 20}, "images, and limits.slices is 20", "幅图像，而 limits.slices 为 20"),
-        ({"matrix": 64}, "pixels, and limits.matrix is 64", "像素，而 limits.matrix 为 64"),
+        ({"slices": 20}, "images exceed limits.slices = 20", "幅图像，超过 limits.slices = 20"),
+        ({"matrix": 64}, "pixels exceed limits.matrix = 64", "像素，超过 limits.matrix = 64"),
     ],
 )
 def test_a_series_above_a_limit_gets_a_refusal_with_that_reason(

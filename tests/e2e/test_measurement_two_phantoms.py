@@ -38,6 +38,6 @@ def test_two_phantoms_that_disagree_give_a_refusal_that_tells_both(tmp_path: Pat
     assert found.report.calibration is None
     assert all(one.measured is None or one.measured.bmd_mg_cm3 is None for one in found.report.levels)
     (told,) = (one.text for one in found.report.findings if one.code == "phantoms_disagree")
-    assert "150.0 mg/cm3 HA by the one at x 0, y 11" in told
+    assert "150.0 mg/cm3 HA by the row at x 0, y 11" in told
     assert "138." in told
     assert found.result["calibration"] is None

@@ -26,10 +26,10 @@ def test_names_by_the_sacrum_alone_are_confirmed_and_say_so(by_the_sacrum: Outco
     assert result["numbering"] == {"confirmed": True, "basis": "sacrum"}
     (told,) = (one for one in result["findings"] if one["code"] == "numbered_by_sacrum_alone")
     assert (told["severity"], told["level"]) == ("info", None)
-    assert "one level off" in told["text"]
+    assert "off by one" in told["text"]
     assert result["t_score"] is not None  # nothing is withheld on its account
 
 
 def test_the_structured_report_says_so_too(by_the_sacrum: Outcome) -> None:
     report = dcmread(by_the_sacrum.out / "report.dcm")
-    assert "counted from the sacrum alone" in report.to_json()
+    assert "counted from the sacrum only" in report.to_json()

@@ -34,7 +34,7 @@ def test_a_thick_stack_is_refused_for_its_slices_and_not_for_want_of_vertebrae(t
     assert "slices_too_thick" in found.codes
     assert "no_lumbar_level" not in found.codes
     (said,) = [one.text for one in found.report.findings if one.code == "slices_too_thick"]
-    assert f"{step_mm:g} mm thick or apart" in said
+    assert f"Slice thickness or spacing is {step_mm:g} mm" in said
     assert "above 6 mm" in said
 
 

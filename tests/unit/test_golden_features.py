@@ -15,7 +15,7 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from config.catalog import load_golden_features, load_radiomics_settings_text
 from config.settings import load_settings
 from node.commands.check import CheckStatus, examine
-from node.pipeline import measured_with as installed
+from node.pipeline import known_features as installed
 from node.reference.spec import StudySpec
 from scoring.radiomics import feature_drift, feature_names, golden_features, golden_image, parse_settings
 from tests.e2e.in_process import Run
@@ -90,7 +90,7 @@ def test_a_drift_withholds_features_and_scores_and_density_goes_on(drifting, tmp
     run = Run(tmp_path, tmp_path / "truth_mask.nii.gz", files=False)
     assert "features_drift" in run.codes
     (finding,) = [one for one in run.report.findings if one.code == "features_drift"]
-    assert f"1 of 851 come out otherwise ({drifting} " in finding.text
+    assert f"1 of 851 features of a known image differ ({drifting} " in finding.text
     result = run.result
     assert [result[name] for name in ("features", "rad_score", "nomogram")] == [None, None, None]
     assert result["levels"]["L3"]["bmd_mg_cm3"] == pytest.approx(96.0, abs=3.0)
