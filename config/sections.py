@@ -73,7 +73,7 @@ class NodeSettings(_Section):
     language: Site[Literal["en", "zh"]] = "en"
     #: for Chinese (Debian: fonts-wqy-microhei); need not exist for "en"
     wide_font: Site[str] = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
-    site: Site[str] = ""  #: a folder that overlays config/: findings.toml, phantoms/, references/, models/
+    site: Site[str] = ""  #: overlays config/: findings.toml, phrases/, phantoms/, references/, models/
 
     @property
     def site_folder(self) -> Path | None:
