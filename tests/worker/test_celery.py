@@ -194,7 +194,10 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
     start_worker: Callable[[Settings], subprocess.Popen[bytes]],
 ) -> None:
     _write_report(tmp_path / "report.dcm")
-    worker = {"lease_s": 3.0, "begin_again_s": 4.0}
+    worker = {
+        "lease_s": 3.0,
+        "begin_again_s": 15.0,
+    }  # longer than a busy machine takes from one step to the next
     settings = make_settings(broker={"url": broker.url}, worker=worker, log={"format": "json"})
     upgraded = settings.model_copy(update={"scoring": settings.scoring.model_copy(update={"reference": ""})})
     sqlite_store.instances.receive(make_instance())
