@@ -1,4 +1,4 @@
-"""What happens after a failure. Only this module decides between retrying and giving up.
+"""What happens after a failed attempt or a lost worker. Only this module decides to retry or to give up.
 
 A study that cannot be measured is no error: the steps turn that into findings and a refusal report.
 """
@@ -59,6 +59,22 @@ def decide(error: BaseException, *, attempt: int, max_attempts: int) -> Action:
     if isinstance(error, _HOPELESS) or attempt >= max_attempts:
         return Action.SET_ASIDE
     return Action.ELSEWHERE if isinstance(error, _OF_THE_MACHINE) else Action.RETRY
+
+
+def reason_to_give_up(*, attempt: int, max_attempts: int) -> str | None:
+    """Reason to set a study aside before an attempt begins; None: begin it.
+
+    An attempt that fails ends in `decide`. Attempts beyond `max_attempts` exist only because the workers of
+    earlier ones died before they recorded a result.
+
+    Parameters
+    ----------
+    attempt : number of the attempt that would begin, from 1.
+    max_attempts : as for `decide`.
+    """
+    if attempt <= max_attempts:
+        return None
+    return f"the worker was lost {attempt - 1} times in this step"
 
 
 def way_to_prove(

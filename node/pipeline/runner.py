@@ -21,7 +21,7 @@ from node.pipeline.delivery import DeliveryPending, deliver
 from node.pipeline.engine import ResolvedEngine
 from node.pipeline.housekeeping import has_room, message_for
 from node.pipeline.measured_with import BasisChanged, measured_with
-from node.pipeline.policy import Action, decide, delay_s
+from node.pipeline.policy import Action, decide, delay_s, reason_to_give_up
 from node.pipeline.ports import (
     ClinicalValues,
     Issue,
@@ -129,9 +129,8 @@ def _attempt(lease: Lease, basis: MeasuredWith, dependencies: Dependencies) -> D
     basis : what the step was claimed with.
     """
     settings = dependencies.settings
-    if lease.attempt > settings.worker.max_attempts:
-        # Failures of the step itself end in `_fail`; these attempts ended without a word.
-        reason = f"the worker was lost {lease.attempt - 1} times in this step"
+    reason = reason_to_give_up(attempt=lease.attempt, max_attempts=settings.worker.max_attempts)
+    if reason is not None:
         dependencies.store.jobs.set_aside(lease, reason)
         log.error("study_set_aside", reason=reason)
         return None

@@ -140,7 +140,7 @@ def test_an_unknown_kernel_is_said_and_withholds_nothing(edited) -> None:
 
 def test_images_sent_twice_are_measured_once(edited) -> None:
     result = edited(lambda number, dataset: "double" if number in (3, 20) else None)
-    assert "were excluded (2)" in text_of(result, "duplicate_images")
+    assert "Duplicates excluded: 2." in text_of(result, "duplicate_images")
     assert result["levels"]["L3"]["bmd_mg_cm3"]
 
 

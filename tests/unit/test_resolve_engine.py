@@ -1,4 +1,4 @@
-"""Which engine a node uses."""
+"""The engine that `resolve_engine` chooses from the settings."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from segmentation.errors import EngineUnavailable
 pytestmark = pytest.mark.slow
 
 
-def settled(**segmentation: object) -> str:
+def engine_name(**segmentation: object) -> str:
     return resolve_engine(load_settings(segmentation=segmentation).segmentation).info.name
 
 
 @pytest.mark.usefixtures("trained_packages")
 def test_auto_is_totalsegmentator_where_its_weights_are(weights_constant):
-    assert settled(weights=weights_constant) == "totalsegmentator"
+    assert engine_name(weights=weights_constant) == "totalsegmentator"
 
 
 def test_auto_is_the_model_free_engine_where_weights_are_missing(tmp_path):
-    assert settled(weights=tmp_path) == "geometric"
+    assert engine_name(weights=tmp_path) == "geometric"
 
 
 @pytest.mark.usefixtures("trained_packages")
 def test_auto_asks_for_the_weights_of_the_configured_mode(weights_mini):
-    assert settled(weights=weights_mini) == "geometric"
-    assert settled(weights=weights_mini, totalsegmentator_mode="fast") == "totalsegmentator"
+    assert engine_name(weights=weights_mini) == "geometric"
+    assert engine_name(weights=weights_mini, totalsegmentator_mode="fast") == "totalsegmentator"
 
 
 def test_none_replaces_a_configured_engine_that_lacks_its_weights(tmp_path):
     with pytest.raises(EngineUnavailable, match="geometric"):
-        settled(engine="totalsegmentator", weights=tmp_path)
+        engine_name(engine="totalsegmentator", weights=tmp_path)
     with pytest.raises(EngineUnavailable, match="nnunet_model names no folder"):
-        settled(engine="nnunet")
+        engine_name(engine="nnunet")
     with pytest.raises(EngineUnavailable, match="its own mask"):
         resolve_engine(load_settings(segmentation={"engine": "geometric"}).segmentation, Path("mask.nii"))
 
@@ -45,7 +45,7 @@ def test_none_replaces_a_configured_engine_that_lacks_its_weights(tmp_path):
 @pytest.mark.usefixtures("trained_packages")
 def test_an_nnunet_model_works_by_configuration_alone(weights_mini):
     model = next(weights_mini.glob("Dataset297_*/*__3d_fullres"))
-    assert settled(engine="nnunet", nnunet_model=str(model)) == "nnunet"
+    assert engine_name(engine="nnunet", nnunet_model=str(model)) == "nnunet"
 
 
 def test_totalsegmentator_s_variable_names_the_weights_unless_the_site_does(monkeypatch, tmp_path):
