@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from node.store.jobs import DueJob, Lease
 from node.store.store import Store
-from node.store.workers import MeasuredWith
+from node.store.workers import ResultBasis
 
 # What every worker of these tests measures with.
-MEASURED_WITH = MeasuredWith(software="1.0", configuration_sha256="ab" * 32)
+MEASURED_WITH = ResultBasis(software="1.0", configuration_sha256="ab" * 32)
 
 
 def claim(store: Store, job: DueJob, *, owner: str = "worker", lease_s: float = 60.0) -> Lease:
@@ -18,7 +18,7 @@ def claim(store: Store, job: DueJob, *, owner: str = "worker", lease_s: float = 
         generation=job.generation,
         owner=owner,
         lease_s=lease_s,
-        measured_with=MEASURED_WITH,
+        result_basis=MEASURED_WITH,
         begins=job.step == "select",
     )
     assert isinstance(lease, Lease)

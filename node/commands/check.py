@@ -33,7 +33,7 @@ from node.net.query import make_archive
 from node.net.sender import DicomSender, Requestor
 from node.net.tls import listener_context
 from node.pipeline.engine import resolve_engine
-from node.pipeline.measured_with import active_model
+from node.pipeline.result_basis import active_model
 from node.store.errors import StoreError
 from node.store.store import open_store
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
@@ -154,7 +154,7 @@ def examine_archives(settings: Settings) -> Iterator[Line]:
     for name, peer in settings.archives.items():
         answer = make_archive(settings).count_ct_images(peer, _NO_STUDY)
         standing, detail = CheckStatus.OK, f"{name} answers queries"
-        if answer.stated is None:
+        if answer.matches is None:
             standing = CheckStatus.WARNING
             detail = (
                 f"{name}: {answer.problem}. Slice geometry and quiet time close studies instead of its counts"
@@ -279,11 +279,11 @@ def _model(settings: Settings) -> tuple[CheckStatus, str]:
 
 
 def _features(settings: Settings) -> tuple[CheckStatus, str]:
-    from node.pipeline.known_features import installed_drift  # noqa: PLC0415 - imports pyradiomics
+    from node.pipeline.result_basis import installed_feature_drift  # noqa: PLC0415 - imports pyradiomics
     from scoring.radiomics import feature_names, parse_settings  # noqa: PLC0415 - likewise
 
     text, sha256 = load_radiomics_settings_text(settings.node.site_folder)
-    drift = installed_drift()
+    drift = installed_feature_drift()
     if drift.drifted:
         return CheckStatus.FAILED, f"{len(drift.drifted)} of {drift.checked} drifted: {drift.example}"
     told = f"{len(feature_names(parse_settings(text)))} features, settings {sha256[:12]}"

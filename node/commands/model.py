@@ -17,7 +17,7 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, list_models
 from config.settings import Settings, load_settings
 from node import logs
 from node.commands.console import Config, hand_down, terminal
-from node.pipeline.measured_with import active_model
+from node.pipeline.result_basis import active_model
 from node.research.activation import (
     CASES,
     NotActivated,

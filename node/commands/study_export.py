@@ -33,8 +33,8 @@ from node.pipeline.artefacts import (
     from_json,
     segmentation_from_bytes,
 )
-from node.pipeline.measured_with import active_model, computing_packages
 from node.pipeline.ports import STEPS, Step
+from node.pipeline.result_basis import active_model, computing_packages
 from node.store.store import Store
 from node.study_report import Laboratory, Report
 from scoring.models.card import card_document

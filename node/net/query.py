@@ -28,9 +28,9 @@ from node.dicom.uids import series_uid_of
 from node.net.commitment import REQUEST_ACTION, RecordReport, answer_report, referenced
 from node.net.sender import Requestor, why_not_established
 from node.net.status import outcome_of_action
-from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.archives import ArchiveQueries
 from node.pipeline.policy import in_words
-from node.pipeline.ports import Answer, ArchivedReport, FindResult, QueryResult, SendOutcome
+from node.pipeline.ports import ArchivedReport, CommitmentResponse, FindResult, QueryResult, SendOutcome
 from node.pipeline.study_watch import CompletenessWatch
 from node.store.states import Proof
 from node.store.store import Store
@@ -87,7 +87,7 @@ class DicomArchive:
         self._ae_title = ae_title
         self._timeout_s = timeout_s
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
         """C-FIND at SERIES level: Number of Series Related Instances of every CT series of a study.
 
         An archive may leave that number out (PS3.4 Table C.3-4, type O): then its instances are counted at
@@ -111,10 +111,10 @@ class DicomArchive:
                         uid, number = _series_count(match)
                         stated[uid] = self._images(association, match) if number is None else number
         except QueryFailed as failure:
-            return Answer(stated=None, problem=str(failure))
-        return Answer(stated=stated)
+            return QueryResult(matches=None, problem=str(failure))
+        return QueryResult(matches=stated)
 
-    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[str]:
         """C-FIND at STUDY level: attributes of patient and order, by keyword.
 
         An empty value counts for attributes that every archive must support (type R). Of others it may mean
@@ -131,11 +131,11 @@ class DicomArchive:
                 matches = self._matches(association, query, most=_MOST_SERIES)
             if len(matches) > 1:
                 raise QueryFailed("the peer knows the study more than once")
-            return Answer(stated=_identity(matches[0]) if matches else {})
+            return QueryResult(matches=_identity(matches[0]) if matches else {})
         except QueryFailed as failure:
-            return Answer(stated=None, problem=str(failure))
+            return QueryResult(matches=None, problem=str(failure))
 
-    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
+    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[ArchivedReport]:
         """C-FIND at SERIES level for SR, then at IMAGE level for series that may be this software's.
 
         Their UIDs tell: that of a report's series follows from that of the report (`node.dicom.uids`).
@@ -157,8 +157,8 @@ class DicomArchive:
                     if uid.startswith(_OWN_ROOT):
                         found |= self._own_reports(association, study_instance_uid, uid)
         except QueryFailed as failure:
-            return Answer(stated=None, problem=str(failure))
-        return Answer(stated=found)
+            return QueryResult(matches=None, problem=str(failure))
+        return QueryResult(matches=found)
 
     def _own_reports(self, association: Any, study: str, series: str) -> Mapping[str, ArchivedReport]:
         query = Dataset()
@@ -176,7 +176,7 @@ class DicomArchive:
             if series_uid_of([uid := _plain(match, "SOPInstanceUID")]) == series
         }
 
-    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+    def retrieve(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
         """C-MOVE each series to this node, one after another.
 
         Returns
@@ -385,7 +385,9 @@ class _Session:
     def problem(self) -> str:
         return "" if self._association.is_established else why_not_established(self._association)[1]
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
+    def request_commitment(
+        self, transaction_uid: str, objects: Sequence[EncodedObject]
+    ) -> CommitmentResponse:
         question = Dataset()
         question.TransactionUID = transaction_uid
         question.ReferencedSOPSequence = Items(
@@ -398,11 +400,11 @@ class _Session:
         except RuntimeError:  # pynetdicom: the association has ended
             answer = Dataset()
         if "Status" not in answer:
-            return QueryResult(
+            return CommitmentResponse(
                 outcome=SendOutcome.TRANSIENT, status=None, detail="no answer to the question for commitment"
             )
         status = int(answer.Status)
-        return QueryResult(
+        return CommitmentResponse(
             outcome=outcome_of_action(status),
             status=status,
             detail=f"storage commitment refused: {in_words(status)}",
@@ -454,9 +456,9 @@ def make_archive(settings: Settings) -> DicomArchive:
     )
 
 
-def make_archives(settings: Settings) -> ArchivesInTurn:
+def make_archives(settings: Settings) -> ArchiveQueries:
     """The archives that the settings name."""
-    return ArchivesInTurn(make_archive(settings), settings.archives)
+    return ArchiveQueries(make_archive(settings), settings.archives)
 
 
 def make_watch(store: Store, settings: Settings) -> CompletenessWatch:

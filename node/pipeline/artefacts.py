@@ -17,7 +17,8 @@ from node.pipeline.ports import ArtefactMissing, Artefacts
 from node.store.errors import NoSuchArtefact
 from node.store.jobs import Lease
 from node.store.store import Store
-from node.study_report import EncodedObject, ObjectKind
+from node.study_report import EncodedObject, ObjectKind, RejectedSeries, SeriesFacts, StudyIdentity
+from scoring.phantoms import PhantomReading
 from segmentation.ct_volume import Grid, Mask
 from segmentation.single_slice import SliceBody
 from segmentation.vertebrae import EngineInfo, Level, Observation, Occupancy, RegionKind, Regions, Vertebrae
@@ -67,6 +68,44 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedSlice:
+    """One slice of single-slice QCT, and the phantom in it.
+
+    Attributes
+    ----------
+    name : "slice 1": from superior to inferior.
+    """
+
+    name: str
+    sop_instance_uid: str
+    phantom: PhantomReading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionArtefact:
+    """Who was scanned, which series is measured and what its phantom reads.
+
+    Attributes
+    ----------
+    series : None: nothing can be measured.
+    phantom : None where no series is read as a volume.
+    slices : measured one by one; then no series is read as a volume.
+    """
+
+    study: StudyIdentity
+    series: SeriesFacts | None
+    rejected: tuple[RejectedSeries, ...]
+    phantom: PhantomReading | None
+    observations: tuple[Observation, ...]
+    slices: tuple[SelectedSlice, ...] = ()
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether patient and study are known; of others no DICOM object is made."""
+        return bool(self.study.patient_id and self.study.study_instance_uid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,12 +42,12 @@ class ArchiveReading:
     after_last_image: bool
 
 
-class Archived(Enum):
+class CountComparison(Enum):
     """How an archive's counts compare with what came."""
 
-    AS_MANY = auto()
+    EQUAL = auto()
     MORE = auto()
-    NO_MEASURE = auto()  # it does not know all that is here: it says nothing about what is to come
+    INCONCLUSIVE = auto()  # it does not know all that is here: it says nothing about what is to come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Evidence:
     sender_connected: bool = False
 
 
-def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
+def compare_counts(evidence: Evidence, *, all_series: bool) -> CountComparison | None:
     """Compare an archive's counts with what came.
 
     A CT series is one whose Modality is CT at the archive. It may contain a text page (a dose report) that is
@@ -94,11 +94,11 @@ def compare(evidence: Evidence, *, all_series: bool) -> Archived | None:
         return None
     archived = _archived(evidence, all_series=all_series)
     if any(number > evidence.images.get(uid, 0) for uid, number in archived.items()):
-        return Archived.MORE
+        return CountComparison.MORE
     known = evidence.ct_series <= archived.keys()
     if known and all(number == evidence.images.get(uid, 0) for uid, number in archived.items()):
-        return Archived.AS_MANY
-    return Archived.NO_MEASURE
+        return CountComparison.EQUAL
+    return CountComparison.INCONCLUSIVE
 
 
 def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | None:
@@ -109,10 +109,10 @@ def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | Non
     COUNTS, GEOMETRY or QUIET where it counts as complete; INCOMPLETE where an archive holds more and
     `wait_max_s` is over.
     """
-    archived = compare(evidence, all_series=rules.all_series)
-    if archived is Archived.AS_MANY and _is_confirmed(evidence, rules):
+    archived = compare_counts(evidence, all_series=rules.all_series)
+    if archived is CountComparison.EQUAL and _is_confirmed(evidence, rules):
         return ClosedBy.COUNTS
-    if archived is Archived.MORE:
+    if archived is CountComparison.MORE:
         return ClosedBy.INCOMPLETE if evidence.silent_s >= rules.wait_max_s else None
     if _is_held(evidence, rules):
         return None
@@ -123,12 +123,12 @@ def closed_by(evidence: Evidence, rules: CompletenessSettings) -> ClosedBy | Non
     return None
 
 
-def slices_would_tell(evidence: Evidence, rules: CompletenessSettings) -> bool:
+def needs_gap_check(evidence: Evidence, rules: CompletenessSettings) -> bool:
     """Whether slice positions would decide now and have not been examined yet."""
     return (
         evidence.without_gaps is None
         and not _is_held(evidence, rules)
-        and compare(evidence, all_series=rules.all_series) is not Archived.MORE
+        and compare_counts(evidence, all_series=rules.all_series) is not CountComparison.MORE
         and evidence.silent_s >= quiet_whole_s(evidence, rules)
     )
 
@@ -164,8 +164,8 @@ def quiet_connected_s(evidence: Evidence, rules: CompletenessSettings) -> float:
 
 def is_answer_due(evidence: Evidence, rules: CompletenessSettings) -> bool:
     """Whether an archive's next answer may confirm its counts."""
-    archived = compare(evidence, all_series=rules.all_series)
-    return archived is Archived.AS_MANY and not _is_confirmed(evidence, rules)
+    archived = compare_counts(evidence, all_series=rules.all_series)
+    return archived is CountComparison.EQUAL and not _is_confirmed(evidence, rules)
 
 
 def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, failed: bool) -> float:
@@ -176,7 +176,7 @@ def ask_after_s(evidence: Evidence, rules: CompletenessSettings, *, asked: int, 
     asked : number of queries about this study so far.
     failed : whether the last query had no answer.
     """
-    if not failed and compare(evidence, all_series=rules.all_series) is Archived.AS_MANY:
+    if not failed and compare_counts(evidence, all_series=rules.all_series) is CountComparison.EQUAL:
         steady_s = evidence.reading.steady_s if evidence.reading else 0.0
         return max(rules.confirm_s, confirm_s(evidence, rules) - steady_s)
     return backoff_s(asked)
@@ -187,7 +187,7 @@ def fetches_due(evidence: Evidence, rules: CompletenessSettings) -> int:
 
     The first is due after `fetch_after_s`, the next after 3, 7, 15 and more times as long.
     """
-    if not rules.fetch or compare(evidence, all_series=rules.all_series) is not Archived.MORE:
+    if not rules.fetch or compare_counts(evidence, all_series=rules.all_series) is not CountComparison.MORE:
         return 0
     return int(log2(evidence.silent_s / rules.fetch_after_s + 1.0))
 

@@ -9,7 +9,7 @@ import structlog
 
 from config.sections import Destination, WorkerSettings
 from node.dicom.uids import transaction_uid
-from node.pipeline.policy import delay_s, in_words, way_to_prove
+from node.pipeline.policy import choose_proof, delay_s, in_words
 from node.pipeline.ports import Artefacts, FindResult, ProofSession, Prover, Sender, SendOutcome, SendResult
 from node.pipeline.report_variants import RejectionNotes, ReportClasses
 from node.store.deliveries import DeliveryCount, OpenDelivery
@@ -24,7 +24,7 @@ _NOT_NOW = "the destination does not offer now what proves that it holds the obj
 _MOST_RESENT = 1
 
 
-class Proving:
+class DeliveryProof:
     """Proof that one destination stores what it took, for the job of one lease.
 
     Storage commitment, else C-FIND, else the status of C-STORE alone.
@@ -51,7 +51,7 @@ class Proving:
         self._settings = settings
 
     def prove(self, objects: Sequence[EncodedObject]) -> None:
-        """Seek proof for each delivery that is due; a commitment may be reported much later.
+        """Request proof for each delivery that is due; a commitment may be reported much later.
 
         Parameters
         ----------
@@ -71,11 +71,11 @@ class Proving:
         contents = {one.sop_instance_uid: one for one in objects}
         with self._prover.session(self._destination) as session:
             if session.problem:
-                self._put_off(due, session.problem)
+                self._postpone(due, session.problem)
             else:
-                self._by(session, session.offered, due, contents)
+                self._prove_by(session, session.offered, due, contents)
 
-    def _by(
+    def _prove_by(
         self,
         session: ProofSession,
         offered: frozenset[Proof],
@@ -85,10 +85,10 @@ class Proving:
         proved_before = self._store.deliveries.has_proven(self._destination.name)
         ways: dict[Proof | None, list[OpenDelivery]] = {}
         for one in due:
-            way = way_to_prove(
+            way = choose_proof(
                 self._destination.proof,
                 offered,
-                # By turns: a query that finds nothing, or fails, is followed by another question.
+                # In turn: a query that finds nothing, or fails, is followed by a request for commitment.
                 unanswered=one.unanswered and one.asked % 2 == 1,
                 proof=one.proof,
                 proved_before=proved_before,
@@ -98,7 +98,7 @@ class Proving:
             self._store.deliveries.proven(self._lease, one, Proof.STATUS, _NOT_OFFERED)
         for one in ways.get(Proof.FIND, []):
             self._find(session, one, contents[one.sop_instance_uid])
-        self._put_off(ways.get(None, []), _NOT_NOW)
+        self._postpone(ways.get(None, []), _NOT_NOW)
         if asking := ways.get(Proof.COMMITMENT, []):
             self._commit(session, offered, asking, contents)
 
@@ -117,7 +117,7 @@ class Proving:
             asked=asking,
             patience_s=self._settings.commitment_patience_s,
         )
-        answer = session.ask(uid, [contents[one.sop_instance_uid] for one in asking])
+        answer = session.request_commitment(uid, [contents[one.sop_instance_uid] for one in asking])
         log.info(
             "commitment_asked",
             destination=self._destination.name,
@@ -132,14 +132,14 @@ class Proving:
                     self._settings.commitment_wait_s,
                 )
                 self._give_up_old(asking)
-            case SendOutcome.TRANSIENT:  # it may have been heard nevertheless: the transaction stays open
-                self._put_off(asking, answer.detail)
+            case SendOutcome.TRANSIENT:  # the peer may have received it: the transaction stays open
+                self._postpone(asking, answer.detail)
             case SendOutcome.PERMANENT:
                 self._store.commitment_transactions.refuse(self._lease, uid)
                 if self._destination.proof == "commitment":
-                    self._put_off(asking, answer.detail)
+                    self._postpone(asking, answer.detail)
                 else:
-                    self._by(session, offered - {Proof.COMMITMENT}, asking, contents)
+                    self._prove_by(session, offered - {Proof.COMMITMENT}, asking, contents)
 
     def _find(self, session: ProofSession, one: OpenDelivery, content: EncodedObject) -> None:
         match session.find(content):
@@ -148,15 +148,15 @@ class Proving:
             case FindResult.ABSENT if self._is_lost(one):
                 self._store.deliveries.send_again(self._lease, one, "not found by C-FIND: sent again")
             case FindResult.ABSENT:
-                self._put_off([one], "not found by C-FIND")
+                self._postpone([one], "not found by C-FIND")
             case FindResult.UNKNOWN:
-                self._put_off([one], "C-FIND failed")
+                self._postpone([one], "C-FIND failed")
 
     def _is_lost(self, one: OpenDelivery) -> bool:
-        """Whether an object that is not found has had its time to be indexed, and is sent again for once."""
+        """Whether an object that is not found has had time to be indexed; it is then sent again, once."""
         return one.resent < _MOST_RESENT and (one.sent_for_s or 0.0) >= self._settings.commitment_patience_s
 
-    def _put_off(self, which: Sequence[OpenDelivery], detail: str) -> None:
+    def _postpone(self, which: Sequence[OpenDelivery], detail: str) -> None:
         for one in which:
             if self._is_old(one):
                 self._store.deliveries.give_up_proof(self._lease, one, f"taken, but not proven: {detail}")
@@ -165,7 +165,7 @@ class Proving:
                 self._store.deliveries.ask_later(self._lease, one, detail, pause_s)
 
     def _give_up_old(self, asking: Sequence[OpenDelivery]) -> None:
-        """What was asked for once more in vain. The report may still come, and then it counts no more."""
+        """Give up proofs that were requested for too long; a later report is ignored."""
         for one in asking:
             if self._is_old(one):
                 self._store.deliveries.give_up_proof(
@@ -216,7 +216,7 @@ def deliver(
     prover: Prover,
     settings: WorkerSettings,
 ) -> Delivered | DeliveryPending:
-    """Send what is due, and seek proof of what was taken.
+    """Send what is due, and request proof of what was accepted.
 
     An object that a destination has taken is sent again only if it turns out to be lost there.
 
@@ -257,10 +257,10 @@ def deliver(
             sender=sender,
             settings=settings,
         )
-        Proving(store=store, lease=lease, destination=destination, prover=prover, settings=settings).prove(
-            mine
-        )
-    return _standing(store, lease, {destination.name for destination in destinations})
+        DeliveryProof(
+            store=store, lease=lease, destination=destination, prover=prover, settings=settings
+        ).prove(mine)
+    return _outcome(store, lease, {destination.name for destination in destinations})
 
 
 def _send(
@@ -321,26 +321,26 @@ def _record(
     )
 
 
-def _standing(store: Store, lease: Lease, destinations: set[str]) -> Delivered | DeliveryPending:
-    standing = store.deliveries.standing(lease)
+def _outcome(store: Store, lease: Lease, destinations: set[str]) -> Delivered | DeliveryPending:
+    standing = store.deliveries.counts(lease)
     # A destination that is no longer configured does not keep a study from being finished.
     configured = [one for one in standing if one.destination in destinations]
     if unsent := [one for one in configured if one.state is DeliveryState.PENDING]:
-        return DeliveryPending(reason=f"to be sent: {_told(unsent)}")
+        return DeliveryPending(reason=f"to be sent: {_in_words(unsent)}")
     taken = [one for one in configured if one.state is DeliveryState.SENT]
     if unproven := [one for one in taken if one.proof != Proof.STATUS]:
-        return DeliveryPending(reason=f"sent, proof awaited: {_told(unproven)}")
+        return DeliveryPending(reason=f"sent, proof awaited: {_in_words(unproven)}")
     if failed := [one for one in standing if one.state is DeliveryState.FAILED]:
         return Delivered(
             state=StudyState.UNDELIVERED,
-            reason=f"not delivered: {_told(failed, why=True)}",
+            reason=f"not delivered: {_in_words(failed, why=True)}",
         )
     arrived = [one for one in standing if one.state is not DeliveryState.PENDING]
     proven = all(one.state is not DeliveryState.SENT for one in arrived)
     return Delivered(
         state=StudyState.DELIVERED if proven else StudyState.SENT,
         reason=", ".join(
-            _told([one for one in arrived if one.state is state], how)
+            _in_words([one for one in arrived if one.state is state], how)
             for state, how in _HOW.items()
             if any(one.state is state for one in arrived)
         ),
@@ -354,8 +354,8 @@ _HOW = {
 }
 
 
-def _told(rows: Sequence[DeliveryCount], how: str = "to", *, why: bool = False) -> str:
-    """How many objects, where, and why where that is asked for."""
+def _in_words(rows: Sequence[DeliveryCount], how: str = "to", *, why: bool = False) -> str:
+    """Number of objects for each destination, with the reason where `why` is set."""
     numbers: dict[str, int] = {}
     for row in rows:
         reason = row.reason if row.status is None else in_words(row.status)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
 from config.sections import StorageSettings
 from config.settings import Settings
-from node.dicom import content_comparison as likeness
+from node.dicom import content_comparison
 from node.dicom.content_comparison import canonical_value, identity_values
 from node.logs import describe
 from node.pipeline.artefacts import MANIFEST
@@ -24,12 +25,21 @@ from node.store.jobs import DueJob
 from node.store.quarantine import HeldIdentity
 from node.store.store import Store
 
-# What an archive notes about its own correction: it is no part of who was examined.
+log = structlog.get_logger(__name__)
+
+Item = TypeVar("Item")
+
+# An archive records its own corrections here; they are no part of the patient's identity.
 _NOTES = frozenset({"OriginalAttributesSequence"})
+
+_PAUSE_S = 60.0
+_DAY_S = 86400.0
+_SAFE_AGE_S = _DAY_S  # a row follows its file within seconds, or after a reconnection
+_SEARCH_FOR_S = 1.0  # for files without a row, each time
 
 
 def confirm_identities(store: Store, source: IdentitySource, stop: threading.Event | None = None) -> int:
-    """Put waiting identities in force that the archive states too.
+    """Accept the new identity of images where the archive states it too.
 
     A study waits for an operator where the source does not answer, omits a differing attribute or states
     another value, where images would be left without the identity, or where the comparison fails.
@@ -48,34 +58,28 @@ def confirm_identities(store: Store, source: IdentitySource, stop: threading.Eve
         If the database cannot be used.
     """
     confirmed = 0
-    for uid in store.identities.studies_waiting():
-        if stop is not None and stop.is_set():
-            break
-        try:
+    for uid in _until(stop, store.identities.studies_waiting()):
+        with _isolated("identity_not_compared", uid):
             confirmed += _confirm(store, source, uid)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - one study's boundary: it stays with a person
-            log.error("identity_not_compared", study_instance_uid=uid, error=describe(error))
     return confirmed
 
 
 def _confirm(store: Store, source: IdentitySource, uid: str) -> bool:
     said = source.identity_of(uid)
-    if said is None or not all(_says(said, one) for one in store.identities.waiting(uid)):
+    if said is None or not all(_confirms(said, one) for one in store.identities.waiting(uid)):
         return False
     try:
         images = store.identities.accept(uid)
     except ReconciliationIncomplete:
-        return False  # the others may be on their way
+        return False  # the other images may still arrive
     log.info("identity_confirmed", study_instance_uid=uid, images=images)
     return True
 
 
-def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:
-    """Whether the source states all in which the two identities differ, and as the waiting one has it."""
+def _confirms(said: Mapping[str, str], held: HeldIdentity) -> bool:
+    """Whether the source states every differing attribute with the value of the waiting identity."""
     if held.in_force is None:
-        return False  # what differs is not known any more
+        return False  # the differing attributes are no longer known
     old, new = identity_values(held.in_force), identity_values(held.waiting)
     differing = {keyword for keyword in old.keys() | new.keys() if old.get(keyword) != new.get(keyword)}
     differing -= _NOTES
@@ -83,14 +87,6 @@ def _says(said: Mapping[str, str], held: HeldIdentity) -> bool:
         keyword in said and canonical_value(keyword, said[keyword]) == new.get(keyword, "")
         for keyword in differing
     )
-
-
-log = structlog.get_logger(__name__)
-
-_PAUSE_S = 60.0
-_DAY_S = 86400.0
-_SAFE_AGE_S = _DAY_S  # a row follows its file within seconds, or after a reconnection
-_LOOK_FOR_S = 1.0  # for files without a row, each time
 
 
 def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | None = None) -> int:
@@ -111,22 +107,27 @@ def purge_due(store: Store, settings: StorageSettings, stop: threading.Event | N
     StoreUnavailable
         If the database cannot be used.
     """
-    if stuck := store.retention.sweep():
+    if stuck := store.retention.remove_files():
         log.error("files_not_removed", files=stuck)
     removed = 0
-    for uid, why in _going(store, settings):
-        if stop is not None and stop.is_set():
-            break
-        with _own_trouble("images_not_purged", uid):
-            images = store.retention.purge(uid, likeness)
+    for uid, why in _until(stop, _studies_to_purge(store, settings)):
+        with _isolated("images_not_purged", uid):
+            images = store.retention.purge(uid, content_comparison)
             log.info("images_purged", study_instance_uid=uid, images=images, why=why)
             removed += images
     return removed
 
 
+def _until(stop: threading.Event | None, due: Iterable[Item]) -> Iterator[Item]:
+    for one in due:
+        if stop is not None and stop.is_set():
+            return
+        yield one
+
+
 @contextmanager
-def _own_trouble(event: str, study_instance_uid: str) -> Iterator[None]:
-    """What fails for one study is told in the log, and the others go on. Raises StoreUnavailable."""
+def _isolated(event: str, study_instance_uid: str) -> Iterator[None]:
+    """Log what fails for one study; the others continue. Raises StoreUnavailable."""
     try:
         yield
     except StoreUnavailable:
@@ -156,30 +157,28 @@ def remove_results_due(store: Store, settings: Settings, stop: threading.Event |
     """
     storage, kept, removed = settings.storage, (MANIFEST,), 0
 
-    def old_for_s(days: float) -> float:
+    def age_s(days: float) -> float:
         return max(days, settings.clinical.max_age_days) * _DAY_S
 
     if storage.retention_identity_days:
-        for uid in store.retention.with_identity(for_s=old_for_s(storage.retention_identity_days), kept=kept):
-            if stop is not None and stop.is_set():
-                return removed
-            with _own_trouble("identity_not_removed", uid):
-                files = store.retention.remove_identity(uid, likeness, kept=kept)
+        due = store.retention.with_identity(for_s=age_s(storage.retention_identity_days), kept=kept)
+        for uid in _until(stop, due):
+            with _isolated("identity_not_removed", uid):
+                files = store.retention.remove_identity(uid, content_comparison, kept=kept)
                 log.info("identity_removed", study_instance_uid=uid, files=files)
                 removed += files
     if storage.retention_results_days:
-        for uid in store.retention.with_results(for_s=old_for_s(storage.retention_results_days), kept=kept):
-            if stop is not None and stop.is_set():
-                return removed
-            with _own_trouble("results_not_removed", uid):
+        due = store.retention.with_results(for_s=age_s(storage.retention_results_days), kept=kept)
+        for uid in _until(stop, due):
+            with _isolated("results_not_removed", uid):
                 files = store.retention.remove_results(uid, kept=kept)
                 log.info("results_removed", study_instance_uid=uid, files=files)
                 removed += files
     return removed
 
 
-def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]:
-    """Studies, one after another, as long as there is a reason: what went before may have been enough."""
+def _studies_to_purge(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]:
+    """Studies and the reason; the used space is measured again before each study."""
     if settings.retention_days:
         for uid in store.retention.finished(for_s=settings.retention_days * _DAY_S):
             yield uid, "age"
@@ -191,14 +190,14 @@ def _going(store: Store, settings: StorageSettings) -> Iterator[tuple[str, str]]
 
 
 class OrphanSearch:
-    """Removal of files without a row: after each start and then once a day, in short turns."""
+    """Removal of files without a row: after each start and then once a day, about a second at a time."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._next_at = clock()
 
-    def go_on(self) -> None:
+    def continue_search(self) -> None:
         """Search for about a second, if a round is due.
 
         Raises
@@ -208,7 +207,7 @@ class OrphanSearch:
         """
         if self._clock() < self._next_at:
             return
-        found = self._store.orphans.look(older_than_s=_SAFE_AGE_S, for_s=_LOOK_FOR_S)
+        found = self._store.orphans.search(older_than_s=_SAFE_AGE_S, for_s=_SEARCH_FOR_S)
         if found is None:
             return
         self._next_at = self._clock() + _DAY_S
@@ -218,14 +217,14 @@ class OrphanSearch:
             log.error("files_without_rows", files=found.left)
 
 
-def keep_house_forever(
+def run_housekeeping(
     store: Store,
     settings: Settings,
     identities: IdentitySource,
     stop: threading.Event,
     on_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Once a minute until `stop` is set. What one of the tasks meets keeps no other from its work.
+    """Run all tasks once a minute until `stop` is set. A task that fails does not prevent the others.
 
     Parameters
     ----------
@@ -236,7 +235,7 @@ def keep_house_forever(
         partial(confirm_identities, store, identities, stop),
         partial(purge_due, store, settings.storage, stop),
         partial(remove_results_due, store, settings, stop),
-        orphans.go_on,
+        orphans.continue_search,
         on_round,
     )
     while not stop.wait(_PAUSE_S):
@@ -247,20 +246,20 @@ def keep_house_forever(
                 log.error("housekeeping_failed", error=describe(error))
 
 
-# Due steps are published again and again from the database: a broker that lost messages gets them anew.
+# Due steps are published repeatedly from the database, which replaces messages that the broker lost.
 
-# Messages that wait for each worker: some minutes of work. More would only stand before what is urgent, or
-# of another sender, and comes later.
-_MOST_FOR_EACH_WORKER = 4
+# Waiting messages for each worker: some minutes of work. More would delay later messages that are urgent or
+# come from another sender.
+_MAX_FOR_EACH_WORKER = 4
 
 
 def message_for(job: DueJob) -> StepMessage:
     return StepMessage(job_id=job.job_id, step=Step(job.step), generation=job.generation, urgent=job.urgent)
 
 
-def most_waiting(workers: int) -> int:
-    """Number of messages that may wait for so many workers; as for one where there is none."""
-    return _MOST_FOR_EACH_WORKER * max(1, workers)
+def max_waiting(workers: int) -> int:
+    """Number of messages that may wait for this number of workers; without a worker, as for one."""
+    return _MAX_FOR_EACH_WORKER * max(1, workers)
 
 
 def has_room(store: Store, broker: Publisher, step: Step) -> bool:
@@ -272,16 +271,16 @@ def has_room(store: Store, broker: Publisher, step: Step) -> bool:
         If the database cannot be used.
     """
     waiting = broker.waiting(step)
-    return waiting is not None and waiting < most_waiting(store.workers.by_queue().get(step, 0))
+    return waiting is not None and waiting < max_waiting(store.workers.count_by_queue().get(step, 0))
 
 
-class Publishing:
+class StepPublisher:
     """Publication of due steps, with a few minutes' work in the broker at a time."""
 
     def __init__(self, store: Store, broker: Publisher) -> None:
         self._store = store
         self._broker = broker
-        self._sent: set[StepMessage] = set()  # of what was due at the last look
+        self._sent: set[StepMessage] = set()  # published before and due at the last call
 
     def publish_due(self) -> int:
         """Publish due steps of which the broker has too few messages.
@@ -299,13 +298,13 @@ class Publishing:
         StoreUnavailable
             If the database cannot be used.
         """
-        workers = self._store.workers.by_queue()
+        workers = self._store.workers.count_by_queue()
         sent: set[StepMessage] = set()
         published = 0
-        for step, due in self._due(most_waiting(max(workers.values(), default=0))).items():
-            messages = due[: most_waiting(workers.get(step, 0))]
+        for step, due in self._due(max_waiting(max(workers.values(), default=0))).items():
+            messages = due[: max_waiting(workers.get(step, 0))]
             waiting = self._broker.waiting(step)
-            if waiting is None:  # each message would cost its patience, while studies wait to be closed
+            if waiting is None:  # each message would wait for its timeout, and delay the closing of studies
                 break
             fresh = [message for message in messages if message not in self._sent]
             ordered = fresh + [message for message in messages if message in self._sent]
@@ -323,14 +322,14 @@ class Publishing:
         for job in self._store.jobs.due(most):
             try:
                 message = message_for(job)
-            except ValueError:  # of a later version; the others go on
+            except ValueError:  # of a later version of the node
                 log.error("step_not_known", job_id=job.job_id, step=job.step)
                 continue
             due[message.step].append(message)
         return due
 
 
-def begin_again(store: Store, after_s: float) -> None:
+def restart_stranded(store: Store, after_s: float) -> None:
     """Restart studies whose software or configuration no worker has any more.
 
     Parameters
@@ -342,11 +341,11 @@ def begin_again(store: Store, after_s: float) -> None:
     StoreUnavailable
         If the database cannot be used.
     """
-    for job in store.bindings.begin_again(first_step=Step.SELECT, after_s=after_s):
+    for job in store.bindings.restart_stranded(first_step=Step.SELECT, after_s=after_s):
         log.warning("study_begun_again", job_id=job.job_id, step=job.step, reason=job.reason)
 
 
-def reconcile_forever(
+def run_reconciliation(
     store: Store,
     broker: Publisher,
     watch: CompletenessWatch,
@@ -355,18 +354,18 @@ def reconcile_forever(
     *,
     on_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Close studies that are whole and republish, until `stop` is set.
+    """Close complete studies and publish due steps, until `stop` is set.
 
     Parameters
     ----------
     on_round : called after each round; may raise StoreError.
     """
-    publishing = Publishing(store, broker)
+    publishing = StepPublisher(store, broker)
     pause_s = min(settings.completeness.poll_s, settings.worker.reconcile_s)
     while not watch.wait(stop, pause_s):
         try:
             watch.close_studies()
-            begin_again(store, settings.worker.begin_again_s)
+            restart_stranded(store, settings.worker.begin_again_s)
             publishing.publish_due()
             on_round()
         except StoreError as error:

@@ -12,8 +12,8 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.findings import UnknownFinding
 from config.settings import ConfigurationError
 from node.dicom.errors import DicomError
-from node.pipeline.measured_with import BasisChanged
 from node.pipeline.ports import ArtefactMissing
+from node.pipeline.result_basis import BasisChanged
 from node.store.errors import LeaseLost, StoreUnavailable
 from node.store.states import Proof
 from scoring.errors import ModelCardInvalid
@@ -77,7 +77,7 @@ def reason_to_give_up(*, attempt: int, max_attempts: int) -> str | None:
     return f"the worker was lost {attempt - 1} times in this step"
 
 
-def way_to_prove(
+def choose_proof(
     wish: str, offered: Collection[Proof], *, unanswered: bool, proof: str, proved_before: bool
 ) -> Proof | None:
     """How to show that a destination holds an object that it took; None: not now.

@@ -17,7 +17,7 @@ from node.store.states import Proof
 from node.study_report import EncodedObject, Laboratory
 from scoring.calibration.control_charts import ScannerReading
 
-Stated = TypeVar("Stated")
+Match = TypeVar("Match")
 
 
 class Step(StrEnum):
@@ -195,31 +195,31 @@ class IdentitySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer(Generic[Stated]):
+class QueryResult(Generic[Match]):
     """Answer of one archive about one study.
 
     Attributes
     ----------
-    stated : empty: it does not have the study; None: no usable answer.
+    matches : empty: it does not have the study; None: no usable answer.
     problem : the reason for None.
     """
 
-    stated: Mapping[str, Stated] | None
+    matches: Mapping[str, Match] | None
     problem: str = ""
 
 
 class Archive(Protocol):
     """Archives that can be queried. Failures of a peer are returned, not raised."""
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
         """C-FIND at SERIES level: Number of Series Related Instances of each CT series, by UID."""
         ...
 
-    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[str]:
         """C-FIND at STUDY level: attributes of patient and order, as `IdentitySource` gives them."""
         ...
 
-    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+    def retrieve(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
         """C-MOVE of these series to this node's listener; returns after the archive has sent them.
 
         Parameters
@@ -251,7 +251,7 @@ class ArchivedReport:
 class ReportFinder(Protocol):
     """Archives that can be queried for this node's reports. Failures of a peer are returned, not raised."""
 
-    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
+    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[ArchivedReport]:
         """C-FIND at SERIES and IMAGE level: this software's reports on a study, by SOP Instance UID."""
         ...
 
@@ -306,7 +306,7 @@ class Sender(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueryResult:
+class CommitmentResponse:
     """A destination's response to a request for storage commitment.
 
     Attributes
@@ -341,7 +341,9 @@ class ProofSession(Protocol):
         """Why there is no association; "" where there is one, or the peer accepts neither service."""
         ...
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
+    def request_commitment(
+        self, transaction_uid: str, objects: Sequence[EncodedObject]
+    ) -> CommitmentResponse:
         """N-ACTION: request commitment to these objects. The report may come on another association."""
         ...
 

@@ -15,12 +15,11 @@ from structlog.contextvars import bound_contextvars
 from config.catalog import CatalogEntryMissing
 from config.settings import Settings
 from node.logs import describe
-from node.pipeline.archives import latest_unrecorded
+from node.pipeline.archives import latest_unrecorded_report
 from node.pipeline.artefacts import TIMINGS, StoredArtefacts, from_json, stored_objects
 from node.pipeline.delivery import DeliveryPending, deliver
 from node.pipeline.engine import ResolvedEngine
 from node.pipeline.housekeeping import has_room, message_for
-from node.pipeline.measured_with import BasisChanged, measured_with
 from node.pipeline.policy import Action, decide, delay_s, reason_to_give_up
 from node.pipeline.ports import (
     ClinicalValues,
@@ -32,12 +31,13 @@ from node.pipeline.ports import (
     Step,
     StepMessage,
 )
+from node.pipeline.result_basis import BasisChanged, result_basis
 from node.pipeline.study_run import Arrival, ImagesInHand, StepFunction, StepResult, StudyRun, Verdict
 from node.store.errors import LeaseLost, StoreError
-from node.store.jobs import DueJob, Lease, MadeObject, Unfit
+from node.store.jobs import Declined, DueJob, Lease, MadeObject
 from node.store.states import StudyState
 from node.store.store import Store
-from node.store.workers import MeasuredWith
+from node.store.workers import ResultBasis
 from node.study_report import Completeness, ObjectKind
 from node.supervised_thread import SupervisedThread
 
@@ -52,7 +52,7 @@ class Dependencies:
     ----------
     functions : of every step but deliver.
     owner : of leases.
-    finder : None: no archive is asked what it holds of this node.
+    finder : None: archives are not queried for earlier reports of this node.
     host : the machine.
     images : kept from one step to the next.
     """
@@ -79,14 +79,14 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
     """
     store, settings = dependencies.store, dependencies.settings.worker
     try:
-        basis = measured_with(dependencies.settings)
+        basis = result_basis(dependencies.settings)
         lease = store.jobs.claim(
             job_id=message.job_id,
             step=message.step,
             generation=message.generation,
             owner=dependencies.owner,
             lease_s=settings.lease_s,
-            measured_with=basis,
+            result_basis=basis,
             begins=message.step is Step.SELECT,
             host=dependencies.host,
         )
@@ -96,7 +96,7 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
     if lease is None:
         log.debug("message_stale", job_id=message.job_id, step=message.step.value)
         return
-    if isinstance(lease, Unfit):
+    if isinstance(lease, Declined):
         log.warning("step_declined", job_id=message.job_id, step=message.step.value, reason=lease.reason)
         return
     with bound_contextvars(
@@ -112,7 +112,7 @@ def run_step(message: StepMessage, dependencies: Dependencies) -> None:
 
 
 def _publish(following: DueJob, dependencies: Dependencies) -> None:
-    """Have the next step begin at once, unless many wait for theirs: it then comes in its turn."""
+    """Publish the next step at once, unless many messages wait; then `reconcile` publishes it later."""
     message = message_for(following)
     try:
         if following.urgent or has_room(dependencies.store, dependencies.publisher, message.step):
@@ -121,7 +121,7 @@ def _publish(following: DueJob, dependencies: Dependencies) -> None:
         log.warning("not_published", error=describe(error))  # reconcile comes again
 
 
-def _attempt(lease: Lease, basis: MeasuredWith, dependencies: Dependencies) -> DueJob | None:
+def _attempt(lease: Lease, basis: ResultBasis, dependencies: Dependencies) -> DueJob | None:
     """One attempt at a step, recorded. Returns the next step, if there is one.
 
     Parameters
@@ -146,9 +146,9 @@ def _attempt(lease: Lease, basis: MeasuredWith, dependencies: Dependencies) -> D
         _deliver(lease, artefacts, dependencies)
         log.info("step_finished", seconds=round(time.perf_counter() - started, 3))
         return None
-    with _kept(dependencies.store, lease, settings.worker.lease_s):
+    with _renewed(dependencies.store, lease, settings.worker.lease_s):
         result = dependencies.functions[step](_study_run(lease, step, artefacts, dependencies))
-        if measured_with(settings) != basis:
+        if result_basis(settings) != basis:
             raise BasisChanged("software or configuration changed while the step ran")
         seconds = time.perf_counter() - started
         _note_timing(artefacts, step, seconds)
@@ -161,11 +161,11 @@ def _record(lease: Lease, result: StepResult, made: tuple[MadeObject, ...], stor
     following = Step(lease.step).following
     assert following is not None, "deliver, the last step, records for itself"
     if result.verdict is not Verdict.PROCEED:
-        # What an earlier generation measured no longer stands, or stands under another patient.
+        # Measurements of an earlier generation are no longer valid, or belong to another patient.
         store.scans.forget(lease.study_instance_uid)
     match result.verdict:
         case Verdict.PROCEED:
-            # What is delivered is made: who sends it does not move a result.
+            # The objects are finished: any worker may send them without changing a result.
             return store.jobs.advance(lease, following, made, unbind=following is Step.DELIVER)
         case Verdict.NOT_APPLICABLE:
             store.jobs.finish(lease, StudyState.NOT_APPLICABLE, result.reason)
@@ -176,7 +176,7 @@ def _record(lease: Lease, result: StepResult, made: tuple[MadeObject, ...], stor
 
 def _deliver(lease: Lease, artefacts: StoredArtefacts, dependencies: Dependencies) -> None:
     store, settings = dependencies.store, dependencies.settings
-    with _kept(store, lease, settings.worker.lease_s):
+    with _renewed(store, lease, settings.worker.lease_s):
         outcome = deliver(
             store=store,
             lease=lease,
@@ -203,7 +203,7 @@ def _study_run(lease: Lease, step: Step, artefacts: StoredArtefacts, dependencie
     def issue() -> Issue:
         issued = store.reports.issued(lease)
         if issued is None:
-            unrecorded = latest_unrecorded(
+            unrecorded = latest_unrecorded_report(
                 uid, store.reports, dependencies.finder, dependencies.settings.destinations
             )
             issued = store.reports.issue(lease, unrecorded)
@@ -278,11 +278,11 @@ def _fail(lease: Lease, error: Exception, dependencies: Dependencies) -> None:
 
 
 @contextmanager
-def _kept(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
+def _renewed(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
     """Renew the lease from a thread while the block runs.
 
-    Where renewing fails unexpectedly the attempt fails with that error, whatever the block came to: its lease
-    may have run out unnoticed.
+    If renewing fails unexpectedly, the attempt fails with that error, whatever the result of the block: the
+    lease may have expired.
     """
     done = threading.Event()
 
@@ -295,7 +295,7 @@ def _kept(store: Store, lease: Lease, lease_s: float) -> Iterator[None]:
             except StoreError as error:
                 log.warning("lease_not_renewed", error=describe(error))
 
-    # The step says how its attempt ended; the process goes on with others.
+    # The failure ends this attempt only; the process continues with other steps.
     keeper = SupervisedThread(keep, name=f"lease-{lease.job_id}", on_failure=lambda: None)
     keeper.start()
     try:

@@ -20,6 +20,7 @@ from node.pipeline.artefacts import (
     SLICES,
     TIMINGS,
     Segmentation,
+    SelectionArtefact,
     from_json,
     segmentation_from_bytes,
     segmentation_to_bytes,
@@ -29,7 +30,6 @@ from node.pipeline.artefacts import (
     to_json,
 )
 from node.pipeline.ports import STEPS, Artefacts, ClinicalValues, Step
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.report import compose, encode
 from node.pipeline.steps.score import Measurements, score
 from node.pipeline.steps.segment import segment

@@ -15,9 +15,9 @@ from node.dicom.ct.reading import LoadedSeries, read_series, require_within
 from node.dicom.ct.series_choice import without_localizers
 from node.dicom.ct.single_slices import read_single_slices
 from node.dicom.header_text import text_of
+from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.engine import ResolvedEngine
 from node.pipeline.ports import Artefacts, ClinicalValues, Issue, PatientHistory, ScannerHistory
-from node.pipeline.selection import SelectionArtefact
 from node.study_report import Completeness
 
 

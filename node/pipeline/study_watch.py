@@ -14,18 +14,18 @@ import structlog
 from config.sections import CompletenessSettings
 from node.dicom.ct.slice_geometry import slice_positions
 from node.logs import describe
-from node.pipeline.archives import ArchivesInTurn, Asking, Told
+from node.pipeline.archives import ArchiveAnswer, ArchiveQueries, StudyQueries
 from node.pipeline.artefacts import to_json
 from node.pipeline.completeness import (
-    Archived,
+    CountComparison,
     Evidence,
     closed_by,
-    compare,
+    compare_counts,
     completeness_of,
     fetches_due,
     in_words,
     lacking_in_words,
-    slices_would_tell,
+    needs_gap_check,
     without_gaps,
 )
 from node.pipeline.ports import Step
@@ -39,18 +39,18 @@ log = structlog.get_logger(__name__)
 
 # The listener beats every 5 s; four missed beats mean that it is gone.
 ASSOCIATION_STALE_S = 20.0
-_AT_ONCE = 4  # studies that archives are asked about, or whose headers are read
+_AT_ONCE = 4  # threads that query archives or read headers
 _FETCHES_AT_ONCE = 2
-_FORGOTTEN_AFTER_S = 600.0  # of a study that is sent, or closed, meanwhile
+_FORGOTTEN_AFTER_S = 600.0  # since a study was last examined
 
-_PAGE = 500  # studies of one look
-_CLOSED_AT_ONCE = 100  # in one transaction, which keeps those who receive waiting
+_PAGE = 500  # studies examined in one call
+_CLOSED_AT_ONCE = 100  # in one transaction, for which reception waits
 
 Key = tuple[str, int]  # study and generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Whole:
+class _CompleteStudy:
     """A study that is to be closed."""
 
     study: ReceivingStudy
@@ -66,16 +66,16 @@ class _Whole:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Watched:
-    """What this process knows of one study, and finds out. Times by its own clock."""
+class _StudyProgress:
+    """Queries, checks and retrievals for one study in reception. Times are by the process's clock."""
 
-    asking: Asking = field(default_factory=Asking)
-    answer: Future[Told[int] | None] | None = None  # under way
-    look: Future[bool] | None = None  # whether no slice is missing, among the images that had come
-    look_of: float = 0.0  # by this time, by the database's clock
+    queries: StudyQueries = field(default_factory=StudyQueries)
+    answer: Future[ArchiveAnswer[int] | None] | None = None  # under way
+    gap_check: Future[bool] | None = None  # whether no slice is missing
+    gap_check_of: float = 0.0  # time of the last image when it began, by the database's clock
     fetch: Future[None] | None = None
-    fetches: int = 0  # since the last image, which came
-    fetched_of: float = 0.0  # at this time, by the database's clock
+    fetches: int = 0  # since the last image
+    fetched_of: float = 0.0  # time of that image, by the database's clock
     seen_at_s: float = 0.0
 
 
@@ -97,7 +97,7 @@ class CompletenessWatch:
         self,
         store: Store,
         rules: CompletenessSettings,
-        archives: ArchivesInTurn,
+        archives: ArchiveQueries,
         clock: Callable[[], float] = time.monotonic,
         *,
         urgent_titles: Sequence[str] = (),
@@ -109,11 +109,11 @@ class CompletenessWatch:
         self._clock = clock
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="completeness")
         self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="fetching")
-        self._watched: dict[Key, _Watched] = {}
-        self._seen_at_s = 0.0  # the last look
-        self._last: ReceivingStudy | None = None  # where the next look goes on; None: at the beginning
-        self._more = False  # whether a look at once is worth it
-        self._broken: set[Key] = set()  # studies that could not be looked at: each is told once
+        self._watched: dict[Key, _StudyProgress] = {}
+        self._seen_at_s = 0.0  # the last call of `close_studies`
+        self._last: ReceivingStudy | None = None  # the next call continues after it; None: from the beginning
+        self._more = False  # whether the next call should follow at once
+        self._failed: set[Key] = set()  # studies whose examination failed; each is logged once
 
     def close_studies(self) -> Sequence[DueJob]:
         """Close studies that are complete, and start what is needed to decide about the others.
@@ -142,7 +142,7 @@ class CompletenessWatch:
         self._last = page[-1] if is_full else None
         for study in page:
             seen.setdefault(_key(study), study)
-        whole = [found for study in seen.values() if (found := self._look_safely_at(study)) is not None]
+        whole = [found for study in seen.values() if (found := self._examine_safely(study)) is not None]
         closed: list[DueJob] = []
         for begin in range(0, len(whole), _CLOSED_AT_ONCE):
             closed += self._close(whole[begin : begin + _CLOSED_AT_ONCE])
@@ -152,7 +152,7 @@ class CompletenessWatch:
             for key, one in self._watched.items()
             if self._seen_at_s - one.seen_at_s < _FORGOTTEN_AFTER_S
         }
-        self._broken &= self._watched.keys()
+        self._failed &= self._watched.keys()
         return closed
 
     def wait(self, stop: threading.Event, pause_s: float) -> bool:
@@ -171,7 +171,7 @@ class CompletenessWatch:
             return stop.is_set()
         seen = [one for one in self._watched.values() if one.seen_at_s == self._seen_at_s]
         pending: list[Future[Any]] = [one.answer for one in seen if one.answer is not None]
-        pending += [one.look for one in seen if one.look is not None and not one.look.done()]
+        pending += [one.gap_check for one in seen if one.gap_check is not None and not one.gap_check.done()]
         if not pending:
             return stop.wait(pause_s)
         wait(pending, timeout=pause_s, return_when=FIRST_COMPLETED)
@@ -182,48 +182,48 @@ class CompletenessWatch:
         for threads in (self._threads, self._fetchers):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look_safely_at(self, study: ReceivingStudy) -> _Whole | None:
-        """As `_look_at`; a study that raises is told and passed over, and the others go on.
+    def _examine_safely(self, study: ReceivingStudy) -> _CompleteStudy | None:
+        """As `_examine`; a study that raises is logged and skipped.
 
         Raises
         ------
         StoreUnavailable
         """
         try:
-            return self._look_at(study)
+            return self._examine(study)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - one study's boundary: whatever is wrong is its own
-            self._tell_broken(study, error)
+        except Exception as error:  # noqa: BLE001 - the boundary of one study: the others continue
+            self._report_failure(study, error)
             return None
 
-    def _tell_broken(self, study: ReceivingStudy, error: Exception) -> None:
-        """Once for each study: in the log, and as the reason why it stands where it stands."""
-        if _key(study) in self._broken:
+    def _report_failure(self, study: ReceivingStudy, error: Exception) -> None:
+        """Log the failure once for each study, and store it as the reason of the study's state."""
+        if _key(study) in self._failed:
             return
-        self._broken.add(_key(study))
+        self._failed.add(_key(study))
         log.error("study_not_looked_at", study_instance_uid=study.study_instance_uid, error=describe(error))
         try:
             self._store.studies.note(study, f"whether it is complete cannot be determined: {describe(error)}")
         except StoreError as store_error:
             log.warning("reason_not_noted", error=describe(store_error))
 
-    def _look_at(self, study: ReceivingStudy) -> _Whole | None:
-        watched = self._watched.setdefault(_key(study), _Watched())
+    def _examine(self, study: ReceivingStudy) -> _CompleteStudy | None:
+        watched = self._watched.setdefault(_key(study), _StudyProgress())
         watched.seen_at_s = self._seen_at_s
         evidence = self._evidence(study, watched)
         by = closed_by(evidence, self._rules)
         if by is not None:
-            return _Whole(study=study, found=completeness_of(evidence, self._rules, by))
-        if slices_would_tell(evidence, self._rules) and watched.look_of != study.last_received_at:
-            watched.look_of = study.last_received_at
-            watched.look = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
-        if compare(evidence, all_series=self._rules.all_series) is Archived.MORE:
-            self._see_to_missing(study, evidence, watched)
+            return _CompleteStudy(study=study, found=completeness_of(evidence, self._rules, by))
+        if needs_gap_check(evidence, self._rules) and watched.gap_check_of != study.last_received_at:
+            watched.gap_check_of = study.last_received_at
+            watched.gap_check = self._threads.submit(self._is_without_gaps, study.study_instance_uid)
+        if compare_counts(evidence, all_series=self._rules.all_series) is CountComparison.MORE:
+            self._request_missing(study, evidence, watched)
         return None
 
-    def _see_to_missing(self, study: ReceivingStudy, evidence: Evidence, watched: _Watched) -> None:
-        """Tell what is missing, and have it sent again where that is wished."""
+    def _request_missing(self, study: ReceivingStudy, evidence: Evidence, watched: _StudyProgress) -> None:
+        """Record which images are missing, and retrieve them where `completeness.fetch` is on."""
         found = completeness_of(evidence, self._rules, ClosedBy.INCOMPLETE)
         reason = f"images are missing: {lacking_in_words(found)}"
         if reason != study.reason:
@@ -235,18 +235,18 @@ class CompletenessWatch:
             watched.fetches = fetches_due(evidence, self._rules)
             watched.fetch = self._fetchers.submit(self._fetch, study.study_instance_uid, found)
 
-    def _evidence(self, study: ReceivingStudy, watched: _Watched) -> Evidence:
-        """All that is known by now; an archive is asked if it is time."""
+    def _evidence(self, study: ReceivingStudy, watched: _StudyProgress) -> Evidence:
+        """What is known now; starts a query of the archives if one is due."""
         now_s = self._clock()
         if watched.answer is not None and watched.answer.done():
-            told, watched.answer = watched.answer.result(), None
-            watched.asking.end(told, now_s)
-            if told is not None:
+            answer, watched.answer = watched.answer.result(), None
+            watched.queries.end(answer, now_s)
+            if answer is not None:
                 log.info(
                     "archive_counted",
                     study_instance_uid=study.study_instance_uid,
-                    archive=told.archive,
-                    images=sum(told.stated.values()),
+                    archive=answer.archive,
+                    images=sum(answer.matches.values()),
                     arrived=sum(study.images.values()),
                 )
         known = Evidence(
@@ -255,21 +255,21 @@ class CompletenessWatch:
             silent_s=study.silent_s,
             longest_pause_s=study.longest_pause_s,
             sender_connected=study.sender_connected,
-            reading=watched.asking.reading(study.last_received_at),
+            reading=watched.queries.reading(study.last_received_at),
         )
-        due = bool(self._archives) and watched.asking.is_due(known, self._rules, now_s)
+        due = bool(self._archives) and watched.queries.is_due(known, self._rules, now_s)
         if due and watched.answer is None:
-            watched.asking.begin(now_s, study.last_received_at)
+            watched.queries.begin(now_s, study.last_received_at)
             watched.answer = self._threads.submit(self._archives.count, study.study_instance_uid)
-        look = watched.look if watched.look_of == study.last_received_at else None
+        gap_check = watched.gap_check if watched.gap_check_of == study.last_received_at else None
         return replace(
             known,
-            answer_due=bool(self._archives) and watched.asking.is_waited_for(known, self._rules),
-            without_gaps=look.result() if look is not None and look.done() else None,
+            answer_due=bool(self._archives) and watched.queries.is_awaited(known, self._rules),
+            without_gaps=gap_check.result() if gap_check is not None and gap_check.done() else None,
         )
 
-    def _close(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
-        """Close them together; one by one where that is refused, so that one of them spoils no other.
+    def _close(self, whole: Sequence[_CompleteStudy]) -> Sequence[DueJob]:
+        """Close studies in one transaction; one by one where that fails.
 
         Raises
         ------
@@ -281,11 +281,11 @@ class CompletenessWatch:
             raise
         except StoreError as error:
             if len(whole) == 1:
-                self._tell_broken(whole[0].study, error)
+                self._report_failure(whole[0].study, error)
                 return ()
         return [job for one in whole for job in self._close([one])]
 
-    def _close_together(self, whole: Sequence[_Whole]) -> Sequence[DueJob]:
+    def _close_together(self, whole: Sequence[_CompleteStudy]) -> Sequence[DueJob]:
         begun = self._store.studies.close_all(
             [(one.study, one.closing) for one in whole],
             first_step=Step.SELECT,
@@ -309,7 +309,7 @@ class CompletenessWatch:
     def _fetch(self, study_instance_uid: str, found: Completeness) -> None:
         assert found.archive is not None, "only an archive can tell that something is missing"
         series = [one.series_instance_uid for one in found.lacking]
-        problem = self._archives.send_again(found.archive, study_instance_uid, series)
+        problem = self._archives.retrieve(found.archive, study_instance_uid, series)
         log.info(
             "missing_images_fetched",
             study_instance_uid=study_instance_uid,
@@ -322,7 +322,7 @@ class CompletenessWatch:
         try:
             paths = self._store.instances.paths(study_instance_uid, ct_alone=True)
             return without_gaps(slice_positions(paths))
-        except Exception as error:  # noqa: BLE001 - a broken header tells nothing: silence closes the study
+        except Exception as error:  # noqa: BLE001 - with unreadable headers, silence closes the study
             log.warning("slices_not_looked_at", study_instance_uid=study_instance_uid, error=describe(error))
             return False
 

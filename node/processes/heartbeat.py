@@ -13,18 +13,18 @@ from config.catalog import CatalogEntryMissing
 from config.sections import StorageSettings
 from config.settings import Settings
 from node.logs import describe
-from node.pipeline.measured_with import measured_with
+from node.pipeline.result_basis import result_basis
 from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.installation import require_root
 from node.store.store import Store
-from node.store.workers import HEARTBEAT_S, MeasuredWith, ServiceHeartbeat, ServiceRows, Worker, WorkerRows
+from node.store.workers import HEARTBEAT_S, ResultBasis, ServiceHeartbeat, ServiceRows, Worker, WorkerRows
 from node.supervised_thread import status_at_end
 
 log = structlog.get_logger(__name__)
 
 _FIRST_TRIES_S = 1.0  # until it is listed: the node may still be making its tables
-_UNKNOWN = MeasuredWith(software="", configuration_sha256="")
+_UNKNOWN = ResultBasis(software="", configuration_sha256="")
 
 
 class Heartbeat:
@@ -69,9 +69,9 @@ class Heartbeat:
         except Exception as error:  # noqa: BLE001 - the thread's boundary: the next beat may succeed
             log.error("heartbeat_failed", error=describe(error))
 
-    def _standing(self, database: Database) -> tuple[MeasuredWith, str]:
+    def _standing(self, database: Database) -> tuple[ResultBasis, str]:
         try:
-            known = measured_with(self._settings)
+            known = result_basis(self._settings)
         except CatalogEntryMissing as error:
             return _UNKNOWN, str(error)
         return known, root_problem(self._settings.storage, database)

@@ -23,7 +23,7 @@ from node.net.query import make_archives, make_watch
 from node.net.scp import Listener
 from node.net.sockets import listening_socket
 from node.net.tls import listener_context
-from node.pipeline.housekeeping import keep_house_forever, reconcile_forever
+from node.pipeline.housekeeping import run_housekeeping, run_reconciliation
 from node.pipeline.ports import StepMessage
 from node.processes.heartbeat import listed
 from node.processes.process_group import GroupMember, ProcessGroup, run_before
@@ -116,7 +116,7 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
         listed(store, "commitment reports", beats=True, is_thread=True) as reported,
     ):
         keeping_house = SupervisedThread(
-            partial(keep_house_forever, store, settings, make_archives(settings), stop, kept),
+            partial(run_housekeeping, store, settings, make_archives(settings), stop, kept),
             name="housekeeping",
         )
         keeping_house.start()
@@ -130,7 +130,7 @@ def _reconcile(settings: Settings, ready: Callable[[], None]) -> int:
         watch = make_watch(store, settings)
         ready()
         broker = CeleryBroker(create_app(settings, _refuse))
-        reconcile_forever(store, broker, watch, settings, stop, on_round=published)
+        run_reconciliation(store, broker, watch, settings, stop, on_round=published)
         watch.shut()
         keeping_house.join()
         reporting.join()

@@ -12,8 +12,8 @@ from config.sections import Destination
 from config.settings import Settings
 from node.net.sender import DicomSender, Requestor
 from node.net.tls import certificate_ends, speaks_tls
-from node.pipeline.measured_with import active_model
 from node.pipeline.ports import StepMessage
+from node.pipeline.result_basis import active_model
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.store import Store, open_store
 from node.supervised_thread import SupervisedThread
@@ -132,13 +132,13 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
             raise NotReady(in_english(found.refusal.values["reason"]))
         return f"{found.card.name} {found.card.version}, {found.card.sha256[:12]}" if found.card else "none"
 
-    def try_features() -> str:
+    def check_features() -> str:
         try:
-            found = store.feature_standings.here()
+            found = store.feature_checks.here()
         except StoreError as error:
             raise NotReady(str(error)) from error
         if found is None:
-            return "not tried on this machine yet"
+            return "not checked on this machine yet"
         if found.drifted:
             raise NotReady(f"{found.drifted} of {found.checked} drifted: no rad-score is given")
         return f"{found.checked} features of a known image match"
@@ -149,7 +149,7 @@ def make_probes(settings: Settings, store: Store) -> Mapping[str, Probe]:
         "broker": try_broker,
         "listener": try_listener,
         "model": try_model,
-        "features": try_features,
+        "features": check_features,
     }
 
 

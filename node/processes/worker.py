@@ -78,9 +78,9 @@ def run_celery_worker(
 
         functions = FUNCTIONS
         if at_start is None and {Step.SCORE, FEATURES_QUEUE} & set(queues):
-            from node.pipeline.known_features import try_features  # noqa: PLC0415 - likewise
+            from node.pipeline.result_basis import check_features  # noqa: PLC0415 - likewise
 
-            at_start = partial(try_features, settings)
+            at_start = partial(check_features, settings)
 
     if engine is None:
         engine = cache(lambda: resolve_engine(settings.segmentation))

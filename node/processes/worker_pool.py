@@ -7,8 +7,8 @@ from functools import partial
 
 from config.settings import Settings
 from node.pipeline.engine import ResolvedEngine, resolve_engine
-from node.pipeline.known_features import try_features
 from node.pipeline.ports import Step
+from node.pipeline.result_basis import check_features
 from node.pipeline.step_functions import FUNCTIONS
 from node.processes.process_group import GroupMember, ProcessGroup
 from node.processes.worker import run_celery_worker
@@ -56,5 +56,5 @@ class Workers:
             lambda _: ready(),
             functions=FUNCTIONS,
             engine=settled,
-            at_start=partial(try_features, self._settings) if Step.SCORE in queues else None,
+            at_start=partial(check_features, self._settings) if Step.SCORE in queues else None,
         )

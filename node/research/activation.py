@@ -12,7 +12,7 @@ from config.catalog import load_model_card, load_radiomics_settings_text
 from config.phrases import in_english
 from config.settings import Settings
 from node.pipeline.engine import resolve_engine
-from node.pipeline.measured_with import active_model
+from node.pipeline.result_basis import active_model
 from node.pipeline.study_run import StudyImages
 from node.reference.spec import DEFAULT_BMD_MG_CM3, StudySpec
 from node.reference.study import write_reference_study

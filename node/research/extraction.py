@@ -27,10 +27,9 @@ from node.csv_table import TableUnreadable, parse_table
 from node.dicom.ct.headers import read_headers
 from node.dicom.errors import MaskUnreadable
 from node.dicom.header_text import text_of
-from node.pipeline.artefacts import Segmentation
+from node.pipeline.artefacts import Segmentation, SelectionArtefact
 from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.ports import FeatureRequest
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.judge import Basis, basis_of, judge_study, provenance_of
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements, score
 from node.pipeline.steps.segment import segment

@@ -1,4 +1,4 @@
-"""Which model card is in force: a table that only grows, the last row of which counts.
+"""The active model card: rows are only added to the table, and the last one is in force.
 
 Each row is a JSON object: who made which card the active one, when, why, in place of which, how both cards
 scored the reference patients, and both cards themselves. So an edited or deleted card file changes nothing
@@ -18,9 +18,9 @@ import structlog
 from sqlalchemy import func, inspect, make_url, select
 
 from config.sections import StorageSettings
-from node.store.database import Database, insert_unless_there, storage_error
-from node.store.durable import sync_folder, write_private
-from node.store.errors import StoreError
+from node.store.database import Database, DatabaseRows, insert_unless_there
+from node.store.errors import StoreError, storage_error
+from node.store.files import sync_folder, write_private
 from node.store.schema import activations
 from scoring.errors import ModelCardInvalid
 from scoring.models.card import ModelCard, card_document, parse_model_card
@@ -36,7 +36,7 @@ class ActivationsUnreadable(StoreError):
     """The record of activations is damaged, or a card in it is not the one that was pinned."""
 
 
-class ActivationOvertaken(StoreError):
+class ActivationConflict(StoreError):
     """Another card was activated between the comparison and the switch."""
 
 
@@ -53,11 +53,8 @@ class Activation:
     comparison: tuple[ModelComparison, ...]
 
 
-class Activations:
-    """The record of a node's database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Activations(DatabaseRows):
+    """Activations that the database records."""
 
     def contents(self) -> tuple[str, ...] | None:
         """Each activation as it was recorded; None where the database is older than their table."""
@@ -68,7 +65,7 @@ class Activations:
             return tuple(rows.scalars())
 
     def record(self, activation: Activation, *, after: int) -> None:
-        """Make a card the active one: when this returns, the next study is scored by it.
+        """Activate a card: when this returns, the next study is scored with it.
 
         Parameters
         ----------
@@ -76,7 +73,7 @@ class Activations:
 
         Raises
         ------
-        ActivationOvertaken
+        ActivationConflict
             If another activation was recorded since.
         StoreUnavailable
         """
@@ -85,7 +82,7 @@ class Activations:
             known = connection.execute(select(func.count()).select_from(activations)).scalar_one()
             row = {"number": after + 1, "content": content}
             if known != after or not insert_unless_there(connection, activations, row):
-                raise ActivationOvertaken("another model was activated in the meantime: compare again")
+                raise ActivationConflict("another model was activated in the meantime: compare again")
 
 
 def activation_history(storage: StorageSettings) -> tuple[Activation, ...]:
@@ -123,7 +120,7 @@ def _contents(storage: StorageSettings) -> tuple[str, ...]:
 
 
 def _is_there(database_url: str) -> bool:
-    """Whether a database can be looked into without being made."""
+    """Whether the database exists, so that reading it creates nothing."""
     url = make_url(database_url)
     try:
         return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
@@ -132,7 +129,7 @@ def _is_there(database_url: str) -> bool:
 
 
 def lines_of_earlier_versions(root: Path) -> tuple[str, ...]:
-    """The record as it was kept in a file, until migration 0018 took it over.
+    """The record of earlier versions, kept in a file until migration 0018 imported it.
 
     Whole lines only: one without its end was never finished, and the line before it counts.
 
@@ -154,7 +151,7 @@ def lines_of_earlier_versions(root: Path) -> tuple[str, ...]:
 
 
 def mark_taken_over(root: Path) -> None:
-    """Say beside the file of earlier versions that a table holds what is in it: it is taken over once.
+    """Mark the file of earlier versions as imported, so that it is imported once.
 
     The file stays: a worker of an earlier version may still run. Raises StoreUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Which worker may take which step: a job stays with those that are equal in what moves a result.
+"""Which worker may take which step: all steps of a job need the same software and configuration.
 
 The first step binds a job. Where no worker is left that it is bound to, as after an upgrade, it begins again.
 """
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select, tuple_, update
 
-from node.store.database import Database, now_s
+from node.store.database import Database, DatabaseRows, now_s
 from node.store.files import FileStore
 from node.store.schema import artefacts, jobs, workers
 from node.store.states import JobState
-from node.store.workers import MeasuredWith, is_there
+from node.store.workers import ResultBasis, is_present
 
-LEFT_TO_OTHERS_S = 5.0  # by a worker that may not take a step: longer than its message takes to come again
+DECLINED_FOR_S = 5.0  # by a worker that may not take a step: longer than its message takes to come again
 _AT_ONCE = 200  # jobs that begin again in one transaction
 
 
@@ -34,14 +34,14 @@ class BegunAgain:
     reason: str
 
 
-class Bindings:
-    """Jobs whose workers are gone for good."""
+class Bindings(DatabaseRows):
+    """Restart of jobs that no present worker may continue."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
 
-    def begin_again(self, *, first_step: str, after_s: float) -> Sequence[BegunAgain]:
+    def restart_stranded(self, *, first_step: str, after_s: float) -> Sequence[BegunAgain]:
         """Take jobs that no worker can continue back to their first step, and remove their artefacts.
 
         Parameters
@@ -65,7 +65,7 @@ class Bindings:
         )
         heard = func.coalesce(workers.c.ended_at, workers.c.heartbeat_at)
         lived = select(literal(1)).where(equal, heard > now_s() - after_s).exists()
-        others = select(literal(1)).where(is_there(), workers.c.started_at < now_s() - after_s).exists()
+        others = select(literal(1)).where(is_present(), workers.c.started_at < now_s() - after_s).exists()
         stranded = (
             select(
                 jobs.c.job_id,
@@ -129,23 +129,23 @@ def is_free() -> ColumnElement[bool]:
     )
 
 
-def is_bound_to(measured_with: MeasuredWith) -> ColumnElement[bool]:
+def is_bound_to(result_basis: ResultBasis) -> ColumnElement[bool]:
     """SQL condition on `jobs`: the job is unbound, or bound to this software and configuration.
 
     Parameters
     ----------
-    measured_with : of the worker that wants the job.
+    result_basis : of the worker that wants the job.
     """
     return or_(
         jobs.c.software == "",
         and_(
-            jobs.c.software == measured_with.software,
-            jobs.c.configuration_sha256 == measured_with.configuration_sha256,
+            jobs.c.software == result_basis.software,
+            jobs.c.configuration_sha256 == result_basis.configuration_sha256,
         ),
     )
 
 
-def may_lack(step: str, host: str) -> ColumnElement[bool]:
+def may_be_tried_on(step: str, host: str) -> ColumnElement[bool]:
     """SQL condition on `jobs`: the last attempt on this host lacked nothing, or no other host can try.
 
     Parameters
@@ -161,11 +161,11 @@ def may_lack(step: str, host: str) -> ColumnElement[bool]:
             workers.c.configuration_sha256 == jobs.c.configuration_sha256,
         ),
     )
-    another = select(literal(1)).where(is_there(), workers.c.host != host, takes_step, equal).exists()
+    another = select(literal(1)).where(is_present(), workers.c.host != host, takes_step, equal).exists()
     return or_(jobs.c.avoids == "", jobs.c.avoids != host, ~another)
 
 
-def has_its_worker() -> ColumnElement[bool]:
+def has_matching_worker() -> ColumnElement[bool]:
     """SQL condition on `jobs`: a present worker may continue the job, or no worker is present."""
     equal = and_(
         workers.c.software == jobs.c.software,
@@ -173,30 +173,30 @@ def has_its_worker() -> ColumnElement[bool]:
     )
     return or_(
         jobs.c.software == "",
-        select(literal(1)).where(is_there(), equal).exists(),
-        ~select(literal(1)).where(is_there()).exists(),
+        select(literal(1)).where(is_present(), equal).exists(),
+        ~select(literal(1)).where(is_present()).exists(),
     )
 
 
-def why_unfit(bound_to: MeasuredWith, measured_with: MeasuredWith, host: str) -> str:
+def reason_to_decline(bound_to: ResultBasis, result_basis: ResultBasis, host: str) -> str:
     """Reason why a worker does not take a step, for the operator.
 
     Parameters
     ----------
     bound_to : of the job; empty fields where it is unbound.
-    measured_with, host : of the worker.
+    result_basis, host : of the worker.
 
     Returns
     -------
     One sentence without a full stop.
     """
-    if bound_to.software in ("", measured_with.software) and bound_to.configuration_sha256 in (
+    if bound_to.software in ("", result_basis.software) and bound_to.configuration_sha256 in (
         "",
-        measured_with.configuration_sha256,
+        result_basis.configuration_sha256,
     ):
         return f"waits for a worker on another machine than {host}, which lacked what the step needs"
     wanted = _in_words(bound_to.software, bound_to.configuration_sha256)
-    has = _in_words(measured_with.software, measured_with.configuration_sha256)
+    has = _in_words(result_basis.software, result_basis.configuration_sha256)
     return f"waits for a worker with {wanted}, as its first step had; a worker on {host} has {has}"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, select, update
 
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import Database, DatabaseRows, insert_unless_there, now_s
 from node.store.deliveries import OpenDelivery
 from node.store.errors import TransactionInUse
 from node.store.files import FileStore
@@ -68,11 +68,11 @@ class CommitmentRequest:
     age_s: float
 
 
-class CommitmentRequests:
-    """What peers asked this node to commit (table `promises`). Its methods raise StoreUnavailable."""
+class CommitmentRequests(DatabaseRows):
+    """Requests for storage commitment from peers (table `promises`)."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
 
     def enter(
@@ -193,7 +193,7 @@ class CommitmentRequests:
             )
 
     def _keep_from_retention(self, uids: Sequence[str]) -> None:
-        """Have retention keep the instances. Before they are judged: it might remove one in between."""
+        """Protect the instances from retention, before they are judged."""
         with self._database.writing() as connection:
             for start in range(0, len(uids), _AT_ONCE):
                 part = uids[start : start + _AT_ONCE]
@@ -280,18 +280,15 @@ class ReportedInstance:
 
 
 class ReportOutcome(StrEnum):
-    """How a report was taken."""
+    """Result of recording a report."""
 
     RECORDED = "recorded"
     REPEATED = "repeated"  # the transaction was answered before; nothing changed
     UNKNOWN = "unknown"  # no such transaction was begun here
 
 
-class CommitmentTransactions:
-    """What this node asked destinations to commit (table `transactions`). Methods raise StoreUnavailable."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class CommitmentTransactions(DatabaseRows):
+    """Requests for storage commitment to destinations (table `transactions`)."""
 
     def begin(
         self,
@@ -424,7 +421,7 @@ def _items_of(connection: Connection, transaction_uid: str) -> Sequence[str]:
 
 
 def _asked_of(connection: Connection, transaction: Row[Any]) -> Sequence[Any]:
-    """What the transaction asked for, was sent before the request, and is not proven yet."""
+    """Unproven deliveries of the transaction that were sent before its request."""
     wanted = (
         select(transaction_items.c.sop_class_uid, transaction_items.c.sop_instance_uid, deliveries.c.resent)
         .join(
@@ -444,7 +441,7 @@ def _asked_of(connection: Connection, transaction: Row[Any]) -> Sequence[Any]:
 
 
 def _outcome(answer: ReportedInstance, resent: int, ask_again_in_s: float) -> Mapping[str, object]:
-    """What a delivery becomes. The proof of one that is refused for now stays the destination's to give."""
+    """New column values of a delivery. One that is refused for now still requires commitment."""
     match answer.verdict:
         case CommitmentVerdict.COMMITTED:
             return {

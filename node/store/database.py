@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -23,8 +22,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, FunctionElement
 
-from node.store.durable import FILE_MODE, make_folder, tighten
-from node.store.errors import CommitUnknown, StorageFull, StoreError, StoreUnavailable
+from node.store.errors import CommitUnknown, StorageFull, StoreError, StoreUnavailable, storage_error
+from node.store.files import FILE_MODE, make_folder, tighten
 
 # ---- statements that every image waits for, executed past SQLAlchemy
 #
@@ -285,6 +284,19 @@ def _make_private(path: Path) -> None:
         tighten(path.with_name(path.name + suffix))
 
 
+class DatabaseRows:
+    """Base of the classes that read and write the rows of one kind of thing.
+
+    Raises
+    ------
+    StoreUnavailable
+        By every method of a subclass, if the database cannot be used.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
 class WriteLock:
     """Orders the writers of one SQLite database, over all threads and processes of this machine.
 
@@ -389,18 +401,6 @@ def _typed(cause: BaseException | None, *, is_away: bool) -> StoreError:
     if is_away:
         return StoreUnavailable(f"the database does not answer ({type(cause).__name__})")
     return StoreError(f"the database refused a statement ({type(cause).__name__})")
-
-
-def storage_error(error: OSError) -> StoreUnavailable:
-    """The store's exception for an error of the file system.
-
-    Returns
-    -------
-    `StorageFull` for ENOSPC and EDQUOT, otherwise `StoreUnavailable`.
-    """
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageFull("no space left in the file store")
-    return StoreUnavailable(f"the file store cannot be used ({error.strerror})")
 
 
 # One commit for the writes of several threads: the disk takes as long for ten rows as for one.

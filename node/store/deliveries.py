@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select, update
 
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import DatabaseRows, insert_unless_there, now_s
 from node.store.errors import NoSuchStudy, NothingToResend
 from node.store.jobs import (
     DueJob,
     Lease,
     MadeObject,
-    as_never_sent,
     enter_object,
     is_unproven,
+    unsent_values,
     write_as_holder,
 )
 from node.store.schema import deliveries, jobs, objects, reports, studies, transaction_items, transactions
@@ -68,7 +68,7 @@ class OpenDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCount:
-    """How many objects of a generation stand alike at one destination.
+    """Number of objects of a generation with equal state, proof and status at one destination.
 
     Attributes
     ----------
@@ -106,19 +106,11 @@ class SupersededObject:
     artefact: str
 
 
-class Deliveries:
+class Deliveries(DatabaseRows):
     """Deliveries of objects to destinations.
 
     Every write needs the lease of the objects' job. `CommitmentTransactions` records what peers report.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def schedule(
         self, lease: Lease, destinations: Sequence[str], sop_instance_uids: Sequence[str] | None = None
@@ -224,7 +216,7 @@ class Deliveries:
                 objects.c.study_instance_uid == study_instance_uid, objects.c.generation == study.generation
             )
             connection.execute(
-                update(deliveries).where(deliveries.c.sop_instance_uid.in_(uids)).values(**as_never_sent())
+                update(deliveries).where(deliveries.c.sop_instance_uid.in_(uids)).values(**unsent_values())
             )
             connection.execute(
                 update(studies).where(of_study).values(state=StudyState.PROCESSING, reason="resend requested")
@@ -442,7 +434,7 @@ class Deliveries:
         with self._database.reading() as connection:
             return connection.execute(wanted.limit(1)).first() is not None
 
-    def standing(self, lease: Lease) -> Sequence[DeliveryCount]:
+    def counts(self, lease: Lease) -> Sequence[DeliveryCount]:
         """Number of objects of the generation by destination, state, proof, status and reason."""
         reason = case((deliveries.c.status.is_(None), deliveries.c.detail), else_="").label("reason")
         alike = (

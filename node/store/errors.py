@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import datetime
 
 
@@ -143,3 +144,15 @@ class NothingToRetry(StoreError):
     def __init__(self, state: str) -> None:
         super().__init__(f"the study is {state}: there is nothing to retry")
         self.state = state
+
+
+def storage_error(error: OSError) -> StoreUnavailable:
+    """The store's exception for an error of the file system.
+
+    Returns
+    -------
+    `StorageFull` for ENOSPC and EDQUOT, otherwise `StoreUnavailable`.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFull("no space left in the file store")
+    return StoreUnavailable(f"the file store cannot be used ({error.strerror})")

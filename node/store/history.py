@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, delete, insert, select
 
-from node.store.database import Database, now_s
+from node.store.database import Database, DatabaseRows, now_s
 from node.store.installation import Pseudonyms
 from node.store.schema import phantom_readings, scans
 from scoring.calibration import Calibration, Mineral
@@ -24,17 +24,8 @@ _CALIBRATION: TypeAdapter[Calibration | None] = TypeAdapter(Calibration | None)
 _CODES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 
-class ScannerReadings:
-    """Phantom readings, by which the calibration of each scanner is judged.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ScannerReadings(DatabaseRows):
+    """Phantom readings, by which the calibration of each scanner is judged."""
 
     def keep(self, study_instance_uid: str, source_uid: str, reading: ScannerReading) -> None:
         """Store the reading of a series or single slice, in place of an earlier one of the same source.
@@ -46,11 +37,6 @@ class ScannerReadings:
         study_instance_uid : of the study.
         source_uid : Series Instance UID, or SOP Instance UID of a single slice.
         reading : the new reading.
-
-        Raises
-        ------
-        StoreUnavailable
-            If it cannot be written.
         """
         protocol = reading.protocol
         row = {
@@ -84,7 +70,7 @@ class ScannerReadings:
             connection.execute(insert(phantom_readings).values(kept_at=kept_at, **row))
 
     def forget(self, source_uid: str) -> None:
-        """Keep no reading of this series or single slice. Raises as `keep` does."""
+        """Keep no reading of this series or single slice."""
         with self._database.writing() as connection:
             connection.execute(delete(phantom_readings).where(phantom_readings.c.source_uid == source_uid))
 
@@ -135,14 +121,14 @@ def _written(kind: TypeAdapter[T | None], value: T | None) -> str | None:
     return None if value is None else kind.dump_json(value).decode()
 
 
-class PatientScans:
+class PatientScans(DatabaseRows):
     """Densities of each study by patient, for comparison with later studies of the same patient.
 
     Patients are stored as pseudonyms: the same Patient ID of another issuer is another patient.
     """
 
     def __init__(self, database: Database, pseudonyms: Pseudonyms) -> None:
-        self._database = database
+        super().__init__(database)
         self._pseudonyms = pseudonyms
 
     def keep(
@@ -174,13 +160,7 @@ class PatientScans:
             connection.execute(insert(scans).values(**row))
 
     def forget(self, study_instance_uid: str) -> None:
-        """Keep nothing of this study, whoever it was kept for.
-
-        Raises
-        ------
-        StoreUnavailable
-            If it cannot be removed.
-        """
+        """Keep nothing of this study, whoever it was kept for."""
         with self._database.writing() as connection:
             connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
 

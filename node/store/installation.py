@@ -22,9 +22,9 @@ from pathlib import Path
 
 from sqlalchemy import inspect, select
 
-from node.store.database import Database, insert_unless_there, storage_error
-from node.store.durable import FILE_MODE, make_folder, sync_folder, write_private
-from node.store.errors import StoreError, StoreUnavailable, WrongInstallation
+from node.store.database import Database, insert_unless_there
+from node.store.errors import StoreError, StoreUnavailable, WrongInstallation, storage_error
+from node.store.files import FILE_MODE, make_folder, sync_folder, write_private
 from node.store.schema import installation
 
 KEY_FILE = "installation.key"
@@ -61,7 +61,7 @@ class Pseudonyms:
         return hmac.new(self._key, _RECOGNISED, sha256).hexdigest()
 
 
-def key_of(root: Path, database: Database) -> bytes:
+def load_or_make_key(root: Path, database: Database) -> bytes:
     """Key of the installation: 32 bytes, made if there is none yet.
 
     Parameters
@@ -136,7 +136,7 @@ def modes_are_tight(database: Database) -> bool:
 
 
 def note_tight_modes(database: Database) -> None:
-    """Every file under the root is closed to others from now on: new ones are made so."""
+    """Record that every file under the root is private to its owner."""
     with database.writing() as connection:
         insert_unless_there(connection, installation, {"name": _MODES, "value": "tight"})
 
@@ -169,7 +169,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _make(path: Path) -> bytes:
-    """Several processes may do so at once: the first one's key counts."""
+    """Make the key. Of several processes that do so at once, the first one's key is used."""
     temporary = path.with_name(f".{KEY_FILE}.{secrets.token_hex(4)}.part")
     write_private(temporary, secrets.token_bytes(_KEY_BYTES).hex().encode() + b"\n")
     try:
@@ -197,7 +197,7 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who serves a root.
+    """The process that serves a storage root.
 
     Attributes
     ----------
@@ -221,7 +221,7 @@ class AlreadyServed(StoreError):
 
 
 class ServingLock:
-    """The right to serve a root.
+    """Lock that gives a storage root to one `serve`.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class ServingLock:
         self.lost: AlreadyServed | None = None  # why the right is gone, once it is
 
     def take(self, stop: threading.Event, on_lost: Callable[[], None]) -> bool:
-        """Begin to serve; False where `stop` was set while another host's last sign was waited out.
+        """Take the lock; False where `stop` was set while waiting for another host's heartbeat to expire.
 
         Parameters
         ----------
@@ -276,7 +276,7 @@ class ServingLock:
         return True
 
     def release(self) -> None:
-        """Leave the root to whoever comes next."""
+        """Release the lock."""
         self._ended.set()
         if self._beating is not None:
             self._beating.join()
@@ -299,7 +299,7 @@ class ServingLock:
         return self._is_silent(before, stop)
 
     def _is_silent(self, before: Holder, stop: threading.Event) -> bool:
-        """Whether a holder on another host has ended. Its sign is looked for, and no clock compared."""
+        """Whether a holder on another host has ended: its heartbeat stands still. No clocks are compared."""
         sign = self._sign()
         for _ in range(int(SILENT_S / _LOOK_S)):
             if stop.wait(_LOOK_S):
@@ -321,7 +321,7 @@ class ServingLock:
                 continue  # the disk is away: everything else of the node says so
 
     def _sign(self) -> tuple[int, str]:
-        """By a new descriptor: what a network file system remembers of an open one may be old."""
+        """Read through a new descriptor: a network file system may cache the content of an open one."""
         try:
             with self._path.open("r", encoding="utf-8", errors="replace") as file:
                 return os.fstat(file.fileno()).st_mtime_ns, file.read()

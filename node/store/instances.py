@@ -13,9 +13,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from node.store.database import Database, GroupCommit, Prepared, first, insert_unless_there, now_s
+from node.store.database import (
+    Database,
+    DatabaseRows,
+    GroupCommit,
+    Prepared,
+    first,
+    insert_unless_there,
+    now_s,
+)
 from node.store.errors import CommitUnknown, QuarantineFull
-from node.store.files import BytesAlone, ContentReader, FileStore, ReceivedInstance
+from node.store.files import ByteComparison, ContentComparison, FileStore, ReceivedInstance
 from node.store.installation import Pseudonyms
 from node.store.quarantine import OTHER_CONTENT, QuarantineBounds, acknowledged, enter_acknowledged, has_room
 from node.store.schema import associations, instances, objects, studies
@@ -45,8 +53,8 @@ class Receipt(StrEnum):
     OWN = "own"  # made here; noted, not kept
 
 
-class _Held(NamedTuple):
-    """What is held under a SOP Instance UID, in the order of `_BY_UID`."""
+class _HeldInstance(NamedTuple):
+    """The stored instance under a SOP Instance UID; columns in the order of `_BY_UID`."""
 
     sha256: str
     path: str
@@ -55,19 +63,19 @@ class _Held(NamedTuple):
     identity_hmac: str | None
 
 
-class _Verdict(Enum):
+class _Difference(Enum):
     NEW = auto()
     SAME = auto()
-    FILE_GONE = auto()  # the same, but the row outlived its file
+    FILE_GONE = auto()  # the same content, but the stored file is gone
     OTHER_IDENTITY = auto()
     OTHER_CONTENT = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judgement:
-    """How a received instance compares with the held one, and which one was held then."""
+class _Comparison:
+    """How a received instance differs from the stored one, and which one was stored then."""
 
-    verdict: _Verdict
+    difference: _Difference
     held: tuple[str, str] | None  # sha256 and path
     differing: frozenset[str] = frozenset()
 
@@ -108,7 +116,7 @@ class Instances:
             insert_unless_there(connection, instances, _row(instance, path="", own=True))
         return Receipt.OWN
 
-    def receive(self, instance: ReceivedInstance, reader: ContentReader | None = None) -> Receipt:
+    def receive(self, instance: ReceivedInstance, reader: ContentComparison | None = None) -> Receipt:
         """Store an instance durably. When this returns, Success may be answered.
 
         A new CT instance restarts the study's quiet time. If the study was closed, it begins the next
@@ -130,7 +138,7 @@ class Instances:
         """
         receipt = None
         while receipt is None:  # another association may bring the same UID at the same time
-            receipt = self._receive(instance, reader or BytesAlone())
+            receipt = self._receive(instance, reader or ByteComparison())
         return receipt
 
     def paths(self, study_instance_uid: str, *, ct_alone: bool = False) -> Sequence[Path]:
@@ -166,14 +174,14 @@ class Instances:
         with self._database.reading() as connection:
             return frozenset(connection.execute(wanted.distinct()).scalars())
 
-    def _receive(self, instance: ReceivedInstance, reader: ContentReader) -> Receipt | None:
-        """None where what was held changed in the meantime."""
+    def _receive(self, instance: ReceivedInstance, reader: ContentComparison) -> Receipt | None:
+        """None where the stored instance changed in the meantime."""
         row = self._database.first(_BY_UID, {"uid": instance.sop_instance_uid})
-        judgement = self._judge(instance, _Held(*row) if row else None, reader)
-        if judgement.verdict is _Verdict.SAME:
+        comparison = self._compare(instance, _HeldInstance(*row) if row else None, reader)
+        if comparison.difference is _Difference.SAME:
             return Receipt.ALREADY_HELD
         self._files.require_space(instance.size_bytes)
-        if judgement.verdict in (_Verdict.OTHER_IDENTITY, _Verdict.OTHER_CONTENT):
+        if comparison.difference in (_Difference.OTHER_IDENTITY, _Difference.OTHER_CONTENT):
             self._require_quarantine(instance)
         path = self._files.write(
             "instances",
@@ -184,7 +192,7 @@ class Instances:
         )
         try:
             receipt = self._group_commit.run(
-                lambda connection: _enter(connection, instance, path, judgement, self._quarantine)
+                lambda connection: _enter(connection, instance, path, comparison, self._quarantine)
             )
         except CommitUnknown:
             raise  # a row may name the file; `Orphans` removes it if none does
@@ -200,10 +208,12 @@ class Instances:
             if not has_room(connection, instance, self._quarantine):
                 raise QuarantineFull(*acknowledged(connection))
 
-    def _judge(self, instance: ReceivedInstance, known: _Held | None, reader: ContentReader) -> _Judgement:
+    def _compare(
+        self, instance: ReceivedInstance, known: _HeldInstance | None, reader: ContentComparison
+    ) -> _Comparison:
         """Compare hashes first, and parse the data sets only where they differ."""
         if known is None:
-            return _Judgement(verdict=_Verdict.NEW, held=None)
+            return _Comparison(difference=_Difference.NEW, held=None)
         held = known.sha256, known.path
         is_here = known.purged_at is None and self._files.holds(known.path)
         differing: frozenset[str] | None = None
@@ -214,13 +224,13 @@ class Instances:
         elif known.image_sha256 is not None:
             differing = self._difference_from(known, reader.fingerprint(instance.open()))
         if differing is None:
-            return _Judgement(verdict=_Verdict.OTHER_CONTENT, held=held)
+            return _Comparison(difference=_Difference.OTHER_CONTENT, held=held)
         if differing:
-            return _Judgement(verdict=_Verdict.OTHER_IDENTITY, held=held, differing=differing)
-        return _Judgement(verdict=_Verdict.SAME if is_here else _Verdict.FILE_GONE, held=held)
+            return _Comparison(difference=_Difference.OTHER_IDENTITY, held=held, differing=differing)
+        return _Comparison(difference=_Difference.SAME if is_here else _Difference.FILE_GONE, held=held)
 
-    def _difference_from(self, known: _Held, came: tuple[str, str] | None) -> frozenset[str] | None:
-        """As `ContentReader.identity_difference`, from fingerprints."""
+    def _difference_from(self, known: _HeldInstance, came: tuple[str, str] | None) -> frozenset[str] | None:
+        """As `ContentComparison.identity_difference`, from fingerprints."""
         if came is None or came[0] != known.image_sha256:
             return None
         same = self._pseudonyms.of(came[1]) == known.identity_hmac
@@ -231,11 +241,11 @@ def _enter(
     connection: Connection,
     instance: ReceivedInstance,
     path: str,
-    judgement: _Judgement,
+    comparison: _Comparison,
     bounds: QuarantineBounds,
 ) -> Receipt | None:
-    """The row of a file that has been written; None where what was held changed in the meantime."""
-    if judgement.held is None:
+    """Add the row of a written file; None where the stored instance changed in the meantime."""
+    if comparison.held is None:
         _ensure_study(connection, instance.study_instance_uid)
         if not insert_unless_there(connection, instances, _row(instance, path=path, own=False)):
             return None
@@ -243,17 +253,17 @@ def _enter(
         return Receipt.STORED
     row = first(connection, _BY_UID, {"uid": instance.sop_instance_uid})
     assert row is not None, "rows of instances are never deleted"
-    known = _Held(*row)
-    if (known.sha256, known.path) != judgement.held:
+    known = _HeldInstance(*row)
+    if (known.sha256, known.path) != comparison.held:
         return None
-    match judgement.verdict:
-        case _Verdict.FILE_GONE:
+    match comparison.difference:
+        case _Difference.FILE_GONE:
             _restore(connection, instance, path)
             return Receipt.RESTORED
-        case _Verdict.OTHER_IDENTITY:
-            told = ", ".join(sorted(judgement.differing))
+        case _Difference.OTHER_IDENTITY:
+            keywords = ", ".join(sorted(comparison.differing))
             kind = QuarantineKind.IDENTITY
-            entered = enter_acknowledged(connection, instance, path, kind, told, bounds=bounds)
+            entered = enter_acknowledged(connection, instance, path, kind, keywords, bounds=bounds)
             return Receipt.HELD if entered else Receipt.ALREADY_HELD
         case _:
             kind = QuarantineKind.CONTENT
@@ -262,7 +272,7 @@ def _enter(
 
 
 def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
-    """Only images, and segmentations that are measured, make a study grow, close and reopen."""
+    """Restart the quiet time or reopen the study, for CT images and measured segmentations only."""
     if instance.is_ct:
         note_growth(connection, instance.study_instance_uid, Reopening.IMAGES)
     elif instance.is_measured_mask:
@@ -273,7 +283,7 @@ def _note_growth(connection: Connection, instance: ReceivedInstance) -> None:
 
 
 def _restore(connection: Connection, instance: ReceivedInstance, path: str) -> None:
-    """Put this copy in place of the lost file. It does not reopen the study."""
+    """Replace the lost file by this copy, without reopening the study."""
     connection.execute(
         update(instances)
         .where(instances.c.sop_instance_uid == instance.sop_instance_uid)
@@ -333,17 +343,8 @@ def _ensure_study(connection: Connection, study_instance_uid: str) -> None:
     )
 
 
-class Associations:
-    """Associations that brought an instance. One whose heartbeats stop counts as closed.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Associations(DatabaseRows):
+    """Associations that brought an instance. One whose heartbeats stop counts as closed."""
 
     def open(self, *, peer: str, calling_ae: str, called_ae: str) -> int:
         """Record a new association.
@@ -351,11 +352,6 @@ class Associations:
         Returns
         -------
         Its number, for `beat` and `close`.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
         """
         with self._database.writing() as connection:
             made = connection.execute(
@@ -372,13 +368,7 @@ class Associations:
             return int(made.scalar_one())
 
     def beat(self, association_ids: Collection[int]) -> None:
-        """Record a heartbeat of associations that are still open.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
-        """
+        """Record a heartbeat of associations that are still open."""
         with self._database.writing() as connection:
             connection.execute(
                 update(associations)

@@ -11,12 +11,19 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
-from node.store.binding import LEFT_TO_OTHERS_S, has_its_worker, is_bound_to, is_free, may_lack, why_unfit
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.binding import (
+    DECLINED_FOR_S,
+    has_matching_worker,
+    is_bound_to,
+    is_free,
+    may_be_tried_on,
+    reason_to_decline,
+)
+from node.store.database import DatabaseRows, insert_unless_there, now_s
 from node.store.errors import LeaseLost
 from node.store.schema import deliveries, jobs, objects, reports, studies
 from node.store.states import ARRIVED, DeliveryState, JobState, Proof, StudyState
-from node.store.workers import MeasuredWith
+from node.store.workers import ResultBasis
 
 _MAX_ERROR_CHARACTERS = 2000
 
@@ -43,7 +50,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfit:
+class Declined:
     """A step that the claiming worker may not take, and another worker may."""
 
     reason: str
@@ -75,17 +82,8 @@ class MadeObject:
     is_report: bool
 
 
-class Jobs:
-    """Jobs and their leases.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Jobs(DatabaseRows):
+    """Jobs and their leases."""
 
     def claim(
         self,
@@ -95,10 +93,10 @@ class Jobs:
         generation: int,
         owner: str,
         lease_s: float,
-        measured_with: MeasuredWith,
+        result_basis: ResultBasis,
         begins: bool = False,
         host: str = "",
-    ) -> Lease | Unfit | None:
+    ) -> Lease | Declined | None:
         """Take a job, if it is at this very step, is due, and nobody holds it.
 
         The claim counts as an attempt at once: the attempt of a worker that dies counts too. A worker that
@@ -108,27 +106,27 @@ class Jobs:
         ----------
         owner : identifies the worker.
         lease_s : seconds until the lease runs out unless it is renewed.
-        measured_with : what this worker's results depend on.
+        result_basis : what this worker's results depend on.
         begins : whether this is the first step, which binds the job to the worker that takes it. Only workers
             with the same software and configuration may take the later steps.
         host : name of the worker's machine.
 
         Returns
         -------
-        `Unfit` where another worker may take the step; None where the step cannot be taken now.
+        `Declined` where another worker may take the step; None where the step cannot be taken now.
         """
         at_this_step = and_(
             jobs.c.job_id == job_id, jobs.c.step == step, jobs.c.generation == generation, is_due()
         )
-        may_take = may_lack(step, host)
+        may_take = may_be_tried_on(step, host)
         bound: dict[str, object] = {}
         if begins:
             bound = {
-                "software": measured_with.software,
-                "configuration_sha256": measured_with.configuration_sha256,
+                "software": result_basis.software,
+                "configuration_sha256": result_basis.configuration_sha256,
             }
         else:
-            may_take = and_(is_bound_to(measured_with), may_take)
+            may_take = and_(is_bound_to(result_basis), may_take)
         taken = (
             update(jobs)
             .where(at_this_step, may_take)
@@ -152,7 +150,7 @@ class Jobs:
         with self._database.writing() as connection:
             row = connection.execute(taken).first()
             if row is None:
-                return _leave_to_others(connection, at_this_step, measured_with, host)
+                return _decline(connection, at_this_step, result_basis, host)
         return Lease(
             job_id=job_id,
             study_instance_uid=row.study_instance_uid,
@@ -371,7 +369,7 @@ class Jobs:
                 )
                 .label("turn"),
             )
-            .where(is_due(), has_its_worker())
+            .where(is_due(), has_matching_worker())
             .subquery()
         )
         order = (ranked.c.urgent.desc(), ranked.c.turn, ranked.c.job_id)
@@ -438,26 +436,26 @@ def is_due() -> ColumnElement[bool]:
     return and_(is_free(), jobs.c.not_before <= now_s())
 
 
-def _leave_to_others(
-    connection: Connection, at_this_step: ColumnElement[bool], measured_with: MeasuredWith, host: str
-) -> Unfit | None:
-    """Say in the job's row why the worker that asked does not take it; None where nobody can any more."""
+def _decline(
+    connection: Connection, at_this_step: ColumnElement[bool], result_basis: ResultBasis, host: str
+) -> Declined | None:
+    """Record why the claiming worker does not take the job; None where the job is no longer at this step."""
     job = connection.execute(
         select(jobs.c.job_id, jobs.c.software, jobs.c.configuration_sha256, jobs.c.avoids).where(at_this_step)
     ).first()
     if job is None:
         return None
-    reason = why_unfit(
-        MeasuredWith(software=job.software, configuration_sha256=job.configuration_sha256),
-        measured_with,
+    reason = reason_to_decline(
+        ResultBasis(software=job.software, configuration_sha256=job.configuration_sha256),
+        result_basis,
         host,
     )
     connection.execute(
         update(jobs)
         .where(at_this_step)
-        .values(not_before=now_s() + LEFT_TO_OTHERS_S, last_error=reason, updated_at=now_s())
+        .values(not_before=now_s() + DECLINED_FOR_S, last_error=reason, updated_at=now_s())
     )
-    return Unfit(reason=reason)
+    return Declined(reason=reason)
 
 
 def _released() -> dict[str, object]:
@@ -476,7 +474,7 @@ def _set_study(connection: Connection, lease: Lease, state: StudyState, reason: 
 
 
 def _replace_objects(connection: Connection, lease: Lease, made: Sequence[MadeObject]) -> None:
-    """Enter the objects of this generation; forget those of an earlier run of it that no peer has seen."""
+    """Add the objects of this generation; delete those of an earlier run of it that no peer received."""
     uids = [one.sop_instance_uid for one in made]
     arrived = (
         select(deliveries.c.sop_instance_uid)
@@ -525,19 +523,19 @@ def enter_object(connection: Connection, lease: Lease, made: MadeObject) -> None
 
 
 def reset_failed_deliveries(connection: Connection, study_instance_uid: str, generation: int) -> None:
-    """Dead letters of a study become pending again, their patience renewed."""
+    """Make the dead letters of a study pending again, with a new time limit."""
     mine = select(objects.c.sop_instance_uid).where(
         objects.c.study_instance_uid == study_instance_uid, objects.c.generation == generation
     )
     connection.execute(
         update(deliveries)
         .where(deliveries.c.sop_instance_uid.in_(mine), deliveries.c.state == DeliveryState.FAILED)
-        .values(**as_never_sent())
+        .values(**unsent_values())
     )
 
 
-def as_never_sent() -> dict[str, object]:
-    """What a row of `deliveries` holds once more where its object is to be sent anew."""
+def unsent_values() -> dict[str, object]:
+    """Column values that reset a row of `deliveries` so that its object is sent again."""
     return {
         "state": DeliveryState.PENDING,
         "attempts": 0,

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from node.store.database import Database, now_s
+from node.store.database import Database, DatabaseRows, now_s
 from node.store.errors import NoSuchStudy, StoreUnavailable
 from node.store.jobs import is_due
 from node.store.quarantine import QuarantineBounds, QuarantineLine, acknowledged, quarantine_lines
@@ -113,7 +113,7 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyDetail:
-    """Everything that `osteonode studies show` says.
+    """Content of `osteonode studies show`.
 
     Attributes
     ----------
@@ -137,11 +137,8 @@ class StudyDetail:
     deliveries: tuple[DeliveryRow, ...]
 
 
-class Overview:
+class Overview(DatabaseRows):
     """Contents of the store, by Study Instance UID; the database names no patients."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def list(self, limit: int | None = None) -> Sequence[StudySummary]:
         """Studies, the latest first.
@@ -377,8 +374,8 @@ class NodeCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationStanding:
-    """What became of the objects that one destination should have, and of the last attempt to send one.
+class DestinationStatus:
+    """State of the deliveries to one destination, and result of the last attempt to send.
 
     Attributes
     ----------
@@ -401,7 +398,7 @@ class DestinationStanding:
     taken_s: float | None = None
 
 
-class StatusCounts:
+class StatusCounts(DatabaseRows):
     """Counts for the operator's page and the metrics; no identities.
 
     Parameters
@@ -410,7 +407,7 @@ class StatusCounts:
     """
 
     def __init__(self, database: Database, quarantine: QuarantineBounds) -> None:
-        self._database = database
+        super().__init__(database)
         self._quarantine = quarantine
 
     def answers(self) -> None:
@@ -431,13 +428,7 @@ class StatusCounts:
             raise StoreUnavailable("the database's file is gone")
 
     def take(self) -> NodeCounts:
-        """All counts, in one consistent view.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
-        """
+        """All counts, in one consistent view."""
         with self._database.reading() as connection:
             by_state = _by_state(connection)
             due, oldest_due_s = _due(connection)
@@ -468,14 +459,8 @@ class StatusCounts:
                 due=due,
             )
 
-    def destinations(self) -> Sequence[DestinationStanding]:
-        """Every destination that something was ever scheduled for, by name.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
-        """
+    def destinations(self) -> Sequence[DestinationStatus]:
+        """Every destination that something was ever scheduled for, by name."""
         newest = (
             select(
                 deliveries.c.destination,
@@ -513,7 +498,7 @@ class StatusCounts:
         )
         with self._database.reading() as connection:
             return tuple(
-                DestinationStanding(
+                DestinationStatus(
                     name=row.name,
                     arrived=row.arrived,
                     pending=row.pending,
@@ -541,7 +526,7 @@ def _quarantined(connection: Connection) -> Mapping[QuarantineKind, int]:
 
 
 def _due(connection: Connection) -> tuple[int, float]:
-    """How many jobs are due, and for how long the oldest; one that was left by its worker since it was."""
+    """Number of due jobs, and seconds since the oldest became due; of a lost job since its lease expired."""
     left = case((jobs.c.state == JobState.RUNNING, jobs.c.lease_until), else_=jobs.c.not_before)
     number, since_s = connection.execute(select(func.count(), now_s() - func.min(left)).where(is_due())).one()
     return number, max(0.0, float(since_s or 0.0))

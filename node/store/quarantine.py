@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Row, delete, func, select, update
 
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import Database, DatabaseRows, insert_unless_there, now_s
 from node.store.errors import CommitUnknown, NothingToReconcile, QuarantineFull, ReconciliationIncomplete
 from node.store.files import FileStore, ReceivedInstance
 from node.store.schema import instances, quarantine, studies
@@ -62,7 +62,7 @@ class QuarantineLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineBounds:
-    """How much is kept of one sort of files."""
+    """Limits of number and size for one kind of quarantined files."""
 
     instances: int
     size_bytes: int
@@ -81,7 +81,7 @@ class QuarantineBounds:
         return max(instances / max(1, self.instances), size_bytes / max(1, self.size_bytes))
 
 
-class Quarantine:
+class Quarantine(DatabaseRows):
     """
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Quarantine:
     """
 
     def __init__(self, database: Database, files: FileStore, bounds: QuarantineBounds) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
         self._bounds = bounds
 
@@ -102,11 +102,6 @@ class Quarantine:
         ----------
         study_instance_uid : of one study; None for all.
         limit : at most so many.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
         """
         wanted = select(quarantine).order_by(quarantine.c.received_at.desc()).limit(limit)
         if study_instance_uid is not None:
@@ -127,7 +122,7 @@ class Quarantine:
             )
 
     def lines(self, *, limit: int | None = None) -> Sequence[QuarantineLine]:
-        """All that lies there, in few lines; the latest first."""
+        """Quarantined files grouped by study and reason, the latest first."""
         with self._database.reading() as connection:
             return quarantine_lines(connection, limit=limit)
 
@@ -247,7 +242,7 @@ def enter_acknowledged(
     *,
     bounds: QuarantineBounds,
 ) -> bool:
-    """As `enter`, of what the sender will be told is safe.
+    """As `enter`, for an instance that will be acknowledged to its sender.
 
     Raises
     ------
@@ -359,11 +354,11 @@ class HeldIdentity:
     differing: str
 
 
-class Identities:
+class Identities(DatabaseRows):
     """Decisions about images that came again under another identity."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
 
     def waiting(self, study_instance_uid: str) -> Sequence[HeldIdentity]:
@@ -441,7 +436,7 @@ class Identities:
 
 
 def _waiting(connection: Connection, study_instance_uid: str) -> Sequence[Row[tuple[object, ...]]]:
-    """Oldest first, each beside what it would replace."""
+    """Waiting images, oldest first, each with the stored image that it would replace."""
     wanted = (
         select(
             quarantine,
@@ -475,7 +470,7 @@ def _ct_images(connection: Connection, study_instance_uid: str) -> set[str]:
 
 
 def _exchange(connection: Connection, row: Row[tuple[object, ...]]) -> None:
-    """What waited is in force, and what was in force lies in quarantine."""
+    """Exchange the stored image and the waiting one."""
     connection.execute(
         update(instances)
         .where(instances.c.sop_instance_uid == row.sop_instance_uid)
@@ -508,7 +503,7 @@ def _exchange(connection: Connection, row: Row[tuple[object, ...]]) -> None:
 
 
 def _close(connection: Connection, study_instance_uid: str, kind: QuarantineKind) -> int:
-    """Nothing of the study waits any longer. Returns how much did."""
+    """End the waiting of all images of the study. Returns their number."""
     return connection.execute(
         update(quarantine)
         .where(

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.store.database import Database, now_s
+from node.store.database import Database, DatabaseRows, now_s
 from node.store.errors import ArtefactRemoved, CommitUnknown, NoSuchArtefact
 from node.store.files import FileStore, sha256_of
 from node.store.jobs import Lease, write_as_holder
@@ -45,16 +45,13 @@ class UnrecordedReport:
     issued_at: datetime | None
 
 
-class Reports:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Reports(DatabaseRows):
     def issued(self, lease: Lease) -> IssuedReport | None:
         """The issue of this generation; None before it is minted."""
         with self._database.reading() as connection:
             return _find_issue(connection, lease)
 
-    def unknown_among(self, sop_instance_uids: Sequence[str]) -> frozenset[str]:
+    def unrecorded_among(self, sop_instance_uids: Sequence[str]) -> frozenset[str]:
         """SOP Instance UIDs of which the database has no record that this node made them.
 
         Parameters
@@ -70,7 +67,7 @@ class Reports:
                 found.difference_update(connection.execute(known).scalars())
         return frozenset(found)
 
-    def returned(self, study_instance_uid: str) -> Sequence[tuple[str, str, str]]:
+    def returned_objects(self, study_instance_uid: str) -> Sequence[tuple[str, str, str]]:
         """Own objects that came back: SOP Class UID, Series Instance UID, SOP Instance UID."""
         wanted = select(
             instances.c.sop_class_uid, instances.c.series_instance_uid, instances.c.sop_instance_uid
@@ -175,11 +172,11 @@ def _predecessor(connection: Connection, lease: Lease) -> Row[Any, Any, Any] | N
     ).first()
 
 
-class ArtefactStore:
+class ArtefactStore(DatabaseRows):
     """Intermediate results and finished objects, by study, generation and name."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
 
     def put(self, lease: Lease, name: str, content: bytes, parameters: Mapping[str, str]) -> None:

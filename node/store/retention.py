@@ -16,17 +16,17 @@ from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, literal_column, select, update
 
-from node.store.database import Database, now_s, storage_error
-from node.store.errors import ResultsRemoved, StoreUnavailable
-from node.store.files import ContentReader, FileStore
+from node.store.database import Database, DatabaseRows, now_s
+from node.store.errors import ResultsRemoved, StoreUnavailable, storage_error
+from node.store.files import ContentComparison, FileStore
 from node.store.installation import Pseudonyms
 from node.store.schema import artefacts, deliveries, instances, jobs, objects, quarantine, scans, studies
 from node.store.states import CT_SOP_CLASSES, FINISHED, UNFINISHED, DeliveryState, QuarantineKind, StudyState
 
 
-class Retention:
+class Retention(DatabaseRows):
     def __init__(self, database: Database, files: FileStore, pseudonyms: Pseudonyms) -> None:
-        self._database = database
+        super().__init__(database)
         self._files = files
         self._pseudonyms = pseudonyms
 
@@ -60,7 +60,7 @@ class Retention:
         with self._database.reading() as connection:
             return tuple(connection.execute(wanted).scalars())
 
-    def purge(self, study_instance_uid: str, reader: ContentReader) -> int:
+    def purge(self, study_instance_uid: str, reader: ContentComparison) -> int:
         """Remove the CT images of a study, if it is still finished.
 
         Fingerprints of their contents stay, so that the same images are recognised when they come again.
@@ -100,10 +100,10 @@ class Retention:
         How many artefacts were removed.
         """
         with self._database.writing() as connection:
-            if not _stands(connection, study_instance_uid, _is_proven()):
+            if not _is_in_state(connection, study_instance_uid, _is_proven()):
                 return 0
             removed = _remove_artefacts(connection, study_instance_uid, kept)
-        self.sweep()
+        self.remove_files()
         return removed
 
     def with_identity(self, *, for_s: float, kept: Sequence[str]) -> Sequence[str]:
@@ -127,9 +127,11 @@ class Retention:
             artefacts.c.name.not_in(kept),
         )
         named = held.exists() | measured.exists() | made.exists()
-        return self._due(_may_be_nameless() & named, for_s)
+        return self._due(_may_lose_identity() & named, for_s)
 
-    def remove_identity(self, study_instance_uid: str, reader: ContentReader, *, kept: Sequence[str]) -> int:
+    def remove_identity(
+        self, study_instance_uid: str, reader: ContentComparison, *, kept: Sequence[str]
+    ) -> int:
         """Remove every received file, the artefacts, and the densities for follow-up.
 
         Quarantine stays: an operator has to discard it.
@@ -142,13 +144,13 @@ class Retention:
         -------
         How many files were removed.
         """
-        removed = self._purge(study_instance_uid, reader, _is_kept(), _may_be_nameless())
+        removed = self._purge(study_instance_uid, reader, _is_kept(), _may_lose_identity())
         with self._database.writing() as connection:
-            if not _stands(connection, study_instance_uid, _may_be_nameless()):
+            if not _is_in_state(connection, study_instance_uid, _may_lose_identity()):
                 return removed
             removed += _remove_artefacts(connection, study_instance_uid, kept)
             connection.execute(delete(scans).where(scans.c.study_instance_uid == study_instance_uid))
-        self.sweep()
+        self.remove_files()
         return removed
 
     def require_results(self, study_instance_uid: str) -> None:
@@ -190,11 +192,11 @@ class Retention:
     def _purge(
         self,
         study_instance_uid: str,
-        reader: ContentReader,
+        reader: ContentComparison,
         which: ColumnElement[bool],
         condition: ColumnElement[bool],
     ) -> int:
-        going = self._going(study_instance_uid, which)
+        going = self._rows_to_remove(study_instance_uid, which)
         marked = []
         for one in going:
             image, identity = reader.fingerprint(self._files.root / one.path) or (None, None)
@@ -202,7 +204,7 @@ class Retention:
             marked.append((one, {"image_sha256": image, "identity_hmac": pseudonym}))
         removed = 0
         with self._database.writing() as connection:
-            if not _stands(connection, study_instance_uid, condition):
+            if not _is_in_state(connection, study_instance_uid, condition):
                 return 0  # reopened meanwhile
             for one, fingerprints in marked:
                 removed += connection.execute(
@@ -210,20 +212,15 @@ class Retention:
                     .where(instances.c.sop_instance_uid == one.sop_instance_uid, instances.c.path == one.path)
                     .values(purged_at=now_s(), **fingerprints)
                 ).rowcount
-        self.sweep()
+        self.remove_files()
         return removed
 
-    def sweep(self) -> int:
+    def remove_files(self) -> int:
         """Remove the files of purged instances and removed artefacts, also those of an interrupted call.
 
         Returns
         -------
         How many files could not be removed; the next call tries them again.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
         """
         stuck = 0
         for table, removed_at in ((instances, instances.c.purged_at), (artefacts, artefacts.c.removed_at)):
@@ -250,7 +247,7 @@ class Retention:
                     )
         return stuck
 
-    def _going(self, study_instance_uid: str, which: ColumnElement[bool]) -> Sequence[Row[str, str]]:
+    def _rows_to_remove(self, study_instance_uid: str, which: ColumnElement[bool]) -> Sequence[Row[str, str]]:
         wanted = select(instances.c.sop_instance_uid, instances.c.path).where(
             instances.c.study_instance_uid == study_instance_uid, which
         )
@@ -259,16 +256,16 @@ class Retention:
 
 
 def _is_removable() -> ColumnElement[bool]:
-    """CT images alone: they fill the disk, and a study that lacks them is known to lack something."""
+    """CT images only. They take most of the space, and the absence of others could not be recognised."""
     return instances.c.sop_class_uid.in_(CT_SOP_CLASSES) & _is_kept()
 
 
 def _is_kept() -> ColumnElement[bool]:
-    """Of a received instance: its bytes are here."""
+    """SQL condition on `instances`: the file is present."""
     return instances.c.own.is_(False) & instances.c.purged_at.is_(None)
 
 
-def _stands(connection: Connection, study_instance_uid: str, condition: ColumnElement[bool]) -> bool:
+def _is_in_state(connection: Connection, study_instance_uid: str, condition: ColumnElement[bool]) -> bool:
     wanted = select(studies.c.study_instance_uid).where(
         studies.c.study_instance_uid == study_instance_uid, condition
     )
@@ -304,8 +301,8 @@ def _is_proven() -> ColumnElement[bool]:
     return proven & _is_finished() & ~open_ones & ~promised
 
 
-def _may_be_nameless() -> ColumnElement[bool]:
-    """What names the patient may go: proven as above, or no CT image ever came and nobody waits for one."""
+def _may_lose_identity() -> ColumnElement[bool]:
+    """SQL condition: as `_is_proven`, or no CT image was ever received and none is awaited."""
     no_image = (studies.c.state == StudyState.RECEIVING) & studies.c.last_received_at.is_(None)
     return _is_proven() | (no_image & _is_at_rest())
 
@@ -315,7 +312,7 @@ def _is_finished() -> ColumnElement[bool]:
 
 
 def _is_at_rest() -> ColumnElement[bool]:
-    """No job is at work, no identity waits for a decision, and nothing was promised to who sent it."""
+    """SQL condition: no running job, no identity that waits for a decision, no accepted commitment."""
     at_work = (
         select(jobs.c.job_id)
         .where(jobs.c.study_instance_uid == studies.c.study_instance_uid, jobs.c.state.in_(UNFINISHED))
@@ -350,7 +347,7 @@ _MOST = 1000  # files of one round: a killed listener leaves one for each of its
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanRound:
-    """What one whole look at the file store came to.
+    """Result of one complete search of the file store.
 
     Attributes
     ----------
@@ -362,7 +359,7 @@ class OrphanRound:
 
 
 class Orphans:
-    """Search for files that no row names, one folder after another, so that each turn is short.
+    """Search for files that no row names, one folder at a time, so that each call is short.
 
     A killed process leaves such files: between writing the file and its row, or when a commit's result stayed
     unknown. A restored older database lacks rows of files that are needed; so more files than kills can
@@ -375,7 +372,7 @@ class Orphans:
         self._folders: list[str] | None = None  # still to be looked at in this round
         self._found: list[str] = []
 
-    def look(self, *, older_than_s: float, for_s: float) -> OrphanRound | None:
+    def search(self, *, older_than_s: float, for_s: float) -> OrphanRound | None:
         """Search for about `for_s` seconds.
 
         Parameters
@@ -398,7 +395,7 @@ class Orphans:
                 self._folders, self._found = list(self._all_folders()), []
             while self._folders:
                 folder = self._folders[-1]
-                self._found += self._nameless(folder, self._old(folder, older_than_s))
+                self._found += self._without_row(folder, self._old(folder, older_than_s))
                 self._folders.pop()
                 if time.monotonic() > deadline:
                     return None
@@ -430,7 +427,7 @@ class Orphans:
         with os.scandir(self._files.root / folder) as found:
             return [f"{folder}/{one.name}" for one in found if one.is_file() and _changed(one) < before]
 
-    def _nameless(self, folder: str, paths: Sequence[str]) -> list[str]:
+    def _without_row(self, folder: str, paths: Sequence[str]) -> list[str]:
         return list(self._without(paths, by_folder=folder)) if paths else []
 
     def _without(self, paths: Sequence[str], *, by_folder: str | None) -> Iterator[str]:
@@ -472,7 +469,7 @@ def _changed(one: os.DirEntry[str]) -> float:
 
 
 def _studies_in(connection: Connection, folder: str) -> list[str]:
-    """Studies whose received files lie in a folder of the shelf: it is named by a hash of theirs."""
+    """Studies whose received files lie in this folder, which is named by a hash of the study's UID."""
     name = folder.rpartition("/")[2]
     return [
         uid

@@ -96,7 +96,7 @@ instances = Table(
     Column("promised_at", Float),  # when storage commitment was asked for it; retention leaves it
     Column("purged_at", Float),  # when retention removed the file; NULL while it is kept
     Column("image_sha256", String(64)),  # fingerprints of a purged file, NULL where it could not be decoded:
-    Column("identity_hmac", String(64)),  # see ContentReader; of the second a pseudonym
+    Column("identity_hmac", String(64)),  # see ContentComparison; of the second a pseudonym
     Index("ix_instances_study_instance_uid", "study_instance_uid"),
     Index("ix_instances_association_id", "association_id"),
     # What retention asks every minute, in a table that keeps a row of every image that ever came.

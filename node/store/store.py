@@ -25,7 +25,7 @@ from node.store.history import PatientScans, ScannerReadings
 from node.store.installation import (
     KEY_FILE,
     Pseudonyms,
-    key_of,
+    load_or_make_key,
     modes_are_tight,
     note_tight_modes,
     require_key,
@@ -37,7 +37,7 @@ from node.store.quarantine import Identities, Quarantine, QuarantineBounds
 from node.store.reports import ArtefactStore, Reports
 from node.store.retention import Orphans, Retention
 from node.store.study_lifecycle import Studies
-from node.store.workers import FeatureStandings, ServiceRows, WorkerRows
+from node.store.workers import FeatureChecks, ServiceRows, WorkerRows
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class Store:
     activations: Activations
     associations: Associations
     workers: WorkerRows
-    feature_standings: FeatureStandings
+    feature_checks: FeatureChecks
     parts: ServiceRows
     overview: Overview
     census: StatusCounts
@@ -90,7 +90,7 @@ def open_store(settings: StorageSettings) -> Store:
     files = FileStore(settings.root.resolve(), min_free_bytes=settings.min_free_bytes)
     database = Database(settings.resolved_database_url)
     try:
-        key = key_of(files.root, database)
+        key = load_or_make_key(files.root, database)
         database.migrate(key, files.root)
         pseudonyms = Pseudonyms(key)
         require_key(database, pseudonyms, files.root / KEY_FILE)
@@ -129,7 +129,7 @@ def open_store(settings: StorageSettings) -> Store:
         activations=Activations(database),
         associations=Associations(database),
         workers=WorkerRows(database),
-        feature_standings=FeatureStandings(database),
+        feature_checks=FeatureChecks(database),
         parts=ServiceRows(database),
         overview=Overview(database),
         census=StatusCounts(database, acknowledged),
@@ -137,7 +137,7 @@ def open_store(settings: StorageSettings) -> Store:
 
 
 def _close_to_others(files: FileStore, database: Database) -> None:
-    """Nobody but the node's own account reads what it keeps, whoever made the folder and with what umask."""
+    """Make all stored files private to the node's account, whatever umask created them."""
     first_time = not modes_are_tight(database)
     if not files.tighten(thoroughly=first_time):
         log.warning("storage_open_to_others", root=str(files.root))

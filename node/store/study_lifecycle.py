@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from node.store.database import Database, Prepared, first, insert_unless_there, now_s
+from node.store.database import DatabaseRows, Prepared, first, insert_unless_there, now_s
 from node.store.errors import ImagesPurged, NoSuchStudy, NothingToRetry
 from node.store.jobs import DueJob, reset_failed_deliveries
 from node.store.schema import associations, deliveries, generations, instances, jobs, objects, studies
@@ -73,10 +73,7 @@ class Closing:
     content: str
 
 
-class Studies:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Studies(DatabaseRows):
     def receiving(
         self,
         *,
@@ -122,7 +119,7 @@ class Studies:
         with self._database.reading() as connection:
             found = connection.execute(wanted).all()
             for begin in range(0, len(found), _AT_ONCE):
-                looked_at += _looked_at(connection, found[begin : begin + _AT_ONCE], stale_s)
+                looked_at += _with_evidence(connection, found[begin : begin + _AT_ONCE], stale_s)
         return tuple(looked_at)
 
     def close(self, study: ReceivingStudy, closing: Closing, *, first_step: str) -> DueJob | None:
@@ -322,7 +319,9 @@ def lacks_purged_images() -> ColumnElement[bool]:
     )
 
 
-def _looked_at(connection: Connection, found: Sequence[Row[Any]], stale_s: float) -> Sequence[ReceivingStudy]:
+def _with_evidence(
+    connection: Connection, found: Sequence[Row[Any]], stale_s: float
+) -> Sequence[ReceivingStudy]:
     uids = [study.study_instance_uid for study in found]
     images, ct_series, connected = _images_by_series(connection, uids, stale_s)
     pauses_s = _longest_pauses_s(connection, uids)
@@ -398,7 +397,7 @@ def _closable(uids: Sequence[str], urgent_titles: Sequence[str]) -> Select[Any]:
 
 
 def _longest_pauses_s(connection: Connection, uids: Sequence[str]) -> Mapping[str, float | None]:
-    """Of each study, between two CT instances that came since its last generation was closed."""
+    """For each study, the longest pause between CT instances since its last generation was closed."""
     last_closed_at = (
         select(func.coalesce(func.max(jobs.c.created_at), 0.0))
         .where(jobs.c.study_instance_uid == instances.c.study_instance_uid)
@@ -482,7 +481,7 @@ def note_growth(connection: Connection, study_instance_uid: str, reason: Reopeni
             .values(
                 state=StudyState.RECEIVING,
                 generation=generation,
-                reason=_told(connection, study_instance_uid, reason),
+                reason=_with_details(connection, study_instance_uid, reason),
             )
         )
         _supersede(connection, study_instance_uid)
@@ -500,7 +499,7 @@ def note_growth(connection: Connection, study_instance_uid: str, reason: Reopeni
 
 
 def reasons_since(connection: Connection, study_instance_uid: str, after: int, until: int) -> tuple[str, ...]:
-    """Why the generations after one and up to another began, each reason once, the oldest first."""
+    """Reasons for the generations from `after` + 1 to `until`, each once, the oldest first."""
     found = (
         select(generations.c.reason)
         .where(
@@ -514,7 +513,7 @@ def reasons_since(connection: Connection, study_instance_uid: str, after: int, u
     return tuple(connection.execute(found).scalars())
 
 
-def _told(connection: Connection, study_instance_uid: str, reason: Reopening) -> str:
+def _with_details(connection: Connection, study_instance_uid: str, reason: Reopening) -> str:
     purged = connection.execute(
         select(func.count(instances.c.purged_at)).where(instances.c.study_instance_uid == study_instance_uid)
     ).scalar_one()

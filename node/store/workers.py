@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.store.database import Database, insert_unless_there, now_s
+from node.store.database import Database, DatabaseRows, insert_unless_there, now_s
 from node.store.schema import feature_standings, parts, workers
 from node.store.states import WorkerState
 
@@ -28,7 +28,7 @@ _LONGEST_PROBLEM = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredWith:
+class ResultBasis:
     """What a result depends on besides the study: two workers that are equal in it may share a study.
 
     Attributes
@@ -59,7 +59,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLine:
+class WorkerStatus:
     """State of one worker.
 
     Attributes
@@ -71,7 +71,7 @@ class WorkerLine:
     """
 
     worker: Worker
-    measured_with: MeasuredWith
+    result_basis: ResultBasis
     state: WorkerState
     problem: str
     differs: str
@@ -79,20 +79,11 @@ class WorkerLine:
     heard_s: float
 
 
-class WorkerRows:
-    """Rows of workers: each writes its own, and all read. Times are by the database's clock.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class WorkerRows(DatabaseRows):
+    """Rows of workers. Each worker writes its own. Times are by the database's clock."""
 
     def enter(
-        self, worker: Worker, measured_with: MeasuredWith, problem: str, lives: Callable[[int], bool]
+        self, worker: Worker, result_basis: ResultBasis, problem: str, is_running: Callable[[int], bool]
     ) -> int:
         """Record that a worker starts, and remove the rows of its predecessors.
 
@@ -101,7 +92,7 @@ class WorkerRows:
         Parameters
         ----------
         problem : why it takes no work; "" where it does.
-        lives : whether a process of this host is running, by its id.
+        is_running : whether a process of this host is running, by its id.
 
         Returns
         -------
@@ -115,16 +106,16 @@ class WorkerRows:
                 )
             ).all()
             # Of one pid: this worker, whose pool process was replaced, or one before the host was restarted.
-            gone = [one for one in predecessors if one.pid == worker.pid or not lives(one.pid)]
+            gone = [one for one in predecessors if one.pid == worker.pid or not is_running(one.pid)]
             others = [one.worker_id for one in gone if one.worker_id != worker.worker_id]
             connection.execute(delete(workers).where(workers.c.worker_id.in_(others)))
-            _write(connection, worker, measured_with, problem)
+            _write(connection, worker, result_basis, problem)
             return sum(one.ended_at is None for one in gone)
 
-    def beat(self, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
+    def beat(self, worker: Worker, result_basis: ResultBasis, problem: str) -> None:
         """Record a heartbeat; a worker that has ended stays ended."""
         with self._database.writing() as connection:
-            _write(connection, worker, measured_with, problem)
+            _write(connection, worker, result_basis, problem)
 
     def end(self, worker_id: str) -> None:
         """Record an orderly end of a worker."""
@@ -135,29 +126,18 @@ class WorkerRows:
                 .values(ended_at=now_s(), heartbeat_at=now_s())
             )
 
-    def by_queue(self) -> Mapping[str, int]:
-        """Number of present workers that take work, by queue; queues without one are absent.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
-        """
+    def count_by_queue(self) -> Mapping[str, int]:
+        """Number of present workers that take work, by queue; queues without one are absent."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(workers.c.queues).where(is_there())).scalars()
+            rows = connection.execute(select(workers.c.queues).where(is_present())).scalars()
             return Counter(queue for queues in rows for queue in queues.split(","))
 
-    def list(self) -> Sequence[WorkerLine]:
+    def list(self) -> Sequence[WorkerStatus]:
         """Workers of the last day, by host and process.
 
         Returns
         -------
         `differs` is set where software, configuration or engine is not that of most present workers.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
         """
         wanted = select(workers, (now_s() - _heard_at()).label("heard_s")).order_by(
             workers.c.host, workers.c.pid, workers.c.started_at
@@ -165,12 +145,12 @@ class WorkerRows:
         with self._database.reading() as connection:
             rows = connection.execute(wanted).all()
         there = [row for row in rows if _state(row) in (WorkerState.WORKING, WorkerState.REFUSING)]
-        there.sort(key=lambda row: row.started_at)  # of two halves, the older is right
-        software = _usual([row.software for row in there])
-        configuration = _usual([row.configuration_sha256 for row in there])
-        engine = _usual([row.engine for row in there if row.engine])
+        there.sort(key=lambda row: row.started_at)  # of two equal groups, the older counts as usual
+        software = _most_common([row.software for row in there])
+        configuration = _most_common([row.configuration_sha256 for row in there])
+        engine = _most_common([row.engine for row in there if row.engine])
         return tuple(
-            WorkerLine(
+            WorkerStatus(
                 worker=Worker(
                     worker_id=row.worker_id,
                     host=row.host,
@@ -178,7 +158,7 @@ class WorkerRows:
                     queues=tuple(row.queues.split(",")),
                     engine=row.engine,
                 ),
-                measured_with=MeasuredWith(
+                result_basis=ResultBasis(
                     software=row.software, configuration_sha256=row.configuration_sha256
                 ),
                 state=_state(row),
@@ -199,7 +179,7 @@ class WorkerRows:
         )
 
 
-def is_there() -> ColumnElement[bool]:
+def is_present() -> ColumnElement[bool]:
     """SQL condition on `workers`: heard of within `SILENT_AFTER_S`, not ended, and takes work."""
     return (
         workers.c.ended_at.is_(None)
@@ -212,11 +192,11 @@ def _heard_at() -> ColumnElement[float]:
     return func.coalesce(workers.c.ended_at, workers.c.heartbeat_at)
 
 
-def _write(connection: Connection, worker: Worker, measured_with: MeasuredWith, problem: str) -> None:
+def _write(connection: Connection, worker: Worker, result_basis: ResultBasis, problem: str) -> None:
     make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     changing = {
-        "software": measured_with.software[:_LONGEST_SOFTWARE],
-        "configuration_sha256": measured_with.configuration_sha256,
+        "software": result_basis.software[:_LONGEST_SOFTWARE],
+        "configuration_sha256": result_basis.configuration_sha256,
         "problem": problem[:_LONGEST_PROBLEM],
         "heartbeat_at": now_s(),
     }
@@ -245,7 +225,7 @@ def _state(row: object) -> WorkerState:
     return WorkerState.REFUSING if row.problem else WorkerState.WORKING  # type: ignore[attr-defined]
 
 
-def _usual(values: Collection[str]) -> str | None:
+def _most_common(values: Collection[str]) -> str | None:
     """The most frequent; of several, the first."""
     return Counter(values).most_common(1)[0][0] if values else None
 
@@ -264,7 +244,7 @@ _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLine:
+class ServiceStatus:
     """State of one service.
 
     Attributes
@@ -284,17 +264,8 @@ class ServiceLine:
     died_s: float | None
 
 
-class ServiceRows:
-    """Rows of services (table `parts`): each writes its own, and all read. Times are by the database's clock.
-
-    Raises
-    ------
-    StoreUnavailable
-        By every method, if the database cannot be used.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ServiceRows(DatabaseRows):
+    """Rows of services (table `parts`). Each service writes its own. Times are by the database's clock."""
 
     def begin(self, name: str, *, beats: bool = False, is_thread: bool = False) -> None:
         """Record that a service starts, and that its predecessor died unless that recorded its end.
@@ -360,14 +331,8 @@ class ServiceRows:
         with self._database.writing() as connection:
             connection.execute(update(parts).where(parts.c.name == name).values(ended=True, heard_at=now_s()))
 
-    def list(self) -> Sequence[ServiceLine]:
-        """Services of the last day, by name.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the database cannot be used.
-        """
+    def list(self) -> Sequence[ServiceStatus]:
+        """Services of the last day, by name."""
         wanted = select(
             parts.c.name,
             parts.c.beats,
@@ -378,7 +343,7 @@ class ServiceRows:
         ).order_by(func.lower(parts.c.name))
         with self._database.reading() as connection:
             return tuple(
-                ServiceLine(
+                ServiceStatus(
                     name=row.name,
                     beats=row.beats,
                     has_ended=row.ended,
@@ -391,7 +356,7 @@ class ServiceRows:
 
 
 def _death(connection: Connection, name: str) -> dict[str, object]:
-    """What changes in the row of a part whose predecessor did not say that it ended; nothing if it did."""
+    """Changed columns of a service whose predecessor ended unexpectedly; empty if it ended in good order."""
     before = connection.execute(
         select(parts.c.ended, parts.c.deaths, (now_s() - parts.c.died_at).label("died_s")).where(
             parts.c.name == name
@@ -429,7 +394,7 @@ class ServiceHeartbeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureStanding:
+class FeatureCheck:
     """Result of one machine's feature check: the features of a known image against their known values.
 
     Attributes
@@ -444,15 +409,15 @@ class FeatureStanding:
     example: str
 
 
-class FeatureStandings:
+class FeatureChecks:
     """Results of the feature check, one row for each machine: that of the latest start."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._host = socket.gethostname()
 
-    def keep(self, standing: FeatureStanding) -> None:
-        """Of this machine.
+    def keep(self, standing: FeatureCheck) -> None:
+        """Store the result of this machine.
 
         Raises
         ------
@@ -465,17 +430,17 @@ class FeatureStandings:
                 here = feature_standings.c.host == self._host
                 connection.execute(update(feature_standings).where(here).values(**found))
 
-    def here(self) -> FeatureStanding | None:
-        """Of this machine; None where no worker has tried yet.
+    def here(self) -> FeatureCheck | None:
+        """Result of this machine; None before its first check.
 
         Raises
         ------
         StoreUnavailable
             If the database cannot be used.
         """
-        columns = [feature_standings.c[field.name] for field in fields(FeatureStanding)]
+        columns = [feature_standings.c[field.name] for field in fields(FeatureCheck)]
         with self._database.reading() as connection:
             row = connection.execute(
                 select(*columns).where(feature_standings.c.host == self._host)
             ).one_or_none()
-        return FeatureStanding(**row._mapping) if row is not None else None
+        return FeatureCheck(**row._mapping) if row is not None else None

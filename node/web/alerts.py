@@ -11,9 +11,9 @@ from config.sections import AlertSettings
 from config.settings import command_line
 from node.pipeline.policy import in_words
 from node.pipeline.ports import Step
-from node.store.overview import DestinationStanding, NodeCounts
+from node.store.overview import DestinationStatus, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import PUBLISHING, ServiceLine, WorkerLine
+from node.store.workers import PUBLISHING, ServiceStatus, WorkerStatus
 from node.web.presentation import count, duration, size
 
 # Without these nothing can be received. Without the others studies wait, or are reported with less.
@@ -150,9 +150,9 @@ class StoreSnapshot:
     """State of the store at one moment."""
 
     census: NodeCounts
-    destinations: Sequence[DestinationStanding]
-    workers: Sequence[WorkerLine]
-    parts: Sequence[ServiceLine]
+    destinations: Sequence[DestinationStatus]
+    workers: Sequence[WorkerStatus]
+    parts: Sequence[ServiceStatus]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +251,7 @@ def _of_work(standing: StoreSnapshot, rules: AlertSettings, now: datetime) -> It
 
 
 def _of_destinations(
-    destinations: Sequence[DestinationStanding], rules: AlertSettings, now: datetime
+    destinations: Sequence[DestinationStatus], rules: AlertSettings, now: datetime
 ) -> Iterator[Alert]:
     for one in destinations:
         if one.waiting_s is None or one.waiting_s < rules.destination_away_s:
@@ -275,7 +275,7 @@ def _of_destinations(
             )
 
 
-def _of_parts(parts: Sequence[ServiceLine], rules: AlertSettings, now: datetime) -> Iterator[Alert]:
+def _of_parts(parts: Sequence[ServiceStatus], rules: AlertSettings, now: datetime) -> Iterator[Alert]:
     for part in parts:
         if (
             part.beats
@@ -295,7 +295,7 @@ def _of_parts(parts: Sequence[ServiceLine], rules: AlertSettings, now: datetime)
             )
 
 
-def _of_workers(workers: Sequence[WorkerLine], now: datetime) -> Iterator[Alert]:
+def _of_workers(workers: Sequence[WorkerStatus], now: datetime) -> Iterator[Alert]:
     for one in workers:
         name = f"The worker on {one.worker.host} (process {one.worker.pid}, {', '.join(one.worker.queues)})"
         if one.state is WorkerState.SILENT:
@@ -309,8 +309,8 @@ def _of_workers(workers: Sequence[WorkerLine], now: datetime) -> Iterator[Alert]
 
 def _of_studies(census: NodeCounts) -> Iterator[Alert]:
     if number := census.studies[StudyState.SET_ASIDE]:
-        text = f"{count(number, 'study is', 'studies are')} set aside and need a decision."
-        yield _alert(AlertCode.STUDY_SET_ASIDE, text)
+        studies = count(number, "study is set aside and needs", "studies are set aside and need")
+        yield _alert(AlertCode.STUDY_SET_ASIDE, f"{studies} a decision.")
     if number := census.studies[StudyState.UNDELIVERED]:
         studies = count(number, "study has", "studies have")
         text = f"{studies} results that a destination did not accept or confirm."

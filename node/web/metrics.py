@@ -17,12 +17,12 @@ from prometheus_client.registry import Collector
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from node import __version__
-from node.pipeline.measured_with import active_model
 from node.pipeline.ports import Step
+from node.pipeline.result_basis import active_model
 from node.store.errors import StoreError
-from node.store.overview import DestinationStanding, NodeCounts, StudyDetail, StudySummary
+from node.store.overview import DestinationStatus, NodeCounts, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
-from node.store.workers import ServiceLine, WorkerLine
+from node.store.workers import ServiceStatus, WorkerStatus
 from node.web.alerts import SEVERITIES, Alert
 from node.web.sources import Disk, Sources
 
@@ -88,7 +88,7 @@ def _alerts(found: Sequence[Alert]) -> Iterator[Metric]:
     yield alerts
 
 
-def _destinations(standings: Iterable[DestinationStanding]) -> Iterator[Metric]:
+def _destinations(standings: Iterable[DestinationStatus]) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
         "osteonode_destination_oldest_pending_seconds",
         "How long the oldest object waits that a destination did not take when it was tried.",
@@ -99,7 +99,7 @@ def _destinations(standings: Iterable[DestinationStanding]) -> Iterator[Metric]:
     yield waiting
 
 
-def _parts(lines: Iterable[ServiceLine]) -> Iterator[Metric]:
+def _parts(lines: Iterable[ServiceStatus]) -> Iterator[Metric]:
     known = [one for one in lines if not one.has_ended]
     heard = GaugeMetricFamily(
         "osteonode_part_heard_seconds",
@@ -169,7 +169,7 @@ def _counts(census: NodeCounts, destinations: Iterable[str]) -> Iterator[Metric]
     )
 
 
-def _workers(lines: Iterable[WorkerLine]) -> Iterator[Metric]:
+def _workers(lines: Iterable[WorkerStatus]) -> Iterator[Metric]:
     known = tuple(lines)
     workers = GaugeMetricFamily("osteonode_workers", "Workers of the last day by state.", labels=["state"])
     for state in WorkerState:
@@ -200,7 +200,7 @@ def _scores(sources: Sources) -> Iterator[Metric]:
         model.add_metric([], {"name": card.name, "version": card.version, "sha256": card.sha256})
         yield model
     try:
-        standing = sources.store.feature_standings.here()
+        standing = sources.store.feature_checks.here()
     except StoreError:  # readiness says so
         standing = None
     if standing is not None:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from config.sections import Destination
 from config.settings import command_line
 from node.pipeline.policy import in_words
-from node.store.overview import DeliveryRow, DestinationStanding, StudySummary
+from node.store.overview import DeliveryRow, DestinationStatus, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState
 from node.study_report import ClosedBy
 
@@ -69,12 +69,12 @@ class DestinationLine:
     name: str
     ae_title: str
     address: str
-    standing: DestinationStanding | None
+    standing: DestinationStatus | None
     configured: bool
 
 
 def destination_lines(
-    configured: Sequence[Destination], standings: Sequence[DestinationStanding]
+    configured: Sequence[Destination], standings: Sequence[DestinationStatus]
 ) -> tuple[DestinationLine, ...]:
     """Rows of the destinations: configured ones in their order, then those with earlier deliveries only."""
     past = {standing.name: standing for standing in standings}
@@ -104,7 +104,7 @@ def why(study: StudySummary) -> str:
 _CLOSED_BY = {
     ClosedBy.COUNTS.value: "image counts of an archive",
     ClosedBy.GEOMETRY.value: "complete slice geometry and a short quiet time",
-    ClosedBy.QUIET.value: "quiet time alone",
+    ClosedBy.QUIET.value: "quiet time only",
     ClosedBy.INCOMPLETE.value: "timeout: archived images did not arrive",
 }
 

@@ -105,7 +105,7 @@ class Sources:
 
 # Written by the report step. Names given by a browser are looked up here and go no further.
 PICTURES: Mapping[str, str] = {
-    "nomogram.png": "Nomogram, or the refusal in its place",
+    "nomogram.png": "Nomogram or refusal",
     "overlay.png": "Region of interest on the images",
     "calibration.png": "Calibration: rods, line and image",
 }

@@ -11,8 +11,8 @@ import pytest
 from config.settings import Settings, load_settings
 from node.dicom.ct.headers import identity_of
 from node.pipeline import study_run
+from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.ports import STEPS, Step
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.step_functions import FUNCTIONS
 from node.pipeline.study_run import ImagesInHand, StudyImages
 

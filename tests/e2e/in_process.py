@@ -18,10 +18,16 @@ from config.settings import Settings, load_settings
 from node.cli import main
 from node.clinical.laboratory_csv import NoLaboratory
 from node.pipeline import step_functions
-from node.pipeline.artefacts import REPORT, RESULT, MemoryArtefacts, from_json, stored_objects
+from node.pipeline.artefacts import (
+    REPORT,
+    RESULT,
+    MemoryArtefacts,
+    SelectionArtefact,
+    from_json,
+    stored_objects,
+)
 from node.pipeline.engine import resolve_engine
 from node.pipeline.ports import ClinicalValues, Issue
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.step_functions import LocalRun, run_locally
 from node.pipeline.steps.report import ReportFiles
 from node.pipeline.steps.select import select

@@ -17,7 +17,7 @@ from node.dicom.uids import mint, to_bytes
 from node.net.query import make_archive, make_watch
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor
-from node.pipeline.ports import Answer, SendOutcome
+from node.pipeline.ports import QueryResult, SendOutcome
 from node.pipeline.study_watch import CompletenessWatch
 from node.reference.spec import StudySpec
 from node.reference.study import uid_of
@@ -92,8 +92,8 @@ def test_orthanc_tells_which_reports_it_has_of_this_node(tmp_path: Path) -> None
         archive, pacs = make_archive(settings), settings.destinations[0]
         sent = DicomSender(Requestor(settings.node.ae_title)).send(pacs, reports)
         assert {one.outcome for one in sent} == {SendOutcome.SENT}
-        found = archive.find_reports(pacs, STUDY_UID).stated
-        assert archive.find_reports(pacs, "2.25.1") == Answer(stated={})
+        found = archive.find_reports(pacs, STUDY_UID).matches
+        assert archive.find_reports(pacs, "2.25.1") == QueryResult(matches={})
     assert found is not None
     assert set(found) == {first.SOPInstanceUID, second.SOPInstanceUID}
     told = found[first.SOPInstanceUID]
@@ -128,11 +128,11 @@ def test_orthanc_tells_what_is_missing_sends_it_and_closes_the_study_by_its_coun
         (series,) = orthanc.series("CT")
         (series_uid, archive) = series["MainDicomTags"]["SeriesInstanceUID"], make_archive(settings)
         pacs = settings.destinations[0]
-        assert archive.count_ct_images(pacs, STUDY_UID) == Answer(stated={series_uid: len(images)})
-        assert archive.count_ct_images(pacs, "2.25.1") == Answer(stated={})
-        who = archive.identify(pacs, STUDY_UID).stated or {}
+        assert archive.count_ct_images(pacs, STUDY_UID) == QueryResult(matches={series_uid: len(images)})
+        assert archive.count_ct_images(pacs, "2.25.1") == QueryResult(matches={})
+        who = archive.identify(pacs, STUDY_UID).matches or {}
         assert (who["PatientName"], who["PatientID"]) == (NAME, SPEC.patient_id)
-        assert archive.identify(pacs, "2.25.1") == Answer(stated={})
+        assert archive.identify(pacs, "2.25.1") == QueryResult(matches={})
 
         images[-1].rename(images[-1].with_suffix(".kept"))
         storescu(study, "OSTEONODE", node_port)

@@ -10,9 +10,9 @@ import pytest
 
 from config.settings import load_settings
 from node.pipeline.ports import Step
-from node.store.overview import DestinationStanding, NodeCounts
+from node.store.overview import DestinationStatus, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
-from node.store.workers import MeasuredWith, ServiceLine, Worker, WorkerLine
+from node.store.workers import ResultBasis, ServiceStatus, Worker, WorkerStatus
 from node.web.alerts import SEVERITIES, AlertCode, AlertSeverity, Check, StoreSnapshot, Surroundings, alerts
 
 OPERATION = Path(__file__).parents[2] / "docs/operation.md"
@@ -29,7 +29,7 @@ CENSUS = NodeCounts(
     oldest_due_s=4.0,
     due=3,
 )
-PACS = DestinationStanding(
+PACS = DestinationStatus(
     name="pacs",
     arrived=12,
     pending=0,
@@ -39,10 +39,10 @@ PACS = DestinationStanding(
     last_detail="",
     last_at=None,
 )
-PART = ServiceLine(name="reconcile", beats=True, has_ended=False, heard_s=3.0, deaths=0, died_s=None)
-WORKER = WorkerLine(
+PART = ServiceStatus(name="reconcile", beats=True, has_ended=False, heard_s=3.0, deaths=0, died_s=None)
+WORKER = WorkerStatus(
     worker=Worker(worker_id="1", host="ct-node", pid=77, queues=tuple(Step), engine="geometric 1"),
-    measured_with=MeasuredWith(software="1", configuration_sha256="00"),
+    result_basis=ResultBasis(software="1", configuration_sha256="00"),
     state=WorkerState.WORKING,
     problem="",
     differs="",

@@ -24,7 +24,7 @@ from config.settings import load_settings
 from node.commands.check import CheckStatus, examine_archives
 from node.net.query import DicomArchive
 from node.net.sender import Requestor
-from node.pipeline.ports import Answer
+from node.pipeline.ports import QueryResult
 from tests.net.conftest import IDENTITY
 from tests.waiting import LIMIT_S, stop, wait_for_port
 
@@ -159,7 +159,7 @@ def test_ct_series_of_the_study_are_counted_and_nothing_else(start: Start) -> No
             (0xFF01, series("1.4", 7, StudyInstanceUID="2.25.999")),
         ]
     )
-    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated={"1.1": 131, "1.2": 2})
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == QueryResult(matches={"1.1": 131, "1.2": 2})
     (query,) = pacs.queries
     assert (query.QueryRetrieveLevel, query.StudyInstanceUID, query.Modality) == ("SERIES", STUDY_UID, "CT")
     assert "NumberOfSeriesRelatedInstances" in query
@@ -167,19 +167,19 @@ def test_ct_series_of_the_study_are_counted_and_nothing_else(start: Start) -> No
 
 
 def test_an_archive_that_does_not_know_the_study_has_no_series_of_it(start: Start) -> None:
-    assert archive().count_ct_images(start(Pacs()), STUDY_UID) == Answer(stated={})
+    assert archive().count_ct_images(start(Pacs()), STUDY_UID) == QueryResult(matches={})
 
 
 @pytest.mark.parametrize("number", [None, "", -1], ids=["left out", "empty", "negative"])
 def test_images_are_listed_where_an_archive_leaves_their_number_out(start: Start, number: object) -> None:
     pacs = Pacs(answers=[(PENDING, series("1.1")), (PENDING, series("1.2", number))], images={"1.2": 7})
-    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated={"1.1": 20, "1.2": 7})
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == QueryResult(matches={"1.1": 20, "1.2": 7})
     assert [query.QueryRetrieveLevel for query in pacs.queries] == ["SERIES", "IMAGE"]
 
 
 def test_an_archive_that_neither_counts_nor_lists_has_not_counted(start: Start) -> None:
     counted = archive().count_ct_images(start(Pacs(answers=[(PENDING, series("1.2", None))])), STUDY_UID)
-    assert counted.stated is None
+    assert counted.matches is None
     assert "0020,1209" in counted.problem
 
 
@@ -200,7 +200,9 @@ def test_an_archive_that_neither_counts_nor_lists_has_not_counted(start: Start) 
 )
 def test_an_archive_that_does_not_come_to_an_end_is_left(start: Start, pacs: Pacs, problem: str) -> None:
     begun = time.monotonic()
-    assert archive(PATIENCE_S).count_ct_images(start(pacs), STUDY_UID) == Answer(stated=None, problem=problem)
+    assert archive(PATIENCE_S).count_ct_images(start(pacs), STUDY_UID) == QueryResult(
+        matches=None, problem=problem
+    )
     assert time.monotonic() - begun < LIMIT_S  # it would be silent for longer, and endless for ever
 
 
@@ -213,19 +215,21 @@ def test_an_archive_that_does_not_come_to_an_end_is_left(start: Start, pacs: Pac
     ids=["refused", "broken off"],
 )
 def test_an_archive_that_does_not_answer_the_query_says_why(start: Start, pacs: Pacs, problem: str) -> None:
-    assert archive().count_ct_images(start(pacs), STUDY_UID) == Answer(stated=None, problem=problem)
+    assert archive().count_ct_images(start(pacs), STUDY_UID) == QueryResult(matches=None, problem=problem)
 
 
 def test_an_archive_that_offers_no_query_is_named_so(start: Start) -> None:
     counted = archive().count_ct_images(start(Pacs(), offers=()), STUDY_UID)
-    assert counted == Answer(stated=None, problem="the peer does not accept queries (Study Root C-FIND)")
+    assert counted == QueryResult(
+        matches=None, problem="the peer does not accept queries (Study Root C-FIND)"
+    )
 
 
 # pynetdicom drops the socket of a failed connection without closing it; the garbage collector does at once.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning", "ignore:Exception ignored in. <socket")
 def test_an_archive_that_is_away_is_told(free_port: int) -> None:
     counted = archive().count_ct_images(peer(free_port), STUDY_UID)
-    assert counted == Answer(stated=None, problem="no connection")
+    assert counted == QueryResult(matches=None, problem="no connection")
 
 
 def study(**replaced: Any) -> Dataset:
@@ -246,7 +250,7 @@ def study(**replaced: Any) -> Dataset:
 
 def test_an_archive_is_asked_who_was_examined(start: Start) -> None:
     pacs = Pacs(answers=[(PENDING, study(PatientBirthDate="19510203", OtherPatientIDs=["A", "B"]))])
-    assert archive().identify(start(pacs), STUDY_UID).stated == {
+    assert archive().identify(start(pacs), STUDY_UID).matches == {
         "PatientID": "MRN-2",
         "PatientName": "Wang^XiaoDong=王^小东",
         "PatientBirthDate": "19510203",
@@ -259,7 +263,7 @@ def test_an_archive_is_asked_who_was_examined(start: Start) -> None:
 
 def test_an_attribute_that_an_archive_need_not_keep_is_not_stated_by_being_empty(start: Start) -> None:
     pacs = Pacs(answers=[(PENDING, study(PatientBirthDate="", AccessionNumber="", StudyID=""))])
-    stated = archive().identify(start(pacs), STUDY_UID).stated
+    stated = archive().identify(start(pacs), STUDY_UID).matches
     assert stated is not None
     assert (stated["AccessionNumber"], stated["StudyID"]) == ("", "")
     assert "PatientBirthDate" not in stated
@@ -268,31 +272,31 @@ def test_an_attribute_that_an_archive_need_not_keep_is_not_stated_by_being_empty
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ([], Answer(stated={})),
-        ([(PENDING, study(StudyInstanceUID="2.25.999"))], Answer(stated={})),
+        ([], QueryResult(matches={})),
+        ([(PENDING, study(StudyInstanceUID="2.25.999"))], QueryResult(matches={})),
         (
             [(PENDING, study()), (PENDING, study(PatientID="MRN-3"))],
-            Answer(stated=None, problem="the peer knows the study more than once"),
+            QueryResult(matches=None, problem="the peer knows the study more than once"),
         ),
-        ([(0xC001, None)], Answer(stated=None, problem="the query ended with 0xC001")),
+        ([(0xC001, None)], QueryResult(matches=None, problem="the query ended with 0xC001")),
     ],
     ids=["unknown", "another study", "two patients", "failed"],
 )
 def test_who_was_examined_is_left_open_where_an_archive_does_not_say(
-    start: Start, answers: list[tuple[int, Dataset | None]], expected: Answer[str]
+    start: Start, answers: list[tuple[int, Dataset | None]], expected: QueryResult[str]
 ) -> None:
     assert archive().identify(start(Pacs(answers=answers)), STUDY_UID) == expected
 
 
 def test_an_archive_that_does_not_know_this_node_is_told_so_when_it_should_send(start: Start) -> None:
     pacs = Pacs()
-    problem = archive().send_again(start(pacs, offers=(MOVE,)), STUDY_UID, ["1.1", "1.2"])
+    problem = archive().retrieve(start(pacs, offers=(MOVE,)), STUDY_UID, ["1.1", "1.2"])
     assert problem == "the retrieval ended with 0xA801"
     assert pacs.retrieved == [("1.1", "OSTEONODE")]
 
 
 def test_an_archive_that_sends_nothing_again_is_named_so(start: Start) -> None:
-    problem = archive().send_again(start(Pacs()), STUDY_UID, ["1.1"])
+    problem = archive().retrieve(start(Pacs()), STUDY_UID, ["1.1"])
     assert problem == "the peer does not accept queries (Study Root C-MOVE)"
 
 
@@ -339,8 +343,8 @@ def test_dcmtk_s_archive_is_counted_and_says_whose_study_it_is(
     images.append(as_file(make_dataset(9, SeriesInstanceUID="2.25.100.2", StudyInstanceUID="2.25.200")))
     sent = dcmtk("storescu", "-aec", "PACS", "127.0.0.1", dcmqrscp.port, *images)
     assert sent.returncode == 0, sent.stderr
-    assert archive().count_ct_images(dcmqrscp, STUDY_UID) == Answer(stated={"2.25.100.1": 5})
-    assert archive().count_ct_images(dcmqrscp, "2.25.300") == Answer(stated={})
+    assert archive().count_ct_images(dcmqrscp, STUDY_UID) == QueryResult(matches={"2.25.100.1": 5})
+    assert archive().count_ct_images(dcmqrscp, "2.25.300") == QueryResult(matches={})
     # What DCMTK's own tool gets of it.
     asked = dcmtk(
         "findscu", "-S", "-aec", "PACS", "-k", "QueryRetrieveLevel=IMAGE",
@@ -348,5 +352,5 @@ def test_dcmtk_s_archive_is_counted_and_says_whose_study_it_is(
         "-k", "SOPInstanceUID", "127.0.0.1", dcmqrscp.port,
     )  # fmt: skip
     assert (asked.stdout + asked.stderr).count("Pending") == 5
-    stated = archive().identify(dcmqrscp, STUDY_UID).stated or {}
+    stated = archive().identify(dcmqrscp, STUDY_UID).matches or {}
     assert {keyword: stated[keyword] for keyword in IDENTITY} == IDENTITY

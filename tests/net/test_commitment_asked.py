@@ -162,7 +162,7 @@ def test_the_question_names_every_object_by_class_and_instance(
     pacs = Pacs()
     with prover(Ledger().record).session(start_pacs(pacs)) as session:
         assert session.offered == {Proof.COMMITMENT, Proof.FIND}
-        assert session.ask("2.25.500", objects).outcome is SendOutcome.SENT
+        assert session.request_commitment("2.25.500", objects).outcome is SendOutcome.SENT
     (question,) = pacs.asked
     assert question.TransactionUID == "2.25.500"
     assert [
@@ -183,7 +183,7 @@ def test_a_report_on_the_same_association_is_recorded(
         threading.Thread(target=send).start()
 
     with prover(ledger.record).session(start_pacs(Pacs(report=soon))) as session:
-        session.ask("2.25.500", objects)
+        session.request_commitment("2.25.500", objects)
         session.wait(lambda: bool(statuses), LIMIT_S)
     assert statuses == [0x0000]
     assert [(one.sop_instance_uid, one.verdict) for one in ledger.reported["2.25.500"]] == [
@@ -200,7 +200,7 @@ def test_a_report_that_comes_before_the_answer_is_recorded(
         report=lambda event: statuses.append(send_report(event.assoc, event_information("2.25.500")))
     )
     with prover(ledger.record).session(start_pacs(at_once)) as session:
-        assert session.ask("2.25.500", objects).outcome is SendOutcome.SENT
+        assert session.request_commitment("2.25.500", objects).outcome is SendOutcome.SENT
         session.wait(lambda: True, LIMIT_S)
     assert statuses == [0x0000]
     assert set(ledger.reported) == {"2.25.500"}
@@ -212,7 +212,7 @@ def test_waiting_ends_when_the_peer_hangs_up(
     pacs = Pacs(report=lambda event: threading.Timer(0.1, event.assoc.abort).start())
     started = time.monotonic()
     with prover(Ledger().record).session(start_pacs(pacs)) as session:
-        session.ask("2.25.500", objects)
+        session.request_commitment("2.25.500", objects)
         session.wait(lambda: False, 2 * LIMIT_S)
     assert time.monotonic() - started < LIMIT_S
 
@@ -225,7 +225,7 @@ def test_a_refused_question_is_told_apart_by_its_status(
     start_pacs: Callable[..., Destination], objects: list[EncodedObject], status: int, outcome: SendOutcome
 ) -> None:
     with prover(Ledger().record).session(start_pacs(Pacs(status=status))) as session:
-        answer = session.ask("2.25.500", objects)
+        answer = session.request_commitment("2.25.500", objects)
     assert (answer.outcome, answer.status) == (outcome, status)
 
 
@@ -405,7 +405,7 @@ def test_a_report_that_comes_after_a_restart_finds_its_transaction(
             patience_s=600,
         )
         with prover(Ledger().record).session(start_pacs(pacs)) as session:
-            assert session.ask("2.25.500", objects).outcome is SendOutcome.SENT
+            assert session.request_commitment("2.25.500", objects).outcome is SendOutcome.SENT
     with closing(open_store(settings.storage)) as after:
         record = partial(after.commitment_transactions.record, ask_again_in_s=600.0)
         listener = Listener(settings.node, after, made_here, commitment=service(record, after))

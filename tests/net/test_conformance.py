@@ -252,7 +252,7 @@ def test_the_node_asks_peers_for_the_classes_of_the_statement_and_no_other(
     archive = DicomArchive(requestor, fetcher=requestor, ae_title="OSTEONODE", timeout_s=LIMIT_S)
     archive.count_ct_images(destination, "2.25.1")
     archive.identify(destination, "2.25.1")
-    archive.send_again(destination, "2.25.1", ["2.25.2"])
+    archive.retrieve(destination, "2.25.1", ["2.25.2"])
     _report(requestor, store, destination)
     asked = {
         str(context.abstract_syntax)

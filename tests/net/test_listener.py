@@ -24,7 +24,7 @@ from pynetdicom.dsutils import split_dataset
 
 from node.dicom.result_headers import MANUFACTURER
 from node.net.scp import Listener
-from node.store import durable
+from node.store import files as durable
 from node.store.store import Store
 from tests.closing import close_due
 

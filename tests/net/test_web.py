@@ -29,7 +29,7 @@ from node.net.scp import Listener
 from node.processes.page import run_page
 from node.store.schema import activations
 from node.store.store import Store, open_store
-from node.store.workers import FeatureStanding, MeasuredWith, Worker
+from node.store.workers import FeatureCheck, ResultBasis, Worker
 from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 from tests.net.page_content import (
@@ -182,7 +182,7 @@ def test_a_study_page_shows_findings_and_density_with_its_mineral(page: httpx.Cl
     assert told.index("L2: Cut by") < told.index("Marrow fat")  # the gravest first
     for expected in ("two-point", "report.dcm", "0x0000", "deliver", "2.25.77", "selection.json"):
         assert expected in told
-    assert "quiet time alone" in told[told.index("Closed by") :][:60]
+    assert "quiet time only" in told[told.index("Closed by") :][:60]
 
 
 def test_a_hint_can_be_pasted_into_a_shell_with_the_file_that_configures_the_node(
@@ -403,7 +403,7 @@ def test_workers_are_listed_and_one_that_differs_or_takes_no_work_is_told(
         )
         filled.workers.enter(
             worker,
-            MeasuredWith(software="0.1.0 (numpy 2)", configuration_sha256=32 * configuration),
+            ResultBasis(software="0.1.0 (numpy 2)", configuration_sha256=32 * configuration),
             problem,
             lambda _: True,
         )
@@ -459,12 +459,12 @@ def test_drifted_features_and_a_model_that_is_not_the_pinned_one_are_told_at_rea
     own_page: httpx.Client, filled: Store
 ) -> None:
     said = own_page.get("/readyz").json()["checks"]
-    assert said["features"] == {"ok": True, "detail": "not tried on this machine yet"}
+    assert said["features"] == {"ok": True, "detail": "not checked on this machine yet"}
     assert said["model"]["detail"].startswith("demonstration 1, ")
     assert "osteonode_model_usable 1.0" in own_page.get("/metrics").text
 
-    filled.feature_standings.keep(FeatureStanding(drifted=4, checked=851, example="original_glcm_Id"))
-    filled.feature_standings.keep(FeatureStanding(drifted=3, checked=851, example="original_glcm_Idn"))
+    filled.feature_checks.keep(FeatureCheck(drifted=4, checked=851, example="original_glcm_Id"))
+    filled.feature_checks.keep(FeatureCheck(drifted=3, checked=851, example="original_glcm_Idn"))
     assert own_page.get("/readyz").json()["checks"]["features"]["detail"].startswith("3 of 851 drifted")
     with filled.database.writing() as connection:
         connection.execute(insert(activations).values(number=1, content='{"card_sha256": "00"}'))

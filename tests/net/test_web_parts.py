@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from config.sections import Destination
 from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
-from node.store.overview import DeliveryRow, DestinationStanding
+from node.store.overview import DeliveryRow, DestinationStatus
 from node.store.states import DeliveryState, Proof
 from node.web.app import Guard, serve
 from node.web.presentation import destination_lines, dimse, duration, short_uid, size, unproven
@@ -57,7 +57,7 @@ def test_a_page_open_to_other_machines_is_warned_of() -> None:
 
 
 def test_a_destination_that_left_the_configuration_keeps_its_past() -> None:
-    past = DestinationStanding(
+    past = DestinationStatus(
         name="pacs",
         arrived=5,
         pending=0,

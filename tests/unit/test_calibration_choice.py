@@ -10,8 +10,8 @@ import pytest
 
 from config.phrases import in_english
 from config.settings import Settings, load_settings
+from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.calibrate import StudyCalibration, calibrate_study
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration.control_charts import ScannerReading

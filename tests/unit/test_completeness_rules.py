@@ -9,21 +9,21 @@ import pytest
 from config.sections import CompletenessSettings
 from config.settings import load_settings
 from node.dicom.ct.slice_geometry import SlicePosition
-from node.pipeline.archives import Asking, Told
+from node.pipeline.archives import ArchiveAnswer, StudyQueries
 from node.pipeline.completeness import (
-    Archived,
     ArchiveReading,
+    CountComparison,
     Evidence,
     ask_after_s,
     backoff_s,
     closed_by,
-    compare,
+    compare_counts,
     completeness_of,
     fetches_due,
     in_words,
+    needs_gap_check,
     quiet_connected_s,
     quiet_s,
-    slices_would_tell,
     without_gaps,
 )
 from node.study_report import ClosedBy
@@ -49,20 +49,20 @@ def evidence(**replaced: Any) -> Evidence:
     return Evidence(**{**known, "longest_pause_s": 0.1, **replaced})
 
 
-AS_MANY, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a": 19}), reading({})
+EQUAL, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a": 19}), reading({})
 
 
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        pytest.param({"reading": AS_MANY}, ClosedBy.COUNTS, id="as many images, twice"),
+        pytest.param({"reading": EQUAL}, ClosedBy.COUNTS, id="as many images, twice"),
         pytest.param({"reading": reading({"a": 20}, 1.9)}, None, id="as many, but only just"),
         pytest.param(
             {"reading": reading({"a": 20}, 60.0, after_last_image=False)},
             None,
             id="asked before the last image",
         ),
-        pytest.param({"reading": AS_MANY, "silent_s": 0.0}, ClosedBy.COUNTS, id="counts need no silence"),
+        pytest.param({"reading": EQUAL, "silent_s": 0.0}, ClosedBy.COUNTS, id="counts need no silence"),
         pytest.param({"reading": MORE, "silent_s": 899.0, "without_gaps": True}, None, id="one is missing"),
         pytest.param({"reading": MORE, "silent_s": 900.0}, ClosedBy.INCOMPLETE, id="one never came"),
         pytest.param(
@@ -79,7 +79,7 @@ AS_MANY, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a
         pytest.param(
             {"answer_due": True, "silent_s": 60.0, "without_gaps": True}, None, id="an answer is due"
         ),
-        pytest.param({"answer_due": True, "reading": AS_MANY}, ClosedBy.COUNTS, id="the answer has come"),
+        pytest.param({"answer_due": True, "reading": EQUAL}, ClosedBy.COUNTS, id="the answer has come"),
         pytest.param({"without_gaps": True, "silent_s": 4.9}, None, id="even slices, too early"),
         pytest.param({"without_gaps": True, "silent_s": 5.0}, ClosedBy.GEOMETRY, id="even slices"),
         pytest.param({"without_gaps": False, "silent_s": 9.9}, None, id="a gap"),
@@ -96,7 +96,7 @@ AS_MANY, MORE, FEWER, NONE = reading({"a": 20}), reading({"a": 21}), reading({"a
             id="even slices, hesitating",
         ),
         pytest.param(
-            {"sender_connected": True, "reading": AS_MANY}, ClosedBy.COUNTS, id="connected, but all is here"
+            {"sender_connected": True, "reading": EQUAL}, ClosedBy.COUNTS, id="connected, but all is here"
         ),
         pytest.param(
             {"sender_connected": True, "silent_s": 49.9, "without_gaps": True}, None, id="connected"
@@ -165,12 +165,12 @@ def test_a_site_may_leave_series_alone_of_which_nothing_came() -> None:
 def test_a_page_of_text_in_a_ct_series_counts_as_arrived() -> None:
     """A dose report is a Secondary Capture whose series an archive gives as CT."""
     dose = evidence(images={"a": 20, "dose": 1}, reading=reading({"a": 20, "dose": 1}))
-    assert compare(dose, all_series=True) is Archived.AS_MANY
+    assert compare_counts(dose, all_series=True) is CountComparison.EQUAL
 
 
 def test_a_ct_series_that_the_archive_does_not_know_makes_its_counts_no_measure() -> None:
-    known = evidence(images={"a": 20, "b": 5}, ct_series=frozenset("ab"), reading=AS_MANY)
-    assert compare(known, all_series=True) is Archived.NO_MEASURE
+    known = evidence(images={"a": 20, "b": 5}, ct_series=frozenset("ab"), reading=EQUAL)
+    assert compare_counts(known, all_series=True) is CountComparison.INCONCLUSIVE
 
 
 def test_a_connected_sender_is_never_cut_off_sooner_than_one_that_left() -> None:
@@ -182,11 +182,11 @@ def test_a_connected_sender_is_never_cut_off_sooner_than_one_that_left() -> None
 
 
 def test_headers_are_read_only_where_they_would_decide() -> None:
-    assert slices_would_tell(evidence(silent_s=5.0), rules())
-    assert not slices_would_tell(evidence(silent_s=4.9), rules())
-    assert not slices_would_tell(evidence(silent_s=5.0, without_gaps=False), rules())
-    assert not slices_would_tell(evidence(silent_s=5.0, answer_due=True), rules())
-    assert not slices_would_tell(evidence(silent_s=5.0, reading=MORE), rules())
+    assert needs_gap_check(evidence(silent_s=5.0), rules())
+    assert not needs_gap_check(evidence(silent_s=4.9), rules())
+    assert not needs_gap_check(evidence(silent_s=5.0, without_gaps=False), rules())
+    assert not needs_gap_check(evidence(silent_s=5.0, answer_due=True), rules())
+    assert not needs_gap_check(evidence(silent_s=5.0, reading=MORE), rules())
 
 
 def test_what_is_missing_is_recorded_by_series_and_told() -> None:
@@ -213,70 +213,75 @@ def test_pauses_between_questions_double_up_to_half_a_minute() -> None:
 
 
 def asked(
-    asking: Asking, told: Told[int] | None, *, at_s: float, of: float = 1.0, takes_s: float = 0.0
+    queries: StudyQueries,
+    told: ArchiveAnswer[int] | None,
+    *,
+    at_s: float,
+    of: float = 1.0,
+    takes_s: float = 0.0,
 ) -> None:
-    asking.begin(at_s, of)
-    asking.end(told, at_s + takes_s)
+    queries.begin(at_s, of)
+    queries.end(told, at_s + takes_s)
 
 
 def test_counts_are_steady_from_the_first_answer_that_had_them() -> None:
-    asking, told = Asking(), Told(archive="pacs", stated={"a": 20})
-    asked(asking, Told(archive="pacs", stated={"a": 19}), at_s=100.0)
-    asked(asking, told, at_s=101.0)
-    asked(asking, told, at_s=103.5)
-    assert asking.reading(1.0) == reading({"a": 20}, 2.5)
-    assert asking.reading(2.0) == reading({"a": 20}, 2.5, after_last_image=False)
-    asked(asking, None, at_s=110.0, of=2.0)
-    assert asking.reading(1.0) == reading({"a": 20}, 2.5)  # what was said stands, and is no newer
+    queries, told = StudyQueries(), ArchiveAnswer(archive="pacs", matches={"a": 20})
+    asked(queries, ArchiveAnswer(archive="pacs", matches={"a": 19}), at_s=100.0)
+    asked(queries, told, at_s=101.0)
+    asked(queries, told, at_s=103.5)
+    assert queries.reading(1.0) == reading({"a": 20}, 2.5)
+    assert queries.reading(2.0) == reading({"a": 20}, 2.5, after_last_image=False)
+    asked(queries, None, at_s=110.0, of=2.0)
+    assert queries.reading(1.0) == reading({"a": 20}, 2.5)  # what was said stands, and is no newer
 
 
 def test_a_slow_archive_s_time_to_answer_does_not_count_as_steady() -> None:
-    asking, told = Asking(), Told(archive="pacs", stated={"a": 20})
-    asked(asking, told, at_s=100.0, takes_s=4.0)
-    confirming = evidence(reading=asking.reading(1.0))
-    assert not asking.is_due(confirming, rules(), 105.9)
-    assert asking.is_due(confirming, rules(), 106.0)
-    asked(asking, told, at_s=106.0, takes_s=4.0)
-    assert asking.reading(1.0) == reading({"a": 20}, 2.0)
+    queries, told = StudyQueries(), ArchiveAnswer(archive="pacs", matches={"a": 20})
+    asked(queries, told, at_s=100.0, takes_s=4.0)
+    confirming = evidence(reading=queries.reading(1.0))
+    assert not queries.is_due(confirming, rules(), 105.9)
+    assert queries.is_due(confirming, rules(), 106.0)
+    asked(queries, told, at_s=106.0, takes_s=4.0)
+    assert queries.reading(1.0) == reading({"a": 20}, 2.0)
 
 
 def test_an_archive_is_asked_soon_to_confirm_and_ever_more_seldom_else() -> None:
-    asking, due_at_s = Asking(), []
-    at_s, told, shipped = 0.0, Told(archive="pacs", stated={"a": 21}), rules()
+    queries, due_at_s = StudyQueries(), []
+    at_s, told, shipped = 0.0, ArchiveAnswer(archive="pacs", matches={"a": 21}), rules()
     while at_s < 120.0:
-        if asking.is_due(evidence(reading=asking.reading(1.0)), shipped, at_s):
-            asked(asking, told, at_s=at_s)
+        if queries.is_due(evidence(reading=queries.reading(1.0)), shipped, at_s):
+            asked(queries, told, at_s=at_s)
             due_at_s.append(at_s)
         at_s += 0.5
     assert due_at_s == [0, 1, 3, 7, 15, 31, 61, 91]
-    told = Told(archive="pacs", stated={"a": 20})
-    asked(asking, told, at_s=120.0)
-    confirming = evidence(reading=asking.reading(1.0))
-    assert not asking.is_due(confirming, rules(), 121.9)
-    assert asking.is_due(confirming, rules(), 122.0)
+    told = ArchiveAnswer(archive="pacs", matches={"a": 20})
+    asked(queries, told, at_s=120.0)
+    confirming = evidence(reading=queries.reading(1.0))
+    assert not queries.is_due(confirming, rules(), 121.9)
+    assert queries.is_due(confirming, rules(), 122.0)
 
 
 def test_no_archive_is_asked_while_images_come_one_by_one() -> None:
-    assert not Asking().is_due(evidence(silent_s=0.9), rules(), 0.0)
-    assert Asking().is_due(evidence(silent_s=1.0), rules(), 0.0)
+    assert not StudyQueries().is_due(evidence(silent_s=0.9), rules(), 0.0)
+    assert StudyQueries().is_due(evidence(silent_s=1.0), rules(), 0.0)
 
 
 def test_a_study_waits_for_the_first_answer_and_for_the_one_that_confirms() -> None:
-    asking = Asking()
-    assert asking.is_waited_for(evidence(), rules())
-    asked(asking, Told(archive="pacs", stated={"a": 20}), at_s=0.0)
-    assert asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
-    asked(asking, Told(archive="pacs", stated={"a": 19}), at_s=2.0)
-    assert not asking.is_waited_for(evidence(reading=asking.reading(1.0)), rules())
+    queries = StudyQueries()
+    assert queries.is_awaited(evidence(), rules())
+    asked(queries, ArchiveAnswer(archive="pacs", matches={"a": 20}), at_s=0.0)
+    assert queries.is_awaited(evidence(reading=queries.reading(1.0)), rules())
+    asked(queries, ArchiveAnswer(archive="pacs", matches={"a": 19}), at_s=2.0)
+    assert not queries.is_awaited(evidence(reading=queries.reading(1.0)), rules())
 
 
 def test_a_study_does_not_wait_for_an_archive_that_does_not_answer() -> None:
-    silent, gone = Asking(), Asking()
+    silent, gone = StudyQueries(), StudyQueries()
     asked(silent, None, at_s=0.0)
-    assert not silent.is_waited_for(evidence(), rules())
-    asked(gone, Told(archive="pacs", stated={"a": 20}), at_s=0.0)
+    assert not silent.is_awaited(evidence(), rules())
+    asked(gone, ArchiveAnswer(archive="pacs", matches={"a": 20}), at_s=0.0)
     asked(gone, None, at_s=2.0)
-    assert not gone.is_waited_for(evidence(reading=gone.reading(1.0)), rules())
+    assert not gone.is_awaited(evidence(reading=gone.reading(1.0)), rules())
 
 
 def stack(positions_mm: list[float], series: str = "a", **replaced: Any) -> list[SlicePosition]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from config.phrases import in_english
-from node.pipeline.selection import contrast_in_doubt, contrast_in_headers
+from node.pipeline.steps.select import contrast_in_doubt, contrast_in_headers
 from node.reference.spec import Faults
 from segmentation.ct_volume import CtVolume
 from segmentation.settings import ImageSettings

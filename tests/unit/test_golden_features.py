@@ -15,7 +15,7 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from config.catalog import load_golden_features, load_radiomics_settings_text
 from config.settings import load_settings
 from node.commands.check import CheckStatus, examine
-from node.pipeline import known_features as installed
+from node.pipeline import result_basis as installed
 from node.reference.spec import StudySpec
 from scoring.radiomics import feature_drift, feature_names, golden_features, golden_image, parse_settings
 from tests.e2e.in_process import Run
@@ -34,9 +34,9 @@ def drifting(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = "wavelet-LLH_glcm_Idn"
     changed = {**GOLDEN, name: GOLDEN[name] * 1.0001}
     monkeypatch.setattr(installed, "load_golden_features", lambda: changed)
-    installed.installed_drift.cache_clear()
+    installed.installed_feature_drift.cache_clear()
     yield name
-    installed.installed_drift.cache_clear()
+    installed.installed_feature_drift.cache_clear()
 
 
 def test_the_stored_values_are_the_stock_extractors_under_the_shipped_settings():

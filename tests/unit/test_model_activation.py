@@ -20,7 +20,7 @@ from config.settings import Settings, load_settings
 from node.cli import build
 from node.commands import model as command
 from node.commands.check import CheckStatus, Line, examine
-from node.pipeline.measured_with import active_model
+from node.pipeline.result_basis import active_model
 from node.pipeline.steps.judge import basis_of
 from node.reference.spec import StudySpec
 from node.research.activation import (
@@ -35,7 +35,7 @@ from node.research.activation import (
     require_change,
     require_usable,
 )
-from node.store.activations import ActivationOvertaken, activation_history
+from node.store.activations import ActivationConflict, activation_history
 from node.store.errors import StoreUnavailable
 from node.store.schema import activations
 from node.store.store import open_store
@@ -320,7 +320,7 @@ def test_while_the_database_does_not_answer_no_model_is_taken_for_the_active_one
 def test_of_two_who_compare_at_the_same_time_the_second_must_compare_again(settings):
     mine, theirs = propose(STRICTER, settings, PATIENTS), propose(STRICTER, settings, PATIENTS)
     activate(theirs, settings, at=WHEN, by="another", reason="")
-    with pytest.raises(ActivationOvertaken):
+    with pytest.raises(ActivationConflict):
         activate(mine, settings, at=WHEN, by="physicist", reason="")
     assert [one.activated_by for one in activation_history(settings.storage)] == ["another"]
 

@@ -9,8 +9,16 @@ from typing import Any
 
 from config.sections import Destination
 from node.pipeline.artefacts import store_objects
-from node.pipeline.housekeeping import Publishing
-from node.pipeline.ports import FindResult, Publisher, QueryResult, SendOutcome, SendResult, Step, StepMessage
+from node.pipeline.housekeeping import StepPublisher
+from node.pipeline.ports import (
+    CommitmentResponse,
+    FindResult,
+    Publisher,
+    SendOutcome,
+    SendResult,
+    Step,
+    StepMessage,
+)
 from node.pipeline.runner import Dependencies, run_step
 from node.pipeline.study_run import PROCEED, StepFunction, StepResult, StudyRun
 from node.store.states import Proof, StudyState
@@ -87,9 +95,11 @@ class ScriptedProver:
     def offered(self) -> frozenset[Proof]:
         return self.offers
 
-    def ask(self, transaction_uid: str, objects: Sequence[EncodedObject]) -> QueryResult:
+    def request_commitment(
+        self, transaction_uid: str, objects: Sequence[EncodedObject]
+    ) -> CommitmentResponse:
         self.asked.append((transaction_uid, [one.sop_instance_uid for one in objects]))
-        return QueryResult(outcome=self.answer, status=None, detail="refused")
+        return CommitmentResponse(outcome=self.answer, status=None, detail="refused")
 
     def wait(self, over: Callable[[], bool], timeout_s: float) -> None:
         self.on_asked(self.asked[-1][0])
@@ -135,7 +145,7 @@ FUNCTIONS: Mapping[Step, StepFunction] = {
 
 def republish(store: Store, queue: Publisher) -> int:
     """Publish what is due, as one who has published nothing before; how many messages these were."""
-    return Publishing(store, queue).publish_due()
+    return StepPublisher(store, queue).publish_due()
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 
 from config.catalog import configured_phantoms
 from config.settings import load_settings
-from node.pipeline.selection import SelectionArtefact
+from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.steps.calibrate import reading_of, technique_of
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import Calibration, Mineral, RodReading

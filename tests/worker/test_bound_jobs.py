@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from node.pipeline.housekeeping import begin_again
-from node.pipeline.measured_with import measured_with
+from node.pipeline.housekeeping import restart_stranded
 from node.pipeline.ports import ArtefactMissing, Step
+from node.pipeline.result_basis import result_basis
 from node.pipeline.runner import run_step
 from node.pipeline.study_run import PROCEED, StepResult, StudyRun
 from node.store import schema
 from node.store.database import now_s
 from node.store.errors import LeaseLost, NoSuchArtefact
 from node.store.files import ReceivedInstance
-from node.store.jobs import DueJob, Lease, Unfit
+from node.store.jobs import Declined, DueJob, Lease
 from node.store.states import StudyState
 from node.store.store import Store
-from node.store.workers import MeasuredWith, Worker
+from node.store.workers import ResultBasis, Worker
 from tests.claiming import MEASURED_WITH, claim
 from tests.worker.bench import Bench, republish
 from tests.worker.conftest import STUDY
@@ -44,14 +44,14 @@ def job(
     return close_study(store)
 
 
-def ask(store: Store, job: DueJob, measured_with: MeasuredWith, host: str = "two") -> Lease | Unfit | None:
+def ask(store: Store, job: DueJob, result_basis: ResultBasis, host: str = "two") -> Lease | Declined | None:
     return store.jobs.claim(
         job_id=job.job_id,
         step=job.step,
         generation=job.generation,
         owner="other",
         lease_s=60.0,
-        measured_with=measured_with,
+        result_basis=result_basis,
         begins=job.step == "select",
         host=host,
     )
@@ -64,11 +64,11 @@ def make_due(store: Store) -> None:
 
 
 def enter(
-    store: Store, measured_with: MeasuredWith, *, host: str, since_s: float = 0.0, heard_s: float = 0.0
+    store: Store, result_basis: ResultBasis, *, host: str, since_s: float = 0.0, heard_s: float = 0.0
 ) -> None:
     """A worker that began so long ago, and was heard of last so long ago."""
     worker = Worker(worker_id=host, host=host, pid=1, queues=STEPS, engine="")
-    store.workers.enter(worker, measured_with, "", lambda _: True)
+    store.workers.enter(worker, result_basis, "", lambda _: True)
     with store.database.writing() as connection:
         connection.execute(
             update(schema.workers)
@@ -79,11 +79,11 @@ def enter(
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_worker_that_would_measure_otherwise_takes_no_later_step(
-    store: Store, job: DueJob, other: MeasuredWith
+    store: Store, job: DueJob, other: ResultBasis
 ) -> None:
     following = store.jobs.advance(claim(store, job), "segment")
     answer = ask(store, following, other)
-    assert isinstance(answer, Unfit)
+    assert isinstance(answer, Declined)
     assert answer.reason.startswith("waits for a worker with software 1.0, configuration abababab")
     summary = store.overview.list()[0]
     assert (summary.last_error, summary.attempts) == (answer.reason, 0)
@@ -98,7 +98,7 @@ def test_the_first_step_is_anybody_s_and_binds_anew(store: Store, job: DueJob) -
     taken = ask(store, job, OTHERS[0])
     assert isinstance(taken, Lease)
     following = store.jobs.advance(taken, "segment")
-    assert isinstance(ask(store, following, MEASURED_WITH), Unfit)
+    assert isinstance(ask(store, following, MEASURED_WITH), Declined)
     make_due(store)
     assert isinstance(ask(store, following, OTHERS[0]), Lease)
 
@@ -119,9 +119,9 @@ def test_a_study_whose_workers_are_gone_for_good_begins_again_and_says_so(store:
     following = store.jobs.advance(lease, "segment")
     (kept,) = (store.files.root / "artefacts").rglob("*-*")
     enter(store, OTHERS[0], host="upgraded", since_s=PATIENCE_S + 1)
-    (begun,) = store.bindings.begin_again(first_step="select", after_s=PATIENCE_S)
+    (begun,) = store.bindings.restart_stranded(first_step="select", after_s=PATIENCE_S)
     assert begun.step == "segment"
-    assert store.bindings.begin_again(first_step="select", after_s=PATIENCE_S) == ()
+    assert store.bindings.restart_stranded(first_step="select", after_s=PATIENCE_S) == ()
     with pytest.raises(NoSuchArtefact):  # nothing of the former configuration is mixed in
         store.artefacts.get(STUDY, 1, "selection.json")
     assert not kept.exists()
@@ -150,16 +150,16 @@ def test_a_study_waits_for_its_worker_before_it_begins_again(
     store.jobs.advance(claim(store, job), "segment")
     enter(store, MEASURED_WITH, host="fit", since_s=1000.0, heard_s=fit_heard_s)
     enter(store, OTHERS[0], host="other", since_s=other_since_s)
-    assert store.bindings.begin_again(first_step="select", after_s=PATIENCE_S) == ()
+    assert store.bindings.restart_stranded(first_step="select", after_s=PATIENCE_S) == ()
 
 
 def test_work_in_hand_and_results_on_their_way_do_not_begin_again(store: Store, job: DueJob) -> None:
     enter(store, OTHERS[0], host="other", since_s=2 * PATIENCE_S)
     following = store.jobs.advance(claim(store, job), "segment")
     held = claim(store, following)
-    assert store.bindings.begin_again(first_step="select", after_s=PATIENCE_S) == ()
+    assert store.bindings.restart_stranded(first_step="select", after_s=PATIENCE_S) == ()
     store.jobs.advance(held, "deliver", unbind=True)
-    assert store.bindings.begin_again(first_step="select", after_s=PATIENCE_S) == ()
+    assert store.bindings.restart_stranded(first_step="select", after_s=PATIENCE_S) == ()
 
 
 def test_a_step_that_lacked_a_file_is_left_to_another_machine_where_there_is_one(
@@ -173,7 +173,7 @@ def test_a_step_that_lacked_a_file_is_left_to_another_machine_where_there_is_one
     store.jobs.release_all("other")
     enter(store, MEASURED_WITH, host="three")
     answer = ask(store, following, MEASURED_WITH, host="one")
-    assert isinstance(answer, Unfit)
+    assert isinstance(answer, Declined)
     assert "another machine than one" in answer.reason
     make_due(store)
     assert isinstance(ask(store, following, MEASURED_WITH, host="three"), Lease)
@@ -191,7 +191,7 @@ def test_a_missing_artefact_is_looked_for_elsewhere_before_a_person_is_called(be
 
         return segment
 
-    ours = measured_with(bench.dependencies.settings)
+    ours = result_basis(bench.dependencies.settings)
     bench.close()
     enter(bench.store, ours, host="one")
     enter(bench.store, ours, host="two")
@@ -276,8 +276,8 @@ def test_a_study_that_began_again_tells_its_steps_so(bench: Bench) -> None:
     bench.queue.messages.clear()
     with bench.store.database.writing() as connection:  # an earlier version did the first step
         connection.execute(update(schema.jobs).values(software="0.0.9"))
-    enter(bench.store, measured_with(bench.dependencies.settings), host="one", since_s=2 * PATIENCE_S)
-    begin_again(bench.store, PATIENCE_S)
+    enter(bench.store, result_basis(bench.dependencies.settings), host="one", since_s=2 * PATIENCE_S)
+    restart_stranded(bench.store, PATIENCE_S)
     assert bench.summary.step == "select"
     bench.work(bench.with_step(Step.REPORT, report))
     assert bench.summary.state == StudyState.SENT

@@ -27,9 +27,9 @@ from sqlalchemy import select
 from config.settings import Settings
 from node.net.query import make_watch
 from node.parent_death_signal import with_parent_death_signal
-from node.pipeline.housekeeping import reconcile_forever
-from node.pipeline.measured_with import measured_with
+from node.pipeline.housekeeping import run_reconciliation
 from node.pipeline.ports import Step, StepMessage
+from node.pipeline.result_basis import result_basis
 from node.store.files import ReceivedInstance
 from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
@@ -124,7 +124,7 @@ def test_a_killed_worker_and_a_wiped_broker_cost_time_and_nothing_else(
     broker_of_node = CeleryBroker(create_app(settings, lambda message: None))
     watch = make_watch(sqlite_store, settings)
     node = threading.Thread(
-        target=reconcile_forever, args=(sqlite_store, broker_of_node, watch, settings, stop)
+        target=run_reconciliation, args=(sqlite_store, broker_of_node, watch, settings, stop)
     )
     node.start()
     try:
@@ -175,7 +175,7 @@ def test_a_worker_that_is_stopped_gives_its_work_back_uncounted(
     (listed,) = sqlite_store.workers.list()
     assert (listed.state, listed.worker.pid) == (WorkerState.WORKING, worker.pid)
     assert listed.worker.queues == tuple(Step)
-    assert listed.measured_with == measured_with(settings)
+    assert listed.result_basis == result_basis(settings)
     worker.send_signal(signal.SIGTERM)  # finish what is running: it hangs
     worker.send_signal(signal.SIGQUIT)  # at once, then
     worker.wait(LIMIT_S)
@@ -206,7 +206,7 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
     broker_of_node = CeleryBroker(create_app(settings, lambda message: None))
     watch = make_watch(sqlite_store, settings)
     node = threading.Thread(
-        target=reconcile_forever, args=(sqlite_store, broker_of_node, watch, settings, stop)
+        target=run_reconciliation, args=(sqlite_store, broker_of_node, watch, settings, stop)
     )
     node.start()
     try:
@@ -226,9 +226,9 @@ def test_an_upgraded_worker_mixes_with_no_study_and_begins_again_what_nobody_els
         told = connection.execute(select(jobs.c.begun_again).where(jobs.c.job_id == job.job_id)).scalar_one()
         parameters = set(connection.execute(select(artefacts.c.parameters)).scalars())
     assert "begun again at select" in told
-    assert measured_with(settings).configuration_sha256[:8] in told
+    assert result_basis(settings).configuration_sha256[:8] in told
     (rests_on,) = parameters
-    assert json.loads(rests_on)["configuration_sha256"] == measured_with(upgraded).configuration_sha256
+    assert json.loads(rests_on)["configuration_sha256"] == result_basis(upgraded).configuration_sha256
     declined = [json.loads(line) for line in _log_lines(tmp_path) if '"step_declined"' in line]
     assert {one["step"] for one in declined} <= {"segment"}
     assert len(declined) <= 3  # it is not asked over and over

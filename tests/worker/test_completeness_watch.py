@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 
 from config.sections import Destination, Peer
 from config.settings import ConfigurationError, load_settings
-from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.archives import ArchiveQueries
 from node.pipeline.artefacts import from_json
-from node.pipeline.ports import Answer, Archive
+from node.pipeline.ports import Archive, QueryResult
 from node.pipeline.study_watch import CompletenessWatch
 from node.store.files import ReceivedInstance
 from node.store.schema import jobs
@@ -40,29 +40,29 @@ Make = Callable[..., ReceivedInstance]
 class ScriptedArchive:
     """Answers each question with the next of its answers, the last one for ever."""
 
-    answers: list[Answer[int]]
+    answers: list[QueryResult[int]]
     hang: threading.Event | None = None  # until it is set
     asked: list[str] = field(default_factory=list)
     sent_again: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
     on_send_again: Callable[[], object] = lambda: None
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
         self.asked.append(peer.ae_title)
         if self.hang is not None:
             self.hang.wait()
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
-    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+    def retrieve(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
         self.sent_again.append((peer.ae_title, study_instance_uid, tuple(series)))
         self.on_send_again()
         return ""
 
-    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[str]:
         raise AssertionError("nobody asks for identities here")
 
 
-def counts(number: int, series: str = SERIES) -> Answer[int]:
-    return Answer(stated={series: number})
+def counts(number: int, series: str = SERIES) -> QueryResult[int]:
+    return QueryResult(matches={series: number})
 
 
 def peers(*names: str) -> dict[str, Peer | Destination]:
@@ -78,7 +78,7 @@ def watching(sqlite_store: Store) -> Iterator[Callable[..., CompletenessWatch]]:
         quick = {"confirm_s": 0.1, "quiet_whole_s": 60.0, "quiet_s": 60.0, "quiet_pauses": 0.0} | rules
         settings = load_settings(completeness=quick).completeness
         asked = peers(*(names or ("pacs",))) if archive is not None else {}
-        turns = ArchivesInTurn(archive or ScriptedArchive([]), asked)
+        turns = ArchiveQueries(archive or ScriptedArchive([]), asked)
         made.append(CompletenessWatch(sqlite_store, settings, turns))
         return made[-1]
 
@@ -148,7 +148,7 @@ def test_what_is_missing_is_fetched_once_and_then_seldom(
     sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
 ) -> None:
     sqlite_store.instances.receive(make_instance(1))
-    archive = ScriptedArchive([Answer(stated={SERIES: 2, "1.2.9": 1, "1.2.8": 0})])
+    archive = ScriptedArchive([QueryResult(matches={SERIES: 2, "1.2.9": 1, "1.2.8": 0})])
     stays_open(watching(archive, fetch=True, fetch_after_s=0.2), for_s=0.5)
     assert archive.sent_again == [("pacs", STUDY, (SERIES, "1.2.9"))]
     archive.on_send_again = lambda: [
@@ -169,9 +169,12 @@ def test_nothing_is_fetched_unless_wished(
     assert archive.sent_again == []
 
 
-@pytest.mark.parametrize("answer", [Answer(stated=None, problem="refused"), Answer(stated={})])
+@pytest.mark.parametrize("answer", [QueryResult(matches=None, problem="refused"), QueryResult(matches={})])
 def test_an_archive_that_cannot_tell_leaves_it_to_the_quiet_time(
-    sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch], answer: Answer[int]
+    sqlite_store: Store,
+    make_instance: Make,
+    watching: Callable[..., CompletenessWatch],
+    answer: QueryResult[int],
 ) -> None:
     sqlite_store.instances.receive(make_instance(1))
     close(watching(ScriptedArchive([answer]), quiet_s=0.3))
@@ -201,8 +204,8 @@ def test_an_archive_that_hangs_holds_no_other_study_up(
 
 def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -> None:
     now = [0.0]
-    archive = ScriptedArchive([Answer(stated=None, problem="no connection")])
-    turns = ArchivesInTurn(archive, peers("pacs"), clock=lambda: now[0])
+    archive = ScriptedArchive([QueryResult(matches=None, problem="no connection")])
+    turns = ArchiveQueries(archive, peers("pacs"), clock=lambda: now[0])
     with capture_logs() as told:
         for at_s in range(40):
             now[0] = float(at_s)
@@ -218,25 +221,25 @@ def test_an_archive_that_failed_is_left_alone_for_a_while_whatever_the_study() -
 
 def test_an_archive_that_cannot_be_asked_at_all_is_told_and_left_alone() -> None:
     class Broken(ScriptedArchive):
-        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
             raise ConfigurationError("pacs wants TLS, and no [tls] is given")
 
     with capture_logs() as told:
-        assert ArchivesInTurn(Broken([]), peers("pacs")).count(STUDY) is None
+        assert ArchiveQueries(Broken([]), peers("pacs")).count(STUDY) is None
     assert told[0]["problem"] == "ConfigurationError: pacs wants TLS, and no [tls] is given"
 
 
 def test_the_first_archive_that_knows_the_study_counts() -> None:
-    archive = ScriptedArchive([Answer(stated={}), counts(7), counts(9)])
-    told = ArchivesInTurn(archive, peers("first", "second", "third")).count(STUDY)
+    archive = ScriptedArchive([QueryResult(matches={}), counts(7), counts(9)])
+    told = ArchiveQueries(archive, peers("first", "second", "third")).count(STUDY)
     assert told is not None
-    assert (told.archive, told.stated) == ("second", {SERIES: 7})
+    assert (told.archive, told.matches) == ("second", {SERIES: 7})
     assert archive.asked == ["first", "second"]
 
 
 def test_nobody_says_that_a_study_is_unknown_while_one_archive_is_silent() -> None:
-    archive = ScriptedArchive([Answer(stated=None, problem="no connection"), Answer(stated={})])
-    assert ArchivesInTurn(archive, peers("first", "second")).count(STUDY) is None
+    archive = ScriptedArchive([QueryResult(matches=None, problem="no connection"), QueryResult(matches={})])
+    assert ArchiveQueries(archive, peers("first", "second")).count(STUDY) is None
 
 
 def test_a_sender_that_stays_connected_holds_no_study_up_that_an_archive_counts(
@@ -291,9 +294,9 @@ def test_a_study_that_cannot_be_looked_at_holds_no_other_up_and_is_told_once(
     sqlite_store: Store, make_instance: Make, watching: Callable[..., CompletenessWatch]
 ) -> None:
     class Absurd(ScriptedArchive):
-        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+        def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
             if study_instance_uid == STUDY:
-                return Answer(stated={SERIES: None})  # type: ignore[dict-item]
+                return QueryResult(matches={SERIES: None})  # type: ignore[dict-item]
             return counts(1, "1.2.3.1")
 
     sqlite_store.instances.receive(make_instance(1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.pipeline.policy import way_to_prove
+from node.pipeline.policy import choose_proof
 from node.pipeline.ports import FindResult, SendOutcome
 from node.pipeline.runner import run_step
 from node.store.commitments import ReportedInstance
@@ -90,13 +90,13 @@ def test_a_report_on_the_same_association_ends_the_waiting_at_once(
 def test_the_transaction_stands_before_the_destination_is_asked(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(worker=PATIENT)
     bench.prover.offers = BOTH
-    ask = bench.prover.ask
+    request = bench.prover.request_commitment
 
     def look(transaction_uid: str, objects: Any) -> Any:
         assert bench.store.commitment_transactions.is_open(transaction_uid)
-        return ask(transaction_uid, objects)
+        return request(transaction_uid, objects)
 
-    bench.prover.ask = look  # type: ignore[method-assign]
+    bench.prover.request_commitment = look  # type: ignore[method-assign]
     bench.close()
     run_out_of_work(bench)
     assert len(bench.prover.asked) == 1
@@ -333,5 +333,5 @@ def test_an_amended_report_is_not_held_up_by_a_commitment_that_does_not_come(
 def test_the_way_to_prove_follows_wish_and_offer(
     wish: str, offered: set[Proof], unanswered: bool, proof: str, proved_before: bool, way: Proof | None
 ) -> None:
-    chosen = way_to_prove(wish, offered, unanswered=unanswered, proof=proof, proved_before=proved_before)
+    chosen = choose_proof(wish, offered, unanswered=unanswered, proof=proof, proved_before=proved_before)
     assert chosen is way

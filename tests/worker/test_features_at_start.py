@@ -13,7 +13,7 @@ import pytest
 
 from config.settings import Settings
 from node.store.store import open_store
-from node.store.workers import FeatureStanding
+from node.store.workers import FeatureCheck
 from node.worker.broker import EmbeddedRedis
 from tests.waiting import LIMIT_S, wait_until
 
@@ -24,15 +24,15 @@ PROGRAM = """
 import sys
 from config.settings import Settings
 from node import logs
-from node.pipeline import known_features
+from node.pipeline import result_basis
 from node.processes.worker import run_celery_worker
 
 settings = Settings.model_validate_json(sys.stdin.buffer.read())
 logs.configure(settings.log)
-known = known_features.load_golden_features()
+known = result_basis.load_golden_features()
 factor = float(sys.argv[1])
 moved = {"original_glcm_Idn": factor * known["original_glcm_Idn"]}
-known_features.load_golden_features = lambda: {**known, **moved}
+result_basis.load_golden_features = lambda: {**known, **moved}
 sys.exit(run_celery_worker(settings, ["score"]))
 """
 
@@ -62,16 +62,16 @@ def test_a_worker_says_whether_features_come_out_as_known(
             stdin.write(settings.model_dump_json().encode())
         store = open_store(settings.storage)
 
-        def standing() -> FeatureStanding | None:
+        def standing() -> FeatureCheck | None:
             assert worker.poll() is None, (tmp_path / "log").read_text()
-            return store.feature_standings.here()
+            return store.feature_checks.here()
 
         found = wait_until(standing, "the worker says how features stand", every_s=0.1)
     finally:
         worker.kill()
         worker.wait(LIMIT_S)
         store.close()
-    assert isinstance(found, FeatureStanding)
+    assert isinstance(found, FeatureCheck)
     assert (found.drifted, found.checked) == (drifted, 851)
     assert found.example.startswith("original_glcm_Idn " if drifted else "")
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]

@@ -13,9 +13,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from config.sections import Destination, Peer
 from node.dicom import content_comparison as likeness
-from node.pipeline.archives import ArchivesInTurn
+from node.pipeline.archives import ArchiveQueries
 from node.pipeline.housekeeping import confirm_identities
-from node.pipeline.ports import Answer
+from node.pipeline.ports import QueryResult
 from node.store.files import ReceivedInstance, sha256_of
 from node.store.instances import Receipt
 from node.store.store import Store
@@ -117,7 +117,7 @@ def test_a_value_that_was_taken_away_must_be_stated_as_empty(sqlite_store: Store
 
 def test_without_an_archive_a_person_decides(sqlite_store: Store, come: Come) -> None:
     come(1), come(1, **NEW)
-    assert confirm_identities(sqlite_store, ArchivesInTurn(ScriptedArchive({}), {})) == 0
+    assert confirm_identities(sqlite_store, ArchiveQueries(ScriptedArchive({}), {})) == 0
     assert sqlite_store.identities.accept(STUDY) == 1
 
 
@@ -125,36 +125,36 @@ def test_without_an_archive_a_person_decides(sqlite_store: Store, come: Come) ->
 class ScriptedArchive:
     """Answers by AE title."""
 
-    answers: Mapping[str, Answer[str]]
+    answers: Mapping[str, QueryResult[str]]
 
-    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[str]:
+    def identify(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[str]:
         assert study_instance_uid == STUDY
         return self.answers[peer.ae_title]
 
-    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[int]:
+    def count_ct_images(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[int]:
         raise AssertionError("nobody asks for numbers here")
 
-    def send_again(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
+    def retrieve(self, peer: Peer | Destination, study_instance_uid: str, series: Sequence[str]) -> str:
         raise AssertionError("nobody asks for images here")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "confirmed"),
     [
-        (Answer(stated={}), Answer(stated=NEW), 1),
-        (Answer(stated={"PatientID": "MRN-1"}), Answer(stated=NEW), 0),
-        (Answer(stated=None, problem="no connection"), Answer(stated=NEW), 1),
-        (Answer(stated=None, problem="no connection"), Answer(stated={}), 0),
-        (Answer(stated={}), Answer(stated={}), 0),
+        (QueryResult(matches={}), QueryResult(matches=NEW), 1),
+        (QueryResult(matches={"PatientID": "MRN-1"}), QueryResult(matches=NEW), 0),
+        (QueryResult(matches=None, problem="no connection"), QueryResult(matches=NEW), 1),
+        (QueryResult(matches=None, problem="no connection"), QueryResult(matches={}), 0),
+        (QueryResult(matches={}), QueryResult(matches={}), 0),
     ],
     ids=["unknown to the first", "the first disagrees", "the first is away", "nobody", "unknown to all"],
 )
 def test_the_first_archive_that_knows_the_study_decides(
-    sqlite_store: Store, come: Come, first: Answer[str], second: Answer[str], confirmed: int
+    sqlite_store: Store, come: Come, first: QueryResult[str], second: QueryResult[str], confirmed: int
 ) -> None:
     come(1), come(1, **NEW)
     peers = {name: Peer(ae_title=name, host="127.0.0.1", port=104) for name in ("A", "B")}
-    archives = ArchivesInTurn(ScriptedArchive({"A": first, "B": second}), peers)
+    archives = ArchiveQueries(ScriptedArchive({"A": first, "B": second}), peers)
     assert confirm_identities(sqlite_store, archives) == confirmed
 
 

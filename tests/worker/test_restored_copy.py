@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from config.sections import Destination, Peer
 from node.dicom.uids import derived_uid, series_uid_of
-from node.pipeline.ports import Answer, ArchivedReport, Issue, Step
+from node.pipeline.ports import ArchivedReport, Issue, QueryResult, Step
 from node.pipeline.study_run import StepResult, StudyRun
 from node.store.files import ReceivedInstance
 from node.store.states import Reopening, StudyState
@@ -33,13 +33,13 @@ class Archive:
     problem: str = ""
     asked: list[str] = field(default_factory=list)
 
-    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> Answer[ArchivedReport]:
+    def find_reports(self, peer: Peer | Destination, study_instance_uid: str) -> QueryResult[ArchivedReport]:
         self.asked.append(study_instance_uid)
         if self.problem == "broken":
             raise RuntimeError("a library's own words, of Doe^Jane")
         if self.problem:
-            return Answer(stated=None, problem=self.problem)
-        return Answer(stated=dict(self.held))
+            return QueryResult(matches=None, problem=self.problem)
+        return QueryResult(matches=dict(self.held))
 
 
 def archived(stated_at: str = "", offset: str = "", sop_class: str = SR_3D) -> ArchivedReport:

@@ -213,10 +213,10 @@ def test_files_that_a_stop_left_behind_are_removed_later(
     store: Store, delivered: Lease, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as stopped:
-        stopped.setattr(store.retention, "sweep", lambda: None)
+        stopped.setattr(store.retention, "remove_files", lambda: None)
         assert store.retention.remove_results(study, kept=KEPT) == 2
     assert files(store) == 5
-    store.retention.sweep()
+    store.retention.remove_files()
     assert files(store) == 3
 
 

@@ -29,7 +29,7 @@ WHATEVER_IMAGES: dict[str, Ask] = {
     "each second, studies": lambda store: store.studies.receiving(stale_s=20.0),
     "each second, jobs": lambda store: store.jobs.due(),
     "each two seconds": lambda store: store.commitment_requests.claim_due(60.0),
-    "each minute, what is left": lambda store: store.retention.sweep(),
+    "each minute, what is left": lambda store: store.retention.remove_files(),
     "each minute, what is old": lambda store: store.retention.finished(for_s=30 * DAY_S),
     "each minute, on a full disk": lambda store: store.retention.finished(),
     "each minute, identities": lambda store: store.identities.studies_waiting(),
@@ -139,7 +139,7 @@ WHATEVER_NUMBERS: dict[str, Ask] = {
     **WHATEVER_IMAGES,
     "each minute, results": lambda store: store.retention.with_results(for_s=0.0, kept=("x",)),
     "each minute, identity": lambda store: store.retention.with_identity(for_s=0.0, kept=("x",)),
-    "each day, files without a row": lambda store: store.orphans.look(older_than_s=-DAY_S, for_s=60.0),
+    "each day, files without a row": lambda store: store.orphans.search(older_than_s=-DAY_S, for_s=60.0),
     "for each look at the page": lambda store: store.overview.list(),
     "for each look at quarantine": lambda store: store.quarantine.lines(),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from node.store import durable
+from node.store import files as durable
 from node.store.database import Database
 from tests.waiting import LIMIT_S
 

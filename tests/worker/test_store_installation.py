@@ -23,9 +23,9 @@ from config.settings import Settings
 from node.store.database import Database
 from node.store.errors import WrongInstallation
 from node.store.files import ReceivedInstance
-from node.store.installation import KEY_FILE, key_of
+from node.store.installation import KEY_FILE, load_or_make_key
 from node.store.store import Store, open_store
-from node.store.workers import FeatureStanding
+from node.store.workers import FeatureCheck
 from tests.claiming import claim
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_root_without_its_key_is_refused_in_place_of_patients_being_lost(
 def test_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
     databases = [Database(f"sqlite:///{tmp_path / str(number)}") for number in range(8)]
     with ThreadPoolExecutor(len(databases)) as pool:
-        keys = set(pool.map(lambda one: key_of(tmp_path, one), databases))
+        keys = set(pool.map(lambda one: load_or_make_key(tmp_path, one), databases))
     for one in databases:
         one.close()
     assert len(keys) == 1
@@ -156,7 +156,7 @@ def test_files_of_an_older_version_become_rows_in_their_order_and_are_taken_over
     (standing.parent / "features-damaged.json").write_text("{", "utf-8")
     with closing(open_store(older)) as upgraded:
         assert upgraded.activations.contents() == lines
-        assert upgraded.feature_standings.here() == FeatureStanding(drifted=1, checked=851, example="x")
+        assert upgraded.feature_checks.here() == FeatureCheck(drifted=1, checked=851, example="x")
     mark = record.with_name("activations.jsonl.taken-over")
     mark.unlink()  # as if the node had been killed before
     with closing(open_store(older)) as again:

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from config.settings import Settings, load_settings
-from node.store import durable
+from node.store import files as durable
 from node.store.database import Database
 from node.store.errors import StorageFull, StoreUnavailable
 from node.store.files import ReceivedInstance

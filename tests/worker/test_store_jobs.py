@@ -10,7 +10,7 @@ import pytest
 from node.store.errors import LeaseLost, NothingToRetry
 from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
-from node.store.jobs import DueJob, Lease, MadeObject, Unfit
+from node.store.jobs import Declined, DueJob, Lease, MadeObject
 from node.store.states import DeliveryState, StudyState
 from node.store.store import Store
 from tests.claiming import MEASURED_WITH
@@ -31,10 +31,10 @@ def _claim(store: Store, job: DueJob, owner: str = "worker", lease_s: float = 60
         generation=job.generation,
         owner=owner,
         lease_s=lease_s,
-        measured_with=MEASURED_WITH,
+        result_basis=MEASURED_WITH,
         begins=job.step == "select",
     )
-    assert not isinstance(lease, Unfit)
+    assert not isinstance(lease, Declined)
     return lease
 
 

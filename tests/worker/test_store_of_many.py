@@ -13,8 +13,8 @@ import redis
 from sqlalchemy import Engine, event, select, text
 
 from config.settings import Settings, load_settings
-from node.pipeline.archives import ArchivesInTurn
-from node.pipeline.housekeeping import Publishing, has_room
+from node.pipeline.archives import ArchiveQueries
+from node.pipeline.housekeeping import StepPublisher, has_room
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.runner import run_step
 from node.pipeline.study_watch import CompletenessWatch
@@ -85,7 +85,7 @@ def make_watch(store: Store, *urgent_titles: str, **rules: float) -> Completenes
     return CompletenessWatch(
         store,
         load_settings(completeness=quick).completeness,
-        ArchivesInTurn(ScriptedArchive([]), {}),
+        ArchiveQueries(ScriptedArchive([]), {}),
         urgent_titles=urgent_titles,
     )
 
@@ -198,7 +198,7 @@ def test_no_more_is_published_than_workers_take_in_some_minutes(store: Store) ->
     receive_many(store, 50)
     close_all(store)
     queue = Queue()
-    publishing = Publishing(store, queue)
+    publishing = StepPublisher(store, queue)
     assert publishing.publish_due() == 4
     assert publishing.publish_due() == 0
     for pid in (1, 2, 3):
@@ -215,7 +215,7 @@ def test_an_urgent_study_is_published_although_enough_wait(store: Store, make_in
     receive_many(store, 50)
     close_all(store)
     queue = Queue()
-    publishing = Publishing(store, queue)
+    publishing = StepPublisher(store, queue)
     publishing.publish_due()
     store.instances.receive(make_instance(called_ae="URGENT"))
     watch = make_watch(store, "URGENT", quiet_s=1e-6)

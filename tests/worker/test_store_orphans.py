@@ -40,7 +40,7 @@ def grow_old(store: Store, days: float = 2) -> None:
 
 
 def look(store: Store) -> OrphanRound:
-    found = store.orphans.look(older_than_s=DAY_S, for_s=60)
+    found = store.orphans.search(older_than_s=DAY_S, for_s=60)
     assert found is not None
     return found
 
@@ -109,7 +109,7 @@ def test_many_files_without_rows_are_left_alone_for_the_database_may_be_an_older
         leave(sqlite_store, number)
     grow_old(sqlite_store)
     with capture_logs() as told:
-        OrphanSearch(sqlite_store).go_on()
+        OrphanSearch(sqlite_store).continue_search()
     assert told == [{"event": "files_without_rows", "files": 4, "log_level": "error"}]
     assert len(files(sqlite_store)) == 4
 
@@ -122,17 +122,17 @@ def test_a_large_store_is_looked_at_in_short_turns_and_then_left_alone_for_a_day
     leave(sqlite_store, 1)
     grow_old(sqlite_store)
     turns = 0
-    while sqlite_store.orphans.look(older_than_s=DAY_S, for_s=0) is None:
+    while sqlite_store.orphans.search(older_than_s=DAY_S, for_s=0) is None:
         turns += 1
     assert turns >= 5
     assert len(files(sqlite_store)) == 6
     now = [0.0]
     search = OrphanSearch(sqlite_store, clock=lambda: now[0])
-    search.go_on()
+    search.continue_search()
     leave(sqlite_store, 1)
     grow_old(sqlite_store)
-    search.go_on()
+    search.continue_search()
     assert len(files(sqlite_store)) == 7
     now[0] = 1.01 * DAY_S
-    search.go_on()
+    search.continue_search()
     assert len(files(sqlite_store)) == 6

@@ -157,10 +157,10 @@ def test_files_that_a_stop_left_behind_are_removed_later(
     _finish(store, close_study(store))
     (path,) = store.instances.paths(study)
     with monkeypatch.context() as stopped:
-        stopped.setattr(store.retention, "sweep", lambda: None)
+        stopped.setattr(store.retention, "remove_files", lambda: None)
         store.retention.purge(study, _Said())
     assert path.exists()
-    store.retention.sweep()
+    store.retention.remove_files()
     assert not path.exists()
 
 
@@ -171,17 +171,17 @@ def test_a_file_that_cannot_be_removed_keeps_no_other(
     _finish(store, close_study(store))
     stuck, other = store.instances.paths(study)
     with monkeypatch.context() as stopped:
-        stopped.setattr(store.retention, "sweep", lambda: 0)
+        stopped.setattr(store.retention, "remove_files", lambda: 0)
         assert store.retention.purge(study, _Said()) == 2
     stuck.unlink()
     stuck.mkdir()  # as a damaged file system answers: it is there, and cannot be removed
-    assert store.retention.sweep() == 1
+    assert store.retention.remove_files() == 1
     assert not other.exists()
     with capture_logs() as told:
         assert purge_due(store, load_settings().storage) == 0
     assert [(one["event"], one["files"]) for one in told] == [("files_not_removed", 1)]
     stuck.rmdir()
-    assert store.retention.sweep() == 0
+    assert store.retention.remove_files() == 0
 
 
 @pytest.mark.parametrize("encoding", ["raw", "compressed"])

@@ -9,11 +9,11 @@ from node.store import schema
 from node.store.database import now_s
 from node.store.states import WorkerState
 from node.store.store import Store
-from node.store.workers import SILENT_AFTER_S, MeasuredWith, Worker
+from node.store.workers import SILENT_AFTER_S, ResultBasis, Worker
 
 pytestmark = pytest.mark.slow
 
-HERE = MeasuredWith(software="1.0 (numpy 2.2)", configuration_sha256="aa" * 32)
+HERE = ResultBasis(software="1.0 (numpy 2.2)", configuration_sha256="aa" * 32)
 MANY = ("segment", "score")
 
 
@@ -24,9 +24,9 @@ def worker(
 
 
 def enter(
-    store: Store, one: Worker, measured_with: MeasuredWith = HERE, problem: str = "", *, lives: bool = True
+    store: Store, one: Worker, result_basis: ResultBasis = HERE, problem: str = "", *, lives: bool = True
 ) -> None:
-    store.workers.enter(one, measured_with, problem, lambda _: lives)
+    store.workers.enter(one, result_basis, problem, lambda _: lives)
 
 
 def let_pass(store: Store, one: Worker, seconds: float) -> None:
@@ -43,7 +43,7 @@ def test_a_worker_is_listed_from_its_first_beat(store: Store) -> None:
     enter(store, worker(7))
     store.workers.beat(worker(7), HERE, "")
     (line,) = store.workers.list()
-    assert (line.worker, line.measured_with) == (worker(7), HERE)
+    assert (line.worker, line.result_basis) == (worker(7), HERE)
     assert (line.state, line.problem, line.differs) == (WorkerState.WORKING, "", "")
     assert line.heard_s < SILENT_AFTER_S
 
@@ -95,12 +95,12 @@ def test_a_worker_that_did_not_say_that_it_ended_is_counted_by_its_successor(sto
     ("other", "engine", "word"),
     [
         (
-            MeasuredWith(software="1.0 (numpy 2.2)", configuration_sha256="bb" * 32),
+            ResultBasis(software="1.0 (numpy 2.2)", configuration_sha256="bb" * 32),
             "geometric 3",
             "other configuration",
         ),
         (
-            MeasuredWith(software="1.1 (numpy 2.2)", configuration_sha256="aa" * 32),
+            ResultBasis(software="1.1 (numpy 2.2)", configuration_sha256="aa" * 32),
             "geometric 3",
             "other software",
         ),
@@ -109,7 +109,7 @@ def test_a_worker_that_did_not_say_that_it_ended_is_counted_by_its_successor(sto
     ],
 )
 def test_a_worker_that_differs_from_most_is_told_by_what(
-    store: Store, other: MeasuredWith, engine: str, word: str
+    store: Store, other: ResultBasis, engine: str, word: str
 ) -> None:
     enter(store, worker(3, engine=engine), other)
     enter(store, worker(7))
@@ -119,5 +119,5 @@ def test_a_worker_that_differs_from_most_is_told_by_what(
 
 def test_of_two_workers_that_differ_the_later_is_told(store: Store) -> None:
     enter(store, worker(7))
-    enter(store, worker(3, host="two"), MeasuredWith(software="2", configuration_sha256="bb" * 32))
+    enter(store, worker(3, host="two"), ResultBasis(software="2", configuration_sha256="bb" * 32))
     assert [one.differs for one in store.workers.list()] == ["", "other software and configuration"]

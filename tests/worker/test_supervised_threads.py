@@ -177,7 +177,7 @@ def test_an_identity_that_cannot_be_compared_stops_no_other_and_no_purge(
     monkeypatch.setattr(housekeeping, "purge_due", purge)
     stop = threading.Event()
     house = threading.Thread(
-        target=housekeeping.keep_house_forever,
+        target=housekeeping.run_housekeeping,
         args=(sqlite_store, load_settings(), Archive(), stop),
     )
     house.start()

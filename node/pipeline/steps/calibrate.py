@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 
 from config.sections import QualitySettings
 from config.settings import Settings
+from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.selection import SelectionArtefact
 from node.study_report import SeriesFacts, StudyIdentity
 from scoring.calibration import INTERNAL, Calibration
 from scoring.calibration.control_charts import Protocol, ScannerReading, comparable_groups, drift_observations

@@ -10,10 +10,9 @@ from config.catalog import configuration_sha256, load_radiomics_settings_text, l
 from config.findings import Finding, FindingTable, Output, level_in_words, load_findings, withheld
 from config.settings import Settings
 from node import __version__
-from node.pipeline.artefacts import from_json, to_json
-from node.pipeline.measured_with import active_model, computing_packages
+from node.pipeline.artefacts import SelectionArtefact, from_json, to_json
 from node.pipeline.ports import PatientHistory
-from node.pipeline.selection import SelectionArtefact
+from node.pipeline.result_basis import active_model, computing_packages
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements
 from node.study_report import Laboratory, LevelResult, Provenance, SeriesFacts, SliceResult, StudyIdentity
 from scoring.calibration import Calibration, Grade, Mineral

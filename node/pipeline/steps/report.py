@@ -15,9 +15,15 @@ from node.dicom.ct.single_slices import DrawnSlice
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.sc import Picture
 from node.dicom.sc.layout import Typeface
-from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG, NamedSlice, Segmentation
+from node.pipeline.artefacts import (
+    CALIBRATION_PNG,
+    NOMOGRAM_PNG,
+    OVERLAY_PNG,
+    NamedSlice,
+    Segmentation,
+    SelectionArtefact,
+)
 from node.pipeline.ports import Issue, PatientHistory
-from node.pipeline.selection import SelectionArtefact
 from node.pipeline.steps.judge import (
     Judgement,
     basis_of,

@@ -14,11 +14,15 @@ from config.phrases import in_english
 from config.sections import SegmentationSettings
 from config.settings import Settings
 from node.dicom.ct.reading import LoadedSeries
-from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
-from node.pipeline.known_features import drift_observations
-from node.pipeline.measured_with import active_model
+from node.pipeline.artefacts import (
+    NamedSlice,
+    Segmentation,
+    SegmentationArtefact,
+    SelectedSlice,
+    SelectionArtefact,
+)
 from node.pipeline.ports import ScannerHistory
-from node.pipeline.selection import SelectedSlice, SelectionArtefact, contrast_in_doubt
+from node.pipeline.result_basis import active_model, feature_drift_observations
 from node.pipeline.steps.calibrate import (
     calibrate_study,
     is_declared_phantom,
@@ -26,6 +30,7 @@ from node.pipeline.steps.calibrate import (
     shows_phantom,
     watch_scanner,
 )
+from node.pipeline.steps.select import contrast_in_doubt
 from node.pipeline.study_run import ChosenImages, StepResult, Verdict
 from node.study_report import LevelResult, SliceResult
 from scoring.calibration import Calibration
@@ -159,7 +164,7 @@ def _features(
 ) -> tuple[Mapping[str, float] | None, tuple[Observation, ...]]:
     if regions is None or not names:
         return None, ()
-    if drifted := drift_observations():
+    if drifted := feature_drift_observations():
         return None, drifted
     try:
         return compute_features(volume, regions.radiomics, names, settings), ()

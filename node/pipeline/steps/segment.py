@@ -9,10 +9,10 @@ import numpy as np
 
 from config.sections import SegmentationSettings
 from node.dicom.ct.reading import LoadedSeries
-from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact
+from node.pipeline.artefacts import NamedSlice, Segmentation, SegmentationArtefact, SelectionArtefact
 from node.pipeline.engine import ResolvedEngine, StudyMask
-from node.pipeline.selection import SelectionArtefact, slice_step_mm
 from node.pipeline.steps.score import slice_finder
+from node.pipeline.steps.select import slice_step_mm
 from node.pipeline.study_run import ChosenImages
 from segmentation.ct_volume import CtVolume
 from segmentation.engines.geometric import GeometricEngine

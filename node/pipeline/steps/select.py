@@ -12,21 +12,18 @@ from node.dicom.ct.headers import Instance, SeriesHeaders, identity_of
 from node.dicom.ct.series_choice import Sharpness, is_qct_candidate, kernel_rank
 from node.dicom.header_text import text_of
 from node.dicom.result_headers import IDENTITY_KEYWORDS
-from node.pipeline.selection import (
-    SelectedSlice,
-    SelectionArtefact,
-    contrast_in_headers,
-    slice_step_mm,
-    spectrum_observations,
-)
+from node.pipeline.artefacts import SelectedSlice, SelectionArtefact
 from node.pipeline.steps.calibrate import is_declared_phantom, suspected_phantom
 from node.pipeline.steps.candidates import Choice, choose
 from node.pipeline.study_run import Arrival, StepResult, StudyImages, Verdict
 from node.study_report import Completeness, RejectedSeries, SeriesFacts, StudyIdentity
+from scoring.calibration.spectrum import energy_phrase, filter_phrase
 from scoring.phantoms import holds_no_patient
-from segmentation.phrase import Value, clauses, listed, phrase
+from segmentation.ct_volume import CtVolume
+from segmentation.gates.great_vessels import brightest_vessel
+from segmentation.phrase import Phrase, Value, clauses, listed, phrase
 from segmentation.settings import ImageSettings
-from segmentation.vertebrae import Observation
+from segmentation.vertebrae import Observation, Vertebrae
 
 # Not "not applicable": that would say that somebody looked.
 _NOT_LOOKED_AT = "its images cannot be looked at ({reasons}): whether a phantom is in view is not known"
@@ -252,3 +249,63 @@ def _kernel_observations(kernel: str) -> list[Observation]:
         return []
     code = "sharp_kernel" if rank is Sharpness.SHARP else "kernel_unknown"
     return [Observation(code=code, values={"kernel": kernel or phrase("not-stated")})]
+
+
+_UNREAD = phrase("vessels-unread")
+
+
+def contrast_in_headers(series: SeriesFacts) -> tuple[Observation, ...]:
+    """`contrast_given` where it is documented; in single slices, without vessels, doubt counts as well."""
+    if not series.contrast_agent:
+        return ()
+    if not series.contrast_doubtful:
+        return (Observation(code="contrast_given", values={"agent": series.contrast_agent}),)
+    return (_in_doubt(series.contrast_agent, _UNREAD),) if series.slice_spacing_mm is None else ()
+
+
+def contrast_in_doubt(
+    volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: ImageSettings
+) -> tuple[Observation, ...]:
+    """Where a volume's headers leave contrast open the vessels decide; where they cannot be read it counts.
+
+    `contrast_doubtful`, which withholds what contrast does, or `contrast_not_seen`.
+    """
+    if not series.contrast_agent or not series.contrast_doubtful:
+        return ()
+    vessel = brightest_vessel(volume, vertebrae, settings)
+    if vessel is None:
+        return (_in_doubt(series.contrast_agent, _UNREAD),)
+    if vessel.hu > settings.contrast_hu:
+        return (_in_doubt(series.contrast_agent, phrase("vessels-read", hu=f"{vessel.hu:.0f}")),)
+    values: dict[str, str | int | float] = {
+        "words": series.contrast_agent,
+        "hu": round(vessel.hu),
+        "limit": round(settings.contrast_hu),
+    }
+    return (Observation(code="contrast_not_seen", values=values),)
+
+
+def _in_doubt(words: str, reason: Phrase) -> Observation:
+    return Observation(code="contrast_doubtful", values={"words": words, "reason": reason})
+
+
+def spectrum_observations(series: SeriesFacts) -> tuple[Observation, ...]:
+    """`spectrum_unusual` where the tube voltage does not stand for the spectrum; `filter_unknown`."""
+    found = []
+    spectrum = series.spectrum
+    if not spectrum.is_conventional:
+        values: dict[str, Value] = {
+            "energy": energy_phrase(spectrum.energy),
+            "filter": filter_phrase(spectrum.beam_filter),
+        }
+        found.append(Observation(code="spectrum_unusual", values=values))
+    if series.filter_unknown:
+        found.append(Observation(code="filter_unknown", values={"filter": series.filter_unknown}))
+    return tuple(found)
+
+
+def slice_step_mm(series: SeriesFacts) -> float | None:
+    """Thickness or distance of the slices, the larger; None where each slice stands alone."""
+    if series.slice_spacing_mm is None:
+        return None
+    return max(series.slice_thickness_mm or 0.0, series.slice_spacing_mm)
