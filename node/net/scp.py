@@ -38,7 +38,6 @@ from node.net.elements import (
 )
 from node.net.encoding import file_header
 from node.net.event_driven.acceptor import EventDrivenServer
-from node.net.load import Seat, seats
 from node.net.server import PynetdicomServer, StoreRequest
 from node.net.sockets import listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for
@@ -85,7 +84,6 @@ class Listener:
     commitment : storage commitment; offered where it is given.
     policy : who may have an association; by default the shipped rules, which reject nobody.
     tls : of the port; None for plain DICOM.
-    seat : this process's among those that accept from the same socket; None where it is the only one.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class Listener:
         commitment: CommitmentService | None = None,
         policy: AssociationPolicy | None = None,
         tls: ssl.SSLContext | None = None,
-        seat: Seat | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -112,7 +109,6 @@ class Listener:
             access_rules(load_settings()), AssociationSlots(store.files.root / "associations")
         )
         self._tls = tls
-        self._seat = seat or seats(1)[0]
         self._ae = _application_entity(settings.ae_title, self._policy.rules)
         self._further_handlers: list[tuple[Any, ...]] = []
         if commitment is not None:
@@ -138,7 +134,6 @@ class Listener:
             listening or listening_socket(self._settings.host, self._settings.port),
             self._policy,
             self._answer_store,
-            seat=self._seat,
             handlers=[
                 (evt.EVT_CONN_OPEN, send_at_once),
                 (evt.EVT_C_ECHO, _answer_echo),

@@ -22,14 +22,12 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from structlog.contextvars import bind_contextvars
 
 from node.net.access import AssociationPolicy, RefusalLog, Rejection
-from node.net.load import Seat
 from node.supervised_thread import SupervisedThread
 
 log = structlog.get_logger(__name__)
 
 _ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _STOP_S = 5.0  # for peers to take note that their associations are aborted
-_STEP_BACK_S = 0.03  # that a process with fewer associations has to accept; Python gives each thread 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,6 @@ class PynetdicomServer(ThreadedAssociationServer):
     listening : as `listening_socket` makes it. Other processes may accept from it too.
     policy : says who may connect, and who may have an association.
     on_store : keeps an instance and gives the status to answer; never raises. In a thread of the association.
-    seat : this process's among those that accept from the socket.
     handlers : pynetdicom's event handlers.
     """
 
@@ -89,14 +86,12 @@ class PynetdicomServer(ThreadedAssociationServer):
         policy: AssociationPolicy,
         on_store: Callable[[StoreRequest], int],
         *,
-        seat: Seat,
         handlers: Sequence[Any],
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
         self.policy = policy
         self.on_store = on_store
-        self._seat = seat
         self.refusals = RefusalLog()
         self._connections = 0  # that are served, or about to be
         self._counted: dict[str, list[int]] = {}  # slots of the connections of each address
@@ -153,16 +148,14 @@ class PynetdicomServer(ThreadedAssociationServer):
         """It listens already."""
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept, but let a process with fewer associations go first.
+        """Accept a connection; TLS is agreed upon later, in the connection's own thread.
 
         Raises
         ------
         BlockingIOError
-            If another was faster.
+            If another process was faster.
         """
         assert self.socket is not None, "a server that accepts has a socket"
-        if self._seat.others_have_fewer:
-            time.sleep(_STEP_BACK_S)
         return self.socket.accept()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -204,7 +197,6 @@ class PynetdicomServer(ThreadedAssociationServer):
     def _count(self, change: int) -> None:
         with self._lock:
             self._connections += change
-            self._seat.note(self._connections)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether a connection is served, and counts it if so.

@@ -18,7 +18,6 @@ from node.dicom.result_headers import made_here
 from node.dicom.seg.vertebra_masks import is_measured_from
 from node.net.access import association_policy
 from node.net.commitment import CommitmentService, make_reporter, report_recorder
-from node.net.load import Seat, seats
 from node.net.query import make_archives, make_watch
 from node.net.scp import Listener
 from node.net.sockets import listening_socket
@@ -67,10 +66,8 @@ def run_listeners(
         [
             GroupMember(name="reconcile", work=partial(_reconcile, settings)),
             *(
-                GroupMember(
-                    name=f"listener {number}", work=partial(_listen, settings, listening, seat, number)
-                )
-                for number, seat in enumerate(seats(count), start=1)
+                GroupMember(name=f"listener {number}", work=partial(_listen, settings, listening, number))
+                for number in range(1, count + 1)
             ),
         ]
     )
@@ -82,9 +79,7 @@ def _await_store(settings: Settings, _ready: Callable[[], None]) -> int:
     return 0
 
 
-def _listen(
-    settings: Settings, listening: socket.socket, seat: Seat, number: int, ready: Callable[[], None]
-) -> int:
+def _listen(settings: Settings, listening: socket.socket, number: int, ready: Callable[[], None]) -> int:
     stop = _stop_on_signal()
     with closing(open_store(settings.storage)) as store, listed(store, f"listener {number}"):
         reporter = make_reporter(store, settings)
@@ -98,7 +93,6 @@ def _listen(
             ),
             policy=association_policy(settings),
             tls=listener_context(settings.tls),
-            seat=seat,
         )
         listener.start(listening)
         ready()

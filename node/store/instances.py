@@ -13,15 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from node.store.database import (
-    Database,
-    DatabaseRows,
-    GroupCommit,
-    Prepared,
-    first,
-    insert_unless_there,
-    now_s,
-)
+from node.store.database import Database, DatabaseRows, Prepared, first, insert_unless_there, now_s
 from node.store.errors import CommitUnknown, QuarantineFull
 from node.store.files import ByteComparison, ContentComparison, FileStore, ReceivedInstance
 from node.store.installation import Pseudonyms
@@ -94,7 +86,6 @@ class Instances:
         self._database = database
         self._quarantine = quarantine
         self._pseudonyms = pseudonyms
-        self._group_commit = GroupCommit(database)
         self._files = files
 
     def is_own(self, sop_instance_uid: str) -> bool:
@@ -191,9 +182,8 @@ class Instances:
             together=instance.study_instance_uid,
         )
         try:
-            receipt = self._group_commit.run(
-                lambda connection: _enter(connection, instance, path, comparison, self._quarantine)
-            )
+            with self._database.writing() as connection:
+                receipt = _enter(connection, instance, path, comparison, self._quarantine)
         except CommitUnknown:
             raise  # a row may name the file; `Orphans` removes it if none does
         except BaseException:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ CODE = (
 )
 
 LOG = "listeners.log"
+_MOST_PEERS = 20  # far more than it takes until each process was faster once
 
 
 class Node:
@@ -106,24 +106,15 @@ def _store(association: Any, number: int) -> None:
     assert association.send_c_store(image).Status == 0x0000
 
 
-def test_two_peers_are_served_by_two_processes(node: Node) -> None:
-    first, second = _associate(node.port), _associate(node.port)
-    _store(first, 1)
-    _store(second, 2)
-    assert len(_serving(node)) == 2
-    first.release()
-    second.release()
+def test_peers_are_served_by_both_processes(node: Node) -> None:
+    peers: list[Any] = []
+    while len(_serving(node)) < 2:  # whichever process is faster accepts
+        assert len(peers) < _MOST_PEERS
+        peers.append(_associate(node.port))
+        _store(peers[-1], len(peers))
+    for peer in peers:
+        peer.release()
     wait_until(lambda: not _serving(node))
-
-
-def test_peers_that_come_at_once_are_shared_out_evenly(node: Node) -> None:
-    for _ in range(3):
-        with ThreadPoolExecutor(4) as pool:
-            peers = list(pool.map(lambda _: _associate(node.port), range(4)))
-        assert sorted(_serving(node).values()) == [2, 2]
-        for peer in peers:
-            peer.release()
-        wait_until(lambda: not _serving(node))
 
 
 def _serving(node: Node) -> Counter[int | None]:

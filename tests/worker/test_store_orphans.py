@@ -58,7 +58,7 @@ def test_what_a_killed_listener_left_is_removed_when_it_is_old(
     kept = files(store)
     child = os.fork()
     if child == 0:
-        store.instances._group_commit.run = lambda _: os._exit(9)  # type: ignore[method-assign]
+        store.database.writing = lambda: os._exit(9)  # type: ignore[method-assign]
         try:
             store.instances.receive(make_instance(2))
         finally:
