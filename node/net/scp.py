@@ -38,15 +38,14 @@ from node.net.elements import (
 )
 from node.net.encoding import file_header
 from node.net.event_driven.acceptor import EventDrivenServer
-from node.net.server import PynetdicomServer, StoreRequest
-from node.net.sockets import listening_socket, send_at_once
+from node.net.server import PynetdicomServer, StoreRequest, listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for
 from node.store.errors import StoreError
 from node.store.files import ReceivedInstance
 from node.store.instances import Receipt
 from node.store.states import CT_SOP_CLASSES
 from node.store.store import Store
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"  # else the library words every PDU for a log of its own

@@ -22,12 +22,47 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from structlog.contextvars import bind_contextvars
 
 from node.net.access import AssociationPolicy, RefusalLog, Rejection
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 
+_BACKLOG = 128  # connections that wait to be accepted: a hundred peers may come at once
 _ACCEPT_LOOK_S = 0.2  # how soon accepting ends when it should
 _STOP_S = 5.0  # for peers to take note that their associations are aborted
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens, before anybody accepts from it.
+
+    Raises
+    ------
+    OSError
+        If the address cannot be bound.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)  # of several processes that wake for one connection, one gets it
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def send_at_once(event: evt.Event) -> None:
+    """Switch Nagle's algorithm off on a new connection. Handles EVT_CONN_OPEN.
+
+    Each DIMSE message ends in a small PDU. With Nagle's algorithm it waits for the delayed acknowledgement of
+    the PDU before, tens of milliseconds for every instance.
+    """
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import ResultBasis
 from node.study_report import Completeness, ObjectKind
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 
 log = structlog.get_logger(__name__)
 

@@ -18,8 +18,7 @@ import structlog
 from config.settings import Settings
 from node import logs
 from node.logs import describe
-from node.parent_death_signal import end_with_parent
-from node.supervised_thread import status_at_end
+from node.supervision import end_with_parent, status_at_end
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +71,7 @@ def run(role: str, settings: Settings, ready: Say, say: Say) -> int:
 
             return run_listeners(settings, ready, say)
         case "workers":
-            from node.processes.worker_pool import Workers  # noqa: PLC0415
+            from node.processes.worker import Workers  # noqa: PLC0415
 
             return Workers(settings, [group.split(",") for group in argument.split(";")]).run(ready, say)
         case "page":

@@ -19,7 +19,7 @@ from node.store.errors import StoreError
 from node.store.installation import require_root
 from node.store.store import Store
 from node.store.workers import HEARTBEAT_S, ResultBasis, ServiceHeartbeat, ServiceRows, Worker, WorkerRows
-from node.supervised_thread import status_at_end
+from node.supervision import status_at_end
 
 log = structlog.get_logger(__name__)
 

@@ -20,7 +20,7 @@ from node.net.access import association_policy
 from node.net.commitment import CommitmentService, make_reporter, report_recorder
 from node.net.query import make_archives, make_watch
 from node.net.scp import Listener
-from node.net.sockets import listening_socket
+from node.net.server import listening_socket
 from node.net.tls import listener_context
 from node.pipeline.housekeeping import run_housekeeping, run_reconciliation
 from node.pipeline.ports import StepMessage
@@ -28,7 +28,7 @@ from node.processes.heartbeat import listed
 from node.processes.process_group import GroupMember, ProcessGroup, run_before
 from node.store.store import await_store, open_store
 from node.store.workers import PUBLISHING
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 from node.worker.tasks import CeleryBroker, create_app
 
 _MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and database

@@ -16,7 +16,7 @@ from node.pipeline.ports import StepMessage
 from node.pipeline.result_basis import active_model
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.store import Store, open_store
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 from node.web.alerts import NotReady, Probe
 from node.web.app import UnavailablePage, create_app, serve
 from node.web.sources import Sources

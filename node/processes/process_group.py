@@ -20,8 +20,7 @@ from typing import NoReturn
 import structlog
 
 from node.logs import describe, name_process
-from node.parent_death_signal import end_with_parent, set_process_name
-from node.supervised_thread import RestartPause, status_at_end
+from node.supervision import RestartPause, end_with_parent, set_process_name, status_at_end
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from node import logs
 from node.logs import describe
 from node.store.errors import StoreError
 from node.store.installation import ServingLock
-from node.supervised_thread import RestartPause
+from node.supervision import RestartPause
 from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 
 log = structlog.get_logger(__name__)

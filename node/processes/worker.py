@@ -1,4 +1,4 @@
-"""A Celery worker whose pool process runs the steps."""
+"""The node's workers, one group of processes: Celery workers whose pool processes run the steps."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from node.logs import describe
 from node.net.commitment import report_recorder
 from node.net.query import DicomProver, make_archive
 from node.net.sender import DicomSender, Requestor
-from node.parent_death_signal import end_with_parent
 from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.ports import FEATURES_QUEUE, ClinicalValues, FeatureRequest, Publisher, Step, StepMessage
+from node.pipeline.result_basis import check_features
 from node.pipeline.runner import Dependencies, run_step
 from node.pipeline.study_run import StepFunction
 from node.processes.heartbeat import Heartbeat, root_problem
+from node.processes.process_group import GroupMember, ProcessGroup
 from node.store.database import Database
 from node.store.errors import StoreError
 from node.store.jobs import Jobs
 from node.store.store import open_store
 from node.store.workers import Worker, WorkerRows
+from node.supervision import end_with_parent
 from node.worker.tasks import CeleryBroker, create_app, run_worker
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,55 @@ def make_clinical(settings: Settings) -> ClinicalValues:
     if not settings.clinical.csv:
         return NoLaboratory()
     return CsvLaboratory(Path(settings.clinical.csv), max_age_days=settings.clinical.max_age_days)
+
+
+class Workers:
+    """One worker for each group of queues, forked again when it dies.
+
+    Raises
+    ------
+    EngineUnavailable
+        If the configured engine lacks what it needs.
+    """
+
+    def __init__(self, settings: Settings, groups: Sequence[Sequence[str]]) -> None:
+        from node.pipeline.step_functions import FUNCTIONS  # noqa: PLC0415 - loaded once, before the fork
+
+        self._settings = settings
+        self._functions = FUNCTIONS
+        self._engine = resolve_engine(settings.segmentation)
+        self._family = ProcessGroup(
+            [
+                GroupMember(name=f"worker:{','.join(queues)}", work=partial(self._work, queues))
+                for queues in groups
+            ]
+        )
+
+    def run(self, on_ready: Callable[[str], None], on_trouble: Callable[[str], None] = lambda _: None) -> int:
+        """Work until SIGTERM or SIGQUIT, which the workers get too. Returns the exit status.
+
+        SIGTERM lets workers finish what is running; SIGQUIT ends them at once, and they give leases back.
+
+        Parameters
+        ----------
+        on_ready : told the engine, in words, once every worker is ready.
+        on_trouble : told "failed NAME" of a worker that ended before.
+        """
+        info = self._engine.info
+        return self._family.run(lambda: on_ready(f"{info.name} {info.version}"), on_trouble)
+
+    def _work(self, queues: Sequence[str], ready: Callable[[], None]) -> int:
+        def settled() -> ResolvedEngine:
+            return self._engine
+
+        return run_celery_worker(
+            self._settings,
+            queues,
+            lambda _: ready(),
+            functions=self._functions,
+            engine=settled,
+            at_start=partial(check_features, self._settings) if Step.SCORE in queues else None,
+        )
 
 
 def run_celery_worker(
@@ -78,8 +129,6 @@ def run_celery_worker(
 
         functions = FUNCTIONS
         if at_start is None and {Step.SCORE, FEATURES_QUEUE} & set(queues):
-            from node.pipeline.result_basis import check_features  # noqa: PLC0415 - likewise
-
             at_start = partial(check_features, settings)
 
     if engine is None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.logs import describe
 from node.store.errors import NoSuchArtefact, NoSuchStudy, StoreError
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 from node.web.metrics import Machine
 from node.web.pages import Pages
 from node.web.sources import Sources

@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 import structlog
 
-from node.parent_death_signal import with_parent_death_signal
+from node.supervision import with_parent_death_signal
 
 log = structlog.get_logger(__name__)
 

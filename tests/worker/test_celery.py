@@ -26,7 +26,6 @@ from sqlalchemy import select
 
 from config.settings import Settings
 from node.net.query import make_watch
-from node.parent_death_signal import with_parent_death_signal
 from node.pipeline.housekeeping import run_reconciliation
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.result_basis import result_basis
@@ -34,6 +33,7 @@ from node.store.files import ReceivedInstance
 from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
 from node.store.store import Store, open_store
+from node.supervision import with_parent_death_signal
 from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.closing import close_due
@@ -354,9 +354,8 @@ def test_the_broker_leaves_nothing_behind() -> None:
 
 
 def test_a_program_with_a_death_signal_dies_with_its_parent() -> None:
-    code = (
-        "import subprocess, time; from node.parent_death_signal import with_parent_death_signal as tied; "
-        + ("print(subprocess.Popen(tied(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)")
+    code = "import subprocess, time; from node.supervision import with_parent_death_signal as tied; " + (
+        "print(subprocess.Popen(tied(['/bin/sleep', '600'])).pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as parent:
         assert parent.stdout is not None

@@ -158,7 +158,7 @@ print(run_before(GroupMember(name="first", work=never_ready), say), flush=True)
 
 def test_a_supervised_thread_that_fails_ends_its_process_which_is_forked_again(tmp_path: Path) -> None:
     program = """
-from node.supervised_thread import SupervisedThread
+from node.supervision import SupervisedThread
 def work(ready):
     import threading
     stop = threading.Event()
@@ -189,7 +189,7 @@ sys.exit(ProcessGroup([GroupMember(name="reconcile", work=work)]).run(lambda: sa
 
 def test_a_process_that_does_not_end_in_good_order_is_ended(tmp_path: Path) -> None:
     program = """
-from node import supervised_thread as supervision
+from node import supervision
 supervision._ORDERLY_END_WITHIN_S = 0.2
 signal.signal(signal.SIGTERM, lambda *_: None)
 supervision.SupervisedThread(lambda: [][0], name="housekeeping").start()

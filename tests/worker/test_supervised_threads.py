@@ -20,7 +20,7 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from config.settings import Settings, load_settings
-from node import supervised_thread as supervision
+from node import supervision
 from node.pipeline import housekeeping
 from node.pipeline.ports import Step
 from node.pipeline.runner import run_step

@@ -14,8 +14,11 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from node.net.access import Rejection
 
@@ -314,3 +317,36 @@ def _title(value: bytes) -> str:
     """
     text = _UNPRINTABLE.sub(b"?", value.partition(b"\0")[0].strip(b" "))
     return text.decode("ascii") or _NO_TITLE
+
+
+# ---- answers to this node's own requests, where pynetdicom's loops read them
+
+
+def read_answers_plainly(association: Association) -> None:
+    """Have pynetdicom read a peer's answer without the items that it cannot read. Before the answer comes.
+
+    Parameters
+    ----------
+    association : that this node asks for.
+    """
+    provider = association.dul
+    decode = provider._decode_pdu
+
+    def decode_plain(content: bytearray) -> Any:
+        return decode(bytearray(plain_answer(bytes(content))))
+
+    provider._decode_pdu = decode_plain
+
+
+def read_early_rejection(association: Association) -> None:
+    """Note a rejection that came before pynetdicom checked the connection.
+
+    The provider has closed the connection by then, which pynetdicom takes for no connection, and the answer
+    stays unread. Unread, a peer that rejects for good would be asked again.
+    """
+    if association.acceptor.primitive is not None:
+        return
+    for answer in tuple(association.dul.to_user_queue.queue):
+        if isinstance(answer, A_ASSOCIATE) and answer.result:
+            association.acceptor.primitive = answer
+            association.is_rejected = True

@@ -1,15 +1,21 @@
-"""Threads and processes whose death is noticed: what ends unexpectedly is started again, later each time."""
+"""Threads and processes whose death is noticed, and children that die with their parent.
+
+What ends unexpectedly is started again, later each time. Linux sends a chosen signal to a process whose
+parent ends (PR_SET_PDEATHSIG). The setting survives exec, so this module can start any program so:
+``python -m node.supervision PARENT_PID PROGRAM ARGUMENTS...``. "Parent" is the *thread* that started the
+child: start children from one that lives as long as they should.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
-
-from node.logs import describe
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +23,8 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STEADY_AFTER_S = 60.0  # what ran so long is started again at once
 _ORDERLY_END_WITHIN_S = 20.0  # longer than a listener needs to abort its associations
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_NAME = 15
 
 
 class RestartPause:
@@ -73,6 +81,8 @@ class SupervisedThread:
         try:
             self._work()
         except Exception as error:  # noqa: BLE001 - the thread's boundary: its process is started again
+            from node.logs import describe  # noqa: PLC0415 - a program is started without the settings' models
+
             self.failure = error
             log.error("thread_failed", thread=self._thread.name, error=describe(error))
             self._on_failure()
@@ -93,3 +103,35 @@ def end_this_process() -> None:
 def status_at_end(status: int) -> int:
     """The exit status of this process: 1 if a supervised thread failed, whatever else went well."""
     return status or int(_failed.is_set())
+
+
+def end_with_parent(parent_pid: int, with_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send `with_signal` to this process when its parent ends.
+
+    Exits at once if the parent, `parent_pid`, has ended already.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(with_signal), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:
+        sys.exit(0)
+
+
+def set_process_name(name: str) -> None:
+    """What `ps` and `top` call this process, by its first 15 bytes: forked ones bear one command line."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def with_parent_death_signal(program: Sequence[str]) -> list[str]:
+    """The command line that runs `program` so that it ends when this process does."""
+    return [sys.executable, "-m", "node.supervision", str(os.getpid()), *program]
+
+
+def main() -> None:
+    parent_pid, *program = sys.argv[1:]
+    end_with_parent(int(parent_pid))
+    os.execv(program[0], program)
+
+
+if __name__ == "__main__":
+    main()
