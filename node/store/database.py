@@ -300,8 +300,10 @@ class DatabaseRows:
 class WriteLock:
     """Orders the writers of one SQLite database, over all threads and processes of this machine.
 
-    SQLite retries a locked database after pauses that grow to a tenth of a second, in no order. This lock
-    retries after half a millisecond. Only speed rests on it: SQLite's own lock keeps other writers out.
+    Fairness rests on it. SQLite retries a locked database after pauses that grow to a tenth of a second. A
+    writer that has waited for long therefore loses to newcomers, and may end with "database is locked". This
+    lock retries every half millisecond, however long a writer has waited. Integrity does not rest on it:
+    SQLite's own lock admits one writer at a time.
     """
 
     def __init__(self, path: Path) -> None:
