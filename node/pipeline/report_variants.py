@@ -1,4 +1,4 @@
-"""What each destination gets in its own variant: the SR class of the report, and the rejection note."""
+"""Variants for each destination: the SR class of the report, and the rejection note."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class RejectionNotes:
         ]
 
     def _named(self, one: SupersededObject) -> EncodedObject | RemovedObject:
-        """The object; of one that retention removed what a note says of it."""
+        """The object; for one that retention removed, the UIDs that a note needs."""
         study = self._lease.study_instance_uid
         try:
             return EncodedObject(

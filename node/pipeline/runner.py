@@ -32,7 +32,7 @@ from node.pipeline.ports import (
     StepMessage,
 )
 from node.pipeline.result_basis import BasisChanged, result_basis
-from node.pipeline.study_run import Arrival, ImagesInHand, StepFunction, StepResult, StudyRun, Verdict
+from node.pipeline.study_run import Arrival, ImagesCache, StepFunction, StepResult, StudyRun, Verdict
 from node.store.errors import LeaseLost, StoreError
 from node.store.jobs import Declined, DueJob, Lease, MadeObject
 from node.store.states import StudyState
@@ -68,7 +68,7 @@ class Dependencies:
     owner: str
     finder: ReportFinder | None = None
     host: str = ""
-    images: ImagesInHand = field(default_factory=ImagesInHand)
+    images: ImagesCache = field(default_factory=ImagesCache)
 
 
 def run_step(message: StepMessage, dependencies: Dependencies) -> None:

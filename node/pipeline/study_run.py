@@ -169,8 +169,8 @@ class StudyImages:
         return found
 
 
-class ImagesInHand:
-    """Images of the study that a process worked on last; its next step finds them decoded."""
+class ImagesCache:
+    """Decoded images of the study that a process worked on last, kept for its next step."""
 
     def __init__(self) -> None:
         self._images: StudyImages | None = None

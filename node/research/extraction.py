@@ -30,7 +30,7 @@ from node.dicom.header_text import text_of
 from node.pipeline.artefacts import Segmentation, SelectionArtefact
 from node.pipeline.engine import ResolvedEngine, resolve_engine
 from node.pipeline.ports import FeatureRequest
-from node.pipeline.steps.judge import Basis, basis_of, judge_study, provenance_of
+from node.pipeline.steps.judge import ReportingRules, judge_study, load_reporting_rules, provenance_of
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements, score
 from node.pipeline.steps.segment import segment
 from node.pipeline.steps.select import select
@@ -195,7 +195,7 @@ def _made_with(how: Extraction, radiomics: str) -> dict[str, Any]:
         info = resolve_engine(how.settings.segmentation).info if how.mask is None else None
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(error_in_words(error)) from error
-    used = provenance_of(how.settings, basis_of(how.settings), info)
+    used = provenance_of(how.settings, load_reporting_rules(how.settings), info)
     return {
         "software": f"{used.software} {used.version}",
         "engine": f"{info.name} {info.version}" if info else f"mask {how.mask}",
@@ -340,7 +340,9 @@ def study_features(
         scored = score(selection, chosen, segmentation, settings, declared_qct=True, feature_names=names)
         assert isinstance(scored, Measurements), "no scanner is watched here"
         measurements = scored
-    judgement = judge_study(selection, measurements, Laboratory(), _without_model(basis_of(settings)))
+    judgement = judge_study(
+        selection, measurements, Laboratory(), _without_model(load_reporting_rules(settings))
+    )
     level = next((one for one in judgement.levels if one.name == FEATURE_LEVEL), None)
     return StudyFeatures(
         study_instance_uid=selection.study.study_instance_uid,
@@ -353,7 +355,7 @@ def study_features(
     )
 
 
-def _without_model(basis: Basis) -> Basis:
+def _without_model(basis: ReportingRules) -> ReportingRules:
     """A cohort's features serve to make a model: what an earlier one thinks of them is no matter."""
     return replace(basis, card=None, card_refusal=None)
 

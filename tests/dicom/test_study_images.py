@@ -14,7 +14,7 @@ from node.pipeline import study_run
 from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.ports import STEPS, Step
 from node.pipeline.step_functions import FUNCTIONS
-from node.pipeline.study_run import ImagesInHand, StudyImages
+from node.pipeline.study_run import ImagesCache, StudyImages
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_headers_are_read_once_however_many_series_are_tried(study, settings, ca
 
 
 def test_a_warm_worker_decodes_a_series_once_for_all_of_its_steps(study, settings, calls):
-    in_hand = ImagesInHand()
+    in_hand = ImagesCache()
     selected = chosen(in_hand.of(study, settings, anew=True), "second")
     volumes = [in_hand.of(study, settings, anew=False).read_chosen(selected).volume for _ in range(3)]
     assert calls == ["read_headers", "read_series"]
@@ -82,12 +82,12 @@ def test_a_warm_worker_decodes_a_series_once_for_all_of_its_steps(study, setting
 def test_a_cold_worker_reads_the_headers_and_the_chosen_series(study, settings, calls):
     selected = chosen(StudyImages(study, settings), "first")
     calls.clear()
-    ImagesInHand().of(study, settings, anew=False).read_chosen(selected)
+    ImagesCache().of(study, settings, anew=False).read_chosen(selected)
     assert calls == ["read_headers", "read_series"]
 
 
 def test_a_first_step_reads_files_again_that_may_have_changed(study, settings, calls):
-    in_hand = ImagesInHand()
+    in_hand = ImagesCache()
     before = in_hand.of(study, settings, anew=True)
     assert in_hand.of(study, settings, anew=True) is not before
     assert in_hand.of(study[:-1], settings, anew=False).paths == study[:-1]

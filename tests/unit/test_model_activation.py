@@ -21,7 +21,7 @@ from node.cli import build
 from node.commands import model as command
 from node.commands.check import CheckStatus, Line, examine
 from node.pipeline.result_basis import active_model
-from node.pipeline.steps.judge import basis_of
+from node.pipeline.steps.judge import load_reporting_rules
 from node.reference.spec import StudySpec
 from node.research.activation import (
     CASES,
@@ -246,7 +246,7 @@ def test_a_card_that_is_not_the_one_pinned_is_refused_with_its_finding(
     assert found.refusal is not None
     assert found.refusal.code == "model_not_pinned"
     assert words in str(found.refusal.values["reason"])
-    basis = basis_of(settings)
+    basis = load_reporting_rules(settings)
     assert (basis.card, basis.card_refusal) == (None, found.refusal)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from config.findings import load_findings
-from node.pipeline.steps.judge import Basis, Case, Judgement, judge
+from node.pipeline.steps.judge import MeasuredStudy, ReportedResults, ReportingRules, judge
 from node.pipeline.steps.score import Measurements
 from node.study_report import Laboratory
 from scoring.calibration import Mineral
@@ -53,9 +53,9 @@ def judged(
     equivalent: Mineral = Mineral.HA,
     card: ModelCard | None = CARD,
     **basis: Any,
-) -> Judgement:
+) -> ReportedResults:
     """A woman of 67 with T -2 to whom the demonstration model applies, but for what is changed."""
-    case = Case(
+    case = MeasuredStudy(
         measurements=Measurements(
             levels=(level("L3", bmd_mg_cm3, 1.0),),
             numbering_confirmed=True,
@@ -74,7 +74,7 @@ def judged(
         "card": card,
         "radiomics_settings_sha256": CARD.radiomics_settings_sha256,
     }
-    return judge(case, Basis(**given | basis))
+    return judge(case, ReportingRules(**given | basis))
 
 
 def shifted(sds: float) -> dict[str, float]:
@@ -161,7 +161,7 @@ REFUSALS = (
 )  # fmt: skip
 
 
-def given(judgement: Judgement) -> tuple[str, ...]:
+def given(judgement: ReportedResults) -> tuple[str, ...]:
     scores = {"rad-score": judgement.rad_score, "nomogram": judgement.nomogram}
     return tuple(name for name, value in scores.items() if value is not None)
 

@@ -15,7 +15,7 @@ import pytest
 from config.catalog import load_reference
 from config.findings import load_findings
 from config.settings import ConfigurationError, load_settings
-from node.pipeline.steps.judge import Basis, Case, Judgement, judge
+from node.pipeline.steps.judge import MeasuredStudy, ReportedResults, ReportingRules, judge
 from node.pipeline.steps.score import Measurements
 from node.study_report import Laboratory, LevelResult
 from scoring.calibration import Calibration, Grade, Mineral
@@ -53,10 +53,10 @@ def judged(
     spectrum: Mapping[str, str] | None = None,
     noticed: tuple[Observation, ...] = (),
     accept_unstated: tuple[str, ...] = (),
-) -> Judgement:
+) -> ReportedResults:
     """What is said of a woman of 67 with 70 mg/cm3 in L1 to L3, but for what is changed."""
     using = using or calibration()
-    case = Case(
+    case = MeasuredStudy(
         measurements=Measurements(
             levels=levels or (level("L1", 70.0), level("L2", 70.0), level("L3", 70.0)),
             numbering_confirmed=True,
@@ -68,7 +68,7 @@ def judged(
         observations=noticed,
         laboratory=Laboratory(alp_u_l=80.0, homocysteine_umol_l=12.0),
     )
-    basis = Basis(
+    basis = ReportingRules(
         table=load_findings(),
         language="en",
         reference=reference,
@@ -80,15 +80,15 @@ def judged(
     return judge(case, basis)
 
 
-def codes(judgement: Judgement) -> set[str]:
+def codes(judgement: ReportedResults) -> set[str]:
     return {finding.code for finding in judgement.findings}
 
 
-def text(judgement: Judgement, code: str) -> str:
+def text(judgement: ReportedResults, code: str) -> str:
     return next(finding.text for finding in judgement.findings if finding.code == code)
 
 
-def categories(judgement: Judgement) -> tuple[object, object]:
+def categories(judgement: ReportedResults) -> tuple[object, object]:
     return judgement.study_class, judgement.density
 
 
@@ -206,7 +206,7 @@ CLAUSES = (
 )  # fmt: skip
 
 
-def outputs(judgement: Judgement) -> set[str]:
+def outputs(judgement: ReportedResults) -> set[str]:
     found = {
         "T": judgement.t_score,
         "Z": judgement.z_score,

@@ -23,8 +23,8 @@ from node.pipeline.steps.calibrate import (
     calibrate_study,
     is_declared_phantom,
     reading_of,
+    record_scanner_readings,
     technique_of,
-    watch_scanner,
 )
 from node.store.database import Database
 from node.store.files import ReceivedInstance
@@ -92,7 +92,7 @@ def test_a_study_without_a_phantom_borrows_what_the_store_kept(store: Store, stu
     (model,) = configured_phantoms(settings).values()
     technique = {"energy": "single", "table_height_mm": 150.0, "field_of_view_mm": 400.0}
     made = read(study_uid=study_uid, **technique)
-    watch_scanner(store.scanners, study_uid, {"1.2.3": made}, settings)
+    record_scanner_readings(store.scanners, study_uid, {"1.2.3": made}, settings)
     bare = selection("9.9", acquisition_date=date(2024, 3, 4), acquisition_time="140000", **technique)
     bare = replace(
         bare,
@@ -214,9 +214,9 @@ def test_a_retry_that_finds_no_phantom_to_read_forgets_the_reading_of_the_same_s
 ):
     for source_uid in ("1.3", "1.4"):
         store.scanners.keep(study_uid, source_uid, reading(3, failed=True, findings=("phantom_not_found",)))
-    assert watch_scanner(store.scanners, study_uid, {"1.3": None}, load_settings()) == ()
+    assert record_scanner_readings(store.scanners, study_uid, {"1.3": None}, load_settings()) == ()
     assert len(store.scanners.readings("S/1")) == 1
-    watch_scanner(store.scanners, study_uid, {"1.4": None, "1.5": None}, load_settings())
+    record_scanner_readings(store.scanners, study_uid, {"1.4": None, "1.5": None}, load_settings())
     assert store.scanners.readings("S/1") == ()
 
 
@@ -255,7 +255,7 @@ def test_drift_is_said_with_the_study_that_shows_it_and_only_under_its_protocol(
 
     def watch(slope: float, **series):
         made = read(phantom(slope=slope, water_hu=0.0), **series)
-        return watch_scanner(store.scanners, study_uid, {"1.2.3": made}, settings)
+        return record_scanner_readings(store.scanners, study_uid, {"1.2.3": made}, settings)
 
     assert watch(0.801) == ()
     (drift,) = watch(0.84)
@@ -276,7 +276,7 @@ def test_a_new_baseline_after_service_forgets_what_was_before(store: Store, stud
     for number in range(renewed.quality.baseline_readings):
         store.scanners.keep(study_uid, f"1.{number}", reading(number))
     made = read(phantom(slope=0.84))
-    assert watch_scanner(store.scanners, study_uid, {"1.2.3": made}, renewed) == ()
+    assert record_scanner_readings(store.scanners, study_uid, {"1.2.3": made}, renewed) == ()
 
 
 def test_a_phantoms_patient_ids_are_patterns():

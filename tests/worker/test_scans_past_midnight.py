@@ -11,7 +11,7 @@ import pytest
 
 from config.catalog import configured_phantoms
 from config.settings import load_settings
-from node.pipeline.steps.calibrate import calibrate_study, watch_scanner
+from node.pipeline.steps.calibrate import calibrate_study, record_scanner_readings
 from node.store.files import ReceivedInstance
 from node.store.store import Store
 from scoring.calibration import Calibration
@@ -50,7 +50,7 @@ def test_a_phantom_scanned_past_midnight_is_not_lent_to_a_patient_of_the_day_bef
     (model,) = configured_phantoms(settings).values()
     technique = {"energy": "single", "table_height_mm": 150.0, "field_of_view_mm": 400.0}
     past_midnight = {"acquisition_date": date(2024, 3, 2), "acquisition_time": "000500"}
-    watch_scanner(
+    record_scanner_readings(
         store.scanners,
         study_uid,
         {"1.2.3": read(study_uid=study_uid, **technique, **past_midnight)},

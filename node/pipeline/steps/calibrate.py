@@ -1,4 +1,4 @@
-"""Which calibration a study gets: by the phantom in its image, or by what a site allows without one."""
+"""Calibration of a study: by the phantom in its image, or by a method that the site permits without one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from segmentation.vertebrae import Observation, Vertebrae
 
 
 def shows_phantom(reading: PhantomReading) -> bool:
-    """Whether any part of a phantom was found, fit for use or not."""
+    """Whether any part of a phantom was found, usable or not."""
     return bool(reading.rods) or any(one.code != "phantom_not_found" for one in reading.observations)
 
 
@@ -73,7 +73,7 @@ def reading_of(
     declared: bool = False,
     suspected: Observation | None = None,
 ) -> ScannerReading | None:
-    """What a study's phantom says of its scanner, be it fit for a calibration or not.
+    """Reading of a study's phantom for the scanner's chart, usable for calibration or not.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def _water_hu(phantom: PhantomReading, line: Calibration | None) -> float | None
 
 
 def technique_of(series: SeriesFacts) -> ScanTechnique:
-    """What of a series moves HU, beside its scanner, tube voltage and kernel."""
+    """Technique of a series that changes HU, besides scanner, tube voltage and kernel."""
     return ScanTechnique(
         spectral_filter=series.spectral_filter,
         energy=series.energy,
@@ -144,13 +144,13 @@ def technique_of(series: SeriesFacts) -> ScanTechnique:
     )
 
 
-def watch_scanner(
+def record_scanner_readings(
     history: ScannerHistory,
     study_instance_uid: str,
     readings: Mapping[str, ScannerReading | None],
     settings: Settings,
 ) -> tuple[Observation, ...]:
-    """Keep a study's readings and say what drifts with them: `scanner_drift`.
+    """Store a study's phantom readings, and report drift as `scanner_drift`.
 
     Where a series gives no reading any more, what an earlier generation of the study read in it is forgotten.
     A reading that failed a check is kept and says nothing more: the study already tells what is wrong.
@@ -183,20 +183,20 @@ def _drift_with(
 def since_baseline(
     readings: Sequence[ScannerReading], baseline_from: Mapping[str, date]
 ) -> tuple[ScannerReading, ...]:
-    """Without readings from before the day on which a site began a scanner's baseline anew."""
+    """Readings since the date on which the site restarted the scanner's baseline."""
     return tuple(
         one for one in readings if one.taken_on >= baseline_from.get(one.protocol.device_serial, date.min)
     )
 
 
 def is_declared_phantom(patient_id: str, settings: QualitySettings) -> bool:
-    """Whether a site scans phantoms under this Patient ID."""
+    """Whether the site declares this Patient ID as a phantom's."""
     return any(fnmatchcase(patient_id, pattern) for pattern in settings.phantom_patient_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyCalibration:
-    """What densities are computed with, and what of it concerns the scanner."""
+    """Calibration of a study, and its reading for the scanner's chart."""
 
     used: Calibration | None
     observations: tuple[Observation, ...]
@@ -212,7 +212,7 @@ def calibrate_study(
     settings: Settings,
     history: ScannerHistory | None,
 ) -> StudyCalibration:
-    """The calibration of a volume, and what is to be said of it.
+    """Calibration of a volume, with its observations.
 
     Internal calibration takes place where a site has chosen it, and nowhere else: nothing falls back on it.
     A phantom that is in view but failed a check is never replaced by an earlier scan: what made it fail may

@@ -56,7 +56,7 @@ _CUT_SEEN_MM = 80.0  # R: along less, chance looks like a phantom that the borde
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The best series that can really be read, or else the single slices, and why the others are not used."""
+    """The best readable series, otherwise single slices, and the reasons against the other series."""
 
     loaded: LoadedSeries | None = None
     slices: tuple[LoadedSeries, ...] = ()  # where each slice is measured by itself; then nothing is `loaded`
@@ -84,22 +84,22 @@ class Choice:
 
 
 def choose(images: StudyImages, settings: Settings) -> Choice:
-    """The best of a study's CT series, with what its phantom reads.
+    """Choose the best CT series of a study, with its phantom reading.
 
     Ranked as `node.dicom.ct.series_choice` says. A volume goes before single slices, unless these alone
     show a phantom that can be used."""
-    search, series = _Search(images, settings), images.series
+    search, series = _RodSearch(images, settings), images.series
     lone = [one for one in series if is_single_slice_series(one)]
     chosen = _best_volume(search, [one for one in series if not is_single_slice_series(one)])
     if chosen.loaded is not None and _grade(chosen.readings) is PhantomInView.COMPLETE:
         return _also_rejecting(chosen, lone, phrase("not-chosen-single-slices"))
     if lone:
-        chosen = _lone_or_volume(search, lone, chosen)
-    return chosen if chosen.shows_phantom else _look_elsewhere(search, chosen, series)
+        chosen = _single_slices_or_volume(search, lone, chosen)
+    return chosen if chosen.shows_phantom else _search_other_series(search, chosen, series)
 
 
-class _Search:
-    """How rods are looked for in one study."""
+class _RodSearch:
+    """Parameters of the search for rods in one study."""
 
     def __init__(self, images: StudyImages, settings: Settings) -> None:
         self.images = images
@@ -115,8 +115,8 @@ class _Search:
     def _read(self, images: Sequence[PhantomImage]) -> tuple[PhantomReading, ...]:
         return read_phantom(images, self.models, noise_window_mm=self._noise_window_mm)
 
-    def glance(self, images: Sequence[Instance], most_slices: int) -> SeriesPreview | None:
-        """What a few slices show; None where none of them can be looked at."""
+    def sample_for_rods(self, images: Sequence[Instance], most_slices: int) -> SeriesPreview | None:
+        """Search a few slices for rods; None where none of them can be read."""
         stacks = sample_series(images, most_slices)
         if not stacks:
             return None
@@ -135,7 +135,7 @@ class _Search:
         self.disagreement |= _disagree([reading])
         return _grade([replace(reading, observations=_told_by_a_few(reading))])
 
-    def cut_in(self, images: Sequence[Instance], most_slices: int) -> bool:
+    def truncated_phantom_in(self, images: Sequence[Instance], most_slices: int) -> bool:
         """Whether the border of the image cuts a phantom, of which not all rods are in view."""
         return any(
             one.code == "phantom_truncated"
@@ -187,8 +187,8 @@ def _lumbar_mm(stack: SampledStack) -> float:
     return stack.extent_mm * sum(shown) / len(shown)
 
 
-def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
-    """Try the preferred series first; one that cannot be read makes room for the next.
+def _best_volume(search: _RodSearch, series: Sequence[SeriesHeaders]) -> Choice:
+    """Try the series in order of preference; one that cannot be read is followed by the next.
 
     Where the whole of it shows a worse phantom than a few of its slices promised, it is ranked anew.
     """
@@ -198,7 +198,9 @@ def _best_volume(search: _Search, series: Sequence[SeriesHeaders]) -> Choice:
     if len(fit) > 1:  # of a single one nothing is to be decided
         most = slices_per_series(len(fit))
         for one in fit:
-            search.glances[one.series_instance_uid] = search.glance(_one_pass(one), most) or _NOTHING_SEEN
+            search.glances[one.series_instance_uid] = (
+                search.sample_for_rods(_one_pass(one), most) or _NOTHING_SEEN
+            )
     unreadable: list[RejectedSeries] = []
     readings: dict[str, tuple[PhantomReading, ...]] = {}
     few_slices: int | None = None
@@ -264,7 +266,7 @@ def _also_rejecting(choice: Choice, series: Sequence[SeriesHeaders], reason: Val
     return replace(choice, rejected=(*choice.rejected, *rejected))
 
 
-def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choice) -> Choice:
+def _single_slices_or_volume(search: _RodSearch, lone: Sequence[SeriesHeaders], volume: Choice) -> Choice:
     """The slices of single-slice QCT where there is no volume, or none whose phantom can be used."""
     read, lost, passed_over = _best_slices(search, lone)
     rejected = (*volume.rejected, *lost)
@@ -284,7 +286,7 @@ def _lone_or_volume(search: _Search, lone: Sequence[SeriesHeaders], volume: Choi
 
 
 def _best_slices(
-    search: _Search, lone: Sequence[SeriesHeaders]
+    search: _RodSearch, lone: Sequence[SeriesHeaders]
 ) -> tuple[tuple[LoadedSeries, ...], tuple[RejectedSeries, ...], tuple[Value, ...]]:
     """The best set of slices that can be read, why the other series are not used, and what those have."""
     readable: dict[int, tuple[LoadedSeries, ...]] = {}
@@ -307,7 +309,7 @@ def _best_slices(
     return readable[places[verdict.best]], lost, verdict.passed_over
 
 
-def _glance_of_slices(search: _Search, slices: Sequence[LoadedSeries], sets: int) -> SeriesPreview:
+def _glance_of_slices(search: _RodSearch, slices: Sequence[LoadedSeries], sets: int) -> SeriesPreview:
     phantom = _grade(search.read(slices)) if sets > 1 else PhantomInView.ABSENT  # of one, nothing is decided
     return glance_of(slices[0].facts, phantom=phantom, extent_mm=0.0)
 
@@ -325,16 +327,16 @@ def _with_reasons(
     )
 
 
-def _look_elsewhere(search: _Search, choice: Choice, series: Sequence[SeriesHeaders]) -> Choice:
-    """Look for rods in what is not measured and was not looked at yet, until some are found."""
+def _search_other_series(search: _RodSearch, choice: Choice, series: Sequence[SeriesHeaders]) -> Choice:
+    """Search for rods in the remaining series, until some are found."""
     in_view = [
         uid
-        for uid, glance in search.glances.items()
-        if glance.phantom is not PhantomInView.ABSENT and uid not in search.read_whole
+        for uid, sample_for_rods in search.glances.items()
+        if sample_for_rods.phantom is not PhantomInView.ABSENT and uid not in search.read_whole
     ]
     if in_view:
         return replace(choice, phantom_in=tuple(in_view))
-    glanced = {uid for uid, glance in search.glances.items() if glance is not _NOTHING_SEEN}
+    glanced = {uid for uid, sample_for_rods in search.glances.items() if sample_for_rods is not _NOTHING_SEEN}
     seen = {one.facts.series_instance_uid for one in choice.shown} | glanced
     left = [one for one in series if one.series_instance_uid not in seen]
     parts: list[tuple[SeriesHeaders, ...]] = [(one,) for one in left if len(one.instances) >= MIN_SLICES]
@@ -345,13 +347,13 @@ def _look_elsewhere(search: _Search, choice: Choice, series: Sequence[SeriesHead
     looked = bool(seen)
     for part in parts:
         images = [image for one in part for image in one.instances]
-        glance = search.glance(images, most)
-        looked |= glance is not None
-        if glance is not None and glance.phantom is not PhantomInView.ABSENT:
+        sample_for_rods = search.sample_for_rods(images, most)
+        looked |= sample_for_rods is not None
+        if sample_for_rods is not None and sample_for_rods.phantom is not PhantomInView.ABSENT:
             return replace(choice, phantom_in=tuple(one.series_instance_uid for one in part))
     if parts and not choice.shown:
         images = [image for one in parts[0] for image in one.instances]
-        if search.cut_in(images, most):
+        if search.truncated_phantom_in(images, most):
             return replace(choice, phantom_in=tuple(one.series_instance_uid for one in parts[0]))
     images = [image for one in left for image in one.instances]
     return replace(choice, unseen=not looked and any(map(may_be_axial, images)))

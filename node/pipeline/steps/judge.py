@@ -33,8 +33,8 @@ from segmentation.vertebrae import EngineInfo, Observation, RegionKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Basis:
-    """What numbers are judged by."""
+class ReportingRules:
+    """Rules and settings that decide what is reported."""
 
     table: FindingTable
     language: str
@@ -47,8 +47,8 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """Everything that a report says, and nothing that a finding withholds."""
+class ReportedResults:
+    """Content of a report, without the outputs that a finding withholds."""
 
     levels: tuple[LevelResult, ...] = ()
     t_score: ReferenceScore | None = None
@@ -69,10 +69,10 @@ class Judgement:
         return any(one is not None and one.bmd_mg_cm3 is not None for one in read)
 
 
-class _Ledger:
-    """Findings as they come up, and what they withhold."""
+class _FindingsRecord:
+    """Findings of one study in their order, and the outputs that they withhold."""
 
-    def __init__(self, basis: Basis, slices: Iterable[str] = ()) -> None:
+    def __init__(self, basis: ReportingRules, slices: Iterable[str] = ()) -> None:
         self.basis = basis
         self.slices = frozenset(slices)  # whose findings must say where they belong
         self.findings: list[Finding] = []
@@ -96,8 +96,8 @@ class _Ledger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One study's numbers, and whatever else the judgement depends on."""
+class MeasuredStudy:
+    """Measurements of one study, and the other inputs of `judge`."""
 
     measurements: Measurements
     study: StudyIdentity
@@ -106,25 +106,25 @@ class Case:
     laboratory: Laboratory
 
 
-def judge(case: Case, basis: Basis) -> Judgement:
+def judge(case: MeasuredStudy, basis: ReportingRules) -> ReportedResults:
     """Withhold what the findings withhold, and compute scores from the rest."""
-    ledger = _Ledger(basis, (one.name for one in case.measurements.unnamed))
-    ledger.add(case.observations)
-    ledger.add(case.measurements.observations)
-    levels = tuple(_level(level, ledger) for level in case.measurements.levels)
+    record = _FindingsRecord(basis, (one.name for one in case.measurements.unnamed))
+    record.add(case.observations)
+    record.add(case.measurements.observations)
+    levels = tuple(_level(level, record) for level in case.measurements.levels)
     if case.measurements.unnamed:
-        return _unnamed(case.measurements.unnamed, ledger)
-    calibrated = ledger.allows(Output.BMD)
+        return _unnamed(case.measurements.unnamed, record)
+    calibrated = record.allows(Output.BMD)
     if case.series is None or not levels:
-        return Judgement(levels=levels, calibrated=calibrated, findings=tuple(ledger.findings))
+        return ReportedResults(levels=levels, calibrated=calibrated, findings=tuple(record.findings))
 
-    scores = _assessed(levels, case, case.series, ledger)
+    scores = _assessed(levels, case, case.series, record)
     features = None
-    if case.measurements.features is not None and ledger.allows(Output.FEATURES, [FEATURE_LEVEL]):
+    if case.measurements.features is not None and record.allows(Output.FEATURES, [FEATURE_LEVEL]):
         features = dict(case.measurements.features)
-    score = _rad_score(features, scores.t_score, case, case.series, ledger)
-    nomogram = _nomogram(score, scores.t_score, case, ledger)
-    judgement = Judgement(
+    score = _rad_score(features, scores.t_score, case, case.series, record)
+    nomogram = _nomogram(score, scores.t_score, case, record)
+    judgement = ReportedResults(
         levels=levels,
         t_score=scores.t_score,
         z_score=scores.z_score,
@@ -135,56 +135,58 @@ def judge(case: Case, basis: Basis) -> Judgement:
         nomogram=nomogram,
         calibrated=calibrated,
     )
-    ledger.add(_unexplained(judgement, ledger))
-    return replace(judgement, findings=_about_what_is_there(ledger.findings, judgement))
+    record.add(_unavailable_outputs(judgement, record))
+    return replace(judgement, findings=_about_reported_numbers(record.findings, judgement))
 
 
-def _unnamed(slices: Sequence[SliceResult], ledger: _Ledger) -> Judgement:
-    """Single slices: densities without a level, and nothing that rests on one (`single_slice` says so)."""
+def _unnamed(slices: Sequence[SliceResult], record: _FindingsRecord) -> ReportedResults:
+    """Results of single slices: densities without a level, and no output that needs one."""
     shown = []
     for one in slices:
-        measured = _read(one.measured, ledger, [one.name])
+        measured = _read(one.measured, record, [one.name])
         shown.append(
             replace(
                 one,
                 measured=measured,
                 region_mm2=one.region_mm2 if measured else None,
-                calibration=one.calibration if ledger.allows(Output.BMD, [one.name]) else None,
+                calibration=one.calibration if record.allows(Output.BMD, [one.name]) else None,
             )
         )
-    judgement = Judgement(unnamed=tuple(shown))
+    judgement = ReportedResults(unnamed=tuple(shown))
     if judgement.measured:
-        ledger.add([Observation(code="marrow_fat")])
-    return replace(judgement, findings=tuple(ledger.findings))
+        record.add([Observation(code="marrow_fat")])
+    return replace(judgement, findings=tuple(record.findings))
 
 
-def _level(level: LevelResult, ledger: _Ledger) -> LevelResult:
-    """A level without what is withheld at it."""
+def _level(level: LevelResult, record: _FindingsRecord) -> LevelResult:
+    """Results of a level without the outputs that are withheld there."""
     at = [level.name]
     return replace(
         level,
-        volume_mm3=level.volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
-        core_volume_mm3=level.core_volume_mm3 if ledger.allows(Output.VOLUME, at) else None,
-        measured=_read(level.measured, ledger, at),
-        ellipse=_read(level.ellipse, ledger, at),
+        volume_mm3=level.volume_mm3 if record.allows(Output.VOLUME, at) else None,
+        core_volume_mm3=level.core_volume_mm3 if record.allows(Output.VOLUME, at) else None,
+        measured=_read(level.measured, record, at),
+        ellipse=_read(level.ellipse, record, at),
     )
 
 
-def _read(measured: BmdResult | None, ledger: _Ledger, at: Sequence[str]) -> BmdResult | None:
-    if measured is None or not ledger.allows(Output.HU, at):
+def _read(measured: BmdResult | None, record: _FindingsRecord, at: Sequence[str]) -> BmdResult | None:
+    if measured is None or not record.allows(Output.HU, at):
         return None
-    if not ledger.allows(Output.BMD, at):
+    if not record.allows(Output.BMD, at):
         return replace(measured, bmd_mg_cm3=None, bmd_uncertainty_mg_cm3=None)
     return measured
 
 
-def _equivalent(case: Case) -> Mineral | None:
+def _equivalent(case: MeasuredStudy) -> Mineral | None:
     calibration = case.measurements.calibration
     return calibration.equivalent if calibration else None
 
 
-def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, ledger: _Ledger) -> Assessment:
-    reference = ledger.basis.reference
+def _assessed(
+    levels: Sequence[LevelResult], case: MeasuredStudy, series: SeriesFacts, record: _FindingsRecord
+) -> Assessment:
+    reference = record.basis.reference
     measured = {level.name: level.measured for level in levels if level.measured is not None}
     found = assess(
         measured,
@@ -195,35 +197,35 @@ def _assessed(levels: Sequence[LevelResult], case: Case, series: SeriesFacts, le
         kvp=series.kvp,
         spectrum=series.spectrum,
         roi=next((one.region for one in measured.values()), RegionKind.CORE),  # one setting, one region
-        conversion=ledger.basis.conversion,
-        accept_unstated=ledger.basis.accept_unstated,
+        conversion=record.basis.conversion,
+        accept_unstated=record.basis.accept_unstated,
     )
-    ledger.add(found.observations)
+    record.add(found.observations)
     on_reference = reference.levels if reference else ()
     on_density = found.density.levels if found.density else ()
     given = replace(
         found,
-        t_score=found.t_score if ledger.allows(Output.T_SCORE, on_reference) else None,
-        z_score=found.z_score if ledger.allows(Output.Z_SCORE, on_reference) else None,
-        study_class=found.study_class if ledger.allows(Output.STUDY_CLASS, on_reference) else None,
-        density=found.density if ledger.allows(Output.DENSITY_CATEGORY, on_density) else None,
+        t_score=found.t_score if record.allows(Output.T_SCORE, on_reference) else None,
+        z_score=found.z_score if record.allows(Output.Z_SCORE, on_reference) else None,
+        study_class=found.study_class if record.allows(Output.STUDY_CLASS, on_reference) else None,
+        density=found.density if record.allows(Output.DENSITY_CATEGORY, on_density) else None,
     )
-    ledger.add(remarks(given, reference=reference, age_years=case.study.age_years, sex=case.study.sex))
+    record.add(remarks(given, reference=reference, age_years=case.study.age_years, sex=case.study.sex))
     return given
 
 
 def _rad_score(
     features: dict[str, float] | None,
     t_score: ReferenceScore | None,
-    case: Case,
+    case: MeasuredStudy,
     series: SeriesFacts,
-    ledger: _Ledger,
+    record: _FindingsRecord,
 ) -> RadScore | None:
-    card, refusal = ledger.basis.card, ledger.basis.card_refusal
+    card, refusal = record.basis.card, record.basis.card_refusal
     if refusal is not None:
-        ledger.add([refusal])
+        record.add([refusal])
         return None
-    ledger.add(
+    record.add(
         model_observations(
             card,
             kvp=series.kvp,
@@ -236,41 +238,41 @@ def _rad_score(
     )
     if card is None:
         return None
-    if card.radiomics_settings_sha256 != ledger.basis.radiomics_settings_sha256:
+    if card.radiomics_settings_sha256 != record.basis.radiomics_settings_sha256:
         reason = phrase("features-otherwise")
-        ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
+        record.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
     if features is not None and any(one.name not in features for one in card.features):
         reason = phrase("model-changed")
-        ledger.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
-    if features is None or t_score is None or not ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
+        record.add([Observation(code="model_range", values={"model": card.name, "reason": reason})])
+    if features is None or t_score is None or not record.allows(Output.RAD_SCORE, [FEATURE_LEVEL]):
         return None
     score = rad_score(card, features)
-    ledger.add(score_observations(card.term("rad_score"), score.value, model=card.name))
-    return score if ledger.allows(Output.RAD_SCORE, [FEATURE_LEVEL]) else None
+    record.add(score_observations(card.term("rad_score"), score.value, model=card.name))
+    return score if record.allows(Output.RAD_SCORE, [FEATURE_LEVEL]) else None
 
 
 def _nomogram(
-    score: RadScore | None, t_score: ReferenceScore | None, case: Case, ledger: _Ledger
+    score: RadScore | None, t_score: ReferenceScore | None, case: MeasuredStudy, record: _FindingsRecord
 ) -> NomogramResult | None:
-    card, laboratory = ledger.basis.card, case.laboratory
+    card, laboratory = record.basis.card, case.laboratory
     if laboratory.problems:
         problems = clauses(laboratory.problems)
-        ledger.add([Observation(code="laboratory_unreadable", values={"problems": problems})])
+        record.add([Observation(code="laboratory_unreadable", values={"problems": problems})])
     if score is None or card is None or t_score is None:
         return None
     age, alp, homocysteine = case.study.age_years, laboratory.alp_u_l, laboratory.homocysteine_umol_l
-    ledger.add(
+    record.add(
         input_observations(card.terms, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)
     )
-    if not ledger.allows(Output.NOMOGRAM, [FEATURE_LEVEL]):
+    if not record.allows(Output.NOMOGRAM, [FEATURE_LEVEL]):
         return None
     found = apply_nomogram(card, rad_score=score.value, age=age, alp=alp, homocysteine=homocysteine)
-    ledger.add(contradiction_observations(found, t_score.value))
+    record.add(contradiction_observations(found, t_score.value))
     return found
 
 
-def _about_what_is_there(findings: Sequence[Finding], judgement: Judgement) -> tuple[Finding, ...]:
-    """Findings without remarks on numbers that the report does not give."""
+def _about_reported_numbers(findings: Sequence[Finding], judgement: ReportedResults) -> tuple[Finding, ...]:
+    """Findings without those that quote numbers which the report does not contain."""
     idle: frozenset[str] = frozenset()
     if judgement.rad_score is None:
         idle |= REMARKS_ON_MODEL
@@ -289,15 +291,15 @@ _WORDS = {
 }
 
 
-def _unexplained(judgement: Judgement, ledger: _Ledger) -> list[Observation]:
-    """What is absent though no finding withholds it: no place in a report is empty without a word."""
+def _unavailable_outputs(judgement: ReportedResults, record: _FindingsRecord) -> list[Observation]:
+    """`not_available` for each absent output that no finding withholds."""
     given = {
         Output.BMD: judgement.measured,
         Output.T_SCORE: judgement.t_score is not None,
         Output.Z_SCORE: judgement.z_score is not None,
         Output.DENSITY_CATEGORY: judgement.density is not None,
         Output.STUDY_CLASS: judgement.study_class is not None,
-        Output.FEATURES: judgement.features is not None or ledger.basis.card is None,
+        Output.FEATURES: judgement.features is not None or record.basis.card is None,
         Output.RAD_SCORE: judgement.rad_score is not None,
         Output.NOMOGRAM: judgement.nomogram is not None,
     }
@@ -305,7 +307,7 @@ def _unexplained(judgement: Judgement, ledger: _Ledger) -> list[Observation]:
     absent = [
         _WORDS[output]
         for output, present in given.items()
-        if not present and ledger.allows(output, everywhere)
+        if not present and record.allows(output, everywhere)
     ]
     return [Observation(code="not_available", values={"outputs": listed(absent)})] if absent else []
 
@@ -313,12 +315,12 @@ def _unexplained(judgement: Judgement, ledger: _Ledger) -> list[Observation]:
 # What a study's numbers are judged by, as the settings name it, and the judgement.
 
 
-def basis_of(settings: Settings) -> Basis:
+def load_reporting_rules(settings: Settings) -> ReportingRules:
     """Findings and reference that the settings name, read from their files, and the model in force."""
     site, names, pair = settings.node.site_folder, settings.scoring, settings.scoring.k2hpo4_from_ha
     _, radiomics_sha256 = load_radiomics_settings_text(site)
     model = active_model(settings)
-    return Basis(
+    return ReportingRules(
         table=load_findings(site),
         language=settings.node.language,
         reference=load_reference(names.reference, site)[0] if names.reference else None,
@@ -331,15 +333,15 @@ def basis_of(settings: Settings) -> Basis:
 
 
 def judge_study(
-    selection: SelectionArtefact, measurements: Measurements, laboratory: Laboratory, basis: Basis
-) -> Judgement:
-    """Everything that the findings leave of the measurements.
+    selection: SelectionArtefact, measurements: Measurements, laboratory: Laboratory, basis: ReportingRules
+) -> ReportedResults:
+    """Results that the findings do not withhold.
 
     Parameters
     ----------
     laboratory : values of this patient that count for this study.
     """
-    case = Case(
+    case = MeasuredStudy(
         measurements=measurements,
         study=selection.study,
         series=selection.series,
@@ -350,9 +352,9 @@ def judge_study(
 
 
 def provenance_of(
-    settings: Settings, basis: Basis, engine: EngineInfo | None, begun_again: str | None = None
+    settings: Settings, basis: ReportingRules, engine: EngineInfo | None, begun_again: str | None = None
 ) -> Provenance:
-    """Every program, file and setting that numbers rest on."""
+    """Programs, files and settings on which the numbers depend."""
     return Provenance(
         software="Osteonode",
         version=__version__,
@@ -376,7 +378,7 @@ _CONTRAST = frozenset({"contrast_given", "contrast_doubtful", "contrast_suspecte
 
 
 def scan_of(
-    judgement: Judgement,
+    judgement: ReportedResults,
     *,
     study: StudyIdentity,
     series: SeriesFacts,
@@ -384,7 +386,7 @@ def scan_of(
     engine: EngineInfo,
     settings: Settings,
 ) -> Scan | None:
-    """What of this study a later one may be compared with; None without date or density."""
+    """Densities for the follow-up of later studies; None without date or density."""
     densities = {
         level.name: level.measured.bmd_mg_cm3
         for level in judgement.levels
@@ -420,7 +422,7 @@ def scan_of(
 def compare_and_keep(
     history: PatientHistory, scan: Scan, study: StudyIdentity, settings: Settings
 ) -> FollowUp | None:
-    """The change since the patient's earlier study; then this one is kept for the next."""
+    """Change since the patient's earlier study; stores this study for the next comparison."""
     whose = {"patient_id": study.patient_id, "issuer": study.issuer_of_patient_id}
     priors = [from_json(Scan, content.encode()) for content in history.of_patient(**whose)]
     history.keep(

@@ -25,10 +25,10 @@ from node.pipeline.artefacts import (
 )
 from node.pipeline.ports import Issue, PatientHistory
 from node.pipeline.steps.judge import (
-    Judgement,
-    basis_of,
+    ReportedResults,
     compare_and_keep,
     judge_study,
+    load_reporting_rules,
     provenance_of,
     scan_of,
 )
@@ -41,7 +41,7 @@ from segmentation.vertebrae import EngineInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFiles:
-    """What is made of a report."""
+    """Files made from a report."""
 
     objects: tuple[EncodedObject, ...]  # in the order they are sent; none without an identity
     png_files: Mapping[str, bytes]  # by file name
@@ -59,7 +59,7 @@ def compose(
     completeness: Completeness | None = None,
     begun_again: str | None = None,
 ) -> Report:
-    """What is reported of the measurements: nothing that a finding withholds.
+    """Report on the measurements, without the outputs that a finding withholds.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def compose(
     completeness : what an archive has of this study; None where nothing was waited for.
     begun_again : why the study's first steps were done twice.
     """
-    basis, study = basis_of(settings), selection.study
+    basis, study = load_reporting_rules(settings), selection.study
     engine = _engine_of(segmentation, settings)
     judgement = judge_study(selection, measurements, laboratory, basis)
     since = None
@@ -120,7 +120,7 @@ def _follow_up(
     patients: PatientHistory,
     selection: SelectionArtefact,
     measurements: Measurements,
-    judgement: Judgement,
+    judgement: ReportedResults,
     *,
     engine: EngineInfo | None,
     settings: Settings,
@@ -191,7 +191,7 @@ def encode(
 
 
 def _drawn_slices(images: ChosenImages, found: Sequence[NamedSlice]) -> tuple[DrawnSlice, ...]:
-    """The single slices with what was found in them; none where a volume is measured."""
+    """Single slices with their segmentation; empty where a volume is measured."""
     if not images.slices:
         return ()
     return tuple(

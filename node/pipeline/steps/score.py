@@ -27,8 +27,8 @@ from node.pipeline.steps.calibrate import (
     calibrate_study,
     is_declared_phantom,
     reading_of,
+    record_scanner_readings,
     shows_phantom,
-    watch_scanner,
 )
 from node.pipeline.steps.select import contrast_in_doubt
 from node.pipeline.study_run import ChosenImages, StepResult, Verdict
@@ -80,7 +80,7 @@ def measure(
     image: ImageSettings,
     noise_window_mm: float,
 ) -> Measurements:
-    """Every number that this study's pixels give.
+    """Measure everything that needs the pixels of the study.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def measure_slices(
 
 
 def _denser_than_others(results: Sequence[SliceResult], limits: SliceSettings) -> list[Observation]:
-    """Slices that read far denser than the study's others: an endplate may have passed every other gate.
+    """Slices far denser than the study's others: these may show an endplate that passed every other gate.
 
     The text must not give away the density that the finding withholds.
     """
@@ -264,7 +264,7 @@ def _result(
 
 
 def _position(volume: CtVolume, found: NamedSlice) -> Vector:
-    """Middle of the body; of the image where none was found."""
+    """Centre of the body; centre of the image where no body was found."""
     body = found.shown.body
     middle = (np.asarray(volume.grid.shape) - 1) / 2 if body is None else np.argwhere(body).mean(axis=0)
     x, y, z = volume.grid.to_patient(middle)
@@ -298,7 +298,7 @@ def score(
     Measurements or StepResult
         The latter where a phantom was scanned alone: the study ends here, as not applicable.
     """
-    watch = _Watch(selection, settings, scanners, declared_qct)
+    watch = _ScannerRecord(selection, settings, scanners, declared_qct)
     if images.slices:
         return _score_slices(selection, images.slices, segmentation.slices, settings, watch)
     if images.volume is not None and selection.phantom is not None:
@@ -311,8 +311,8 @@ def score(
     return Measurements()
 
 
-class _Watch:
-    """What this study means for its scanner's quality."""
+class _ScannerRecord:
+    """Phantom readings of this study, for the scanner's chart."""
 
     def __init__(
         self,
@@ -333,9 +333,9 @@ class _Watch:
     def keep(self, readings: Mapping[str, ScannerReading | None]) -> tuple[Observation, ...]:
         if self.history is None:
             return ()
-        return watch_scanner(self.history, self._uid, readings, self._settings)
+        return record_scanner_readings(self.history, self._uid, readings, self._settings)
 
-    def ends_here(self, *, seen: bool) -> bool:
+    def is_phantom_alone(self, *, seen: bool) -> bool:
         """Declared by its Patient ID, or seen: a phantom, no vertebra, hardly anything else."""
         return self._may_end_here and (seen or self.declared)
 
@@ -345,7 +345,7 @@ def _score_slices(
     loaded: Sequence[LoadedSeries],
     shown: Sequence[NamedSlice],
     settings: Settings,
-    watch: _Watch,
+    watch: _ScannerRecord,
 ) -> Measurements | StepResult:
     phantoms = configured_phantoms(settings)
     found = measure_slices(
@@ -372,7 +372,7 @@ def _score_slices(
     noticed = watch.keep(readings)
     in_view = any(shows_phantom(chosen.phantom) for chosen in selection.slices)
     measured = any(one.measured is not None for one in found.unnamed)
-    if watch.ends_here(seen=in_view and all(alone) and not measured):
+    if watch.is_phantom_alone(seen=in_view and all(alone) and not measured):
         return _phantom_alone(noticed)
     return replace(found, observations=(*found.observations, *noticed))
 
@@ -382,7 +382,7 @@ def _score_volume(
     loaded: LoadedSeries,
     segmentation: SegmentationArtefact,
     settings: Settings,
-    watch: _Watch,
+    watch: _ScannerRecord,
     *,
     feature_names: Sequence[str] | None,
 ) -> Measurements | StepResult:
@@ -422,7 +422,7 @@ def _score_volume(
     )
     noticed = watch.keep({series.series_instance_uid: reading})
     in_view = shows_phantom(phantom) or calibration.suspected is not None
-    if watch.ends_here(seen=in_view and alone and not measurements.levels):
+    if watch.is_phantom_alone(seen=in_view and alone and not measurements.levels):
         return _phantom_alone(noticed)
     doubt = contrast_in_doubt(volume, segmentation.vertebrae, series, settings.segmentation.image)
     said = (*measurements.observations, *doubt, *calibration.observations, *noticed)

@@ -59,7 +59,7 @@ def _vertebrae(
         found = engine.segment_study(files, series)
     elif isinstance(engine, GeometricEngine) and too_thick:
         values = {"thickness_mm": f"{step_mm:.3g}", "limit_mm": f"{limit_mm:.3g}"}
-        return _unseen(series.volume, engine.info, Observation(code="slices_too_thick", values=values))
+        return _not_segmented(series.volume, engine.info, Observation(code="slices_too_thick", values=values))
     else:
         found = engine.segment(series.volume)
     if settings.cross_check and not found.engine.model_free and not too_thick:
@@ -67,8 +67,8 @@ def _vertebrae(
     return found
 
 
-def _unseen(volume: CtVolume, engine: EngineInfo, reason: Observation) -> Vertebrae:
-    """No vertebra, because nobody looked."""
+def _not_segmented(volume: CtVolume, engine: EngineInfo, reason: Observation) -> Vertebrae:
+    """No vertebrae, because nothing was segmented."""
     return Vertebrae(
         grid=volume.grid,
         bodies=np.zeros(volume.grid.shape, np.uint8),

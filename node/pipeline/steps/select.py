@@ -109,7 +109,7 @@ def _holds_declared_phantom(instances: Sequence[Instance], settings: QualitySett
 
 
 def _may_be_phantom_alone(choice: Choice, settings: QualitySettings) -> bool:
-    """Whether nobody lies in the volume and something looks like a rod.
+    """Whether the volume contains no patient and an object that resembles a rod.
 
     Such a scan says that its scanner reads far off, and would otherwise be forgotten.
     """
@@ -130,7 +130,7 @@ def _header_source(
 
 
 def _patients_of(series: Sequence[SeriesHeaders]) -> frozenset[tuple[str, str]]:
-    """Patient ID and issuer of everybody whom the images name. An absent issuer is not another issuer."""
+    """Patient ID and issuer of all patients in the images. An absent issuer is not another issuer."""
     issuers: dict[str, set[str]] = {}
     for instance in (instance for one in series for instance in one.instances):
         named = issuers.setdefault(text_of(instance.header, "PatientID"), set())
@@ -216,7 +216,7 @@ def _reasons(rejected: Sequence[RejectedSeries]) -> Value:
 
 
 def _loss_observation(ratio: float | None, limit: float) -> Observation:
-    """A weak loss takes the texture; a strong one, or one that nobody states, the density too."""
+    """Weak lossy compression withholds texture; strong or unstated compression withholds density too."""
     if ratio is None:
         return Observation(code="lossy_unknown")
     if ratio > limit:
@@ -225,7 +225,7 @@ def _loss_observation(ratio: float | None, limit: float) -> Observation:
 
 
 def _missing_observations(completeness: Completeness | None, measured: set[str]) -> list[Observation]:
-    """Images that an archive has and that did not come: of what is measured, and of the rest."""
+    """Images that an archive holds and that did not arrive: of the measured series, and of the others."""
     lacking = completeness.lacking if completeness is not None else ()
     noticed = []
     for code, counts in (
@@ -266,7 +266,7 @@ def contrast_in_headers(series: SeriesFacts) -> tuple[Observation, ...]:
 def contrast_in_doubt(
     volume: CtVolume, vertebrae: Vertebrae, series: SeriesFacts, settings: ImageSettings
 ) -> tuple[Observation, ...]:
-    """Where a volume's headers leave contrast open the vessels decide; where they cannot be read it counts.
+    """Where the headers leave contrast medium open, the vessels decide; unreadable vessels count as enhanced.
 
     `contrast_doubtful`, which withholds what contrast does, or `contrast_not_seen`.
     """
