@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from segmentation.ct_volume import CtVolume, FloatArray, Mask
 from segmentation.gates.fracture import fracture_observations
+from segmentation.gates.wholeness import wholeness_observations
 from segmentation.phrase import Phrase, phrase
 from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.regions.surface import box_around, largest_piece
@@ -173,8 +174,11 @@ def quality_observations(
         if level.name in regions:
             found += _region(volume, regions[level.name], rules)
     metal = {str(one.level) for one in found if one.code == "metal_near_body"}
-    found += lesion_observations(volume, vertebrae, rules.lesions, unread=metal)
-    found += fracture_observations(vertebrae, rules.fracture, unread=metal)
+    divided = wholeness_observations(volume, vertebrae, rules, unread=metal)
+    found += divided
+    unread = metal | {str(one.level) for one in divided}
+    found += lesion_observations(volume, vertebrae, rules.lesions, unread=unread)
+    found += fracture_observations(vertebrae, rules.fracture, unread=unread)
     third = vertebrae.level("L3")
     if vertebrae.levels and (third is None or not third.complete):
         found.append(Observation(code="l3_not_found"))

@@ -138,7 +138,7 @@ def test_osteophytes_and_a_calcified_aorta_change_no_name_no_density_and_no_heig
 
 
 # mm3 of each body from L1 to L5, as this version draws them in the study below.
-VERSION = "2"
+VERSION = "3"
 DRAWN_MM3 = {
     80: (22291.8, 25201.7, 29265.9, 30889.5, 31304.4),
     100: (22271.6, 25205.7, 29205.6, 30878.8, 31257.7),

@@ -1,10 +1,13 @@
 """A body's waist between crisp endplates is no disc: columns whose rim is known mm by mm."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from segmentation.ct_volume import CtVolume, Grid
-from segmentation.engines.geometric.column import Curve, find_discs
+from segmentation.engines.geometric.column import Curve
+from segmentation.engines.geometric.discs import find_discs
 from segmentation.settings import DiscSettings
 
 DISC_HU, BODY_HU, ENDPLATE_HU = 85.0, 285.0, 350.0
@@ -122,3 +125,30 @@ def test_the_last_disc_in_view_stays_though_it_is_bright(sense: int) -> None:
     volume, curve = column_with(rim[::sense])
     discs = sorted(at if sense > 0 else len(rim) - 1 - at for at in (30, 66, 101, 136))
     assert find_discs(volume, curve, DiscSettings()) == pytest.approx(discs, abs=2)
+
+
+def with_pedicles(column: tuple[CtVolume, Curve], discs: tuple[int, ...]) -> tuple[CtVolume, Curve]:
+    """The column with a canal behind it, and bone beside that canal from 4 to 18 mm below each disc."""
+    volume, curve = column
+    behind = 24  # the canal's middle
+    deep = np.pad(volume.hu, ((0, 0), (0, 30), (0, 0)), constant_values=0.0)
+    middle = volume.hu.shape[1] // 2
+    deep[:, middle + behind - 10 :, :] = 0.0
+    for at in discs:
+        for side in (-1, 1):
+            columns = sorted((middle + side * 8, middle + side * 22))
+            rows = slice(middle + behind - 9, middle + behind + 2)
+            deep[max(0, at - 18) : max(0, at - 4), rows, slice(*columns)] = 400.0
+    canal = curve.centre_mm + np.array([0.0, float(behind), 0.0])
+    grid = replace(volume.grid, shape=deep.shape)
+    return CtVolume(hu=deep, grid=grid), replace(curve, canal_mm=canal)
+
+
+@pytest.mark.parametrize("first", [18, 35])
+def test_pedicles_tell_discs_from_waists_that_are_as_dark(first: int) -> None:
+    """Dark bands every 17 mm, all alike: discs and waists alternate. Pedicles lie below every second one."""
+    bands = tuple(range(18, 18 + 17 * 10, 17))
+    discs = bands[(first - 18) // 17 :: 2]
+    column = with_pedicles(column_with(rim_of(bands)), discs)
+    found = find_discs(*column, DiscSettings())
+    assert found == pytest.approx(discs, abs=2)

@@ -1,7 +1,7 @@
 """The model-free engine: finds lumbar vertebrae by their geometry, without a trained network or a download.
 
 The steps, each a module: `canal` tracks the spinal canal; `column` lays a curve through the bodies in front
-of it and finds the discs that divide it; `body` fits each body's wall and, with `endplates`, its ends;
+of it; `discs` finds what divides it; `body` fits each body's wall and, with `endplates`, its ends;
 `thick_slices` fits the endplates on thick slices; `numbering` names the bodies from the sacrum and the last
 rib. All work in millimetres (`frame`).
 """
@@ -24,7 +24,8 @@ from segmentation.ct_volume import (
 )
 from segmentation.engines.geometric.body import THICK_MM, Body, fit_body, move_to_cortex, voxel_shares
 from segmentation.engines.geometric.canal import track_canal
-from segmentation.engines.geometric.column import Curve, body_curve, find_discs
+from segmentation.engines.geometric.column import Curve, body_curve
+from segmentation.engines.geometric.discs import find_discs
 from segmentation.engines.geometric.frame import coarsen, extent_mm
 from segmentation.engines.geometric.numbering import (
     ColumnSegment,
@@ -60,7 +61,7 @@ class GeometricEngine:
     def info(self) -> EngineInfo:
         return EngineInfo(
             name="geometric",
-            version="2",
+            version="3",
             model_free=True,
             parameters={
                 "working_step_mm": self._settings.working_step_mm,
