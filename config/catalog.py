@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from config.findings import load_findings
-from config.phantom_files import certified, phantom_of
 from config.phrases import LANGUAGES, load_phrases, phrase_files, wide_font
-from config.reference_files import reference_of
 from config.settings import ConfigurationError, Settings
+from config.site_files import certified, phantom_of, reference_of
 from scoring.density.bmd import Reference
 from scoring.errors import ModelCardInvalid, reasons
 from scoring.models.card import ModelCard, parse_model_card

@@ -21,7 +21,7 @@ COMMANDS = {
     "worker": "serve",
     "process": "process",
     "phantom": "phantom",
-    "features": "features",
+    "features": "train",
     "train": "train",
     "evaluate": "train",
     "model": "model",

@@ -23,7 +23,7 @@ from node.study_report import Completeness, Outcome, Report
 from scoring.calibration import Calibration, Grade, Mineral, TissueReading
 from scoring.density.bmd import DensityVerdict, StudyClass
 from scoring.density.follow_up import FollowUp
-from scoring.models.nomogram import NomogramInput
+from scoring.models.card import NomogramInput
 from segmentation.vertebrae import EngineInfo, RegionKind
 
 if TYPE_CHECKING:

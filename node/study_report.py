@@ -12,7 +12,7 @@ from scoring.calibration import Calibration
 from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum
 from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
 from scoring.density.follow_up import FollowUp
-from scoring.models.nomogram import NomogramResult, RadScore
+from scoring.models.card import NomogramResult, RadScore
 from segmentation.phrase import Value
 from segmentation.vertebrae import EngineInfo
 

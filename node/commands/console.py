@@ -1,8 +1,9 @@
-"""`--config` wherever it stands: before a command, between it and its subcommand, or after both."""
+"""What the commands share: `--config` wherever it stands, the terminal, and where results may go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,4 +60,46 @@ def terminal(*, stderr: bool = False) -> Console:
 # Where a command's results may go: never over what it reads.
 
 
-# A result for a terminal. It names numbers and findings, never the patient.
+def require_outside(out: Path, studies: Iterable[Path], *, option: str = "--out") -> None:
+    """Refuse results in a folder of inputs, by whatever path or link it is named.
+
+    Raises
+    ------
+    typer.BadParameter
+        If `out` is one of the folders or lies in one.
+    """
+    place = out.resolve()
+    for study in studies:
+        folder = study.resolve()
+        if place == folder or folder in place.parents:
+            raise typer.BadParameter(
+                f"{out} is inside the input folder {study}: results would mix with the images, and those of "
+                "an earlier run would be deleted. Name a folder outside it",
+                param_hint=option,
+            )
+
+
+def require_kept(
+    out: Path, patterns: Iterable[str], inputs: Iterable[Path | None], *, option: str = "--out"
+) -> None:
+    """Refuse a folder in which the command's own files would replace one that it reads.
+
+    Parameters
+    ----------
+    patterns : names of the files that the command writes or deletes in `out`.
+    inputs : files that it reads; None for those that were not named.
+
+    Raises
+    ------
+    typer.BadParameter
+    """
+    folder, names = out.resolve(), tuple(patterns)
+    for path in (one for one in inputs if one is not None):
+        # By its own name and by that of what it links to: deleting either loses it.
+        for place in (path.parent.resolve() / path.name, path.resolve()):
+            if place.parent == folder and any(fnmatchcase(place.name, name) for name in names):
+                raise typer.BadParameter(
+                    f"{place.name} in {out} is an input and would be replaced by a result of that name: "
+                    "name another folder",
+                    param_hint=option,
+                )

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from config.settings import Settings, load_settings
 from node.commands.console import terminal
-from node.commands.summary import print_result
+from node.commands.process import print_result
 from node.pipeline.artefacts import RESULT
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, Received, StandInPacs, send_study

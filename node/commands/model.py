@@ -34,8 +34,8 @@ from node.research.activation import (
 from node.research.activation import activate as record_activation
 from node.store.activations import activation_history
 from node.store.errors import StoreError
+from scoring.models.applicability import ModelComparison, ModelScore
 from scoring.models.card import ModelCard
-from scoring.models.comparison import ModelComparison, ModelScore
 
 app = typer.Typer(help="Show and change the model that scores patients.", no_args_is_help=True)
 

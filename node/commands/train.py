@@ -1,8 +1,9 @@
-"""`osteonode train` and `osteonode evaluate`: a model from a site's own patients, and what it is worth."""
+"""`osteonode features`, `train` and `evaluate`: features of many studies, and a model made from them."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +14,13 @@ from rich.console import Console
 
 from config.catalog import CatalogEntryInvalid, CatalogEntryMissing, load_model_card, require_configured
 from config.findings import load_findings
-from config.settings import Settings, load_settings
-from node.commands.console import terminal
-from node.commands.features import DEFAULT_JOBS
-from node.commands.output_folders import require_outside, require_table_of_features
+from config.settings import ConfigurationError, Settings, load_settings
+from node.commands.console import require_outside, terminal
 from node.logs import configure
+from node.pipeline.ports import StepMessage
 from node.research.cohort_tables import FeatureTable, read_features, read_rows
 from node.research.evaluation import CIRCULARITY, LABELS, card_of, evaluate_card, tells_its_studies
-from node.research.extraction import Extraction, extract_features
+from node.research.extraction import ABOUT, Extraction, RowsOf, WorkersSilent, by_workers, extract_features
 from node.research.model_training import COMBINED, Plan, read_repeats
 from node.research.model_training import train as train_models
 from node.research.outputs import (
@@ -35,11 +35,96 @@ from node.research.outputs import (
     validation_tables,
     write_outputs,
 )
+from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 from scoring.errors import CohortUnusable, FitImpossible, ModelCardInvalid
 from scoring.models.card import ModelCard, card_document, parse_model_card
 from scoring.training.cohort import Cohort, read_cohort
 from scoring.training.figures import rad_score_figure
 from scoring.training.fitting import PenaltyChoice
+
+_LONGEST_HEAD = 1 << 20  # characters: 851 names take 40,000
+REFUSED = 3
+DEFAULT_JOBS = max(1, (os.cpu_count() or 1) // 2)
+
+
+def features(
+    study_dirs: Annotated[
+        list[Path],
+        typer.Argument(metavar="STUDY_DIR...", help="Folders, one study each.", exists=True, file_okay=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="CSV; rows of a run with equal settings are kept.", dir_okay=False),
+    ],
+    config: Annotated[Path | None, typer.Option(help="Settings (TOML).", dir_okay=False)] = None,
+    engine: Annotated[str | None, typer.Option(help="Segmentation engine, as for process.")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(help="Name of a mask (NIfTI or DICOM SEG) in each study's folder, to use as drawn."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Studies at a time.", min=1)] = DEFAULT_JOBS,
+    workers: Annotated[
+        bool,
+        typer.Option(
+            "--workers",
+            help="Use workers (`osteonode worker --queues features`) that share broker, disk and settings.",
+        ),
+    ] = False,
+) -> None:
+    """Compute all features of L3 for each study: OUT, with settings and versions in OUT.json beside it."""
+    settings = load_settings(config, **({"segmentation": {"engine": engine}} if engine else {}))
+    configure(settings.log)
+    require_configured(settings)
+    console = terminal(stderr=True)
+    require_outside(out.parent, study_dirs)
+    require_table_of_features(out)
+    how = Extraction(settings=settings, mask=mask, jobs=jobs)
+    rows_of = _by_workers(settings, out) if workers else None
+    try:
+        rows = extract_features(study_dirs, out, how, console, rows_of)
+    except (BrokerAway, WorkersSilent) as error:
+        console.print(f"{error}; run again to continue", style="red", soft_wrap=True)
+        raise typer.Exit(1) from error
+    without = [row for row in rows if row["reason"]]
+    for row in without:
+        told = f"no features: {row['study']}: {row['reason']}"
+        console.print(told, style="yellow", soft_wrap=True)
+    console.print(f"{len(rows) - len(without)} of {len(rows)} studies have features: {out}")
+    if len(without) == len(rows):
+        raise typer.Exit(REFUSED)
+
+
+def require_table_of_features(out: Path, *, option: str = "--out") -> None:
+    """Refuse to replace a file that is no table of features: a cohort's, say, or an image.
+
+    Raises
+    ------
+    typer.BadParameter
+    """
+    if not out.is_file() or not out.stat().st_size:
+        return
+    try:
+        with out.open(encoding="utf-8-sig", errors="replace") as file:
+            head = file.readline(_LONGEST_HEAD)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {out}: {error.strerror}", param_hint=option) from error
+    if not head.startswith(",".join(ABOUT)):
+        raise typer.BadParameter(
+            f"{out} exists and is not a table of features: name another file", param_hint=option
+        )
+
+
+def _by_workers(settings: Settings, out: Path) -> RowsOf:
+    if not settings.broker.url:
+        raise ConfigurationError("--workers needs broker.url: the Redis that the workers use")
+    broker = CeleryBroker(create_app(settings, _refuse))
+    # A study that a worker lost is handed to another after its time limit.
+    return by_workers(broker.request_features, out, silence_s=2 * settings.worker.time_limit_s)
+
+
+def _refuse(message: StepMessage) -> None:
+    raise AssertionError(f"this command asks and does not work: {message}")
+
 
 _STUDIES_UNKNOWN = (
     "The card does not state which studies trained it; only the split of the table excludes any."

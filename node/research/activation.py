@@ -27,8 +27,8 @@ from node.store.activations import (
 from node.store.store import open_store
 from scoring.calibration import Mineral
 from scoring.errors import ModelCardInvalid
+from scoring.models.applicability import ModelComparison, ReferencePatient, compare_models
 from scoring.models.card import ModelCard, parse_model_card
-from scoring.models.comparison import ModelComparison, ReferencePatient, compare_models
 from scoring.radiomics import feature_names, parse_settings
 
 

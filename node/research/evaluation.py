@@ -36,8 +36,8 @@ from scoring.models.card import (
     RadScoreModel,
     canonical_json,
     parse_model_card,
+    rad_score,
 )
-from scoring.models.nomogram import rad_score
 from scoring.training.cohort import CLINICAL, Cohort, LabelKind, Patient, Split
 from scoring.training.discrimination import Auc
 from scoring.training.feature_selection import ICC_FORM

@@ -18,8 +18,7 @@ from node.research.evaluation import CIRCULARITY
 from node.research.model_training import AGREEMENT, COMBINED, Plan, Trained
 from scoring.calibration.spectrum import energy_phrase
 from scoring.errors import CohortUnusable
-from scoring.models.card import ModelCard
-from scoring.models.nomogram import nomogram_scale
+from scoring.models.card import ModelCard, nomogram_scale
 from scoring.training.cohort import MOST_MISSING, PLAUSIBLE, Split
 from scoring.training.discrimination import Auc, Optimism
 from scoring.training.feature_selection import ICC_FORM, Icc

@@ -23,8 +23,8 @@ from node.store.errors import StoreError, storage_error
 from node.store.files import sync_folder, write_private
 from node.store.schema import activations
 from scoring.errors import ModelCardInvalid
+from scoring.models.applicability import ModelComparison, ModelScore
 from scoring.models.card import ModelCard, card_document, parse_model_card
-from scoring.models.comparison import ModelComparison, ModelScore
 
 _FILE = Path("models") / "activations.jsonl"  # of earlier versions
 _TAKEN_OVER = Path("models") / "activations.jsonl.taken-over"  # holds its size then

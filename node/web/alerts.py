@@ -14,7 +14,6 @@ from node.pipeline.ports import Step
 from node.store.overview import DestinationStatus, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
 from node.store.workers import PUBLISHING, ServiceStatus, WorkerStatus
-from node.web.presentation import count, duration, size
 
 # Without these nothing can be received. Without the others studies wait, or are reported with less.
 NEEDED_TO_RECEIVE = frozenset({"database", "disk", "listener"})
@@ -347,3 +346,24 @@ def _of_studies(census: NodeCounts) -> Iterator[Alert]:
 
 def _ago(now: datetime, seconds: float) -> datetime:
     return (now - timedelta(seconds=seconds)).astimezone(UTC)
+
+
+# Numbers in the alerts and on the page.
+
+
+def size(number_bytes: int) -> str:
+    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if number_bytes >= factor:
+            return f"{number_bytes / factor:.1f} {unit}"
+    return f"{number_bytes} B"
+
+
+def duration(seconds: float) -> str:
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / factor:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scoring.models.nomogram import NomogramAxis, NomogramScale
+from scoring.models.card import NomogramAxis, NomogramScale
 from scoring.training.fitting import RadScoreFit
 from scoring.training.validation import Validation
 

@@ -30,7 +30,7 @@ from scoring.density.bmd import (
     ReferenceScore,
     StudyClass,
 )
-from scoring.models.nomogram import (
+from scoring.models.card import (
     FeatureTerm,
     NomogramAxis,
     NomogramInput,

@@ -13,7 +13,7 @@ from matplotlib.textpath import TextPath
 
 from node.dicom.sc.layout import DPI, FOOTER_RULE, HEIGHT
 from node.dicom.sc.nomogram_page import compose_nomogram
-from scoring.models.nomogram import NomogramResult
+from scoring.models.card import NomogramResult
 
 PAGE_MM, DISTANCE_MM = 300.0, 700.0
 LEAST_ARCMIN, COMFORTABLE_ARCMIN = 16.0, 20.0

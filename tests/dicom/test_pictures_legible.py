@@ -16,7 +16,7 @@ from node.dicom.sc.layout import CORNER_HEIGHT, CORNER_WIDTH, FOOTER_RULE, HEIGH
 from node.dicom.sc.nomogram_page import predictor_ticks
 from node.study_report import Report
 from scoring.calibration import Grade, Mineral
-from scoring.models.nomogram import NomogramAxis
+from scoring.models.card import NomogramAxis
 from segmentation.vertebrae import RegionKind
 from tests.dicom.drawn import boxes_of, pages_of, six_rods, words_of_page
 

@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 from rich.console import Console
 
-from node.commands.summary import print_result
+from node.commands.process import print_result
 from node.dicom.encode import encode_report
 from node.dicom.sr.items import summary_lines
 from node.result_document import ResultDocument

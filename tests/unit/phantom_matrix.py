@@ -28,8 +28,7 @@ from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
 from scoring.calibration import Calibration
 from scoring.density.bmd import BmdResult, measure_bmd
-from scoring.phantoms.choice import calibrate_from_reading
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import calibrate_from_reading, find_rods
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.levels import measure_level
 from segmentation.regions.cancellous import cut_regions

@@ -21,8 +21,7 @@ from node.dicom.ct.headers import group_series, read_headers
 from node.dicom.ct.reading import read_series
 from node.reference.spec import StudySpec
 from scoring.density.bmd import BmdResult, measure_bmd
-from scoring.phantoms.choice import calibrate_from_reading
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import calibrate_from_reading, find_rods
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.regions.cancellous import cut_regions

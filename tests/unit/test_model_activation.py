@@ -40,8 +40,8 @@ from node.store.errors import StoreUnavailable
 from node.store.schema import activations
 from node.store.store import open_store
 from scoring.calibration import Mineral
+from scoring.models.applicability import ReferencePatient, compare_models
 from scoring.models.card import ModelCard, card_document
-from scoring.models.comparison import ReferencePatient, compare_models
 from tests.e2e.in_process import Run, unchecked
 from tests.made_studies import write_reference_study
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from config.catalog import load_model_card
-from scoring.models.nomogram import NomogramScale, nomogram_scale
+from scoring.models.card import NomogramScale, nomogram_scale
 from scoring.training.figures import nomogram_figure
 
 

@@ -18,8 +18,7 @@ from node.reference.study import write_reference_study
 from node.reference.surroundings import VERTEBRAE
 from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 from scoring.density.bmd import measure_bmd
-from scoring.phantoms.choice import calibrate_from_reading
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import calibrate_from_reading, find_rods
 from segmentation.ct_volume import CtVolume, Grid
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,7 @@ from scipy.stats import chi2_contingency
 
 from node.research.extraction import made_with_sha256
 from scoring.models.applicability import input_observations
-from scoring.models.card import parse_model_card
-from scoring.models.nomogram import apply_nomogram, rad_score
+from scoring.models.card import apply_nomogram, parse_model_card, rad_score
 from tests.unit.research_cohort import (
     NAMES,
     OTHER_SETTINGS,

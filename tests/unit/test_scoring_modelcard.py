@@ -14,8 +14,16 @@ from scoring.calibration import Mineral
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, Spectrum
 from scoring.errors import LaboratoryMissing, ModelCardInvalid, UnknownFeature
 from scoring.models.applicability import input_observations, model_observations, score_observations
-from scoring.models.card import ModelCard, canonical_json, card_document, parse_model_card
-from scoring.models.nomogram import apply_nomogram, logistic, nomogram_scale, rad_score
+from scoring.models.card import (
+    ModelCard,
+    apply_nomogram,
+    canonical_json,
+    card_document,
+    logistic,
+    nomogram_scale,
+    parse_model_card,
+    rad_score,
+)
 
 DOCUMENT = {
     "schema": "osteonode-model-card",

@@ -12,8 +12,14 @@ from config.catalog import list_phantoms, load_phantom
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from scoring.phantoms.choice import UNDECIDED, PhantomImage, calibrate_from_reading, read_phantom
-from scoring.phantoms.rod_reading import find_rods, read_rods
+from scoring.phantoms.rod_reading import (
+    UNDECIDED,
+    PhantomImage,
+    calibrate_from_reading,
+    find_rods,
+    read_phantom,
+    read_rods,
+)
 from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, drawn
 

@@ -23,7 +23,7 @@ from scoring.calibration import FitRules, RodReading
 from scoring.calibration.methods import SHIPPED_RULES
 from scoring.phantoms import PhantomReading, SliceReading
 from scoring.phantoms.checks import reading_observations
-from scoring.phantoms.choice import calibrate_from_reading
+from scoring.phantoms.rod_reading import calibrate_from_reading
 
 CERTIFICATE = """
 model = "b-mas-200"

@@ -19,8 +19,7 @@ from node.reference.spine import build_spine
 from node.reference.surroundings import rods
 from scoring.calibration import Mineral
 from scoring.calibration.methods import calibrate, density_uncertainty
-from scoring.phantoms.choice import PhantomImage, read_phantom
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import PhantomImage, find_rods, read_phantom
 from segmentation.ct_volume import CtVolume, Grid
 from tests.unit.phantom_scans import Scan, cut, drawn
 

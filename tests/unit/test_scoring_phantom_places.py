@@ -9,8 +9,7 @@ import pytest
 
 from config.catalog import load_phantom
 from node.reference.attenuation import EFFECTIVE_KEV, HA, hu_per_mg
-from scoring.phantoms.choice import calibrate_from_reading
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import calibrate_from_reading, find_rods
 from tests.unit.phantom_scans import Scan, drawn
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,7 @@ import pytest
 
 from config.catalog import load_phantom
 from scoring.phantoms import PhantomReading
-from scoring.phantoms.choice import PhantomImage, calibrate_from_reading, read_phantom
-from scoring.phantoms.rod_reading import find_rods
+from scoring.phantoms.rod_reading import PhantomImage, calibrate_from_reading, find_rods, read_phantom
 from segmentation.ct_volume import CtVolume
 from tests.unit.phantom_scans import Scan, drawn
 

@@ -20,8 +20,7 @@ from scoring.calibration.methods import calibrate
 from scoring.density.bmd import StudyClass, measure_bmd
 from scoring.density.scores import study_class
 from scoring.errors import RegionEmpty
-from scoring.models.card import parse_model_card
-from scoring.models.nomogram import apply_nomogram, nomogram_scale, rad_score
+from scoring.models.card import apply_nomogram, nomogram_scale, parse_model_card, rad_score
 from scoring.phantoms.rod_reading import find_rods
 from scoring.radiomics import compute_features, feature_names, parse_settings
 from segmentation.ct_volume import CtVolume, Grid

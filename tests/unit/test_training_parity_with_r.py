@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from config.catalog import load_model_card
-from scoring.models.card import CLINICAL_INPUTS, CardTerm, ClinicalModel, parse_model_card
-from scoring.models.nomogram import apply_nomogram, nomogram_scale, rad_score
+from scoring.models.card import (
+    CLINICAL_INPUTS,
+    CardTerm,
+    ClinicalModel,
+    apply_nomogram,
+    nomogram_scale,
+    parse_model_card,
+    rad_score,
+)
 from scoring.training.cohort import compare_counted, compare_measured
 from scoring.training.discrimination import auc, compare
 from scoring.training.feature_selection import choose_penalty, fit_path, penalty_path

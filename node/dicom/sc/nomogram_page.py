@@ -35,7 +35,7 @@ from node.dicom.sc.words import (
     value_with_unit,
 )
 from node.study_report import Laboratory, Report
-from scoring.models.nomogram import NomogramAxis, NomogramInput, NomogramResult, NomogramScale
+from scoring.models.card import NomogramAxis, NomogramInput, NomogramResult, NomogramScale
 
 _SCALE_LEFT, _SCALE_RIGHT = 232.0, 792.0
 _VALUE_RIGHT, _POINTS_RIGHT = 916.0, WIDTH - MARGIN

@@ -13,8 +13,7 @@ from scoring.calibration.methods import LEAST_SQUARES, MINDWAYS, TWO_POINT
 from scoring.calibration.prior_scan import BY_PRIOR_SCAN
 from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory, StudyClass
-from scoring.models.card import NEGATIVE_CLASS
-from scoring.models.nomogram import NomogramResult
+from scoring.models.card import NEGATIVE_CLASS, NomogramResult
 from segmentation.phrase import Phrase, Value, phrase
 from segmentation.vertebrae import RegionKind
 

@@ -20,7 +20,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
 from node.dicom import codes
-from node.dicom.algorithms import rod_algorithm, segment_algorithm, segment_algorithm_type
+from node.dicom.codes import rod_algorithm, segment_algorithm, segment_algorithm_type
 from node.dicom.ct.pixel_data import iterate_frames
 from node.dicom.ct.reading import LoadedSeries
 from node.dicom.errors import SegmentationMismatch

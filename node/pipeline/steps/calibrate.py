@@ -19,8 +19,8 @@ from scoring.calibration.prior_scan import UncalibratedStudy, calibrate_by_prior
 from scoring.calibration.spectrum import CONVENTIONAL_SPECTRUM, ScanTechnique, spectrum_differences
 from scoring.errors import CalibrationImpossible
 from scoring.phantoms import PhantomModel, PhantomReading
-from scoring.phantoms.choice import calibrate_from_reading, line_without_limits
 from scoring.phantoms.rod_candidates import find_rod_candidates
+from scoring.phantoms.rod_reading import calibrate_from_reading, line_without_limits
 from segmentation.ct_volume import CtVolume
 from segmentation.phrase import clauses, phrase
 from segmentation.vertebrae import Observation, Vertebrae

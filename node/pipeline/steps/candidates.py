@@ -37,8 +37,7 @@ from node.pipeline.steps.calibrate import shows_phantom
 from node.pipeline.study_run import StudyImages
 from node.study_report import RejectedSeries, SeriesFacts
 from scoring.phantoms import PhantomModel, PhantomReading
-from scoring.phantoms.choice import PhantomImage, read_phantom
-from scoring.phantoms.rod_reading import explain_absence, read_rods
+from scoring.phantoms.rod_reading import PhantomImage, explain_absence, read_phantom, read_rods
 from segmentation.gates.noise import shows_lumbar_spine
 from segmentation.phrase import Phrase, Value, clauses, phrase
 from segmentation.vertebrae import Observation

@@ -26,8 +26,7 @@ from scoring.models.applicability import (
     model_observations,
     score_observations,
 )
-from scoring.models.card import ModelCard
-from scoring.models.nomogram import NomogramResult, RadScore, apply_nomogram, rad_score
+from scoring.models.card import ModelCard, NomogramResult, RadScore, apply_nomogram, rad_score
 from segmentation.phrase import clauses, listed, phrase
 from segmentation.vertebrae import EngineInfo, Observation, RegionKind
 

@@ -39,7 +39,7 @@ from scoring.density.bmd import BmdResult, measure_bmd
 from scoring.errors import FeaturesImpossible, RegionEmpty
 from scoring.models.card import ModelCard
 from scoring.phantoms import PhantomModel, holds_no_patient
-from scoring.phantoms.choice import calibrate_from_reading
+from scoring.phantoms.rod_reading import calibrate_from_reading
 from scoring.radiomics import RadiomicsSettings, compute_features, parse_settings
 from segmentation.ct_volume import CtVolume, Vector
 from segmentation.gates.bodies import bone_observations, ellipse_objection, quality_observations
