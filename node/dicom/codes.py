@@ -1,4 +1,4 @@
-"""Every coded concept of the report, and the algorithms that it names. A code is chosen here and nowhere else.
+"""Every coded concept of a report, and the algorithms that it names. A code is chosen here and nowhere else.
 
 Standard codes are from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN), UCUM and the IBSI reference manual. What
 has no standard code is coded in the node's own scheme, declared in each object that uses it.
