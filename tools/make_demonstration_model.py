@@ -33,7 +33,7 @@ from config.catalog import load_radiomics_settings_text, load_reference
 from node.reference.render import Raster, raster_of, render
 from node.reference.spec import BODIES, StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import MASK_LABELS, truth_mask
+from node.reference.study import MASK_LABELS, truth_mask
 from scoring.density.bmd import Reference, StudyClass
 from scoring.density.scores import T_OSTEOPENIA_BELOW, study_class
 from scoring.models.card import (

@@ -29,9 +29,9 @@ from config.sections import SegmentationSettings
 from config.settings import ConfigurationError, Settings, load_settings
 from node import logs
 from node.commands.console import terminal
+from node.net.access import listener_context
 from node.net.query import make_archive
 from node.net.sender import DicomSender, Requestor
-from node.net.tls import listener_context
 from node.pipeline.engine import resolve_engine
 from node.pipeline.result_basis import active_model
 from node.store.errors import StoreError

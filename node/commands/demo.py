@@ -25,8 +25,7 @@ from node.commands.process import print_result
 from node.pipeline.artefacts import RESULT
 from node.reference.spec import StudySpec
 from node.reference.stand_in_pacs import PacsError, Received, StandInPacs, send_study
-from node.reference.study import uid_of, write_reference_study
-from node.reference.truth import Truth
+from node.reference.study import Truth, uid_of, write_reference_study
 from node.result_document import ResultDocument, read_result
 from node.store.errors import StoreError
 from node.store.overview import StudySummary

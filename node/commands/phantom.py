@@ -11,8 +11,7 @@ from rich.table import Table
 
 from node.commands.console import terminal
 from node.reference.spec import LUMBAR, PHANTOMS, SpecInvalid, StudySpec, parse_bmd
-from node.reference.study import write_reference_study
-from node.reference.truth import Truth
+from node.reference.study import Truth, write_reference_study
 
 
 def phantom(

@@ -10,7 +10,7 @@ from pydicom import Dataset
 from config.phrases import Phrasebook
 from node.dicom.conformance import check_object
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.ct.slice_reading import DrawnSlice
 from node.dicom.result_headers import identity_source, require_study
 from node.dicom.sc import Picture, encode_pictures
 from node.dicom.sc.answer_page import compose_answer, compose_refusal

@@ -26,17 +26,17 @@ from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 from node.logs import describe
 from node.net.access import AssociationPolicy, AssociationSlots, access_rules
 from node.net.commitment import CommitmentService
-from node.net.elements import (
+from node.net.encoding import (
     DataSetTruncated,
     DataSetUnreadable,
     DeflatedStreamInvalid,
     Encoding,
     InflatedTooLarge,
     before_pixels,
+    file_header,
     find_values,
     inflated,
 )
-from node.net.encoding import file_header
 from node.net.event_driven.acceptor import EventDrivenServer
 from node.net.server import PynetdicomServer, StoreRequest, listening_socket, send_at_once
 from node.net.status import IdentifierMismatch, LimitExceeded, NotUnderstood, Status, status_for

@@ -17,10 +17,10 @@ from config.sections import Destination, TlsSettings
 from config.settings import ConfigurationError
 from node.checkpoint import make_pauses_sure
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.net.access import sender_context
 from node.net.event_driven.negotiation import read_answers_plainly, read_early_rejection
 from node.net.server import send_at_once
 from node.net.status import outcome_of
-from node.net.tls import sender_context
 from node.pipeline.ports import SendOutcome, SendResult
 from node.study_report import EncodedObject, ObjectKind
 

@@ -13,7 +13,7 @@ from config.settings import Settings
 from node.dicom.ct.headers import Instance, SeriesHeaders, group_series, read_headers
 from node.dicom.ct.reading import LoadedSeries, read_series, require_within
 from node.dicom.ct.series_choice import without_localizers
-from node.dicom.ct.single_slices import read_single_slices
+from node.dicom.ct.slice_reading import read_single_slices
 from node.dicom.header_text import text_of
 from node.pipeline.artefacts import SelectionArtefact
 from node.pipeline.engine import ResolvedEngine

@@ -16,12 +16,11 @@ from config.sections import SegmentationSettings
 from config.settings import Settings
 from node.dicom.result_headers import made_here
 from node.dicom.seg.vertebra_masks import is_measured_from
-from node.net.access import association_policy
+from node.net.access import association_policy, listener_context
 from node.net.commitment import CommitmentService, make_reporter, report_recorder
 from node.net.query import make_archives, make_watch
 from node.net.scp import Listener
 from node.net.server import listening_socket
-from node.net.tls import listener_context
 from node.pipeline.housekeeping import run_housekeeping, run_reconciliation
 from node.pipeline.ports import StepMessage
 from node.processes.heartbeat import listed

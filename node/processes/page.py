@@ -10,8 +10,8 @@ from config.catalog import CatalogEntryInvalid, CatalogEntryMissing
 from config.phrases import in_english
 from config.sections import Destination
 from config.settings import Settings
+from node.net.access import certificate_ends, speaks_tls
 from node.net.sender import DicomSender, Requestor
-from node.net.tls import certificate_ends, speaks_tls
 from node.pipeline.ports import StepMessage
 from node.pipeline.result_basis import active_model
 from node.store.errors import StorageFull, StoreError, StoreUnavailable

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from node.dicom.ct.headers import Instance, group_series, read_headers
-from node.dicom.ct.sampling import LEAST_SLICES, MOST_SLICES, sample_series, slices_per_series
+from node.dicom.ct.slice_reading import LEAST_SLICES, MOST_SAMPLED, sample_series, slices_per_series
 
 pytestmark = [pytest.mark.slow, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ def all_in(folder: Path) -> list[Instance]:
 
 def test_a_long_series_costs_no_more_than_a_short_one(images):
     (stack,) = sample_series(images(300))
-    assert stack.facts.instances <= MOST_SLICES
+    assert stack.facts.instances <= MOST_SAMPLED
     assert stack.extent_mm == 299.0
     shown = stack.volume.hu[:, 0, 0]
     assert len(shown) == 12

@@ -15,7 +15,7 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 
 from config.phrases import in_english, load_phrases
-from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.ct.slice_reading import DrawnSlice
 from node.dicom.sc.images import compose_slices, legend
 from node.dicom.sc.layout import FOOTER_RULE, HEIGHT, WIDTH, Typeface
 from node.pipeline.artefacts import OVERLAY_PNG, RESULT, SLICES, slices_from_bytes

@@ -32,10 +32,11 @@ from node.net.access import (
     Rejection,
     access_rules,
     association_policy,
+    listener_context,
+    speaks_tls,
 )
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor
-from node.net.tls import listener_context, speaks_tls
 from node.store.store import Store
 from tests.net.raw_peer import (
     ABORT,

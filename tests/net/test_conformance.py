@@ -27,12 +27,12 @@ from node.dicom.ct.pixel_data import DECODERS
 from node.dicom.destination_objects import SR_CLASSES
 from node.dicom.result_headers import made_here
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.net.access import sender_context
 from node.net.commitment import CommitmentReporter, CommitmentService
 from node.net.query import DicomArchive, DicomProver
 from node.net.scp import Listener
 from node.net.sender import DicomSender, Requestor
 from node.net.status import IdentifierMismatch, NotUnderstood, Status, status_for
-from node.net.tls import sender_context
 from node.store.errors import StorageFull
 from node.store.store import Store, open_store
 from node.study_report import EncodedObject, ObjectKind

@@ -18,7 +18,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from node.net.event_driven.private_attributes import PRIVATE_ATTRIBUTES, PYNETDICOM, PrivateAttribute
+from node.net.event_driven import PRIVATE_ATTRIBUTES, PYNETDICOM, PrivateAttribute
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "node" / "net" / "event_driven"

@@ -14,8 +14,7 @@ from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.overview import DeliveryRow, DestinationStatus
 from node.store.states import DeliveryState, Proof
 from node.web.alerts import duration, size
-from node.web.app import Guard, serve
-from node.web.pages import destination_lines, dimse, short_uid, unproven
+from node.web.app import Guard, destination_lines, dimse, serve, short_uid, unproven
 from node.web.sources import PICTURES
 
 SECRET = "MRN-4711-SECRET"

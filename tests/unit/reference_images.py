@@ -10,7 +10,7 @@ import SimpleITK
 from node.reference.render import raster_of, render
 from node.reference.spec import Faults, StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import truth_mask
+from node.reference.study import truth_mask
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.vertebrae import LABELS, Vertebrae

@@ -11,7 +11,7 @@ from config.findings import FindingTable, Output, load_findings, withheld
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import core_volume_mm3, truth_of
+from node.reference.study import core_volume_mm3, truth_of
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations

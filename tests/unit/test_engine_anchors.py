@@ -12,7 +12,7 @@ from config.phrases import in_english
 from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import truth_mask
+from node.reference.study import truth_mask
 from segmentation.ct_volume import CtVolume, LabelMap
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.mask import LabelImage, MaskEngine

@@ -12,7 +12,7 @@ from config.phrases import in_english
 from node.reference.render import raster_of
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import truth_mask
+from node.reference.study import truth_mask
 from segmentation.ct_volume import CtVolume, Grid, LabelMap, canonical
 from segmentation.engines.mask import Convention, LabelImage, MaskEngine
 from segmentation.engines.name_checks import NetworkLabels, to_vertebrae

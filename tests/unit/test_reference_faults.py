@@ -24,8 +24,7 @@ from node.reference.spec import (
     StudySpec,
 )
 from node.reference.spine import build_spine
-from node.reference.study import uid_of, write_reference_study
-from node.reference.truth import MASK_LABELS, truth_mask, truth_of
+from node.reference.study import MASK_LABELS, truth_mask, truth_of, uid_of, write_reference_study
 
 pytestmark = pytest.mark.slow
 

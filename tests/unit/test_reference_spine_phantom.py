@@ -14,9 +14,8 @@ from node.reference.render import raster_of, render
 from node.reference.shapes import Shrunk, distance_on
 from node.reference.spec import Faults, SpecInvalid, StudySpec
 from node.reference.spine import build_spine
-from node.reference.study import write_reference_study
+from node.reference.study import MASK_LABELS, truth_mask, truth_of, write_reference_study
 from node.reference.surroundings import VERTEBRAE
-from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 from scoring.density.bmd import measure_bmd
 from scoring.phantoms.rod_reading import calibrate_from_reading, find_rods
 from segmentation.ct_volume import CtVolume, Grid

@@ -16,9 +16,8 @@ from node.reference.attenuation import HA, K2HPO4, cancellous_reading, hu_per_mg
 from node.reference.render import raster_of, render
 from node.reference.spec import SpecInvalid, StudySpec, parse_bmd
 from node.reference.spine import build_spine
-from node.reference.study import write_reference_study
+from node.reference.study import MASK_LABELS, truth_mask, truth_of, write_reference_study
 from node.reference.surroundings import PHANTOM_MIDDLE_MM
-from node.reference.truth import MASK_LABELS, truth_mask, truth_of
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from config.catalog import load_model_card, load_phantom, load_radiomics_setting
 from node.reference.render import raster_of, render
 from node.reference.spec import LUMBAR, StudySpec
 from node.reference.spine import build_spine
+from node.reference.study import MASK_LABELS, truth_mask
 from node.reference.surroundings import rods
-from node.reference.truth import MASK_LABELS, truth_mask
 from scoring.calibration.methods import calibrate
 from scoring.density.bmd import StudyClass, measure_bmd
 from scoring.density.scores import study_class

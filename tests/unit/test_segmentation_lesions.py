@@ -9,7 +9,7 @@ from config.findings import Output, load_findings, withheld
 from node.reference.render import raster_of, render
 from node.reference.spec import Faults, Implant, Lesion, LesionKind, StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import MASK_LABELS, truth_mask
+from node.reference.study import MASK_LABELS, truth_mask
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.gates.bodies import lesion_observations, quality_observations
 from segmentation.levels import measure_level

@@ -8,7 +8,7 @@ import pytest
 from node.reference.render import raster_of, render
 from node.reference.spec import BODIES, Faults, StudySpec
 from node.reference.spine import build_spine
-from node.reference.truth import Truth, core_volume_mm3, truth_of
+from node.reference.study import Truth, core_volume_mm3, truth_of
 from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations

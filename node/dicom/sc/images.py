@@ -18,7 +18,7 @@ from matplotlib.patches import Circle
 
 from config.findings import level_in_words
 from config.phrases import Phrasebook
-from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.ct.slice_reading import DrawnSlice
 from node.dicom.sc.layout import (
     ACCENT,
     CAUTION,

@@ -25,7 +25,7 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import Comprehensive3DSRStorage
 
 from node.dicom import codes
-from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.ct.slice_reading import DrawnSlice
 from node.dicom.header_text import number_of, text_of
 from node.dicom.result_headers import (
     MANUFACTURER,

@@ -31,7 +31,7 @@ from pydicom.sr.coding import Code
 from config.findings import Severity
 from node.dicom import codes
 from node.dicom.codes import engine_identification, model_identification, node_identification
-from node.dicom.ct.single_slices import DrawnSlice, outline_of
+from node.dicom.ct.slice_reading import DrawnSlice, outline_of
 from node.dicom.header_text import to_ascii
 from node.dicom.seg import PARTS, Part, Segment
 from node.dicom.sr.items import (

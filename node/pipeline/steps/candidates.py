@@ -15,7 +15,6 @@ from node.dicom.ct.contrast_agent import contrast_of
 from node.dicom.ct.headers import Instance, SeriesHeaders
 from node.dicom.ct.passes import select_pass
 from node.dicom.ct.reading import LoadedSeries
-from node.dicom.ct.sampling import SampledStack, may_be_axial, sample_series, slices_per_series
 from node.dicom.ct.series_choice import (
     MIN_SLICES,
     Contrast,
@@ -26,11 +25,15 @@ from node.dicom.ct.series_choice import (
     suitable_series,
     without_localizers,
 )
-from node.dicom.ct.single_slices import (
+from node.dicom.ct.slice_reading import (
+    SampledStack,
     is_single_slice_series,
+    may_be_axial,
     rank_single_slices,
     read_single_slices,
+    sample_series,
     single_slice_candidates,
+    slices_per_series,
 )
 from node.dicom.errors import SeriesUnusable, Unusable
 from node.pipeline.steps.calibrate import shows_phantom

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from config.phrases import load_phrases, wide_font
 from config.settings import Settings
-from node.dicom.ct.single_slices import DrawnSlice
+from node.dicom.ct.slice_reading import DrawnSlice
 from node.dicom.encode import draw_pictures, encode_report
 from node.dicom.sc import Picture
 from node.dicom.sc.layout import Typeface
