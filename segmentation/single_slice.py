@@ -19,7 +19,7 @@ from segmentation.ct_volume import CtVolume, FloatArray, Mask, Points, Profile, 
 from segmentation.engines.geometric.body import WALL_ANGLES, outline_centroid, trace_outline
 from segmentation.engines.geometric.canal import enclosure_map
 from segmentation.engines.geometric.frame import BodyFrame, body_frame, coarsen, sample
-from segmentation.gates.bodies import metal_observation, metal_voxels
+from segmentation.gates.bodies import metal_observation, metal_pieces
 from segmentation.regions.surface import largest_piece
 from segmentation.settings import CanalSettings, GateSettings, RegionSettings, SliceSettings
 from segmentation.vertebrae import EngineInfo, Observation
@@ -223,9 +223,9 @@ def slice_observations(
     if region.sum() * pixel_mm2 < rules.region_mm2 or _touches_border(body[0]):
         yield Observation(code="slice_body_not_found")
         return
-    metal = metal_voxels(volume.hu[0], body[0], volume.grid.spacing_mm[1:], limits.quality)
-    if metal * pixel_mm2 >= rules.metal_min_mm2:
-        yield metal_observation(None, metal * volume.grid.voxel_volume_mm3, limits.quality)
+    metal = metal_pieces(volume.hu[0], body[0], volume.grid.spacing_mm[1:], volume.kvp, limits.quality)
+    if metal.sure_voxels * pixel_mm2 >= rules.metal_min_mm2:
+        yield metal_observation(None, metal.voxels * volume.grid.voxel_volume_mm3, metal)
         return
     if (
         _beside_bone(volume, found, limits) > rules.beside_bone

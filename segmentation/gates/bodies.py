@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segmentation.ct_volume import CtVolume, FloatArray, Mask
+from segmentation.ct_volume import CtVolume, FloatArray, Mask, bone_contrast
 from segmentation.gates.fracture import fracture_observations
 from segmentation.gates.wholeness import wholeness_observations
 from segmentation.phrase import Phrase, phrase
@@ -28,6 +28,9 @@ from segmentation.vertebrae import (
 # Lesions. Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that
 # is replaced as a whole is compared with the other bodies in view. In bone of low density lytic tissue has
 # the HU of marrow: an observation states that lysis was not assessed.
+
+_METAL_KVP = 120.0  # at which the limits of metal are stated
+METAL_MOST_HU = 2800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,31 +204,59 @@ def _body(volume: CtVolume, vertebrae: Vertebrae, level: Level, rules: GateSetti
                 "most_mm": f"{rules.height_mm[1]:g}",
             },
         )
-    voxels = metal_voxels(volume.hu[box], body, volume.grid.spacing_mm, rules)
-    metal_mm3 = voxels * volume.grid.voxel_volume_mm3
-    if voxels >= rules.metal_min_voxels and metal_mm3 >= rules.metal_min_mm3:
-        yield metal_observation(level.name, metal_mm3, rules)
+    metal = metal_pieces(volume.hu[box], body, volume.grid.spacing_mm, volume.kvp, rules)
+    least = max(rules.metal_min_voxels, rules.metal_min_mm3 / volume.grid.voxel_volume_mm3)
+    if metal.sure_voxels >= least:
+        yield metal_observation(level.name, metal.voxels * volume.grid.voxel_volume_mm3, metal)
 
 
-def metal_voxels(hu: FloatArray, body: Mask, spacing_mm: Sequence[float], rules: GateSettings) -> int:
-    """Voxels of the largest piece of metal in a body or near it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metal:
+    """The largest piece of metal in a body or near it.
+
+    Attributes
+    ----------
+    voxels : of the piece, with what is joined to it inside the body.
+    sure_voxels : those of them that no bone reaches.
+    sure_hu : what no bone reaches at the image's tube voltage.
+    """
+
+    voxels: int
+    sure_voxels: int
+    sure_hu: float
+
+
+def metal_pieces(
+    hu: FloatArray, body: Mask, spacing_mm: Sequence[float], kvp: float | None, rules: GateSettings
+) -> Metal:
+    """Metal is told by voxels that no bone reaches; cortex, osteophytes and contrast medium stay below.
 
     Parameters
     ----------
     hu, body : of one shape, of a volume or a slice.
     spacing_mm : along their axes.
+    kvp : tube voltage, with which bone's contrast changes; None where it is not known.
     """
+    contrast = bone_contrast(kvp, relative_to=_METAL_KVP)
+    # A CT's HU end at 3,071, which metal reaches at any voltage.
+    sure_hu, joined_hu = min(rules.metal_hu * contrast, METAL_MOST_HU), rules.metal_joined_hu * contrast
     outside_mm = ndimage.distance_transform_edt(~body, sampling=spacing_mm)
-    near = (outside_mm <= rules.metal_margin_mm) & (hu > rules.metal_near_hu)
-    return int(np.count_nonzero(largest_piece((body & (hu > rules.metal_hu)) | near, corners=True)))
+    sure = (outside_mm <= rules.metal_margin_mm) & (hu > sure_hu)
+    labels, count = ndimage.label(sure | (body & (hu > joined_hu)), np.ones((3,) * hu.ndim))
+    surely = np.bincount(labels[sure], minlength=count + 1)
+    largest = int(np.argmax(surely))
+    return Metal(
+        voxels=int(np.count_nonzero(labels == largest)) if surely[largest] else 0,
+        sure_voxels=int(surely[largest]),
+        sure_hu=sure_hu,
+    )
 
 
-def metal_observation(level: str | None, volume_mm3: float, rules: GateSettings) -> Observation:
+def metal_observation(level: str | None, volume_mm3: float, metal: Metal) -> Observation:
     """`metal_near_body`; without a level for single slices."""
     values = {
         "volume_mm3": round(volume_mm3),
-        "inside_hu": round(rules.metal_hu),
-        "beside_hu": round(rules.metal_near_hu),
+        "limit_hu": round(metal.sure_hu),
     }
     return Observation(code="metal_near_body", level=level, values=values)
 

@@ -25,7 +25,7 @@ HALVES = (0.15, 0.5)  # of the height, from the middle: what counts as the upper
 REACH = 0.7  # of the height, from the middle: what is looked at
 STEPS = 35
 BONE_HU = (0.0, 500.0)
-FLOOR_HU = 20.0  # added to the largest difference, so that noise beside a canal without bone says nothing
+LEAST_HU = 50.0  # by which bone beside the canal differs along a body; less are no pedicles, but noise (R)
 OUTSIDE_HU = -2000.0  # no voxel reads so
 OUTSIDE_SHARE = 0.3
 ENDS = (0.02, 0.98)  # quantiles that leave out single voxels
@@ -61,7 +61,8 @@ def pedicles_above(volume: CtVolume, body: Mask, level: Level) -> float | None:
 
     Returns
     -------
-    As a share of the largest difference along the body, -1 to 1; None where the volume ends beside the canal.
+    As a share of the largest difference along the body, -1 to 1; None where the volume ends beside the canal, or
+    where no bone flanks it.
     """
     box = box_around(body)
     grid = volume.grid.part(box)
@@ -87,8 +88,8 @@ def pedicles_above(volume: CtVolume, body: Mask, level: Level) -> float | None:
         return None
     bone = np.where(outside, BONE_HU[0], np.clip(hu, *BONE_HU)).mean(axis=(1, 2))
     upper = (at > HALVES[0]) & (at < HALVES[1])
-    difference = bone[upper].mean() - bone[upper[::-1]].mean()
-    return float(difference / (np.ptp(bone) + FLOOR_HU))
+    difference, largest = bone[upper].mean() - bone[upper[::-1]].mean(), np.ptp(bone)
+    return float(difference / largest) if largest >= LEAST_HU else None
 
 
 def _sampled(volume: CtVolume, places_mm: Profile) -> Profile:

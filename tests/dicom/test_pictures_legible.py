@@ -38,7 +38,7 @@ def _crowded(report: Report, describe_finding) -> Report:
         *(describe_finding("body_truncated", level=name) for name in ("L4", "L5")),
         *(describe_finding("roi_heterogeneous", level=name, sd_hu=93.4) for name in ("L1", "L2", "L3")),
         *(
-            describe_finding("metal_near_body", level=name, volume_mm3=420, inside_hu=1000, beside_hu=1800)
+            describe_finding("metal_near_body", level=name, volume_mm3=420, limit_hu=2000)
             for name in ("L4", "L5")
         ),
         describe_finding("thick_slices", thickness_mm=10),

@@ -277,17 +277,13 @@ def test_the_density_rule_rests_on_l1_and_l2_else_on_the_pair_nearest_l3(names, 
 
 
 def test_a_level_that_is_not_measured_for_metal_is_no_part_of_the_pair():
-    metal = Observation(
-        code="metal_near_body", level="L1", values={"volume_mm3": 100, "inside_hu": 1000, "beside_hu": 1800}
-    )
+    metal = Observation(code="metal_near_body", level="L1", values={"volume_mm3": 100, "limit_hu": 2000})
     assert judged(noticed=(metal,)).density.levels == ("L2", "L3")
 
 
 def test_an_ellipse_beside_the_core_is_withheld_with_it():
     one = level("L1", 70.0)
-    metal = Observation(
-        code="metal_near_body", level="L1", values={"volume_mm3": 100, "inside_hu": 1000, "beside_hu": 1800}
-    )
+    metal = Observation(code="metal_near_body", level="L1", values={"volume_mm3": 100, "limit_hu": 2000})
     found = judged(replace(one, ellipse=one.measured), level("L2", 70.0), noticed=(metal,))
     assert (found.levels[0].measured, found.levels[0].ellipse) == (None, None)
 

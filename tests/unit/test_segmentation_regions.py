@@ -222,6 +222,41 @@ def test_a_screw_counts_within_ten_mm_of_the_body(distance_mm: float, expected: 
     assert ("metal_near_body" in codes(volume, as_vertebrae(grid, elliptic_body(grid)))) == expected
 
 
+@pytest.mark.parametrize(
+    ("hu", "kvp", "expected"),
+    [
+        (1600.0, None, False),
+        (1600.0, 120.0, False),
+        (2100.0, 120.0, True),
+        (2100.0, 80.0, False),
+        (3071.0, 70.0, True),
+    ],
+)
+def test_what_bone_can_be_at_a_tube_voltage_is_no_metal(hu: float, kvp: float | None, expected: bool) -> None:
+    """A sclerotic endplate, or a spur: 200 mm3 of dense cortex cost a real patient two levels."""
+    grid = grid_of((1.0, 1.0, 1.0))
+    volume = replace(uniform(grid), kvp=kvp)
+    h, back, left = body_coordinates_mm(grid)
+    volume.hu[(np.abs(h - 10.0) <= 1.0) & (np.abs(back) <= 5.0) & (np.abs(left) <= 5.0)] = hu
+    assert ("metal_near_body" in codes(volume, as_vertebrae(grid, elliptic_body(grid)))) == expected
+
+
+def test_the_volume_of_metal_counts_what_is_joined_to_it_in_the_body() -> None:
+    """A screw blurred by thick slices: its sides are no denser than bone."""
+    grid = grid_of((1.0, 1.0, 1.0))
+    volume = uniform(grid)
+    h, back, left = body_coordinates_mm(grid)
+    screw = (np.abs(left) <= 2.0) & (np.abs(h) <= 2.0) & (np.abs(back) <= 6.0)
+    volume.hu[screw] = 1200.0
+    volume.hu[screw & (np.abs(left) <= 1.0) & (np.abs(h) <= 1.0)] = 3071.0
+    (metal,) = [
+        one
+        for one in quality_observations(volume, as_vertebrae(grid, elliptic_body(grid)), {})
+        if one.code == "metal_near_body"
+    ]
+    assert metal.values["volume_mm3"] == np.count_nonzero(screw)
+
+
 def test_one_voxel_of_noise_is_not_metal() -> None:
     grid = grid_of((3.0, 3.0, 3.0))
     volume = uniform(grid)
