@@ -214,6 +214,9 @@ class FractureSettings(Limits):
     # Intact bodies at hand: 0.68 to 0.79.
     #: mean height of an intact body over the square root of its mean cross-section
     proportion: Positive = 0.72
+    # Intact bodies of a narrow build: up to 0.84. A sclerotic body drawn together with its disc has 0.89 and
+    # more, and would make all its neighbours look crushed.
+    most_proportion: Positive = 0.87  #: the same ratio, at most, of a body that others are compared with
     neighbours_apart: Annotated[int, Ge(1)] = 5  #: levels, up to which another body counts as a neighbour
     # Fish vertebrae throughout: the median loss of the middles, each within its own body, of several bodies.
     # Of a person whose bodies are intact it is 0.02 on a real CT; reference bodies that all lost a fifth
@@ -258,11 +261,11 @@ class GateSettings(Limits):
     """Limits of the gates on a vertebral body and its regions."""
 
     height_mm: Span = (18.0, 40.0)  #: of a body
-    # Whole bodies of two real CTs have 0.03 and more, of reference studies 0.4; drawings that have slipped by
-    # half a vertebra -0.03 and less.
+    # Whole bodies of two real CTs have 0.32 and more, but for one with a lesion; of reference studies 0.6.
+    # Drawings that have slipped by half a vertebra are below 0, those by a third below 0.2.
     #: bone beside the canal at the body's upper half over that at its lower half, as a share of the largest
     #: difference there: less is part of one body and part of the next
-    min_pedicles_above: Annotated[float, Ge(-1), Le(1)] = 0.0
+    min_pedicles_above: Annotated[float, Ge(-1), Le(1)] = 0.2
     # Compact bone reaches 1,600 HU in a sclerotic spine on slices of 1 mm, and 2,150 where a bone kernel
     # enhances its edges, in single voxels. Screws of titanium have hundreds of voxels above 2,500, on slices
     # of 5 mm too.

@@ -1,6 +1,6 @@
 """Runs the sixty digital reference studies of tests/unit/segmentation_matrix.py and prints counts.
 
-tools/run_matrix.py [--mixed-otherwise | --mixed-anew | --at-other-voltages | --worn] [NUMBER ...]
+tools/run_matrix.py [--mixed-otherwise | --mixed-anew | --at-other-voltages | --worn | --crisp] [NUMBER ...]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.unit.segmentation_matrix import at_other_voltages, matrix, mixed_anew, mixed_otherwise, worn
+from tests.unit.segmentation_matrix import at_other_voltages, crisp, matrix, mixed_anew, mixed_otherwise, worn
 from tests.unit.segmentation_matrix_run import Outcome, run
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     outcomes = []
     options = argparse.ArgumentParser()
     series = options.add_mutually_exclusive_group()
-    for mixing in (mixed_otherwise, mixed_anew, at_other_voltages, worn):
+    for mixing in (mixed_otherwise, mixed_anew, at_other_voltages, worn, crisp):
         option = f"--{mixing.__name__.replace('_', '-')}"
         series.add_argument(option, dest="series", action="store_const", const=mixing, default=matrix)
     options.add_argument("number", type=int, nargs="*")

@@ -20,6 +20,7 @@ from config.findings import load_findings
 from tests.unit.real_variants import Judgement, run, variants
 
 NEAR_MG_CM3 = 10.0
+BELIEVED_MM = 3.2  # slices up to which heights are believed (`FractureSettings.max_step_mm`)
 
 
 def main() -> int:
@@ -57,26 +58,37 @@ def _print_one(one: Judgement) -> None:
         )
         if names
     ]
-    lost = ",".join(name for name in one.whole if name not in one.kept) or "-"
+    lost = ",".join(name for name in one.measurable if name not in one.kept) or "-"
     print(f"{one.variant.number:3d} {one.variant}: {kept}; lost {lost}; {'; '.join(wrong)}", flush=True)
     print(f"      {' '.join(one.findings)}", flush=True)
 
 
 def _print_counts(source: str, judged: list[Judgement]) -> None:
     whole = sum(len(one.whole) for one in judged)
+    measurable = [(one, name) for one in judged for name in one.measurable]
+    kept = sum(name in one.kept for one, name in measurable)
     errors = np.abs([error for one in judged for error in one.kept.values()])
     near = int((errors <= NEAR_MG_CM3).sum())
-    fractures = sum(len(one.fractures) for one in judged)
+    fine = [one for one in judged if (one.variant.thickness_mm or 0.0) <= BELIEVED_MM]
+    fractures = ", ".join(
+        f"{sum(len(one.fractures) for one in part)} of {sum(len(one.whole) for one in part)} {where}"
+        for part, where in (
+            (fine, f"up to {BELIEVED_MM:g} mm"),
+            ([one for one in judged if one not in fine], "above"),
+        )
+    )
     print(
         f"{source}: {len(judged)} runs, {whole} whole bodies;"
         f" half bodies printed {sum(len(one.halves) for one in judged)} in"
         f" {sum(bool(one.halves) for one in judged)} runs, withheld"
         f" {sum(len(one.withheld_halves) for one in judged)};"
         f" wrong names undoubted {sum(len(one.misnamed) for one in judged)};"
-        f" fractures {fractures} ({fractures / max(1, whole):.1%});"
+        f" fractures {fractures};"
         f" metal {sum(len(one.metal) for one in judged)};"
-        f" a density for {len(errors)} ({len(errors) / max(1, whole):.0%}), within {NEAR_MG_CM3:g} mg/cm3"
-        f" {near} ({near / max(1, whole):.0%}), median {np.median(errors) if len(errors) else np.nan:.1f}"
+        f" a density for {len(errors)}, and for {kept} of {len(measurable)}"
+        f" ({kept / max(1, len(measurable)):.0%}) that no gate withholds on the expert's mask;"
+        f" within {NEAR_MG_CM3:g} mg/cm3 {near} of {len(errors)},"
+        f" median {np.median(errors) if len(errors) else np.nan:.1f}"
     )
 
 

@@ -258,6 +258,7 @@ def height_loss(
         for label, other in heights.items()
         if label != name
         and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
+        and not _taller_than_a_body(other, rules)
     }
     losses = _own_losses(name, body, _behind_mm(name, body, near, rules), rules)
     if near:
@@ -274,6 +275,11 @@ def height_loss(
     if losses["crush"] >= EVEN_SHARE * largest:
         shape = "crush"
     return shape, largest
+
+
+def _taller_than_a_body(body: Heights, rules: FractureSettings) -> bool:
+    """Whether a drawing is taller for its cross-section than intact bodies are: it holds a disc as well."""
+    return body.proportion is not None and body.proportion > rules.most_proportion
 
 
 def _own_losses(name: str, body: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:

@@ -61,8 +61,8 @@ def pedicles_above(volume: CtVolume, body: Mask, level: Level) -> float | None:
 
     Returns
     -------
-    As a share of the largest difference along the body, -1 to 1; None where the volume ends beside the canal, or
-    where no bone flanks it.
+    As a share of the largest difference along the body, -1 to 1; None where the volume ends beside the
+    canal, or where no bone flanks it.
     """
     box = box_around(body)
     grid = volume.grid.part(box)

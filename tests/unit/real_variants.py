@@ -25,7 +25,7 @@ from segmentation.engines.geometric import GeometricEngine
 from segmentation.errors import SegmentationError
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
-from segmentation.vertebrae import LABELS, LUMBAR, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, Regions, Vertebrae
 from tests.unit.reference_images import as_volume, drawn
 
 MG_CM3_PER_HU = (
@@ -108,6 +108,7 @@ class Judgement:
     Attributes
     ----------
     whole : expert bodies wholly in view.
+    measurable : those of them whose density no gate withholds where the expert's own mask is judged.
     kept : those of them that have a density, and by how much it differs from the expert's, in mg/cm3.
     halves : printed bodies that are part of one vertebra, or of two.
     misnamed : printed names of other vertebrae, none of which is doubted.
@@ -117,6 +118,7 @@ class Judgement:
 
     variant: Variant
     whole: tuple[str, ...]
+    measurable: tuple[str, ...] = ()
     kept: Mapping[str, float] = field(default_factory=dict)
     halves: tuple[str, ...] = ()
     withheld_halves: tuple[str, ...] = ()
@@ -312,7 +314,14 @@ def judge(
     findings = [rows.describe(one) for one in seen]
     doubted = any(one.code in DOUBTS for one in seen)
     in_view = tuple(level.name for level in expert.levels if level.complete and level.name in LUMBAR)
-    truth = {name: _core_hu(volume, expert, name) for name in in_view}
+    drawn_regions = {name: _regions(volume, expert, name) for name in in_view}
+    truth = {name: float(volume.hu[one.bmd].mean()) for name, one in drawn_regions.items() if one is not None}
+    by_image = [
+        rows.describe(one)
+        for one in quality_observations(
+            volume, expert, {name: one for name, one in drawn_regions.items() if one is not None}
+        )
+    ]
     kept: dict[str, float] = {}
     halves, barred_halves, misnamed = [], [], []
     for level in whole:
@@ -331,6 +340,7 @@ def judge(
     return Judgement(
         variant=variant,
         whole=in_view,
+        measurable=tuple(name for name in truth if not withheld(by_image, Output.BMD, [name])),
         kept=kept,
         halves=tuple(halves),
         withheld_halves=tuple(barred_halves),
@@ -341,11 +351,11 @@ def judge(
     )
 
 
-def _core_hu(volume: CtVolume, expert: Vertebrae, name: str) -> float:
+def _regions(volume: CtVolume, expert: Vertebrae, name: str) -> Regions | None:
     try:
-        return float(volume.hu[cut_regions(volume, expert, name).bmd].mean())
+        return cut_regions(volume, expert, name)
     except (SegmentationError, ValueError):
-        return float("nan")
+        return None
 
 
 def _held_against(

@@ -38,12 +38,31 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Crisp:
+    """What makes the ends and waists of bodies stand out, put into a study that is rendered without it.
+
+    Attributes
+    ----------
+    endplate_hu : added at both ends of every body, fading within 3 mm.
+    sclerosis : a level, and HU added to the 8 mm beneath its upper endplate; None for none.
+    edge_gain : of a bone kernel's enhancement of edges within slices.
+    half_field_mm : to each side of the spine; the phantom is out of view.
+    """
+
+    endplate_hu: float
+    sclerosis: tuple[str, float] | None
+    edge_gain: float
+    half_field_mm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One study of the matrix."""
 
     number: int
     spec: StudySpec
     expected: Expected
+    crisp: Crisp | None = None
 
     @property
     def faulted(self) -> bool:
@@ -157,6 +176,33 @@ def worn() -> Iterator[Entry]:
         spurs_mm = (4.0, 6.0, 8.0, 12.0)[entry.number % 4]
         faults = replace(entry.spec.faults, spurs_mm=spurs_mm, calcified_aorta=True)
         yield replace(entry, spec=replace(entry.spec, faults=faults))
+
+
+def crisp() -> Iterator[Entry]:
+    """The same studies on thin slices with dense endplates, a bone kernel and a narrow field.
+
+    Half have a sclerotic level too: what a gate withholds there is right.
+    """
+    for entry in matrix():
+        number = entry.number
+        slice_mm = (0.6, 1.0, 0.6, 1.0, 2.0)[(2 * number + 1) % 5]
+        level = entry.expected.whole[number % len(entry.expected.whole)] if number % 2 else None
+        yield replace(
+            entry,
+            spec=replace(
+                entry.spec,
+                seed=7100 + number,
+                slice_spacing_mm=slice_mm,
+                slice_thickness_mm=slice_mm,
+                bmd_mg_cm3=dict.fromkeys(BODIES, _BMD[(4 * number + 1 + number // 6) % 5]),
+            ),
+            crisp=Crisp(
+                endplate_hu=(150.0, 300.0, 450.0)[number % 3],
+                sclerosis=None if level in (None, "L6") else (str(level), 250.0),
+                edge_gain=(0.0, 0.5, 1.0)[(number // 2) % 3],
+                half_field_mm=(75.0, 90.0)[(number // 3) % 2],
+            ),
+        )
 
 
 def _fractured() -> Iterator[Entry]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from config.findings import FindingTable, Output, load_findings, withheld
 from node.reference.render import raster_of, render
 from node.reference.spec import StudySpec
 from node.reference.spine import build_spine
-from node.reference.study import core_volume_mm3, truth_of
-from segmentation.ct_volume import CtVolume, Grid
+from node.reference.study import core_volume_mm3, truth_mask, truth_of
+from segmentation.ct_volume import CtVolume, Grid, LabelMap
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import RegionSettings
-from segmentation.vertebrae import LUMBAR
-from tests.unit.segmentation_matrix import Entry
+from segmentation.vertebrae import LABELS, LUMBAR
+from tests.unit.segmentation_matrix import Crisp, Entry
 
 DOUBTS = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
 NAMES_APART_MM = 15.0  # a body further from the vertebra that it is named after is another one
@@ -60,6 +61,8 @@ class Outcome:
         if expected.conflict or not self.entry.anchored:
             return self.doubted
         named = {level for _, level in expected.barred}
+        if self.entry.crisp is not None and self.entry.crisp.sclerosis is not None:
+            named.add(self.entry.crisp.sclerosis[0])
         return not (self.missing or self.doubted or set(self.barred) - named)
 
 
@@ -77,12 +80,54 @@ def volume_of(spec: StudySpec) -> CtVolume:
     return CtVolume(hu=hu, grid=grid, kvp=float(spec.kvp))
 
 
+ENDPLATE_FADES_MM = 1.5
+SCLEROSIS_MM = 8.0
+KERNEL_MM = 1.0  # of the blur that a bone kernel's edges stand out against
+
+
+def made_crisp(volume: CtVolume, bodies: LabelMap, look: Crisp) -> CtVolume:
+    """The study with dense endplates, sclerosis, enhanced edges and a narrow field.
+
+    Parameters
+    ----------
+    volume : slices from inferior to superior.
+    bodies : values of `LABELS`, on the same grid.
+    """
+    dz, dy, dx = volume.grid.spacing_mm
+    hu = volume.hu.copy()
+    for name, value in LABELS.items():
+        inside = bodies == value
+        if not inside.any():
+            continue
+        below_mm = np.cumsum(inside, axis=0) * dz
+        above_mm = np.cumsum(inside[::-1], axis=0)[::-1] * dz
+        nearest = np.minimum(below_mm, above_mm)[inside]
+        hu[inside] += (look.endplate_hu * np.exp(-((nearest / ENDPLATE_FADES_MM) ** 2))).astype(np.float32)
+        if look.sclerosis is not None and look.sclerosis[0] == name:
+            hu[inside & (above_mm <= SCLEROSIS_MM)] += look.sclerosis[1]
+    blurred = ndimage.gaussian_filter(hu, (0.0, KERNEL_MM / dy, KERNEL_MM / dx))
+    hu = np.clip(hu + look.edge_gain * (hu - blurred), -1024.0, 3071.0)
+    middle = np.argwhere(bodies).mean(axis=0)
+    box = [slice(0, volume.grid.shape[0])]
+    for axis, step in ((1, dy), (2, dx)):
+        reach = look.half_field_mm / step
+        box.append(
+            slice(
+                max(0, round(middle[axis] - reach)), min(volume.grid.shape[axis], round(middle[axis] + reach))
+            )
+        )
+    part = (box[0], box[1], box[2])
+    return replace(volume, hu=np.ascontiguousarray(hu[part], dtype=np.float32), grid=volume.grid.part(part))
+
+
 def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
     """One study: rendered, segmented, judged."""
     spine = build_spine(entry.spec)
     raster = raster_of(entry.spec, spine)
     truth = truth_of(entry.spec, spine, raster)
     volume = volume_of(entry.spec)
+    if entry.crisp is not None:
+        volume = made_crisp(volume, truth_mask(spine, raster), entry.crisp)
     found = GeometricEngine().segment(volume)
     whole = [level for level in found.levels if level.complete and level.name in LUMBAR]
     regions = {level.name: cut_regions(volume, found, level.name) for level in whole}

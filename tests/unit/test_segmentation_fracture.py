@@ -354,3 +354,16 @@ def test_a_fracture_of_l3_withholds_what_rests_on_l3() -> None:
     findings = [TABLE.describe(one) for one in observed]
     for output in (Output.T_SCORE, Output.FEATURES, Output.RAD_SCORE, Output.NOMOGRAM):
         assert withheld(findings, output, ["L3"])
+
+
+def test_a_drawing_taller_than_any_body_is_no_measure_of_its_neighbours() -> None:
+    """A sclerotic L1 was drawn together with the disc above: four intact bodies were called fractured."""
+    intact = {
+        name: Heights(anterior_mm=27.5, middle_mm=25.5, posterior_mm=26.5, volume_mm3=28_500.0)
+        for name in ("L2", "L3", "L4")
+    }
+    with_disc = Heights(anterior_mm=34.0, middle_mm=36.0, posterior_mm=35.0, volume_mm3=41_800.0)
+    for name in intact:
+        assert height_loss(name, {**intact, "L1": with_disc})[1] < FractureSettings().suspected_loss
+    tall = replace(with_disc, volume_mm3=60_000.0)  # a large body in proportion
+    assert height_loss("L3", {**intact, "L1": tall})[1] > FractureSettings().refused_loss
