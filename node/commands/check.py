@@ -34,9 +34,9 @@ from node.net.query import make_archive
 from node.net.sender import DicomSender, Requestor
 from node.pipeline.engine import resolve_engine
 from node.pipeline.result_basis import active_model
+from node.processes.supervisor import BrokerNotStarted, EmbeddedRedis
 from node.store.errors import StoreError
 from node.store.store import open_store
-from node.worker.broker import BrokerNotStarted, EmbeddedRedis
 from scoring.density.scores import unstated_phrase
 from scoring.errors import RadiomicsSettingsInvalid
 from segmentation.engines.nnunet import NnunetEngine

@@ -17,7 +17,7 @@ from config.catalog import require_configured
 from config.findings import Severity
 from config.phrases import error_in_words
 from config.settings import ConfigurationError, Settings, load_settings, source_date_epoch
-from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
+from node.clinical import CsvLaboratory, NoLaboratory
 from node.commands.console import require_kept, require_outside, terminal
 from node.commands.study_export import KeptArtefacts, describe_run
 from node.dicom.errors import MaskUnreadable

@@ -17,9 +17,8 @@ from node.pipeline.result_basis import active_model
 from node.store.errors import StorageFull, StoreError, StoreUnavailable
 from node.store.store import Store, open_store
 from node.supervision import SupervisedThread
-from node.web.alerts import NotReady, Probe
 from node.web.app import UnavailablePage, create_app, serve
-from node.web.sources import Sources
+from node.web.sources import NotReady, Probe, Sources
 from node.worker.tasks import CeleryBroker
 from node.worker.tasks import create_app as create_celery
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from config.settings import Settings
-from node.clinical.laboratory_csv import CsvLaboratory, NoLaboratory
+from node.clinical import CsvLaboratory, NoLaboratory
 from node.logs import describe
 from node.net.commitment import report_recorder
 from node.net.query import DicomProver, make_archive

@@ -37,9 +37,8 @@ from node.store.overview import DeliveryRow, DestinationStatus, StudySummary
 from node.store.states import DeliveryState, JobState, Proof, QuarantineKind, StudyState, WorkerState
 from node.study_report import ClosedBy
 from node.supervision import SupervisedThread
-from node.web.alerts import duration, size
 from node.web.metrics import Machine
-from node.web.sources import PICTURES, Sources, latest_picture, latest_result
+from node.web.sources import PICTURES, Sources, duration, latest_picture, latest_result, size
 
 _LONG_UID_CHARACTERS = 26
 

@@ -23,8 +23,7 @@ from node.store.errors import StoreError
 from node.store.overview import DestinationStatus, NodeCounts, StudyDetail, StudySummary
 from node.store.states import DeliveryState, JobState, WorkerState
 from node.store.workers import ServiceStatus, WorkerStatus
-from node.web.alerts import SEVERITIES, Alert
-from node.web.sources import Disk, Sources
+from node.web.sources import SEVERITIES, Alert, Disk, Sources
 
 
 def exposition(sources: Sources) -> bytes:

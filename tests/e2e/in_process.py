@@ -16,7 +16,7 @@ import pytest
 
 from config.settings import Settings, load_settings
 from node.cli import main
-from node.clinical.laboratory_csv import NoLaboratory
+from node.clinical import NoLaboratory
 from node.pipeline import step_functions
 from node.pipeline.artefacts import (
     REPORT,

@@ -13,7 +13,7 @@ from typing import Any
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.pipeline.ports import Issue
 from node.reference.spec import Faults, Fracture, FractureShape, Implant, Lesion, LesionKind, StudySpec
 from tests.dicom.multi_frame import enhanced_ct, legacy_ct, shuffled, write

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from pydicom import dcmread, dcmwrite
 
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.pipeline.artefacts import REPORT, RESULT
 from node.pipeline.ports import Issue
 from node.reference.spec import StudySpec

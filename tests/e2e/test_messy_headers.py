@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.reference.spec import StudySpec
 from node.study_report import Outcome
 from tests.e2e.in_process import Run

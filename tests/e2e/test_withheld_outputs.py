@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from pydicom import Dataset
 
 from config.findings import Output, load_findings
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.dicom.sc.answer_page import compose_answer
 from node.dicom.sc.nomogram_page import compose_nomogram
 from node.dicom.seg import plan_segments

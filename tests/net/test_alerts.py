@@ -13,7 +13,7 @@ from node.pipeline.ports import Step
 from node.store.overview import DestinationStatus, NodeCounts
 from node.store.states import QuarantineKind, StudyState, WorkerState
 from node.store.workers import ResultBasis, ServiceStatus, Worker, WorkerStatus
-from node.web.alerts import SEVERITIES, AlertCode, AlertSeverity, Check, StoreSnapshot, Surroundings, alerts
+from node.web.sources import SEVERITIES, AlertCode, AlertSeverity, Check, StoreSnapshot, Surroundings, alerts
 
 OPERATION = Path(__file__).parents[2] / "docs/operation.md"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from node.net.scp import Listener
 from node.processes.page import make_probes
 from node.store import files as store_files
 from node.store.store import Store, open_store
-from node.web.alerts import NotReady
+from node.web.sources import NotReady
 
 MIB = 1 << 20
 

@@ -27,10 +27,10 @@ from config.settings import Settings, load_settings, remember_file
 from node import logs
 from node.net.scp import Listener
 from node.processes.page import run_page
+from node.processes.supervisor import EmbeddedRedis
 from node.store.schema import activations
 from node.store.store import Store, open_store
 from node.store.workers import FeatureCheck, ResultBasis, Worker
-from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 from tests.net.page_content import (
     ARTEFACTS,

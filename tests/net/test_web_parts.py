@@ -13,9 +13,8 @@ from config.sections import Destination
 from node.pipeline.artefacts import CALIBRATION_PNG, NOMOGRAM_PNG, OVERLAY_PNG
 from node.store.overview import DeliveryRow, DestinationStatus
 from node.store.states import DeliveryState, Proof
-from node.web.alerts import duration, size
 from node.web.app import Guard, destination_lines, dimse, serve, short_uid, unproven
-from node.web.sources import PICTURES
+from node.web.sources import PICTURES, duration, size
 
 SECRET = "MRN-4711-SECRET"
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.phrases import in_english
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.study_report import Laboratory
 
 HEADER = "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\n"

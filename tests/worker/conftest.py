@@ -17,12 +17,12 @@ import psycopg
 import pytest
 
 from config.settings import Settings, load_settings
-from node.clinical.laboratory_csv import NoLaboratory
+from node.clinical import NoLaboratory
 from node.pipeline.runner import Dependencies
+from node.processes.supervisor import EmbeddedRedis
 from node.store.files import ReceivedInstance, sha256_of
 from node.store.jobs import DueJob
 from node.store.store import Store, open_store
-from node.worker.broker import EmbeddedRedis
 from tests.closing import close_due
 from tests.waiting import stop, wait_until
 from tests.worker.bench import FUNCTIONS, PACS, Bench, Queue, ScriptedProver, ScriptedSender, no_engine

@@ -29,12 +29,12 @@ from node.net.query import make_watch
 from node.pipeline.housekeeping import run_reconciliation
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.result_basis import result_basis
+from node.processes.supervisor import EmbeddedRedis
 from node.store.files import ReceivedInstance
 from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
 from node.store.store import Store, open_store
 from node.supervision import with_parent_death_signal
-from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.closing import close_due
 from tests.waiting import LIMIT_S, wait_until

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
+from node.processes.supervisor import EmbeddedRedis
 from node.store.store import open_store
 from node.store.workers import FeatureCheck
-from node.worker.broker import EmbeddedRedis
 from tests.waiting import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from config.settings import ConfigurationError, Settings, load_settings
 from node.cli import build
 from node.pipeline.ports import FeatureRequest
+from node.processes.supervisor import EmbeddedRedis
 from node.reference.spec import StudySpec
 from node.research.extraction import (
     Extraction,
@@ -30,7 +31,6 @@ from node.research.extraction import (
     study_row,
     write_answer,
 )
-from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import BrokerAway, CeleryBroker, create_app
 from tests.e2e.conftest import OSTEONODE
 from tests.made_studies import write_reference_study

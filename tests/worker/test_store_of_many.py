@@ -18,13 +18,13 @@ from node.pipeline.housekeeping import StepPublisher, has_room
 from node.pipeline.ports import Step, StepMessage
 from node.pipeline.runner import run_step
 from node.pipeline.study_watch import CompletenessWatch
+from node.processes.supervisor import EmbeddedRedis
 from node.store.database import now_s
 from node.store.files import ReceivedInstance
 from node.store.jobs import DueJob
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import Worker
-from node.worker.broker import EmbeddedRedis
 from node.worker.tasks import CeleryBroker, create_app
 from tests.claiming import MEASURED_WITH, claim
 from tests.waiting import LIMIT_S

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.sequence import Sequence as Items
 
 from config.settings import Settings
-from node.clinical.laboratory_csv import CsvLaboratory
+from node.clinical import CsvLaboratory
 from node.commands.study_export import export_study
 from node.pipeline.artefacts import RESULT, SEGMENTATION, segmentation_from_bytes
 from node.pipeline.engine import resolve_engine

@@ -1,1 +1,0 @@
-"""Where age, ALP and homocysteine come from. Age comes from the DICOM header."""
