@@ -11,7 +11,7 @@ import structlog
 
 from node.csv_table import TableRow, TableUnreadable, read_table
 from node.study_report import Laboratory
-from scoring.decimals import decimal
+from scoring.training import decimal
 from segmentation.phrase import Value, clauses, phrase
 
 log = structlog.get_logger(__name__)

@@ -35,7 +35,7 @@ from node.research.outputs import (
     validation_tables,
     write_outputs,
 )
-from node.worker.tasks import BrokerAway, CeleryBroker, create_app
+from node.worker import BrokerAway, CeleryBroker, create_app
 from scoring.errors import CohortUnusable, FitImpossible, ModelCardInvalid
 from scoring.models.card import ModelCard, card_document, parse_model_card
 from scoring.training.cohort import Cohort, read_cohort

@@ -28,7 +28,7 @@ from node.processes.process_group import GroupMember, ProcessGroup, run_before
 from node.store.store import await_store, open_store
 from node.store.workers import PUBLISHING
 from node.supervision import SupervisedThread
-from node.worker.tasks import CeleryBroker, create_app
+from node.worker import CeleryBroker, create_app
 
 _MOST_BY_ITSELF = 4  # listeners; more of them only wait for the same disk and database
 

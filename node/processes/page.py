@@ -19,8 +19,8 @@ from node.store.store import Store, open_store
 from node.supervision import SupervisedThread
 from node.web.app import UnavailablePage, create_app, serve
 from node.web.sources import NotReady, Probe, Sources
-from node.worker.tasks import CeleryBroker
-from node.worker.tasks import create_app as create_celery
+from node.worker import CeleryBroker
+from node.worker import create_app as create_celery
 
 _ANSWER_TIMEOUT_S = 3.0
 _PATIENCE_S = 2.0  # of the start

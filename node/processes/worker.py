@@ -33,7 +33,7 @@ from node.store.jobs import Jobs
 from node.store.store import open_store
 from node.store.workers import Worker, WorkerRows
 from node.supervision import end_with_parent
-from node.worker.tasks import CeleryBroker, create_app, run_worker
+from node.worker import CeleryBroker, create_app, run_worker
 
 log = structlog.get_logger(__name__)
 

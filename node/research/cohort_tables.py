@@ -20,12 +20,12 @@ from node.csv_table import TableUnreadable, read_table
 from node.research.extraction import ABOUT, made_with_sha256
 from scoring.calibration import Mineral
 from scoring.calibration.spectrum import CONVENTIONAL, NO_FILTER, Spectrum, energy_phrase
-from scoring.decimals import decimal
 from scoring.density.bmd import StudyClass
 from scoring.errors import CohortUnusable, RadiomicsSettingsInvalid
 from scoring.models.applicability import technique_reasons
 from scoring.models.card import Applicability, Range
 from scoring.radiomics import feature_names, parse_settings
+from scoring.training import decimal
 from scoring.training.cohort import Cohort, GroupTest, Patient, compare_counted, compare_measured
 from scoring.training.discrimination import Labels
 from segmentation.ct_volume import known_kvp

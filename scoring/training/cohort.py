@@ -28,10 +28,10 @@ import numpy.typing as npt
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from scoring.decimals import decimal
 from scoring.density.bmd import StudyClass
 from scoring.density.scores import study_class
 from scoring.errors import CohortUnusable
+from scoring.training import decimal
 from scoring.training.discrimination import Labels
 
 MOST_MISSING = 3  # of a patient's values; more excludes (Xie et al. 2022)

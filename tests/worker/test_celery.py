@@ -35,7 +35,7 @@ from node.store.schema import artefacts, jobs
 from node.store.states import StudyState, WorkerState
 from node.store.store import Store, open_store
 from node.supervision import with_parent_death_signal
-from node.worker.tasks import CeleryBroker, create_app
+from node.worker import CeleryBroker, create_app
 from tests.closing import close_due
 from tests.waiting import LIMIT_S, wait_until
 from tests.worker.bench import republish

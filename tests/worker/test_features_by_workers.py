@@ -31,7 +31,7 @@ from node.research.extraction import (
     study_row,
     write_answer,
 )
-from node.worker.tasks import BrokerAway, CeleryBroker, create_app
+from node.worker import BrokerAway, CeleryBroker, create_app
 from tests.e2e.conftest import OSTEONODE
 from tests.made_studies import write_reference_study
 from tests.waiting import LIMIT_S

@@ -25,7 +25,7 @@ from node.store.jobs import DueJob
 from node.store.states import StudyState
 from node.store.store import Store
 from node.store.workers import Worker
-from node.worker.tasks import CeleryBroker, create_app
+from node.worker import CeleryBroker, create_app
 from tests.claiming import MEASURED_WITH, claim
 from tests.waiting import LIMIT_S
 from tests.worker.bench import Bench, Queue, republish
