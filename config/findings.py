@@ -16,7 +16,7 @@ from pydantic import AfterValidator, TypeAdapter
 from config.phrases import ENGLISH, Phrasebook, load_phrases
 from config.settings import ConfigurationError
 from scoring.errors import reasons
-from segmentation.vertebrae import Observation
+from segmentation.vertebrae import UNNAMED, Observation
 
 
 class Severity(StrEnum):
@@ -150,14 +150,20 @@ class FindingTable:
 
 
 def level_in_words(level: str, say: Phrasebook) -> str:
-    """What a level, or a slice whose level is not known, is called."""
-    is_slice = level.startswith(_SLICE)
-    return say("slice-numbered", number=level.removeprefix(_SLICE)) if is_slice else level
+    """What a level is called, or a slice or body whose level is not known."""
+    if level.startswith(_SLICE):
+        return say("slice-numbered", number=level.removeprefix(_SLICE))
+    return unnamed_in_words(level, say)
+
+
+def unnamed_in_words(text: str, say: Phrasebook) -> str:
+    """The text with each body without a name called by its place, as in "lumbar body 1 of 3"."""
+    return UNNAMED.sub(lambda found: say("body-numbered", number=found[1], count=found[2]), text)
 
 
 def _filled(template: str, observation: Observation, say: Phrasebook) -> str:
     level = level_in_words(observation.level, say) if observation.level else say("the-study")
-    values = {name: say.words(value) for name, value in observation.values.items()}
+    values = {name: unnamed_in_words(say.words(value), say) for name, value in observation.values.items()}
     return Formatter().vformat(template, (), {"level": level, **values})
 
 

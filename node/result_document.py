@@ -24,12 +24,12 @@ from scoring.calibration import Calibration, Grade, Mineral, TissueReading
 from scoring.density.bmd import DensityVerdict, StudyClass
 from scoring.density.follow_up import FollowUp
 from scoring.models.card import NomogramInput
-from segmentation.vertebrae import EngineInfo, RegionKind
+from segmentation.vertebrae import EngineInfo, RegionKind, place_of_unnamed, unnamed_body
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Words = Annotated[str, BeforeValidator(in_english)]  # a phrase, or text of earlier versions
 StatedText = Annotated[str | None, BeforeValidator(lambda text: text or None)]  # "" says nothing
@@ -146,6 +146,22 @@ class LevelEntry(DensityEntry, _LevelPlace):
 
     ellipse: DensityEntry | None = None
     """In a mid-body ellipse beside the core, where a site asks for both."""
+
+
+class _BodyPlace(_Entry):
+    ordinal: int
+    """From 1, counted from the head."""
+    count: int
+    """Of the lumbar bodies without a name in the images."""
+
+
+class BodyEntry(LevelEntry, _BodyPlace):
+    """A lumbar body in a volume, its level not determined."""
+
+    @property
+    def name(self) -> str:
+        """As pictures and findings call it."""
+        return unnamed_body(self.ordinal, self.count)
 
 
 class RodEntry(_Entry):
@@ -323,6 +339,8 @@ class ResultDocument(_Entry):
     series: SeriesEntry | NoSeriesEntry
     levels: Mapping[str, LevelEntry]
     """By name, superior to inferior."""
+    unnamed_bodies: tuple[BodyEntry, ...] = ()
+    """Of a volume in which nothing tells the names, superior to inferior; then there are no levels."""
     unnamed: tuple[SliceEntry, ...] = ()
     """Of single slices, superior to inferior; then there are no levels."""
     numbering: NumberingEntry
@@ -357,13 +375,17 @@ class ResultDocument(_Entry):
             If a number is not finite.
         """
         equivalent = report.calibration.equivalent if report.calibration else None
+        entries = [
+            (level.name, _parts(level.measured, level, equivalent=equivalent)) for level in report.levels
+        ]
         content = _parts(
             report,
             schema_version=SCHEMA_VERSION,
             series=_parts(report.series, rejected=report.rejected),
-            levels={
-                level.name: _parts(level.measured, level, equivalent=equivalent) for level in report.levels
-            },
+            levels={} if report.has_unnamed_bodies else dict(entries),
+            unnamed_bodies=tuple(found | _place(name) for name, found in entries)
+            if report.has_unnamed_bodies
+            else (),
             unnamed=tuple(
                 _parts(
                     one.measured,
@@ -398,7 +420,13 @@ class ResultDocument(_Entry):
     @property
     def region(self) -> RegionKind | None:
         """Where the levels' leading densities are read: one setting, one region."""
-        return next((level.region for level in self.levels.values() if level.region), None)
+        entries: tuple[LevelEntry, ...] = (*self.levels.values(), *self.unnamed_bodies)
+        return next((one.region for one in entries if one.region), None)
+
+    @property
+    def bodies(self) -> Mapping[str, LevelEntry]:
+        """The vertebrae of a volume by level, or by place where nothing tells the names."""
+        return {**self.levels, **{one.name: one for one in self.unnamed_bodies}}
 
     def with_timings(self, timings_s: Mapping[str, float]) -> Self:
         """The same with other seconds by step."""
@@ -436,6 +464,12 @@ def _parts(*sources: DataclassInstance | None, **stated: object) -> dict[str, ob
         if source is not None:
             found |= {field.name: getattr(source, field.name) for field in fields(source)}
     return found | stated
+
+
+def _place(name: str) -> dict[str, object]:
+    place = place_of_unnamed(name)
+    assert place is not None, "either all bodies have names or none has"
+    return {"ordinal": place[0], "count": place[1]}
 
 
 def _calibration(found: Calibration | None) -> dict[str, object] | None:

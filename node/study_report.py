@@ -14,7 +14,7 @@ from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceS
 from scoring.density.follow_up import FollowUp
 from scoring.models.card import NomogramResult, RadScore
 from segmentation.phrase import Value
-from segmentation.vertebrae import EngineInfo
+from segmentation.vertebrae import EngineInfo, is_unnamed
 
 
 class Outcome(StrEnum):
@@ -101,7 +101,7 @@ class RejectedSeries:
 class LevelResult:
     """One vertebra as reported. What is withheld is None."""
 
-    name: str
+    name: str  # or the place of a body without a name, as `segmentation.vertebrae.unnamed_body` states it
     complete: bool
     centroid_mm: tuple[float, float, float]  # of the body, LPS
     volume_mm3: float | None  # of the whole body, cortex included
@@ -203,7 +203,7 @@ class Report:
     study: StudyIdentity
     series: SeriesFacts | None
     rejected: tuple[RejectedSeries, ...]
-    levels: tuple[LevelResult, ...]  # superior to inferior
+    levels: tuple[LevelResult, ...]  # superior to inferior; either all have names or none has
     numbering_confirmed: bool
     numbering_basis: str
     calibration: Calibration | None
@@ -225,6 +225,11 @@ class Report:
     amendment_reason: str | None = None
     follow_up: FollowUp | None = None  # None where no earlier study of the patient is known
     completeness: Completeness | None = None  # None where a folder was processed: nothing was waited for
+
+    @property
+    def has_unnamed_bodies(self) -> bool:
+        """Whether the bodies of a volume were measured without their names being known."""
+        return any(is_unnamed(level.name) for level in self.levels)
 
     def level(self, name: str) -> LevelResult | None:
         return next((level for level in self.levels if level.name == name), None)

@@ -11,7 +11,15 @@ import numpy.typing as npt
 from segmentation.ct_volume import FloatArray, Grid, Mask
 from segmentation.phrase import Phrase, phrase
 from segmentation.settings import IdentitySettings
-from segmentation.vertebrae import ANATOMICAL_ORDER, LABELS, Level, Observation, Vertebrae
+from segmentation.vertebrae import (
+    ANATOMICAL_ORDER,
+    Level,
+    Observation,
+    Vertebrae,
+    is_unnamed,
+    label_of,
+    rank_of,
+)
 
 TREND_LEVELS = 4  # of fewer, one collapsed body turns the trend
 BY_ONE_ANCHOR = {"sacrum": "numbered_by_sacrum_alone", "last rib": "numbered_by_rib_alone"}
@@ -45,7 +53,7 @@ def measure_level(
     unit = unit / np.linalg.norm(unit)
     return Level(
         name=name,
-        label=LABELS[name],
+        label=label_of(name),
         complete=complete,
         centroid_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
         body_volume_mm3=float(weight.sum() * grid.voxel_volume_mm3),
@@ -55,7 +63,7 @@ def measure_level(
 
 def in_anatomical_order(levels: Sequence[Level]) -> tuple[Level, ...]:
     """The levels from superior to inferior, T10 first."""
-    return tuple(sorted(levels, key=lambda level: ANATOMICAL_ORDER.index(level.name)))
+    return tuple(sorted(levels, key=lambda level: rank_of(level.name)))
 
 
 def identity_observations(
@@ -83,13 +91,19 @@ def identity_observations(
 
 
 def anchor_observations(found: Vertebrae) -> tuple[Observation, ...]:
-    """`numbered_by_sacrum_alone` or `numbered_by_rib_alone`: one vertebra more or less goes unnoticed."""
+    """What the names rest on, where that is one anchor or a person's statement.
+
+    Of `numbered_by_sacrum_alone` and `numbered_by_rib_alone` one vertebra more or less goes unnoticed.
+    """
+    if found.numbering_basis == "stated":
+        first = next((level.name for level in found.levels if level.complete), "")
+        return (Observation(code="levels_stated", values={"first": first}),)
     code = BY_ONE_ANCHOR.get(found.numbering_basis) if found.numbering_confirmed else None
     return () if code is None else (Observation(code=code),)
 
 
 def _gaps(row: Sequence[Level]) -> list[Phrase]:
-    names = [level.name for level in row]
+    names = [level.name for level in row if not is_unnamed(level.name)]
     first, last = (ANATOMICAL_ORDER.index(name) for name in (names[0], names[-1])) if names else (0, -1)
     return [
         phrase("level-missing", level=name)
@@ -115,7 +129,7 @@ def _along_mm(upper: Level, lower: Level) -> float:
 
 def are_adjacent(upper: Level, lower: Level) -> bool:
     """Whether the lower level is the next one below the upper."""
-    return ANATOMICAL_ORDER.index(lower.name) - ANATOMICAL_ORDER.index(upper.name) == 1
+    return rank_of(lower.name) - rank_of(upper.name) == 1
 
 
 def _adjacent(row: Sequence[Level]) -> list[tuple[Level, Level]]:
@@ -199,7 +213,7 @@ def _falling_volumes(row: Sequence[Level], rules: IdentitySettings) -> list[Phra
     """
     if len(row) < TREND_LEVELS:
         return []
-    place = np.array([ANATOMICAL_ORDER.index(level.name) for level in row])
+    place = np.array([rank_of(level.name) for level in row])
     volume = np.log([level.body_volume_mm3 for level in row])
     first, second = np.triu_indices(len(row), 1)
     trend = float(np.exp(np.median((volume[second] - volume[first]) / (place[second] - place[first]))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,7 +23,7 @@ class Observation:
     Attributes
     ----------
     code : a key of config/findings.toml.
-    level : such as "L3"; None where it concerns the study.
+    level : such as "L3", as `Level.name`; None where it concerns the study.
     values : arguments of the finding's text.
     """
 
@@ -37,6 +38,53 @@ LABELS: Mapping[str, int] = {
 }  # fmt: skip
 LUMBAR = ("L1", "L2", "L3", "L4", "L5")
 ANATOMICAL_ORDER = ("T10", "T11", "T12", *LUMBAR, "S1")
+
+# Whole lumbar bodies of which nothing tells the name are counted from the head. Their values in a label map
+# lie above TotalSegmentator's class numbers (1 to 117), so that no reader takes one for a named vertebra.
+UNNAMED_ABOVE = 200
+UNNAMED = re.compile(r"lumbar body (\d+) of (\d+)")
+
+
+def unnamed_body(ordinal: int, count: int) -> str:
+    """What stands in a name's place: "lumbar body 1 of 3".
+
+    Parameters
+    ----------
+    ordinal : from 1, counted from the head.
+    count : of the bodies without a name in the image.
+    """
+    return f"lumbar body {ordinal} of {count}"
+
+
+def place_of_unnamed(name: str) -> tuple[int, int] | None:
+    """Ordinal and count, the inverse of `unnamed_body`; None for any other name."""
+    found = UNNAMED.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether this is the place of a body without a name."""
+    return UNNAMED.fullmatch(name) is not None
+
+
+def is_lumbar(name: str) -> bool:
+    """Whether this is a lumbar level, or the place of a lumbar body without a name."""
+    return name in LUMBAR or is_unnamed(name)
+
+
+def label_of(name: str) -> int:
+    """The value of a body in the label map."""
+    place = place_of_unnamed(name)
+    return LABELS[name] if place is None else UNNAMED_ABOVE + place[0]
+
+
+def rank_of(name: str) -> int:
+    """Place in a row from superior to inferior: adjacent vertebrae differ by one.
+
+    Only ranks of named levels, or of bodies without names, may be compared with each other.
+    """
+    place = place_of_unnamed(name)
+    return ANATOMICAL_ORDER.index(name) if place is None else place[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +109,8 @@ class Level:
 
     Attributes
     ----------
-    name : such as "L3".
-    label : its value in the label map.
+    name : such as "L3"; of a body without a name its place, as `unnamed_body` states it.
+    label : its value in the label map (`label_of`).
     complete : whether the whole body lies inside the volume.
     centroid_mm : of the body, LPS.
     axis : unit vector of the body's long axis, towards superior, LPS.
@@ -98,10 +146,11 @@ class Vertebrae:
 
     Attributes
     ----------
-    bodies : uint8, shape of the grid; values of LABELS, 0 elsewhere.
-    levels : from superior to inferior.
-    numbering_confirmed : whether sacrum or last rib anchor the names, and nothing contradicts them.
-    numbering_basis : "sacrum", "last rib", "sacrum and last rib", "mask" or "none".
+    bodies : uint8, shape of the grid; values of `label_of`, 0 elsewhere.
+    levels : from superior to inferior; either all have names or none has.
+    numbering_confirmed : whether sacrum, last rib or a person's statement anchor the names, and nothing
+        contradicts them.
+    numbering_basis : "sacrum", "last rib", "sacrum and last rib", "mask", "stated" or "none".
     occupancy : by level; empty where an engine gives whole voxels only.
     drawn_on : grid on which the map was drawn, if other than `grid`.
     """
@@ -195,7 +244,8 @@ def spine_course(
 ) -> SpineCourse | None:
     """The course of the named bodies; None where none of them is in view.
 
-    Slices between two bodies are interpolated, and so are those that cut a body's rim only.
+    Bodies without a name belong to the course in any case. Slices between two bodies are interpolated, and
+    so are those that cut a body's rim only.
 
     Parameters
     ----------
@@ -204,8 +254,9 @@ def spine_course(
     """
     dz, dy, dx = volume.grid.spacing_mm
     places: list[tuple[int, float, float]] = []
-    for name in names:
-        inside = bodies == LABELS[name]
+    unnamed = np.unique(bodies[bodies > UNNAMED_ABOVE])
+    for value in (*(label_of(name) for name in names), *unnamed):
+        inside = bodies == value
         area = inside.sum(axis=(1, 2))
         for k in np.flatnonzero(area > _WHOLE_SECTION * area.max()):
             rows, columns = np.nonzero(inside[k])
@@ -223,5 +274,5 @@ def spine_course(
 
 def slices_showing(bodies: LabelMap, name: str) -> npt.NDArray[np.intp]:
     """Indices along axis 0, ascending, of the slices that show a body; shape (n,)."""
-    shown: npt.NDArray[np.intp] = np.flatnonzero((bodies == LABELS[name]).any(axis=(1, 2)))
+    shown: npt.NDArray[np.intp] = np.flatnonzero((bodies == label_of(name)).any(axis=(1, 2)))
     return shown

@@ -177,6 +177,7 @@ shape-biconcave = biconcave
 shape-crush = crush
 the-study = the study
 slice-numbered = slice { $number }
+body-numbered = lumbar body { $number } of { $count }
 
 ## The laboratory's file
 line-cells = line { $line } has { $cells } cells for { $columns } columns
@@ -360,9 +361,10 @@ sacrum-follows = the sacrum follows { $level }
 sacrum-not-below = the sacrum does not lie below L5
 mask-names-l6 = the mask contains an L6
 counted-otherwise = { $level } is { $other } when counted from { $anchors }
-vertebrae-between = { $count } vertebrae lie between them
+vertebrae-between = { $count } vertebrae lie between the sacrum and the last rib
 sixth-body = a sixth complete body without ribs or wings lies above the sacrum
 no-ribs-as-counted = { $level } by count has no ribs
+stated-otherwise = { $level } by count was stated to be { $stated }
 ribs-as-counted = { $level } by count has ribs
 sacrum = sacrum
 last-rib = last rib

@@ -177,6 +177,7 @@ shape-biconcave = 双凹形
 shape-crush = 压缩形
 the-study = 本检查
 slice-numbered = 切片 { $number }
+body-numbered = 腰椎椎体 { $number }/{ $count }
 
 ## The laboratory's file
 line-cells = 第 { $line } 行有 { $cells } 个单元格，而列数为 { $columns }
@@ -356,9 +357,10 @@ sacrum-follows = 骶骨紧接在 { $level } 之下
 sacrum-not-below = 骶骨不在 L5 下方
 mask-names-l6 = 分割中有 L6
 counted-otherwise = 由{ $anchors }计数，{ $level } 应为 { $other }
-vertebrae-between = 两者之间有 { $count } 节椎体
+vertebrae-between = 骶骨与末肋之间有 { $count } 节椎体
 sixth-body = 骶骨上方有第六节无肋骨、无侧翼的完整椎体
 no-ribs-as-counted = 按计数为 { $level }，但无肋骨
+stated-otherwise = 按计数为 { $level }，而人工指定为 { $stated }
 ribs-as-counted = 按计数为 { $level }，但有肋骨
 sacrum = 骶骨
 last-rib = 末肋

@@ -40,6 +40,7 @@ from node.result_document import DensityEntry, ResultDocument, read_result
 from node.store.errors import StoreUnavailable
 from node.study_report import Outcome
 from scoring.models.card import NEGATIVE_CLASS
+from segmentation.engines.geometric.numbering import STATEABLE
 from segmentation.errors import SegmentationError
 
 REFUSED = 3
@@ -67,6 +68,14 @@ def process(
         Path | None,
         typer.Option(help="Segmentation made elsewhere (NIfTI or DICOM SEG).", exists=True, dir_okay=False),
     ] = None,
+    first_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Name of the topmost whole lumbar body in view, such as L1: names the levels where neither "
+            "sacrum nor last rib is visible.",
+        ),
+    ] = None,
     issued_at: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +97,8 @@ def process(
     settings = load_settings(config, **overrides)
     configure(settings.log)
     require_configured(settings)
+    if first_level is not None and first_level not in STATEABLE:
+        raise typer.BadParameter(f"must be one of {', '.join(STATEABLE)}", param_hint="--first-level")
     issued = _issued_at(issued_at)
     require_outside(out, [study_dir])
     instances = _one_study(study_dir, console)
@@ -95,7 +106,7 @@ def process(
     require_kept(out, _OURS, [*instances, config, laboratory, mask])
     started = time.perf_counter()
     try:
-        segmenter = resolve_engine(settings.segmentation, mask)
+        segmenter = resolve_engine(settings.segmentation, mask, first_level)
     except (SegmentationError, MaskUnreadable) as error:
         raise ConfigurationError(error_in_words(error)) from error
     _prepare(out)
@@ -103,7 +114,8 @@ def process(
     if keep_artefacts is not None:
         require_outside(keep_artefacts, [study_dir], option="--keep-artefacts")
         kept = KeptArtefacts(keep_artefacts)
-        given = {"study": study_dir, "laboratory": laboratory, "mask": mask, "issued_at": issued}
+        given = {"study": study_dir, "laboratory": laboratory, "mask": mask, "first_level": first_level}
+        given["issued_at"] = issued
         describe_run(keep_artefacts, settings, {**given, "images": [path.name for path in instances]})
     artefacts = kept or MemoryArtefacts()
     study = StudyRun(
@@ -197,7 +209,7 @@ def print_result(console: Console, result: ResultDocument) -> None:
     """BMD per level, calibration, scores and findings."""
     if result.outcome is Outcome.REFUSED:
         console.print("Refused: this study could not be measured.", style="bold red")
-    elif result.levels:
+    elif result.bodies:
         console.print(_levels(result))
     elif result.unnamed:
         console.print(_slices(result))
@@ -216,14 +228,15 @@ def print_result(console: Console, result: ResultDocument) -> None:
 def _levels(result: ResultDocument) -> Table:
     equivalent = f" {result.calibration.equivalent.value}" if result.calibration else ""
     table = Table(box=None, pad_edge=False)
-    ellipse = any(level.ellipse for level in result.levels.values())
+    ellipse = any(level.ellipse for level in result.bodies.values())
     read_in = f", {result.region.value}" if result.region else ""
     besides = ("ellipse",) if ellipse else ()
-    for heading in ("level", f"BMD mg/cm3{equivalent}{read_in}", "HU", *besides, "body cm3"):
-        table.add_column(heading, justify="left" if heading == "level" else "right")
-    for name, level in result.levels.items():
+    level_heading = "level not known" if result.unnamed_bodies else "level"
+    for heading in (level_heading, f"BMD mg/cm3{equivalent}{read_in}", "HU", *besides, "body cm3"):
+        table.add_column(heading, justify="left" if heading == level_heading else "right")
+    for name, level in result.bodies.items():
         table.add_row(
-            name if result.numbering.confirmed else f"{name}?",
+            name if result.numbering.confirmed or result.unnamed_bodies else f"{name}?",
             *_read(level),
             *([_read(level.ellipse or DensityEntry())[0]] if ellipse else []),
             f"{level.volume_mm3 / 1000:.1f}" if level.volume_mm3 is not None else "not available",

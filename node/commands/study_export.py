@@ -38,7 +38,7 @@ from node.pipeline.result_basis import active_model, computing_packages
 from node.store.store import Store
 from node.study_report import Laboratory, Report
 from scoring.models.card import card_document
-from segmentation.vertebrae import LABELS
+from segmentation.vertebrae import label_of
 
 README, SETTINGS, VERSIONS, DATABASE = "README.txt", "settings.json", "versions.json", "database.json"
 CONFIGURATION, LABORATORY, IMAGES, SITE = "osteonode.toml", "laboratory.csv", "images", "site"
@@ -60,7 +60,7 @@ def write_artefact(folder: Path, step: Step, name: str, content: bytes) -> None:
         write_mask(place / VERTEBRAE_NIFTI, found.vertebrae.bodies, grid)
         regions = np.zeros(grid.shape, np.uint8)
         for one in found.regions:
-            regions[one.bmd] = LABELS[one.level]
+            regions[one.bmd] = label_of(one.level)
         write_mask(place / REGIONS_NIFTI, regions, grid)
 
 

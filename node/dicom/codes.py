@@ -22,7 +22,7 @@ from node.dicom.result_headers import MANUFACTURER
 from node.study_report import Provenance
 from scoring.calibration import Grade, Mineral
 from scoring.density.bmd import DensityCategory, StudyClass
-from segmentation.vertebrae import EngineInfo, RegionKind
+from segmentation.vertebrae import EngineInfo, RegionKind, is_unnamed
 
 PRIVATE = "99OSTEO"
 PRIVATE_SCHEME_UID = "2.25.111961928577470750042000775698053643762"
@@ -118,8 +118,15 @@ NEIGHBOURS: Mapping[str, Code] = {
     "T12": codes.SCT.T12Vertebra,
     "sacrum": codes.SCT.Sacrum,
 }
-# Also the site of a lumbar vertebra of unknown level: CID 4 and CID 7603 have no code for one.
+# The site of a lumbar vertebra of unknown level too: CID 4 and CID 7603 have no code for one.
 LUMBAR_SPINE = Code("122496007", "SCT", "Lumbar spine")
+
+
+def level_site(name: str) -> Code:
+    """The site of a lumbar level, or of a lumbar body without a name."""
+    return LUMBAR_SPINE if is_unnamed(name) else LEVELS[name]
+
+
 TISSUE = Code("85756007", "SCT", "Tissue")
 BONE = Code("3138006", "SCT", "Bone")
 PHYSICAL_OBJECT = Code("260787004", "SCT", "Physical object")

@@ -124,27 +124,35 @@ def _provenance(found: SegMask) -> Mapping[str, str]:
 ResolvedEngine: TypeAlias = Segmenter | StudyMask  # the latter finds its mask in each study
 
 
-def resolve_engine(settings: SegmentationSettings, mask: Path | None = None) -> ResolvedEngine:
+def resolve_engine(
+    settings: SegmentationSettings, mask: Path | None = None, first_level: str | None = None
+) -> ResolvedEngine:
     """The engine that the configuration names. No network is loaded yet.
 
     Parameters
     ----------
     mask : a NIfTI or DICOM segmentation drawn elsewhere; with it, "auto" means the mask engine.
+    first_level : name of the topmost whole lumbar body in view, as a person states it.
 
     Raises
     ------
     EngineUnavailable
-        If the engine lacks what it needs, or a mask is given to another engine than the mask engine.
+        If the engine lacks what it needs, a mask is given to another engine than the mask engine, or a first
+        level to another than the geometric one.
     MaskUnreadable
         If the mask is no three-dimensional label image.
     """
     name: str = settings.engine
     if name == "auto":
         name = "mask" if mask is not None else resolve_auto(settings)
+    if first_level is not None and name != "geometric":
+        raise EngineUnavailable(name, "it names the levels itself; --first-level needs --engine geometric")
     if name == "mask":
         return _mask(settings, mask)
     if mask is not None:
         raise EngineUnavailable(name, "it draws its own mask; use --engine mask or leave --engine out")
+    if name == "geometric":
+        return GeometricEngine(settings.geometric, settings.identity, first_level=first_level)
     return _ENGINES[name](settings)
 
 
@@ -183,10 +191,6 @@ def _mask(settings: SegmentationSettings, mask: Path | None) -> ResolvedEngine:
     )
 
 
-def _geometric(settings: SegmentationSettings) -> Segmenter:
-    return GeometricEngine(settings.geometric, settings.identity)
-
-
 def _totalsegmentator(settings: SegmentationSettings) -> Segmenter:
     return TotalSegmentatorEngine(
         settings.weights,
@@ -215,7 +219,6 @@ def _compute(settings: SegmentationSettings) -> Compute:
 
 
 _ENGINES: Mapping[str, Callable[[SegmentationSettings], Segmenter]] = {
-    "geometric": _geometric,
     "totalsegmentator": _totalsegmentator,
     "nnunet": _nnunet,
 }

@@ -16,13 +16,14 @@ from segmentation.regions.cancellous import body_coordinates, height_range
 from segmentation.regions.surface import box_around, largest_piece
 from segmentation.settings import GateSettings, LesionSettings
 from segmentation.vertebrae import (
-    ANATOMICAL_ORDER,
-    LUMBAR,
+    ABOVE_SACRUM,
     Level,
     Observation,
     RegionKind,
     Regions,
     Vertebrae,
+    is_lumbar,
+    is_unnamed,
 )
 
 # Lesions. Cement, dense and lytic lesions are clusters that differ from the rest of their body. A body that
@@ -64,7 +65,7 @@ def lesion_observations(
     inside = [
         interior
         for level in vertebrae.levels
-        if level.complete and level.name in ANATOMICAL_ORDER and level.name != "S1"
+        if level.complete and (level.name in ABOVE_SACRUM or is_unnamed(level.name))
         if (interior := _interior(volume, vertebrae, level, rules)) is not None
     ]
     medians = {one.name: one.median_hu for one in inside}
@@ -73,14 +74,15 @@ def lesion_observations(
     for one in inside:
         clusters = tuple(_clusters(one, medians[one.name], volume.grid.voxel_volume_mm3, rules))
         foreign |= {one.name for cluster in clusters if cluster.code == "cement_in_body"}
-        if one.name in LUMBAR:
+        if is_lumbar(one.name):
             found += clusters
     # A body with cement, or with streaks of metal, is no measure of another.
     bone_hu = {name: median for name, median in medians.items() if name not in foreign}
-    for name in LUMBAR:
+    lumbar = [name for name in medians if is_lumbar(name)]
+    for name in lumbar:
         if name in bone_hu:
             found += _replaced_body(name, bone_hu, rules)
-    faint = [name for name in LUMBAR if name in medians and not _would_show_lysis(medians[name], rules)]
+    faint = [name for name in lumbar if not _would_show_lysis(medians[name], rules)]
     if faint:
         found.append(Observation(code="lysis_not_assessed", values={"levels": ", ".join(faint)}))
     return tuple(found)
@@ -168,7 +170,7 @@ def quality_observations(
     rules = settings or GateSettings()
     found: list[Observation] = []
     for level in vertebrae.levels:
-        if level.name not in LUMBAR:
+        if not is_lumbar(level.name):
             continue
         if not level.complete:
             found.append(Observation(code="body_truncated", level=level.name))
@@ -183,7 +185,8 @@ def quality_observations(
     found += lesion_observations(volume, vertebrae, rules.lesions, unread=unread)
     found += fracture_observations(vertebrae, rules.fracture, unread=unread)
     third = vertebrae.level("L3")
-    if vertebrae.levels and (third is None or not third.complete):
+    named = any(not is_unnamed(level.name) for level in vertebrae.levels)
+    if named and (third is None or not third.complete):
         found.append(Observation(code="l3_not_found"))
     return tuple(found)
 
@@ -310,7 +313,7 @@ def bone_observations(
     """
     found = []
     for level in vertebrae.levels:
-        if level.complete and level.name in LUMBAR:
+        if level.complete and is_lumbar(level.name):
             contrast = _contrast(volume, vertebrae.bodies == level.label)
             if contrast < minimum_contrast_hu:
                 values = {"contrast": round(contrast), "limit": round(minimum_contrast_hu)}

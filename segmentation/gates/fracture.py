@@ -22,7 +22,7 @@ from segmentation.levels import identity_observations
 from segmentation.phrase import Value, phrase
 from segmentation.regions.surface import body_axes, body_share, box_around
 from segmentation.settings import FractureSettings, IdentitySettings
-from segmentation.vertebrae import ANATOMICAL_ORDER, LUMBAR, Level, Observation, Vertebrae
+from segmentation.vertebrae import Level, Observation, Vertebrae, is_lumbar, is_unnamed, rank_of
 
 STEP_MM = 0.5  # along the axis
 COLUMN_STEP_MM = 1.0  # across it
@@ -151,6 +151,18 @@ TYPICAL: Mapping[str, Heights] = {
 }
 
 
+def typical_heights(name: str) -> Heights | None:
+    """Those of a level; of a lumbar body without a name the middle lumbar ones; None for others."""
+    return TYPICAL["L3"] if is_unnamed(name) else TYPICAL.get(name)
+
+
+def _typical(name: str) -> Heights:
+    found = typical_heights(name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
 def fracture_observations(
     vertebrae: Vertebrae, settings: FractureSettings | None = None, *, unread: Collection[str] = ()
 ) -> tuple[Observation, ...]:
@@ -163,8 +175,8 @@ def fracture_observations(
     unread : levels left out, because metal distorts their outlines.
     """
     rules = settings or FractureSettings()
-    whole = [level for level in vertebrae.levels if level.complete and level.name in TYPICAL]
-    if not any(level.name in LUMBAR for level in whole):
+    whole = [level for level in vertebrae.levels if level.complete and typical_heights(level.name)]
+    if not any(is_lumbar(level.name) for level in whole):
         return ()
     steps = {level.name: _step_along_mm(vertebrae, level) for level in whole}
     coarse = [steps[level.name] for level in whole if steps[level.name] > _limit_mm(vertebrae, level, rules)]
@@ -257,7 +269,7 @@ def height_loss(
         label: other
         for label, other in heights.items()
         if label != name
-        and abs(ANATOMICAL_ORDER.index(label) - ANATOMICAL_ORDER.index(name)) <= rules.neighbours_apart
+        and abs(rank_of(label) - rank_of(name)) <= rules.neighbours_apart
         and not _taller_than_a_body(other, rules)
     }
     losses = _own_losses(name, body, _behind_mm(name, body, near, rules), rules)
@@ -284,7 +296,8 @@ def _taller_than_a_body(body: Heights, rules: FractureSettings) -> bool:
 
 def _own_losses(name: str, body: Heights, behind_mm: float, rules: FractureSettings) -> dict[str, float]:
     """Losses by a body's own heights and its cross-section."""
-    backwards = TYPICAL[name].posterior_mm / TYPICAL[name].anterior_mm
+    typical = _typical(name)
+    backwards = typical.posterior_mm / typical.anterior_mm
     crush = 1 - body.posterior_mm / (rules.posterior_share * backwards * body.anterior_mm)
     if body.proportion is not None:
         crush = max(crush, 1 - body.proportion / rules.proportion)
@@ -315,9 +328,9 @@ def _behind_mm(name: str, body: Heights, near: Mapping[str, Heights], rules: Fra
 
 def _expected_mm(which: str, name: str, near: Mapping[str, Heights]) -> Sequence[float]:
     """The neighbours' heights, scaled to this level, the tallest first."""
-    here = getattr(TYPICAL[name], which)
+    here = getattr(_typical(name), which)
     return sorted(
-        (getattr(other, which) * here / getattr(TYPICAL[label], which) for label, other in near.items()),
+        (getattr(other, which) * here / getattr(_typical(label), which) for label, other in near.items()),
         reverse=True,
     )
 

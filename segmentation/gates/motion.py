@@ -22,11 +22,11 @@ from segmentation.phrase import phrase
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
     ABOVE_SACRUM,
-    LUMBAR,
     Lengths,
     Observation,
     SpineCourse,
     Vertebrae,
+    is_lumbar,
     slices_showing,
     spine_course,
 )
@@ -85,7 +85,7 @@ def motion_observations(
             displaced[name] = max(displaced.get(name, 0.0), float(jumps_mm[place]))
     return tuple(
         Observation(code="motion_suspected", level=name, values={"jump_mm": round(displaced[name], 1)})
-        for name in LUMBAR
+        for name in (level.name for level in vertebrae.levels)
         if name in displaced
     )
 
@@ -206,7 +206,7 @@ def _bodies_at(bodies: LabelMap, vertebrae: Vertebrae, upper: float, step_mm: fl
     away: dict[str, float] = {}
     for level in vertebrae.levels:
         shown = slices_showing(bodies, level.name)
-        if level.name in LUMBAR and len(shown):
+        if is_lumbar(level.name) and len(shown):
             away[level.name] = max(shown[0] - upper + 0.5, upper - 0.5 - shown[-1], 0.0) * step_mm
     if not away:
         return []

@@ -22,10 +22,10 @@ from segmentation.regions.surface import largest_piece
 from segmentation.settings import ImageSettings
 from segmentation.vertebrae import (
     ABOVE_SACRUM,
-    LUMBAR,
     Observation,
     SpineCourse,
     Vertebrae,
+    is_lumbar,
     slices_showing,
     spine_course,
 )
@@ -85,7 +85,7 @@ def noise_observations(
         values = {"sd_hu": round(sd_hu), "limit": round(rules.noise_hu)}
         found.append(Observation(code="noise_excessive", values=values))
     for level in vertebrae.levels:
-        if level.name in LUMBAR:
+        if is_lumbar(level.name):
             at_level = [grains[int(k)] for k in slices_showing(bodies, level.name) if int(k) in grains]
             streaks = [one.streaks_hu for one in at_level if _is_streaked(one, rules)]
             if len(streaks) > rules.streaks_share * len(at_level):

@@ -16,7 +16,7 @@ from scipy import ndimage
 from segmentation.ct_volume import CtVolume, Mask, Profile
 from segmentation.regions.surface import body_axes, box_around
 from segmentation.settings import GateSettings
-from segmentation.vertebrae import LUMBAR, Level, Observation, Vertebrae
+from segmentation.vertebrae import Level, Observation, Vertebrae, is_lumbar
 
 # Beside the canal, where pedicles leave the body (R).
 BESIDE_MM = np.concatenate([-np.arange(8.0, 22.0), np.arange(8.0, 22.0)])  # of the body's middle
@@ -48,7 +48,7 @@ def wholeness_observations(
     rules = settings or GateSettings()
     found = []
     for level in vertebrae.levels:
-        if level.complete and level.name in LUMBAR and level.name not in unread:
+        if level.complete and is_lumbar(level.name) and level.name not in unread:
             share = pedicles_above(volume, vertebrae.bodies == level.label, level)
             if share is not None and share < rules.min_pedicles_above:
                 values = {"share": f"{share:.0%}", "limit": f"{rules.min_pedicles_above:.0%}"}

@@ -2,9 +2,9 @@
 
 The expectations follow from the rules for level identity and quality, not from an engine's answers:
 
-* names: with sacrum or last rib in view every whole lumbar body is found and named; with neither, whatever is
-  measured is marked unconfirmed: of bodies in a row the middle one is presumed to be L3. Five lumbar
-  vertebrae and no fault: no finding that withholds a number.
+* names: with sacrum or last rib in view every whole lumbar body is found and named; with neither, every whole
+  lumbar body is found, counted from the head and not named. Five lumbar vertebrae and no fault: no finding
+  that withholds a density.
 * a fractured L3 is named as fractured there, an implant as metal at its level, and no other level is barred.
 * six lumbar vertebrae, or a sacralised fifth, are a numbering conflict where rib and sacrum are both in view.
   With the sacrum alone in view six are told from five only if the sixth is wholly in view: its sides then
@@ -33,7 +33,7 @@ class Expected:
     whole: tuple[str, ...]  # lumbar bodies wholly in view
     anchor: str  # what the names can rest on
     conflict: bool = False  # rib and sacrum must be said to disagree
-    misnamed: tuple[str, ...] = ()  # names that presumption or count must give to other vertebrae, marked
+    misnamed: tuple[str, ...] = ()  # names that the count must give to other vertebrae, marked
     barred: tuple[tuple[str, str], ...] = ()  # (finding, level): each must be among the findings
 
 
@@ -115,12 +115,7 @@ def matrix() -> Iterator[Entry]:
     """All sixty, in their order: 40 without faults, 8 fractured, 6 with screws, 6 of another count."""
     for number in range(40):
         view, whole, anchor = _VIEWS[number % len(_VIEWS)]
-        presumed = ("L3",) if whole == ("L4",) else ()  # a vertebra alone in view is presumed to be L3
-        yield Entry(
-            number=number,
-            spec=_spec(number, view),
-            expected=Expected(whole=whole, anchor=anchor, misnamed=presumed),
-        )
+        yield Entry(number=number, spec=_spec(number, view), expected=Expected(whole=whole, anchor=anchor))
     yield from _fractured()
     yield from _fixed()
     yield from _otherwise_counted()

@@ -18,10 +18,10 @@ from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import RegionSettings
-from segmentation.vertebrae import LABELS, LUMBAR
+from segmentation.vertebrae import LABELS, LUMBAR, is_lumbar, is_unnamed, place_of_unnamed
 from tests.unit.segmentation_matrix import Crisp, Entry
 
-DOUBTS = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
+DOUBTS = frozenset({"level_unconfirmed", "levels_unnamed", "numbering_conflict", "level_implausible"})
 NAMES_APART_MM = 15.0  # a body further from the vertebra that it is named after is another one
 
 
@@ -33,6 +33,7 @@ class Outcome:
     misnamed: tuple[str, ...]  # names given to other vertebrae
     missing: tuple[str, ...]  # expected whole bodies without that name
     barred: tuple[str, ...]  # expected whole bodies, found, whose density a finding withholds
+    unnamed: bool  # whether no whole body has a name; then all above are told by place
     findings: tuple[tuple[str, str | None], ...]
     volume_ratio: Mapping[str, float]  # drawn over true, of rightly named whole bodies
     core_ratio: Mapping[str, float]
@@ -54,6 +55,8 @@ class Outcome:
     @property
     def as_expected(self) -> bool:
         expected = self.entry.expected
+        if self.unnamed == self.entry.anchored:
+            return False
         if self.wrong_level or not set(expected.barred) <= set(self.findings):
             return False
         if set(self.misnamed) != set(expected.misnamed) or (self.missing and not expected.misnamed):
@@ -120,6 +123,15 @@ def made_crisp(volume: CtVolume, bodies: LabelMap, look: Crisp) -> CtVolume:
     return replace(volume, hu=np.ascontiguousarray(hu[part], dtype=np.float32), grid=volume.grid.part(part))
 
 
+def _vertebra(name: str, entry: Entry) -> str | None:
+    """The vertebra that a body is said to be: by name, or by its place among the whole ones in view."""
+    place = place_of_unnamed(name)
+    if place is None:
+        return name
+    ordinal, count = place
+    return entry.expected.whole[ordinal - 1] if count == len(entry.expected.whole) else None
+
+
 def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
     """One study: rendered, segmented, judged."""
     spine = build_spine(entry.spec)
@@ -129,30 +141,33 @@ def run(entry: Entry, table: FindingTable | None = None) -> Outcome:
     if entry.crisp is not None:
         volume = made_crisp(volume, truth_mask(spine, raster), entry.crisp)
     found = GeometricEngine().segment(volume)
-    whole = [level for level in found.levels if level.complete and level.name in LUMBAR]
+    whole = [level for level in found.levels if level.complete and is_lumbar(level.name)]
     regions = {level.name: cut_regions(volume, found, level.name) for level in whole}
     observations = (*found.observations, *quality_observations(volume, found, regions))
     findings = [(table or load_findings()).describe(one) for one in observations]
+    called = {level.name: _vertebra(level.name, entry) for level in whole}
     right = {
-        level.name: level
+        name: level
         for level in whole
-        if np.linalg.norm(np.subtract(level.centroid_mm, spine[level.name].body.centre)) <= NAMES_APART_MM
+        if (name := called[level.name]) is not None
+        and np.linalg.norm(np.subtract(level.centroid_mm, spine[name].body.centre)) <= NAMES_APART_MM
     }
     depth_mm = RegionSettings().erosion_mm
     return Outcome(
         entry=entry,
-        misnamed=tuple(level.name for level in whole if level.name not in right),
+        misnamed=tuple(level.name for level in whole if called[level.name] not in right),
         missing=tuple(name for name in entry.expected.whole if name not in right and name in LUMBAR),
-        barred=tuple(name for name in right if withheld(findings, Output.BMD, [name])),
-        findings=tuple((one.code, one.level) for one in observations),
+        barred=tuple(name for name, level in right.items() if withheld(findings, Output.BMD, [level.name])),
+        unnamed=bool(whole) and all(is_unnamed(level.name) for level in whole),
+        findings=tuple((one.code, called.get(str(one.level), one.level)) for one in observations),
         volume_ratio={
             name: level.body_volume_mm3 / truth.levels[name].volume_mm3
             for name, level in right.items()
             if name in truth.levels
         },
         core_ratio={
-            name: regions[name].core_volume_mm3 / core_volume_mm3(spine[name], depth_mm)
-            for name in right
+            name: regions[level.name].core_volume_mm3 / core_volume_mm3(spine[name], depth_mm)
+            for name, level in right.items()
             if name in truth.levels
         },
     )

@@ -131,14 +131,15 @@ def test_neck_and_chest_hold_no_lumbar_level(test_data: Path, name: str) -> None
     assert codes(found) == ["no_lumbar_level"]
 
 
-def test_a_crop_without_sacrum_or_rib_is_measured_but_unconfirmed(test_data: Path) -> None:
+def test_a_crop_without_sacrum_or_rib_is_measured_and_not_named(test_data: Path) -> None:
     """An osteoporotic L3 whose cancellous bone is darker than its discs."""
     folder = test_data / "tptbox_L3"
     volume = load(folder / "sub-ct_label-22_ct.nii.gz")
     found = GeometricEngine().segment(volume)
     assert not found.numbering_confirmed
-    assert codes(found) == ["level_unconfirmed"]
+    assert codes(found) == ["levels_unnamed"]
     (whole,) = [level for level in found.levels if level.complete]
+    assert whole.name == "lumbar body 1 of 1"
     vertebra = load(folder / "sub-ct_seg-vert_label-22_msk.nii.gz").hu == 22
     part = load(folder / "sub-ct_seg-subreg_label-22_msk.nii.gz").hu
     assert dice(found.bodies == whole.label, vertebra & ((part == 49) | (part == 50))) >= 0.90

@@ -14,7 +14,7 @@ from segmentation.engines.geometric import GeometricEngine
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import AnchorSettings, CanalSettings, GeometricSettings, RegionSettings
-from segmentation.vertebrae import Vertebrae
+from segmentation.vertebrae import LABELS, Vertebrae, unnamed_body
 
 pytestmark = pytest.mark.slow
 
@@ -205,17 +205,37 @@ def test_slices_of_0_4_mm_divide_no_body() -> None:
     [
         (("T12", "L4"), "last rib", ["L1", "L2", "L3", "L4"]),
         (("L1", "S1"), "sacrum", LUMBAR),
-        (("L2", "L4"), "none", ["L2", "L3", "L4"]),
     ],
 )
 def test_names_rest_on_what_is_in_view(view: tuple[str, str], basis: str, names: list[str]) -> None:
     volume, truth = study(view=view)
     found = GeometricEngine().segment(volume)
     assert found.numbering_basis == basis
-    assert found.numbering_confirmed == (basis != "none")
-    unconfirmed = "level_unconfirmed" in [observation.code for observation in found.observations]
-    assert unconfirmed == (basis == "none")
+    assert found.numbering_confirmed
+    assert not found.observations
     check(found, truth, names)
+
+
+@pytest.mark.parametrize(
+    ("view", "whole"),
+    [(("L2", "L4"), ["L2", "L3", "L4"]), (("L4", "L4"), ["L4"]), (("L1", "L3"), LUMBAR[:3])],
+)
+def test_bodies_without_an_anchor_in_view_are_counted_and_named_by_statement_alone(
+    view: tuple[str, str], whole: list[str]
+) -> None:
+    volume, truth = study(view=view)
+    found = GeometricEngine().segment(volume)
+    assert (found.numbering_basis, found.numbering_confirmed) == ("none", False)
+    assert [one.code for one in found.observations] == ["levels_unnamed"]
+    count = len(whole)
+    assert [level.name for level in found.levels] == [unnamed_body(n, count) for n in range(1, count + 1)]
+    assert not set(np.unique(found.bodies)) & set(LABELS.values())
+    stated = GeometricEngine(first_level=whole[0]).segment(volume)
+    assert (stated.numbering_basis, stated.numbering_confirmed) == ("stated", True)
+    check(stated, truth, whole)
+    for level, place in zip([stated.level(name) for name in whole], found.levels, strict=True):
+        assert level is not None
+        assert level.centroid_mm == place.centroid_mm
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from node.dicom.sc.words import (
 from node.study_report import LevelResult, Report, SliceResult
 from scoring.density.bmd import BmdResult, DensityVerdict, ReferenceScore
 from segmentation.phrase import phrase
+from segmentation.vertebrae import is_unnamed
 
 _LEFT_WIDTH = 520
 _ROWS = (27.0, 24.0, 21.0)  # pixels between levels: the first at which all that is below them fits
@@ -108,14 +109,18 @@ def _heads(report: Report, say: Phrasebook) -> tuple[str, ...]:
     if report.unnamed:
         return (say("level-unknown"), say("bmd"), say("interval95"), "HU ± SD", say("region-column"))
     last = say("ellipse-column") if _has_ellipse(report) else say("volume-column")
-    return (say("level"), say("bmd"), say("interval95"), "HU ± SD", last)
+    first = say("level-unknown") if report.has_unnamed_bodies else say("level")
+    return (first, say("bmd"), say("interval95"), "HU ± SD", last)
 
 
 def _row(page: Page, report: Report, level: LevelResult, y: float, *, ellipse: bool) -> None:
     """One level; the last column holds the body's volume, or the second density where there is one."""
     say = page.say
-    name = level.name if report.numbering_confirmed else f"{level.name} ?"
-    _cell(page, 0, y, name, size=17, bold=True)
+    if is_unnamed(level.name):
+        _cell(page, 0, y, level_in_words(level.name, say), size=15, bold=True)
+    else:
+        name = level.name if report.numbering_confirmed else f"{level.name} ?"
+        _cell(page, 0, y, name, size=17, bold=True)
     if not level.complete:
         _cell(page, 1, y, say("level-cut-off"), colour=CAUTION)
         return

@@ -326,7 +326,7 @@ def compose_overlay(
     page.text(MARGIN, top, say("plane-sagittal"), size=16, bold=True, colour=ACCENT)
     _sagittal(page, Box(left=MARGIN, top=top + 24, right=middle, bottom=bottom), scene)
     left = middle + _PANEL_GAP
-    axial = say("plane-axial", level=scene.level or say("middle-of-volume"))
+    axial = say("plane-axial", level=level_in_words(scene.level, say) or say("middle-of-volume"))
     page.text(left, top, axial, size=16, bold=True, colour=ACCENT)
     _axial(page, Box(left=left, top=top + 24, right=WIDTH - MARGIN, bottom=bottom), scene)
     legend = [
@@ -401,7 +401,8 @@ def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
     limit(axes, box, (-half, half), (low, high))
     for level in scene.report.levels:
         z, y, _ = grid.to_index(level.centroid_mm)
-        label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, level.name, page.typeface)
+        name = level_in_words(level.name, page.say)
+        label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, name, page.typeface)
     orientation(axes, left="A", right="P", top="H", bottom="F")
     scale_bar(axes)
 

@@ -39,7 +39,7 @@ from node.dicom.uids import derived_uid, mint, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Provenance, Report
 from scoring.calibration import Calibration, Grade, RodReading
 from segmentation.ct_volume import Grid, Mask
-from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, RegionKind, Regions, Vertebrae, is_lumbar
 
 # Slice positions are written with few decimals; a mirrored or shifted mask is off by far more.
 _CENTROID_TOLERANCE_MM = 0.1
@@ -221,7 +221,7 @@ class Segment:
     Attributes
     ----------
     number : from 1, as in the segmentation.
-    level : of the vertebra; "" of a rod.
+    level : of the vertebra, or its place where it has no name; "" of a rod.
     label : at most 64 characters, for viewers.
     tracking_id, tracking_uid : the same for the same part in each report of the series.
     mask : shape of the series' grid (z, y, x).
@@ -248,7 +248,7 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
     Segments with at least one voxel, numbered from 1, by level.
     """
     masks: list[tuple[str, Part, Mask]] = []
-    for result in (level for level in report.levels if level.name in codes.LEVELS):
+    for result in (level for level in report.levels if is_lumbar(level.name)):
         found = vertebrae.level(result.name)
         region = next((r for r in regions if r.level == result.name), None)
         if found is not None and result.volume_mm3 is not None:
@@ -259,7 +259,7 @@ def plan_segments(report: Report, vertebrae: Vertebrae, regions: Sequence[Region
                 masks.append((result.name, Part.ELLIPSE, region.ellipse))
             if report.features is not None and result.name == "L3":
                 masks.append((result.name, Part.RADIOMICS, region.radiomics))
-    presumed = "" if report.numbering_confirmed else " (level presumed)"
+    presumed = "" if report.numbering_confirmed or report.has_unnamed_bodies else " (level presumed)"
     return tuple(
         Segment(
             number=number,
@@ -374,7 +374,7 @@ def _describe(segment: Segment, provenance: Provenance, engine: EngineInfo) -> S
         algorithm_identification=rod_algorithm(provenance) if is_rod else segment_algorithm(engine),
         tracking_uid=segment.tracking_uid,
         tracking_id=segment.tracking_id,
-        anatomic_regions=None if is_rod else [codes.LEVELS[segment.level]],
+        anatomic_regions=None if is_rod else [codes.level_site(segment.level)],
         display_color=CIELabColor(*_COLOURS[segment.part]),
     )
 

@@ -53,6 +53,7 @@ from node.dicom.sr.items import (
 from node.dicom.sr.measurement_groups import patient_groups, region_groups, slice_groups
 from node.dicom.uids import derived_uid, mint, series_uid_of, to_bytes
 from node.study_report import EncodedObject, ObjectKind, Outcome, Report
+from segmentation.vertebrae import is_lumbar
 
 _ACQUISITION = RelationshipTypeValues.HAS_ACQ_CONTEXT
 
@@ -201,8 +202,8 @@ def _finding_items(report: Report) -> Iterable[ContentItem]:
     """Each finding as a code, with its level, severity and text."""
     for finding in report.findings:
         details: list[ContentItem] = []
-        if finding.level is not None and finding.level in codes.LEVELS:
-            details.append(modifier(codes.FINDING_SITE, codes.LEVELS[finding.level]))
+        if finding.level is not None and is_lumbar(finding.level):
+            details.append(modifier(codes.FINDING_SITE, codes.level_site(finding.level)))
         details.append(coded_property(codes.SEVERITY, codes.SEVERITIES[finding.severity]))
         details.append(comment(finding.text))
         yield evaluation(codes.FINDING, codes.finding_code(finding.code), details=details)[0]

@@ -28,6 +28,7 @@ from node.study_report import LevelResult, Outcome, Report
 from scoring.calibration import Mineral
 from scoring.density.bmd import BmdResult, Reference, ReferenceScore, StudyClass
 from scoring.models.card import NEGATIVE_CLASS
+from segmentation.vertebrae import is_unnamed
 
 PROPERTY = RelationshipTypeValues.HAS_PROPERTIES
 MODIFIER = RelationshipTypeValues.HAS_CONCEPT_MOD
@@ -193,6 +194,8 @@ def _densities(report: Report) -> Iterable[str]:
 
 
 def _name_of(report: Report, level: LevelResult) -> str:
+    if is_unnamed(level.name):
+        return f"{level.name} (name not determined)"
     return level.name if report.numbering_confirmed else f"{level.name} (level not confirmed)"
 
 

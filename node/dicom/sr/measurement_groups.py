@@ -1,7 +1,8 @@
 """The measurement groups of the report, by template of PS3.16.
 
-TID 1411 for the segments of a segmentation; TID 1410 for single slices, whose regions are outlined on their
-images, of a lumbar vertebra without a level; TID 1501 for the patient.
+TID 1411 for the segments of a segmentation, of levels or of lumbar bodies without a name; TID 1410 for single
+slices, whose regions are outlined on their images, of a lumbar vertebra without a level; TID 1501 for the
+patient.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from scoring.calibration import Calibration
 from scoring.density.bmd import BmdResult, DensityVerdict, ReferenceScore
 from scoring.density.follow_up import FollowUp
 from scoring.models.card import NEGATIVE_CLASS
+from segmentation.vertebrae import is_unnamed
 
 Group: TypeAlias = (
     MeasurementsAndQualitativeEvaluations
@@ -85,10 +87,20 @@ def region_groups(report: Report, seg: EncodedObject, segments: Sequence[Segment
                 ),
             ),
             finding_type=codes.BONE,
-            finding_sites=[FindingSite(anatomic_location=codes.LEVELS[segment.level])],
+            finding_sites=[FindingSite(anatomic_location=codes.level_site(segment.level))],
             algorithm_id=algorithm,
             measurements=measurements,
+            qualitative_evaluations=_level_unknown(segment.level) if is_unnamed(segment.level) else None,
         )
+
+
+def _level_unknown(place: str) -> list[QualitativeEvaluation]:
+    """States that nothing tells the level of a vertebra."""
+    return [
+        evaluation(
+            codes.LEVEL_KNOWN, codes.LEVEL_UNKNOWN, details=[comment(f"{place}, counted from the head")]
+        )
+    ]
 
 
 def _segment_measurements(report: Report, segment: Segment) -> list[Measurement]:
@@ -215,13 +227,7 @@ def _slice_region(
         finding_sites=[FindingSite(anatomic_location=codes.LUMBAR_SPINE)],
         algorithm_id=engine_identification(engine) if engine else None,
         measurements=measurements,
-        qualitative_evaluations=[
-            evaluation(
-                codes.LEVEL_KNOWN,
-                codes.LEVEL_UNKNOWN,
-                details=[comment(f"{result.name} of single-slice QCT, counted from the head")],
-            )
-        ],
+        qualitative_evaluations=_level_unknown(f"{result.name} of single-slice QCT"),
     )
 
 

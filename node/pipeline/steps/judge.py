@@ -28,7 +28,7 @@ from scoring.models.applicability import (
 )
 from scoring.models.card import ModelCard, NomogramResult, RadScore, apply_nomogram, rad_score
 from segmentation.phrase import clauses, listed, phrase
-from segmentation.vertebrae import EngineInfo, Observation, RegionKind
+from segmentation.vertebrae import EngineInfo, Observation, RegionKind, is_unnamed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +71,15 @@ class ReportedResults:
 class _FindingsRecord:
     """Findings of one study in their order, and the outputs that they withhold."""
 
-    def __init__(self, basis: ReportingRules, slices: Iterable[str] = ()) -> None:
+    def __init__(self, basis: ReportingRules, unnamed: Iterable[str] = ()) -> None:
         self.basis = basis
-        self.slices = frozenset(slices)  # whose findings must say where they belong
+        self.unnamed = frozenset(unnamed)  # slices and bodies whose findings must say where they belong
         self.findings: list[Finding] = []
 
     def add(self, observations: Iterable[Observation]) -> None:
         for observation in observations:
             finding = self.basis.table.describe(observation, self.basis.language)
-            if finding.level in self.slices and finding.level not in finding.text:
+            if finding.level in self.unnamed and finding.level not in finding.text:
                 finding = self._with_place(finding, finding.level)
             if finding not in self.findings:
                 self.findings.append(finding)
@@ -107,7 +107,8 @@ class MeasuredStudy:
 
 def judge(case: MeasuredStudy, basis: ReportingRules) -> ReportedResults:
     """Withhold what the findings withhold, and compute scores from the rest."""
-    record = _FindingsRecord(basis, (one.name for one in case.measurements.unnamed))
+    bodies = [level.name for level in case.measurements.levels if is_unnamed(level.name)]
+    record = _FindingsRecord(basis, (*bodies, *(one.name for one in case.measurements.unnamed)))
     record.add(case.observations)
     record.add(case.measurements.observations)
     levels = tuple(_level(level, record) for level in case.measurements.levels)
@@ -116,6 +117,8 @@ def judge(case: MeasuredStudy, basis: ReportingRules) -> ReportedResults:
     calibrated = record.allows(Output.BMD)
     if case.series is None or not levels:
         return ReportedResults(levels=levels, calibrated=calibrated, findings=tuple(record.findings))
+    if bodies:
+        return _unnamed_bodies(levels, record, calibrated=calibrated)
 
     scores = _assessed(levels, case, case.series, record)
     features = None
@@ -154,6 +157,17 @@ def _unnamed(slices: Sequence[SliceResult], record: _FindingsRecord) -> Reported
     judgement = ReportedResults(unnamed=tuple(shown))
     if judgement.measured:
         record.add([Observation(code="marrow_fat")])
+    return replace(judgement, findings=tuple(record.findings))
+
+
+def _unnamed_bodies(
+    levels: tuple[LevelResult, ...], record: _FindingsRecord, *, calibrated: bool
+) -> ReportedResults:
+    """Results of bodies without a name: densities, and no output that needs a level."""
+    judgement = ReportedResults(levels=levels, calibrated=calibrated)
+    if judgement.measured:
+        record.add([Observation(code="marrow_fat")])
+    record.add(_unavailable_outputs(judgement, record))
     return replace(judgement, findings=tuple(record.findings))
 
 
@@ -372,7 +386,9 @@ def provenance_of(
 # Comparison of a judged study with earlier ones of the same patient.
 
 
-_LEVELS_DOUBTED = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
+_LEVELS_DOUBTED = frozenset(
+    {"level_unconfirmed", "levels_unnamed", "numbering_conflict", "level_implausible"}
+)
 _CONTRAST = frozenset({"contrast_given", "contrast_doubtful", "contrast_suspected"})
 
 
@@ -385,11 +401,13 @@ def scan_of(
     engine: EngineInfo,
     settings: Settings,
 ) -> Scan | None:
-    """Densities for the follow-up of later studies; None without date or density."""
+    """Densities for the follow-up of later studies; None without date or density of a named level."""
     densities = {
         level.name: level.measured.bmd_mg_cm3
         for level in judgement.levels
-        if level.measured is not None and level.measured.bmd_mg_cm3 is not None
+        if level.measured is not None
+        and level.measured.bmd_mg_cm3 is not None
+        and not is_unnamed(level.name)  # which body of a later study it is cannot be determined
     }
     if study.study_date is None or not densities:
         return None

@@ -48,7 +48,7 @@ from segmentation.levels import anchor_observations
 from segmentation.phrase import Value, phrase
 from segmentation.settings import GateSettings, ImageSettings, SliceSettings
 from segmentation.single_slice import SliceFinder
-from segmentation.vertebrae import LUMBAR, Observation, RegionKind, Regions
+from segmentation.vertebrae import Observation, RegionKind, Regions, is_lumbar
 
 # What is read from pixels: calibration, density and features. Later steps need no pixels again.
 
@@ -101,7 +101,7 @@ def measure(
             ellipse=_ellipse_density(volume, regions.get(level.name), calibration, noise_window_mm, quality),
         )
         for level in vertebrae.levels
-        if level.name in LUMBAR
+        if is_lumbar(level.name)
     )
     features, impossible = _features(volume, regions.get(FEATURE_LEVEL), feature_names, radiomics)
     return Measurements(

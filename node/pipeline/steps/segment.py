@@ -18,7 +18,7 @@ from segmentation.ct_volume import CtVolume
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.engines.name_checks import cross_check
 from segmentation.regions.cancellous import cut_regions
-from segmentation.vertebrae import LUMBAR, EngineInfo, Observation, Regions, Vertebrae
+from segmentation.vertebrae import EngineInfo, Observation, Regions, Vertebrae, is_lumbar
 
 
 def segment(
@@ -86,5 +86,5 @@ def _lumbar_regions(
     return tuple(
         cut_regions(volume, vertebrae, level.name, settings.regions)
         for level in vertebrae.levels
-        if level.complete and level.name in LUMBAR
+        if level.complete and is_lumbar(level.name)
     )

@@ -38,7 +38,15 @@ from segmentation.engines.geometric.thick_slices import refit_endplates
 from segmentation.gates.fracture import without_collapsed
 from segmentation.levels import identity_observations, in_anatomical_order, measure_level
 from segmentation.settings import GeometricSettings, IdentitySettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Observation, Occupancy, Vertebrae, no_vertebrae
+from segmentation.vertebrae import (
+    EngineInfo,
+    Observation,
+    Occupancy,
+    Vertebrae,
+    is_lumbar,
+    label_of,
+    no_vertebrae,
+)
 
 _CORTEX_KVP = 120.0
 
@@ -49,13 +57,19 @@ class GeometricEngine:
     Parameters
     ----------
     identity : limits of the plausibility of names.
+    first_level : name of the topmost whole lumbar body in view, where a person states it; one of `STATEABLE`.
     """
 
     def __init__(
-        self, settings: GeometricSettings | None = None, identity: IdentitySettings | None = None
+        self,
+        settings: GeometricSettings | None = None,
+        identity: IdentitySettings | None = None,
+        *,
+        first_level: str | None = None,
     ) -> None:
         self._settings = settings or GeometricSettings()
         self._identity = identity
+        self._first_level = first_level
 
     @property
     def info(self) -> EngineInfo:
@@ -66,6 +80,7 @@ class GeometricEngine:
             parameters={
                 "working_step_mm": self._settings.working_step_mm,
                 "cortex_hu": self._settings.cortex_hu,
+                **({"first_level": self._first_level} if self._first_level else {}),
             },
         )
 
@@ -79,7 +94,8 @@ class GeometricEngine:
         discs_mm = find_discs(turned, curve, self._settings.discs)
         segments = describe_segments(straighten(turned, curve), discs_mm, self._settings.anchors)
         bodies = self._bodies(turned, curve, segments)
-        numbering = number_segments(segments, [self._lumbar_sized(body) for body in bodies])
+        sized = [self._lumbar_sized(body) for body in bodies]
+        numbering = number_segments(segments, sized, self._first_level)
         return self._labelled(volume, turned, turn, bodies, numbering)
 
     def _bodies(self, volume: CtVolume, curve: Curve, segments: Sequence[ColumnSegment]) -> list[Body | None]:
@@ -118,7 +134,7 @@ class GeometricEngine:
     ) -> Vertebrae:
         """Bodies and names as a label map on the source grid."""
         named = [(name, body) for name, body in zip(numbering.names, bodies, strict=True) if name and body]
-        if not any(name in LUMBAR and self._lumbar_sized(body) for name, body in named):
+        if not any(is_lumbar(name) and self._lumbar_sized(body) for name, body in named):
             return no_vertebrae(volume, self.info)
         labels: LabelMap = np.zeros(turned.grid.shape, np.uint8)
         levels, occupancy = [], {}
@@ -128,7 +144,7 @@ class GeometricEngine:
             inside = share >= 0.5
             if not inside.any():
                 continue
-            labels[box][inside] = LABELS[name]
+            labels[box][inside] = label_of(name)
             occupancy[name] = _occupancy(box, share, turned, turn)
             levels.append(
                 measure_level(
@@ -142,7 +158,7 @@ class GeometricEngine:
                 )
             )
         row = in_anatomical_order(levels)
-        doubts = (*_numbering_observations(numbering), *identity_observations(row, self._identity))
+        doubts = (*_numbering_doubts(numbering), *identity_observations(row, self._identity))
         found = Vertebrae(
             grid=volume.grid,
             bodies=turn.backward(labels),
@@ -174,7 +190,9 @@ def _touches_edge(box: Box, inside: Mask, shape: tuple[int, int, int]) -> bool:
     )
 
 
-def _numbering_observations(numbering: Numbering) -> tuple[Observation, ...]:
+def _numbering_doubts(numbering: Numbering) -> tuple[Observation, ...]:
     if numbering.conflict is not None:
         return (Observation(code="numbering_conflict", values={"detail": numbering.conflict}),)
+    if numbering.basis == "none":
+        return (Observation(code="levels_unnamed"),)
     return () if numbering.confirmed else (Observation(code="level_unconfirmed"),)

@@ -1,5 +1,8 @@
 """Level names by anatomical anchors: the sacrum's wings below, the last rib above.
 
+Where neither is in view nothing tells the names. The bodies are then counted from the head, unless a person
+states which vertebra the topmost one is.
+
 Both are detected in the straightened column, where "beside the body" has one meaning at every level.
 """
 
@@ -19,6 +22,7 @@ from segmentation.engines.geometric.column import Curve
 from segmentation.engines.geometric.frame import sample
 from segmentation.phrase import Phrase, phrase
 from segmentation.settings import AnchorSettings
+from segmentation.vertebrae import unnamed_body
 
 STEP_MM = 2.0
 HALF_WIDTH_MM = 110.0
@@ -219,9 +223,10 @@ class Numbering:
 
     Attributes
     ----------
-    names : by segment, from inferior to superior; None for the sacrum and for names not in use.
+    names : by segment, from inferior to superior; None for the sacrum and for names not in use. Without an
+        anchor they are places, as `segmentation.vertebrae.unnamed_body` states them.
     basis : as in `Vertebrae.numbering_basis`.
-    conflict : how sacrum and ribs disagree; None where they agree.
+    conflict : how sacrum, ribs and a statement disagree; None where they agree.
     """
 
     names: tuple[str | None, ...]
@@ -233,17 +238,28 @@ class Numbering:
 # From inferior to superior, beginning above the sacrum.
 UPWARD = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10")
 LUMBAR_COUNT = 5
+# What the topmost whole body may be stated to be; T12 where no rib is in view beside it.
+STATEABLE = UPWARD[LUMBAR_COUNT::-1]
 THORACIC = UPWARD[LUMBAR_COUNT:]
 
 
-def number_segments(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> Numbering:
-    """Name the segments from the sacrum, from the last rib, or, failing both, by position alone.
+def number_segments(
+    segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool], first_level: str | None = None
+) -> Numbering:
+    """Name the segments from the sacrum, from the last rib or, failing both, from what a person states.
+
+    Without any of the three the segments get places, not names.
 
     Parameters
     ----------
     lumbar_sized : per segment, whether a whole body of lumbar size was found there.
+    first_level : name of the topmost whole body below the ribs in view, as a person states it; one of
+        `STATEABLE`.
     """
     counted = _counted(segments, lumbar_sized)
+    row = _lumbar_row(segments, lumbar_sized)
+    if first_level is not None and row:
+        counted = _with_statement(counted, row[-1], first_level, len(segments))
     against = _ribs_against(segments, counted.names)
     if counted.basis == "none" or counted.conflict is not None or against is None:
         return counted
@@ -273,7 +289,27 @@ def _counted(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) ->
             basis="last rib",
             conflict=phrase("sixth-body") if sixth else None,
         )
-    return Numbering(names=_presumed(segments, lumbar_sized), confirmed=False, basis="none")
+    row = _lumbar_row(segments, lumbar_sized)
+    places = {number: unnamed_body(len(row) - at, len(row)) for at, number in enumerate(row)}
+    names = tuple(places.get(number) for number in range(len(segments)))
+    return Numbering(names=names, confirmed=False, basis="none")
+
+
+def _with_statement(counted: Numbering, topmost: int, first_level: str, segments: int) -> Numbering:
+    """Names by a person's statement where no anchor gives any; else the count, held against the statement.
+
+    Parameters
+    ----------
+    topmost : number of the segment with the topmost whole lumbar body.
+    """
+    if counted.basis == "none":
+        names = _names(segments, topmost - UPWARD.index(first_level))
+        return Numbering(names=names, confirmed=True, basis="stated")
+    level = counted.names[topmost]
+    if counted.conflict is not None or level is None or level == first_level:
+        return counted
+    conflict = phrase("stated-otherwise", level=level, stated=first_level)
+    return replace(counted, confirmed=False, conflict=conflict)
 
 
 def _ribs_against(segments: Sequence[ColumnSegment], names: Sequence[str | None]) -> Phrase | None:
@@ -324,11 +360,12 @@ def _lowest_rib(segments: Sequence[ColumnSegment]) -> int | None:
     return lowest
 
 
-def _presumed(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> tuple[str | None, ...]:
-    """The middle one of the whole bodies without ribs is named L3: lumbar CT is planned around it."""
+def _lumbar_row(segments: Sequence[ColumnSegment], lumbar_sized: Sequence[bool]) -> range:
+    """The segments from the lowest to the topmost whole body of lumbar size that lies below the ribs.
+
+    A segment between two of them holds a vertebra too, even if its body was not found.
+    """
     rib = _lowest_rib(segments)
     below_ribs = lumbar_sized[:rib] if rib is not None else lumbar_sized
-    whole = [k for k, sized in enumerate(below_ribs) if sized]
-    if not whole:
-        return (None,) * len(segments)
-    return _names(len(segments), rib - LUMBAR_COUNT if rib is not None else whole[len(whole) // 2] - 2)
+    whole = [number for number, sized in enumerate(below_ribs) if sized]
+    return range(whole[0], whole[-1] + 1) if whole else range(0)
