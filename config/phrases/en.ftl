@@ -178,6 +178,7 @@ shape-crush = crush
 the-study = the study
 slice-numbered = slice { $number }
 body-numbered = lumbar body { $number } of { $count }
+body-briefly = body { $number }/{ $count }
 
 ## The laboratory's file
 line-cells = line { $line } has { $cells } cells for { $columns } columns

@@ -178,6 +178,7 @@ shape-crush = 压缩形
 the-study = 本检查
 slice-numbered = 切片 { $number }
 body-numbered = 腰椎椎体 { $number }/{ $count }
+body-briefly = 椎体 { $number }/{ $count }
 
 ## The laboratory's file
 line-cells = 第 { $line } 行有 { $cells } 个单元格，而列数为 { $columns }

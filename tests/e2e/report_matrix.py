@@ -137,7 +137,7 @@ CASES: Mapping[str, Case] = {
     ),
     "cement": Case(spec=_faulty(lesions=(Lesion(level="L3", kind=LesionKind.CEMENT),)), engine=True),
     "metal": Case(spec=_faulty(implants=(Implant(levels=("L4", "L5")),)), engine=True),
-    "level not confirmed": Case(spec=StudySpec.reduced(view=("L1", "L4")), engine=True),
+    "levels not named": Case(spec=StudySpec.reduced(view=("L1", "L4")), engine=True),
     "ellipse beside the core": Case(spec=small(), settings={"segmentation": {"regions": {"bmd": "both"}}}),
     "by tissues": Case(spec=StudySpec.reduced(phantom="none", view=("L1", "L4")), settings=_TISSUES),
     "line of an earlier scan": Case(

@@ -6,7 +6,8 @@ is that of result.json, as far as the report holds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -35,6 +36,7 @@ INPUTS = {
     ("6768-6", "LN"): "alp",
     ("13965-9", "LN"): "homocysteine",
 }
+BODY = re.compile(r"lumbar body (\d+) of (\d+) ")
 Key = tuple[str, str]
 
 
@@ -111,6 +113,7 @@ def read_document(document: Dataset) -> dict[str, Any]:
     return {
         "series": _series(root, own),
         "levels": _levels(groups),
+        "unnamed_bodies": _bodies(groups),
         "unnamed": _slices(groups),
         "calibration": _calibration(own),
         "t_score": scores.number(("T-SCORE-QCT", OURS)) if scores else None,
@@ -147,10 +150,34 @@ def _series(root: Node, own: Node | None) -> dict[str, Any]:
 
 
 def _levels(groups: dict[str, Node]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, group in groups.items():
+    def level_of(name: str, group: Node) -> str | None:
         site = group.one(("363698007", "SCT"), ("G-C0E3", "SRT"))
-        level = SITES.get(site.value) if site else None
+        return SITES.get(site.value) if site else None
+
+    return _regions(groups, level_of)
+
+
+def _bodies(groups: dict[str, Node]) -> list[dict[str, Any]]:
+    """Bodies of which the report says that their level is not known, by ordinal and count."""
+
+    def place_of(name: str, group: Node) -> tuple[int, int] | None:
+        place = BODY.match(name)
+        if place is None:
+            return None
+        assert group.one(("LEVEL-KNOWN", OURS)).value == ("LEVEL-UNKNOWN", OURS)  # type: ignore[union-attr]
+        return int(place[1]), int(place[2])
+
+    return [
+        {"ordinal": ordinal, "count": count, **values}
+        for (ordinal, count), values in sorted(_regions(groups, place_of).items())
+    ]
+
+
+def _regions(groups: dict[str, Node], key_of: Callable[[str, Node], Any]) -> dict[Any, Any]:
+    """What the groups of segments hold, by what `key_of` makes of identifier and group."""
+    found: dict[Any, Any] = {}
+    for name, group in groups.items():
+        level = key_of(name, group)
         if level is None or "radiomics" in name:
             continue
         here = found.setdefault(level, {"ellipse": None})

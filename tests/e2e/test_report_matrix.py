@@ -203,7 +203,7 @@ def test_the_studies_differ_in_what_they_say(studies: Studies) -> None:
         "cement": "cement_in_body",
         "metal": "metal_near_body",
         "contradicting verdicts": "rules_disagree",
-        "level not confirmed": "level_unconfirmed",
+        "levels not named": "levels_unnamed",
         "by tissues": "internal_calibration",
         "line of an earlier scan": "asynchronous_calibration",
         "single slices": "single_slice",

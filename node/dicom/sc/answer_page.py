@@ -31,6 +31,7 @@ from node.dicom.sc.words import (
     STUDY_CLASSES,
     calibration_line,
     equivalent,
+    level_briefly,
     levels_in_words,
     number,
     probability_in_words,
@@ -117,7 +118,7 @@ def _row(page: Page, report: Report, level: LevelResult, y: float, *, ellipse: b
     """One level; the last column holds the body's volume, or the second density where there is one."""
     say = page.say
     if is_unnamed(level.name):
-        _cell(page, 0, y, level_in_words(level.name, say), size=15, bold=True)
+        _cell(page, 0, y, level_briefly(level.name, say), size=17, bold=True)
     else:
         name = level.name if report.numbering_confirmed else f"{level.name} ?"
         _cell(page, 0, y, name, size=17, bold=True)

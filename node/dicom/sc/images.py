@@ -33,7 +33,7 @@ from node.dicom.sc.layout import (
     Typeface,
     framed_page,
 )
-from node.dicom.sc.words import MINERALS, REGIONS, number, region_of
+from node.dicom.sc.words import MINERALS, REGIONS, level_briefly, number, region_of
 from node.dicom.seg import centre_in, read_radius_mm, rods_in_view
 from node.study_report import Report, SliceResult
 from scoring.calibration import RodReading
@@ -401,7 +401,7 @@ def _sagittal(page: Page, box: Box, scene: _Scene) -> None:
     limit(axes, box, (-half, half), (low, high))
     for level in scene.report.levels:
         z, y, _ = grid.to_index(level.centroid_mm)
-        name = level_in_words(level.name, page.say)
+        name = level_briefly(level.name, page.say)
         label(axes, (y - centre[1]) * sy + _LABEL_OFFSET_MM, z * sz, name, page.typeface)
     orientation(axes, left="A", right="P", top="H", bottom="F")
     scale_bar(axes)

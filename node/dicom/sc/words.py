@@ -15,7 +15,7 @@ from scoring.calibration.spectrum import Tissue
 from scoring.density.bmd import DensityCategory, StudyClass
 from scoring.models.card import NEGATIVE_CLASS, NomogramResult
 from segmentation.phrase import Phrase, Value, phrase
-from segmentation.vertebrae import RegionKind
+from segmentation.vertebrae import RegionKind, place_of_unnamed
 
 MINUS = "−"
 MINERALS = {Mineral.HA: "HA", Mineral.K2HPO4: "K₂HPO₄"}
@@ -83,6 +83,12 @@ def number(value: float, digits: int) -> str:
 def equivalent(say: Phrasebook, mineral: Mineral) -> str:
     """The mineral that a density counts as."""
     return say("equivalent-of", mineral=MINERALS[mineral])
+
+
+def level_briefly(level: str, say: Phrasebook) -> str:
+    """What a level, or a body without a name, is called where there is little room."""
+    place = place_of_unnamed(level)
+    return level if place is None else say("body-briefly", number=place[0], count=place[1])
 
 
 def levels_in_words(say: Phrasebook, levels: Sequence[str]) -> str:
