@@ -25,7 +25,7 @@ from segmentation.engines.geometric import GeometricEngine
 from segmentation.errors import SegmentationError
 from segmentation.gates.bodies import quality_observations
 from segmentation.regions.cancellous import cut_regions
-from segmentation.vertebrae import LABELS, LUMBAR, Regions, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, Regions, Vertebrae, is_lumbar
 from tests.unit.reference_images import as_volume, drawn
 
 MG_CM3_PER_HU = (
@@ -35,7 +35,7 @@ BESIDE_MM = 6.0  # what a crop keeps beyond the outermost bodies: half a disc
 FINE_MM = 1.0  # slices are averaged from steps of this size
 TWO_BODIES_SHARE = 0.10  # of a drawing on a second vertebra, from which it is no longer of one
 HALF_HEIGHT = 0.70  # of the expert's height; less is a part of a body
-DOUBTS = frozenset({"level_unconfirmed", "numbering_conflict", "level_implausible"})
+DOUBTS = frozenset({"level_unconfirmed", "levels_unnamed", "numbering_conflict", "level_implausible"})
 FRACTURES = frozenset({"fracture", "fracture_suspected"})
 METAL = frozenset({"metal_near_body", "metal_in_body"})
 
@@ -308,7 +308,7 @@ def judge(
 ) -> Judgement:
     """What an engine found, held against the expert's masks."""
     rows = table or load_findings()
-    whole = [level for level in found.levels if level.complete and level.name in LUMBAR]
+    whole = [level for level in found.levels if level.complete and is_lumbar(level.name)]
     regions = {level.name: cut_regions(volume, found, level.name) for level in whole}
     seen = (*found.observations, *quality_observations(volume, found, regions))
     findings = [rows.describe(one) for one in seen]

@@ -26,7 +26,7 @@ from segmentation.ct_volume import CtVolume, Grid
 from segmentation.engines.geometric import GeometricEngine
 from segmentation.regions.cancellous import cut_regions
 from segmentation.settings import DensityRegions, RegionSettings
-from segmentation.vertebrae import RegionKind
+from segmentation.vertebrae import RegionKind, is_lumbar
 from tests.made_studies import write_reference_study
 from tests.unit.segmentation_matrix_run import volume_of
 
@@ -51,7 +51,7 @@ def chain(volume: CtVolume) -> Chain:
     found = GeometricEngine().segment(volume)
     calibration, barred = calibrate_from_reading(find_rods(volume, MODEL), MODEL, 120.0)
     assert barred == ()
-    whole = [level for level in found.levels if level.complete and level.name.startswith("L")]
+    whole = [level for level in found.levels if level.complete and is_lumbar(level.name)]
     densities = {}
     for level in whole:
         regions = cut_regions(volume, found, level.name, REGIONS)

@@ -136,7 +136,7 @@ def by_slice_mm() -> dict[float, tuple[float, float, float]]:
             seed=7,
         )
         volume = volume_of(spec)
-        vertebrae = GeometricEngine().segment(volume)
+        vertebrae = GeometricEngine(first_level="L2").segment(volume)
         third = vertebrae.level("L3")
         assert third is not None
         regions = cut_regions(volume, vertebrae, "L3")
