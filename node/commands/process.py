@@ -114,8 +114,8 @@ def process(
     if keep_artefacts is not None:
         require_outside(keep_artefacts, [study_dir], option="--keep-artefacts")
         kept = KeptArtefacts(keep_artefacts)
-        given = {"study": study_dir, "laboratory": laboratory, "mask": mask, "first_level": first_level}
-        given["issued_at"] = issued
+        given: dict[str, object] = {"study": study_dir, "laboratory": laboratory, "mask": mask}
+        given |= {"first_level": first_level, "issued_at": issued}
         describe_run(keep_artefacts, settings, {**given, "images": [path.name for path in instances]})
     artefacts = kept or MemoryArtefacts()
     study = StudyRun(
