@@ -35,12 +35,14 @@ class Output(StrEnum):
     Z_SCORE = "z_score"
     DENSITY_CATEGORY = "density_category"
     STUDY_CLASS = "study_class"
+    NORMAL = "normal"  # as category and as class: withheld alone, any other value of either stands
     FEATURES = "features"
     RAD_SCORE = "rad_score"
     NOMOGRAM = "nomogram"
 
 
-# An output that cannot stand without another: a row that withholds the key must withhold these too.
+# An output that cannot stand without another: a row that withholds the key must withhold these too. NORMAL is
+# a value of two other outputs: it goes with either, and nothing follows from it.
 FOLLOWS: Mapping[Output, frozenset[Output]] = {
     Output.HU: frozenset({Output.BMD}),
     Output.BMD: frozenset({Output.T_SCORE, Output.Z_SCORE, Output.DENSITY_CATEGORY}),

@@ -190,6 +190,7 @@ class Completeness:
 
 
 # A fracture counts for more than any density.
+CAN_BE_NORMAL = (Output.DENSITY_CATEGORY, Output.STUDY_CLASS)  # these `Output.NORMAL` withholds as well
 FRACTURE_FINDINGS = ("fracture_in_spine", "fracture", "fracture_suspected")
 
 
@@ -238,10 +239,15 @@ class Report:
         """The gravest finding that withholds `output`, of those about the whole study first.
 
         None where nothing does. What is said of one level withholds an output of the study only if that
-        rests on the level.
+        rests on the level. A category or class that nothing about the study withholds as such may have been
+        withheld because it was "normal".
         """
         found = [one for one in gravest_first(self.findings) if output in one.withholds]
-        return next((one for one in found if one.level is None), next(iter(found), None))
+        of_study = [one for one in found if one.level is None]
+        if output in CAN_BE_NORMAL:
+            grave = gravest_first(self.findings)
+            of_study += [one for one in grave if one.level is None and Output.NORMAL in one.withholds]
+        return next(iter([*of_study, *found]), None)
 
     @property
     def fractures(self) -> tuple[Finding, ...]:

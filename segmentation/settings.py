@@ -202,8 +202,11 @@ class FractureSettings(Limits):
     suspected_loss: Loss = 0.2  #: of height: a fracture is suspected
     refused_loss: Loss = 0.25  #: of height: the body is not measured
     # Heights read from a label map step with its slices: further apart they step by more than a grade.
-    max_step_mm: Positive = 3.2  #: between voxels along a body: above, heights are not assessed
-    max_step_of_shares_mm: Positive = 5.0  #: the same where each voxel's share inside the body is known
+    #: between voxels along a body, whoever drew it: above, heights are not assessed
+    max_step_mm: Positive = 3.2
+    # A plainly crushed body is not passed over: from Genant's grade 3 on.
+    #: of height: reported as a fracture above `max_step_mm` too
+    coarse_loss: Loss = 0.4
     # Endplates are hollow.
     middle_share: Share = 0.9  #: the middle of an intact body over the mean of its ends
     # Osteophytes heighten fronts.
@@ -228,6 +231,8 @@ class FractureSettings(Limits):
         Limits.__post_init__(self)
         if self.suspected_loss > self.refused_loss:
             raise ValueError("suspected_loss must not exceed refused_loss")
+        if self.refused_loss > self.coarse_loss:
+            raise ValueError("refused_loss must not exceed coarse_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,12 +118,19 @@ def check_names(
     cut, uncut = (named, ()) if bodies is not None else cut_to_bodies(named, volume, canal)
     smallest = int(np.ceil(min_body_mm3 / volume.grid.voxel_volume_mm3))
     cut, row = measure_bodies(cut, volume.grid, min_voxels=smallest)
+    not_one_body = {
+        **{name: phrase("level-in-pieces", level=name) for name in sorted({*pieces, *split})},
+        **_too_high(cut, volume.grid, row, rules),
+    }
     doubts = [
         *identity_observations(row, rules),
         *(_implausible(reason) for reason in neighbour_doubts(cut, sacrum, volume.grid, row, rules)),
-        *(_implausible(phrase("level-in-pieces", level=name)) for name in sorted({*pieces, *split})),
-        *(_implausible(reason) for reason in _height_doubts(cut, volume.grid, row, rules)),
+        *(_implausible(reason) for reason in not_one_body.values()),
         *(_implausible(reason) for reason in (*oversized, *uncut)),
+        *(
+            Observation(code="label_not_one_body", level=name, values={"detail": reason})
+            for name, reason in not_one_body.items()
+        ),
     ]
     return CheckedNames(
         bodies=cut,
@@ -185,17 +192,17 @@ def _remove_oversized(named: LabelMap, grid: Grid) -> list[Phrase]:
     return reasons
 
 
-def _height_doubts(
+def _too_high(
     bodies: LabelMap, grid: Grid, row: Sequence[Level], rules: IdentitySettings
-) -> list[Phrase]:
+) -> Mapping[str, Phrase]:
     """Bodies too high for one vertebra: a name that covers two, with the disc between them."""
     boxes = ndimage.find_objects(bodies)
-    reasons = []
+    reasons = {}
     for level in row:
         box = boxes[level.label - 1]
         low, high = height_range(body_coordinates(grid, level, box), bodies[box] == level.label, grid, level)
         if high - low > rules.max_height_mm:
-            reasons.append(phrase("level-high", level=level.name, height=f"{high - low:.0f}"))
+            reasons[level.name] = phrase("level-high", level=level.name, height=f"{high - low:.0f}")
     return reasons
 
 

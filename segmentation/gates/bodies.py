@@ -181,7 +181,9 @@ def quality_observations(
     metal = {str(one.level) for one in found if one.code == "metal_near_body"}
     divided = wholeness_observations(volume, vertebrae, rules, unread=metal)
     found += divided
-    unread = metal | {str(one.level) for one in divided}
+    # A label on two bodies would make every other body look low.
+    doubled = {str(one.level) for one in vertebrae.observations if one.code == "label_not_one_body"}
+    unread = metal | doubled | {str(one.level) for one in divided}
     found += lesion_observations(volume, vertebrae, rules.lesions, unread=unread)
     found += fracture_observations(vertebrae, rules.fracture, unread=unread)
     third = vertebrae.level("L3")

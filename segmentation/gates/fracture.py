@@ -168,7 +168,8 @@ def fracture_observations(
 ) -> tuple[Observation, ...]:
     """Whole bodies that have lost height, from superior to inferior, and what that means for the study.
 
-    Thoracic ones count too: a fracture of T12 is osteoporosis whatever the lumbar density.
+    Thoracic ones count too: a fracture of T12 is osteoporosis whatever the lumbar density. Where slices are
+    too far apart for heights, `fracture_not_assessed`, after those bodies that are plainly crushed.
 
     Parameters
     ----------
@@ -178,30 +179,29 @@ def fracture_observations(
     whole = [level for level in vertebrae.levels if level.complete and typical_heights(level.name)]
     if not any(is_lumbar(level.name) for level in whole):
         return ()
-    steps = {level.name: _step_along_mm(vertebrae, level) for level in whole}
-    coarse = [steps[level.name] for level in whole if steps[level.name] > _limit_mm(vertebrae, level, rules)]
-    if coarse:
-        return (Observation(code="fracture_not_assessed", values={"step_mm": round(max(coarse), 1)}),)
     heights = {
-        level.name: found
+        level.name: read
         for level in whole
-        if level.name not in unread and (found := _heights(vertebrae, level)) is not None
+        if level.name not in unread and (read := _heights(vertebrae, level)) is not None
     }
-    suspicions = tuple(_suspicions(heights, rules))
-    if not suspicions:
-        fine = max(steps.values()) <= rules.max_step_mm
-        return tuple(_hollow_alike(list(heights.values()), rules)) if fine else ()
-    named = ", ".join(str(observation.level) for observation in suspicions)
-    return (*suspicions, Observation(code="fracture_in_spine", values={"levels": named}))
+    step_mm = max(_step_along_mm(vertebrae, level) for level in whole)
+    coarse = step_mm > rules.max_step_mm
+    suspicions = tuple(_suspicions(heights, rules, coarse=coarse))
+    found = [*suspicions]
+    if suspicions:
+        named = ", ".join(str(observation.level) for observation in suspicions)
+        found.append(Observation(code="fracture_in_spine", values={"levels": named}))
+    if coarse:
+        values: dict[str, Value] = {"step_mm": round(step_mm, 1), "percent": round(100 * rules.coarse_loss)}
+        found.append(Observation(code="fracture_not_assessed", values=values))
+    elif not suspicions:
+        found += _hollow_alike(list(heights.values()), rules)
+    return tuple(found)
 
 
 def _heights(vertebrae: Vertebrae, level: Level) -> Heights | None:
     box = box_around(vertebrae.bodies == level.label)
     return body_heights(body_share(vertebrae, level, box), vertebrae.grid.part(box), level)
-
-
-def _limit_mm(vertebrae: Vertebrae, level: Level, rules: FractureSettings) -> float:
-    return rules.max_step_of_shares_mm if level.name in vertebrae.occupancy else rules.max_step_mm
 
 
 def _step_along_mm(vertebrae: Vertebrae, level: Level) -> float:
@@ -215,10 +215,14 @@ def _spacing_along_mm(grid: Grid, level: Level) -> float:
     return float(grid.spacing_mm[int(np.argmax(along))])
 
 
-def _suspicions(heights: Mapping[str, Heights], rules: FractureSettings) -> Iterator[Observation]:
+def _suspicions(
+    heights: Mapping[str, Heights], rules: FractureSettings, *, coarse: bool
+) -> Iterator[Observation]:
+    """Losses that count; of `coarse` heights only those that no reading of thick slices explains."""
+    least = rules.coarse_loss if coarse else rules.suspected_loss
     for name in heights:
         shape, loss = height_loss(name, heights, rules)
-        if loss < rules.suspected_loss:
+        if loss < least:
             continue
         code = "fracture" if loss >= rules.refused_loss else "fracture_suspected"
         values: dict[str, Value] = {

@@ -193,6 +193,21 @@ def test_a_suspected_fracture_leads_the_page_in_either_language(
         assert len(set(tops)) == len(tops)
 
 
+def test_a_normal_category_that_is_withheld_is_explained_beside_its_headline(
+    study, describe_finding, to_chinese, chinese_typeface
+):
+    told = describe_finding("fracture_not_assessed", step_mm=5.0, percent=40)
+    report = replace(study.report, density=None, study_class=None, findings=(told,))
+    for one, headline, reason in (
+        (report, "QCT density category: not reported", "Image spacing of 5.0 mm"),
+        (to_chinese(report), "QCT 骨密度分类：不予报告", "图像间距 5.0 mm"),
+    ):
+        boxes = compose_answer(one, chinese_typeface).text_boxes()
+        top = next(box.top for text, box in boxes if text.startswith(headline))
+        assert min(box.top for text, box in boxes if text.startswith(reason) and box.top > top) < top + 60
+        assert not any("正常" in text and "“正常”" not in text for text, _ in boxes)
+
+
 def test_fractures_of_single_levels_lead_where_nothing_is_said_of_the_spine(study, describe_finding):
     told = describe_finding("fracture_suspected", level="L4", percent=22, shape="wedge", grade=1)
     report = replace(study.report, findings=(*study.report.findings, told))

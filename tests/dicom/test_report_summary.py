@@ -83,6 +83,20 @@ def test_a_withheld_category_is_explained_by_what_concerns_the_study(variants, d
     assert lines[0].startswith("QCT density category: not reported. The density rule")
 
 
+def test_a_normal_that_is_withheld_is_explained_by_the_finding_that_withholds_it(variants, describe_finding):
+    """Not by one about a level that neither rests on, nor where another finding withholds the category."""
+    cut_off = describe_finding("body_truncated", level="L5")
+    unassessed = describe_finding("fracture_not_assessed", step_mm=5.0, percent=40)
+    given = variants["density category"]
+    report = replace(given, density=None, study_class=None, findings=(cut_off, unassessed))
+    lines = summary_lines(report)
+    for name in ("QCT density category", "Class by study rule, Xie 2022"):
+        assert f"{name}: not reported. {unassessed.text}" in lines
+    another = variants["complete"]
+    lines = summary_lines(replace(another, findings=(cut_off, unassessed, *another.findings)))
+    assert lines[0].startswith("QCT density category: not reported. The density rule")
+
+
 def test_a_refusal_says_so_and_why_and_nothing_else(variants):
     (line,) = summary_lines(variants["refused"])
     assert line.startswith("Not measured: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -29,7 +30,7 @@ from node.pipeline.artefacts import (
 from node.pipeline.step_functions import laboratory_of, load_segmentation, load_selection
 from node.pipeline.steps.report import compose
 from node.pipeline.steps.score import Measurements
-from node.reference.spec import StudySpec
+from node.reference.spec import BODIES, StudySpec
 from node.result_document import ResultDocument
 from node.study_report import EncodedObject, Report
 from segmentation.vertebrae import Observation
@@ -97,8 +98,18 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    folder = tmp_path_factory.mktemp("study")
-    write_reference_study(folder, StudySpec.reduced())
+    return measured_study(tmp_path_factory.mktemp("study"), StudySpec.reduced())
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A study whose category and class are normal."""
+    spec = StudySpec.reduced(bmd_mg_cm3=dict.fromkeys(BODIES, 200.0))
+    return measured_study(tmp_path_factory.mktemp("dense"), spec)
+
+
+def measured_study(folder: Path, spec: StudySpec) -> Measured:
+    write_reference_study(folder, spec)
     laboratory = folder / "laboratory.csv"
     laboratory.write_text(
         "patient_id,issuer,date,alp_u_l,homocysteine_umol_l\nREFERENCE-1,OSTEONODE,2026-01-10,92,16.5\n"
@@ -245,6 +256,13 @@ def _absent_from_study(output: Output, told: Told, whole: Told) -> None:
             assert resting != before
             if resting == ():
                 assert told.read["categories"]["density"] is None
+        case Output.NORMAL:  # osteoporosis by either rule: neither is withheld for its value
+            for name, withholding in (
+                ("density", Output.DENSITY_CATEGORY),
+                ("study_class", Output.STUDY_CLASS),
+            ):
+                if told.report.withheld_by(withholding) is None:
+                    assert told.result["categories"][name] == whole.result["categories"][name]
         case _:
             pass
     words = {
@@ -257,3 +275,29 @@ def _absent_from_study(output: Output, told: Told, whole: Told) -> None:
     if words is not None:
         for spelled in (words, words.replace("−", "-"), words.replace("-0", "−0")):
             assert spelled not in told.words
+
+
+@pytest.mark.parametrize("code", [code for code, row in ROWS.items() if Output.NORMAL in row.withholds])
+def test_where_normal_is_withheld_it_is_nowhere_and_the_reason_stands_in_its_place(
+    dense: Measured, code: str
+) -> None:
+    free = dense.told()
+    assert free.result["categories"]["density"]["category"] == "normal"
+    assert free.result["categories"]["study_class"] == "normal"
+    told = dense.told(noticed(code, None))
+    assert told.result["categories"] == {"study_class": None, "density": None}
+    assert told.read["categories"] == free.read["categories"] | {"study_class": None, "density": None}
+    (finding,) = (one for one in told.report.findings if one.code == code)
+    assert "not_available" not in {one.code for one in told.report.findings}
+    lines = summary_lines(told.report)
+    for name in ("QCT density category", "Class by study rule, Xie 2022"):
+        assert f"{name}: not reported. {finding.text}" in lines
+    assert read_report(dense.sent(told.report)) == told.read
+    without = told.words.replace(finding.text, "")
+    assert "normal" not in _without_wrapped(without, finding.text)
+    assert told.result["t_score"] == free.result["t_score"]
+
+
+def _without_wrapped(words: str, text: str) -> str:
+    """What pages say without the lines into which they break one text."""
+    return "\n".join(line for line in words.splitlines() if line.strip() not in text)

@@ -6,6 +6,8 @@ The expectations follow from the rules for level identity and quality, not from 
   lumbar body is found, counted from the head and not named. Five lumbar vertebrae and no fault: no finding
   that withholds a density.
 * a fractured L3 is named as fractured there, an implant as metal at its level, and no other level is barred.
+* on slices more than 3.2 mm apart every study says that fractures were not assessed, and no sound body is
+  called fractured; a fractured one may still be, if it lost much.
 * six lumbar vertebrae, or a sacralised fifth, are a numbering conflict where rib and sacrum are both in view.
   With the sacrum alone in view six are told from five only if the sixth is wholly in view: its sides then
   bear no ribs (test_engine_numbering.py). No such study is in this list.
@@ -23,6 +25,7 @@ from node.reference.spec import BODIES, Faults, Fracture, FractureShape, Implant
 
 RIB_AND_SACRUM = "sacrum and last rib"
 SACRUM, RIB, NEITHER = "sacrum", "last rib", "none"
+HEIGHTS_UP_TO_MM = 3.2
 LUMBAR = ("L1", "L2", "L3", "L4", "L5")
 
 
@@ -35,6 +38,7 @@ class Expected:
     conflict: bool = False  # rib and sacrum must be said to disagree
     misnamed: tuple[str, ...] = ()  # names that the count must give to other vertebrae, marked
     barred: tuple[tuple[str, str], ...] = ()  # (finding, level): each must be among the findings
+    unassessed: tuple[str, ...] = ()  # fractured, on slices too thick for heights: they may be barred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,12 @@ class Entry:
 
     @property
     def faulted(self) -> bool:
-        return bool(self.expected.barred) or self.expected.conflict
+        return bool(self.expected.barred or self.expected.unassessed) or self.expected.conflict
+
+    @property
+    def heights_are_read(self) -> bool:
+        """Whether slices are close enough for losses of height of less than 40 %."""
+        return self.spec.slice_spacing_mm <= HEIGHTS_UP_TO_MM
 
     @property
     def anchored(self) -> bool:
@@ -139,7 +148,7 @@ def mixed_otherwise() -> Iterator[Entry]:
             scoliosis_degrees=_SCOLIOSIS[(3 * number + number // 5 + 1) % 5] * (1 if number % 2 else -1),
             rotation_degrees=6.0 if number % 3 else -6.0,
         )
-        yield replace(entry, spec=spec)
+        yield _as_assessed(replace(entry, spec=spec))
 
 
 def mixed_anew() -> Iterator[Entry]:
@@ -156,7 +165,15 @@ def mixed_anew() -> Iterator[Entry]:
             noise_hu=_NOISE[(2 * number + number // 4) % 3],
             scoliosis_degrees=_SCOLIOSIS[(4 * number + 2 + number // 3) % 5] * (1 if number % 2 else -1),
         )
-        yield replace(entry, spec=spec)
+        yield _as_assessed(replace(entry, spec=spec))
+
+
+def _as_assessed(entry: Entry) -> Entry:
+    """A fracture is expected by name only where heights are read."""
+    named = tuple(level for code, level in entry.expected.barred if code == "fracture")
+    if entry.heights_are_read or not named:
+        return entry
+    return replace(entry, expected=replace(entry.expected, barred=(), unassessed=named))
 
 
 def at_other_voltages() -> Iterator[Entry]:

@@ -22,6 +22,7 @@ from segmentation.vertebrae import LABELS, LUMBAR, is_lumbar, is_unnamed, place_
 from tests.unit.segmentation_matrix import Crisp, Entry
 
 DOUBTS = frozenset({"level_unconfirmed", "levels_unnamed", "numbering_conflict", "level_implausible"})
+NOT_ASSESSED = ("fracture_not_assessed", None)
 NAMES_APART_MM = 15.0  # a body further from the vertebra that it is named after is another one
 
 
@@ -61,9 +62,11 @@ class Outcome:
             return False
         if set(self.misnamed) != set(expected.misnamed) or (self.missing and not expected.misnamed):
             return False
+        if (NOT_ASSESSED in self.findings) == self.entry.heights_are_read:
+            return False
         if expected.conflict or not self.entry.anchored:
             return self.doubted
-        named = {level for _, level in expected.barred}
+        named = {*(level for _, level in expected.barred), *expected.unassessed}
         if self.entry.crisp is not None and self.entry.crisp.sclerosis is not None:
             named.add(self.entry.crisp.sclerosis[0])
         return not (self.missing or self.doubted or set(self.barred) - named)

@@ -84,6 +84,14 @@ def merged_with_the_disc(labels: LabelMap) -> None:
     labels[low:high, j - 6 : j + 7, i - 9 : i + 10] = L3
 
 
+def merged_alone(labels: LabelMap) -> None:
+    """As `merged_with_the_disc`, among the other bodies."""
+    low, high = middle(labels, L4, 0), middle(labels, L3, 0)
+    j, i = middle(labels, L3, 1), middle(labels, L3, 2)
+    labels[labels == L4] = L3
+    labels[low:high, j - 6 : j + 7, i - 9 : i + 10] = L3
+
+
 def split_across(labels: LabelMap) -> None:
     """The lower half of the third vertebra is called the fourth, the fourth the fifth, and so on."""
     third = np.argwhere(labels == L3)
@@ -167,3 +175,16 @@ def test_a_name_that_no_spine_has_withholds_what_rests_on_names(
     table = load_findings(None)
     findings = [table.describe(one) for one in found.observations]
     assert all(withheld(findings, output, ("L3",)) for output in OF_A_NAMED_LEVEL)
+
+
+@ENGINES
+@pytest.mark.parametrize("damage", [merged, merged_with_the_disc, merged_alone])
+def test_a_label_on_two_bodies_gives_no_density(engine, truth, damage: Callable[[LabelMap], None]):
+    """In two pieces, of which one is another vertebra; or in one, with the disc between them."""
+    labels, grid = truth[0].copy(), truth[1]
+    damage(labels)
+    table = load_findings(None)
+    findings = [table.describe(one) for one in engine(labels, grid).observations]
+    for output in (Output.VOLUME, Output.HU, Output.BMD, Output.FEATURES):
+        assert withheld(findings, output, ("L3",))
+        assert not withheld(findings, output, ("L2",))

@@ -149,7 +149,10 @@ def test_a_name_on_two_vertebrae_is_not_believed():
 
 
 def test_a_name_that_was_split_before_is_not_believed():
-    assert details(judged(blocks(*ROW), split=("L2",))) == ["L2 is in two pieces"]
+    found = judged(blocks(*ROW), split=("L2",))
+    told = [(one.code, one.level) for one in found.observations]
+    assert told == [("level_implausible", None), ("label_not_one_body", "L2")]
+    assert set(details(found)) == {"L2 is in two pieces"}
 
 
 def test_stray_blobs_are_left_out():

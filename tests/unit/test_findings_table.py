@@ -118,6 +118,15 @@ def test_a_finding_kept_by_an_earlier_version_still_loads():
     assert from_json(Finding, kept).shown == "No model."
 
 
+def test_normal_goes_with_category_and_class_and_nothing_follows_from_it():
+    """A row that withholds it alone leaves low density, osteopenia and osteoporosis."""
+    assert Output.NORMAL not in FOLLOWS
+    assert not any(Output.NORMAL in following for following in FOLLOWS.values())
+    assert TABLE.rows["fracture_not_assessed"].withholds == {Output.NORMAL}
+    for text in TABLE.rows["fracture_not_assessed"].text.values():
+        assert "normal" in text or "正常" in text
+
+
 def test_a_refusal_withholds_density():
     refusals = [row for row in TABLE.rows.values() if row.severity is Severity.REFUSAL]
     assert refusals

@@ -358,6 +358,34 @@ def test_a_suspected_fracture_anywhere_withholds_normal_and_every_milder_word_th
     assert "fragility fracture" in text(found, "fracture_in_spine")
 
 
+UNASSESSED = Observation(code="fracture_not_assessed", values={"step_mm": 5.0, "percent": 40})
+
+
+@pytest.mark.parametrize("bmd", [70.0, 100.0, 200.0])
+def test_normal_is_never_said_where_fractures_were_not_assessed_and_lower_words_stand(bmd):
+    """200 mg/cm3 are normal by both rules, 100 and 70 by neither."""
+    at = (level("L1", bmd), level("L2", bmd), level("L3", bmd))
+    free, found = judged(*at), judged(*at, noticed=(UNASSESSED,))
+    assert None not in categories(free)
+    assert (free.density.category is DensityCategory.NORMAL) == (bmd == 200.0)
+    assert categories(found) == ((None, None) if bmd == 200.0 else categories(free))
+    assert found.t_score == free.t_score
+    assert (found.rad_score, found.nomogram) == (free.rad_score, free.nomogram)
+    assert "not_available" not in codes(found)
+    assert codes(found) - codes(free) == {"fracture_not_assessed"}
+    assert "normal" in text(found, "fracture_not_assessed")
+
+
+def test_of_two_rules_the_one_that_says_normal_is_withheld_alone():
+    """At 105 mg/cm3 in L1 to L3 density is low; against young people of 100 mg/cm3 the class is normal."""
+    at = (level("L1", 105.0), level("L2", 105.0), level("L3", 105.0))
+    young = replace(YOUNG, mean_mg_cm3=100.0)
+    found = judged(*at, reference=replace(REFERENCE, young=young), noticed=(UNASSESSED,))
+    assert found.study_class is None
+    assert found.density.category is DensityCategory.LOW
+    assert not codes(found) & {"not_available", "rules_disagree"}
+
+
 def test_categories_come_from_unrounded_values():
     near = 79.996  # shown as 80.0
     assert judged(level("L1", near), level("L2", near)).density.category is DensityCategory.OSTEOPOROSIS

@@ -24,7 +24,7 @@ from segmentation.gates.fracture import (
 )
 from segmentation.levels import measure_level
 from segmentation.settings import FractureSettings
-from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Vertebrae
+from segmentation.vertebrae import LABELS, LUMBAR, EngineInfo, Level, Occupancy, Vertebrae
 from tests.unit.reference_images import drawn, study
 
 pytestmark = pytest.mark.slow
@@ -147,9 +147,56 @@ def test_a_slighter_loss_is_a_suspicion() -> None:
     ]
 
 
-def test_slices_too_far_apart_say_that_nothing_is_known() -> None:
-    (found,) = fracture_observations(spine(grid_of(5.0), {"L3": (0.3, 0.3, 0.3)}))
+@pytest.mark.parametrize("by_shares", [False, True], ids=["labels", "shares"])
+@pytest.mark.parametrize("step_mm", [3.3, 4.0, 5.0])
+def test_slices_too_far_apart_say_that_nothing_is_known(step_mm: float, by_shares: bool) -> None:
+    """Shares make them no finer: of real CTs on 4 and 5 mm slices 29 of 110 bodies were called fractured."""
+    there = spine(grid_of(step_mm), {"L3": (0.25, 0.25, 0.25)})
+    (found,) = fracture_observations(with_shares(there) if by_shares else there)
     assert found.code == "fracture_not_assessed"
+    assert found.values == {"step_mm": step_mm, "percent": 40}
+
+
+def with_shares(vertebrae: Vertebrae) -> Vertebrae:
+    """The same with each voxel's share inside the body, as the model-free engine gives it."""
+    shares = {
+        level.name: Occupancy(
+            corner=(0, 0, 0), share=np.where(vertebrae.bodies == level.label, 255, 0).astype(np.uint8)
+        )
+        for level in vertebrae.levels
+    }
+    return replace(vertebrae, occupancy=shares)
+
+
+@pytest.mark.parametrize("by_shares", [False, True], ids=["labels", "shares"])
+@pytest.mark.parametrize("step_mm", [4.0, 5.0])
+@pytest.mark.parametrize("lost", [(0.6, 0.6, 0.6), (0.65, 0.35, 0.1)], ids=["crush", "wedge"])
+def test_a_plainly_crushed_body_is_reported_on_thick_slices_too(
+    lost: tuple[float, float, float], step_mm: float, by_shares: bool
+) -> None:
+    there = spine(grid_of(step_mm), {"L3": lost})
+    found = fracture_observations(with_shares(there) if by_shares else there)
+    assert [(one.code, one.level) for one in found] == [
+        ("fracture", "L3"),
+        ("fracture_in_spine", None),
+        ("fracture_not_assessed", None),
+    ]
+    assert found[0].values["grade"] == 3
+
+
+def test_a_site_says_from_which_loss_on_thick_slices_count() -> None:
+    there = spine(grid_of(5.0), {"L3": (0.6, 0.6, 0.6)})
+    assert suspects(there) == ["L3"]
+    (found,) = fracture_observations(there, FractureSettings(coarse_loss=0.8))
+    assert found.values["percent"] == 80
+    with pytest.raises(ValueError, match="coarse_loss"):
+        FractureSettings(coarse_loss=0.2)
+
+
+def test_only_normal_is_withheld_where_fractures_were_not_assessed() -> None:
+    """Low density and osteoporosis stand: a fracture that was missed would not make them milder."""
+    (observed,) = fracture_observations(spine(grid_of(5.0), {}))
+    assert TABLE.describe(observed).withholds == {Output.NORMAL}
 
 
 def test_a_single_body_is_judged_by_itself() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.segmentation_matrix import Entry, matrix
-from tests.unit.segmentation_matrix_run import Outcome, run
+from tests.unit.segmentation_matrix import Entry, matrix, mixed_anew, mixed_otherwise
+from tests.unit.segmentation_matrix_run import NOT_ASSESSED, Outcome, run
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +41,24 @@ def test_a_study_comes_out_as_written_down(outcomes: dict[int, Outcome], number:
     outcome = outcomes[number] = run(ENTRIES[number])
     assert not outcome.wrong_level
     assert outcome.as_expected, outcome.findings
+
+
+def test_fractures_are_expected_by_name_on_slices_up_to_3_mm_alone() -> None:
+    series = [*matrix(), *mixed_otherwise(), *mixed_anew()]
+    fractured = [entry for entry in series if entry.spec.faults.fractures]
+    assert {entry.spec.slice_spacing_mm for entry in fractured} == {0.6, 1.0, 2.0, 3.0, 5.0}
+    for entry in fractured:
+        thick = entry.spec.slice_spacing_mm == 5.0
+        assert entry.expected.barred == (() if thick else (("fracture", "L3"),))
+        assert entry.expected.unassessed == (("L3",) if thick else ())
+
+
+def test_a_fracture_on_slices_of_5_mm_is_not_assessed_and_no_sound_body_is_called_fractured() -> None:
+    entry = next(one for one in mixed_otherwise() if one.expected.unassessed)
+    outcome = run(entry)
+    assert outcome.as_expected, outcome.findings
+    assert NOT_ASSESSED in outcome.findings
+    assert {level for code, level in outcome.findings if code == "fracture"} <= {"L3"}
 
 
 @pytest.mark.parametrize("number", NAMED)

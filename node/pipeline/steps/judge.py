@@ -16,7 +16,14 @@ from node.pipeline.result_basis import active_model, computing_packages
 from node.pipeline.steps.score import FEATURE_LEVEL, Measurements
 from node.study_report import Laboratory, LevelResult, Provenance, SeriesFacts, SliceResult, StudyIdentity
 from scoring.calibration import Calibration, Grade, Mineral
-from scoring.density.bmd import BmdResult, DensityVerdict, Reference, ReferenceScore, StudyClass
+from scoring.density.bmd import (
+    BmdResult,
+    DensityCategory,
+    DensityVerdict,
+    Reference,
+    ReferenceScore,
+    StudyClass,
+)
 from scoring.density.follow_up import NO_PHANTOM, Conditions, FollowUp, Scan, follow_up
 from scoring.density.scores import Assessment, Conversion, assess, remarks
 from scoring.models.applicability import (
@@ -75,6 +82,7 @@ class _FindingsRecord:
         self.basis = basis
         self.unnamed = frozenset(unnamed)  # slices and bodies whose findings must say where they belong
         self.findings: list[Finding] = []
+        self.withheld_as_normal: set[Output] = set()  # category, class: withheld for their value alone
 
     def add(self, observations: Iterable[Observation]) -> None:
         for observation in observations:
@@ -92,6 +100,15 @@ class _FindingsRecord:
 
     def allows(self, output: Output, levels: Sequence[str] = ()) -> bool:
         return not withheld(self.findings, output, levels)
+
+    def allows_value(self, output: Output, levels: Sequence[str], *, normal: bool) -> bool:
+        """Whether a category or class may be given, of which `normal` says whether it is "normal"."""
+        if not self.allows(output, levels):
+            return False
+        if normal and not self.allows(Output.NORMAL, levels):
+            self.withheld_as_normal.add(output)
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,12 +233,16 @@ def _assessed(
     record.add(found.observations)
     on_reference = reference.levels if reference else ()
     on_density = found.density.levels if found.density else ()
+    class_is_normal = found.study_class is StudyClass.NORMAL
+    density_is_normal = found.density is not None and found.density.category is DensityCategory.NORMAL
+    gives_class = record.allows_value(Output.STUDY_CLASS, on_reference, normal=class_is_normal)
+    gives_density = record.allows_value(Output.DENSITY_CATEGORY, on_density, normal=density_is_normal)
     given = replace(
         found,
         t_score=found.t_score if record.allows(Output.T_SCORE, on_reference) else None,
         z_score=found.z_score if record.allows(Output.Z_SCORE, on_reference) else None,
-        study_class=found.study_class if record.allows(Output.STUDY_CLASS, on_reference) else None,
-        density=found.density if record.allows(Output.DENSITY_CATEGORY, on_density) else None,
+        study_class=found.study_class if gives_class else None,
+        density=found.density if gives_density else None,
     )
     record.add(remarks(given, reference=reference, age_years=case.study.age_years, sex=case.study.sex))
     return given
@@ -320,7 +341,7 @@ def _unavailable_outputs(judgement: ReportedResults, record: _FindingsRecord) ->
     absent = [
         _WORDS[output]
         for output, present in given.items()
-        if not present and record.allows(output, everywhere)
+        if not present and record.allows(output, everywhere) and output not in record.withheld_as_normal
     ]
     return [Observation(code="not_available", values={"outputs": listed(absent)})] if absent else []
 
