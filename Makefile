@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo quick test matrix coverage cohort phantoms chaos fuzz sbom lint defaults lock clean
+.PHONY: help setup setup-totalsegmentator trained-engines system-tools demo quick test matrix real coverage cohort phantoms chaos fuzz sbom lint defaults lock clean
 
 help:
 	@echo "make demo    set up, start a node and a stand-in PACS, send a study, show what comes back"
@@ -12,6 +12,7 @@ help:
 	@echo "make setup   prepare .venv"
 	@echo "make setup-totalsegmentator   add TotalSegmentator and nnU-Net to .venv; TORCH=cuda for a GPU"
 	@echo "make matrix  the model-free engine on 360 digital reference studies, each printed (half an hour)"
+	@echo "make real    the model-free engine on 208 variants of real CTs in OSTEONODE_TEST_DATA, each judged (twenty minutes)"
 	@echo "make coverage   how often stated 95 % intervals hold the truth, on 1,200 regions (five minutes)"
 	@echo "make phantoms   density of 300 studies by phantom, technique and noise, against the truth (seven minutes)"
 	@echo "make cohort  120 invented patients, from DICOM to a model card that scores new ones (ten minutes)"
@@ -69,6 +70,9 @@ matrix: setup
 	@$(BIN)/python tools/run_matrix.py --at-other-voltages
 	@$(BIN)/python tools/run_matrix.py --worn
 	@$(BIN)/python tools/run_matrix.py --crisp
+
+real: setup
+	@$(BIN)/python tools/run_real.py "$${OSTEONODE_TEST_DATA:?must name the folder of real CTs}"
 
 coverage: setup
 	@$(BIN)/python tools/run_coverage.py
