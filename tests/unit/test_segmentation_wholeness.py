@@ -16,6 +16,8 @@ from segmentation.settings import GateSettings
 from segmentation.vertebrae import Vertebrae
 from tests.unit.reference_images import study
 
+pytestmark = pytest.mark.slow
+
 
 def slipped(found: Vertebrae, share: float) -> Vertebrae:
     """Each whole body's drawing moved by a share of its distance to the body below."""
