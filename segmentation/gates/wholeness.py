@@ -24,6 +24,9 @@ BEHIND_MM = np.arange(0.0, 6.0)  # the body's back
 HALVES = (0.15, 0.5)  # of the height, from the middle: what counts as the upper and the lower half
 REACH = 0.7  # of the height, from the middle: what is looked at
 STEPS = 35
+UPRIGHT_MM = (
+    24.0  # a crushed body keeps its pedicles' height: its halves are looked for as if it were intact (R)
+)
 BONE_HU = (0.0, 500.0)
 LEAST_HU = 50.0  # by which bone beside the canal differs along a body; less are no pedicles, but noise (R)
 OUTSIDE_HU = -2000.0  # no voxel reads so
@@ -72,9 +75,12 @@ def pedicles_above(volume: CtVolume, body: Mask, level: Level) -> float | None:
     local = (points - centre) @ axes.T
     low, high = np.quantile(local[:, 0], ENDS)
     height, middle = high - low, (low + high) / 2
-    central = np.abs(local[:, 0] - middle) < height / 4
+    central = np.abs(local[:, 0] - middle) <= height / 4
+    if not central.any():  # slices so thick that none lies in the middle
+        central[:] = True
     back = float(np.quantile(local[central, 1], ENDS[1]))
     aside = float(np.mean(np.quantile(local[central, 2], ENDS)))
+    height = max(height, UPRIGHT_MM)
     at = np.linspace(-REACH, REACH, STEPS)
     places = (
         centre
